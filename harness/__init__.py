@@ -1,0 +1,125 @@
+"""Ablation studies of masked image modelling. Importing this loads no torch; names are loaded when first used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness import claims as claims
+    from harness.papers import paper_table as paper_table
+    from harness.papers import simmim as simmim
+    from harness.spec import (
+        Augment as Augment,
+    )
+    from harness.spec import (
+        Backbone as Backbone,
+    )
+    from harness.spec import (
+        Checkpoint as Checkpoint,
+    )
+    from harness.spec import (
+        Corruption as Corruption,
+    )
+    from harness.spec import (
+        Cosine as Cosine,
+    )
+    from harness.spec import (
+        CustomData as CustomData,
+    )
+    from harness.spec import (
+        CustomEvaluation as CustomEvaluation,
+    )
+    from harness.spec import (
+        CustomHead as CustomHead,
+    )
+    from harness.spec import (
+        CustomMask as CustomMask,
+    )
+    from harness.spec import (
+        CustomTarget as CustomTarget,
+    )
+    from harness.spec import (
+        FineTune as FineTune,
+    )
+    from harness.spec import (
+        HarnessError as HarnessError,
+    )
+    from harness.spec import (
+        ImageFolder as ImageFolder,
+    )
+    from harness.spec import (
+        Images as Images,
+    )
+    from harness.spec import (
+        Knn as Knn,
+    )
+    from harness.spec import (
+        LinearHead as LinearHead,
+    )
+    from harness.spec import (
+        LinearProbe as LinearProbe,
+    )
+    from harness.spec import (
+        Loss as Loss,
+    )
+    from harness.spec import (
+        MlpHead as MlpHead,
+    )
+    from harness.spec import (
+        MultiStep as MultiStep,
+    )
+    from harness.spec import (
+        PixelTarget as PixelTarget,
+    )
+    from harness.spec import (
+        Pretrain as Pretrain,
+    )
+    from harness.spec import (
+        RandomMask as RandomMask,
+    )
+    from harness.spec import (
+        Recipe as Recipe,
+    )
+    from harness.spec import (
+        Scale as Scale,
+    )
+    from harness.spec import (
+        Scratch as Scratch,
+    )
+    from harness.spec import (
+        Shapes as Shapes,
+    )
+    from harness.spec import (
+        Skip as Skip,
+    )
+    from harness.study import Study as Study
+    from harness.study import around as around
+    from harness.study import axes as axes
+    from harness.study import zipped as zipped
+
+_HOME = {
+    "harness.spec": (
+        "Augment", "Backbone", "Checkpoint", "Corruption", "Cosine", "CustomData", "CustomEvaluation", "CustomHead",
+        "CustomMask", "CustomTarget", "FineTune", "HarnessError", "ImageFolder", "Images", "Knn", "LinearHead",
+        "LinearProbe", "Loss", "MlpHead", "MultiStep", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale",
+        "Scratch", "Shapes", "Skip",
+    ),
+    "harness.papers": ("paper_table", "simmim"),
+    "harness.study": ("Study", "around", "axes", "zipped"),
+}  # fmt: skip
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = ["claims", *_MODULE_OF]
+
+
+def __getattr__(name: str) -> object:
+    if name == "claims":
+        return importlib.import_module("harness.claims")
+    if name in _MODULE_OF:
+        return getattr(importlib.import_module(_MODULE_OF[name]), name)
+    raise AttributeError(f"module 'harness' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,35 @@
+"""What determines a run's numbers: frozen values and their keys. No torch here."""
+
+from harness.spec.base import HarnessError, Params, Scalar, Spec, one_line
+from harness.spec.data import CustomData, Data, ImageFolder, Images, Shapes
+from harness.spec.masking import Corruption, CustomMask, Mask, RandomMask
+from harness.spec.model import Backbone, CustomHead, Head, LinearHead, MlpHead
+from harness.spec.objective import CustomTarget, Loss, PixelTarget, Target
+from harness.spec.recipe import Augment, Cosine, MultiStep, Recipe, Schedule
+from harness.spec.run import (
+    Checkpoint,
+    CustomEvaluation,
+    Evaluation,
+    FineTune,
+    Knn,
+    LinearProbe,
+    Pretrain,
+    Run,
+    Scratch,
+    Start,
+    key,
+    run_from_json,
+    seed_stream,
+    shown_metric,
+    upstream,
+)
+from harness.spec.scale import Scale, Skip
+
+__all__ = [
+    "Augment", "Backbone", "Checkpoint", "Corruption", "Cosine", "CustomData", "CustomEvaluation",
+    "CustomHead", "CustomMask", "CustomTarget", "Data", "Evaluation", "FineTune", "HarnessError", "Head",
+    "ImageFolder", "Images", "Knn", "LinearHead", "LinearProbe", "Loss", "Mask", "MlpHead", "MultiStep",
+    "Params", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Run", "Scalar", "Scale", "Schedule",
+    "Scratch", "Shapes", "Skip", "Spec", "Start", "Target", "key", "one_line", "run_from_json",
+    "seed_stream", "shown_metric", "upstream",
+]  # fmt: skip

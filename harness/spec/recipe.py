@@ -1,0 +1,119 @@
+"""How a stage is optimised: optimiser, schedule, augmentation, precision."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from harness.spec.base import Spec
+
+Unit = Annotated[float, Field(ge=0, le=1)]
+
+
+class Cosine(Spec):
+    """Half a cosine from the peak to `min_lr`.
+
+    min_lr: floor, scaled with the batch like the peak.
+    counted_from: `start` evaluates the cosine at t / total from the first step, so that the rate after warm-up is
+        already below the peak, as the released SimMIM does; `warm-up` starts it at the peak, as mmpretrain does.
+    """
+
+    kind: Literal["cosine"] = "cosine"
+    min_lr: NonNegativeFloat = 0.0
+    counted_from: Literal["start", "warm-up"] = "start"
+
+
+class MultiStep(Spec):
+    """The peak, multiplied by `gamma` at the beginning of each of the epochs `milestones` (counted from 0)."""
+
+    kind: Literal["multistep"] = "multistep"
+    milestones: tuple[PositiveInt, ...]
+    gamma: PositiveFloat = 0.1
+
+
+Schedule = Annotated[Cosine | MultiStep, Field(discriminator="kind")]
+
+
+class Augment(Spec):
+    """What happens to a training image before the network sees it.
+
+    Crops and flips alone are done in batch on the device where the set fits there; `rand_augment`, `color_jitter` and
+    `erasing` are timm's (`timm.data.create_transform`) and go through loader workers.
+
+    crop_scale: range of the area of a random resized crop, as a share of the image; (1, 1) takes the whole image.
+    crop_ratio: range of its aspect ratio.
+    flip: probability of a horizontal flip.
+    rand_augment: timm's configuration string, such as "rand-m9-mstd0.5-inc1"; empty for none.
+    color_jitter: strength; timm ignores it beside rand_augment.
+    erasing: probability of random erasing (mode `pixel`, one rectangle).
+    mixup, cutmix: alpha of each; 0 for none. timm's Mixup in mode `batch`, probability 1, switching with 0.5.
+    smoothing: label smoothing.
+    """
+
+    crop_scale: tuple[float, float] = (0.67, 1.0)
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    flip: Unit = 0.5
+    rand_augment: str = ""
+    color_jitter: NonNegativeFloat = 0.0
+    erasing: Unit = 0.0
+    mixup: NonNegativeFloat = 0.0
+    cutmix: NonNegativeFloat = 0.0
+    smoothing: Unit = 0.0
+
+    @property
+    def needs_loader(self) -> bool:
+        """Whether it takes timm's per-image transforms rather than batched crops and flips."""
+        return bool(self.rand_augment or self.color_jitter or self.erasing)
+
+    @model_validator(mode="after")
+    def _ranges(self) -> Self:
+        for name in ("crop_scale", "crop_ratio"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high or (name == "crop_scale" and high > 1):
+                raise ValueError(f"{name} should be (low, high) with 0 < low <= high, area at most 1")
+        return self
+
+
+class Recipe(Spec):
+    """One stage of training, with AdamW.
+
+    epochs: length in passes over the training images; the last incomplete batch of a pass is dropped.
+    batch_size: effective batch in images, over all devices and accumulation steps.
+    lr: peak learning rate for `lr_batch` images; it is used times batch_size / lr_batch, and so are the schedule's
+        min_lr and warmup_lr. lr_batch None: used as it is.
+    warmup_epochs, warmup_lr: linear warm-up from warmup_lr to the peak.
+    clip: largest gradient norm; None for no clipping.
+    drop_path: stochastic depth, rising linearly to this rate in the last block.
+    layer_decay: each layer's rate is the next deeper layer's times this; None for equal rates.
+    precision: arithmetic of the forward and backward pass. fp16 scales the loss. A device that lacks it is refused.
+    """
+
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    lr: PositiveFloat
+    lr_batch: PositiveInt | None = 512
+    betas: tuple[Unit, Unit] = (0.9, 0.999)
+    eps: PositiveFloat = 1e-8
+    weight_decay: NonNegativeFloat = 0.05
+    warmup_epochs: NonNegativeInt = 0
+    warmup_lr: NonNegativeFloat = 0.0
+    schedule: Schedule = Cosine()
+    clip: PositiveFloat | None = 5.0
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
+    augment: Augment = Augment()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs {self.warmup_epochs} leaves nothing of {self.epochs} epochs")
+        if (self.augment.mixup or self.augment.cutmix) and self.batch_size % 2:
+            raise ValueError(f"Mixup and CutMix need an even batch_size, not {self.batch_size}")
+        return self
+
+    def scaled(self, lr: float) -> float:
+        """A learning rate of this recipe after the batch scaling rule."""
+        return lr if self.lr_batch is None else lr * self.batch_size / self.lr_batch

@@ -1,0 +1,260 @@
+"""Runs: one pre-training, or one evaluation that contains what it starts from."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, TypeAdapter, ValidationError, model_validator
+
+from harness.spec.base import HarnessError, Params, Spec, one_line
+from harness.spec.content import cached_file_sha256
+from harness.spec.data import Data, with_source
+from harness.spec.masking import Corruption, Mask, RandomMask
+from harness.spec.model import Backbone, Head, LinearHead
+from harness.spec.objective import Loss, PixelTarget, Target
+from harness.spec.recipe import Recipe
+
+KEY_DIGITS = 20
+
+
+class Pretrain(Spec):
+    """One masked-image-modelling pre-training.
+
+    image_size: side of the network's input in pixels.
+    seed: seed index; the same index gives every cell the same initialisation, data order and mask stream.
+    assumed: notes on values that the paper leaves open; reports print them, keys ignore them.
+    """
+
+    kind: Literal["pretrain"] = "pretrain"
+    data: Data
+    image_size: PositiveInt
+    backbone: Backbone
+    mask: Mask
+    corruption: Corruption = Corruption()
+    head: Head = LinearHead()
+    target: Target = PixelTarget()
+    loss: Loss = Loss()
+    recipe: Recipe
+    seed: int = Field(default=0, ge=0)
+    assumed: tuple[str, ...] = ()
+
+    unkeyed: ClassVar[frozenset[str]] = frozenset({"assumed"})
+
+    @model_validator(mode="after")
+    def _geometry(self) -> Self:
+        size, patch, stride = self.image_size, self.backbone.patch_size, self.backbone.stride
+        if size % stride:
+            raise ValueError(f"stride {stride} does not divide the image of {size} px; {_choices(size)}")
+        unit = self.mask.size
+        if unit % patch:
+            valid = _choices(size, patch)
+            raise ValueError(f"a mask unit of {unit} px is no multiple of the {patch}-px patch; {valid}")
+        if size % unit:
+            valid = _choices(size, patch)
+            raise ValueError(f"a mask unit of {unit} px does not divide the image of {size} px; {valid}")
+        if isinstance(self.mask, RandomMask):
+            units = (size // unit) ** 2
+            if self.mask.hidden_units(size) >= units:
+                most = (units - 1) / units
+                raise ValueError(f"ratio {self.mask.ratio} hides all {units} units; at most {most:.4g} leaves one")
+        _check_target(self.target.downsample, stride, unit, self.loss.scope)
+        if self.recipe.layer_decay is not None:
+            raise ValueError("layer_decay belongs to fine-tuning; a pre-training has none")
+        augment = self.recipe.augment
+        if augment.mixup or augment.cutmix or augment.smoothing:
+            raise ValueError("mixup, cutmix and smoothing belong to fine-tuning: a pre-training has no labels")
+        return self
+
+
+def _check_target(downsample: int, stride: int, unit: int, scope: str) -> None:
+    if stride % downsample:
+        raise ValueError(f"target.downsample {downsample} does not divide the stride; {_choices(stride)}")
+    if scope == "masked" and unit % downsample:
+        raise ValueError(
+            f"target.downsample {downsample} mixes hidden and visible pixels: it does not divide the mask unit "
+            f"of {unit} px; {_choices(math.gcd(stride, unit))}"
+        )
+
+
+def _choices(size: int, multiple: int = 1) -> str:
+    valid = [str(n) for n in range(multiple, size + 1, multiple) if size % n == 0]
+    return f"valid: {', '.join(valid) or 'none'}"
+
+
+class Scratch(Spec):
+    """A starting point without pre-training: the control that every pre-training has to beat."""
+
+    kind: Literal["scratch"] = "scratch"
+    backbone: Backbone
+    image_size: PositiveInt
+
+
+class Checkpoint(Spec):
+    """A starting point from a file of encoder weights under timm's names (safetensors, or a torch file of tensors).
+
+    path: where the file lies; the key follows its bytes (`sha256`, filled in), not its place.
+    """
+
+    kind: Literal["checkpoint"] = "checkpoint"
+    path: str
+    backbone: Backbone
+    image_size: PositiveInt
+    sha256: str = ""
+
+    unkeyed: ClassVar[frozenset[str]] = frozenset({"path"})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_sha256(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "path" in values and not values.get("sha256"):
+            try:
+                return {**values, "sha256": cached_file_sha256(Path(values["path"]).expanduser())}
+            except HarnessError as error:
+                raise ValueError(str(error)) from None
+        return values
+
+
+Start = Annotated[Pretrain | Scratch | Checkpoint, Field(discriminator="kind")]
+
+
+class _Evaluation(Spec):
+    """Fields of every evaluation.
+
+    start: what is evaluated: a Pretrain (run first, once, however many evaluations share it), Scratch or Checkpoint.
+    data, image_size: what it is evaluated on; by default what the start was trained on.
+    crop: share of the image's side that the central test crop keeps; SimMIM and most recipes use 224 / 256.
+    """
+
+    start: Start
+    data: Data
+    image_size: PositiveInt
+    crop: float = Field(default=0.875, gt=0, le=1)
+    seed: int = Field(default=0, ge=0)
+
+    metrics: ClassVar[tuple[str, ...]] = ("top1",)
+    """Names of the metrics in the result; the first is the one that tables show."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_start(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(start := values.get("start"), Spec):
+            return values
+        taken = {
+            name: getattr(start, name)
+            for name in ("data", "image_size")
+            if values.get(name) is None and hasattr(start, name)
+        }
+        return {**values, **taken}
+
+
+class FineTune(_Evaluation):
+    """All weights trained on labels; the result is the accuracy after the last epoch.
+
+    tested_epochs: after how many of the last epochs the accuracy is measured; None for all of them.
+    pool: mean of the patch tokens with a new final norm (SimMIM's ViT), or the class token. Swin has the mean only.
+    """
+
+    kind: Literal["finetune"] = "finetune"
+    recipe: Recipe
+    tested_epochs: PositiveInt | None = None
+    pool: Literal["mean", "token"] = "mean"
+
+    metrics: ClassVar[tuple[str, ...]] = ("top1", "top5", "top1_median5", "top1_best", "loss")
+
+
+class LinearProbe(_Evaluation):
+    """A linear classifier on frozen features.
+
+    block: number of the block whose output is used, counted from 1 over all stages; None for the encoder's output
+        after its final norm. SimMIM probes block 8 of ViT-B (microsoft/SimMIM issue 14).
+    tested_epochs: as for FineTune.
+    batch_norm: normalise the features first by a batch norm without parameters, as MAE's probe does.
+    """
+
+    kind: Literal["linear-probe"] = "linear-probe"
+    recipe: Recipe
+    tested_epochs: PositiveInt | None = None
+    block: PositiveInt | None = None
+    batch_norm: bool = True
+
+    metrics: ClassVar[tuple[str, ...]] = ("top1", "top5", "top1_median5", "top1_best", "loss")
+
+    @model_validator(mode="after")
+    def _plain_recipe(self) -> Self:
+        if self.recipe.layer_decay is not None or self.recipe.drop_path:
+            raise ValueError("layer_decay and drop_path do nothing to a frozen encoder; leave them out")
+        return self
+
+
+class Knn(_Evaluation):
+    """Weighted k-nearest-neighbour accuracy on frozen features: votes weighted by exp(cosine / temperature).
+
+    The definition is that of instance discrimination (Wu et al., CVPR 2018), as DINO and MAE comparisons use it.
+    Nothing is drawn, so `seed` only tells replicates apart.
+    """
+
+    kind: Literal["knn"] = "knn"
+    k: PositiveInt = 20
+    temperature: PositiveFloat = 0.07
+    block: PositiveInt | None = None
+
+
+class CustomEvaluation(_Evaluation):
+    """A user's own evaluation.
+
+    function: `package.module:name`; called as `name(encoder, train, test, **params)` it returns a dict of metric names
+        to floats, the metric `metric` among them. `encoder(images)` takes uint8 images [B, C, H, W] and gives float32
+        feature maps [B, C', h, w]; `train` and `test` are pairs of uint8 images [N, C, H, W] and labels [N].
+    """
+
+    kind: Literal["custom"] = "custom"
+    function: str
+    metric: str
+    params: Params = ()
+    source: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_source(cls, values: Any) -> Any:
+        return with_source(values)
+
+
+Evaluation = FineTune | LinearProbe | Knn | CustomEvaluation
+Run = Pretrain | Evaluation
+_RUN: TypeAdapter[Run] = TypeAdapter(Annotated[Run, Field(discriminator="kind")])
+
+
+def shown_metric(run: Evaluation) -> str:
+    """The metric of an evaluation that tables show."""
+    return run.metric if isinstance(run, CustomEvaluation) else run.metrics[0]
+
+
+def key(run: Run) -> str:
+    """The name of a run, computed from its content: `finetune-0123456789abcdef0123`."""
+    return f"{run.kind}-{run.digest[:KEY_DIGITS]}"
+
+
+def upstream(run: Run) -> Pretrain | None:
+    """The pre-training that must be done before a run, if any."""
+    return run.start if not isinstance(run, Pretrain) and isinstance(run.start, Pretrain) else None
+
+
+def run_from_json(text: str) -> Run:
+    """The run that `run.model_dump_json()` wrote.
+
+    Raises:
+        HarnessError: the text is no such run.
+    """
+    try:
+        return _RUN.validate_json(text)
+    except ValidationError as error:
+        raise HarnessError(one_line(error)) from None
+
+
+def seed_stream(seed: int, purpose: str) -> int:
+    """A 63-bit number for one purpose of one seed index: streams of different purposes are unrelated."""
+    word = hashlib.sha256(f"{seed}\0{purpose}".encode()).digest()
+    return int.from_bytes(word[:8], "big") >> 1

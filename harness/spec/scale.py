@@ -1,0 +1,56 @@
+"""Scales: the sizes at which a study can be run. Same axes, same question."""
+
+from __future__ import annotations
+
+from pydantic import Field, PositiveInt
+
+from harness.spec.base import Spec
+from harness.spec.data import Data
+from harness.spec.model import Backbone
+from harness.spec.recipe import Recipe
+
+
+class Skip(Exception):
+    """Raised (or returned) by a study's cell function: this cell is excluded, for the reason given."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Scale(Spec):
+    """One size of a study.
+
+    data: what is pre-trained on. labelled: what is fine-tuned and tested on, when it differs.
+    image_size: side of the network's input in pixels. paper_image_size: the paper's, from which axes in pixels are
+        mapped.
+    pretrain, finetune: the recipes of the two stages.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    data: Data
+    labelled: Data | None = None
+    image_size: PositiveInt
+    paper_image_size: PositiveInt = 192
+    backbone: Backbone
+    pretrain: Recipe
+    finetune: Recipe
+
+    def pixels(self, length: int) -> int:
+        """A length in pixels of the paper's image, mapped to this scale's image.
+
+        Raises:
+            Skip: the mapped length is not a whole multiple of the model's patch that divides the image.
+        """
+        mapped, rest = divmod(length * self.image_size, self.paper_image_size)
+        here = f"{length} px is {length * self.image_size / self.paper_image_size:g} px at {self.image_size} px"
+        patch = self.backbone.patch_size
+        if rest:
+            raise Skip(f"{here}, not a whole number")
+        if mapped < patch:
+            raise Skip(f"{here}, smaller than one {patch}-px patch of {self.backbone.name}")
+        if mapped % patch:
+            raise Skip(f"{here}, no multiple of the {patch}-px patch of {self.backbone.name}")
+        if self.image_size % mapped:
+            raise Skip(f"{here}, which does not divide the image")
+        return mapped
