@@ -1,0 +1,7 @@
+"""The store: one folder a run, atomic writes, fenced ownership, status read from files."""
+
+from harness.store.attempt import Attempt, Superseded
+from harness.store.layout import AttemptFolder, RunFolder
+from harness.store.store import Result, State, Store, Word
+
+__all__ = ["Attempt", "AttemptFolder", "Result", "RunFolder", "State", "Store", "Superseded", "Word"]

@@ -1,0 +1,149 @@
+"""One attempt at a run, owned by this process."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from harness.spec import HarnessError, Run, key
+from harness.store.files import (
+    create_exclusively,
+    disk_errors,
+    read_lines,
+    sha256,
+    write_atomically,
+    write_named_by_content,
+)
+from harness.store.layout import AttemptFolder, CheckpointFile
+from harness.store.ownership import Heartbeat
+
+if TYPE_CHECKING:
+    from harness.store.store import Store
+
+SCHEMA = 1
+
+
+class Superseded(Exception):
+    """Another process took the run over: this one must stop without writing anything more."""
+
+
+class Attempt:
+    """One attempt at a run. Every write goes to the attempt's own folder, but for the result's exclusive creation,
+
+    so an owner that was stopped, and wakes up after another took the run over, can spoil nothing.
+    """
+
+    def __init__(self, store: Store, run: Run, files: AttemptFolder) -> None:
+        self.store, self.run, self.key, self.files = store, run, key(run), files
+        self._heartbeat = Heartbeat(files.heartbeat)
+
+    def check(self) -> None:
+        """Raise Superseded unless this attempt still owns the run."""
+        attempts = self.store.folder(self.key).attempts()
+        if not attempts or attempts[-1] != self.files:
+            raise Superseded(f"{self.key}: attempt {self.files.number} was taken over")
+
+    def checkpoints(self) -> Iterator[CheckpointFile]:
+        """Every whole checkpoint of this run, latest step first; torn ones are passed over."""
+        for file in sorted(self._all_checkpoints(), key=lambda file: file.step, reverse=True):
+            with contextlib.suppress(OSError):
+                if sha256(file.path).startswith(file.digest):
+                    yield file
+
+    def write_checkpoint(self, step: int, write: Callable[[IO[bytes]], object]) -> None:
+        """Write a checkpoint; the one before it is kept as a fallback, older ones are removed.
+
+        Raises:
+            Superseded: the run was taken over.
+            HarnessError: the disk refuses.
+        """
+        self.check()
+        path = write_named_by_content(self.files.path, lambda digest: CheckpointFile.name(step, digest), write)
+        others = [file for file in self._all_checkpoints() if file.path != path]
+        previous = max((file for file in others if file.step < step), key=lambda file: file.step, default=None)
+        for file in others:
+            if file != previous:
+                file.path.unlink(missing_ok=True)
+
+    def begin_metrics(self, source: CheckpointFile | None) -> None:
+        """Start the metrics with the lines up to the checkpoint this attempt goes on from."""
+        lines = read_lines(AttemptFolder(source.path.parent).metrics) if source else []
+        kept = [json.dumps(line) + "\n" for line in lines if source and line["step"] <= source.step]
+        write_atomically(self.files.metrics, "".join(kept).encode())
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Append one line to the metrics."""
+        with disk_errors(self.files.metrics), self.files.metrics.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The metrics so far."""
+        return read_lines(self.files.metrics)
+
+    def artefact(self, name: str) -> Path:
+        """Where to write an artefact."""
+        return self.files.artefacts / name
+
+    def write_environment(self, environment: dict[str, Any], patch: str) -> None:
+        """Record commit, versions and device, and the patch of a dirty tree."""
+        write_atomically(self.files.environment, json.dumps(environment, indent=1).encode())
+        if patch:
+            write_atomically(self.files.patch, patch.encode())
+
+    def upstream_weights(self, name: str) -> Path:
+        """The weights of the pre-training this run starts from.
+
+        Raises:
+            HarnessError: it is not done, or its weights are gone or damaged.
+        """
+        path, result = self.store.weights(name), self.store.result(name)
+        if path is None or result is None:
+            raise HarnessError(f"{name}, which this run starts from, has no weights in the store")
+        if sha256(path) != result.weights:
+            raise HarnessError(f"{path} is damaged; delete it and run again")
+        return path
+
+    def finish(self, metrics: dict[str, float], seconds: float, weights: bytes | None = None) -> None:
+        """Publish the result, then drop the checkpoints.
+
+        Raises:
+            Superseded: the run was taken over.
+            HarnessError: a metric is not finite, or the disk refuses.
+        """
+        if bad := [name for name, value in metrics.items() if not math.isfinite(value)]:
+            raise HarnessError(f"{', '.join(bad)} is not a finite number")
+        self.check()
+        if weights is not None:
+            write_atomically(self.files.weights, weights)
+        record = {
+            "schema": SCHEMA,
+            "key": self.key,
+            "attempt": self.files.number,
+            "metrics": metrics,
+            "seconds": seconds,
+            "weights": hashlib.sha256(weights).hexdigest() if weights is not None else "",
+        }
+        try:
+            create_exclusively(self.store.folder(self.key).result, json.dumps(record, indent=1).encode())
+        except FileExistsError:
+            raise Superseded(f"{self.key}: another attempt has finished it") from None
+        for file in self._all_checkpoints():
+            file.path.unlink(missing_ok=True)
+
+    def fail(self, text: str) -> None:
+        """Record a failure; only `retry` runs this again."""
+        with contextlib.suppress(Superseded):
+            self.check()
+            write_atomically(self.files.error, text.encode())
+
+    def release(self) -> None:
+        """Stop the heartbeat: this process no longer works on the run."""
+        self._heartbeat.stop()
+
+    def _all_checkpoints(self) -> list[CheckpointFile]:
+        return [file for folder in self.store.folder(self.key).attempts() for file in folder.checkpoints()]

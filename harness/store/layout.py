@@ -1,0 +1,116 @@
+"""Every file name in the store.
+
+<root>/<key>/spec.json                           the resolved spec, written once
+            /result.json                         present and valid = done; created exclusively
+            /attempts/0001/owner.json            who works on it; the highest number owns the run
+                          /heartbeat             touched while that process lives
+                          /env.json, dirty.patch commit, versions, device; uncommitted changes
+                          /metrics.jsonl         one line a logging interval
+                          /checkpoint-<step>-<digest>.pt
+                          /weights.safetensors   what stays after the end
+                          /artefacts/            what a report shows
+                          /error.txt             the traceback of a failure
+                          /log.txt               what the process printed
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class AttemptFolder:
+    """The paths of one attempt."""
+
+    path: Path
+
+    @property
+    def number(self) -> int:
+        return int(self.path.name)
+
+    @property
+    def owner(self) -> Path:
+        return self.path / "owner.json"
+
+    @property
+    def heartbeat(self) -> Path:
+        return self.path / "heartbeat"
+
+    @property
+    def environment(self) -> Path:
+        return self.path / "env.json"
+
+    @property
+    def patch(self) -> Path:
+        return self.path / "dirty.patch"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def weights(self) -> Path:
+        return self.path / "weights.safetensors"
+
+    @property
+    def artefacts(self) -> Path:
+        return self.path / "artefacts"
+
+    @property
+    def error(self) -> Path:
+        return self.path / "error.txt"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    def checkpoints(self) -> list[CheckpointFile]:
+        """All files with a checkpoint's name, whole or not."""
+        return [CheckpointFile(path) for path in self.path.glob("checkpoint-*-*.pt")]
+
+
+@dataclass(frozen=True)
+class CheckpointFile:
+    """A checkpoint: its step and the digest it should have are in its name."""
+
+    path: Path
+
+    @staticmethod
+    def name(step: int, digest: str) -> str:
+        return f"checkpoint-{step:09d}-{digest[:16]}.pt"
+
+    @property
+    def step(self) -> int:
+        return int(self.path.stem.split("-")[1])
+
+    @property
+    def digest(self) -> str:
+        return self.path.stem.split("-")[2]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths of one run."""
+
+    path: Path
+
+    @property
+    def spec(self) -> Path:
+        return self.path / "spec.json"
+
+    @property
+    def result(self) -> Path:
+        return self.path / "result.json"
+
+    def attempt(self, number: int) -> AttemptFolder:
+        return AttemptFolder(self.path / "attempts" / f"{number:04d}")
+
+    def attempts(self) -> list[AttemptFolder]:
+        """All attempts, oldest first."""
+        try:
+            names = os.listdir(self.path / "attempts")
+        except OSError:
+            return []
+        return [AttemptFolder(self.path / "attempts" / name) for name in sorted(names) if name.isdigit()]

@@ -1,0 +1,90 @@
+"""Who works on a run: how a process names itself, and how others judge whether it still lives."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypedDict
+
+BEAT_SECONDS = 10.0
+LIMIT_VARIABLE = "HARNESS_HEARTBEAT_LIMIT"
+
+
+class Owner(TypedDict):
+    """A process: `machine` is equal only where pids can be compared; `started` tells reused pids apart."""
+
+    host: str
+    machine: str
+    pid: int
+    started: str
+
+
+def heartbeat_limit() -> float:
+    """Seconds without a heartbeat after which an owner counts as gone (HARNESS_HEARTBEAT_LIMIT, default 120)."""
+    return float(os.environ.get(LIMIT_VARIABLE, "120"))
+
+
+def this_process() -> Owner:
+    """The owner record of the calling process."""
+    pid = os.getpid()
+    return Owner(host=socket.gethostname(), machine=_machine(), pid=pid, started=_started(pid))
+
+
+def is_alive(owner: Owner, heartbeat_age: Callable[[], float]) -> bool:
+    """Whether an owner still works.
+
+    On this machine a vanished pid is certain at once, so that a restart after a kill need not wait. Anything else
+    (another machine, a process that is stopped or stuck) is judged by its heartbeat.
+
+    Args:
+        heartbeat_age: seconds since the last heartbeat, by the clock of the file system that holds it.
+    """
+    if owner["machine"] and owner["machine"] == _machine() and _started(owner["pid"]) != owner["started"]:
+        return False
+    return heartbeat_age() < heartbeat_limit()
+
+
+def _machine() -> str:
+    """Identity of the running kernel and pid namespace; empty where the system does not tell."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
+def _started(pid: int) -> str:
+    """Start time of a process in clock ticks since boot; empty if there is no such process, or it is a zombie."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    fields = text.rpartition(")")[2].split()  # the name may hold spaces; what follows it may not
+    return "" if fields[0] == "Z" else fields[19]
+
+
+class Heartbeat:
+    """Touches a file every ten seconds from a thread of its own until it is stopped."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        path.touch()
+        self._thread.start()
+
+    def _beat(self) -> None:
+        while not self._stop.wait(BEAT_SECONDS):
+            try:
+                os.utime(self._path)
+            except OSError:
+                return  # the folder is gone: so is the ownership
+
+    def stop(self) -> None:
+        """End the thread and remove the file: from now on the owner counts as gone."""
+        self._stop.set()
+        self._thread.join()
+        self._path.unlink(missing_ok=True)
