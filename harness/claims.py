@@ -1,0 +1,86 @@
+"""What a paper claims, as comparisons between cells of a study. Declarations only; verdicts are the report's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, assert_never
+
+Scalar = str | int | float | bool | None
+Where = Mapping[str, Scalar]
+"""Axis values that select cells; an axis that is not named is free."""
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best cell among those that `where` selects."""
+
+    where: Where = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Cells `left` against cells `right`, both within `at`, equal on all axes that neither of them names.
+
+    kind: left is better; left is no worse than right by more than the margin; both are the same within it.
+    """
+
+    sentence: str
+    kind: Literal["better", "no_worse", "same"]
+    left: Where | Best
+    right: Where | Best
+    at: Where
+
+
+@dataclass(frozen=True)
+class InnerMaximum:
+    """Accuracy over a numeric axis is highest at a value that is neither its first nor its last."""
+
+    sentence: str
+    axis: str
+    at: Where
+
+
+Claim = Comparison | InnerMaximum
+
+
+def best(**where: Scalar) -> Best:
+    """The best of the cells with these axis values."""
+    return Best(where)
+
+
+def better(sentence: str, left: Where | Best, right: Where | Best, *, at: Where | None = None) -> Comparison:
+    """Claim that `left` scores higher than `right`."""
+    return Comparison(sentence, "better", left, right, at or {})
+
+
+def no_worse(sentence: str, left: Where | Best, right: Where | Best, *, at: Where | None = None) -> Comparison:
+    """Claim that `left` does not score lower than `right` by more than the margin."""
+    return Comparison(sentence, "no_worse", left, right, at or {})
+
+
+def same(sentence: str, left: Where | Best, right: Where | Best, *, at: Where | None = None) -> Comparison:
+    """Claim that `left` and `right` score the same within the margin."""
+    return Comparison(sentence, "same", left, right, at or {})
+
+
+def inner_maximum(sentence: str, *, axis: str, at: Where | None = None) -> InnerMaximum:
+    """Claim that the score has a maximum inside the range of `axis`."""
+    return InnerMaximum(sentence, axis, at or {})
+
+
+def selections(claim: Claim) -> list[Where]:
+    """The sets of cells that a claim speaks of, each as the axis values that select it."""
+    match claim:
+        case Comparison():
+            sides = (side.where if isinstance(side, Best) else side for side in (claim.left, claim.right))
+            return [{**claim.at, **side} for side in sides]
+        case InnerMaximum():
+            return [claim.at]
+        case _:
+            assert_never(claim)
+
+
+def selector(where: Where) -> Callable[[Mapping[str, Scalar]], bool]:
+    """A test for cells with these axis values."""
+    return lambda cell: all(axis in cell and cell[axis] == value for axis, value in where.items())

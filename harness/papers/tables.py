@@ -1,0 +1,89 @@
+"""The papers' published tables, as shipped CSV files with a trust mark a row."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+
+from harness.spec import HarnessError, Scalar
+
+UNVERIFIED = frozenset({"memory", "ai"})
+
+
+@dataclass(frozen=True)
+class PublishedValue:
+    """One published number. trust: image, code, text, abstract, secondary, computed; memory and ai are unverified."""
+
+    value: float
+    trust: str
+    source: str
+
+    @property
+    def verified(self) -> bool:
+        return self.trust not in UNVERIFIED
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """A published table.
+
+    name: of the CSV file. metric: its column of results. rows: axis values -> value.
+    """
+
+    name: str
+    metric: str
+    rows: tuple[tuple[dict[str, str], PublishedValue], ...]
+
+    def lookup(self, cell: Mapping[str, Scalar]) -> PublishedValue | None:
+        """The published value of a cell: of the row that agrees with it on every axis both have, or None."""
+        for axes, value in self.rows:
+            shared = [axis for axis in cell if axis in axes]
+            if shared and all(_same(axes[axis], cell[axis]) for axis in shared):
+                return value
+        return None
+
+
+def paper_table(
+    name: str,
+    *,
+    metric: str = "top1",
+    rename: Mapping[str, str] | None = None,
+    at: Mapping[str, Scalar] | None = None,
+) -> PaperTable:
+    """A shipped table by name, such as `simmim_table4_scope`.
+
+    Args:
+        metric: the column that holds the result; rows where it is empty are left out.
+        rename: CSV column -> name of the study's axis.
+        at: axis values that the table has throughout but does not print, such as {"mask_ratio": 0.6}.
+
+    Raises:
+        HarnessError: there is no such table or column.
+    """
+    folder = files("harness.papers") / "published"
+    shipped = sorted(entry.name.removesuffix(".csv") for entry in folder.iterdir() if entry.name.endswith(".csv"))
+    if name not in shipped:
+        raise HarnessError(f"no table {name!r}; shipped: {', '.join(shipped)}")
+    records = list(csv.DictReader((folder / f"{name}.csv").read_text().splitlines()))
+    if metric not in records[0]:
+        raise HarnessError(f"table {name} has no column {metric!r}; it has {', '.join(records[0])}")
+    names = rename or {}
+    fixed = {axis: str(value) for axis, value in (at or {}).items()}
+    rows = []
+    for record in records:
+        if record[metric]:
+            value = PublishedValue(float(record[metric]), record["trust"], record["source"])
+            rows.append(({names.get(column, column): text for column, text in record.items()} | fixed, value))
+    return PaperTable(name, metric, tuple(rows))
+
+
+def _same(text: str, value: Scalar) -> bool:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            return math.isclose(float(text), value)
+        except ValueError:
+            return False
+    return text == str(value)
