@@ -1,0 +1,107 @@
+"""Saving and restoring the state of a training loop, and weights as safetensors. Nothing here runs foreign pickles."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from harness.core.encoder import Family
+from harness.core.session import Session
+from harness.spec import HarnessError
+
+
+def save_state(
+    session: Session, *, step: int, seconds: float, model: nn.Module, optimiser: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+) -> None:  # fmt: skip
+    """Write a checkpoint of everything that a step changes. Randomness has no state to save."""
+    state = {
+        "key": session.attempt.key,
+        "step": step,
+        "seconds": seconds,
+        "model": model.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "scaler": scaler.state_dict(),
+    }
+    session.attempt.write_checkpoint(step, lambda file: torch.save(state, file))
+
+
+def restore_state(
+    session: Session, *, model: nn.Module, optimiser: torch.optim.Optimizer, scaler: torch.amp.GradScaler
+) -> tuple[int, float]:
+    """Go on from the latest whole checkpoint, if any; returns its step and the seconds spent so far.
+
+    Raises:
+        HarnessError: the checkpoint belongs to another spec.
+    """
+    for file in session.attempt.checkpoints():
+        state: dict[str, Any] = torch.load(file.path, map_location=session.device, weights_only=True)
+        if state["key"] != session.attempt.key:
+            raise HarnessError(f"{file.path} is a checkpoint of another spec, {state['key']}; move it away")
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        if state["scaler"]:
+            scaler.load_state_dict(state["scaler"])
+        session.attempt.begin_metrics(file)
+        return int(state["step"]), float(state["seconds"])
+    session.attempt.begin_metrics(None)
+    return 0, 0.0
+
+
+def weights_of(model: nn.Module) -> bytes:
+    """All parameters and persistent buffers as a safetensors file."""
+    return save({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors by name from a safetensors file, or from a torch file that holds nothing but tensors.
+
+    Raises:
+        HarnessError: the file does not read, or holds anything that would have to be executed.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise HarnessError(f"{path} does not read as a file of tensors: {reason}") from None
+    found = found.get("model", found.get("state_dict", found)) if isinstance(found, dict) else found
+    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise HarnessError(f"{path} holds no dict of tensors")
+    return found
+
+
+def load_encoder(model: Family, tensors: dict[str, Tensor], source: str) -> None:
+    """Load encoder weights under timm's names into a model, which may have a classifier of its own.
+
+    A model that pools the mean of patch tokens has a new `fc_norm` instead of the pre-training's final `norm`, as
+    SimMIM's fine-tuning does. Nothing else may be missing or left over.
+
+    Raises:
+        HarnessError: names or shapes do not fit.
+    """
+    own = model.state_dict()
+    new_norm = any(name.startswith("fc_norm.") for name in own)
+    given = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if not name.startswith(("head.", "fc_norm.")) and not (new_norm and name.startswith("norm."))
+    }
+    wanted = {name for name in own if not name.startswith(("head.", "fc_norm."))}
+    differing = [name for name in wanted & set(given) if own[name].shape != given[name].shape]
+    for complaint, names in (
+        ("lacks", wanted - set(given)),
+        ("has besides", set(given) - wanted),
+        ("has in another shape", differing),
+    ):
+        if names:
+            shown = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
+            raise HarnessError(f"the weights of {source} do not fit the backbone: it {complaint} {shown}")
+    model.load_state_dict({**own, **given})

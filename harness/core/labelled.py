@@ -1,0 +1,99 @@
+"""What the evaluations that train on labels share: batches with targets, accuracy on the test set, its summary."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from harness.core.augment import mix
+from harness.core.batches import Batch, steps_per_epoch, test_batches, training_batches
+from harness.core.datasets import FolderSet, ImageSet
+from harness.core.precision import autocast
+from harness.core.session import Session
+from harness.spec import FineTune, LinearProbe
+
+TEST_BATCH = 512
+
+
+def labelled_batches(
+    run: FineTune | LinearProbe, images: ImageSet | FolderSet, session: Session, first_step: int
+) -> Iterator[Batch]:
+    """Training batches whose labels are targets float32 [B, classes]: mixed and smoothed, as the recipe says.
+
+    A batch is mixed whole, before it is cut into slices that fit the device.
+    """
+    recipe = run.recipe
+    for batch in training_batches(
+        images,
+        recipe.augment,
+        image_size=run.image_size,
+        batch_size=recipe.batch_size,
+        seed=run.seed,
+        first_step=first_step,
+        steps=recipe.epochs * steps_per_epoch(images, recipe.batch_size),
+        device=session.device,
+        workers=session.workers,
+    ):
+        mixed, targets = mix(
+            batch.images,
+            batch.labels,
+            augment=recipe.augment,
+            num_classes=images.num_classes,
+            seed=run.seed,
+            step=batch.step,
+        )
+        yield batch._replace(images=mixed, labels=targets)
+
+
+@torch.no_grad()
+def accuracy(
+    run: FineTune | LinearProbe,
+    test: ImageSet | FolderSet,
+    classify: Callable[[Tensor], Tensor],
+    session: Session,
+) -> dict[str, float]:
+    """top1 and top5 in percent, and the cross-entropy, over all test images.
+
+    Args:
+        classify: normalised images [B, C, S, S] to logits [B, K].
+    """
+    sums = torch.zeros(3, dtype=torch.float64, device=session.device)
+    for images, labels in test_batches(
+        test,
+        image_size=run.image_size,
+        crop=run.crop,
+        batch_size=min(TEST_BATCH, session.micro_batch or TEST_BATCH),
+        device=session.device,
+        workers=session.workers,
+    ):
+        with autocast(run.recipe, session.device):
+            logits = classify(images)
+        logits = logits.float()
+        ranked = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
+        loss = F.cross_entropy(logits, labels, reduction="sum")
+        sums += torch.stack([ranked[:, 0].sum(), ranked.any(dim=1).sum(), loss]).to(sums)
+    top1, top5, loss = (sums / len(test)).tolist()
+    return {"top1": 100 * top1, "top5": 100 * top5, "loss": loss}
+
+
+def tested(run: FineTune | LinearProbe, epoch: float) -> bool:
+    """Whether accuracy is measured after this epoch."""
+    return epoch == int(epoch) and epoch > run.recipe.epochs - (run.tested_epochs or run.recipe.epochs)
+
+
+def summary(lines: list[dict[str, Any]]) -> dict[str, float]:
+    """The metrics of a finished evaluation from its metrics lines: last, median of the last five and best top1."""
+    measured = [line for line in lines if "test_top1" in line]
+    top1 = [line["test_top1"] for line in measured]
+    return {
+        "top1": top1[-1],
+        "top5": measured[-1]["test_top5"],
+        "top1_median5": statistics.median(top1[-5:]),
+        "top1_best": max(top1),
+        "loss": measured[-1]["test_loss"],
+    }

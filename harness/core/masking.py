@@ -1,0 +1,84 @@
+"""Masks: one batched call on the device for a whole batch. True = hidden, everywhere."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Callable
+from typing import assert_never
+
+import torch
+from torch import Tensor
+
+from harness.core.custom import load_function
+from harness.core.randomness import uniform, words
+from harness.spec import CustomMask, HarnessError, Mask, RandomMask, seed_stream
+
+
+def make_mask(mask: Mask, *, image_size: int, seed: int, step: int, steps: int, positions: Tensor) -> Tensor:
+    """Which units are hidden.
+
+    Args:
+        image_size: side of the input in pixels.
+        positions: int64 [B], place of each image in the global batch; row i depends on positions[i] alone.
+        step, steps: the training step and their number.
+
+    Returns:
+        bool [B, units, units], units = image_size / mask.size, on the device of `positions`.
+    """
+    units = image_size // mask.size
+    match mask:
+        case RandomMask():
+            count = mask.hidden_units(image_size)
+            stream = seed_stream(seed, "mask")
+            return _hide_lowest(words(stream, step, positions, 2 * units * units), count).view(-1, units, units)
+        case CustomMask():
+            return _custom(mask, units, seed, step, steps, positions)
+        case _:
+            assert_never(mask)
+
+
+def _hide_lowest(noise: Tensor, count: int) -> Tensor:
+    """Hide the `count` units of lowest 62-bit noise. noise: int64 [B, 2 N] of 32-bit words -> bool [B, N]."""
+    high, low = noise.chunk(2, dim=1)
+    order = ((high >> 1) << 31 | (low >> 1)).argsort(dim=1, stable=True)
+    hidden = torch.zeros_like(order, dtype=torch.bool)
+    return hidden.scatter_(1, order[:, :count], value=True)
+
+
+def _custom(mask: CustomMask, units: int, seed: int, step: int, steps: int, positions: Tensor) -> Tensor:
+    function = load_function(mask.function, mask.source)
+    calls = itertools.count()
+
+    def random(*shape: int) -> Tensor:
+        stream = seed_stream(seed, f"mask {next(calls)}")
+        count = int(torch.Size(shape).numel())
+        return uniform(stream, step, positions, count).view(-1, *shape)
+
+    hidden = call(function, mask.function, random, (units, units), step, steps, **dict(mask.params))
+    wanted = (len(positions), units, units)
+    if not isinstance(hidden, Tensor) or hidden.dtype != torch.bool or tuple(hidden.shape) != wanted:
+        found = f"{hidden.dtype} {list(hidden.shape)}" if isinstance(hidden, Tensor) else type(hidden).__name__
+        raise HarnessError(f"{mask.function} should return a bool tensor {list(wanted)}, not {found}")
+    return hidden.to(positions.device)
+
+
+def call(function: Callable[..., object], name: str, *args: object, **params: object) -> object:
+    """Call a user's function, naming it when its parameters do not fit.
+
+    Raises:
+        HarnessError: the signature does not take these arguments.
+    """
+    try:
+        inspect.signature(function).bind(*args, **params)
+    except TypeError as error:
+        raise HarnessError(
+            f"{name}: {error}; given {len(args)} arguments and {', '.join(params) or 'no'} params"
+        ) from None
+    return function(*args, **params)
+
+
+def spread(hidden: Tensor, side: int) -> Tensor:
+    """Repeat each unit to a finer square grid. bool [B, units, units] -> bool [B, side, side]."""
+    times = side // hidden.shape[-1]
+    return hidden.repeat_interleave(times, dim=1).repeat_interleave(times, dim=2)

@@ -1,0 +1,162 @@
+"""Evaluations of frozen features: linear probe, weighted k-nearest neighbours, a user's own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.core.augment import test_batch
+from harness.core.batches import Batch, steps_per_epoch, test_batches
+from harness.core.checkpoint import weights_of
+from harness.core.custom import load_function
+from harness.core.datasets import FolderSet, ImageSet, load
+from harness.core.encoder import Encoder
+from harness.core.labelled import TEST_BATCH, accuracy, labelled_batches, summary, tested
+from harness.core.loop import train
+from harness.core.masking import call
+from harness.core.optimiser import parameter_groups
+from harness.core.precision import require
+from harness.core.randomness import initialised
+from harness.core.session import Session
+from harness.core.start import frozen_encoder
+from harness.spec import CustomEvaluation, HarnessError, Knn, LinearProbe
+
+
+def linear_probe(run: LinearProbe, session: Session) -> None:
+    """Train a linear classifier on frozen features and publish the accuracy after the last epoch."""
+    device, recipe = session.device, run.recipe
+    require(recipe, device)
+    images, test = load(run.data, "train").to(device), load(run.data, "test").to(device)
+    encoder = frozen_encoder(run, session, channels=images.channels)
+    width = pooled(encoder, torch.zeros(1, images.channels, run.image_size, run.image_size, device=device), run.block)
+    probe = initialised(run.seed, "classifier", lambda: _probe(width.shape[1], images.num_classes, run.batch_norm))
+    probe = probe.to(device).train()
+
+    def logits(inputs: Tensor) -> Tensor:
+        found: Tensor = probe(pooled(encoder, inputs, run.block))
+        return found
+
+    def loss_of(batch: Batch) -> Tensor:
+        return F.cross_entropy(logits(batch.images).float(), batch.labels)
+
+    for line in train(
+        session,
+        seed=run.seed,
+        model=probe,
+        groups=parameter_groups(probe.named_parameters(), recipe),
+        recipe=recipe,
+        steps_per_epoch=steps_per_epoch(images, recipe.batch_size),
+        batches=partial(labelled_batches, run, images, session),
+        loss_of=loss_of,
+    ):
+        if tested(run, line["epoch"]):
+            probe.eval()
+            line |= {f"test_{name}": value for name, value in accuracy(run, test, logits, session).items()}
+            probe.train()
+
+    lines = session.attempt.lines()
+    session.attempt.finish(summary(lines), lines[-1]["seconds"], weights_of(probe))
+
+
+def knn(run: Knn, session: Session) -> None:
+    """Publish the weighted k-nearest-neighbour accuracy."""
+    begun = time.monotonic()
+    session.attempt.begin_metrics(None)
+    train_set, test_set = (load(run.data, part).to(session.device) for part in ("train", "test"))
+    encoder = frozen_encoder(run, session, channels=train_set.channels)
+    bank, bank_labels = all_features(run, encoder, train_set, session)
+    found, labels = all_features(run, encoder, test_set, session)
+    predicted = torch.cat(
+        [
+            vote(
+                part,
+                bank,
+                bank_labels,
+                num_classes=train_set.num_classes,
+                k=run.k,
+                temperature=run.temperature,
+            )
+            for part in torch.split(found, TEST_BATCH)
+        ]
+    )
+    top1 = 100 * (predicted == labels).double().mean().item()
+    session.attempt.finish({"top1": top1}, time.monotonic() - begun)
+
+
+def vote(queries: Tensor, bank: Tensor, labels: Tensor, *, num_classes: int, k: int, temperature: float) -> Tensor:
+    """Class of each query: the k most similar of the bank vote with weight exp(cosine / temperature).
+
+    Args:
+        queries: float [Q, C]. bank: float [N, C]. labels: int64 [N].
+
+    Returns:
+        int64 [Q].
+    """
+    similarity = F.normalize(queries, dim=1) @ F.normalize(bank, dim=1).T
+    values, nearest = similarity.topk(min(k, len(bank)), dim=1)
+    votes = torch.zeros(len(queries), num_classes, device=queries.device, dtype=values.dtype)
+    return votes.scatter_add_(1, labels[nearest], (values / temperature).exp()).argmax(dim=1)
+
+
+@torch.no_grad()
+def all_features(run: Knn, encoder: Encoder, images: ImageSet | FolderSet, session: Session) -> tuple[Tensor, Tensor]:
+    """Pooled features float32 [N, C] and labels int64 [N] of a whole set, without augmentation."""
+    found = [
+        (pooled(encoder, batch, run.block), labels)
+        for batch, labels in test_batches(
+            images,
+            image_size=run.image_size,
+            crop=run.crop,
+            batch_size=min(TEST_BATCH, session.micro_batch or TEST_BATCH),
+            device=session.device,
+            workers=session.workers,
+        )
+    ]
+    return torch.cat([features for features, _ in found]), torch.cat([labels for _, labels in found])
+
+
+def custom_evaluation(run: CustomEvaluation, session: Session) -> None:
+    """Publish what a user's own evaluation finds.
+
+    Raises:
+        HarnessError: it returns no dict of numbers, or not its main metric.
+    """
+    begun = time.monotonic()
+    session.attempt.begin_metrics(None)
+    function = load_function(run.function, run.source)
+    train_set, test_set = (load(run.data, part).to(session.device) for part in ("train", "test"))
+    if isinstance(train_set, FolderSet) or isinstance(test_set, FolderSet):
+        raise HarnessError("a custom evaluation takes sets that fit into memory, not a folder of images")
+    frozen = frozen_encoder(run, session, channels=train_set.channels)
+    mean, std = train_set.mean, train_set.std
+
+    @torch.no_grad()
+    def encoder(images: Tensor) -> Tensor:
+        inputs = test_batch(images, mean, std, image_size=run.image_size, crop=run.crop)
+        return frozen.features(inputs).float()
+
+    sets = [(part.images, part.labels) for part in (train_set, test_set)]
+    found = call(function, run.function, encoder, *sets, **dict(run.params))
+    if not isinstance(found, Mapping) or run.metric not in found:
+        raise HarnessError(f"{run.function} should return a dict with {run.metric!r}, not {found!r:.80}")
+    metrics = {str(name): float(value) for name, value in found.items()}
+    session.attempt.finish(metrics, time.monotonic() - begun)
+
+
+def pooled(encoder: Encoder, images: Tensor, block: int | None) -> Tensor:
+    """Mean over all places of the feature map, float32 [B, C]."""
+    with torch.no_grad():
+        return encoder.features(images, block).float().mean(dim=(2, 3))
+
+
+def _probe(width: int, num_classes: int, batch_norm: bool) -> nn.Sequential:
+    layers: list[nn.Module] = [nn.BatchNorm1d(width, affine=False, eps=1e-6)] if batch_norm else []
+    linear = nn.Linear(width, num_classes)
+    nn.init.trunc_normal_(linear.weight, std=0.01)
+    nn.init.zeros_(linear.bias)
+    return nn.Sequential(*layers, linear)

@@ -1,0 +1,69 @@
+"""Randomness as a stateless function of (seed, purpose, step, position in the global batch).
+
+Nothing here keeps a state, so a number depends neither on how a batch is sliced, nor on loader workers, nor on the
+number of processes, nor on where a run was interrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from harness.spec import seed_stream
+
+_WORD = 0xFFFFFFFF
+T = TypeVar("T")
+
+
+def _mix(x: Tensor) -> Tensor:
+    """A bijection of 32-bit words with good avalanche (two multiply-xorshift rounds). int64 in, int64 out."""
+    x = (x ^ (x >> 16)) * 0x7FEB352D & _WORD
+    x = (x ^ (x >> 15)) * 0x846CA68B & _WORD
+    return x ^ (x >> 16)
+
+
+def words(stream: int, step: int, positions: Tensor, count: int) -> Tensor:
+    """Hashed 32-bit words.
+
+    Args:
+        stream: from `seed_stream(seed, purpose)`.
+        step: index of the optimisation step (or of the epoch, for a shuffle).
+        positions: int64 [B], place of each image in the global batch.
+        count: words for each image.
+
+    Returns:
+        int64 [B, count] in [0, 2**32), on the device of `positions`. Row i depends on positions[i] alone.
+    """
+    low = stream & _WORD
+    high = (stream >> 32) & _WORD
+    rows = _mix(positions + low & _WORD)
+    rows = _mix((rows ^ high) + step & _WORD)
+    rows = _mix(rows ^ (positions >> 32 & _WORD) ^ (step >> 32 & _WORD))
+    columns = _mix(torch.arange(count, device=positions.device) * 0x9E3779B9 + 0x85EBCA6B & _WORD)
+    return _mix(rows[:, None] ^ columns[None, :]) ^ _mix(rows[:, None] + columns[None, :] & _WORD)
+
+
+def uniform(stream: int, step: int, positions: Tensor, count: int) -> Tensor:
+    """Uniform float32 numbers [B, count] in [0, 1), with 24 random bits; arguments as for `words`."""
+    return (words(stream, step, positions, count) >> 8).to(torch.float32) * 2.0**-24
+
+
+def permutation(seed: int, purpose: str, step: int, length: int) -> Tensor:
+    """A permutation of range(length), int64, on the CPU."""
+    stream = seed_stream(seed, purpose)
+    high = words(stream, step, torch.arange(length), 2)
+    return torch.argsort((high[:, 0] << 31) | (high[:, 1] >> 1), stable=True)
+
+
+def initialised(seed: int, component: str, build: Callable[[], T]) -> T:
+    """What `build` makes, its weights drawn from the component's own stream.
+
+    Each component (encoder, mask token, head, classifier) has one, so that changing one leaves the start of the others
+    as it was. torch's global generator is left untouched.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_stream(seed, f"initialise {component}"))
+        return build()

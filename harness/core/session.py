@@ -1,0 +1,42 @@
+"""What an executor lends to a run: a place to write, a device, and two ways of talking while it works."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from harness.store import Attempt
+
+
+class Interrupted(Exception):
+    """The executor asked the run to stop; it has saved a checkpoint and can go on later."""
+
+
+class Diverged(Exception):
+    """The loss is not finite, or the predictions collapsed."""
+
+
+def _silent(line: dict[str, Any]) -> None:
+    del line
+
+
+@dataclass
+class Session:
+    """Attributes:
+    attempt: the owned attempt folder.
+    workers: loader processes. micro_batch: images that fit the device at once; None for the whole batch.
+    checkpoint_seconds: time between checkpoints.
+    report: receives each metrics line as it is written.
+    stopping: whether the executor wants the run to save and stop.
+    """
+
+    attempt: Attempt
+    device: torch.device
+    workers: int = 0
+    micro_batch: int | None = None
+    checkpoint_seconds: float = 60.0
+    report: Callable[[dict[str, Any]], None] = _silent
+    stopping: Callable[[], bool] = lambda: False
