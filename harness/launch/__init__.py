@@ -1,0 +1,8 @@
+"""Where runs are computed: in this process, or in worker processes of this machine."""
+
+from harness.launch.inline import run_inline
+from harness.launch.local import default_slots, run_local
+from harness.launch.queue import Event, Queue
+from harness.launch.resources import Resources
+
+__all__ = ["Event", "Queue", "Resources", "default_slots", "run_inline", "run_local"]

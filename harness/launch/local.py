@@ -1,0 +1,219 @@
+"""Runs in worker processes of this machine: a slot each, reused from run to run."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from harness.launch.inline import POLL_SECONDS
+from harness.launch.queue import Event, Queue
+from harness.launch.resources import Resources
+from harness.spec import run_from_json
+from harness.store import Attempt, Store
+
+STOP_SECONDS = 60.0
+
+
+def gpus() -> list[str]:
+    """The GPUs this process may use, as CUDA names them, found without loading torch."""
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [name for name in visible.split(",") if name.strip() and name.strip() != "-1"]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    count = sum(line.startswith("GPU ") for line in listed.stdout.splitlines()) if listed.returncode == 0 else 0
+    return [str(index) for index in range(count)]
+
+
+def default_slots(resources: Resources) -> int:
+    """One slot a GPU, or as many as the CPUs allow."""
+    if resources.device != "cpu" and (found := gpus()):
+        return len(found)
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, allowed // resources.threads)
+
+
+class Worker:
+    """One slot: a process that computes the runs it is sent, one at a time."""
+
+    def __init__(self, slot: int, root: Path, resources: Resources, *, retry: bool) -> None:
+        self.slot, self._arguments, self._retry = slot, (root, resources), retry
+        self.name: str | None = None
+        self.connection: Connection
+        self.process: BaseProcess
+        self._start()
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        found = gpus()
+        gpu = found[self.slot % len(found)] if found else None
+        target = (theirs, *self._arguments, gpu, self._retry, os.getpid())
+        self.process = context.Process(target=_serve, args=target, daemon=True, name=f"slot {self.slot}")
+        self.process.start()
+        theirs.close()
+
+    def give(self, name: str, spec: str) -> None:
+        """Send a run."""
+        self.name = name
+        self.connection.send(spec)
+
+    def receive(self, store: Store) -> Event:
+        """The next event; a process that died becomes the failure of its run, and is replaced."""
+        try:
+            event: Event = self.connection.recv()
+        except (EOFError, ConnectionResetError):
+            self.process.join()
+            event = Event("failed", self.name or "", _cause(self.process.exitcode))
+            if self.name:
+                _record_death(store, self.name, event.text)
+            self._start()
+        if event.kind not in ("started", "line"):
+            self.name = None
+        return event
+
+    def stop(self) -> None:
+        """Ask the run to save and end."""
+        self.process.terminate()
+
+
+def run_local(
+    queue: Queue,
+    store: Store,
+    resources: Resources,
+    slots: int,
+    *,
+    report: Callable[[Event], None],
+    stopping: Callable[[], bool] = lambda: False,
+) -> None:
+    """Compute what is to be computed in `slots` processes. A failed run, or a process that dies, leaves the others
+
+    running. When `stopping` turns true, the runs save a checkpoint and end."""
+    for event in queue.blocked():
+        report(event)
+    if not len(queue):
+        return
+    workers = [Worker(slot, store.root, resources, retry=queue.retry) for slot in range(min(slots, len(queue)))]
+    try:
+        while len(queue) and not stopping():
+            for worker in workers:
+                if worker.name is None and (name := queue.take()) is not None:
+                    worker.give(name, queue.run(name).model_dump_json())
+            _pass_on(workers, queue, store, report)
+    finally:
+        _end(workers, queue, store, report)
+
+
+def _pass_on(workers: list[Worker], queue: Queue, store: Store, report: Callable[[Event], None]) -> None:
+    busy = {worker.connection: worker for worker in workers if worker.name}
+    events = queue.look_elsewhere()
+    ready = wait(list(busy), timeout=POLL_SECONDS) if busy else []
+    if not busy:
+        time.sleep(POLL_SECONDS)
+    for connection, worker in busy.items():
+        if connection in ready:
+            event = worker.receive(store)
+            events += [event, *queue.end(event)]
+    for event in events:
+        report(event)
+
+
+def _end(workers: list[Worker], queue: Queue, store: Store, report: Callable[[Event], None]) -> None:
+    for worker in workers:
+        worker.stop()
+    deadline = time.monotonic() + STOP_SECONDS
+    for worker in workers:
+        while worker.name and worker.process.is_alive() and time.monotonic() < deadline:
+            if worker.connection.poll(POLL_SECONDS):
+                try:
+                    event: Event = worker.connection.recv()
+                except (EOFError, ConnectionResetError):
+                    break
+                if event.kind not in ("started", "line"):
+                    worker.name = None
+                    queue.end(event)
+                report(event)
+        worker.process.join(max(0.0, deadline - time.monotonic()))
+        if worker.process.is_alive():
+            worker.process.kill()
+        worker.connection.close()
+    queue.interrupt(queue.open())
+
+
+def _cause(exitcode: int | None) -> str:
+    if exitcode is not None and exitcode < 0:
+        name = signal.Signals(-exitcode).name
+        hint = ", perhaps for lack of memory" if name == "SIGKILL" else ""
+        return f"its process was killed by {name}{hint}"
+    return f"its process ended with exit code {exitcode}"
+
+
+def _record_death(store: Store, name: str, text: str) -> None:
+    attempts = store.folder(name).attempts()
+    if attempts and store.state(name).word == "lost":
+        attempts[-1].error.write_text(text)
+
+
+def _serve(connection: Connection, root: Path, resources: Resources, gpu: str | None, retry: bool, parent: int) -> None:
+    """The main function of a worker process."""
+    stopped = False
+
+    def stop(*_: Any) -> None:
+        nonlocal stopped
+        stopped = True
+        if not working:
+            os._exit(0)
+
+    working = False
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the parent decides
+    signal.signal(signal.SIGTERM, stop)
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    from harness.launch.job import prepare, work
+
+    device = prepare(resources)
+    store = Store(root)
+    while not stopped:
+        try:
+            run = run_from_json(connection.recv())
+        except (EOFError, OSError):
+            return
+        working = True
+        ended = work(
+            store,
+            run,
+            device,
+            resources,
+            retry=retry,
+            report=lambda event: _send(connection, event),
+            stopping=lambda: stopped or os.getppid() != parent,
+            begin=_redirect,
+        )
+        sys.stdout.flush()
+        sys.stderr.flush()
+        _send(connection, ended)
+        working = False
+
+
+def _send(connection: Connection, event: Event) -> None:
+    with contextlib.suppress(OSError):  # the parent is gone; the store has the truth
+        connection.send(event)
+
+
+def _redirect(attempt: Attempt) -> None:
+    """Send what this process prints from now on to the attempt's log."""
+    log = os.open(attempt.files.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    os.close(log)

@@ -1,0 +1,138 @@
+"""Which of a study's runs are to be computed, in which order, and what became of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from harness.spec import Run, key, upstream
+from harness.store import Store
+
+Ending = Literal["done", "failed", "blocked", "elsewhere", "interrupted"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a run.
+
+    kind: `started`; `line` (a metrics line was written); or how it ended: done, failed (its last line as text),
+        blocked (its pre-training failed), elsewhere (another process works on it), interrupted (saved, to go on later).
+    """
+
+    kind: Literal["started", "line"] | Ending
+    name: str
+    text: str = ""
+    line: dict[str, Any] = field(default_factory=dict)
+
+
+class Queue:
+    """The runs that are not done, each after the pre-training it starts from.
+
+    A pre-training is needed only while one of its evaluations is not done; one whose weights were cleaned away is
+    computed again if an evaluation needs them.
+
+    Args:
+        retry: also take runs that failed.
+    """
+
+    def __init__(self, runs: Mapping[str, Run], store: Store, *, retry: bool = False) -> None:
+        self._runs, self._store, self.retry = runs, store, retry
+        states = store.states(runs)
+        evaluations = {name: run for name, run in runs.items() if upstream(run) is not None}
+        needed = {_upstream_key(run) for name, run in evaluations.items() if states[name].word != "done"}
+        self.already: dict[str, Ending] = {}
+        self._waiting: dict[str, str | None] = {}
+        for name, run in runs.items():
+            word = states[name].word
+            if word == "done" and name in needed and store.weights(name) is None:
+                store.put_result_aside(name)
+                word = "missing"
+            if word == "done":
+                self.already[name] = "done"
+            elif word == "failed" and not retry:
+                self.already[name] = "failed"
+            else:
+                self._waiting[name] = _upstream_key(run)
+        self.endings: dict[str, Ending] = dict(self.already)
+        self._taken: set[str] = set()
+        self._elsewhere: set[str] = set()
+
+    def __len__(self) -> int:
+        """Runs that have not ended yet."""
+        return len(self._waiting)
+
+    def run(self, name: str) -> Run:
+        """The spec of a run."""
+        return self._runs[name]
+
+    def take(self) -> str | None:
+        """The next run that can start now: evaluations first, so that tables fill early. None if none can."""
+        ready = [
+            name
+            for name, first in self._waiting.items()
+            if name not in self._taken and (first is None or self.endings.get(first) == "done")
+        ]
+        ready.sort(key=lambda name: self._waiting[name] is None)
+        if not ready:
+            return None
+        self._taken.add(ready[0])
+        return ready[0]
+
+    def end(self, event: Event) -> list[Event]:
+        """Note how a taken run ended; returns the events this makes of runs that wait for it."""
+        if event.kind == "elsewhere":
+            self._elsewhere.add(event.name)
+            return []
+        if event.kind == "started" or event.kind == "line":
+            return []
+        self._close(event.name, event.kind)
+        return self.blocked()
+
+    def blocked(self) -> list[Event]:
+        """End the runs whose pre-training failed."""
+        hopeless = [
+            name for name, first in self._waiting.items() if first and self.endings.get(first) in ("failed", "blocked")
+        ]
+        for name in hopeless:
+            self._close(name, "blocked")
+        return [
+            Event("blocked", name, f"waits for {_upstream_key(self._runs[name])}, which failed") for name in hopeless
+        ]
+
+    def look_elsewhere(self) -> list[Event]:
+        """Look after the runs that other processes work on: they end there, or are free to be taken again."""
+        events = []
+        for name, state in self._store.states(sorted(self._elsewhere)).items():
+            if state.word in ("done", "failed"):
+                self._elsewhere.discard(name)
+                ended = Event("done" if state.word == "done" else "failed", name, last_line(state.error))
+                events += [ended, *self.end(ended)]
+            elif state.word != "running":
+                self._elsewhere.discard(name)
+                self._taken.discard(name)
+        return events
+
+    def interrupt(self, names: Iterable[str]) -> None:
+        """Give up the runs that have not ended."""
+        for name in names:
+            self._close(name, "interrupted")
+
+    def open(self) -> list[str]:
+        """The runs that have not ended."""
+        return list(self._waiting)
+
+    def _close(self, name: str, ending: Ending) -> None:
+        self._waiting.pop(name, None)
+        self.endings[name] = ending
+
+
+def last_line(text: str) -> str:
+    """The last line of a traceback that says something."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
+def _upstream_key(run: Run) -> str | None:
+    first = upstream(run)
+    return None if first is None else key(first)
