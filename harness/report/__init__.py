@@ -1,0 +1,90 @@
+"""What a study shows: tables and figures with seeds aggregated and every hole named. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pandas import DataFrame
+
+from harness.report.collect import runs_frame as results_frame
+from harness.report.escape import file_stem
+from harness.report.statistics import summary
+from harness.report.tables import csv_text, latex_text, markdown_text, table
+from harness.store import Store
+from harness.store.files import disk_errors, write_atomically
+from harness.study import Plan
+
+__all__ = ["Report", "results_frame", "write"]
+
+_PICTURES = ("figure-*.png", "figure-*.pdf", "reconstructions*.png")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What was written, and the table for a terminal.
+
+    files: names in `folder`. rows: one for each cell, as long as `header`. notes: footnotes first. complete:
+    whether every value of the plan that is not excluded is there. Texts hold no control characters, but may
+    hold brackets.
+    """
+
+    folder: Path
+    files: tuple[str, ...]
+    caption: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...]
+    complete: bool
+
+
+def write(plan: Plan, store: Store, folder: Path) -> Report:
+    """Write tables, figures and reconstructions of a study, however much of it is done.
+
+    All files are made before the first is written, and each is replaced in one step. Figures of an earlier
+    report that are no longer made are removed; other files are left alone.
+
+    Raises:
+        HarnessError: the disk refuses.
+    """
+    runs = results_frame(plan, store)
+    cells = summary(plan, runs)
+    found = table(plan, runs, cells)
+    label = f"tab:{file_stem(plan.study.name or 'study', plan.scale.name)}"
+    texts = {
+        "runs.csv": csv_text(runs),
+        "table.csv": csv_text(cells),
+        "table.md": markdown_text(found),
+        "table.tex": latex_text(found, label),
+    }
+    pictures, remarks = _pictures(plan, store, runs, cells)
+    files = {name: text.encode() for name, text in texts.items()} | pictures
+    _publish(folder, files)
+    wanted = runs[runs["state"] != "excluded"]
+    return Report(
+        folder=folder,
+        files=tuple(files),
+        caption=found.caption,
+        header=found.header,
+        rows=found.plain_rows(),
+        notes=(*found.plain_notes(), *remarks),
+        complete=bool(wanted["value"].notna().all()),
+    )
+
+
+def _pictures(plan: Plan, store: Store, runs: DataFrame, cells: DataFrame) -> tuple[dict[str, bytes], tuple[str, ...]]:
+    """All pictures by file name, and remarks on what they leave out. Matplotlib is loaded here."""
+    from harness.report import pictures
+
+    return pictures.make(plan, store, runs, cells)
+
+
+def _publish(folder: Path, files: dict[str, bytes]) -> None:
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data in files.items():
+            write_atomically(folder / name, data)
+        for pattern in _PICTURES:
+            for path in folder.glob(pattern):
+                if path.name not in files:
+                    path.unlink(missing_ok=True)

@@ -1,0 +1,197 @@
+"""From a plan and a store to a frame: one row for each cell, seed and evaluation, none left out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from harness.report.escape import clean, shorten
+from harness.spec import Evaluation, Scalar, key, shown_metric, upstream
+from harness.store import State, Store
+from harness.study import Plan, Row
+
+STATES = ("done", "running", "failed", "blocked", "lost", "missing", "excluded")
+"""Where a row can stand. blocked: the pre-training that it starts from failed; others as in the store."""
+
+PROVENANCE = ("commit", "device", "torch", "timm", "harness")
+"""What should be equal in all runs of one table."""
+
+REASON_LENGTH = 240
+
+_RUN_COLUMNS = {
+    "key": "object", "seconds": "float64", **dict.fromkeys(PROVENANCE, "object"), "threads": "Int64",
+    "host": "object", "started": "object",
+}  # fmt: skip
+_LEADING = {"evaluation": "object", "state": "object", "reason": "object", "value": "float64"}
+_TRAILING = _RUN_COLUMNS | {f"pretrain_{name}": kind for name, kind in _RUN_COLUMNS.items()}
+_OF_CELLS = (
+    "n", "n_planned", "mean", "sd", "reference", "difference", "paired", "paper", "paper_trust",
+    "paper_unverified", "paper_source", *STATES,
+)  # fmt: skip
+_RESERVED = frozenset({"cell", "seed", *_LEADING, *_TRAILING, *_OF_CELLS})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """Cells that share their pre-trainings.
+
+    axes: of the first of these cells. keys: of the pre-trainings, in the order of seeds.
+    """
+
+    axes: dict[str, Scalar]
+    keys: tuple[str, ...]
+
+
+def axis_columns(names: Sequence[str]) -> dict[str, str]:
+    """The column of each axis: its own name, or `axis.<name>` where the report has such a column already."""
+    columns = {}
+    for name in names:
+        column = name
+        while column in _RESERVED or column.startswith("metric."):
+            column = f"axis.{column}"
+        columns[name] = column
+    return columns
+
+
+def runs_frame(plan: Plan, store: Store) -> pd.DataFrame:
+    """A row for each cell, seed and evaluation.
+
+    Columns: `cell` (its number in the study), the axes (None where an axis does not apply), seed, evaluation,
+    state (one of STATES), reason (why there is no value), value (the metric that tables show, NaN unless
+    done), `metric.<name>` for every metric of the results, then key, seconds and provenance of the
+    evaluation, and the same with the prefix `pretrain_` of the pre-training that it starts from. A commit of
+    a changed working tree ends in `-dirty`.
+
+    An excluded cell has a row for every evaluation of the plan; if the plan has none at all, one without a
+    name.
+    """
+    snapshot = _Snapshot(plan, store)
+    numbers = {tuple(cell.values()): number for number, cell in enumerate(plan.study.cells)}
+    columns = axis_columns(plan.study.grid.axes)
+    names = plan.columns() or ("",)
+    found: list[dict[str, Any]] = []
+    for row in plan.rows:
+        place: dict[str, Any] = {"cell": numbers[tuple(row.axes.values())], "seed": row.seed}
+        place |= {columns[axis]: value for axis, value in row.axes.items()}
+        found += [place | record for record in _records(row, names, snapshot)]
+    return _frame(found, tuple(columns.values()))
+
+
+def axes_of(frame: pd.DataFrame) -> list[str]:
+    """The axis columns of a frame of runs or cells: those between `cell` and `seed` or `evaluation`."""
+    names = list(frame.columns)
+    end = names.index("seed") if "seed" in names else names.index("evaluation")
+    return names[1:end]
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a frame as dicts by column name."""
+    return [{str(name): value for name, value in record.items()} for record in frame.to_dict("records")]
+
+
+def arms(plan: Plan) -> tuple[Arm, ...]:
+    """The distinct sets of pre-trainings of a plan, in the order of its cells."""
+    cells: dict[tuple[tuple[Scalar, ...], str], tuple[Row, list[str]]] = {}
+    for row in plan.rows:
+        for name, evaluation in row.evaluations.items():
+            if (first := upstream(evaluation)) is not None:
+                _, keys = cells.setdefault((tuple(row.axes.values()), name), (row, []))
+                keys.append(key(first))
+    found: dict[tuple[str, ...], Arm] = {}
+    for row, keys in cells.values():
+        distinct = tuple(dict.fromkeys(keys))
+        found.setdefault(distinct, Arm(axes=row.axes, keys=distinct))
+    return tuple(found.values())
+
+
+class _Snapshot:
+    """The states and environments of all runs of a plan, each read once."""
+
+    def __init__(self, plan: Plan, store: Store) -> None:
+        self.states = store.states(plan.runs())
+        done = [name for name, state in self.states.items() if state.word == "done"]
+        self._provenance = {name: _provenance(store.environment(name)) for name in done}
+
+    def columns(self, name: str) -> dict[str, Any]:
+        result = self.states[name].result
+        seconds = {"seconds": result.seconds} if result else {}
+        return {"key": name} | seconds | self._provenance.get(name, {})
+
+
+def _provenance(environment: object) -> dict[str, Any]:
+    """The columns that an environment fills; whatever it lacks stays empty."""
+    found = environment if isinstance(environment, dict) else {}
+    versions = found.get("versions")
+    texts = {**(versions if isinstance(versions, dict) else {}), **found}
+    columns: dict[str, Any] = {
+        name: clean(str(texts[name])) for name in (*PROVENANCE, "host", "started") if texts.get(name)
+    }
+    if columns.get("commit") and found.get("dirty"):
+        columns["commit"] += "-dirty"
+    if isinstance(threads := found.get("threads"), int):
+        columns["threads"] = threads
+    return columns
+
+
+def _records(row: Row, names: Sequence[str], snapshot: _Snapshot) -> Iterator[dict[str, Any]]:
+    if row.excluded or not row.evaluations:
+        yield from ({"evaluation": name, "state": "excluded", "reason": _brief(row.excluded)} for name in names)
+        return
+    for name, evaluation in row.evaluations.items():
+        yield {"evaluation": name, **_record(evaluation, snapshot)}
+
+
+def _record(evaluation: Evaluation, snapshot: _Snapshot) -> dict[str, Any]:
+    first = upstream(evaluation)
+    before = snapshot.columns(key(first)) if first else {}
+    state = snapshot.states[key(evaluation)]
+    word, reason = _standing(state, snapshot.states[key(first)] if first else None)
+    metrics = state.result.metrics if state.result else {}
+    value = metrics.get(shown_metric(evaluation), math.nan)
+    if word == "done" and not math.isfinite(value):
+        value, reason = math.nan, f"its result has no finite {shown_metric(evaluation)}"
+    return {
+        "state": word,
+        "reason": _brief(reason),
+        "value": value,
+        **{f"metric.{clean(name)}": number for name, number in metrics.items()},
+        **snapshot.columns(key(evaluation)),
+        **{f"pretrain_{name}": found for name, found in before.items()},
+    }
+
+
+def _standing(state: State, before: State | None) -> tuple[str, str]:
+    """Word and reason of an evaluation, given where the pre-training that it starts from stands."""
+    if state.word == "failed":
+        return "failed", _last_line(state.error)
+    if state.word == "done" or before is None or before.word == "done":
+        return state.word, ""
+    if before.word == "failed":
+        return "blocked", f"its pre-training failed: {_last_line(before.error)}"
+    return state.word, f"its pre-training is {before.word}" if before.word != "missing" else ""
+
+
+def _last_line(error: str) -> str:
+    lines = [line for line in map(clean, error.splitlines()) if line]
+    return lines[-1] if lines else "no traceback was kept"
+
+
+def _brief(text: str) -> str:
+    return shorten(clean(text), REASON_LENGTH)
+
+
+def _frame(rows: Sequence[dict[str, Any]], axes: Sequence[str]) -> pd.DataFrame:
+    metrics = dict.fromkeys(name for record in rows for name in record if name.startswith("metric."))
+    kinds: dict[str, str] = {"cell": "int64", **dict.fromkeys(axes, "object"), "seed": "int64", **_LEADING}
+    kinds |= dict.fromkeys(metrics, "float64") | _TRAILING
+    empty = {"object": "", "float64": math.nan, "Int64": None}
+    columns = {
+        # Explicit types: left to guess, pandas would turn the None of an axis into NaN, and 4 into 4.0.
+        name: pd.Series([record.get(name, empty.get(kind)) for record in rows], dtype=kind)
+        for name, kind in kinds.items()
+    }
+    return pd.DataFrame(columns)

@@ -1,0 +1,270 @@
+"""Figures drawn: for print, in colours that everybody can tell apart, without pyplot's global state."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
+from matplotlib.ticker import MaxNLocator, NullLocator
+
+from harness.report.escape import clean, shorten
+from harness.report.figures import LINES, AxisFigure, CellsFigure, Curve, Line, Point
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES = ("-", "--", "-.", ":", "-", "--", "-.")
+GREY = "#666666"
+LABEL_LENGTH = 44
+DPI = 200
+
+_STYLE: dict[str, Any] = {
+    "font.size": 9, "axes.titlesize": 9, "legend.fontsize": 8, "legend.frameon": False,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "axes.grid": True,
+    "grid.color": "#DDDDDD", "grid.linewidth": 0.6, "pdf.fonttype": 42,
+    "lines.linewidth": 1.4, "lines.markersize": 5, "errorbar.capsize": 2.5,
+}  # fmt: skip
+
+
+@contextlib.contextmanager
+def style() -> Iterator[None]:
+    """Matplotlib's defaults with the changes above; what the user has set comes back afterwards."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)  # type: ignore[arg-type]
+        yield
+
+
+def plain(text: str, length: int = LABEL_LENGTH) -> str:
+    """Text that Matplotlib prints as it is: no formulas, and only characters that its font has."""
+    known = "".join(char if ord(char) in _glyphs() else "\N{REPLACEMENT CHARACTER}" for char in clean(text))
+    return shorten(known, length).replace("$", r"\$")
+
+
+@cache
+def _glyphs() -> frozenset[int]:
+    return frozenset(get_font(findfont("DejaVu Sans")).get_charmap())
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI)
+    return buffer.getvalue()
+
+
+def pdf(figure: Figure) -> bytes:
+    """The figure as PDF, the same bytes at any time."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="pdf", metadata={"CreationDate": None})
+    return buffer.getvalue()
+
+
+def draw_axis(data: AxisFigure) -> Figure:
+    """Accuracy over a numeric axis: mean ± sd, single seeds faint; the paper's values in their own panel."""
+    panels = 2 if data.shows_paper else 1
+    figure = Figure(layout="constrained")
+    found = figure.subplots(1, panels, squeeze=False, width_ratios=[2.2, 1][:panels])[0]
+    for number in range(len(data.lines)):
+        _draw_line(found[0], data, number)
+    _draw_controls(found[0], data.controls)
+    found[0].set_ylabel(plain(data.evaluation))
+    if data.shows_paper:
+        for number, line in enumerate(data.lines):
+            _draw_paper_line(found[1], line, number)
+        found[1].set_title("paper, under its own protocol", color=GREY, fontsize=8)
+    for axes, spacing in zip(found, (0.06, 0.14), strict=False):
+        _set_scale(axes, data, spacing)
+    if data.absent:
+        found[0].set_title(f"cells without a number: {data.absent}", color=GREY, fontsize=8, loc="left")
+    if all(point.hole for line in data.lines for point in line.points) and not data.controls:
+        found[0].set_yticks([])
+        found[0].text(0.5, 0.5, "no value yet", color=GREY, ha="center", transform=found[0].transAxes)
+    _finish(figure, width=4.8 if panels == 1 else 7.0, title=data.title)
+    return figure
+
+
+def draw_cells(data: CellsFigure) -> Figure:
+    """Cells side by side, from the top: mean ± sd, single seeds faint; what has no number says why."""
+    panels = 2 if data.shows_paper else 1
+    figure = Figure(layout="constrained")
+    found = figure.subplots(1, panels, squeeze=False, sharey=True, width_ratios=[2.2, 1][:panels])[0]
+    places = list(range(len(data.points)))
+    for place, point in zip(places, data.points, strict=True):
+        _draw_cell(found[0], point, place)
+    found[0].set_yticks(places, [plain(point.label) for point in data.points])
+    found[0].set_ylim(len(places) - 0.5, -0.5)
+    found[0].set_xlabel(plain(data.evaluation))
+    if data.title:
+        found[0].set_title(plain(data.title), color=GREY, fontsize=8, loc="left")
+    if data.shows_paper:
+        _draw_paper_cells(found[1], data.points)
+    for axes in found:
+        axes.grid(visible=False, axis="y")
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+    longest = max(len(plain(point.label)) for point in data.points)
+    width = 3.4 + 0.07 * longest + (2.0 if panels == 2 else 0)
+    _finish(figure, width=width, height=1.1 + 0.27 * len(places), title="")
+    return figure
+
+
+def draw_curves(found: Sequence[Curve], title: str) -> Figure:
+    """Pre-training loss over epochs, a line an arm. title: what the labels hold."""
+    figure = Figure(layout="constrained")
+    axes = figure.subplots()
+    for number, curve in enumerate(found):
+        label = f"{plain(curve.label)} (n = {curve.seeds})".strip()
+        look = number % LINES
+        marker = MARKERS[look] if len(curve.epochs) <= 12 else ""
+        axes.plot(
+            curve.epochs, curve.losses, color=COLOURS[look], linestyle=DASHES[look], marker=marker,
+            label=label, markersize=3.5,
+        )  # fmt: skip
+    axes.set_xlabel("epoch of pre-training")
+    axes.set_ylabel("loss, mean over seeds")
+    _finish(figure, width=4.8, title=title)
+    return figure
+
+
+def _draw_line(axes: Axes, data: AxisFigure, number: int) -> None:
+    line, places = data.lines[number], _dodged(data, number)
+    colour, marker = COLOURS[number % LINES], MARKERS[number % LINES]
+    means = [point.mean for point in line.points]
+    errors = [0.0 if math.isnan(point.sd) else point.sd for point in line.points]
+    axes.errorbar(places, means, yerr=errors, color=colour, marker=marker, label=_name(line.label), zorder=3)
+    # Beside the mean's marker, which would hide them.
+    for place, point in zip(_dodged(data, number, aside=0.015), line.points, strict=True):
+        axes.plot([place] * len(point.seeds), point.seeds, ".", color=colour, alpha=0.4, markersize=4, zorder=2)
+    for place, point in zip(places, line.points, strict=True):
+        if point.reference and not point.hole:
+            _mark_reference(axes, place, point.mean)
+
+
+def _draw_cell(axes: Axes, point: Point, place: int) -> None:
+    if point.hole:
+        # In the middle of the panel, whatever the range of values turns out to be.
+        axes.text(
+            0.5, place, point.hole, color=GREY, ha="center", va="center", style="italic",
+            transform=axes.get_yaxis_transform(),
+        )  # fmt: skip
+        return
+    error = 0.0 if math.isnan(point.sd) else point.sd
+    heights = [place + 0.2] * len(point.seeds)
+    axes.plot(point.seeds, heights, ".", color=COLOURS[0], alpha=0.4, markersize=4, zorder=2)
+    axes.errorbar([point.mean], [place], xerr=[error], color=COLOURS[0], marker="o", zorder=3)
+    if point.reference:
+        _mark_reference(axes, point.mean, place)
+        axes.axvline(point.mean, color=GREY, linestyle=":", linewidth=0.9, zorder=1)
+
+
+def _name(label: str) -> str | None:
+    return plain(label) if label else None
+
+
+def _mark_reference(axes: Axes, x: float, y: float) -> None:
+    axes.plot(
+        [x], [y], "o", markersize=11, fillstyle="none", markeredgecolor=GREY, markeredgewidth=1.1,
+        label="reference", zorder=4,
+    )  # fmt: skip
+
+
+def _draw_controls(axes: Axes, controls: Sequence[Point]) -> None:
+    for number, point in enumerate(controls):
+        axes.axhline(
+            point.mean,
+            color=GREY,
+            linestyle=DASHES[1:][number % 3],
+            linewidth=1.1,
+            zorder=1,
+            label=plain(point.label),
+        )
+        if not math.isnan(point.sd):
+            axes.axhspan(point.mean - point.sd, point.mean + point.sd, color=GREY, alpha=0.1, linewidth=0, zorder=0)
+
+
+def _draw_paper_line(axes: Axes, line: Line, number: int) -> None:
+    points = line.paper_points
+    colour, marker = COLOURS[number % LINES], MARKERS[number % LINES]
+    places, values = [point.x for point in points], [point.paper for point in points]
+    axes.plot(places, values, color=colour, linestyle=":", zorder=2)
+    for unverified in (False, True):
+        chosen = [point for point in points if point.unverified is unverified]
+        face = "white" if unverified else colour
+        axes.plot(
+            [point.x for point in chosen], [point.paper for point in chosen], marker, color=colour,
+            markerfacecolor=face, label="unverified" if unverified and chosen else None, zorder=3,
+        )  # fmt: skip
+
+
+def _draw_paper_cells(axes: Axes, points: Sequence[Point]) -> None:
+    for place, point in enumerate(points):
+        if not math.isnan(point.paper):
+            face = "white" if point.unverified else COLOURS[1]
+            label = "unverified" if point.unverified else None
+            axes.plot([point.paper], [place], "s", color=COLOURS[1], markerfacecolor=face, label=label)
+    axes.set_title("paper, under its own protocol", color=GREY, fontsize=8)
+    axes.tick_params(axis="y", length=0, labelleft=False)
+
+
+def _dodged(data: AxisFigure, number: int, aside: float = 0.0) -> list[float]:
+    """Places of a line's points, moved a little aside so that error bars do not hide each other."""
+    scale = np.log2(data.values) if data.log else np.asarray(data.values)
+    # Neither piled up where one gap is tiny, nor out of the picture where there is one gap only.
+    reach = float(np.ptp(scale))
+    gap = min(max(float(np.diff(scale).min()), reach / 12), reach / 4) if len(scale) > 1 else 1.0
+    shift = (number - (len(data.lines) - 1) / 2) * min(0.08, 0.4 / len(data.lines)) * gap + aside * reach
+    return [point.x * 2**shift if data.log else point.x + shift for point in data.lines[number].points]
+
+
+def _set_scale(axes: Axes, data: AxisFigure, spacing: float) -> None:
+    """Ticks at the values of the axis, as far as they are apart by a share `spacing` of the range."""
+    axes.set_xlabel(plain(data.axis))
+    values = data.values
+    low, high = values[0], values[-1]
+    if data.log:
+        axes.set_xscale("log", base=2)
+        margin = (high / low) ** 0.07 if high > low else 2.0
+        axes.set_xlim(low / margin, high * margin)
+    else:
+        margin = 0.07 * (high - low) or 0.5
+        axes.set_xlim(low - margin, high + margin)
+    places = np.log2(values) if data.log else np.asarray(values)
+    ticks: list[int] = []
+    for number, place in enumerate(places):
+        if not ticks or place - places[ticks[-1]] >= spacing * np.ptp(places):
+            ticks.append(number)
+    axes.set_xticks([values[number] for number in ticks], [f"{values[number]:g}" for number in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _legend_place(pair: tuple[Any, str]) -> int:
+    """Measured lines first, then controls, then what the signs mean."""
+    handle, label = pair
+    if label in ("reference", "unverified"):
+        return 2
+    return 0 if isinstance(handle, ErrorbarContainer) else 1
+
+
+def _finish(figure: Figure, *, width: float, title: str, height: float = 3.1) -> None:
+    """Size the figure, in inches, and put the legend below it, each label once."""
+    found = [pair for other in figure.axes for pair in zip(*other.get_legend_handles_labels(), strict=True)]
+    found.sort(key=_legend_place)
+    unique = {label: handle for handle, label in reversed(found)}
+    order = list(dict.fromkeys(label for _, label in found))
+    rows = 0
+    if order:
+        longest = max(map(len, order))
+        columns = max(1, min(len(order), int(width * 14 / (longest + 6))))
+        rows = math.ceil(len(order) / columns) + bool(title)
+        handles = [unique[label] for label in order]
+        figure.legend(handles, order, loc="outside lower center", ncols=columns, title=plain(title) or None)
+    figure.set_size_inches(width, height + 0.19 * rows)

@@ -1,0 +1,85 @@
+"""Text from studies, tracebacks and environments, made harmless for each kind of output."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from harness.spec import Scalar
+
+NOTHING = "–"
+"""Shown where an axis does not apply to a cell, or a number does not exist."""
+
+_TERMINAL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
+_MARKDOWN = re.compile(r"[\\`*\[\]|~$]|(?<!\w)_|_(?!\w)")
+_HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+# Unicode categories: format (direction marks among them), lone surrogate, private, unassigned.
+_DROPPED = frozenset({"Cf", "Cs", "Co", "Cn"})
+_BREAKS = frozenset({"Cc", "Zl", "Zp"})
+_UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
+
+# Brackets and stars stand in braces because `\\ [` and `\\ *` would be read as arguments of the line break.
+_LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#",
+    "%": r"\%", "_": r"\_",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", "[": "{[}", "]": "{]}", "*": "{*}", "±": r"$\pm$", "−": "$-$",
+    "×": r"$\times$",
+    "–": "--", "—": "---", "…": r"\ldots{}", "‘": "`", "’": "'", "“": "``", "”": "''",
+    "°": r"$^\circ$",
+    "≤": r"$\leq$", "≥": r"$\geq$", "→": r"$\to$", "µ": r"$\mu$", "μ": r"$\mu$",
+    "α": r"$\alpha$", "β": r"$\beta$",
+    "γ": r"$\gamma$", "δ": r"$\delta$", "λ": r"$\lambda$", "σ": r"$\sigma$", "τ": r"$\tau$",
+    "ß": r"\ss{}", "æ": r"\ae{}", "Æ": r"\AE{}", "ø": r"\o{}", "Ø": r"\O{}", "ł": r"\l{}", "Ł": r"\L{}",
+}  # fmt: skip
+_ACCENTS = {
+    "\u0300": r"\`", "\u0301": r"\'", "\u0302": r"\^", "\u0303": r"\~", "\u0304": r"\=", "\u0306": r"\u",
+    "\u0307": r"\.", "\u0308": r'\"', "\u030a": r"\r", "\u030b": r"\H", "\u030c": r"\v", "\u0327": r"\c",
+}  # fmt: skip
+
+
+def clean(text: str) -> str:
+    """One line of printable text: no terminal sequences, control or direction characters, lone surrogates."""
+    plain = _TERMINAL.sub("", text)
+    kinds = ((char, unicodedata.category(char)) for char in plain)
+    kept = (" " if kind in _BREAKS else char for char, kind in kinds if kind not in _DROPPED)
+    return " ".join("".join(kept).split())
+
+
+def shown(value: Scalar) -> str:
+    """An axis value as it stands in tables and legends."""
+    return NOTHING if value is None else clean(str(value))
+
+
+def shorten(text: str, length: int) -> str:
+    """The text, cut to a number of characters."""
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+
+
+def markdown(text: str) -> str:
+    """Text for a Markdown paragraph or table cell, with nothing in it that marks up."""
+    return _MARKDOWN.sub(r"\\\g<0>", clean(text)).translate(_HTML)
+
+
+def latex(text: str) -> str:
+    """Text for LaTeX, in ASCII, that pdflatex compiles without further packages.
+
+    Letters that its default font lacks are written as their code point, `{[}U+4E2D{]}`.
+    """
+    return "".join(map(_latex_char, unicodedata.normalize("NFC", clean(text))))
+
+
+def _latex_char(char: str) -> str:
+    if char in _LATEX:
+        return _LATEX[char]
+    if char.isascii():
+        return char
+    base, *accents = list(unicodedata.normalize("NFD", char))
+    if len(accents) == 1 and base.isascii() and accents[0] in _ACCENTS:
+        return f"{_ACCENTS[accents[0]]}{{{base}}}"
+    return f"{{[}}U+{ord(char):04X}{{]}}"
+
+
+def file_stem(*parts: str) -> str:
+    """A file name without suffix made from any text: letters, digits, `_` and `-`, at most 80 characters."""
+    return "-".join(_UNSAFE.sub("_", part).strip("_")[:60] or "x" for part in parts)[:80]

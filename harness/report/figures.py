@@ -1,0 +1,288 @@
+"""What figures show, computed: accuracy over numeric axes, cells side by side, learning curves."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness.report.collect import Arm, axes_of, records
+from harness.report.escape import NOTHING, shorten, shown
+from harness.report.notes import count_words
+from harness.spec import Scalar
+from harness.store import Store
+
+LINES = 7
+"""Lines that one picture holds: as many as there are colours that everybody can tell apart."""
+
+PART_LENGTH = 24
+
+Cell = Mapping[str, Scalar]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A cell in a figure.
+
+    x: value on the axis; the position from the top where cells stand side by side. mean, sd: over `seeds`,
+    the value of each seed; mean is NaN where there is none, sd where there is one. hole: why there is no
+    mean, in a word. paper: the published value or NaN.
+    """
+
+    x: float
+    label: str
+    mean: float
+    sd: float
+    seeds: tuple[float, ...]
+    hole: str
+    reference: bool
+    paper: float
+    unverified: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """Points that differ on one axis only, in the order of x."""
+
+    label: str
+    points: tuple[Point, ...]
+
+    @property
+    def paper_points(self) -> tuple[Point, ...]:
+        """The points that the paper gives a value for."""
+        return tuple(point for point in self.points if not math.isnan(point.paper))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AxisFigure:
+    """An evaluation over a numeric axis.
+
+    lines: one for each combination of the other axes. title: what their labels hold. controls: cells
+    that the axis does not apply to. log: whether the values of the axis are spread geometrically.
+    absent: cells without a number, as words.
+    """
+
+    evaluation: str
+    axis: str
+    title: str
+    lines: tuple[Line, ...]
+    controls: tuple[Point, ...]
+    log: bool
+    absent: str
+
+    @property
+    def shows_paper(self) -> bool:
+        """Whether some line has two published values or more."""
+        return any(len(line.paper_points) > 1 for line in self.lines)
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The values of the axis, ascending, without those that are excluded in every line."""
+        points = [point for line in self.lines for point in line.points]
+        kept = {point.x for point in points if point.hole != "excluded"}
+        return tuple(sorted(kept or {point.x for point in points}))
+
+    def pages(self) -> list[AxisFigure]:
+        """The figure in parts of `LINES` lines."""
+        parts = [self.lines[first : first + LINES] for first in range(0, len(self.lines), LINES)]
+        return [replace(self, lines=part) for part in parts]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellsFigure:
+    """An evaluation of cells side by side."""
+
+    evaluation: str
+    title: str
+    points: tuple[Point, ...]
+
+    @property
+    def shows_paper(self) -> bool:
+        """Whether there are two published values or more."""
+        return sum(not math.isnan(point.paper) for point in self.points) > 1
+
+    def pages(self, size: int) -> list[CellsFigure]:
+        """The figure in parts of `size` cells."""
+        parts = [self.points[first : first + size] for first in range(0, len(self.points), size)]
+        return [replace(self, points=part) for part in parts]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """The pre-training loss of an arm, averaged over `seeds` seeds at the epochs that all of them logged."""
+
+    label: str
+    epochs: tuple[float, ...]
+    losses: tuple[float, ...]
+    seeds: int
+
+
+def axis_figures(runs: pd.DataFrame, cells: pd.DataFrame) -> list[AxisFigure]:
+    """A figure for each evaluation and each axis that holds two different numbers or more."""
+    return [
+        figure
+        for _, part in cells.groupby("evaluation", sort=False)
+        for axis in axes_of(cells)
+        if _is_numeric(part[axis]) and (figure := _axis_figure(axis, part, runs)).lines
+    ]
+
+
+def cells_figures(runs: pd.DataFrame, cells: pd.DataFrame) -> list[CellsFigure]:
+    """The cells side by side, for each evaluation in which some cell stands in no line of `axis_figures`."""
+    figures = []
+    for name, part in cells.groupby("evaluation", sort=False):
+        numeric = [axis for axis in axes_of(cells) if _is_numeric(part[axis])]
+        covered = {number for axis in numeric for number in _covered(axis, part)}
+        if not covered.issuperset(part["cell"]):
+            points = records(part[axes_of(cells)])
+            first = next(iter(records(part.loc[part["reference"], axes_of(cells)])), None)
+            title, labels = cell_labels(points, first)
+            figures.append(CellsFigure(evaluation=str(name), title=title, points=_points(part, runs, None, labels)))
+    return figures
+
+
+def curves(arms: Sequence[Arm], labels: Sequence[str], store: Store) -> Iterator[Curve]:
+    """The learning curve of each arm that has logged anything, in the order of arms; read when asked for."""
+    found = ((label, _curve_frames(arm, store)) for arm, label in zip(arms, labels, strict=True))
+    return (_curve(label, frames) for label, frames in found if frames)
+
+
+def varying_axes(cells: Sequence[Cell]) -> tuple[str, ...]:
+    """The axes on which some cells differ."""
+    names = list(cells[0]) if cells else []
+    return tuple(name for name in names if len({cell[name] for cell in cells}) > 1)
+
+
+def cell_labels(cells: Sequence[Cell], reference: Cell | None = None) -> tuple[str, list[str]]:
+    """A title and a short label for each of some cells, made of the axes on which they differ.
+
+    Where every cell differs from the reference on one axis at most, that axis is the label and there is no title. An
+    axis that does not apply to a cell is a dash; a cell to which none applies is a control.
+    """
+    varying = varying_axes(cells)
+    if reference is not None and len(varying) > 1:
+        changes = [[name for name in varying if cell[name] != reference[name]] for cell in cells]
+        if max(map(len, changes)) <= 1:
+            return "", [_change(cell, change) for cell, change in zip(cells, changes, strict=True)]
+    return ", ".join(varying), [_values(cell, varying) for cell in cells]
+
+
+def _change(cell: Cell, names: Sequence[str]) -> str:
+    return ", ".join(f"{name} = {shown(cell[name])}" for name in names) or "as the reference"
+
+
+def _values(cell: Cell, names: Sequence[str]) -> str:
+    values = [shown(cell[name]) for name in names]
+    applying = [value for value in values if value != NOTHING]
+    if len(applying) <= 1:
+        return "".join(applying) or ("control" if names else "")
+    return ", ".join(shorten(value, PART_LENGTH) for value in values)
+
+
+def _is_numeric(values: pd.Series) -> bool:
+    found = {value for value in values if value is not None}
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in found)
+    return numbers and len(found) > 1
+
+
+def _lines_of(axis: str, cells: pd.DataFrame) -> list[pd.DataFrame]:
+    """The cells that an axis applies to, grouped by all other axes; groups of one only if all are."""
+    others = [name for name in axes_of(cells) if name != axis]
+    applies = cells[[value is not None for value in cells[axis]]]
+    groups: dict[tuple[Scalar, ...], list[int]] = {}
+    for row, point in zip(applies.index, applies[others].itertuples(index=False, name=None), strict=True):
+        groups.setdefault(tuple(point), []).append(row)
+    longest = max(map(len, groups.values()), default=0)
+    return [cells.loc[rows] for rows in groups.values() if len(rows) > 1 or longest == 1]
+
+
+def _covered(axis: str, cells: pd.DataFrame) -> set[int]:
+    shown_cells = [number for line in _lines_of(axis, cells) for number in line["cell"]]
+    controls = cells.loc[[value is None for value in cells[axis]], "cell"]
+    return {*shown_cells, *controls}
+
+
+def _axis_figure(axis: str, cells: pd.DataFrame, runs: pd.DataFrame) -> AxisFigure:
+    others = [name for name in axes_of(cells) if name != axis]
+    groups = _lines_of(axis, cells)
+    controls = cells[[value is None for value in cells[axis]]]
+    title, labels = cell_labels([*(records(group[others])[0] for group in groups), *records(controls[others])])
+    lines = tuple(
+        Line(label=label, points=_points(group.sort_values(axis), runs, axis, [""] * len(group)))
+        for label, group in zip(labels, groups, strict=False)
+    )
+    level = _points(controls, runs, None, [name or "control" for name in labels[len(groups) :]])
+    return AxisFigure(
+        evaluation=str(cells["evaluation"].iloc[0]),
+        axis=axis,
+        title=title,
+        lines=lines,
+        controls=tuple(point for point in level if not point.hole),
+        log=_is_geometric({point.x for line in lines for point in line.points}),
+        absent=_absent(pd.concat([*groups, controls])),
+    )
+
+
+def _is_geometric(found: set[float]) -> bool:
+    """Whether values spread over a factor of 8 or more, in ratios that are more even than the differences."""
+    values = np.sort(list(found))
+    if len(values) < 3 or values[0] <= 0 or values[-1] < 8 * values[0]:
+        return False
+    ratios, steps = np.diff(np.log(values)), np.diff(values)
+    return bool(ratios.std() / ratios.mean() < steps.std() / steps.mean())
+
+
+def _absent(cells: pd.DataFrame) -> str:
+    return count_words(Counter(_hole(record) for record in records(cells[cells["n"] == 0])))
+
+
+def _hole(record: Mapping[str, Any]) -> str:
+    return next((state for state in ("excluded", "failed", "blocked") if record[state]), "not finished")
+
+
+def _points(cells: pd.DataFrame, runs: pd.DataFrame, axis: str | None, labels: Sequence[str]) -> tuple[Point, ...]:
+    """The cells of one evaluation as points, placed by an axis, or by their order."""
+    here = runs[runs["cell"].isin(cells["cell"]) & runs["evaluation"].isin(cells["evaluation"])]
+    seeds = {number: tuple(values.dropna()) for number, values in here.groupby("cell")["value"]}
+    return tuple(
+        Point(
+            x=float(record[axis] if axis else position),
+            label=label,
+            mean=record["mean"],
+            sd=record["sd"],
+            seeds=seeds[record["cell"]],
+            hole="" if record["n"] else _hole(record),
+            reference=bool(record["reference"]),
+            paper=record.get("paper", math.nan),
+            unverified=bool(record.get("paper_unverified", False)),
+        )
+        for position, (record, label) in enumerate(zip(records(cells), labels, strict=True))
+    )
+
+
+def _curve_frames(arm: Arm, store: Store) -> list[pd.DataFrame]:
+    logs = ([_epoch_and_loss(line) for line in store.metrics(name)] for name in arm.keys)
+    kept = ([pair for pair in log if pair is not None] for log in logs)
+    return [pd.DataFrame(log, columns=["epoch", "loss"]) for log in kept if log]
+
+
+def _epoch_and_loss(line: object) -> tuple[float, float] | None:
+    if not isinstance(line, dict):
+        return None
+    epoch, loss = line.get("epoch"), line.get("loss")
+    if not isinstance(epoch, int | float) or not isinstance(loss, int | float):
+        return None
+    return (float(epoch), float(loss)) if math.isfinite(epoch) and math.isfinite(loss) else None
+
+
+def _curve(label: str, frames: Sequence[pd.DataFrame]) -> Curve:
+    single = [frame.drop_duplicates("epoch", keep="last") for frame in frames]
+    found = pd.concat(single).groupby("epoch")["loss"].agg(["mean", "count"])
+    shared = found[found["count"] == len(frames)]
+    kept = found if shared.empty else shared
+    return Curve(label=label, epochs=tuple(kept.index), losses=tuple(kept["mean"]), seeds=len(frames))

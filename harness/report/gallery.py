@@ -1,0 +1,118 @@
+"""A picture of reconstructions: for a few images of each arm original, masked image and prediction."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from harness.report.collect import Arm
+from harness.report.drawing import plain
+from harness.report.escape import clean
+from harness.store import Store
+
+IMAGES = 4
+"""Images shown of each arm."""
+
+ARMS = 12
+"""Arms on one page."""
+
+FILE = "reconstructions.npz"
+KINDS = ("original", "masked", "predicted")
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Triplets:
+    """Reconstructions of one arm. images: [n, 3, H, W, C] uint8, the three kinds of each of n images."""
+
+    label: str
+    images: Pixels
+
+
+def gallery(
+    arms: Sequence[Arm], labels: Sequence[str], store: Store, *, limit: int = ARMS
+) -> tuple[list[Triplets], list[str]]:
+    """The triplets of the first `limit` arms that have any, and a remark on each file that is damaged.
+
+    They are taken from an arm's first finished pre-training whose file reads.
+    """
+    found: list[Triplets] = []
+    remarks: list[str] = []
+    for arm, label in zip(arms, labels, strict=True):
+        if len(found) == limit:
+            break
+        for path in _artefacts(arm, store):
+            try:
+                found.append(Triplets(label=label, images=_read(path)))
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+                remarks.append(f"Reconstructions of {path.parents[3].name} do not read: {clean(str(error))}")
+                continue
+            break
+    return found, remarks
+
+
+def pages(found: Sequence[Triplets]) -> list[list[Triplets]]:
+    """The arms in parts that stay legible."""
+    return [list(found[first : first + ARMS]) for first in range(0, len(found), ARMS)]
+
+
+def draw(found: Sequence[Triplets], title: str) -> Figure:
+    """A row an arm: its label above, then its triplets. title: what the labels hold."""
+    columns = max(2, *(len(arm.images) for arm in found))  # two at least, or the heading has no room
+    side = 0.62  # inches of one image
+    figure = Figure(figsize=(0.2 + columns * (3 * side + 0.15), 0.27 + len(found) * (side + 0.26)))
+    grid = figure.subplots(
+        len(found), columns, squeeze=False,
+        gridspec_kw={"left": 0.01, "right": 0.99, "bottom": 0.005, "top": 1 - 0.42 / figure.get_figheight(),
+                     "wspace": 0.06, "hspace": 0.36},
+    )  # fmt: skip
+    for row, arm in zip(grid, found, strict=True):
+        for axes in row:
+            axes.set_axis_off()
+        for axes, images in zip(row, arm.images, strict=False):
+            strip = _strip(images)
+            axes.imshow(strip, cmap="gray", vmin=0, vmax=255, interpolation="nearest", aspect="equal")
+        row[0].set_title(plain(arm.label, 100), loc="left", fontsize=8, pad=2)
+    heading = "in threes: " + ", ".join(KINDS) + (f"   rows: {plain(title, 80)}" if title else "")
+    figure.text(0.01, 1 - 0.08 / figure.get_figheight(), heading, fontsize=8, color="#666666", va="top")
+    return figure
+
+
+def _artefacts(arm: Arm, store: Store) -> Iterator[Path]:
+    for name in arm.keys:
+        attempt = store.final_attempt(name)
+        if attempt is not None and (path := attempt.artefacts / FILE).is_file():
+            yield path
+
+
+def _read(path: Path) -> Pixels:
+    """The first few triplets of a file, [n, 3, H, W, C].
+
+    Raises:
+        ValueError: an array is not uint8 [n, H, W, 1 or 3], or they differ in shape.
+    """
+    with np.load(path, allow_pickle=False) as arrays:
+        parts = [_checked(arrays[kind], kind)[:IMAGES] for kind in KINDS]
+    return np.stack(parts, axis=1)
+
+
+def _checked(array: Any, kind: str) -> Pixels:
+    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[-1] not in (1, 3) or not array.size:
+        raise ValueError(f"{kind} should be uint8 [n, H, W, 1 or 3], not {array.dtype} {list(array.shape)}")
+    return np.asarray(array)
+
+
+def _strip(images: Pixels) -> Pixels:
+    """Three images side by side, a white line between them: [H, 3 W + 2 gaps] or the same with colours."""
+    gap = max(1, images.shape[2] // 24)
+    padded = np.pad(images, ((0, 0), (0, 0), (0, gap), (0, 0)), constant_values=255)
+    strip = np.concatenate(list(padded), axis=1)[:, :-gap]
+    return strip[..., 0] if strip.shape[-1] == 1 else strip

@@ -1,0 +1,143 @@
+"""What stands above and below a table: what was measured, and what a reader should know of the runs."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+import pandas as pd
+
+from harness.report.collect import PROVENANCE
+from harness.report.escape import clean, shown
+from harness.spec import (
+    CustomData,
+    CustomEvaluation,
+    Data,
+    Evaluation,
+    FineTune,
+    Knn,
+    LinearProbe,
+    Pretrain,
+    Shapes,
+)
+from harness.study import Plan
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def caption(plan: Plan) -> str:
+    """One paragraph: the study, its scale, what each column measures and on what."""
+    parts = [f"{clean(plan.study.name) or 'Study'} at scale {plan.scale.name}."]
+    for name in plan.columns():
+        found = (row.evaluations[name] for row in plan.rows if name in row.evaluations)
+        parts.append(f"{clean(name)}: {'; '.join(dict.fromkeys(map(_measure, found)))}.")
+    return " ".join([*parts, "Mean ± standard deviation over seeds."])
+
+
+def notes(plan: Plan, runs: pd.DataFrame, cells: pd.DataFrame) -> tuple[str, ...]:
+    """Sentences below the table: holes, the reference, the paper's column, mixed provenance, assumptions."""
+    return (
+        *_holes(runs, cells),
+        *_comparison(plan, cells),
+        *_paper(plan, cells),
+        *mixed_provenance(runs),
+        *_assumed(plan),
+    )
+
+
+def mixed_provenance(runs: pd.DataFrame) -> tuple[str, ...]:
+    """A sentence for each of commit, device and versions that differs among the finished runs.
+
+    Pre-trainings count too. Where some runs do not say, `unknown` counts as a value of its own.
+    """
+    done = runs[runs["state"] == "done"]
+    one = done[["key", *PROVENANCE]]
+    two = done[["pretrain_key", *(f"pretrain_{name}" for name in PROVENANCE)]].set_axis(one.columns, axis=1)
+    distinct = pd.concat([one, two[two["key"] != ""]]).drop_duplicates("key")
+    return (*_mixtures(distinct), *_dirty(distinct))
+
+
+def _mixtures(distinct: pd.DataFrame) -> Iterator[str]:
+    for name in PROVENANCE:
+        counts = Counter(_abbreviated(value) for value in distinct[name])
+        if len(counts) > 1:
+            kinds = ", ".join(f"{value or 'unknown'} ({number})" for value, number in counts.most_common())
+            yield f"Mixed {name}: the finished runs come from {kinds}."
+
+
+def _dirty(distinct: pd.DataFrame) -> Iterator[str]:
+    number = sum(str(value).endswith("-dirty") for value in distinct["commit"])
+    if number:
+        yield f"{number} of {len(distinct)} finished runs were made with uncommitted changes."
+
+
+def _abbreviated(value: str) -> str:
+    return _COMMIT.sub(lambda found: found[0][:12], value)
+
+
+def _holes(runs: pd.DataFrame, cells: pd.DataFrame) -> Iterator[str]:
+    wanted = runs[runs["state"] != "excluded"]
+    done = int(wanted["value"].notna().sum())
+    if done < len(wanted):
+        others = Counter(wanted.loc[wanted["value"].isna(), "state"])
+        yield f"Unfinished: {done} of {len(wanted)} values are there ({count_words(others)})."
+    if (cells["n"] == 1).any():
+        yield "Where n = 1, one seed shows no spread."
+
+
+def count_words(counts: Counter[str]) -> str:
+    """`2 failed, 1 missing`."""
+    return ", ".join(f"{number} {word}" for word, number in sorted(counts.items()))
+
+
+def _comparison(plan: Plan, cells: pd.DataFrame) -> Iterator[str]:
+    point = plan.study.complete(plan.study.reference)
+    where = ", ".join(f"{clean(axis)} = {shown(value)}" for axis, value in point.items() if value is not None)
+    if not cells["reference"].any():
+        yield f"The reference ({where}) is not among these cells."
+        return
+    yield f"Differences are means over the seeds that a cell and the reference ({where}) both have."
+
+
+def _paper(plan: Plan, cells: pd.DataFrame) -> Iterator[str]:
+    if plan.study.paper is None or not cells["paper"].notna().any():
+        return
+    table = plan.study.paper
+    yield f"paper: {clean(table.metric)} of {clean(table.name)}, measured under the paper's own protocol."
+    if cells["paper_unverified"].any():
+        yield "unverified: the paper's value was not checked against a source."
+
+
+def _assumed(plan: Plan) -> Iterator[str]:
+    pretrains = (run for run in plan.runs().values() if isinstance(run, Pretrain))
+    found = dict.fromkeys(clean(note) for run in pretrains for note in run.assumed)
+    yield from (f"Assumed, where the paper does not say: {note}" for note in found)
+
+
+def _measure(evaluation: Evaluation) -> str:
+    data = evaluation.data
+    place = f"on the {data.split} split of {_data_name(data)}{_labels(data)}"
+    match evaluation:
+        case FineTune():
+            return f"fine-tuning accuracy after the last epoch, {place}"
+        case LinearProbe():
+            return f"linear-probe accuracy after the last epoch, {place}"
+        case Knn():
+            return f"accuracy of {evaluation.k} nearest neighbours, {place}"
+        case CustomEvaluation():
+            return f"{clean(evaluation.metric)} of {clean(evaluation.function)}, {place}"
+
+
+def _data_name(data: Data) -> str:
+    match data:
+        case Shapes():
+            return f"shapes ({data.image_size} px)"
+        case CustomData():
+            return clean(data.function)
+        case _:
+            return data.name
+
+
+def _labels(data: Data) -> str:
+    return "" if data.train_images is None else f", with {data.train_images:,} labelled training images"

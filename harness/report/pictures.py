@@ -1,0 +1,95 @@
+"""All pictures of a report, as bytes by file name."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from harness.report import drawing, gallery
+from harness.report.collect import Arm, arms
+from harness.report.escape import file_stem
+from harness.report.figures import LINES, axis_figures, cell_labels, cells_figures, curves
+from harness.store import Store
+from harness.study import Plan
+
+PAGES = 4
+"""Pages of one figure that are drawn at most: beyond them a table tells more."""
+
+CELLS = 40
+"""Cells on one page, side by side."""
+
+
+def make(plan: Plan, store: Store, runs: pd.DataFrame, cells: pd.DataFrame) -> tuple[dict[str, bytes], tuple[str, ...]]:
+    """Every picture by file name, and a remark for each that leaves something out."""
+    found = arms(plan)
+    title, labels = cell_labels([arm.axes for arm in found], plan.study.complete(plan.study.reference))
+    with drawing.style():
+        files, remarks = _figures(runs, cells)
+        more, others = _curves(found, title, labels, store)
+        last, damaged = _gallery(found, title, labels, store)
+    return files | more | last, (*remarks, *others, *damaged)
+
+
+def _figures(runs: pd.DataFrame, cells: pd.DataFrame) -> tuple[dict[str, bytes], list[str]]:
+    files: dict[str, bytes] = {}
+    remarks: list[str] = []
+    for over in axis_figures(runs, cells):
+        stem = _free(file_stem("figure", over.evaluation, over.axis), files)
+        files |= _vector(stem, [drawing.draw_axis(page) for page in over.pages()[:PAGES]])
+        remarks += _left_out(stem, len(over.lines), LINES)
+    for beside in cells_figures(runs, cells):
+        stem = _free(file_stem("figure", beside.evaluation, "cells"), files)
+        files |= _vector(stem, [drawing.draw_cells(page) for page in beside.pages(CELLS)[:PAGES]])
+        remarks += _left_out(stem, len(beside.points), CELLS)
+    return files, remarks
+
+
+def _curves(
+    found: Sequence[Arm], title: str, labels: Sequence[str], store: Store
+) -> tuple[dict[str, bytes], list[str]]:
+    lines = curves(found, labels, store)
+    shown = list(itertools.islice(lines, PAGES * LINES))
+    drawn = [drawing.draw_curves(shown[first : first + LINES], title) for first in range(0, len(shown), LINES)]
+    number = len(shown) if next(lines, None) is None else len(found)
+    return _vector("figure-curves", drawn), _left_out("figure-curves", number, LINES)
+
+
+def _gallery(
+    found: Sequence[Arm], title: str, labels: Sequence[str], store: Store
+) -> tuple[dict[str, bytes], list[str]]:
+    triplets, damaged = gallery.gallery(found, labels, store, limit=PAGES * gallery.ARMS + 1)
+    parts = gallery.pages(triplets)[:PAGES]
+    files = {
+        f"{_page('reconstructions', number)}.png": drawing.png(gallery.draw(part, title))
+        for number, part in enumerate(parts)
+    }
+    number = len(found) if len(triplets) > PAGES * gallery.ARMS else len(triplets)
+    return files, [*damaged, *_left_out("reconstructions", number, gallery.ARMS)]
+
+
+def _vector(stem: str, pages: Sequence[Figure]) -> dict[str, bytes]:
+    files: dict[str, bytes] = {}
+    for number, figure in enumerate(pages):
+        name = _page(stem, number)
+        files |= {f"{name}.png": drawing.png(figure), f"{name}.pdf": drawing.pdf(figure)}
+    return files
+
+
+def _page(stem: str, number: int) -> str:
+    return stem if number == 0 else f"{stem}-{number + 1}"
+
+
+def _free(stem: str, files: dict[str, bytes]) -> str:
+    """The stem, with letters added where it is taken: different names can be the same once made safe."""
+    taken = {name.split(".")[0] for name in files}
+    while stem in taken or stem == "figure-curves":
+        stem += "x"
+    return stem
+
+
+def _left_out(stem: str, number: int, size: int) -> list[str]:
+    drawn = PAGES * size
+    return [f"{stem} shows the first {drawn} of {number}."] if number > drawn else []

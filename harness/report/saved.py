@@ -1,0 +1,75 @@
+"""A report that is written only when something changed since the last one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from harness.spec import key
+from harness.store import Store
+from harness.store.files import read_json, write_atomically
+from harness.study import Plan
+
+STAMP = ".report.json"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A report's table for a terminal. written: whether files were written just now."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...]
+    written: bool
+
+
+def current(plan: Plan, store: Store, folder: Path, *, always: bool = False) -> Shown:
+    """The report of a plan as its runs stand now; what is in `folder` already is used if nothing has changed.
+
+    Raises:
+        HarnessError: the disk refuses.
+    """
+    digest = _inputs(plan, store)
+    saved = read_json(folder / STAMP)
+    if not always and isinstance(saved, dict) and saved.get("inputs") == digest and _whole(folder, saved["files"]):
+        rows = tuple(tuple(row) for row in saved["rows"])
+        return Shown(tuple(saved["header"]), rows, tuple(saved["notes"]), written=False)
+    from harness.report import write
+
+    report = write(plan, store, folder)
+    stamp = {
+        "inputs": digest,
+        "files": report.files,
+        "header": report.header,
+        "rows": report.rows,
+        "notes": report.notes,
+    }
+    write_atomically(folder / STAMP, json.dumps(stamp).encode())
+    return Shown(report.header, report.rows, report.notes, written=True)
+
+
+def _inputs(plan: Plan, store: Store) -> str:
+    """Digest of everything that a report is made from."""
+    states = store.states(plan.runs())
+    facts = {
+        "version": version("mim-harness"),
+        "study": [plan.study.name, plan.scale.digest, str(plan.study.reference), str(plan.study.paper)],
+        "rows": [
+            [
+                list(row.axes.items()),
+                row.seed,
+                row.excluded,
+                {name: key(run) for name, run in row.evaluations.items()},
+            ]
+            for row in plan.rows
+        ],
+        "states": {name: [state.word, state.attempt, state.error, str(state.result)] for name, state in states.items()},
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _whole(folder: Path, files: list[str]) -> bool:
+    return all((folder / name).is_file() for name in files)

@@ -1,0 +1,171 @@
+"""What figures show, asserted as data; drawing, smoke-tested."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import matplotlib
+import pytest
+from fake_study import (
+    begin,
+    evaluation,
+    fail,
+    finish,
+    finish_all,
+    half_finished,
+    loss_log,
+    pictures,
+    scope_cell,
+    scope_plan,
+)
+from matplotlib.figure import Figure
+
+from harness.report import drawing, gallery, results_frame
+from harness.report.collect import arms
+from harness.report.figures import axis_figures, cell_labels, cells_figures, curves
+from harness.report.statistics import summary
+from harness.spec import Evaluation, Scale, upstream
+from harness.store import Store
+from harness.study import Plan, around, axes
+
+PNG = b"\x89PNG"
+
+
+def _frames(plan: Plan, store: Store):
+    runs = results_frame(plan, store)
+    return runs, summary(plan, runs)
+
+
+def _drawn(figure: Figure) -> bytes:
+    return drawing.png(figure)
+
+
+def test_lines_controls_and_paper_over_a_numeric_axis(tmp_path: Path) -> None:
+    store, plan = Store(tmp_path), scope_plan()
+    finish_all(store, plan, lambda row: 80.0 + 2 * row.seed - 10 * (row.axes["scope"] == "scratch"))
+    (figure,) = axis_figures(*_frames(plan, store))
+    assert (figure.axis, figure.evaluation, figure.title, figure.log) == ("mask_ratio", "top1", "scope", False)
+    assert [line.label for line in figure.lines] == ["masked", "full"]
+    assert figure.values == (0.4, 0.6)
+    first = figure.lines[0].points[0]
+    assert (first.x, first.mean, first.seeds, first.paper) == (0.4, 81.0, (80.0, 82.0), 82.5)
+    assert first.sd == pytest.approx(math.sqrt(2))
+    assert [point.hole for point in figure.lines[0].points] == ["", "", "excluded"]
+    assert [(point.label, point.mean) for point in figure.controls] == [("scratch", 71.0)]
+    assert [point.reference for point in figure.lines[0].points] == [False, True, False]
+    assert figure.absent == "2 excluded"
+    assert figure.shows_paper
+    assert cells_figures(*_frames(plan, store)) == []
+    with drawing.style():
+        assert _drawn(drawing.draw_axis(figure)).startswith(PNG)
+
+
+def test_half_finished_and_empty_figures_draw(tmp_path: Path) -> None:
+    store, plan = Store(tmp_path), scope_plan()
+    for fill in (False, True):
+        if fill:
+            half_finished(store, plan)
+        (figure,) = axis_figures(*_frames(plan, store))
+        with drawing.style():
+            assert drawing.pdf(drawing.draw_axis(figure)).startswith(b"%PDF")
+    assert figure.absent == "1 blocked, 2 excluded, 1 not finished"
+
+
+def _named_cell(scale: Scale, seed: int, **point: object) -> dict[str, Evaluation]:
+    ratio = (1 + sum(map(ord, repr(sorted(point.items())))) % 800) / 1000
+    return scope_cell(scale, "masked", ratio, seed)
+
+
+def test_cells_side_by_side_where_no_axis_is_numeric(tmp_path: Path) -> None:
+    plan = scope_plan(
+        cell=_named_cell, grid=axes(head=("linear", "$mlp$ 中" + "x" * 90)), reference={"head": "linear"}, paper=None
+    )
+    store = Store(tmp_path)
+    finish_all(store, plan, lambda row: 80.0)
+    fail(store, evaluation(scope_plan(seeds=9), 8, scope="full", mask_ratio=0.6), "unrelated")
+    runs, cells = _frames(plan, store)
+    assert axis_figures(runs, cells) == []
+    (figure,) = cells_figures(runs, cells)
+    assert figure.title == "head"
+    assert [point.mean for point in figure.points] == [80.0, 80.0]
+    with drawing.style():
+        assert _drawn(drawing.draw_cells(figure)).startswith(PNG)
+
+
+def test_one_factor_at_a_time(tmp_path: Path) -> None:
+    reference = {"head": "linear", "depth": 2}
+    grid = around(reference, head=("linear", "mlp"), depth=(1, 2, 4, 16))
+    plan = scope_plan(cell=_named_cell, grid=grid, reference=reference, paper=None)
+    store = Store(tmp_path)
+    finish_all(store, plan)
+    runs, cells = _frames(plan, store)
+    (over,) = axis_figures(runs, cells)
+    assert over.log
+    assert [[point.x for point in line.points] for line in over.lines] == [[1, 2, 4, 16]]
+    (beside,) = cells_figures(runs, cells)
+    assert [point.label for point in beside.points] == [
+        "as the reference", "head = mlp", "depth = 1", "depth = 4", "depth = 16",
+    ]  # fmt: skip
+
+
+def test_many_lines_go_on_several_pages(tmp_path: Path) -> None:
+    plan = scope_plan(
+        cell=_named_cell, grid=axes(arm=tuple("abcdefghij"), size=(1, 2)), reference={"arm": "a", "size": 1},
+        paper=None,
+    )  # fmt: skip
+    (figure,) = [found for found in axis_figures(*_frames(plan, Store(tmp_path))) if found.axis == "size"]
+    assert [len(page.lines) for page in figure.pages()] == [7, 3]
+
+
+def test_labels() -> None:
+    points = [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}, {"a": None, "b": None}]
+    assert cell_labels(points) == ("a, b", ["1, x", "2, y", "control"])
+    assert cell_labels(points[:1]) == ("", [""])
+    assert cell_labels([]) == ("", [])
+
+
+def test_learning_curves_average_the_seeds(tmp_path: Path) -> None:
+    store, plan = Store(tmp_path), scope_plan()
+    runs = [upstream(evaluation(plan, seed, scope="full", mask_ratio=0.4)) for seed in (0, 1)]
+    assert runs[0] is not None
+    assert runs[1] is not None
+    odd = {"step": 9, "epoch": 9.0, "loss": float("nan")}
+    finish(store, runs[0], {"loss": 1.0}, log=[{"step": 1, "epoch": 0.5, "loss": 1.0}, odd, {"note": "x"}])
+    live = begin(store, runs[1])
+    live.log({"step": 1, "epoch": 0.5, "loss": 2.0, "lr": 0.1})
+    live.log({"step": 2, "epoch": 1.0, "loss": 1.0, "lr": 0.1})
+    found = arms(plan)
+    (curve,) = curves(found, [str(number) for number in range(len(found))], store)
+    live.release()
+    assert (curve.label, curve.epochs, curve.losses, curve.seeds) == ("2", (0.5,), (1.5,), 2)
+    with drawing.style():
+        assert _drawn(drawing.draw_curves([curve], "scope")).startswith(PNG)
+
+
+def test_gallery_shows_the_first_finished_seed_and_skips_damage(tmp_path: Path) -> None:
+    store, plan = Store(tmp_path), scope_plan()
+    made = [
+        ((0, "masked", 0.4), pictures(0, channels=1)),
+        ((1, "masked", 0.6), pictures(1, count=2)),
+        ((0, "full", 0.4), {"original": pictures(0)["original"].astype(float)}),
+    ]
+    for (seed, scope, ratio), arrays in made:
+        run = upstream(evaluation(plan, seed, scope=scope, mask_ratio=ratio))
+        assert run is not None
+        finish(store, run, {"loss": 1.0}, log=loss_log(0), pictures=arrays)
+    found, remarks = gallery.gallery(arms(plan), ["a", "b", "c", "d"], store)
+    assert [(arm.label, arm.images.shape) for arm in found] == [("a", (4, 3, 32, 32, 1)), ("b", (2, 3, 32, 32, 3))]
+    assert (found[0].images[0, 0] == pictures(0, channels=1)["original"][0]).all()
+    assert len(remarks) == 1
+    assert "should be uint8" in remarks[0]
+    with drawing.style():
+        assert _drawn(gallery.draw(found, "scope")).startswith(PNG)
+    assert [len(page) for page in gallery.pages([found[0]] * 25)] == [12, 12, 1]
+
+
+def test_the_users_style_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(matplotlib.rcParams, "font.size", 23)
+    with drawing.style():
+        assert matplotlib.rcParams["font.size"] == 9
+    assert matplotlib.rcParams["font.size"] == 23

@@ -1,0 +1,237 @@
+"""The table in every format, with hand-made values, holes and hostile text."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fake_study import (
+    ENVIRONMENT,
+    SCALE,
+    begin,
+    evaluation,
+    fail,
+    finish_all,
+    finish_upstream,
+    half_finished,
+    scope_cell,
+    scope_plan,
+)
+
+from harness.papers import PaperTable, PublishedValue
+from harness.report import results_frame, write
+from harness.report.escape import clean, file_stem, latex, markdown
+from harness.report.notes import mixed_provenance
+from harness.report.statistics import summary
+from harness.report.tables import Table, csv_text, decimals, latex_text, markdown_text, table
+from harness.spec import Evaluation, Knn, Scale, upstream
+from harness.store import Store
+from harness.study import Grid, Plan, axes, expand
+
+HOSTILE = (
+    'a|b\x1b[31m\x1b]0;title\x07 <script>alert("1")</script> \\input{x} $x_1$ & % # ~ ^ {  [x](y) *b* '
+    "\u202e中é\n../../up"
+)
+
+
+def _table(plan: Plan, store: Store) -> Table:
+    runs = results_frame(plan, store)
+    return table(plan, runs, summary(plan, runs))
+
+
+def test_a_finished_study(tmp_path: Path) -> None:
+    store, plan = Store(tmp_path), scope_plan()
+    values = {("masked", 0.4): 80.0, ("masked", 0.6): 84.0, ("full", 0.4): 84.0, ("full", 0.6): 81.5}
+    finish_all(store, plan, lambda row: values.get(tuple(row.axes.values()), 70.0) + row.seed)
+    found = _table(plan, store)
+    assert found.header == ("scope", "mask_ratio", "paper", "top1 (n = 2)", "vs reference")
+    assert found.plain_rows() == (
+        ("masked", "0.4", "82.5", "80.50 ± 0.71", "−4.00"),
+        ("masked", "0.6", "82.8", "84.50 ± 0.71", "reference"),
+        ("masked", "0.99", "–", "excluded [a]", "–"),
+        ("full", "0.4", "–", "84.50 ± 0.71", "0.00"),
+        ("full", "0.6", "81.75 (unverified)", "82.00 ± 0.71", "−2.50"),
+        ("full", "0.99", "–", "excluded [a]", "–"),
+        ("scratch", "–", "–", "70.50 ± 0.71", "−14.00"),
+    )
+    assert "after the last epoch, on the test split of shapes (32 px)" in found.caption
+    notes = "\n".join(found.plain_notes())
+    assert "[a] excluded: 0.99 hides all 16 units" in notes
+    assert "made_up_table" in notes
+    assert "unverified:" in notes
+    assert "Assumed, where the paper does not say: beta2 is 0.999" in notes
+    assert "Unfinished" not in notes
+    assert "Mixed" not in notes
+
+
+def test_a_half_finished_study(tmp_path: Path) -> None:
+    store, plan = Store(tmp_path), scope_plan()
+    half_finished(store, plan)
+    run = evaluation(plan, 0, scope="full", mask_ratio=0.4)
+    finish_upstream(store, run)
+    attempt = begin(store, run)
+    found = _table(plan, store)
+    attempt.release()
+    assert found.header[3:] == ("top1", "n", "vs reference")
+    assert [row[3:5] for row in found.plain_rows()] == [
+        ("81.00 (1 of 2 failed) [a]", "1 of 2"),
+        ("84.50 ± 0.71", "2"),
+        ("excluded [b]", "–"),
+        ("1 missing, 1 running", "0 of 2"),
+        ("1 blocked, 1 lost [c]", "0 of 2"),
+        ("excluded [b]", "–"),
+        ("71.00 ± 1.41", "2"),
+    ]
+    assert found.footnotes == (
+        ("a", "failed: RuntimeError: out of memory"),
+        ("b", "excluded: 0.99 hides all 16 units"),
+        ("c", "blocked: its pre-training failed: ValueError: loss is nan"),
+    )
+    assert found.notes[0].startswith("Unfinished: 5 of 10 values are there")
+
+
+def test_nothing_done(tmp_path: Path) -> None:
+    rows = _table(scope_plan(), Store(tmp_path)).plain_rows()
+    assert [row[3] for row in rows[:2]] == ["missing", "missing"]
+
+
+def test_one_seed_has_no_spread(tmp_path: Path) -> None:
+    store, plan = Store(tmp_path), scope_plan(seeds=1)
+    finish_all(store, plan, lambda row: 80.0)
+    found = _table(plan, store)
+    assert found.header[3] == "top1 (n = 1)"
+    assert found.plain_rows()[0][3] == "80.00"
+    assert "Where n = 1, one seed shows no spread." in found.notes
+
+
+def test_a_part_of_the_cells_without_the_reference(tmp_path: Path) -> None:
+    store, plan = Store(tmp_path), expand(scope_plan().study, where={"scope": ["full"]})
+    finish_all(store, plan)
+    found = _table(plan, store)
+    assert found.header == ("scope", "mask_ratio", "paper", "top1 (n = 2)")
+    assert any("is not among these cells" in note for note in found.notes)
+
+
+def test_a_group_of_columns_for_each_evaluation(tmp_path: Path) -> None:
+    def two(scale: Scale, scope: str, mask_ratio: float | None, seed: int) -> dict[str, Evaluation]:
+        found = scope_cell(scale, scope, mask_ratio, seed)
+        if scope == "scratch":
+            return found
+        return {"knn": Knn(start=found["top1"].start, data=SCALE.data, image_size=32, seed=seed), **found}
+
+    store, plan = Store(tmp_path), scope_plan(cell=two)
+    finish_all(store, plan, lambda row: 0.5)
+    found = _table(plan, store)
+    assert found.header[2:] == (
+        "knn (n = 2)", "knn vs reference", "top1 paper", "top1 (n = 2)", "top1 vs reference",
+    )  # fmt: skip
+    assert found.plain_rows()[-1][2:] == ("–", "–", "–", "0.5000 ± 0.0000", "0.0000")
+    assert "accuracy of 20 nearest neighbours" in found.caption
+
+
+def test_mixed_commits_devices_and_versions_are_told(tmp_path: Path) -> None:
+    store, plan = Store(tmp_path), scope_plan()
+    first = evaluation(plan, 0, scope="masked", mask_ratio=0.4)
+    finish_upstream(store, first)  # this pre-training alone has the usual environment
+    other = {**ENVIRONMENT, "commit": "b" * 40, "dirty": True, "device": "GPU", "versions": {"torch": "2.7.1"}}
+    finish_all(store, plan, environment=other)
+    notes = mixed_provenance(results_frame(plan, store))
+    assert notes[0] == "Mixed commit: the finished runs come from bbbbbbbbbbbb-dirty (17), aaaaaaaaaaaa (1)."
+    assert notes[1] == "Mixed device: the finished runs come from GPU (17), cpu (1)."
+    assert notes[2] == "Mixed torch: the finished runs come from 2.7.1 (17), 2.6.0 (1)."
+    assert notes[3] == "Mixed timm: the finished runs come from unknown (17), 1.0.20 (1)."
+    assert notes[-1] == "17 of 18 finished runs were made with uncommitted changes."
+
+
+def test_csv_has_full_precision_and_every_cell(tmp_path: Path) -> None:
+    store, plan = Store(tmp_path), scope_plan()
+    finish_all(store, plan, lambda row: 80 + row.seed / 3)
+    runs = results_frame(plan, store)
+    records = list(csv.DictReader(csv_text(summary(plan, runs)).splitlines()))
+    assert len(records) == 7
+    assert float(records[0]["mean"]) == (80 + (80 + 1 / 3)) / 2
+    assert (records[-1]["mask_ratio"], records[2]["mean"]) == ("", "")
+    assert len(list(csv.DictReader(csv_text(runs).splitlines()))) == 14
+
+
+def _hostile_plan(store: Store) -> Plan:
+    def cell(scale: Scale, seed: int, **point: str) -> dict[str, Evaluation]:
+        found = scope_cell(scale, "masked", 0.4 if point["k"] == HOSTILE else 0.6, seed)
+        return {HOSTILE: found["top1"]}
+
+    paper = PaperTable(HOSTILE, HOSTILE, (({"k": "plain"}, PublishedValue(1.0, "ai", HOSTILE)),))
+    plan = scope_plan(
+        cell=cell, grid=axes(k=(HOSTILE, "plain"), **{HOSTILE: ("[", "*")}), name=HOSTILE, paper=paper,
+        reference={"k": "plain", HOSTILE: "["}, claims=(),
+    )  # fmt: skip
+    run = plan.rows[0].evaluations[HOSTILE]
+    finish_upstream(store, run)
+    fail(store, run, f"Traceback\nValueError: {HOSTILE}")
+    return plan
+
+
+def test_hostile_text_does_no_harm(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    plan = _hostile_plan(store)
+    found = _table(plan, store)
+    plain = "\n".join(["".join(row) for row in found.plain_rows()] + [*found.header, *found.plain_notes()])
+    for text in (plain, csv_text(results_frame(plan, store)), markdown_text(found), latex_text(found, "tab:x")):
+        assert all(char.isprintable() or char == "\n" for char in text)
+    marked = markdown_text(found)
+    assert "<script" not in marked
+    assert "](y)" not in marked.replace(r"\]", "")
+    lines = [line for line in marked.splitlines() if line.startswith("|")]
+    assert {line.replace(r"\|", "").count("|") for line in lines} == {len(found.header) + 1}
+    assert latex_text(found, "tab:x").isascii()
+
+
+def test_hostile_names_stay_in_their_folder(tmp_path: Path) -> None:
+    store = Store(tmp_path / "runs")
+    plan = _hostile_plan(store)
+    finish_all(store, replace(plan, rows=tuple(row for row in plan.rows if row.axes["k"] == "plain")))
+    report = write(plan, store, tmp_path / "results")
+    assert {path.name for path in (tmp_path / "results").iterdir()} == set(report.files)
+    assert {path.name for path in tmp_path.iterdir()} == {"runs", "results"}
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]+\.(csv|md|tex|png|pdf)", name) for name in report.files)
+
+
+def test_escapes() -> None:
+    assert clean("a\x1b[1mb\x07c\u202ed\ud800\u2028e") == "ab cd e"
+    assert markdown("$a$ a_b _c_ <i> a|b & `x`") == r"\$a\$ a_b \_c\_ &lt;i&gt; a\|b &amp; \`x\`"
+    assert latex("50% of_é ± 1 [a] 中 ß") == r"50\% of\_\'{e} $\pm$ 1 {[}a{]} {[}U+4E2D{]} \ss{}"
+    assert file_stem("../../etc/passwd", "\x00 ", "ok_1") == "etc_passwd-x-ok_1"
+    assert [decimals([value]) for value in (84.3, 5.0, 0.5, 0.0, float("nan"))] == [2, 3, 4, 2, 2]
+
+
+def test_latex_compiles(tmp_path: Path) -> None:
+    pdflatex = shutil.which("pdflatex")
+    if pdflatex is None:
+        pytest.skip("pdflatex is not installed")
+    store, plan = Store(tmp_path / "a"), scope_plan()
+    half_finished(store, plan)
+    evil = Store(tmp_path / "b")
+    bodies = [
+        latex_text(_table(plan, store), "tab:one"),
+        latex_text(_table(_hostile_plan(evil), evil), "tab:two"),
+    ]
+    head = "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n"
+    (tmp_path / "t.tex").write_text(head + "\n".join(bodies) + "\\end{document}\n")
+    done = subprocess.run(
+        [pdflatex, "-interaction=nonstopmode", "-halt-on-error", "t.tex"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "t.pdf").is_file()
+
+
+def test_a_grid_of_one_cell(tmp_path: Path) -> None:
+    plan = scope_plan(grid=Grid([{"scope": "masked", "mask_ratio": 0.6}]))
+    store = Store(tmp_path)
+    finish_all(store, plan)
+    assert _table(plan, store).plain_rows()[0][-1] == "reference"
+    assert upstream(evaluation(plan, 0, scope="masked", mask_ratio=0.6)) is not None
