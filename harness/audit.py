@@ -1,0 +1,183 @@
+"""Contract checks: do arms do what they say? Run on one small batch, on the CPU, before anything is computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from harness.core.augment import train_batch
+from harness.core.datasets import ImageSet, load
+from harness.core.masking import make_mask, spread
+from harness.core.pretrain import MaskedImageModel
+from harness.spec import HarnessError, Pretrain, Spec, upstream
+from harness.study import Plan, Row
+
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One field in which two specs differ: its path, such as `start.mask.ratio`, and both values."""
+
+    path: str
+    left: object
+    right: object
+
+
+def differences(left: object, right: object, path: str = "") -> list[Difference]:
+    """Every leaf field in which two specs differ; a piece of another type is one difference."""
+    if isinstance(left, Spec) and isinstance(right, Spec) and type(left) is type(right):
+        return [
+            found
+            for name, value in left.values.items()
+            for found in differences(value, getattr(right, name), f"{path}.{name}" if path else name)
+        ]
+    return [] if left == right else [Difference(path, left, right)]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A cell, and how its evaluations differ from the reference's at the same seed, by column."""
+
+    row: Row
+    differences: dict[str, list[Difference]]
+
+
+def arms(plan: Plan) -> list[Arm]:
+    """The spec diff of every arm against the reference, at the first seed.
+
+    Raises:
+        HarnessError: the reference is excluded at this scale, or left out by a selection.
+    """
+    rows = [row for row in plan.rows if row.seed == 0 and not row.excluded]
+    wanted = plan.study.complete(plan.study.reference)
+    reference = next((row for row in rows if row.axes == wanted), None)
+    if reference is None:
+        raise HarnessError(f"the reference {wanted} is not among the cells that run")
+    return [
+        Arm(
+            row,
+            {
+                column: differences(reference.evaluations.get(column), evaluation)
+                for column, evaluation in row.evaluations.items()
+            },
+        )
+        for row in rows
+    ]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One fixed batch: images float32 [B, C, S, S], normalised, and the mask's units, bool, True = hidden."""
+
+    images: Tensor
+    units: Tensor
+
+
+def fixed_batch(run: Pretrain, size: int = BATCH) -> Batch:
+    """The first batch of a pre-training, cut to `size` images.
+
+    Raises:
+        HarnessError: its data set is a folder, which is not read here.
+    """
+    source = load(run.data, "pretrain")
+    if not isinstance(source, ImageSet):
+        raise HarnessError("these checks need a set that fits into memory; run them at a smaller scale")
+    positions = torch.arange(size)
+    augment = run.recipe.augment
+    images = train_batch(source, positions, positions, 0, augment=augment, image_size=run.image_size, seed=run.seed)
+    units = make_mask(run.mask, image_size=run.image_size, seed=run.seed, step=0, steps=1, positions=positions)
+    return Batch(images, units)
+
+
+@torch.no_grad()
+def leak(run: Pretrain, batch: Batch, model: MaskedImageModel | None = None) -> float:
+    """How far hidden pixels reach the encoder's output: the largest change when they are replaced by noise.
+
+    0 if the mask hides what it says. See `reach_of_visible` for the other half: that the check can fail.
+    """
+    return _reach(run, batch, spread(batch.units, run.image_size), model)
+
+
+@torch.no_grad()
+def reach_of_visible(run: Pretrain, batch: Batch, model: MaskedImageModel | None = None) -> float:
+    """The largest change of the encoder's output when the visible pixels are replaced by noise; never 0."""
+    return _reach(run, batch, ~spread(batch.units, run.image_size), model)
+
+
+def is_masked(run: Pretrain, batch: Batch, model: MaskedImageModel | None = None) -> bool:
+    """Whether hidden pixels do not reach the encoder while visible ones do, and something is hidden and visible."""
+    some = bool(batch.units.any()) and not bool(batch.units.all())
+    return some and leak(run, batch, model) == 0.0 and reach_of_visible(run, batch, model) > 0.0
+
+
+def _reach(run: Pretrain, batch: Batch, where: Tensor, model: MaskedImageModel | None) -> float:
+    model = (model or MaskedImageModel(run, batch.images.shape[1])).eval()
+    noise = torch.randn(batch.images.shape, generator=torch.Generator().manual_seed(0))
+    changed = torch.where(where[:, None], noise, batch.images)
+    before, after = (model.encode(images, batch.units) for images in (batch.images, changed))
+    return (before - after).abs().max().item()
+
+
+@dataclass(frozen=True)
+class Step:
+    """One forward and backward pass. gradients: by parameter name; a parameter that got none is missing."""
+
+    loss: float
+    gradients: dict[str, Tensor]
+
+    def same_as(self, other: Step) -> bool:
+        """Whether loss and all gradients are equal to the last bit."""
+        names = self.gradients.keys()
+        return (
+            self.loss == other.loss
+            and names == other.gradients.keys()
+            and all(torch.equal(self.gradients[name], other.gradients[name]) for name in names)
+        )
+
+
+def first_step(run: Pretrain, batch: Batch | None = None) -> Step:
+    """Loss and gradients of a pre-training's first batch, from its own initial weights."""
+    batch = batch or fixed_batch(run)
+    model = MaskedImageModel(run, batch.images.shape[1]).train()
+    loss = model(batch.images, batch.units)[1]
+    loss.backward()
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return Step(loss.item(), gradients)
+
+
+def dead_parameters(run: Pretrain) -> list[str]:
+    """Parameters that get no gradient, or a gradient of zeros, in the first step."""
+    step = first_step(run)
+    model = MaskedImageModel(run, fixed_batch(run).images.shape[1])
+    return [
+        name
+        for name, _ in model.named_parameters()
+        if name not in step.gradients or not bool(step.gradients[name].any())
+    ]
+
+
+def dead_arms(plan: Plan) -> list[tuple[Row, str]]:
+    """Arms whose pre-training differs from the reference's in its spec but not in loss or gradients: dead switches.
+
+    Differences that show only later are not looked at here: recipe, epochs, seed.
+    """
+    found = arms(plan)
+    wanted = plan.study.complete(plan.study.reference)
+    reference = next(arm for arm in found if arm.row.axes == wanted)
+    dead = []
+    for arm in found:
+        for column, evaluation in arm.row.evaluations.items():
+            ours, theirs = upstream(evaluation), upstream(reference.row.evaluations[column])
+            if ours is None or theirs is None or not _differ_in_step(ours, theirs):
+                continue
+            if first_step(ours).same_as(first_step(theirs)):
+                dead.append((arm.row, column))
+    return dead
+
+
+def _differ_in_step(left: Pretrain, right: Pretrain) -> bool:
+    paths = {found.path.split(".")[0] for found in differences(left, right)}
+    return bool(paths - {"recipe", "seed", "assumed"})

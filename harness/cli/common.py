@@ -1,0 +1,101 @@
+"""Options that commands share, and how a study on the command line becomes a plan and a store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from harness.spec import HarnessError, Run, Scalar
+from harness.store import Store
+from harness.study import Plan, Row, Study, expand, load
+
+StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="a study file, such as studies/quickstart.py")]
+ScaleName = Annotated[str | None, typer.Option("--scale", help="size of the study; default: the study's first")]
+Where = Annotated[
+    list[str] | None,
+    typer.Option("--where", "-w", metavar="AXIS=VALUE", help="only cells with this value; repeat, or AXIS=A,B"),
+]
+Seeds = Annotated[int | None, typer.Option("--seeds", min=1, help="replicates of each cell instead of the study's")]
+StorePath = Annotated[
+    Path | None, typer.Option("--store", help="folder of the runs; default: runs/ in the project root")
+]
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def selection(where: Sequence[str] | None) -> dict[str, list[str]]:
+    """`["mask_ratio=0.4,0.6"]` as axis -> values.
+
+    Raises:
+        HarnessError: an item has another form.
+    """
+    chosen: dict[str, list[str]] = {}
+    for item in where or ():
+        axis, equals, values = item.partition("=")
+        if not equals or not axis or not values:
+            raise HarnessError(f"--where {item}: should read axis=value, such as --where mask_ratio=0.6")
+        chosen.setdefault(axis.strip(), []).extend(value.strip() for value in values.split(","))
+    return chosen
+
+
+def planned(
+    study: Path, scale: str | None, where: Sequence[str] | None, seeds: int | None, store: Path | None
+) -> tuple[Plan, Store]:
+    """The plan and the store of a command's options."""
+    loaded = load(study)
+    return expand(loaded, scale=scale, where=selection(where), seeds=seeds), open_store(loaded, store)
+
+
+def open_store(study: Study, store: Path | None) -> Store:
+    """The store of a study: in its project root unless said otherwise."""
+    return Store(store.resolve() if store else study.root / "runs")
+
+
+def results_folder(plan: Plan) -> Path:
+    """Where the tables and figures of a study at a scale go."""
+    return plan.study.root / "results" / plan.study.name / plan.scale.name
+
+
+def cell_text(axes: Mapping[str, Scalar]) -> str:
+    """A cell in a few words: its values, without the axes it lacks."""
+    return " ".join(str(value) for value in axes.values() if value is not None) or "the only cell"
+
+
+def labels(plan: Plan) -> dict[str, str]:
+    """For each run the cell and seed that first need it, in words."""
+    from harness.spec import key, upstream
+
+    found: dict[str, str] = {}
+    for row in plan.rows:
+        text = f"{cell_text(row.axes)} seed {row.seed}"
+        for evaluation in row.evaluations.values():
+            found.setdefault(key(evaluation), text)
+            if (first := upstream(evaluation)) is not None:
+                found.setdefault(key(first), text)
+    return found
+
+
+def excluded(plan: Plan) -> dict[str, list[Row]]:
+    """Excluded cells by reason, one row a cell."""
+    found: dict[str, list[Row]] = {}
+    for row in plan.rows:
+        if row.excluded and row.seed == 0:
+            found.setdefault(row.excluded, []).append(row)
+    return found
+
+
+def runs_of(plan: Plan) -> dict[str, Run]:
+    """The plan's runs; refused where there are none.
+
+    Raises:
+        HarnessError: every cell is excluded.
+    """
+    runs = plan.runs()
+    if not runs:
+        reasons = "; ".join(excluded(plan))
+        raise HarnessError(f"no cell of {plan.study.name} can run at scale {plan.scale.name}: {reasons}")
+    return runs

@@ -1,0 +1,102 @@
+"""Progress while runs are computed: bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from harness.launch.queue import Event, Queue
+from harness.spec import Run
+
+LINE_SECONDS = 10.0
+
+
+class Display:
+    """One bar a run with stage, step, loss, images/s and time left; one bar for the study."""
+
+    def __init__(
+        self, console: Console, title: str, runs: Mapping[str, Run], labels: Mapping[str, str], queue: Queue
+    ) -> None:
+        self._console, self._runs, self._labels, self._queue = console, runs, labels, queue
+        self._bars: dict[str, TaskID] = {}
+        self._said: dict[str, float] = {}
+        self._live = console.is_terminal
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[detail]}"),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not self._live,
+        )
+        self._study = self._progress.add_task(
+            f"[bold]{escape(title)}", total=len(runs), completed=len(queue.already), detail="runs"
+        )
+        if not self._live:
+            console.print(f"{title}: {len(queue)} of {len(runs)} runs to compute", markup=False)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def show(self, event: Event) -> None:
+        """Take in one event."""
+        match event.kind:
+            case "started":
+                self._bars[event.name] = self._progress.add_task(escape(self._name(event.name)), total=None, detail="")
+                self._say(event.name, "started")
+            case "line":
+                self._line(event)
+            case "elsewhere":
+                self._close(event.name)
+                self._print(event.name, "another process works on it; waiting")
+            case "done" | "failed" | "blocked" | "interrupted":
+                self._close(event.name)
+                self._progress.update(self._study, completed=len(self._runs) - len(self._queue))
+                if event.kind == "done":
+                    self._say(event.name, "done")
+                else:
+                    self._print(event.name, f"{event.kind}: {event.text}")
+
+    def _line(self, event: Event) -> None:
+        line = event.line
+        left = (line["steps"] - line["step"]) * line["seconds"] / line["step"]
+        detail = f"loss {line['loss']:.4f}  {line['images_per_second']:,.0f} img/s  {_duration(left)} left"
+        if "test_top1" in line:
+            detail += f"  top1 {line['test_top1']:.2f}"
+        if event.name in self._bars:
+            self._progress.update(self._bars[event.name], total=line["steps"], completed=line["step"], detail=detail)
+        if not self._live and time.monotonic() - self._said.get(event.name, 0.0) >= LINE_SECONDS:
+            self._say(event.name, f"step {line['step']}/{line['steps']}  {detail}")
+
+    def _name(self, name: str) -> str:
+        return f"{self._runs[name].kind:<9} {self._labels.get(name, name)}"
+
+    def _close(self, name: str) -> None:
+        if name in self._bars:
+            self._progress.remove_task(self._bars.pop(name))
+
+    def _say(self, name: str, text: str) -> None:
+        if not self._live:
+            self._said[name] = time.monotonic()
+            self._print(name, text)
+
+    def _print(self, name: str, text: str) -> None:
+        self._console.print(f"{self._name(name)}: {text}", markup=False)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,143 @@
+"""`harness new` and `harness plan`: before anything is computed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.common import (
+    ScaleName,
+    Seeds,
+    StorePath,
+    StudyFile,
+    Where,
+    cell_text,
+    console,
+    excluded,
+    planned,
+)
+from harness.spec import HarnessError, ImageFolder, Pretrain, Run, key, upstream
+from harness.store import State, Store
+from harness.study import Plan
+
+SAMPLE = 20
+"""Finished runs whose size on disk is looked at."""
+
+
+def plan(
+    study: StudyFile,
+    scale: ScaleName = None,
+    where: Where = None,
+    seeds: Seeds = None,
+    store: StorePath = None,
+) -> None:
+    """Show cells, shared pre-trainings, what is done and what would run. Computes nothing.
+
+    Example: harness plan studies/quickstart.py --where mask_ratio=0.6
+    """
+    plan, runs = planned(study, scale, where, seeds, store)
+    specs = plan.runs()
+    states = runs.states(specs)
+    cells = len({tuple(row.axes.items()) for row in plan.rows})
+    replicates = len({row.seed for row in plan.rows})
+    console.print(f"{plan.study.name} · {plan.scale.name} · {cells} cells x {replicates} seeds", markup=False)
+    for name, text in (
+        ("runs", _runs(specs)),
+        ("shared", _shared(plan)),
+        ("excluded", _excluded(plan)),
+        ("done", _progress(states)),
+        ("disk", _disk(specs, states, runs)),
+        ("data", _data(specs)),
+        ("claims", _claims(plan)),
+        ("assumed", _assumed(specs)),
+    ):
+        for number, line in enumerate(text):
+            console.print(f"  {name if number == 0 else '':<10} {line}", markup=False)
+    console.print("nothing was started. harness run ... to start.", markup=False)
+
+
+def _runs(specs: dict[str, Run]) -> list[str]:
+    counts = Counter(run.kind for run in specs.values())
+    return [", ".join(f"{count} {kind}" for kind, count in counts.items()) or "none"]
+
+
+def _shared(plan: Plan) -> list[str]:
+    users: Counter[str] = Counter()
+    for row in plan.rows:
+        users.update({key(first) for e in row.evaluations.values() if (first := upstream(e)) is not None})
+    evaluations = sum(len(row.evaluations) for row in plan.rows)
+    shared = sum(count > 1 for count in users.values())
+    return [f"{shared} pre-trainings serve several cells"] if shared and evaluations else []
+
+
+def _excluded(plan: Plan) -> list[str]:
+    return [
+        f"{len(rows)} cell{'s' if len(rows) > 1 else ''}   {', '.join(cell_text(row.axes) for row in rows)}: {reason}"
+        for reason, rows in excluded(plan).items()
+    ]
+
+
+def _progress(states: dict[str, State]) -> list[str]:
+    words = Counter(state.word for state in states.values())
+    others = [f"{words[word]} {word}" for word in ("running", "failed", "lost") if words[word]]
+    text = f"{words['done']} of {len(states)}   to do {len(states) - words['done']}"
+    return [text + (f"   ({', '.join(others)})" if others else "")]
+
+
+def _disk(specs: dict[str, Run], states: dict[str, State], store: Store) -> list[str]:
+    mean: dict[str, float] = {}
+    for kind in {run.kind for run in specs.values()}:
+        done = [name for name, run in specs.items() if run.kind == kind and states[name].word == "done"][:SAMPLE]
+        if done:
+            mean[kind] = sum(map(store.size, done)) / len(done)
+    unknown = sorted({run.kind for run in specs.values()} - set(mean))
+    known = sum(mean.get(run.kind, 0.0) for run in specs.values())
+    missing = f", plus {', '.join(unknown)} (unknown until one is done)" if unknown else ""
+    return [(f"about {known / 1e6:,.1f} MB when all is done" if mean else "unknown until a run is done")
+            + (missing if mean else "")]  # fmt: skip
+
+
+def _data(specs: dict[str, Run]) -> list[str]:
+    return missing_data(specs)
+
+
+def missing_data(specs: dict[str, Run]) -> list[str]:
+    """What to set for the folders of images that are not to be found here."""
+    names = {run.data.name for run in specs.values() if isinstance(run.data, ImageFolder) and run.data.content is None}
+    return [
+        f"{name} is not here: set HARNESS_DATA_{name.upper().replace('-', '_')}, or {name} in [data] of harness.toml"
+        for name in sorted(names)
+    ]
+
+
+def _claims(plan: Plan) -> list[str]:
+    return [claim.sentence for claim in plan.study.claims]
+
+
+def _assumed(specs: dict[str, Run]) -> list[str]:
+    return sorted({note for run in specs.values() if isinstance(run, Pretrain) for note in run.assumed})
+
+
+def new(
+    folder: Annotated[Path, typer.Argument(help="where to write the project; must not exist, or be empty")],
+) -> None:
+    """Write a starter project: a study, a mask of your own, a place for data locations.
+
+    Example: harness new my-ablation
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise HarnessError(f"{folder} is there already and is not empty")
+    starter = files("harness.cli") / "starter"
+    for source, target in (
+        ("harness.toml.txt", "harness.toml"),
+        ("masks.py.txt", "masks.py"),
+        ("first.py.txt", "studies/first.py"),
+    ):
+        path = folder / target
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text((starter / source).read_text())
+    console.print(f"wrote {folder}. Next: harness run {folder / 'studies/first.py'}", markup=False)

@@ -1,0 +1,191 @@
+"""`harness run` and `harness retry`."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from harness.cli.common import (
+    ScaleName,
+    Seeds,
+    StorePath,
+    StudyFile,
+    Where,
+    console,
+    labels,
+    planned,
+    results_folder,
+    runs_of,
+)
+from harness.cli.live import Display
+from harness.cli.looking import show_report
+from harness.cli.planning import missing_data
+from harness.launch.inline import run_inline
+from harness.launch.local import default_slots, run_local
+from harness.launch.queue import Queue
+from harness.launch.resources import Resources
+from harness.spec import HarnessError, Run, key, upstream
+from harness.store import Store
+from harness.study import Plan
+
+
+class Executor(StrEnum):
+    """Where runs are computed."""
+
+    inline = "inline"
+    local = "local"
+
+
+class Device(StrEnum):
+    """What they are computed with."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+On = Annotated[Executor, typer.Option("--on", help="inline: this process; local: worker processes of this machine")]
+Slots = Annotated[
+    int | None,
+    typer.Option("--slots", min=1, help="runs side by side; default: one a GPU, or one a CPU thread"),
+]
+OnDevice = Annotated[Device, typer.Option("--device", help="auto takes a GPU where there is one")]
+Threads = Annotated[int, typer.Option("--threads", min=1, help="CPU threads of one run")]
+Workers = Annotated[int, typer.Option("--workers", min=0, help="loader processes of one run, for folders of images")]
+MicroBatch = Annotated[
+    int | None,
+    typer.Option("--micro-batch", min=1, help="images on the device at once; gradients are added up"),
+]
+Deterministic = Annotated[bool, typer.Option("--deterministic", help="only deterministic algorithms on a GPU")]
+
+
+def run(
+    study: StudyFile,
+    scale: ScaleName = None,
+    where: Where = None,
+    seeds: Seeds = None,
+    store: StorePath = None,
+    on: On = Executor.local,
+    slots: Slots = None,
+    device: OnDevice = Device.auto,
+    threads: Threads = 1,
+    workers: Workers = 0,
+    micro_batch: MicroBatch = None,
+    deterministic: Deterministic = False,
+) -> None:
+    """Compute what is missing, then write tables and figures. Done runs are never computed again.
+
+    Example: harness run studies/quickstart.py --where mask_ratio=0.6
+    """
+    plan, runs = planned(study, scale, where, seeds, store)
+    resources = Resources(
+        device=device.value,
+        threads=threads,
+        workers=workers,
+        micro_batch=micro_batch,
+        deterministic=deterministic,
+    )
+    _compute(plan, runs, runs_of(plan), resources, on, slots, retry=False)
+
+
+def retry(
+    study: StudyFile,
+    scale: ScaleName = None,
+    where: Where = None,
+    seeds: Seeds = None,
+    store: StorePath = None,
+    on: On = Executor.local,
+    slots: Slots = None,
+    device: OnDevice = Device.auto,
+    threads: Threads = 1,
+    workers: Workers = 0,
+    micro_batch: MicroBatch = None,
+    deterministic: Deterministic = False,
+) -> None:
+    """Compute failed runs again, and what waits for them.
+
+    Example: harness retry studies/quickstart.py --where mask_ratio=0.6
+    """
+    plan, runs = planned(study, scale, where, seeds, store)
+    resources = Resources(
+        device=device.value,
+        threads=threads,
+        workers=workers,
+        micro_batch=micro_batch,
+        deterministic=deterministic,
+    )
+    specs = runs_of(plan)
+    failed = {name for name, state in runs.states(specs).items() if state.word == "failed"}
+    if not failed:
+        console.print("nothing has failed", markup=False)
+        return
+    chosen = {name: spec for name, spec in specs.items() if {name, _first(spec)} & failed}
+    needed = {first for spec in chosen.values() if (first := _first(spec))}
+    wanted = {name: spec for name, spec in specs.items() if name in chosen or name in needed}
+    _compute(plan, runs, wanted, resources, on, slots, retry=True)
+
+
+def _first(run: Run) -> str | None:
+    start = upstream(run)
+    return None if start is None else key(start)
+
+
+def _compute(
+    plan: Plan,
+    store: Store,
+    specs: dict[str, Run],
+    resources: Resources,
+    on: Executor,
+    slots: int | None,
+    *,
+    retry: bool,
+) -> None:
+    queue = Queue(specs, store, retry=retry)
+    if missing := missing_data({name: queue.run(name) for name in queue.open()}):
+        raise HarnessError(f"data set {missing[0]}")
+    for name in queue.open():
+        store.register(queue.run(name))
+    stop = _Stop()
+    if len(queue):
+        with Display(console, f"{plan.study.name} · {plan.scale.name}", specs, labels(plan), queue) as display:
+            if on is Executor.inline:
+                run_inline(queue, store, resources, report=display.show, stopping=stop)
+            else:
+                slots = slots or default_slots(resources)
+                run_local(queue, store, resources, slots, report=display.show, stopping=stop)
+    else:
+        console.print(f"nothing to compute: {_counts(queue)}", markup=False)
+    show_report(plan, store, results_folder(plan))
+    counts = Counter(queue.endings.values())
+    if counts["failed"] or counts["blocked"]:
+        console.print(f"{_counts(queue)}. harness logs shows why, harness retry runs them again.", markup=False)
+        raise typer.Exit(1)
+    if counts["interrupted"]:
+        console.print(f"{_counts(queue)}. The same command goes on from here.", markup=False)
+        raise typer.Exit(130)
+
+
+def _counts(queue: Queue) -> str:
+    counts = Counter(queue.endings.values())
+    return ", ".join(f"{count} {ending}" for ending, count in counts.items()) or "no runs"
+
+
+class _Stop:
+    """True once Ctrl-C or a termination signal came; a second one ends the process at once."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        signal.signal(signal.SIGINT, self._ask)
+        signal.signal(signal.SIGTERM, self._ask)
+
+    def _ask(self, *_: object) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+
+    def __call__(self) -> bool:
+        return self._asked
