@@ -2,20 +2,59 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from pathlib import Path
+
 import nox
 
 nox.options.sessions = ["tests", "lint", "types"]
+nox.needs_version = ">=2024.4.15"
+
 PROJECT = nox.project.load_toml("pyproject.toml")
+SHARED = Path(".nox") / "shared"
+"""torch takes gigabytes and minutes to install: the sessions that need it share one environment."""
 
 
-def install(session: nox.Session, *groups: str) -> None:
-    """Install the package with its dependencies, and the development groups of pyproject.toml."""
-    session.install(".", *nox.project.dependency_groups(PROJECT, *groups))
+def shared(session: nox.Session, *groups: str) -> Path:
+    """Bring the shared environment up to date; returns the folder of its commands."""
+    commands = SHARED.resolve() / ("Scripts" if os.name == "nt" else "bin")
+    if not (commands / "python").exists():
+        session.run(sys.executable, "-m", "venv", str(SHARED), external=True)
+    install = (str(commands / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    session.run(*install, "--editable", ".", *nox.project.dependency_groups(PROJECT, *groups), external=True)
+    return commands
 
 
-# One environment serves every session that needs torch: it takes gigabytes and minutes to install.
-@nox.session(venv_params=["--system-site-packages"] if False else [])
+@nox.session(venv_backend="none")
 def tests(session: nox.Session) -> None:
-    """Run all tests, with coverage; arguments go to pytest."""
-    install(session, "test")
-    session.run("pytest", "--cov", "--cov-report=term:skip-covered", *session.posargs)
+    """Run all tests with coverage; arguments go to pytest (nox -s tests -- -m "not slow")."""
+    commands = shared(session, "test")
+    session.run(str(commands / "python"), "-m", "pytest", "--cov", *session.posargs, external=True)
+
+
+@nox.session(venv_backend="none")
+def types(session: nox.Session) -> None:
+    """Check types, strictly."""
+    commands = shared(session, "test", "types")
+    session.run(str(commands / "python"), "-m", "mypy", *session.posargs, external=True)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and format."""
+    session.install(*nox.project.dependency_groups(PROJECT, "lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session(venv_backend="none", default=False)
+def quickstart(session: nox.Session) -> None:
+    """Run README's first command in a store of its own, then again: the second time must compute nothing."""
+    commands = shared(session)
+    store = session.create_tmp()
+    command = (str(commands / "harness"), "run", "studies/quickstart.py", "--store", f"{store}/runs")
+    session.run(*command, external=True)
+    said = session.run(*command, external=True, silent=True) or ""
+    if "nothing to compute" not in said:
+        session.error(f"the second run computed something:\n{said}")

@@ -34,7 +34,7 @@ def differences(left: object, right: object, path: str = "") -> list[Difference]
             for name, value in left.values.items()
             for found in differences(value, getattr(right, name), f"{path}.{name}" if path else name)
         ]
-    return [] if left == right else [Difference(path, left, right)]
+    return [] if repr(left) == repr(right) else [Difference(path, left, right)]  # == takes 0 for False
 
 
 @dataclass(frozen=True)

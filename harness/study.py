@@ -3,89 +3,25 @@
 from __future__ import annotations
 
 import importlib.util
-import itertools
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from harness.claims import Claim, selections, selector
+from harness.claims import Claim, InnerMaximum, selections, selector
+from harness.grid import Axes
+from harness.grid import Grid as Grid
+from harness.grid import around as around
+from harness.grid import axes as axes
+from harness.grid import zipped as zipped
 from harness.papers.tables import PaperTable
 from harness.spec import Evaluation, HarnessError, Run, Scalar, Scale, Skip, Spec, key, one_line, upstream
 from harness.spec.content import PROJECT_VARIABLE, project_root
 
-Axes = Mapping[str, Scalar]
 CellFunction = Callable[..., Mapping[str, Evaluation] | Skip]
-
-
-class Grid:
-    """An ordered set of cells. `|` joins two grids, `*` crosses two that share no axis."""
-
-    def __init__(self, cells: Iterable[Axes]) -> None:
-        unique = {tuple(sorted(cell.items(), key=lambda item: item[0])): dict(cell) for cell in cells}
-        self.cells: tuple[dict[str, Scalar], ...] = tuple(unique.values())
-
-    @property
-    def axes(self) -> tuple[str, ...]:
-        """The names of all axes, in the order of first mention."""
-        return tuple(dict.fromkeys(axis for cell in self.cells for axis in cell))
-
-    def __or__(self, other: Grid) -> Grid:
-        return Grid((*self.cells, *other.cells))
-
-    def __mul__(self, other: Grid) -> Grid:
-        if shared := set(self.axes) & set(other.axes):
-            raise HarnessError(f"a product of grids repeats the axis {', '.join(sorted(shared))}")
-        return Grid({**a, **b} for a, b in itertools.product(self.cells, other.cells))
-
-    def __len__(self) -> int:
-        return len(self.cells)
-
-    def __iter__(self) -> Iterator[dict[str, Scalar]]:
-        return iter(self.cells)
-
-
-def _values(axis: str, values: Scalar | Sequence[Scalar]) -> tuple[Scalar, ...]:
-    found = (values,) if isinstance(values, str | int | float | bool | None) else tuple(values)
-    if not found:
-        raise HarnessError(f"axis {axis} has no value")
-    if bad := [value for value in found if not isinstance(value, str | int | float | bool | None)]:
-        raise HarnessError(f"axis {axis} should hold plain values, not {bad[0]!r}")
-    seen: set[Scalar] = set()
-    for value in found:
-        if value in seen:
-            raise HarnessError(f"axis {axis} repeats the value {value!r}")
-        seen.add(value)
-    return found
-
-
-def axes(**values: Scalar | Sequence[Scalar]) -> Grid:
-    """The product of some axes: `axes(mask_ratio=(0.4, 0.6), scope="masked")` has two cells."""
-    lists = {axis: _values(axis, found) for axis, found in values.items()}
-    return Grid(dict(zip(lists, point, strict=True)) for point in itertools.product(*lists.values()))
-
-
-def zipped(**values: Sequence[Scalar]) -> Grid:
-    """Paired axes: the first values together, the second values together, and so on."""
-    lengths = {axis: len(found) for axis, found in values.items()}
-    if len(set(lengths.values())) > 1:
-        raise HarnessError(f"zipped axes differ in length: {lengths}")
-    cells = [dict(zip(values, point, strict=True)) for point in zip(*values.values(), strict=True)]
-    grid = Grid(cells)
-    if len(grid) < len(cells):
-        raise HarnessError(f"zipped axes {', '.join(values)} repeat a pair")
-    return grid
-
-
-def around(reference: Axes, **values: Scalar | Sequence[Scalar]) -> Grid:
-    """One factor at a time: the reference, and for each axis its other values with all else as in the reference."""
-    if unknown := set(values) - set(reference):
-        raise HarnessError(f"around: {', '.join(sorted(unknown))} is no axis of the reference {dict(reference)}")
-    arms = [{**reference, axis: value} for axis, found in values.items() for value in _values(axis, found)]
-    return Grid([reference, *arms])
 
 
 @dataclass(frozen=True)
@@ -114,27 +50,41 @@ class Study:
     root: Path = field(default_factory=Path)
 
     def __post_init__(self) -> None:
-        if not self.scales:
-            raise HarnessError("a study needs at least one scale")
+        if not self.name.isprintable() or {"/", "\\"} & set(self.name) or self.name in (".", ".."):
+            raise HarnessError(f"{self.name!r} is no name for a study: its results go into a folder of that name")
+        _check_scales(self.scales)
         if "seed" in self.grid.axes:
             raise HarnessError("seed is no axis: seeds are replicates, set Study(seeds=...)")
+        if "scale" in self.grid.axes:
+            raise HarnessError("scale is no axis: it is what a cell function is called with first")
         if self.seeds < 1:
             raise HarnessError(f"seeds should be 1 or more, not {self.seeds}")
-        if self.complete(self.reference) not in self.cells:
+        cells = self.cells
+        self._check_axes("the reference", self.reference)
+        if self.complete(self.reference) not in cells:
             raise HarnessError(f"the reference {dict(self.reference)} is no cell of the grid")
         for claim in self.claims:
+            about = f"claim {claim.sentence!r}"
+            if isinstance(claim, InnerMaximum):
+                self._check_axes(about, (claim.axis,))
             for where in selections(claim):
-                if not any(map(selector(where), self.cells)):
-                    raise HarnessError(f"claim {claim.sentence!r}: no cell has {dict(where)}")
+                self._check_axes(about, where)
+                if not any(map(selector(where), cells)):
+                    raise HarnessError(f"{about}: no cell has {dict(where)}")
+
+    def _check_axes(self, what: str, named: Iterable[str]) -> None:
+        if unknown := [axis for axis in named if axis not in self.grid.axes]:
+            raise HarnessError(f"{what} names no axis with {unknown[0]!r}; this study has {', '.join(self.grid.axes)}")
 
     def complete(self, cell: Axes) -> dict[str, Scalar]:
         """A cell with None for each axis it lacks, in the grid's order of axes."""
-        return {axis: cell.get(axis) for axis in self.grid.axes}
+        return dict.fromkeys(self.grid.axes) | dict(cell)
 
     @property
     def cells(self) -> list[dict[str, Scalar]]:
-        """All cells, complete."""
-        return [self.complete(cell) for cell in self.grid]
+        """All cells, complete. Two that differ only in lacking an axis or having None there are one."""
+        blank: dict[str, Scalar] = dict.fromkeys(self.grid.axes)
+        return list(Grid(blank | cell for cell in self.grid))
 
     def scale(self, name: str | None = None) -> Scale:
         """The scale of that name, the first one by default.
@@ -148,6 +98,18 @@ class Study:
             if scale.name == name:
                 return scale
         raise HarnessError(f"no scale {name!r}; this study has {', '.join(scale.name for scale in self.scales)}")
+
+
+def _check_scales(scales: tuple[Scale, ...]) -> None:
+    if not isinstance(scales, tuple) or not all(isinstance(scale, Scale) for scale in scales):
+        raise HarnessError("scales should be a tuple of scales, such as scales=(SMALL, PAPER)")
+    if not scales:
+        raise HarnessError("a study needs at least one scale")
+    names = [scale.name for scale in scales]
+    if len(set(names)) < len(names):
+        raise HarnessError(f"two scales have the same name: {', '.join(names)}")
+    if names[0] == "paper":
+        raise HarnessError("the first scale is the default, and paper is too large to start by accident: name it later")
 
 
 @dataclass(frozen=True)
@@ -198,11 +160,13 @@ def expand(
         seeds: number of replicates instead of the study's.
 
     Raises:
-        HarnessError: unknown scale, axis or value; a cell function that fails; a spec that is refused.
+        HarnessError: unknown scale, axis or value; no seed; a cell function that fails; a spec that is refused.
     """
     chosen = study.scale(scale)
     cells = _select(study, where or {})
     count = study.seeds if seeds is None else seeds
+    if count < 1:
+        raise HarnessError(f"seeds should be 1 or more, not {count}")
     rows = tuple(_row(study, chosen, cell, seed) for cell in cells for seed in range(count))
     return Plan(study, chosen, rows)
 
@@ -222,23 +186,28 @@ def _select(study: Study, where: Mapping[str, Sequence[Scalar]]) -> list[dict[st
 
 
 def _row(study: Study, scale: Scale, cell: dict[str, Scalar], seed: int) -> Row:
-    where = ", ".join(f"{axis}={value}" for axis, value in cell.items())
     try:
         found = study.cell(scale, **cell, seed=seed)
     except Skip as skip:
         return Row(cell, seed, {}, skip.reason)
     except ValidationError as error:
-        raise HarnessError(f"cell ({where}): {one_line(error)}") from None
-    except (HarnessError, TypeError, ValueError, KeyError, AttributeError) as error:
-        raise HarnessError(f"cell ({where}): {type(error).__name__}: {error}".replace("\n", " ")) from error
+        raise HarnessError(f"{_place(cell)}: {one_line(error)}") from None
+    except HarnessError as error:
+        raise HarnessError(f"{_place(cell)}: {error}") from None
+    except Exception as error:  # the user's own code
+        raise HarnessError(f"{_place(cell)}: {type(error).__name__}: {error}".replace("\n", " ")) from error
     if isinstance(found, Skip):
         return Row(cell, seed, {}, found.reason)
     if not isinstance(found, Mapping) or not found:
-        raise HarnessError(f"cell ({where}): should return evaluations by name, not {found!r}")
+        raise HarnessError(f"{_place(cell)}: should return evaluations by name, not {found!r}")
     for name, evaluation in found.items():
         if not isinstance(evaluation, Spec) or not hasattr(evaluation, "start"):
-            raise HarnessError(f"cell ({where}): {name!r} should be an evaluation such as FineTune(...)")
+            raise HarnessError(f"{_place(cell)}: {name!r} should be an evaluation such as FineTune(...)")
     return Row(cell, seed, dict(found))
+
+
+def _place(cell: Axes) -> str:
+    return f"cell ({', '.join(f'{axis}={value}' for axis, value in cell.items())})"
 
 
 def load(path: Path) -> Study:
@@ -255,23 +224,25 @@ def load(path: Path) -> Study:
         raise HarnessError(f"there is no study file {path}")
     root = project_root(path.parent)
     os.environ[PROJECT_VARIABLE] = str(root)
-    if str(root) not in sys.path:
-        sys.path.insert(0, str(root))
+    sys.path[:] = [str(root), *(folder for folder in sys.path if folder != str(root))]
     loaded = importlib.util.spec_from_file_location(f"harness_study_{path.stem}", path)
     if loaded is None or loaded.loader is None:
         raise HarnessError(f"{path.name} is no Python file")
     module = importlib.util.module_from_spec(loaded)
+    cached, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # looking at a study leaves nothing behind
     try:
         loaded.loader.exec_module(module)
     except SyntaxError as error:
-        raise HarnessError(f"{path.name}, line {error.lineno}: {error.msg}") from None
+        raise HarnessError(f"{Path(error.filename or path).name}, line {error.lineno or 1}: {error.msg}") from None
     except ValidationError as error:
         raise HarnessError(f"{path.name}: {one_line(error)}") from None
     except HarnessError as error:
         raise HarnessError(f"{path.name}: {error}") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # the user's own code
         raise HarnessError(f"{path.name}: {type(error).__name__}: {error}".replace("\n", " ")) from error
+    finally:
+        sys.dont_write_bytecode = cached
     study = getattr(module, "STUDY", None)
     if not isinstance(study, Study):
         raise HarnessError(f"{path.name} has no STUDY = Study(...)")
-    return Study(**{**vars(study), "name": study.name or path.stem, "root": root})
+    return replace(study, name=study.name or path.stem, root=root)

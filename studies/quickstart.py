@@ -30,15 +30,14 @@ MINI = Scale(
     labelled=FASHION.replace(train_images=500),
     image_size=28,
     paper_image_size=28,
-    backbone=Backbone(name="vit_tiny_patch16_224", args={"embed_dim": 64, "depth": 3, "num_heads": 4}, patch_size=7),
-    pretrain=Recipe(epochs=4, batch_size=128, lr=4e-3, lr_batch=None, warmup_epochs=1),
+    backbone=Backbone(
+        name="vit_tiny_patch16_224",
+        args={"embed_dim": 64, "depth": 2, "num_heads": 2, "class_token": False},
+        patch_size=7,
+    ),
+    pretrain=Recipe(epochs=6, batch_size=64, lr=4e-3, lr_batch=None, warmup_epochs=1),
     finetune=Recipe(
-        epochs=20,
-        batch_size=100,
-        lr=4e-3,
-        lr_batch=None,
-        warmup_epochs=2,
-        augment=Augment(crop_scale=(0.67, 1.0)),
+        epochs=40, batch_size=100, lr=2e-3, lr_batch=None, warmup_epochs=4, augment=Augment(crop_scale=(0.67, 1.0))
     ),
 )
 SCOPES = {"masked area": "masked", "full image": "full"}

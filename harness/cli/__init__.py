@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from types import FrameType
+from typing import Any, NoReturn
 
 import typer
 
 from harness.cli import looking, planning, running
+from harness.cli.common import printable
 from harness.spec import HarnessError
 
 app = typer.Typer(
@@ -29,19 +32,33 @@ app.command()(looking.report)
 app.command()(looking.clean)
 
 
+# click's base class of refused command lines, which typer may or may not bring along itself
+_Refused: type[Any] = typer.BadParameter.__mro__[2]
+
+
 def main() -> None:
     """Entry point: mistakes that a user can mend become one line on stderr and exit code 2."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        app()
-    except HarnessError as error:
-        print(f"harness: {error}", file=sys.stderr)
-        sys.exit(2)
+        code = app(standalone_mode=False)
+    except _Refused as error:
+        _end(error.format_message(), 2)
+    except (HarnessError, OSError) as error:
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or flushing it at the exit fails again
+            sys.exit(141)
+        _end(str(error), 2)
+    except typer.Abort:
+        _end("nothing was done", 1)
     except KeyboardInterrupt:
-        print("harness: interrupted", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(141)
+        _end("interrupted", 130)
+    sys.exit(code)
+
+
+def _end(message: str, code: int) -> NoReturn:
+    if message:  # none beside the help that a bare `harness` gets
+        print(f"harness: {printable(' '.join(message.split()))}", file=sys.stderr)
+    sys.exit(code)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -27,6 +27,16 @@ StorePath = Annotated[
 console = Console(highlight=False, soft_wrap=True)
 
 
+def printable(text: str) -> str:
+    """Text without control characters: names, values and logs must not steer the terminal."""
+    return "".join(character if character.isprintable() or character == "\t" else "�" for character in text)
+
+
+def say(text: str, *, style: str | None = None) -> None:
+    """Print one line as it is: no markup, no wrapping, no control characters."""
+    console.print(printable(text), markup=False, style=style)
+
+
 def selection(where: Sequence[str] | None) -> dict[str, list[str]]:
     """`["mask_ratio=0.4,0.6"]` as axis -> values.
 

@@ -6,10 +6,10 @@ import time
 from collections.abc import Mapping
 from typing import Self
 
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from harness.cli.common import console, printable, say
 from harness.launch.queue import Event, Queue
 from harness.spec import Run
 
@@ -19,10 +19,8 @@ LINE_SECONDS = 10.0
 class Display:
     """One bar a run with stage, step, loss, images/s and time left; one bar for the study."""
 
-    def __init__(
-        self, console: Console, title: str, runs: Mapping[str, Run], labels: Mapping[str, str], queue: Queue
-    ) -> None:
-        self._console, self._runs, self._labels, self._queue = console, runs, labels, queue
+    def __init__(self, title: str, runs: Mapping[str, Run], labels: Mapping[str, str], queue: Queue) -> None:
+        self._runs, self._labels, self._queue = runs, labels, queue
         self._bars: dict[str, TaskID] = {}
         self._said: dict[str, float] = {}
         self._live = console.is_terminal
@@ -36,10 +34,10 @@ class Display:
             disable=not self._live,
         )
         self._study = self._progress.add_task(
-            f"[bold]{escape(title)}", total=len(runs), completed=len(queue.already), detail="runs"
+            f"[bold]{escape(printable(title))}", total=len(runs), completed=len(queue.already), detail="runs"
         )
         if not self._live:
-            console.print(f"{title}: {len(queue)} of {len(runs)} runs to compute", markup=False)
+            say(f"{title}: {len(queue)} of {len(runs)} runs to compute")
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -70,7 +68,7 @@ class Display:
     def _line(self, event: Event) -> None:
         line = event.line
         left = (line["steps"] - line["step"]) * line["seconds"] / line["step"]
-        detail = f"loss {line['loss']:.4f}  {line['images_per_second']:,.0f} img/s  {_duration(left)} left"
+        detail = f"loss {line['loss']:.4f}  {line['images_per_second']:,.0f} img/s  {duration(left)} left"
         if "test_top1" in line:
             detail += f"  top1 {line['test_top1']:.2f}"
         if event.name in self._bars:
@@ -79,7 +77,7 @@ class Display:
             self._say(event.name, f"step {line['step']}/{line['steps']}  {detail}")
 
     def _name(self, name: str) -> str:
-        return f"{self._runs[name].kind:<9} {self._labels.get(name, name)}"
+        return printable(f"{self._runs[name].kind:<9} {self._labels.get(name, name)}")
 
     def _close(self, name: str) -> None:
         if name in self._bars:
@@ -91,10 +89,10 @@ class Display:
             self._print(name, text)
 
     def _print(self, name: str, text: str) -> None:
-        self._console.print(f"{self._name(name)}: {text}", markup=False)
+        say(f"{self._name(name)}: {text}")
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -20,10 +20,12 @@ from harness.cli.common import (
     labels,
     open_store,
     planned,
+    printable,
     results_folder,
+    say,
     selection,
 )
-from harness.cli.live import _duration
+from harness.cli.live import duration
 from harness.launch.queue import last_line
 from harness.spec import key, upstream
 from harness.store import State, Store
@@ -55,7 +57,7 @@ def status(
             _show_status(plan, states)
             shown += 1
     if not shown:
-        console.print(f"no run of {loaded.name} has begun; harness run starts it", markup=False)
+        say(f"no run of {loaded.name} has begun; harness run starts it")
 
 
 def _show_status(plan: Plan, states: dict[str, State]) -> None:
@@ -76,17 +78,17 @@ def _show_status(plan: Plan, states: dict[str, State]) -> None:
         "lost": words["lost"],
         "missing": words["missing"] - len(blocked),
     }
-    console.print(f"{plan.study.name} · {plan.scale.name}", markup=False)
-    console.print("  " + "   ".join(f"{word} {count}" for word, count in counts.items()), markup=False)
+    say(f"{plan.study.name} · {plan.scale.name}")
+    say("  " + "   ".join(f"{word} {count}" for word, count in counts.items()))
     for word in ("running", "failed", "lost"):
         found = [name for name, state in states.items() if state.word == word]
         for name in found[:SHOWN]:
             detail = _detail(states[name])
-            console.print(f"  {word:<9} {names[name]}   {specs[name].kind}   {detail}", markup=False)
+            say(f"  {word:<9} {names[name]}   {specs[name].kind}   {detail}")
         if len(found) > SHOWN:
-            console.print(f"  {word:<9} and {len(found) - SHOWN} more", markup=False)
+            say(f"  {word:<9} and {len(found) - SHOWN} more")
     for name in list(blocked)[:SHOWN]:
-        console.print(f"  {'blocked':<9} {names[name]}   waits for {blocked[name]}, which failed", markup=False)
+        say(f"  {'blocked':<9} {names[name]}   waits for {blocked[name]}, which failed")
 
 
 def _detail(state: State) -> str:
@@ -98,7 +100,7 @@ def _detail(state: State) -> str:
         text = f"step {line['step']:,}/{line['steps']:,}"
         if state.word == "running":
             left = (line["steps"] - line["step"]) * line["seconds"] / line["step"]
-            text += f"   {line['images_per_second']:,.0f} img/s   {_duration(left)} left"
+            text += f"   {line['images_per_second']:,.0f} img/s   {duration(left)} left"
     if state.word == "lost":
         return f"{text}   its process vanished; harness run goes on with it".strip()
     host = f"   {state.owner['host']} pid {state.owner['pid']}" if state.owner else ""
@@ -125,15 +127,15 @@ def logs(
             continue
         shown += 1
         attempt = runs.folder(name).attempt(state.attempt)
-        console.rule(escape(f"{specs[name].kind} {names[name]}   {state.word}   attempt {state.attempt}"))
-        console.print(str(attempt.path), markup=False)
+        console.rule(escape(printable(f"{specs[name].kind} {names[name]}   {state.word}   attempt {state.attempt}")))
+        say(str(attempt.path))
         printed = attempt.log.read_text(errors="replace") if attempt.log.is_file() else ""
         metrics = [f"step {line['step']}  loss {line['loss']:.4f}" for line in runs.metrics(name)]
         for text in (printed, "\n".join(metrics), state.error):
             for line in text.splitlines()[-tail:]:
-                console.print(_printable(line), markup=False)
+                say(line)
     if not shown:
-        console.print("no run has failed" if failed else "no run has begun", markup=False)
+        say("no run has failed" if failed else "no run has begun")
 
 
 def report(
@@ -159,13 +161,13 @@ def show_report(plan: Plan, store: Store, folder: Path, *, always: bool = False)
     shown = current(plan, store, folder, always=always)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in shown.header:
-        table.add_column(_printable(column))
+        table.add_column(escape(printable(column)))
     for row in shown.rows:
-        table.add_row(*(escape(_printable(text)) for text in row))
+        table.add_row(*(escape(printable(text)) for text in row))
     console.print(table, soft_wrap=False)
     for note in shown.notes:
-        console.print(_printable(note), markup=False, style="dim")
-    console.print(f"wrote {folder}" if shown.written else f"unchanged {folder}", markup=False)
+        say(note, style="dim")
+    say(f"wrote {folder}" if shown.written else f"unchanged {folder}")
 
 
 def clean(
@@ -189,10 +191,10 @@ def clean(
     plan, runs = planned(study, scale, where, seeds, store)
     found: list[Removable] = removable(runs, plan.runs(), weights=weights, unfinished=unfinished)
     if not found:
-        console.print("nothing to clean", markup=False)
+        say("nothing to clean")
         return
     for what, items in _by_kind(found).items():
-        console.print(f"  {what:<22} {len(items):>5}   {sum(item.size for item in items) / 1e6:,.1f} MB", markup=False)
+        say(f"  {what:<22} {len(items):>5}   {sum(item.size for item in items) / 1e6:,.1f} MB")
     if not yes and not typer.confirm("delete these?"):
         raise typer.Exit(1)
     remove(found)
@@ -203,7 +205,3 @@ def _by_kind(found: list[Removable]) -> dict[str, list[Removable]]:
     for item in found:
         groups.setdefault(item.what, []).append(item)
     return groups
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() or character == "\t" else "�" for character in text)

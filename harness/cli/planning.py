@@ -16,16 +16,16 @@ from harness.cli.common import (
     StudyFile,
     Where,
     cell_text,
-    console,
     excluded,
     planned,
+    say,
 )
 from harness.spec import HarnessError, ImageFolder, Pretrain, Run, key, upstream
 from harness.store import State, Store
 from harness.study import Plan
 
 SAMPLE = 20
-"""Finished runs whose size on disk is looked at."""
+"""Finished runs whose size on disk is looked at, and excluded cells that are named for a reason."""
 
 
 def plan(
@@ -44,7 +44,7 @@ def plan(
     states = runs.states(specs)
     cells = len({tuple(row.axes.items()) for row in plan.rows})
     replicates = len({row.seed for row in plan.rows})
-    console.print(f"{plan.study.name} · {plan.scale.name} · {cells} cells x {replicates} seeds", markup=False)
+    say(f"{plan.study.name} · {plan.scale.name} · {cells} cells x {replicates} seeds")
     for name, text in (
         ("runs", _runs(specs)),
         ("shared", _shared(plan)),
@@ -56,8 +56,8 @@ def plan(
         ("assumed", _assumed(specs)),
     ):
         for number, line in enumerate(text):
-            console.print(f"  {name if number == 0 else '':<10} {line}", markup=False)
-    console.print("nothing was started. harness run ... to start.", markup=False)
+            say(f"  {name if number == 0 else '':<10} {line}")
+    say("nothing was started. harness run ... to start.")
 
 
 def _runs(specs: dict[str, Run]) -> list[str]:
@@ -75,10 +75,12 @@ def _shared(plan: Plan) -> list[str]:
 
 
 def _excluded(plan: Plan) -> list[str]:
-    return [
-        f"{len(rows)} cell{'s' if len(rows) > 1 else ''}   {', '.join(cell_text(row.axes) for row in rows)}: {reason}"
-        for reason, rows in excluded(plan).items()
-    ]
+    lines = []
+    for reason, rows in excluded(plan).items():
+        more = f" and {len(rows) - SAMPLE} more" if len(rows) > SAMPLE else ""
+        cells = ", ".join(cell_text(row.axes) for row in rows[:SAMPLE]) + more
+        lines.append(f"{len(rows)} cell{'s' if len(rows) > 1 else ''}   {cells}: {reason}")
+    return lines
 
 
 def _progress(states: dict[str, State]) -> list[str]:
@@ -140,4 +142,4 @@ def new(
         path = folder / target
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text((starter / source).read_text())
-    console.print(f"wrote {folder}. Next: harness run {folder / 'studies/first.py'}", markup=False)
+    say(f"wrote {folder}. Next: harness run {folder / 'studies/first.py'}")

@@ -15,11 +15,11 @@ from harness.cli.common import (
     StorePath,
     StudyFile,
     Where,
-    console,
     labels,
     planned,
     results_folder,
     runs_of,
+    say,
 )
 from harness.cli.live import Display
 from harness.cli.looking import show_report
@@ -121,7 +121,7 @@ def retry(
     specs = runs_of(plan)
     failed = {name for name, state in runs.states(specs).items() if state.word == "failed"}
     if not failed:
-        console.print("nothing has failed", markup=False)
+        say("nothing has failed")
         return
     chosen = {name: spec for name, spec in specs.items() if {name, _first(spec)} & failed}
     needed = {first for spec in chosen.values() if (first := _first(spec))}
@@ -151,21 +151,21 @@ def _compute(
         store.register(queue.run(name))
     stop = _Stop()
     if len(queue):
-        with Display(console, f"{plan.study.name} · {plan.scale.name}", specs, labels(plan), queue) as display:
+        with Display(f"{plan.study.name} · {plan.scale.name}", specs, labels(plan), queue) as display:
             if on is Executor.inline:
                 run_inline(queue, store, resources, report=display.show, stopping=stop)
             else:
                 slots = slots or default_slots(resources)
                 run_local(queue, store, resources, slots, report=display.show, stopping=stop)
     else:
-        console.print(f"nothing to compute: {_counts(queue)}", markup=False)
+        say(f"nothing to compute: {_counts(queue)}")
     show_report(plan, store, results_folder(plan))
     counts = Counter(queue.endings.values())
     if counts["failed"] or counts["blocked"]:
-        console.print(f"{_counts(queue)}. harness logs shows why, harness retry runs them again.", markup=False)
+        say(f"{_counts(queue)}. harness logs shows why, harness retry runs them again.")
         raise typer.Exit(1)
     if counts["interrupted"]:
-        console.print(f"{_counts(queue)}. The same command goes on from here.", markup=False)
+        say(f"{_counts(queue)}. The same command goes on from here.")
         raise typer.Exit(130)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from safetensors import SafetensorError
@@ -29,7 +29,16 @@ def save_state(
         "optimiser": optimiser.state_dict(),
         "scaler": scaler.state_dict(),
     }
-    session.attempt.write_checkpoint(step, lambda file: torch.save(state, file))
+    session.attempt.write_checkpoint(step, lambda file: _save(state, file))
+
+
+def _save(state: dict[str, Any], file: IO[bytes]) -> None:
+    try:
+        torch.save(state, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):  # torch covers up what the disk said
+            raise error.__context__ from None
+        raise
 
 
 def restore_state(

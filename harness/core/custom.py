@@ -3,24 +3,46 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+import sys
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from harness.spec import HarnessError
 from harness.spec.content import source_digest
 
 
+@cache
 def load_function(function: str, source: str) -> Callable[..., Any]:
-    """The function `package.module:name`, imported, provided that its file still has the digest `source`.
+    """The function `package.module:name`, imported, provided that its file has the digest `source`.
 
     Raises:
-        HarnessError: there is no such module or function, or its file is not the one that the run was planned
-            with.
+        HarnessError: there is no such module or function, or its file is not the one that the run was planned with.
     """
     if source_digest(function) != source:
         raise HarnessError(f"the source of {function} changed since this run was planned; plan again")
-    module, _, name = function.partition(":")
-    found = getattr(importlib.import_module(module), name, None)
+    name, _, attribute = function.partition(":")
+    stale = name in sys.modules  # a process that lives long may hold what the file said before
+    module = importlib.import_module(name)
+    if stale:
+        module = importlib.reload(module)
+    found = getattr(module, attribute, None)
     if not callable(found):
-        raise HarnessError(f"{function!r}: module {module!r} has no function {name!r}")
+        raise HarnessError(f"{function!r}: module {name!r} has no function {attribute!r}")
     return found  # type: ignore[no-any-return]
+
+
+def call(function: Callable[..., object], name: str, *args: object, **params: object) -> object:
+    """Call a user's function, naming it when its parameters do not fit.
+
+    Raises:
+        HarnessError: the signature does not take these arguments.
+    """
+    try:
+        inspect.signature(function).bind(*args, **params)
+    except TypeError as error:
+        raise HarnessError(
+            f"{name}: {error}; given {len(args)} arguments and {', '.join(params) or 'no'} params"
+        ) from None
+    return function(*args, **params)

@@ -6,8 +6,7 @@ from typing import assert_never
 
 from torch import nn
 
-from harness.core.custom import load_function
-from harness.core.masking import call
+from harness.core.custom import call, load_function
 from harness.spec import CustomHead, HarnessError, Head, LinearHead, MlpHead
 
 

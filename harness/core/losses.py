@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.core.custom import load_function
-from harness.core.masking import call
+from harness.core.custom import call, load_function
 from harness.spec import CustomTarget, HarnessError, Loss, PixelTarget, Target
 
 

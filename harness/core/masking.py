@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
-from collections.abc import Callable
 from typing import assert_never
 
 import torch
 from torch import Tensor
 
-from harness.core.custom import load_function
+from harness.core.custom import call, load_function
 from harness.core.randomness import uniform, words
 from harness.spec import CustomMask, HarnessError, Mask, RandomMask, seed_stream
 
@@ -61,21 +59,6 @@ def _custom(mask: CustomMask, units: int, seed: int, step: int, steps: int, posi
         found = f"{hidden.dtype} {list(hidden.shape)}" if isinstance(hidden, Tensor) else type(hidden).__name__
         raise HarnessError(f"{mask.function} should return a bool tensor {list(wanted)}, not {found}")
     return hidden.to(positions.device)
-
-
-def call(function: Callable[..., object], name: str, *args: object, **params: object) -> object:
-    """Call a user's function, naming it when its parameters do not fit.
-
-    Raises:
-        HarnessError: the signature does not take these arguments.
-    """
-    try:
-        inspect.signature(function).bind(*args, **params)
-    except TypeError as error:
-        raise HarnessError(
-            f"{name}: {error}; given {len(args)} arguments and {', '.join(params) or 'no'} params"
-        ) from None
-    return function(*args, **params)
 
 
 def spread(hidden: Tensor, side: int) -> Tensor:

@@ -13,12 +13,11 @@ from torch import Tensor, nn
 from harness.core.augment import test_batch
 from harness.core.batches import Batch, steps_per_epoch, test_batches
 from harness.core.checkpoint import weights_of
-from harness.core.custom import load_function
+from harness.core.custom import call, load_function
 from harness.core.datasets import FolderSet, ImageSet, load
 from harness.core.encoder import Encoder
 from harness.core.labelled import TEST_BATCH, accuracy, labelled_batches, summary, tested
 from harness.core.loop import train
-from harness.core.masking import call
 from harness.core.optimiser import parameter_groups
 from harness.core.precision import require
 from harness.core.randomness import initialised

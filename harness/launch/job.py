@@ -12,11 +12,11 @@ import torch
 from harness.core.finetune import finetune
 from harness.core.pretrain import pretrain
 from harness.core.probe import custom_evaluation, knn, linear_probe
-from harness.core.session import Interrupted, Session
+from harness.core.session import Diverged, Interrupted, Session
 from harness.launch import provenance
 from harness.launch.queue import Ending, Event, last_line
 from harness.launch.resources import Resources
-from harness.spec import CustomEvaluation, FineTune, HarnessError, Knn, LinearProbe, Pretrain, Run
+from harness.spec import CustomEvaluation, FineTune, HarnessError, Knn, LinearProbe, Pretrain, Run, key
 from harness.store import Attempt, Store, Superseded
 
 
@@ -54,7 +54,10 @@ def work(
     Args:
         begin: called with the attempt as soon as it is owned.
     """
-    attempt = store.acquire(run, retry=retry)
+    try:
+        attempt = store.acquire(run, retry=retry)
+    except HarnessError as error:
+        return Event("failed", key(run), str(error))
     if not isinstance(attempt, Attempt):
         ending: dict[str, Ending] = {"done": "done", "running": "elsewhere", "failed": "failed"}
         return Event(ending[attempt.word], store.register(run), last_line(attempt.error))
@@ -83,8 +86,12 @@ def work(
     except Superseded as lost:
         return Event("elsewhere", name, str(lost))
     except Exception as error:
-        text = f"{type(error).__name__}: {error}" if isinstance(error, HarnessError) else traceback.format_exc()
-        attempt.fail(text)
+        plain = isinstance(error, HarnessError | Diverged)  # these say all there is to say
+        text = f"{type(error).__name__}: {error}" if plain else traceback.format_exc()
+        try:
+            attempt.fail(text)
+        except Superseded as lost:
+            return Event("elsewhere", name, str(lost))
         return Event("failed", name, last_line(text))
     finally:
         attempt.release()

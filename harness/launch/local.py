@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -19,8 +20,9 @@ from typing import Any
 from harness.launch.inline import POLL_SECONDS
 from harness.launch.queue import Event, Queue
 from harness.launch.resources import Resources
-from harness.spec import run_from_json
+from harness.spec import HarnessError
 from harness.store import Attempt, Store
+from harness.store.files import write_atomically
 
 STOP_SECONDS = 60.0
 
@@ -60,28 +62,41 @@ class Worker:
         found = gpus()
         gpu = found[self.slot % len(found)] if found else None
         target = (theirs, *self._arguments, gpu, self._retry, os.getpid())
-        self.process = context.Process(target=_serve, args=target, daemon=True, name=f"slot {self.slot}")
-        self.process.start()
+        # No daemon: those may not have loader processes. It ends by itself when this process does.
+        self.process = context.Process(target=_serve, args=target, daemon=False, name=f"slot {self.slot}")
+        resource_tracker.ensure_running()  # else starting the process starts it, which lets the signal through again
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the new process can ignore it
+        try:
+            self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
         theirs.close()
 
-    def give(self, name: str, spec: str) -> None:
-        """Send a run."""
+    def give(self, name: str) -> None:
+        """Have the run of this key computed."""
         self.name = name
-        self.connection.send(spec)
+        try:
+            self.connection.send(name)
+        except OSError:  # it died while it had nothing to do
+            self._replace()
+            self.connection.send(name)
 
     def receive(self, store: Store) -> Event:
         """The next event; a process that died becomes the failure of its run, and is replaced."""
         try:
             event: Event = self.connection.recv()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError):
             self.process.join()
-            event = Event("failed", self.name or "", _cause(self.process.exitcode))
-            if self.name:
-                _record_death(store, self.name, event.text)
-            self._start()
+            event = _death(store, self.name or "", _cause(self.process.exitcode))
+            self._replace()
         if event.kind not in ("started", "line"):
             self.name = None
         return event
+
+    def _replace(self) -> None:
+        self.connection.close()
+        self.process.join()
+        self._start()
 
     def stop(self) -> None:
         """Ask the run to save and end."""
@@ -109,7 +124,8 @@ def run_local(
         while len(queue) and not stopping():
             for worker in workers:
                 if worker.name is None and (name := queue.take()) is not None:
-                    worker.give(name, queue.run(name).model_dump_json())
+                    store.register(queue.run(name))
+                    worker.give(name)
             _pass_on(workers, queue, store, report)
     finally:
         _end(workers, queue, store, report)
@@ -134,16 +150,17 @@ def _end(workers: list[Worker], queue: Queue, store: Store, report: Callable[[Ev
         worker.stop()
     deadline = time.monotonic() + STOP_SECONDS
     for worker in workers:
-        while worker.name and worker.process.is_alive() and time.monotonic() < deadline:
-            if worker.connection.poll(POLL_SECONDS):
-                try:
-                    event: Event = worker.connection.recv()
-                except (EOFError, ConnectionResetError):
-                    break
-                if event.kind not in ("started", "line"):
-                    worker.name = None
-                    queue.end(event)
-                report(event)
+        while worker.name and time.monotonic() < deadline:
+            if not worker.connection.poll(POLL_SECONDS):
+                continue
+            try:
+                event: Event = worker.connection.recv()
+            except (EOFError, OSError):
+                break
+            if event.kind not in ("started", "line"):
+                worker.name = None
+                queue.end(event)
+            report(event)
         worker.process.join(max(0.0, deadline - time.monotonic()))
         if worker.process.is_alive():
             worker.process.kill()
@@ -159,10 +176,17 @@ def _cause(exitcode: int | None) -> str:
     return f"its process ended with exit code {exitcode}"
 
 
-def _record_death(store: Store, name: str, text: str) -> None:
-    attempts = store.folder(name).attempts()
-    if attempts and store.state(name).word == "lost":
-        attempts[-1].error.write_text(text)
+def _death(store: Store, name: str, text: str) -> Event:
+    """What the death of the process that was given a run means for that run, by what the store says."""
+    state = store.state(name)
+    if state.word == "done":  # it died between the result and telling so
+        return Event("done", name)
+    if state.word == "running":  # another process has it
+        return Event("elsewhere", name)
+    if state.word == "lost":
+        with contextlib.suppress(HarnessError):  # a full disk leaves it lost
+            write_atomically(store.folder(name).attempt(state.attempt).error, text.encode())
+    return Event("failed", name, text)
 
 
 def _serve(connection: Connection, root: Path, resources: Resources, gpu: str | None, retry: bool, parent: int) -> None:
@@ -177,6 +201,7 @@ def _serve(connection: Connection, root: Path, resources: Resources, gpu: str | 
 
     working = False
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the parent decides
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     signal.signal(signal.SIGTERM, stop)
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
@@ -186,13 +211,13 @@ def _serve(connection: Connection, root: Path, resources: Resources, gpu: str | 
     store = Store(root)
     while not stopped:
         try:
-            run = run_from_json(connection.recv())
+            name = connection.recv()
         except (EOFError, OSError):
             return
         working = True
         ended = work(
             store,
-            run,
+            store.spec(name),
             device,
             resources,
             retry=retry,

@@ -40,7 +40,7 @@ def environment(device: str, threads: int) -> dict[str, Any]:
 def repository() -> tuple[str, str]:
     """Commit of the user's project and the patch of its uncommitted changes; empty where it is no git checkout."""
     root = os.environ.get(PROJECT_VARIABLE) or str(Path.cwd())
-    commit = _git(root, "rev-parse", "HEAD")
+    commit = _git(root, "rev-parse", "HEAD").strip()
     patch = _git(root, "diff", "HEAD", "--no-color", "--no-ext-diff") if commit else ""
     return commit, patch[:LARGEST_PATCH]
 
@@ -67,7 +67,7 @@ def _git(root: str, *command: str) -> str:
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return done.stdout if done.returncode == 0 else ""
 
 
 def _version(package: str) -> str:

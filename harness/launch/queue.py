@@ -41,6 +41,7 @@ class Queue:
         states = store.states(runs)
         evaluations = {name: run for name, run in runs.items() if upstream(run) is not None}
         needed = {_upstream_key(run) for name, run in evaluations.items() if states[name].word != "done"}
+        served = {_upstream_key(run) for run in evaluations.values()} - needed
         self.already: dict[str, Ending] = {}
         self._waiting: dict[str, str | None] = {}
         for name, run in runs.items():
@@ -48,7 +49,7 @@ class Queue:
             if word == "done" and name in needed and store.weights(name) is None:
                 store.put_result_aside(name)
                 word = "missing"
-            if word == "done":
+            if word == "done" or name in served:
                 self.already[name] = "done"
             elif word == "failed" and not retry:
                 self.already[name] = "failed"

@@ -38,12 +38,16 @@ class PaperTable:
     rows: tuple[tuple[dict[str, str], PublishedValue], ...]
 
     def lookup(self, cell: Mapping[str, Scalar]) -> PublishedValue | None:
-        """The published value of a cell: of the row that agrees with it on every axis both have, or None."""
+        """The published value of a cell: of the row that agrees with it on every axis both have.
+
+        None if there is no such row, or if there are several of different values: then the cell does not say which.
+        """
+        found = []
         for axes, value in self.rows:
             shared = [axis for axis in cell if axis in axes]
             if shared and all(_same(axes[axis], cell[axis]) for axis in shared):
-                return value
-        return None
+                found.append(value)
+        return found[0] if len({value.value for value in found}) == 1 else None
 
 
 def paper_table(
@@ -61,16 +65,19 @@ def paper_table(
         at: axis values that the table has throughout but does not print, such as {"mask_ratio": 0.6}.
 
     Raises:
-        HarnessError: there is no such table or column.
+        HarnessError: there is no such table or column, or `at` names one that is printed.
     """
     folder = files("harness.papers") / "published"
     shipped = sorted(entry.name.removesuffix(".csv") for entry in folder.iterdir() if entry.name.endswith(".csv"))
     if name not in shipped:
         raise HarnessError(f"no table {name!r}; shipped: {', '.join(shipped)}")
-    records = list(csv.DictReader((folder / f"{name}.csv").read_text().splitlines()))
-    if metric not in records[0]:
-        raise HarnessError(f"table {name} has no column {metric!r}; it has {', '.join(records[0])}")
+    records = list(csv.DictReader((folder / f"{name}.csv").read_text(encoding="utf-8").splitlines()))
     names = rename or {}
+    for column in (metric, *names):
+        if column not in records[0]:
+            raise HarnessError(f"table {name} has no column {column!r}; it has {', '.join(records[0])}")
+    if printed := set(at or {}) & {names.get(column, column) for column in records[0]}:
+        raise HarnessError(f"table {name} prints {', '.join(sorted(printed))}; `at` is for what it does not print")
     fixed = {axis: str(value) for axis, value in (at or {}).items()}
     rows = []
     for record in records:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 from collections.abc import Mapping
-from functools import cached_property
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
@@ -22,16 +22,32 @@ class HarnessError(Exception):
     """A mistake that the user can mend; its message is one line and names the valid choices."""
 
 
-def _sorted_pairs(value: object) -> object:
-    """Accept a mapping where a tuple of pairs is stored, so that field order cannot reach the key."""
-    if isinstance(value, Mapping):
-        return tuple(sorted(value.items()))
-    if isinstance(value, tuple):  # also what JSON gives back
-        return tuple(sorted(value))
-    return value
+def _pairs(value: object) -> object:
+    """Sorted pairs of a name and a plain value or a tuple of plain values.
+
+    Checked here because pydantic's union of scalars does not keep False apart from 0.
+    """
+    pairs = value.items() if isinstance(value, Mapping) else value
+    try:
+        found = tuple(sorted((str(name), _plain(held)) for name, held in pairs))  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        raise ValueError(f"should map names to plain values or tuples of them, not {value!r:.80}") from None
+    if len({name for name, _ in found}) < len(found):
+        raise ValueError("repeats a name")
+    return found
 
 
-Params = Annotated[tuple[tuple[str, Scalar | tuple[Scalar, ...]], ...], BeforeValidator(_sorted_pairs)]
+def _plain(value: object) -> object:
+    if isinstance(value, list | tuple):
+        return tuple(_plain(item) for item in value)
+    if value is None or isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    raise TypeError
+
+
+_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+
+Params = Annotated[tuple[tuple[str, Any], ...], BeforeValidator(_pairs)]
 """Keyword arguments as a sorted tuple of pairs; a dict is accepted and sorted."""
 
 
@@ -43,13 +59,18 @@ class Spec(BaseModel):
         implicit: for a field added later, the value that specs had implicitly before. While the field equals
             it, it is left out of the digest, so that keys made before the field existed stay valid.
         unkeyed: fields that describe but do not determine numbers (a path, a note).
+        filled: for a field that is filled in from outside (a digest), the field that says from what. `replace`
+            fills it in anew when that changes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
+    __slots__ = ("_digest",)  # beside the fields, so that neither equality nor pydantic's own dump sees it
+
     revision: ClassVar[int] = 1
     implicit: ClassVar[Mapping[str, object]] = {}
     unkeyed: ClassVar[frozenset[str]] = frozenset()
+    filled: ClassVar[Mapping[str, str]] = {}
 
     @model_validator(mode="before")
     @classmethod
@@ -57,7 +78,7 @@ class Spec(BaseModel):
         if not isinstance(values, dict):
             return values
         for name in values:
-            if name not in cls.model_fields:
+            if name not in cls.__pydantic_fields__:  # model_fields, without the cost of a property
                 close = difflib.get_close_matches(name, cls.model_fields, n=1)
                 hint = f"; did you mean {close[0]!r}?" if close else ""
                 fields = ", ".join(cls.model_fields)
@@ -65,34 +86,54 @@ class Spec(BaseModel):
         # Validators written in Python hand JSON's arrays on as lists, which a strict tuple refuses.
         return {name: _frozen(value) for name, value in values.items()}
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """SHA-256 (hex) of the resolved content, the type and the revision."""
-        text = json.dumps(self._canonical(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        try:
+            found: str = object.__getattribute__(self, "_digest")
+        except AttributeError:
+            found = hashlib.sha256(_JSON.encode(self._canonical()).encode()).hexdigest()
+            object.__setattr__(self, "_digest", found)
+        return found
+
+    def to_plain(self) -> dict[str, object]:
+        """All fields as what JSON can hold, unkeyed ones and defaults included."""
+        return {name: _to_plain(value) for name, value in self.values.items()}
 
     def _canonical(self) -> dict[str, object]:
         kind = type(self)
         fields = {
             name: _encode(value)
             for name, value in self.values.items()
-            if name not in kind.unkeyed and not (name in kind.implicit and value == kind.implicit[name])
+            if name not in kind.unkeyed and not (name in kind.implicit and _same(value, kind.implicit[name]))
         }
         return {"scheme": SCHEME, "type": kind.__name__, "revision": kind.revision, "fields": fields}
 
     @property
     def values(self) -> dict[str, Any]:
         """The fields and their values, in the order of declaration."""
-        return {name: getattr(self, name) for name in type(self).model_fields}
+        return dict(self.__dict__)  # fields and nothing else; getattr on each costs seconds for 10,000 cells
 
     def replace(self, **changes: Any) -> Self:
         """A validated copy with some fields changed."""
-        return type(self)(**{**self.values, **changes})
+        stale = {name for name, source in self.filled.items() if source in changes}
+        kept = {name: value for name, value in self.values.items() if name not in stale}
+        return type(self)(**{**kept, **changes})
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """As `replace`: pydantic's own would skip validation and keep the old digest."""
         del deep  # frozen all the way down
         return self.replace(**(update or {}))
+
+
+def _to_plain(value: object) -> object:
+    match value:
+        case Spec():
+            return value.to_plain()
+        case tuple():
+            return [_to_plain(item) for item in value]
+        case _:
+            return value
 
 
 def _frozen(value: object) -> object:
@@ -101,16 +142,18 @@ def _frozen(value: object) -> object:
 
 def _encode(value: object) -> object:
     match value:
-        case Spec():
-            return {"digest": value.digest}
+        case str() | bool() | int() | float() | None:
+            return value  # JSON keeps 1.0 apart from 1 and from "1.0", and writes a float alike on every Python
         case tuple():
             return [_encode(item) for item in value]
-        case float():
-            return repr(value)  # apart from the integer of the same value; the same on every Python
-        case str() | bool() | int() | None:
-            return value
+        case Spec():
+            return {"digest": value.digest}
         case _:
             raise TypeError(f"a spec cannot hold {type(value).__name__}: {value!r}")
+
+
+def _same(left: object, right: object) -> bool:
+    return json.dumps(_encode(left)) == json.dumps(_encode(right))  # == takes 0 for False
 
 
 def one_line(error: ValidationError) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, PositiveInt, model_validator
@@ -58,6 +59,8 @@ class Images(_Data):
     content: str = ""
     """Digest of the original files; filled in, and checked when the files are read."""
 
+    filled: ClassVar[Mapping[str, str]] = {"content": "name"}
+
     @model_validator(mode="before")
     @classmethod
     def _fill_content(cls, values: Any) -> Any:
@@ -84,6 +87,7 @@ class ImageFolder(_Data):
     content: str | None = None
 
     channels: ClassVar[int] = 3
+    filled: ClassVar[Mapping[str, str]] = {"content": "name"}
 
     @model_validator(mode="before")
     @classmethod
@@ -129,6 +133,8 @@ class CustomData(_Data):
     channels: PositiveInt = 3
     params: Params = ()
     source: str = ""
+
+    filled: ClassVar[Mapping[str, str]] = {"source": "function"}
 
     @model_validator(mode="before")
     @classmethod

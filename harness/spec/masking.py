@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -42,6 +43,8 @@ class CustomMask(Spec):
     size: PositiveInt
     params: Params = ()
     source: str = ""
+
+    filled: ClassVar[Mapping[str, str]] = {"source": "function"}
 
     @model_validator(mode="before")
     @classmethod

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -42,6 +43,12 @@ class Backbone(Spec):
             raise ValueError(f"args may not set {', '.join(sorted(taken))}: other fields of the run do")
         return self
 
+    def replace(self, **changes: Any) -> Self:
+        """A validated copy; the stride of a ViT follows its patch."""
+        if "patch_size" in changes and self.stride == self.patch_size:
+            changes = {"stride": changes["patch_size"], **changes}
+        return super().replace(**changes)
+
 
 class LinearHead(Spec):
     """SimMIM's head: one 1x1 convolution from C channels to all values under an output token, then pixel shuffle."""
@@ -72,6 +79,8 @@ class CustomHead(Spec):
     function: str
     params: Params = ()
     source: str = ""
+
+    filled: ClassVar[Mapping[str, str]] = {"source": "function"}
 
     @model_validator(mode="before")
     @classmethod

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -34,6 +35,8 @@ class CustomTarget(Spec):
     downsample: PositiveInt = 1
     params: Params = ()
     source: str = ""
+
+    filled: ClassVar[Mapping[str, str]] = {"source": "function"}
 
     @model_validator(mode="before")
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -105,6 +106,7 @@ class Checkpoint(Spec):
     sha256: str = ""
 
     unkeyed: ClassVar[frozenset[str]] = frozenset({"path"})
+    filled: ClassVar[Mapping[str, str]] = {"sha256": "path"}
 
     @model_validator(mode="before")
     @classmethod
@@ -216,6 +218,8 @@ class CustomEvaluation(_Evaluation):
     params: Params = ()
     source: str = ""
 
+    filled: ClassVar[Mapping[str, str]] = {"source": "function"}
+
     @model_validator(mode="before")
     @classmethod
     def _fill_source(cls, values: Any) -> Any:
@@ -243,7 +247,7 @@ def upstream(run: Run) -> Pretrain | None:
 
 
 def run_from_json(text: str) -> Run:
-    """The run that `run.model_dump_json()` wrote.
+    """The run whose `to_plain()` was written as JSON.
 
     Raises:
         HarnessError: the text is no such run.

@@ -16,6 +16,7 @@ from harness.store.files import (
     disk_errors,
     read_lines,
     sha256,
+    sync_file,
     write_atomically,
     write_named_by_content,
 )
@@ -63,7 +64,12 @@ class Attempt:
             HarnessError: the disk refuses.
         """
         self.check()
-        path = write_named_by_content(self.files.path, lambda digest: CheckpointFile.name(step, digest), write)
+        with disk_errors(self.files.metrics), contextlib.suppress(FileNotFoundError):
+            sync_file(self.files.metrics)  # a checkpoint that outlives a power loss must find its metrics
+        # Checked again before it gets its name: writing takes long, and a process can be stopped in the middle.
+        path = write_named_by_content(
+            self.files.path, lambda digest: CheckpointFile.name(step, digest), write, self.check
+        )
         others = [file for file in self._all_checkpoints() if file.path != path]
         previous = max((file for file in others if file.step < step), key=lambda file: file.step, default=None)
         for file in others:
@@ -77,7 +83,13 @@ class Attempt:
         write_atomically(self.files.metrics, "".join(kept).encode())
 
     def log(self, line: dict[str, Any]) -> None:
-        """Append one line to the metrics."""
+        """Append one line to the metrics.
+
+        Raises:
+            Superseded: the run was taken over.
+            HarnessError: the disk refuses.
+        """
+        self.check()
         with disk_errors(self.files.metrics), self.files.metrics.open("a") as file:
             file.write(json.dumps(line) + "\n")
 
@@ -119,7 +131,7 @@ class Attempt:
             raise HarnessError(f"{', '.join(bad)} is not a finite number")
         self.check()
         if weights is not None:
-            write_atomically(self.files.weights, weights)
+            write_atomically(self.files.weights, weights, self.check)
         record = {
             "schema": SCHEMA,
             "key": self.key,
@@ -129,21 +141,29 @@ class Attempt:
             "weights": hashlib.sha256(weights).hexdigest() if weights is not None else "",
         }
         try:
-            create_exclusively(self.store.folder(self.key).result, json.dumps(record, indent=1).encode())
+            create_exclusively(self.store.folder(self.key).result, json.dumps(record, indent=1).encode(), self.check)
         except FileExistsError:
             raise Superseded(f"{self.key}: another attempt has finished it") from None
         for file in self._all_checkpoints():
             file.path.unlink(missing_ok=True)
 
     def fail(self, text: str) -> None:
-        """Record a failure; only `retry` runs this again."""
-        with contextlib.suppress(Superseded):
+        """Record a failure; only `retry` runs this again.
+
+        Raises:
+            Superseded: the run was taken over, so that this failure says nothing about it.
+        """
+        with contextlib.suppress(
+            HarnessError
+        ):  # a disk that is full leaves the run lost: it goes on once there is room
             self.check()
-            write_atomically(self.files.error, text.encode())
+            write_atomically(self.files.error, text.encode(errors="replace"))
 
     def release(self) -> None:
         """Stop the heartbeat: this process no longer works on the run."""
         self._heartbeat.stop()
 
     def _all_checkpoints(self) -> list[CheckpointFile]:
-        return [file for folder in self.store.folder(self.key).attempts() for file in folder.checkpoints()]
+        attempts = self.store.folder(self.key).attempts()
+        # A successor's are none of this attempt's business, even if it was stopped between a check and this line.
+        return [file for folder in attempts if folder.number <= self.files.number for file in folder.checkpoints()]

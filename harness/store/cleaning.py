@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.spec import Run, key, upstream
+from harness.store.files import size_below
 from harness.store.layout import RunFolder
 from harness.store.store import Store
 
@@ -24,7 +25,7 @@ class Removable:
 def removable(
     store: Store, runs: Mapping[str, Run], *, weights: bool = False, unfinished: bool = False
 ) -> list[Removable]:
-    """Superseded attempts of done runs, and what else is asked for.
+    """Superseded attempts and checkpoints of done runs, and what else is asked for.
 
     Args:
         weights: also the weights of done runs, but for those that an evaluation that is not done starts from.
@@ -38,12 +39,12 @@ def removable(
     for name, state in states.items():
         folder = store.folder(name)
         if state.word == "done":
-            found += _superseded(folder, state.attempt)
+            found += _leftovers(folder, state.attempt)
             file = folder.attempt(state.attempt).weights
             if weights and name not in needed and file.is_file():
-                found.append(Removable("weights", file, size(file)))
+                found.append(Removable("weights", file, size_below(file)))
         elif unfinished and state.word in ("failed", "lost"):
-            found.append(Removable(f"{state.word} runs", folder.path, size(folder.path)))
+            found.append(Removable(f"{state.word} runs", folder.path, size_below(folder.path)))
     return found
 
 
@@ -56,15 +57,16 @@ def remove(found: list[Removable]) -> None:
             item.path.unlink(missing_ok=True)
 
 
-def size(path: Path) -> int:
-    """Bytes of a file, or of all files below a folder."""
-    if path.is_file():
-        return path.stat().st_size
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-
-
-def _superseded(folder: RunFolder, final: int) -> list[Removable]:
-    attempts = [attempt for attempt in folder.attempts() if attempt.number != final]
-    old = [Removable("superseded attempts", attempt.path, size(attempt.path)) for attempt in attempts]
-    aside = [Removable("results put aside", path, size(path)) for path in folder.path.glob("result-put-aside-*.json")]
-    return old + aside
+def _leftovers(folder: RunFolder, final: int) -> list[Removable]:
+    old = [attempt.path for attempt in folder.attempts() if attempt.number != final]
+    states = [file.path for file in folder.attempt(final).checkpoints()]  # killed between the result and the clean-up
+    aside = folder.path.glob("result-put-aside-*.json")
+    return [
+        Removable(what, path, size_below(path))
+        for what, paths in (
+            ("superseded attempts", old),
+            ("checkpoints of done runs", states),
+            ("results put aside", aside),
+        )
+        for path in paths
+    ]

@@ -16,7 +16,11 @@ from typing import IO, Any
 from harness.spec import HarnessError
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+Check = Callable[[], object]
+"""Called when a file is whole, just before it gets its name; what it raises leaves no file behind."""
+
+
+def write_atomically(path: Path, data: bytes, check: Check = lambda: None) -> None:
     """Replace a file by `data` in one step.
 
     Raises:
@@ -24,25 +28,30 @@ def write_atomically(path: Path, data: bytes) -> None:
     """
     with file_beside(path) as beside:
         _write_through(beside, lambda file: file.write(data))
+        check()
         beside.replace(path)
-    sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
-def create_exclusively(path: Path, data: bytes) -> None:
+def create_exclusively(path: Path, data: bytes, check: Check = lambda: None) -> None:
     """Create a whole file, or raise FileExistsError if there is one already."""
     with file_beside(path) as beside:
         _write_through(beside, lambda file: file.write(data))
+        check()
         os.link(beside, path)
-    sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
-def write_named_by_content(folder: Path, name: Callable[[str], str], write: Callable[[IO[bytes]], object]) -> Path:
+def write_named_by_content(
+    folder: Path, name: Callable[[str], str], write: Callable[[IO[bytes]], object], check: Check = lambda: None
+) -> Path:
     """Write a file whose name is made from the SHA-256 (hex) of its bytes; return its path."""
     with file_beside(folder / "new") as beside:
         _write_through(beside, write)
         path = folder / name(sha256(beside))
+        check()
         beside.replace(path)
-    sync_folder(folder)
+        sync_folder(folder)
     return path
 
 
@@ -58,8 +67,7 @@ def publish_folder(path: Path, fill: Callable[[Path], object]) -> bool:
             fill(fresh)
             for entry in fresh.iterdir():
                 if entry.is_file():
-                    with entry.open("rb") as file:
-                        os.fsync(file.fileno())
+                    sync_file(entry)
             try:
                 fresh.rename(path)
             except OSError as error:
@@ -94,6 +102,12 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise HarnessError(f"cannot write {path}: {error.strerror or error}") from None
 
 
+def sync_file(path: Path) -> None:
+    """Make what was written to a file so far survive a power loss."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename in this folder survive a power loss."""
     descriptor = os.open(folder, os.O_RDONLY)
@@ -109,6 +123,16 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def size_below(path: Path) -> int:
+    """Bytes of a file, or of all files below a folder; what vanishes meanwhile counts as nothing."""
+    total = 0
+    for entry in (path, *path.rglob("*")):
+        with contextlib.suppress(OSError):
+            if entry.is_file():
+                total += entry.stat().st_size
+    return total
+
+
 def read_json(path: Path) -> Any:
     """The content of a JSON file, or None where it is missing, torn or no JSON."""
     try:
@@ -118,15 +142,17 @@ def read_json(path: Path) -> Any:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a JSONL file; a torn last line is left out."""
+    """The lines of a JSONL file; torn ones are left out."""
     try:
-        text = path.read_text()
+        text = path.read_text(errors="replace")
     except OSError:
         return []
     lines = []
     for line in text.splitlines():
         with contextlib.suppress(ValueError):
-            lines.append(json.loads(line))
+            found = json.loads(line)
+            if isinstance(found, dict):
+                lines.append(found)
     return lines
 
 

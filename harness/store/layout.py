@@ -16,8 +16,11 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
+
+CHECKPOINT = re.compile(r"checkpoint-[0-9]{9,}-[0-9a-f]{16}\.pt")
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class AttemptFolder:
 
     def checkpoints(self) -> list[CheckpointFile]:
         """All files with a checkpoint's name, whole or not."""
-        return [CheckpointFile(path) for path in self.path.glob("checkpoint-*-*.pt")]
+        return [CheckpointFile(path) for path in self.path.glob("checkpoint-*.pt") if CHECKPOINT.fullmatch(path.name)]
 
 
 @dataclass(frozen=True)

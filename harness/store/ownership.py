@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypedDict
+
+from harness.spec import HarnessError
 
 BEAT_SECONDS = 10.0
 LIMIT_VARIABLE = "HARNESS_HEARTBEAT_LIMIT"
@@ -24,7 +27,14 @@ class Owner(TypedDict):
 
 def heartbeat_limit() -> float:
     """Seconds without a heartbeat after which an owner counts as gone (HARNESS_HEARTBEAT_LIMIT, default 120)."""
-    return float(os.environ.get(LIMIT_VARIABLE, "120"))
+    text = os.environ.get(LIMIT_VARIABLE, "120")
+    try:
+        limit = float(text)
+    except ValueError:
+        limit = 0.0
+    if not limit > 0:
+        raise HarnessError(f"{LIMIT_VARIABLE}={text} should be a positive number of seconds")
+    return limit
 
 
 def this_process() -> Owner:
@@ -59,7 +69,7 @@ def _machine() -> str:
 def _started(pid: int) -> str:
     """Start time of a process in clock ticks since boot; empty if there is no such process, or it is a zombie."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
         return ""
     fields = text.rpartition(")")[2].split()  # the name may hold spaces; what follows it may not
@@ -67,24 +77,27 @@ def _started(pid: int) -> str:
 
 
 class Heartbeat:
-    """Touches a file every ten seconds from a thread of its own until it is stopped."""
+    """Touches a file every ten seconds, and several times within the limit, from a thread of its own until stopped."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path, self._seconds = path, min(BEAT_SECONDS, heartbeat_limit() / 4)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         path.touch()
         self._thread.start()
 
     def _beat(self) -> None:
-        while not self._stop.wait(BEAT_SECONDS):
+        while not self._stop.wait(self._seconds):
             try:
                 os.utime(self._path)
-            except OSError:
+            except FileNotFoundError:
                 return  # the folder is gone: so is the ownership
+            except OSError:
+                continue  # a file server that is away for a moment does not end the ownership
 
     def stop(self) -> None:
         """End the thread and remove the file: from now on the owner counts as gone."""
         self._stop.set()
         self._thread.join()
-        self._path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from typing import Any, Literal
 
 from harness.spec import HarnessError, Run, key, run_from_json
 from harness.store.attempt import SCHEMA, Attempt
-from harness.store.files import publish_folder, read_json, read_lines, write_atomically
+from harness.store.files import publish_folder, read_json, read_lines, size_below, write_atomically
 from harness.store.layout import AttemptFolder, RunFolder
 from harness.store.ownership import Owner, is_alive, this_process
 
@@ -73,6 +74,8 @@ class Store:
                 return sorted(entry.name for entry in entries if not entry.name.startswith("."))
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise HarnessError(f"cannot read {self.root}: {error.strerror}") from None
 
     def register(self, run: Run) -> str:
         """Make the run's folder if there is none, and return its key.
@@ -82,26 +85,28 @@ class Store:
         """
         name = key(run)
         files = self.folder(name)
-        record = {"schema": SCHEMA, "key": name, "run": json.loads(run.model_dump_json())}
+        record = {"schema": SCHEMA, "key": name, "run": run.to_plain()}
         text = json.dumps(record, indent=1) + "\n"
         if not files.path.is_dir():
             publish_folder(files.path, lambda fresh: RunFolder(fresh).spec.write_text(text))
         if read_json(files.spec) is None:  # torn: the key says what it was
             write_atomically(files.spec, text.encode())
-        if self.spec(name).digest != run.digest:
-            raise HarnessError(f"{files.spec} holds another spec than its folder's name says; move it away")
+        self.spec(name)
         return name
 
     def spec(self, name: str) -> Run:
         """The spec of the run with this key.
 
         Raises:
-            HarnessError: there is none, or it does not read.
+            HarnessError: there is none, it does not read, or it is another one than the key says.
         """
         record = read_json(self.folder(name).spec)
         if not isinstance(record, dict) or "run" not in record:
             raise HarnessError(f"{self.folder(name).spec} is missing or damaged")
-        return run_from_json(json.dumps(record["run"]))
+        run = run_from_json(json.dumps(record["run"]))
+        if key(run) != name:
+            raise HarnessError(f"{self.folder(name).spec} holds another spec than its folder's name says; move it away")
+        return run
 
     def result(self, name: str) -> Result | None:
         """The result of a run, or None if there is no valid one."""
@@ -156,7 +161,7 @@ class Store:
 
     def size(self, name: str) -> int:
         """Bytes that a run takes on disk."""
-        return sum(path.stat().st_size for path in self.folder(name).path.rglob("*") if path.is_file())
+        return size_below(self.folder(name).path)
 
     def put_result_aside(self, name: str) -> None:
         """Rename a result, so that the run counts as not done and is computed again."""
@@ -195,7 +200,12 @@ class Store:
         try:
             clock.touch()
             now = clock.stat().st_mtime
-            clock.unlink()
+        except OSError:
+            now = time.time()  # read-only or full: this machine's clock is the next best
+        finally:
+            with contextlib.suppress(OSError):
+                clock.unlink(missing_ok=True)
+        try:
             return now - attempt.heartbeat.stat().st_mtime
         except OSError:
             return math.inf

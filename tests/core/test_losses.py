@@ -1,0 +1,81 @@
+"""The prediction loss and the targets, against values computed by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny import VIT, pretrain
+
+from harness.core.losses import make_target, prediction_loss
+from harness.core.pretrain import MaskedImageModel
+from harness.spec import Backbone, Loss, PixelTarget, RandomMask
+
+TARGET = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]], [[0.0, 0.0], [0.0, 0.0]]]])  # [1, 2, 2, 2]
+PREDICTION = torch.tensor([[[[1.5, 0.0], [3.0, 8.0]], [[1.0, 1.0], [-3.0, 0.25]]]])
+HIDDEN = torch.tensor([[[True, False], [True, False]]])
+
+
+@pytest.mark.parametrize(
+    ("loss", "value"),
+    [
+        # hidden pixels: (0, 0) with errors .5 and 1, (1, 0) with errors 0 and -3; two pixels, two channels
+        (Loss(kind="l1"), (0.5 + 1 + 0 + 3) / 2 / 2),
+        (Loss(kind="l2"), (0.25 + 1 + 0 + 9) / 2 / 2),
+        (Loss(kind="smooth-l1"), (0.125 + 0.5 + 0 + 2.5) / 2 / 2),
+        (Loss(kind="smooth-l1", beta=2.0), (0.0625 + 0.25 + 0 + 2.0) / 2 / 2),
+        # all pixels: (0, 1) adds errors -2 and 1, (1, 1) adds 4 and .25
+        (Loss(kind="l1", scope="full"), (0.5 + 1 + 0 + 3 + 2 + 1 + 4 + 0.25) / 4 / 2),
+        (Loss(kind="l2", scope="full"), (0.25 + 1 + 0 + 9 + 4 + 1 + 16 + 0.0625) / 4 / 2),
+    ],
+)
+def test_loss_by_hand(loss: Loss, value: float) -> None:
+    assert prediction_loss(loss, PREDICTION, TARGET, HIDDEN).item() == pytest.approx(value, rel=1e-5)
+
+
+def test_eps_of_the_denominator() -> None:
+    nothing = torch.zeros_like(HIDDEN)
+    assert prediction_loss(Loss(), PREDICTION, TARGET, nothing).item() == 0.0
+
+
+def test_masked_loss_needs_a_mask() -> None:
+    with pytest.raises(ValueError, match="needs the mask"):
+        prediction_loss(Loss(scope="masked"), PREDICTION, TARGET, None)
+
+
+def test_visible_pixels_do_not_enter_the_masked_loss() -> None:
+    other = PREDICTION.clone()
+    other[0, :, :, 1] += 100
+    assert prediction_loss(Loss(), other, TARGET, HIDDEN) == prediction_loss(Loss(), PREDICTION, TARGET, HIDDEN)
+
+
+def test_downsampled_target_is_the_mean_of_squares() -> None:
+    images = torch.arange(16.0).view(1, 1, 4, 4)
+    found = make_target(PixelTarget(downsample=2), images)
+    assert found.flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
+
+
+def test_model_loss_by_hand() -> None:
+    """A model whose head predicts a constant: the loss is the mean distance of the hidden pixels from it."""
+    run = pretrain(mask=RandomMask(size=16, ratio=0.5))
+    model = MaskedImageModel(run, channels=3)
+    head = model.head[0]
+    torch.nn.init.zeros_(head.weight)
+    torch.nn.init.constant_(head.bias, 0.25)
+    images = torch.zeros(1, 3, 32, 32)
+    images[:, 0, :16, :16] = 1.0  # hidden: first unit, |0.25 - 1| in one channel, 0.25 in the two others
+    images[:, 1, :16, 16:] = 3.0  # visible: must not count
+    units = torch.tensor([[[True, False], [True, False]]])
+    loss = model(images, units)[1]
+    by_hand = (256 * 0.75 + 256 * 0.25 * 2 + 256 * 0.25 * 3) / 512 / 3
+    assert loss.item() == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_pixel_shuffle_order_of_the_head() -> None:
+    """Output channel c at offset (i, j) of a token is input channel c * s * s + i * s + j (SimMIM section 3.3)."""
+    run = pretrain(backbone=Backbone(name=VIT.name, args=VIT.args, patch_size=8), mask=RandomMask(size=8, ratio=0.5))
+    head = MaskedImageModel(run, channels=3).head
+    torch.nn.init.zeros_(head[0].weight)
+    head[0].bias.data = torch.arange(3 * 8 * 8.0)
+    out = head(torch.zeros(1, 32, 4, 4))
+    assert out.shape == (1, 3, 32, 32)
+    assert out[0, 2, 8 + 5, 16 + 3].item() == 2 * 64 + 5 * 8 + 3

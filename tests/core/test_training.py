@@ -1,0 +1,294 @@
+"""Whole runs: they learn, they repeat bit for bit, what must not matter does not, and what must does."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny import DATA, RECIPE, SWIN, SWIN_V2, VIT, pretrain
+
+from harness.audit import fixed_batch
+from harness.core.drop_path import KeyedDropPath, Place, key_drop_paths
+from harness.core.encoder import build
+from harness.core.optimiser import adamw, parameter_groups
+from harness.core.pretrain import MaskedImageModel
+from harness.core.probe import vote
+from harness.core.session import Session
+from harness.launch.job import work
+from harness.launch.resources import Resources
+from harness.spec import (
+    Augment,
+    Backbone,
+    CustomEvaluation,
+    CustomHead,
+    CustomMask,
+    CustomTarget,
+    FineTune,
+    Knn,
+    LinearProbe,
+    Loss,
+    MlpHead,
+    PixelTarget,
+    Pretrain,
+    Run,
+    Scratch,
+    key,
+)
+from harness.store import Store
+
+LOSSES = [Loss(kind=kind, scope=scope) for kind in ("l1", "l2", "smooth-l1") for scope in ("masked", "full")]
+Compute = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def compute(tmp_path: Path) -> Compute:
+    """Compute runs in order in a fresh store; returns the last one's metrics lines (without times) and result."""
+    stores = itertools.count()
+
+    def call(*runs: Run, **resources: Any) -> dict[str, Any]:
+        store = Store(tmp_path / str(next(stores)))
+        torch.set_num_threads(1)
+        for run in runs:
+            event = work(store, run, torch.device("cpu"), Resources(**resources), report=lambda event: None)
+            assert event.kind == "done", event.text
+        name = key(runs[-1])
+        times = {"seconds", "images_per_second"}
+        lines = [{k: v for k, v in line.items() if k not in times} for line in store.metrics(name)]
+        result = store.result(name)
+        assert result is not None
+        attempt = store.final_attempt(name)
+        return {"lines": lines, "metrics": result.metrics, "weights": result.weights, "attempt": attempt}
+
+    return call
+
+
+def same(left: dict[str, Any], right: dict[str, Any]) -> bool:
+    return all(left[name] == right[name] for name in ("lines", "metrics", "weights"))
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: f"{loss.kind}-{loss.scope}")
+@pytest.mark.parametrize("backbone", [VIT, SWIN, SWIN_V2], ids=["vit", "swin", "swinv2"])
+def test_one_batch_is_learnt(backbone: Backbone, loss: Loss) -> None:
+    """30 steps at a constant rate on one batch and mask: the loss falls by 20 % or more."""
+    run = pretrain(backbone=backbone, loss=loss)
+    batch = fixed_batch(run)
+    model = MaskedImageModel(run, 3).train()
+    optimiser = adamw(parameter_groups(model.named_parameters(), run.recipe), run.recipe)
+    losses = []
+    for _ in range(31):
+        value = model(batch.images, batch.units)[1]
+        losses.append(value.item())
+        optimiser.zero_grad()
+        value.backward()
+        for group in optimiser.param_groups:
+            group["lr"] = 5e-3
+        optimiser.step()
+    assert losses[30] < 0.8 * losses[0]
+
+
+FINETUNE = RECIPE.replace(augment=Augment(mixup=0.8, cutmix=1.0, smoothing=0.1), drop_path=0.2, layer_decay=0.8)
+
+
+def test_same_spec_twice_is_equal_bit_for_bit_and_another_seed_is_not(compute: Compute) -> None:
+    recipe = RECIPE.replace(drop_path=0.2)
+    runs = [pretrain(recipe=recipe), pretrain(recipe=recipe, seed=1)]
+    first, again, other = compute(runs[0]), compute(runs[0]), compute(runs[1])
+    assert same(first, again)
+    assert first["weights"] != other["weights"]
+    assert first["lines"] != other["lines"]
+
+
+def test_finetuning_repeats_and_slices_do_not_matter(compute: Compute) -> None:
+    start = pretrain()
+    run = FineTune(start=start, recipe=FINETUNE)
+    first, again, sliced = compute(start, run), compute(start, run), compute(start, run, micro_batch=4)
+    assert same(first, again)
+    for line, other in zip(first["lines"], sliced["lines"], strict=True):
+        assert line["loss"] == pytest.approx(other["loss"], rel=1e-4)
+    assert first["metrics"].keys() == set(FineTune.metrics)
+    assert first["lines"][-1]["test_top1"] == first["metrics"]["top1"]
+
+
+def test_pretraining_in_slices_agrees(compute: Compute) -> None:
+    run = pretrain(recipe=RECIPE.replace(drop_path=0.2))
+    for line, other in zip(compute(run)["lines"], compute(run, micro_batch=5)["lines"], strict=True):
+        assert line["loss"] == pytest.approx(other["loss"], rel=1e-4)
+
+
+def test_loader_workers_do_not_matter(compute: Compute) -> None:
+    augment = Augment(rand_augment="rand-m9-mstd0.5-inc1", erasing=0.25)
+    run = FineTune(
+        start=Scratch(backbone=VIT, image_size=32), data=DATA, recipe=RECIPE.replace(augment=augment), tested_epochs=1
+    )
+    assert same(compute(run), compute(run, workers=2))
+
+
+def test_the_encoder_is_what_finetuning_starts_from(compute: Compute) -> None:
+    """At a learning rate of almost nothing, a start from pre-training differs from scratch, and equals itself."""
+    still = RECIPE.replace(lr=1e-12, epochs=1)
+    start = pretrain()
+    scratch = Scratch(backbone=VIT, image_size=32)
+    trained = compute(start, FineTune(start=start, recipe=still))
+    assert trained["lines"] != compute(FineTune(start=scratch, data=DATA, recipe=still))["lines"]
+
+
+def test_arms_are_paired_by_seed(compute: Compute) -> None:
+    """Another loss changes neither the first batch nor the start: the first step's targets and masks are the same."""
+    masked, full = (MaskedImageModel(pretrain(loss=Loss(scope=scope)), 3) for scope in ("masked", "full"))
+    batches = [fixed_batch(pretrain(loss=Loss(scope=scope))) for scope in ("masked", "full")]
+    assert torch.equal(batches[0].images, batches[1].images)
+    assert torch.equal(batches[0].units, batches[1].units)
+    assert all(torch.equal(a, b) for a, b in zip(masked.parameters(), full.parameters(), strict=True))
+
+
+def test_reconstructions_are_kept(compute: Compute) -> None:
+    found = np.load(compute(pretrain())["attempt"].artefacts / "reconstructions.npz")
+    assert found["original"].shape == found["predicted"].shape == (8, 32, 32, 3)
+    assert found["original"].dtype == np.uint8
+    assert found["hidden"].reshape(8, -1).mean(axis=1).tolist() == [0.5] * 8
+    assert (found["masked"][found["hidden"]] == 128).all()
+    assert (found["masked"][~found["hidden"]] == found["original"][~found["hidden"]]).all()
+
+
+def test_linear_probe_and_neighbours(compute: Compute) -> None:
+    start = pretrain()
+    probe = compute(start, LinearProbe(start=start, recipe=RECIPE, block=1))
+    assert 0 <= probe["metrics"]["top1"] <= probe["metrics"]["top5"] <= 100
+    knn = compute(start, Knn(start=start, crop=1.0))
+    assert knn["metrics"].keys() == {"top1"}
+
+
+def test_probe_leaves_the_encoder_alone(compute: Compute) -> None:
+    """The same features in every epoch: with no learning rate, the test loss does not move."""
+    run = LinearProbe(
+        start=Scratch(backbone=VIT, image_size=32),
+        data=DATA,
+        recipe=RECIPE.replace(lr=1e-12, augment=Augment(crop_scale=(1.0, 1.0), flip=0.0)),
+        batch_norm=False,
+    )
+    losses = [line["test_loss"] for line in compute(run)["lines"] if "test_loss" in line]
+    assert losses[0] == pytest.approx(losses[-1], rel=1e-6)
+
+
+def test_vote_by_hand() -> None:
+    """Two near neighbours of class 1 outvote a nearest of class 0 once the temperature is high enough."""
+    bank = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.8, -0.6], [-1.0, 0.0]])
+    labels = torch.tensor([0, 1, 1, 0])
+    query = torch.tensor([[2.0, 0.0]])
+    # cosines 1, .8, .8, -1: exp(1 / .07) against 2 exp(.8 / .07) is 17.4 against 2; at temperature 1, 2.72 against 4.45
+    for temperature, winner in ((0.07, 0), (1.0, 1)):
+        found = vote(query, bank, labels, num_classes=2, k=3, temperature=temperature)
+        assert found.tolist() == [winner]
+
+
+def test_drop_path_rate_scale_and_independence_of_the_batch() -> None:
+    place = Place(step=3, positions=torch.arange(10_000))
+    layer = KeyedDropPath(0.3, stream=7, place=place).train()
+    out = layer(torch.ones(10_000, 2, 2))
+    values = sorted(set(out.flatten().tolist()))
+    assert values == pytest.approx([0.0, 1 / 0.7])
+    assert (out == 0).float().mean().item() == pytest.approx(0.3, abs=0.02)
+    assert torch.equal(out[:, 0, 0], out[:, 1, 1])
+    place.positions = torch.arange(100, 200)
+    assert torch.equal(layer(torch.ones(100, 2, 2)), out[100:200])
+    place.step = 4
+    assert not torch.equal(layer(torch.ones(100, 2, 2)), out[100:200])
+    assert torch.equal(layer.eval()(torch.ones(5, 2)), torch.ones(5, 2))
+
+
+def test_every_drop_path_is_keyed_with_its_own_rate_and_stream() -> None:
+    model = build(VIT.replace(args={**dict(VIT.args), "depth": 3}), image_size=32, channels=3, drop_path=0.2)
+    key_drop_paths(model, seed=0)
+    found = [module for module in model.modules() if isinstance(module, KeyedDropPath)]
+    assert [module.rate for module in found] == pytest.approx([0.1, 0.1, 0.2, 0.2])
+    assert len({module.stream for module in found}) == 4
+    assert not [module for module in model.modules() if type(module).__name__ == "DropPath"]
+
+
+OWN = """
+import torch
+
+def head(width, out, *, groups):
+    return torch.nn.Conv2d(width, out, 1, groups=groups)
+
+def grey(images):
+    return torch.nn.functional.avg_pool2d(images.mean(1, keepdim=True), 2)
+
+def corner(random, grid, step, steps):
+    hidden = torch.zeros(len(random(1)), *grid, dtype=torch.bool)
+    hidden[:, 0, 0] = True
+    return hidden
+
+def spread(encoder, train, test, *, scale):
+    images, labels = test
+    assert images.dtype == torch.uint8 and len(images) == len(labels)
+    return {"spread": scale * encoder(images).std().item(), "images": len(images)}
+"""
+
+
+def test_pieces_of_a_user_s_own(compute: Compute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_pieces.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    start = pretrain(
+        mask=CustomMask(function="own_pieces:corner", size=8),
+        head=CustomHead(function="own_pieces:head", params={"groups": 4}),
+        target=CustomTarget(function="own_pieces:grey", channels=1, downsample=2),
+    )
+    run = CustomEvaluation(start=start, function="own_pieces:spread", metric="spread", params={"scale": 2.0})
+    found = compute(start, run)["metrics"]
+    assert found["images"] == 32
+    assert found["spread"] > 0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"head": MlpHead(layers=3)}, {"target": PixelTarget(downsample=4)}, {"backbone": SWIN}, {"loss": Loss(kind="l2")}],
+    ids=lambda change: next(iter(change)),
+)
+def test_other_pieces_train(compute: Compute, change: dict[str, Any]) -> None:
+    lines = compute(pretrain(**change))["lines"]
+    assert lines[-1]["loss"] < lines[0]["loss"]
+
+
+def test_session_defaults_are_quiet(tmp_path: Path) -> None:
+    attempt = Store(tmp_path).acquire(pretrain())
+    session = Session(attempt, torch.device("cpu"))  # type: ignore[arg-type]
+    session.report({})
+    assert not session.stopping()
+    attempt.release()  # type: ignore[union-attr]
+
+
+def test_bf16_trains_on_the_cpu_and_differs_from_fp32(compute: Compute) -> None:
+    full, half = (compute(pretrain(recipe=RECIPE.replace(precision=name))) for name in ("fp32", "bf16"))
+    assert full["weights"] != half["weights"]
+    assert full["metrics"]["loss"] == pytest.approx(half["metrics"]["loss"], rel=0.05)
+
+
+def test_pretraining_uses_what_its_spec_says(compute: Compute) -> None:
+    """Each of these fields changes the numbers."""
+    weights = {compute(run)["weights"] for run in _variants()}
+    assert len(weights) == len(_variants())
+
+
+def _variants() -> list[Pretrain]:
+    changes: list[dict[str, Any]] = [
+        {},
+        {"weight_decay": 0.5},
+        {"betas": (0.8, 0.9)},
+        {"eps": 1e-3},
+        {"clip": 0.01},
+        {"warmup_epochs": 1},
+        {"drop_path": 0.3},
+        {"lr": 2e-3},
+        {"lr_batch": 512},
+        {"batch_size": 8},
+        {"augment": Augment(crop_scale=(1.0, 1.0))},
+        {"augment": Augment(flip=0.0)},
+        {"augment": Augment(interpolation="bicubic")},
+    ]
+    return [pretrain(recipe=RECIPE.replace(**change)) for change in changes]

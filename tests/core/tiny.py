@@ -1,0 +1,30 @@
+"""Small specs that core tests share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.spec import Augment, Backbone, Pretrain, RandomMask, Recipe, Shapes
+
+DATA = Shapes(image_size=32, train=64, test=32)
+VIT = Backbone(name="vit_tiny_patch16_224", args={"embed_dim": 32, "depth": 2, "num_heads": 2}, patch_size=4)
+SWIN = Backbone(
+    name="swin_tiny_patch4_window7_224",
+    args={"embed_dim": 16, "depths": (1, 1, 2, 1), "num_heads": (1, 2, 4, 8), "window_size": 4},
+    patch_size=4,
+    stride=32,
+)
+SWIN_V2 = SWIN.replace(name="swinv2_tiny_window8_256")
+RECIPE = Recipe(epochs=2, batch_size=16, lr=1e-3, lr_batch=None, augment=Augment(crop_scale=(0.5, 1.0)))
+
+
+def pretrain(**changes: Any) -> Pretrain:
+    """A pre-training of a few steps."""
+    values = {
+        "data": DATA,
+        "image_size": 32,
+        "backbone": VIT,
+        "mask": RandomMask(size=8, ratio=0.5),
+        "recipe": RECIPE,
+    }
+    return Pretrain(**{**values, **changes})

@@ -1,0 +1,258 @@
+"""Inline and local: the same numbers, and trouble in one run is no trouble for the others."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_runs import OFTEN, by_key, compute, finetuning, masked_by, outcome, pretraining
+
+from harness.launch import Event, Queue, Resources, run_inline, run_local
+from harness.launch.local import Worker, _death, default_slots
+from harness.spec import Augment, Run, key
+from harness.store import Attempt, Store
+
+SELDOM = Resources(device="cpu", checkpoint_seconds=1e6)
+HERE = Path(__file__).parent
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "runs")
+
+
+@pytest.fixture
+def trouble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "trouble"
+    folder.mkdir()
+    monkeypatch.setenv("TEST_TROUBLE", str(folder))
+    return folder
+
+
+def local(
+    store: Store, runs: dict[str, Run], slots: int, resources: Resources = OFTEN, *, retry: bool = False
+) -> tuple[Queue, list[Event]]:
+    queue, events = Queue(runs, store, retry=retry), []
+    run_local(queue, store, resources, slots, report=events.append)
+    return queue, events
+
+
+def test_executors_and_slots_and_loader_workers_change_nothing(tmp_path: Path) -> None:
+    first, second = pretraining(epochs=2, seed=0), pretraining(epochs=2, seed=1)
+    loaded = first.replace(recipe=first.recipe.replace(augment=Augment(rand_augment="rand-m9-mstd0.5-inc1")))
+    runs = by_key(first, second, loaded, finetuning(first, epochs=2), finetuning(second, epochs=2))
+    stores = {name: Store(tmp_path / name) for name in ("inline", "one", "two")}
+
+    torch.set_num_threads(1)
+    queue, events = Queue(runs, stores["inline"]), []
+    run_inline(queue, stores["inline"], OFTEN, report=events.append)
+    assert queue.endings == dict.fromkeys(runs, "done")
+    ended = [event.name for event in events if event.kind == "done"]
+    assert sorted(ended) == sorted(runs)
+    for tuned in list(runs)[3:]:
+        start = runs[tuned].start  # type: ignore[union-attr]
+        assert ended.index(key(start)) < ended.index(tuned)
+
+    with_workers = Resources(device="cpu", workers=1, checkpoint_seconds=1e6)
+    for slots, resources, name in ((1, OFTEN, "one"), (2, with_workers, "two")):
+        queue, events = local(stores[name], runs, slots, resources)
+        assert queue.endings == dict.fromkeys(runs, "done"), [event.text for event in events]
+        for run in runs:
+            assert outcome(stores[name], run) == outcome(stores["inline"], run)
+            assert len(stores[name].folder(run).attempts()) == 1
+    again = local(stores["one"], runs, 2)
+    assert again[1] == []
+    assert again[0].already == dict.fromkeys(runs, "done")
+
+
+def test_one_run_that_raises_and_one_that_dies_leave_the_others_running(store: Store, trouble: Path) -> None:
+    raising, deadly = masked_by("user_masks:raising"), masked_by("user_masks:deadly")
+    good = [pretraining(epochs=1, seed=seed) for seed in (0, 1)]
+    blocked, tuned = finetuning(raising, epochs=1), finetuning(good[0], epochs=1)
+    runs = by_key(deadly, raising, *good, blocked, tuned)
+    (trouble / "raise").touch()
+    (trouble / "kill").touch()
+
+    queue, events = local(store, runs, 2)
+    done = dict.fromkeys(by_key(*good, tuned), "done")
+    assert queue.endings == done | {key(deadly): "failed", key(raising): "failed", key(blocked): "blocked"}
+    texts = {event.name: event.text for event in events if event.kind in ("failed", "blocked")}
+    assert texts[key(deadly)] == "its process was killed by SIGKILL, perhaps for lack of memory"
+    assert texts[key(raising)] == "ValueError: the mask has a hole"
+    assert key(raising) in texts[key(blocked)]
+    assert "in raising" in store.state(key(raising)).error
+    assert store.state(key(deadly)).error == texts[key(deadly)]
+
+    for name in ("raise", "kill"):
+        (trouble / name).unlink()
+    plain = Queue(runs, store)
+    assert len(plain) == 1  # what is blocked; failed runs are left alone
+    assert [event.name for event in plain.blocked()] == [key(blocked)]
+    queue = Queue(runs, store, retry=True)
+    run_inline(queue, store, OFTEN, report=lambda event: None)
+    assert queue.endings == dict.fromkeys(runs, "done")
+    whole = Store(store.root.with_name("whole"))
+    compute(whole, raising, deadly, blocked)
+    for run in (raising, deadly, blocked):
+        assert outcome(store, key(run)) == outcome(whole, key(run))
+    assert len(store.folder(key(deadly)).attempts()) == 2
+
+
+def test_stopping_saves_and_the_next_start_goes_on(store: Store) -> None:
+    long, waiting = pretraining(epochs=100), pretraining(epochs=2, seed=1)
+    runs = by_key(long, waiting, finetuning(long, epochs=2))
+    queue, events = Queue(runs, store), []
+
+    def stopping() -> bool:
+        return any(event.kind == "line" for event in events)
+
+    run_local(queue, store, SELDOM, 1, report=events.append, stopping=stopping)
+    assert queue.endings == dict.fromkeys(runs, "interrupted")
+    ended = [event for event in events if event.kind == "interrupted"]
+    assert [event.name for event in ended] == [key(long)]
+    step = int(ended[0].text.split()[3])
+    assert 0 < step < 400
+    assert [file.step for file in store.folder(key(long)).attempt(1).checkpoints()] == [step]
+    assert store.state(key(long)).word == "lost"
+    assert store.state(key(waiting)).word == "missing"
+
+    assert [event.kind for event in compute(store, long)] == ["done"]
+    whole = Store(store.root.with_name("whole"))
+    compute(whole, long)
+    assert outcome(store, key(long)) == outcome(whole, key(long))
+
+
+def test_a_worker_that_died_idle_is_replaced(store: Store) -> None:
+    run = pretraining(epochs=1)
+    store.register(run)
+    worker = Worker(0, store.root, OFTEN, retry=False)
+    worker.process.kill()
+    worker.process.join()
+    worker.give(key(run))
+    kinds = []
+    while worker.name:
+        kinds.append(worker.receive(store).kind)
+    assert (kinds[0], kinds[-1]) == ("started", "done")
+    worker.stop()
+    worker.process.join(timeout=10)
+    assert worker.process.exitcode == 0
+    worker.connection.close()
+
+
+def test_what_a_death_means_is_what_the_store_says(store: Store) -> None:
+    run = pretraining()
+    name = store.register(run)
+    assert _death(store, name, "killed") == Event("failed", name, "killed")
+    assert store.state(name).word == "missing"
+    attempt = store.acquire(run)
+    assert isinstance(attempt, Attempt)
+    assert _death(store, name, "killed").kind == "elsewhere"
+    assert store.state(name).word == "running"
+    attempt.release()
+    assert _death(store, name, "killed").kind == "failed"
+    assert (store.state(name).word, store.state(name).error) == ("failed", "killed")
+    again = store.acquire(run, retry=True)
+    assert isinstance(again, Attempt)
+    again.finish({"loss": 1.0}, 1.0)
+    again.release()
+    assert _death(store, name, "killed").kind == "done"
+
+
+PARENT = """
+    import signal, sys
+    from pathlib import Path
+    sys.path.insert(0, {here!r})
+    from harness.launch import Queue, Resources, run_local
+    from harness.store import Store
+
+    def main():
+        asked = []
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: asked.append(True))
+        store = Store(Path({root!r}))
+        queue = Queue({{name: store.spec(name) for name in store.keys()}}, store)
+        resources = Resources(device="cpu", checkpoint_seconds=1e6)
+        report = lambda event: print(event.kind, flush=True)
+        print("ready", flush=True)
+        run_local(queue, store, resources, 1, report=report, stopping=lambda: bool(asked))
+        print(*queue.endings.values(), flush=True)
+
+    if __name__ == "__main__":
+        main()
+"""
+
+
+@pytest.fixture
+def parent(store: Store, tmp_path: Path) -> Callable[[], subprocess.Popen[str]]:
+    script = tmp_path / "parent.py"
+    script.write_text(textwrap.dedent(PARENT).format(here=str(HERE), root=str(store.root)))
+
+    def start() -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, str(script)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    return start
+
+
+def test_workers_save_and_end_when_their_parent_is_killed(
+    store: Store, parent: Callable[[], subprocess.Popen[str]]
+) -> None:
+    run = pretraining(epochs=5000)
+    name = store.register(run)
+    with parent() as process:
+        assert process.stdout is not None
+        while process.stdout.readline().strip() != "line":
+            assert process.poll() is None
+        owner = store.state(name).owner
+        assert owner is not None
+        worker = os.pidfd_open(owner["pid"])
+        process.kill()
+        ended = select.select([worker], [], [], 30)[0]
+        os.close(worker)
+        assert ended, "the worker lives on"
+    assert store.state(name).word == "lost"
+    (checkpoint,) = store.folder(name).attempt(1).checkpoints()
+    assert checkpoint.step == store.metrics(name)[-1]["step"] < 20_000
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_workers_start_leaves_no_traceback(
+    store: Store, parent: Callable[[], subprocess.Popen[str]], number: signal.Signals
+) -> None:
+    store.register(pretraining(epochs=5000))
+    with parent() as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        while len(children.read_text().split()) < 2:  # the worker, and multiprocessing's own resource tracker
+            assert process.poll() is None
+        os.killpg(process.pid, number)
+        output, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert output.splitlines()[-1] == "interrupted"
+    assert errors == ""
+
+
+def test_slots_follow_the_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)))
+    assert default_slots(Resources(device="cpu")) == 6
+    assert default_slots(Resources(device="cpu", threads=4)) == 1
+    assert default_slots(Resources(device="cpu", threads=8)) == 1
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3,GPU-12")
+    assert default_slots(Resources()) == 3
+    assert default_slots(Resources(device="cpu")) == 6
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert default_slots(Resources()) == 6

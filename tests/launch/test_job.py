@@ -1,0 +1,211 @@
+"""One run, computed here: what it leaves behind when it ends, and when it does not."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_runs import OFTEN, compute, finetuning, masked_by, outcome, pretraining
+
+from harness.core.checkpoint import save_state
+from harness.core.session import Session
+from harness.launch import Resources, job
+from harness.spec import CustomHead, HarnessError, key
+from harness.store import Attempt, Store
+
+FIRST = pretraining()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "runs")
+
+
+@pytest.fixture(autouse=True)
+def _no_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TEST_TROUBLE", raising=False)
+
+
+def test_the_same_run_twice_is_the_same_bit_for_bit(tmp_path: Path) -> None:
+    tuned, other = finetuning(FIRST), pretraining(seed=1)
+    stores = [Store(tmp_path / name) for name in ("left", "right")]
+    for store in stores:
+        events = compute(store, FIRST, tuned, other)
+        assert [event.kind for event in events] == ["done"] * 3
+    for run in (FIRST, tuned, other):
+        assert outcome(stores[0], key(run)) == outcome(stores[1], key(run))
+    ours, others = outcome(stores[0], key(FIRST)), outcome(stores[0], key(other))
+    assert ours[1] != others[1]
+    assert ours[0] != others[0]
+    assert [line["step"] for line in ours[2]] == [4, 8, 12]
+    files = {path.name for path in stores[0].folder(key(FIRST)).attempt(1).path.iterdir()}
+    assert files - {"dirty.patch"} == {"owner.json", "env.json", "metrics.jsonl", "weights.safetensors", "artefacts"}
+
+
+@pytest.mark.parametrize("stop_at", [4, 8])
+def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, stop_at: int) -> None:
+    whole, stopped = Store(tmp_path / "whole"), Store(tmp_path / "stopped")
+    tuned = finetuning(FIRST)
+    compute(whole, FIRST, tuned)
+    seldom = Resources(device="cpu", checkpoint_seconds=1e6)
+    for run in (FIRST, tuned):
+        seen: list[int] = []
+
+        def note(event: job.Event, seen: list[int] = seen) -> None:
+            seen += [event.line["step"]] if event.line else []
+
+        def stopping(seen: list[int] = seen) -> bool:
+            return stop_at in seen
+
+        event = job.work(stopped, run, torch.device("cpu"), seldom, report=note, stopping=stopping)
+        assert (event.kind, event.text) == ("interrupted", f"stopped at step {stop_at} of 12")
+        assert seen[-1] == stop_at
+        assert stopped.state(key(run)).word == "lost"
+        assert [event.kind for event in compute(stopped, run, resources=seldom)] == ["done"]
+        assert outcome(stopped, key(run)) == outcome(whole, key(run))
+        result = stopped.result(key(run))
+        assert result is not None
+        assert result.attempt == 2
+
+
+def test_a_loss_that_is_not_finite_fails_in_one_line(store: Store) -> None:
+    run = pretraining(lr=1e30)
+    event = compute(store, run)[0]
+    assert event.kind == "failed"
+    assert event.text.startswith("Diverged: the loss is ")
+    assert event.text.endswith(" of 12")
+    state = store.state(key(run))
+    assert (state.word, state.error) == ("failed", event.text)
+    assert compute(store, run)[0].kind == "failed"
+    assert len(store.folder(key(run)).attempts()) == 1
+
+
+def test_predictions_of_one_colour_fail_in_the_second_half(store: Store) -> None:
+    run = FIRST.replace(head=CustomHead(function="user_masks:faint"))
+    event = compute(store, run)[0]
+    assert event.kind == "failed"
+    assert event.text.startswith("Diverged: the predictions collapsed to one colour (sd ")
+    assert event.text.endswith(" at step 8")  # of 12: the first line after half of them
+
+
+def test_a_checkpoint_of_another_spec_is_refused_in_one_line(store: Store) -> None:
+    other = pretraining(seed=1)
+    left, right = store.acquire(FIRST), store.acquire(other)
+    assert isinstance(left, Attempt)
+    assert isinstance(right, Attempt)
+    left.write_checkpoint(4, lambda file: torch.save({"key": left.key, "step": 4}, file))
+    strange = next(left.checkpoints()).path
+    shutil.copy(strange, right.files.path)
+    right.release()
+    event = compute(store, other)[0]
+    copied = right.files.path / strange.name
+    assert event.kind == "failed"
+    assert event.text == f"HarnessError: {copied} is a checkpoint of another spec, {key(FIRST)}; move it away"
+    assert store.state(key(other)).error == event.text
+    copied.unlink()
+    retried = job.work(store, other, torch.device("cpu"), OFTEN, retry=True, report=lambda event: None)
+    assert retried.kind == "done"
+    left.release()
+
+
+def test_a_folder_of_another_spec_is_refused_in_one_line(store: Store) -> None:
+    store.register(FIRST)
+    other = store.register(pretraining(seed=1))
+    shutil.copy(store.folder(other).spec, store.folder(key(FIRST)).spec)
+    event = compute(store, FIRST)[0]
+    assert (event.kind, event.name) == ("failed", key(FIRST))
+    assert "holds another spec" in event.text
+
+
+def test_a_disk_that_fills_up_fails_in_one_line_and_is_retried(store: Store, tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, limits[1]))  # less than a checkpoint takes
+    try:
+        event = compute(store, FIRST)[0]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert event.kind == "failed"
+    assert event.text.startswith("HarnessError: cannot write ")
+    assert event.text.endswith(": File too large")
+    assert store.state(key(FIRST)).error == event.text
+    assert [path for path in store.root.rglob("*") if path.suffix in (".tmp", ".pt")] == []
+    retried = job.work(store, FIRST, torch.device("cpu"), OFTEN, retry=True, report=lambda event: None)
+    assert retried.kind == "done"
+    whole = Store(tmp_path / "whole")
+    compute(whole, FIRST)
+    assert outcome(store, key(FIRST)) == outcome(whole, key(FIRST))
+
+
+def test_an_error_of_torch_itself_is_not_taken_for_the_disk(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempt = store.acquire(FIRST)
+    assert isinstance(attempt, Attempt)
+    model = torch.nn.Linear(1, 1)
+    optimiser = torch.optim.AdamW(model.parameters())
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("no such storage")
+
+    monkeypatch.setattr(torch, "save", refuse)
+    with pytest.raises(RuntimeError, match="no such storage"):
+        save_state(
+            Session(attempt, torch.device("cpu")), step=1, seconds=0, model=model, optimiser=optimiser, scaler=scaler
+        )
+    attempt.release()
+
+
+def test_what_a_loser_raises_is_no_failure_of_the_run(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[Attempt] = []
+
+    def lose(run: object, session: Session) -> None:
+        owner = session.attempt.files.owner
+        owner.write_text(json.dumps({**json.loads(owner.read_text()), "started": "another start"}))
+        found = store.acquire(FIRST)
+        assert isinstance(found, Attempt)
+        taken.append(found)
+        raise ValueError("too late")
+
+    monkeypatch.setattr(job, "_compute", lose)
+    event = compute(store, FIRST)[0]
+    assert event.kind == "elsewhere"
+    assert store.state(key(FIRST)).word == "running"
+    assert list(store.root.rglob("error.txt")) == []
+    taken[0].release()
+
+
+def test_a_failure_keeps_its_traceback(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEST_TROUBLE", str(tmp_path))
+    (tmp_path / "raise").touch()
+    run = masked_by("user_masks:raising")
+    event = compute(store, run)[0]
+    assert (event.kind, event.text) == ("failed", "ValueError: the mask has a hole")
+    error = store.state(key(run)).error
+    assert error.startswith("Traceback")
+    assert "in raising" in error
+
+
+def test_an_evaluation_without_its_pretraining_says_so(store: Store) -> None:
+    event = compute(store, finetuning(FIRST))[0]
+    assert event.kind == "failed"
+    assert event.text == f"HarnessError: {key(FIRST)}, which this run starts from, has no weights in the store"
+
+
+def test_a_metric_is_not_read_from_a_damaged_upstream(store: Store) -> None:
+    compute(store, FIRST)
+    weights = store.weights(key(FIRST))
+    assert weights is not None
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    event = compute(store, finetuning(FIRST))[0]
+    assert event.text == f"HarnessError: {weights} is damaged; delete it and run again"
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(HarnessError, match="torch sees no GPU here"):
+        job.prepare(Resources(device="cuda"))
