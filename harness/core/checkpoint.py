@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,20 +17,38 @@ from harness.core.session import Session
 from harness.spec import HarnessError
 
 
+@dataclass
+class Progress:
+    """How far a training loop is.
+
+    step: steps done. seconds: time spent, over all attempts. total: sum of the losses since the last metrics line, over
+    `since` steps, which took `waited` seconds up to the last checkpoint.
+    """
+
+    total: Tensor
+    step: int = 0
+    since: int = 0
+    seconds: float = 0.0
+    waited: float = 0.0
+
+
 def save_state(
-    session: Session, *, step: int, seconds: float, model: nn.Module, optimiser: torch.optim.Optimizer,
+    session: Session,
+    loop: Progress,
+    *,
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
-) -> None:  # fmt: skip
+) -> None:
     """Write a checkpoint of everything that a step changes. Randomness has no state to save."""
     state = {
         "key": session.attempt.key,
-        "step": step,
-        "seconds": seconds,
+        "loop": vars(loop),
         "model": model.state_dict(),
         "optimiser": optimiser.state_dict(),
         "scaler": scaler.state_dict(),
     }
-    session.attempt.write_checkpoint(step, lambda file: _save(state, file))
+    session.attempt.write_checkpoint(loop.step, lambda file: _save(state, file))
 
 
 def _save(state: dict[str, Any], file: IO[bytes]) -> None:
@@ -42,9 +61,14 @@ def _save(state: dict[str, Any], file: IO[bytes]) -> None:
 
 
 def restore_state(
-    session: Session, *, model: nn.Module, optimiser: torch.optim.Optimizer, scaler: torch.amp.GradScaler
-) -> tuple[int, float]:
-    """Go on from the latest whole checkpoint, if any; returns its step and the seconds spent so far.
+    session: Session,
+    loop: Progress,
+    *,
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+) -> None:
+    """Go on from the latest whole checkpoint, if there is one, and begin the attempt's metrics with what led to it.
 
     Raises:
         HarnessError: the checkpoint belongs to another spec.
@@ -57,10 +81,10 @@ def restore_state(
         optimiser.load_state_dict(state["optimiser"])
         if state["scaler"]:
             scaler.load_state_dict(state["scaler"])
+        vars(loop).update(state["loop"])
         session.attempt.begin_metrics(file)
-        return int(state["step"]), float(state["seconds"])
+        return
     session.attempt.begin_metrics(None)
-    return 0, 0.0
 
 
 def weights_of(model: nn.Module) -> bytes:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.core.batches import Batch
-from harness.core.checkpoint import restore_state, save_state
+from harness.core.checkpoint import Progress, restore_state, save_state
 from harness.core.optimiser import adamw, learning_rate
 from harness.core.precision import autocast, loss_scaler
 from harness.core.session import Diverged, Interrupted, Session
@@ -39,8 +39,8 @@ def train(
 
     Yields:
         A metrics line every LOG_STEPS steps and at the end of each epoch. What the caller adds to it is logged with it
-        and survives a restart. The host waits for the device only here. A checkpoint is written when it is due, and
-        always at the end.
+        and survives a restart. The host waits for the device only here and at checkpoints, which are written after any
+        step when they are due, and always at the end.
 
     Raises:
         Interrupted: the executor asked to stop; the state is saved.
@@ -48,41 +48,42 @@ def train(
         Superseded: another process took the run over.
     """
     optimiser, scaler = adamw(groups, recipe), loss_scaler(recipe, session.device)
-    step, seconds = restore_state(session, model=model, optimiser=optimiser, scaler=scaler)
+    loop = Progress(total=torch.zeros((), device=session.device))
+    restore_state(session, loop, model=model, optimiser=optimiser, scaler=scaler)
     steps, stream = recipe.epochs * steps_per_epoch, seed_stream(seed, "torch")
     parameters = [parameter for group in groups for parameter in group["params"]]
-    total = torch.zeros((), device=session.device)
-    since, begun, saved = 0, time.monotonic(), time.monotonic()
-    for batch in batches(step):
+    begun = saved = time.monotonic()
+    for batch in batches(loop.step):
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate(recipe, step, steps_per_epoch, group["scale"])
-        torch.manual_seed(stream ^ step)  # for whatever draws from torch's own generators, such as dropout
-        total += _accumulate(session, recipe, scaler, batch, loss_of)
+            group["lr"] = learning_rate(recipe, loop.step, steps_per_epoch, group["scale"])
+        torch.manual_seed(stream ^ loop.step)  # for whatever draws from torch's own generators, such as dropout
+        loop.total += _accumulate(session, recipe, scaler, batch, loss_of)
         scaler.unscale_(optimiser)
         norm = torch.nn.utils.clip_grad_norm_(parameters, recipe.clip or math.inf)
         scaler.step(optimiser)
         scaler.update()
         optimiser.zero_grad(set_to_none=True)
-        step, since = step + 1, since + 1
-        if step % LOG_STEPS and step % steps_per_epoch:
-            continue
-        line = _line(step, steps, steps_per_epoch, total.item() / since, norm.item())
-        line["lr"] = learning_rate(recipe, step - 1, steps_per_epoch)
-        line["images_per_second"] = since * recipe.batch_size / (time.monotonic() - begun)
-        if not math.isfinite(line["loss"]):
-            raise Diverged(f"the loss is {line['loss']} at step {step} of {steps}")
-        yield line
-        seconds += time.monotonic() - begun
-        line["seconds"] = seconds
-        session.attempt.log(line)
-        session.report(line)
-        stop = session.stopping() and step < steps
-        if stop or step == steps or time.monotonic() - saved >= session.checkpoint_seconds:
-            save_state(session, step=step, seconds=seconds, model=model, optimiser=optimiser, scaler=scaler)
-            saved = time.monotonic()
+        loop.step, loop.since = loop.step + 1, loop.since + 1
+        if loop.step % LOG_STEPS == 0 or loop.step % steps_per_epoch == 0:
+            line = _line(loop, steps, steps_per_epoch, norm)
+            line["lr"] = learning_rate(recipe, loop.step - 1, steps_per_epoch)
+            line["images_per_second"] = loop.since * recipe.batch_size / (loop.waited + time.monotonic() - begun)
+            if not math.isfinite(line["loss"]):
+                raise Diverged(f"the loss is {line['loss']} at step {loop.step} of {steps}")
+            yield line
+            loop.seconds += time.monotonic() - begun
+            line["seconds"] = loop.seconds
+            session.attempt.log(line)
+            session.report(line)
+            loop.total, loop.since, loop.waited, begun = torch.zeros_like(loop.total), 0, 0.0, time.monotonic()
+        stop = session.stopping() and loop.step < steps
+        if stop or loop.step == steps or time.monotonic() - saved >= session.checkpoint_seconds:
+            spent = time.monotonic() - begun
+            loop.seconds, loop.waited = loop.seconds + spent, loop.waited + spent
+            save_state(session, loop, model=model, optimiser=optimiser, scaler=scaler)
+            begun = saved = time.monotonic()
         if stop:
-            raise Interrupted(f"stopped at step {step} of {steps}")
-        total, since, begun = torch.zeros_like(total), 0, time.monotonic()
+            raise Interrupted(f"stopped at step {loop.step} of {steps}")
 
 
 def _accumulate(
@@ -105,5 +106,11 @@ def _accumulate(
     return total
 
 
-def _line(step: int, steps: int, steps_per_epoch: int, loss: float, norm: float) -> Line:
-    return {"step": step, "steps": steps, "epoch": step / steps_per_epoch, "loss": loss, "grad_norm": norm}
+def _line(loop: Progress, steps: int, steps_per_epoch: int, norm: Tensor) -> Line:
+    return {
+        "step": loop.step,
+        "steps": steps,
+        "epoch": loop.step / steps_per_epoch,
+        "loss": loop.total.item() / loop.since,
+        "grad_norm": norm.item(),
+    }

@@ -25,6 +25,8 @@ from harness.store import Attempt, Store
 from harness.store.files import write_atomically
 
 STOP_SECONDS = 60.0
+STOPPED = 128 + signal.SIGTERM
+"""Exit code of a worker that was asked to stop."""
 
 
 def gpus() -> list[str]:
@@ -87,7 +89,7 @@ class Worker:
             event: Event = self.connection.recv()
         except (EOFError, OSError):
             self.process.join()
-            event = _death(store, self.name or "", _cause(self.process.exitcode))
+            event = _death(store, self.name or "", self.process.exitcode)
             self._replace()
         if event.kind not in ("started", "line"):
             self.name = None
@@ -176,13 +178,16 @@ def _cause(exitcode: int | None) -> str:
     return f"its process ended with exit code {exitcode}"
 
 
-def _death(store: Store, name: str, text: str) -> Event:
+def _death(store: Store, name: str, exitcode: int | None) -> Event:
     """What the death of the process that was given a run means for that run, by what the store says."""
     state = store.state(name)
     if state.word == "done":  # it died between the result and telling so
         return Event("done", name)
     if state.word == "running":  # another process has it
         return Event("elsewhere", name)
+    if exitcode in (STOPPED, -signal.SIGTERM):  # asked to stop before it began
+        return Event("interrupted", name)
+    text = _cause(exitcode)
     if state.word == "lost":
         with contextlib.suppress(HarnessError):  # a full disk leaves it lost
             write_atomically(store.folder(name).attempt(state.attempt).error, text.encode())
@@ -197,7 +202,7 @@ def _serve(connection: Connection, root: Path, resources: Resources, gpu: str | 
         nonlocal stopped
         stopped = True
         if not working:
-            os._exit(0)
+            os._exit(STOPPED)
 
     working = False
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the parent decides
@@ -229,6 +234,7 @@ def _serve(connection: Connection, root: Path, resources: Resources, gpu: str | 
         sys.stderr.flush()
         _send(connection, ended)
         working = False
+    sys.exit(STOPPED)
 
 
 def _send(connection: Connection, event: Event) -> None:

@@ -16,19 +16,22 @@ from typing import Any
 import harness
 from harness.spec.content import PROJECT_VARIABLE
 
-PACKAGES = ("torch", "torchvision", "timm", "numpy", "mim-harness")
+PACKAGES = {"torch": "torch", "torchvision": "torchvision", "timm": "timm", "numpy": "numpy", "harness": "mim-harness"}
 LARGEST_PATCH = 1_000_000
 
 
 def environment(device: str, threads: int) -> dict[str, Any]:
     """What env.json records of one attempt, at its start."""
     commit, patch = repository()
+    new = untracked() if commit else []
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit,
-        "dirty": bool(patch),
+        "dirty": bool(patch or new),
+        "untracked": new,
         "source": package_digest(),
-        "versions": {name: _version(name) for name in PACKAGES} | {"python": platform.python_version()},
+        "versions": {name: _version(package) for name, package in PACKAGES.items()}
+        | {"python": platform.python_version()},
         "device": device,
         "threads": threads,
         "processor": _processor(),
@@ -39,10 +42,15 @@ def environment(device: str, threads: int) -> dict[str, Any]:
 @lru_cache
 def repository() -> tuple[str, str]:
     """Commit of the user's project and the patch of its uncommitted changes; empty where it is no git checkout."""
-    root = os.environ.get(PROJECT_VARIABLE) or str(Path.cwd())
-    commit = _git(root, "rev-parse", "HEAD").strip()
-    patch = _git(root, "diff", "HEAD", "--no-color", "--no-ext-diff") if commit else ""
+    commit = _git("rev-parse", "HEAD").strip()
+    patch = _git("diff", "HEAD", "--no-color", "--no-ext-diff") if commit else ""
     return commit, patch[:LARGEST_PATCH]
+
+
+@lru_cache
+def untracked() -> list[str]:
+    """Python files of the user's project that git does not know yet: a patch does not hold them."""
+    return _git("ls-files", "--others", "--exclude-standard", "*.py").splitlines()
 
 
 @lru_cache
@@ -55,7 +63,8 @@ def package_digest() -> str:
     return digest.hexdigest()[:16]
 
 
-def _git(root: str, *command: str) -> str:
+def _git(*command: str) -> str:
+    root = os.environ.get(PROJECT_VARIABLE) or str(Path.cwd())
     try:
         done = subprocess.run(
             ["git", "-C", root, *command],

@@ -91,15 +91,17 @@ class Queue:
         return self.blocked()
 
     def blocked(self) -> list[Event]:
-        """End the runs whose pre-training failed."""
-        hopeless = [
-            name for name, first in self._waiting.items() if first and self.endings.get(first) in ("failed", "blocked")
-        ]
-        for name in hopeless:
-            self._close(name, "blocked")
-        return [
-            Event("blocked", name, f"waits for {_upstream_key(self._runs[name])}, which failed") for name in hopeless
-        ]
+        """End the runs whose pre-training failed or was interrupted."""
+        events = []
+        for name, first in list(self._waiting.items()):
+            match self.endings.get(first) if first else None:
+                case "failed" | "blocked":
+                    self._close(name, "blocked")
+                    events.append(Event("blocked", name, f"waits for {first}, which failed"))
+                case "interrupted":
+                    self._close(name, "interrupted")
+                    events.append(Event("interrupted", name, f"waits for {first}, which was interrupted"))
+        return events
 
     def look_elsewhere(self) -> list[Event]:
         """Look after the runs that other processes work on: they end there, or are free to be taken again."""

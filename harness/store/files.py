@@ -15,7 +15,6 @@ from typing import IO, Any
 
 from harness.spec import HarnessError
 
-
 Check = Callable[[], object]
 """Called when a file is whole, just before it gets its name; what it raises leaves no file behind."""
 

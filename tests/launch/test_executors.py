@@ -16,7 +16,7 @@ import torch
 from tiny_runs import OFTEN, by_key, compute, finetuning, masked_by, outcome, pretraining
 
 from harness.launch import Event, Queue, Resources, run_inline, run_local
-from harness.launch.local import Worker, _death, default_slots
+from harness.launch.local import STOPPED, Worker, _death, default_slots
 from harness.spec import Augment, Run, key
 from harness.store import Attempt, Store
 
@@ -45,6 +45,7 @@ def local(
     return queue, events
 
 
+@pytest.mark.slow
 def test_executors_and_slots_and_loader_workers_change_nothing(tmp_path: Path) -> None:
     first, second = pretraining(epochs=2, seed=0), pretraining(epochs=2, seed=1)
     loaded = first.replace(recipe=first.recipe.replace(augment=Augment(rand_augment="rand-m9-mstd0.5-inc1")))
@@ -73,6 +74,7 @@ def test_executors_and_slots_and_loader_workers_change_nothing(tmp_path: Path) -
     assert again[0].already == dict.fromkeys(runs, "done")
 
 
+@pytest.mark.slow
 def test_one_run_that_raises_and_one_that_dies_leave_the_others_running(store: Store, trouble: Path) -> None:
     raising, deadly = masked_by("user_masks:raising"), masked_by("user_masks:deadly")
     good = [pretraining(epochs=1, seed=seed) for seed in (0, 1)]
@@ -106,8 +108,9 @@ def test_one_run_that_raises_and_one_that_dies_leave_the_others_running(store: S
     assert len(store.folder(key(deadly)).attempts()) == 2
 
 
+@pytest.mark.slow
 def test_stopping_saves_and_the_next_start_goes_on(store: Store) -> None:
-    long, waiting = pretraining(epochs=100), pretraining(epochs=2, seed=1)
+    long, waiting = pretraining(epochs=50), pretraining(epochs=2, seed=1)
     runs = by_key(long, waiting, finetuning(long, epochs=2))
     queue, events = Queue(runs, store), []
 
@@ -119,7 +122,7 @@ def test_stopping_saves_and_the_next_start_goes_on(store: Store) -> None:
     ended = [event for event in events if event.kind == "interrupted"]
     assert [event.name for event in ended] == [key(long)]
     step = int(ended[0].text.split()[3])
-    assert 0 < step < 400
+    assert 0 < step < 200
     assert [file.step for file in store.folder(key(long)).attempt(1).checkpoints()] == [step]
     assert store.state(key(long)).word == "lost"
     assert store.state(key(waiting)).word == "missing"
@@ -143,27 +146,30 @@ def test_a_worker_that_died_idle_is_replaced(store: Store) -> None:
     assert (kinds[0], kinds[-1]) == ("started", "done")
     worker.stop()
     worker.process.join(timeout=10)
-    assert worker.process.exitcode == 0
+    assert worker.process.exitcode == STOPPED
     worker.connection.close()
 
 
 def test_what_a_death_means_is_what_the_store_says(store: Store) -> None:
     run = pretraining()
     name = store.register(run)
-    assert _death(store, name, "killed") == Event("failed", name, "killed")
+    assert _death(store, name, -9).kind == "failed"
     assert store.state(name).word == "missing"
     attempt = store.acquire(run)
     assert isinstance(attempt, Attempt)
-    assert _death(store, name, "killed").kind == "elsewhere"
+    assert _death(store, name, -9).kind == "elsewhere"
     assert store.state(name).word == "running"
     attempt.release()
-    assert _death(store, name, "killed").kind == "failed"
-    assert (store.state(name).word, store.state(name).error) == ("failed", "killed")
+    for stopped in (STOPPED, -15):
+        assert _death(store, name, stopped) == Event("interrupted", name)
+        assert store.state(name).word == "lost"
+    assert _death(store, name, -11) == Event("failed", name, "its process was killed by SIGSEGV")
+    assert (store.state(name).word, store.state(name).error) == ("failed", "its process was killed by SIGSEGV")
     again = store.acquire(run, retry=True)
     assert isinstance(again, Attempt)
     again.finish({"loss": 1.0}, 1.0)
     again.release()
-    assert _death(store, name, "killed").kind == "done"
+    assert _death(store, name, -9).kind == "done"
 
 
 PARENT = """
@@ -225,7 +231,18 @@ def test_workers_save_and_end_when_their_parent_is_killed(
         assert ended, "the worker lives on"
     assert store.state(name).word == "lost"
     (checkpoint,) = store.folder(name).attempt(1).checkpoints()
-    assert checkpoint.step == store.metrics(name)[-1]["step"] < 20_000
+    assert checkpoint.step < 20_000
+    assert 0 <= checkpoint.step - store.metrics(name)[-1]["step"] < 4  # a line is written every four steps
+
+
+def importing(pid: int) -> bool:
+    """Whether a worker has begun to import the harness. Before its exec it still looks like its parent."""
+    try:
+        process = Path(f"/proc/{pid}")
+        started = "spawn_main" in (process / "cmdline").read_text()
+        return started and "pydantic_core" in (process / "maps").read_text()
+    except OSError:
+        return False
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -237,7 +254,7 @@ def test_a_signal_while_workers_start_leaves_no_traceback(
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-        while len(children.read_text().split()) < 2:  # the worker, and multiprocessing's own resource tracker
+        while not any(importing(int(child)) for child in children.read_text().split()):
             assert process.poll() is None
         os.killpg(process.pid, number)
         output, errors = process.communicate(timeout=60)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny_runs import OFTEN, compute, finetuning, masked_by, outcome, pretraining
 
-from harness.core.checkpoint import save_state
+from harness.core.checkpoint import Progress, save_state
 from harness.core.session import Session
 from harness.launch import Resources, job
 from harness.spec import CustomHead, HarnessError, key
@@ -121,7 +121,10 @@ def test_a_folder_of_another_spec_is_refused_in_one_line(store: Store) -> None:
     assert "holds another spec" in event.text
 
 
-def test_a_disk_that_fills_up_fails_in_one_line_and_is_retried(store: Store, tmp_path: Path) -> None:
+def test_a_disk_that_fills_up_fails_in_one_line_and_is_retried(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job.provenance, "repository", lambda: ("", ""))  # a large patch would not fit either
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, limits[1]))  # less than a checkpoint takes
     try:
@@ -130,7 +133,7 @@ def test_a_disk_that_fills_up_fails_in_one_line_and_is_retried(store: Store, tmp
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert event.kind == "failed"
     assert event.text.startswith("HarnessError: cannot write ")
-    assert event.text.endswith(": File too large")
+    assert event.text.endswith("/attempts/0001/new: File too large")
     assert store.state(key(FIRST)).error == event.text
     assert [path for path in store.root.rglob("*") if path.suffix in (".tmp", ".pt")] == []
     retried = job.work(store, FIRST, torch.device("cpu"), OFTEN, retry=True, report=lambda event: None)
@@ -140,21 +143,36 @@ def test_a_disk_that_fills_up_fails_in_one_line_and_is_retried(store: Store, tmp
     assert outcome(store, key(FIRST)) == outcome(whole, key(FIRST))
 
 
+def test_what_the_disk_says_reaches_the_user_through_torch(store: Store) -> None:
+    attempt = store.acquire(FIRST)
+    assert isinstance(attempt, Attempt)
+    model = torch.nn.Linear(300, 300)  # tensors larger than a file's buffer
+    optimiser = torch.optim.AdamW(model.parameters())
+    session, scaler = Session(attempt, torch.device("cpu")), torch.amp.GradScaler("cpu", enabled=False)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, limits[1]))
+    try:
+        with pytest.raises(HarnessError, match="File too large"):
+            save_state(session, Progress(torch.zeros(())), model=model, optimiser=optimiser, scaler=scaler)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(attempt.files.path.glob("*.tmp")) == []
+    attempt.release()
+
+
 def test_an_error_of_torch_itself_is_not_taken_for_the_disk(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     attempt = store.acquire(FIRST)
     assert isinstance(attempt, Attempt)
     model = torch.nn.Linear(1, 1)
     optimiser = torch.optim.AdamW(model.parameters())
-    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    session, scaler = Session(attempt, torch.device("cpu")), torch.amp.GradScaler("cpu", enabled=False)
 
     def refuse(*_: object) -> None:
         raise RuntimeError("no such storage")
 
     monkeypatch.setattr(torch, "save", refuse)
     with pytest.raises(RuntimeError, match="no such storage"):
-        save_state(
-            Session(attempt, torch.device("cpu")), step=1, seconds=0, model=model, optimiser=optimiser, scaler=scaler
-        )
+        save_state(session, Progress(torch.zeros(())), model=model, optimiser=optimiser, scaler=scaler)
     attempt.release()
 
 

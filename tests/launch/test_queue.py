@@ -136,6 +136,13 @@ def test_failures_of_other_processes_block(store: Store) -> None:
     assert events[0].text == "ValueError: no"
 
 
+def test_what_waits_for_an_interrupted_run_does_not_wait_for_ever(store: Store) -> None:
+    queue = Queue(RUNS, store)
+    events = queue.end(Event("interrupted", queue.take() or ""))
+    assert [(event.kind, event.name) for event in events] == [("interrupted", T), ("interrupted", A)]
+    assert queue.open() == [P]
+
+
 def test_interrupting_ends_what_is_open(store: Store) -> None:
     finish(store, FIRST)
     queue = Queue(RUNS, store)

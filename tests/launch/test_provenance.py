@@ -1,0 +1,67 @@
+"""What env.json says of a project: commit, changes that are not committed, files that git does not know."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.launch import provenance
+from harness.spec.content import PROJECT_VARIABLE
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv(PROJECT_VARIABLE, str(tmp_path))
+    _forget()
+    yield tmp_path
+    _forget()
+
+
+def _forget() -> None:
+    provenance.repository.cache_clear()
+    provenance.untracked.cache_clear()
+
+
+def git(project: Path, *command: str) -> str:
+    who = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+    return subprocess.run(["git", "-C", project, *who, *command], check=True, capture_output=True, text=True).stdout
+
+
+def test_clean_checkout(project: Path) -> None:
+    git(project, "init", "-q")
+    (project / "study.py").write_text("a = 1\n")
+    git(project, "add", ".")
+    git(project, "commit", "-qm", "first")
+    found = provenance.environment("cpu", 1)
+    assert found["commit"] == git(project, "rev-parse", "HEAD").strip()
+    assert found["dirty"] is False
+    assert found["versions"]["harness"]
+    assert found["versions"]["torch"]
+
+
+def test_the_patch_of_a_changed_file_applies(project: Path) -> None:
+    test_clean_checkout(project)
+    _forget()
+    (project / "study.py").write_text("a = 2\n")
+    assert provenance.environment("cpu", 1)["dirty"] is True
+    patch = provenance.repository()[1]
+    git(project, "checkout", "-q", "study.py")
+    subprocess.run(["git", "-C", project, "apply", "-"], input=patch, text=True, check=True)
+    assert (project / "study.py").read_text() == "a = 2\n"
+
+
+def test_a_new_study_counts_as_a_change(project: Path) -> None:
+    test_clean_checkout(project)
+    _forget()
+    (project / "other.py").write_text("b = 1\n")
+    found = provenance.environment("cpu", 1)
+    assert found["dirty"] is True
+    assert found["untracked"] == ["other.py"]
+
+
+def test_no_checkout(project: Path) -> None:
+    found = provenance.environment("cpu", 1)
+    assert (found["commit"], found["dirty"], found["untracked"]) == ("", False, [])
