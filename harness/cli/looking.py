@@ -27,7 +27,7 @@ from harness.cli.common import (
 )
 from harness.cli.live import duration
 from harness.launch.queue import last_line
-from harness.spec import key, upstream
+from harness.spec import HarnessError, key, upstream
 from harness.store import State, Store
 from harness.store.cleaning import Removable, removable, remove
 from harness.study import Plan, expand, load
@@ -151,6 +151,8 @@ def report(
     Example: harness report studies/quickstart.py
     """
     plan, runs = planned(study, scale, where, seeds, store)
+    if where and out is None:
+        raise HarnessError("--where would leave cells out of the study's own tables; name another folder with --out")
     show_report(plan, runs, out or results_folder(plan), always=True)
 
 

@@ -30,7 +30,7 @@ from harness.launch.queue import Queue
 from harness.launch.resources import Resources
 from harness.spec import HarnessError, Run, key, upstream
 from harness.store import Store
-from harness.study import Plan
+from harness.study import Plan, expand
 
 
 class Executor(StrEnum):
@@ -159,7 +159,8 @@ def _compute(
                 run_local(queue, store, resources, slots, report=display.show, stopping=stop)
     else:
         say(f"nothing to compute: {_counts(queue)}")
-    show_report(plan, store, results_folder(plan))
+    whole = expand(plan.study, scale=plan.scale.name, seeds=len({row.seed for row in plan.rows}))
+    show_report(whole, store, results_folder(plan))  # a selection must not narrow the study's tables
     counts = Counter(queue.endings.values())
     if counts["failed"] or counts["blocked"]:
         say(f"{_counts(queue)}. harness logs shows why, harness retry runs them again.")

@@ -1,0 +1,121 @@
+"""Bad input gives one line on stderr, a non-zero exit, and leaves nothing behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import FILE, Command, Ended, tree
+
+
+def check(ended: Ended, *parts: str) -> None:
+    assert ended.code != 0
+    lines = ended.err.splitlines()
+    assert len(lines) == 1, ended.err
+    assert lines[0].startswith("harness: ")
+    for part in parts:
+        assert part in lines[0]
+    assert ended.out == ""
+
+
+COMMANDS = ("plan", "run", "status", "logs", "retry", "report", "clean")
+BAD_FILES = {
+    "does not parse": ("def f(:\n", "bad.py, line 1: invalid syntax"),
+    "raises": ("raise RuntimeError('no such luck')", "bad.py: RuntimeError: no such luck"),
+    "exits": ("import sys\nsys.exit()", "SystemExit"),
+    "has no study": ("", "bad.py has no STUDY = Study(...)"),
+    "repeats a value": (FILE.replace("(0.5, 0.75, 0.9)", "(0.5, 0.5)"), "axis ratio repeats the value 0.5"),
+    "has a bad mask": (FILE.replace("size=4, ratio=ratio", "size=5, ratio=ratio"), "valid: 4, 8, 16"),
+    "misspells a field": (FILE.replace("size=4, ratio=ratio", "size=4, raito=ratio"), "did you mean 'ratio'"),
+    "has a bad claim": (
+        FILE.replace(
+            "    seeds=2,", "    seeds=2,\n    claims=(harness.claims.inner_maximum('x', axis='rtaio'),),"
+        ).replace("from harness", "import harness\nfrom harness", 1),
+        "claim 'x' names no axis with 'rtaio'",
+    ),
+    "has no reference": (FILE.replace('"ratio": 0.5}', '"ratio": 0.1}'), "is no cell of the grid"),
+    "starts at paper": (FILE.replace('sized("small")', 'sized("paper")'), "the first scale is the default"),
+    "climbs out": (FILE.replace("    seeds=2,", "    seeds=2,\n    name='../../up',"), "no name for a study"),
+    "breaks in a cell": (FILE.replace('raise Skip("0.9 is too much")', "return 1 / 0"), "ZeroDivisionError"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_a_bad_study_file(harness: Command, project: Path, name: str) -> None:
+    text, message = BAD_FILES[name]
+    path = project / "studies" / "bad.py"
+    path.write_text(text)
+    before = tree(project.parent)
+    for command in ("plan", "run", "status"):
+        check(harness(command, path), message)
+    assert tree(project.parent) == before
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_refuses_what_is_not_there(harness: Command, study: Path, command: str) -> None:
+    before = tree(study.parent.parent)
+    check(harness(command, study.with_name("nowhere.py")), "there is no study file", "nowhere.py")
+    check(harness(command, study, "--scale", "huge"), "no scale 'huge'; this study has small, large")
+    check(harness(command, study, "--where", "raito=0.5"), "no axis 'raito'; this study has mask, ratio")
+    check(harness(command, study, "-w", "ratio=0.3"), "axis ratio has no value '0.3'; it has 0.5, 0.75, 0.9")
+    for malformed in ("ratio", "=0.5", "ratio="):
+        check(harness(command, study, "--where", malformed), "should read axis=value")
+    check(harness(command, study, "--seeds", "0"), "--seeds", "1")
+    check(harness(command, study, "--nope"), "--nope")
+    assert tree(study.parent.parent) == before
+
+
+def test_wrong_commands_and_arguments(harness: Command, study: Path) -> None:
+    check(harness("plam", study), "plam")
+    check(harness("plan"), "STUDY")
+    check(harness("run", study, "--on", "moon"), "inline", "local", "moon")
+    check(harness("run", study, "--device", "tpu"), "cuda", "tpu")
+    check(harness("run", study, "--threads", "none"), "--threads", "valid integer")
+
+
+def test_nothing_can_run(harness: Command, study: Path) -> None:
+    before = tree(study.parent.parent)
+    check(harness("run", study, "-w", "ratio=0.9"), "no cell of ratios can run at scale small: 0.9 is too much")
+    assert tree(study.parent.parent) == before
+
+
+def test_a_missing_data_set(harness: Command, study: Path) -> None:
+    text = FILE.replace("Skip, Study", "Skip, ImageFolder, Study").replace(
+        'sized("small")', 'sized("small", ImageFolder(name="my-net"))'
+    )
+    study.write_text(text)
+    before = tree(study.parent.parent)
+    check(harness("run", study), "data set my-net is not here: set HARNESS_DATA_MY_NET")
+    planned = harness("plan", study)
+    assert planned.code == 0
+    assert "set HARNESS_DATA_MY_NET" in planned.out
+    assert tree(study.parent.parent) == before
+
+
+def test_a_harness_toml_that_does_not_parse(harness: Command, study: Path) -> None:
+    study.write_text(
+        FILE.replace("Skip, Study", "Skip, ImageFolder, Study").replace(
+            'sized("small")', 'sized("small", ImageFolder(name="my-net"))'
+        )
+    )
+    (study.parent.parent / "harness.toml").write_text("[data\n")
+    check(harness("plan", study), "harness.toml")
+
+
+@pytest.mark.parametrize("store", ["/proc/no-such-store", "/dev/null", "/dev/null/store"])
+def test_a_store_that_cannot_be_written(harness: Command, study: Path, store: str) -> None:
+    before = tree(study.parent.parent)
+    check(harness("run", study, "--store", store), store.removesuffix("/store"))
+    assert tree(study.parent.parent) == before
+
+
+def test_results_that_cannot_be_written(harness: Command, study: Path) -> None:
+    (study.parent.parent / "results").write_text("in the way")
+    before = tree(study.parent.parent)
+    check(harness("report", study), "results")
+    assert tree(study.parent.parent) == before
+
+
+def test_a_message_cannot_steer_the_terminal(harness: Command, study: Path) -> None:
+    check(harness("plan", study, "--where", "ratio=\x1b[31m"), "no value")
+    check(harness("plan", study.with_name("a\nb\x1b[2J.py")), "no study file")
