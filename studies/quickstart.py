@@ -37,7 +37,7 @@ MINI = Scale(
     ),
     pretrain=Recipe(epochs=6, batch_size=64, lr=4e-3, lr_batch=None, warmup_epochs=1),
     finetune=Recipe(
-        epochs=40, batch_size=100, lr=2e-3, lr_batch=None, warmup_epochs=4, augment=Augment(crop_scale=(0.67, 1.0))
+        epochs=40, batch_size=100, lr=1.5e-3, lr_batch=None, warmup_epochs=4, augment=Augment(crop_scale=(0.67, 1.0))
     ),
 )
 SCOPES = {"masked area": "masked", "full image": "full"}

@@ -89,7 +89,7 @@ SCALE = Scale(
 
 
 def cell(scale: Scale, arm: str, seed: int) -> dict[str, FineTune]:
-    """`ratio` is another mask, `slip` also another learning rate, `same` differs in nothing that the first step sees."""
+    """`ratio` is another mask, `slip` also another rate, `same` differs in nothing that the first step sees."""
     mask: Mask = RandomMask(size=8, ratio=0.75 if arm in ("ratio", "slip") else 0.5)
     recipe: Recipe = scale.pretrain.replace(lr=5e-3) if arm == "slip" else scale.pretrain
     # 8 of 16 units at every ratio from 0.4376 to 0.5: another number, the same mask
@@ -118,7 +118,7 @@ def test_dead_arms_are_found() -> None:
 
 
 def test_a_selection_without_the_reference_is_refused() -> None:
-    with pytest.raises(HarnessError, match="the reference .* is not among the cells"):
+    with pytest.raises(HarnessError, match=r"the reference .* is not among the cells"):
         audit.arms(expand(STUDY, where={"arm": ["ratio"]}))
 
 

@@ -37,6 +37,8 @@ HOSTILE = (
     'a|b\x1b[31m\x1b]0;title\x07 <script>alert("1")</script> \\input{x} $x_1$ & % # ~ ^ {  [x](y) *b* '
     "\u202e中é\n../../up"
 )
+HOSTILE_NAME = "".join(letter for letter in HOSTILE if letter.isprintable() and letter not in "/\\")
+"""A study refuses separators and what cannot be printed in its name, since a folder is named after it."""
 
 
 def _table(plan: Plan, store: Store) -> Table:
@@ -166,7 +168,7 @@ def _hostile_plan(store: Store) -> Plan:
 
     paper = PaperTable(HOSTILE, HOSTILE, (({"k": "plain"}, PublishedValue(1.0, "ai", HOSTILE)),))
     plan = scope_plan(
-        cell=cell, grid=axes(k=(HOSTILE, "plain"), **{HOSTILE: ("[", "*")}), name=HOSTILE, paper=paper,
+        cell=cell, grid=axes(k=(HOSTILE, "plain"), **{HOSTILE: ("[", "*")}), name=HOSTILE_NAME, paper=paper,
         reference={"k": "plain", HOSTILE: "["}, claims=(),
     )  # fmt: skip
     run = plan.rows[0].evaluations[HOSTILE]

@@ -1,0 +1,136 @@
+"""The preset and the published tables."""
+
+from __future__ import annotations
+
+import csv
+from importlib.resources import files
+
+import pytest
+
+from harness.papers import PaperTable, PublishedValue, paper_table, simmim
+from harness.spec import Backbone, HarnessError, Loss, MlpHead, PixelTarget, RandomMask, Recipe, Scale, Shapes, Skip
+
+SHIPPED = sorted(
+    entry.name.removesuffix(".csv")
+    for entry in (files("harness.papers") / "published").iterdir()
+    if entry.name.endswith(".csv")
+)
+RENAMED = {"masked_patch_size": "mask_patch_size"}
+
+
+# Figures as printed in the paper, read off its tables.
+@pytest.mark.parametrize(
+    ("cell", "top1"),
+    [
+        ({"mask_type": "random", "mask_patch_size": 32, "mask_ratio": 0.5}, 83.0),
+        ({"mask_type": "random", "mask_patch_size": 32, "mask_ratio": 0.6}, 82.8),
+        ({"mask_type": "random", "mask_patch_size": 4, "mask_ratio": 0.4}, 81.9),
+        ({"mask_type": "random", "mask_patch_size": 64, "mask_ratio": 0.2}, 82.6),
+        ({"mask_type": "square", "mask_patch_size": 32, "mask_ratio": 0.11}, 82.6),
+        ({"mask_type": "block-wise", "mask_patch_size": 16, "mask_ratio": 0.8}, 82.4),
+        ({"mask_type": "random", "mask_patch_size": 32, "mask_ratio": 0.55}, None),
+        ({"mask_type": "Random", "mask_patch_size": 32, "mask_ratio": 0.5}, None),
+        ({"mask_type": "random", "mask_patch_size": 32, "mask_ratio": None}, None),
+        ({"depth": 3}, None),
+    ],
+)
+def test_table_1(cell: dict[str, str | int | float | None], top1: float | None) -> None:
+    found = paper_table("simmim_table1_masking", rename=RENAMED).lookup(cell)
+    assert (found.value if found else None) == top1
+
+
+def test_axes_that_the_table_does_not_have_do_not_matter() -> None:
+    table = paper_table("simmim_table4_scope")
+    found = table.lookup({"scope": "masked area", "depth": 3})
+    assert found is not None
+    assert (found.value, found.verified) == (82.8, True)
+
+
+def test_a_table_is_compared_only_at_the_values_it_was_made_with() -> None:
+    table = paper_table("simmim_table4_scope", at={"mask_ratio": 0.6})
+    assert table.lookup({"scope": "full image", "mask_ratio": 0.4}) is None
+    found = table.lookup({"scope": "full image", "mask_ratio": 0.6})
+    assert found is not None
+    assert found.value == 81.7
+
+
+def test_a_cell_that_several_rows_of_different_values_fit_has_no_published_value() -> None:
+    # Ratio 0.6: 82.6 block-wise, 82.0 to 82.8 random.
+    assert paper_table("simmim_table1_masking").lookup({"mask_ratio": 0.6}) is None
+    # Block-wise at 0.4: 82.7 at both sizes.
+    found = paper_table("simmim_table1_masking").lookup({"mask_type": "block-wise", "mask_ratio": 0.4})
+    assert found is not None
+    assert found.value == 82.7
+
+
+def test_numbers_agree_however_they_are_written() -> None:
+    table = PaperTable("t", "top1", (({"ratio": "0.60", "size": "32"}, PublishedValue(1.0, "image", "")),))
+    assert table.lookup({"ratio": 0.6, "size": 32.0}) is not None
+    assert table.lookup({"ratio": 0.6, "size": "32.0"}) is None
+    assert table.lookup({"size": True}) is None
+
+
+@pytest.mark.parametrize("trust", ["memory", "ai"])
+def test_what_nobody_has_looked_up_is_unverified(trust: str) -> None:
+    assert not PublishedValue(1.0, trust, "").verified
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_tables_are_whole(name: str) -> None:
+    text = (files("harness.papers") / "published" / f"{name}.csv").read_text(encoding="utf-8")
+    records = list(csv.DictReader(text.splitlines()))
+    table = paper_table(name)
+    assert len(table.rows) == sum(bool(record["top1"]) for record in records) > 0
+    for record in records:
+        assert None not in record
+        assert None not in record.values()
+        assert record["trust"] in {"image", "code", "text", "abstract", "secondary", "computed", "memory", "ai"}
+        assert record["source"]
+    assert all(50 < value.value < 100 for _, value in table.rows)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "simmim_table9"}, "no table 'simmim_table9'; shipped: simmim_table1_masking, "),
+        ({"name": "../published/simmim_table4_scope"}, "no table"),
+        ({"name": "simmim_table4_scope", "metric": "top5"}, "no column 'top5'; it has scope, top1"),
+        ({"name": "simmim_table4_scope", "rename": {"skope": "x"}}, "no column 'skope'"),
+        ({"name": "simmim_table1_masking", "at": {"mask_ratio": 0.6}}, "prints mask_ratio"),
+    ],
+)
+def test_tables_that_cannot_be_meant_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(HarnessError, match=message):
+        paper_table(**options)  # type: ignore[arg-type]
+
+
+def scale(image_size: int) -> Scale:
+    recipe = Recipe(epochs=1, batch_size=8, lr=1e-3)
+    backbone = Backbone(name="vit", patch_size=4)
+    return Scale(name="s", data=Shapes(), image_size=image_size, backbone=backbone, pretrain=recipe, finetune=recipe)
+
+
+def test_simmim_is_the_papers_point() -> None:
+    run = simmim(scale(192))
+    assert run.mask == RandomMask(size=32, ratio=0.6)
+    assert (run.corruption.fill, run.corruption.token) == ("none", "replace")
+    assert (run.head.kind, run.target, run.loss.kind, run.loss.scope) == ("linear", PixelTarget(), "l1", "masked")
+    assert simmim(scale(48)).mask == RandomMask(size=8, ratio=0.6)  # 32 of 192 is 8 of 48
+
+
+def test_an_ablation_replaces_one_piece_and_nothing_else() -> None:
+    plain = simmim(scale(192))
+    for name, piece in (
+        ("mask", RandomMask(size=16, ratio=0.4)),
+        ("head", MlpHead()),
+        ("target", PixelTarget(downsample=2)),
+        ("loss", Loss(scope="full")),
+        ("seed", 3),
+    ):
+        run = simmim(scale(192), **{name: piece})  # type: ignore[arg-type]
+        assert [field for field, value in run.values.items() if value != plain.values[field]] == [name]
+
+
+def test_simmims_unit_may_not_fit_a_scale() -> None:
+    with pytest.raises(Skip, match=r"4\.66667 px"):
+        simmim(scale(28))

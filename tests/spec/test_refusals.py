@@ -1,0 +1,223 @@
+"""Impossible values are refused when a spec is built, in one line that names the valid choices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from harness.spec import (
+    Augment,
+    Backbone,
+    Corruption,
+    CustomMask,
+    FineTune,
+    HarnessError,
+    ImageFolder,
+    Images,
+    LinearProbe,
+    Loss,
+    MlpHead,
+    PixelTarget,
+    Pretrain,
+    RandomMask,
+    Recipe,
+    Scale,
+    Shapes,
+    Skip,
+    one_line,
+    run_from_json,
+)
+
+
+def pretrain(**changes: Any) -> Pretrain:
+    plain: dict[str, Any] = {
+        "data": Shapes(),
+        "image_size": 48,
+        "backbone": Backbone(name="vit", patch_size=4),
+        "mask": RandomMask(size=8, ratio=0.5),
+        "recipe": recipe(),
+    }
+    return Pretrain(**{**plain, **changes})
+
+
+def recipe(**changes: Any) -> Recipe:
+    return Recipe(**{"epochs": 4, "batch_size": 8, "lr": 1e-3, **changes})
+
+
+# What is built, and what the one line must say.
+REFUSED: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
+    "unit does not divide": (
+        lambda: pretrain(mask=RandomMask(size=20, ratio=0.5)),
+        ("20 px", "48 px", "valid: 4, 8, 12, 16, 24, 48"),
+    ),
+    "unit smaller than the patch": (
+        lambda: pretrain(mask=RandomMask(size=2, ratio=0.5)),
+        ("2 px", "4-px patch", "valid: 4, 8, 12, 16, 24, 48"),
+    ),
+    "unit no multiple": (lambda: pretrain(mask=RandomMask(size=6, ratio=0.5)), ("6 px", "valid: 4, 8, 12")),
+    "stride does not divide": (
+        lambda: pretrain(backbone=Backbone(name="swin", patch_size=4, stride=32)),
+        ("stride 32", "48 px", "valid: 1, 2, 3, 4, 6, 8, 12, 16, 24, 48"),
+    ),
+    "ratio 0": (lambda: RandomMask(size=8, ratio=0.0), ("ratio", "greater than 0")),
+    "ratio 1": (lambda: RandomMask(size=8, ratio=1.0), ("ratio", "less than 1")),
+    "ratio above": (lambda: RandomMask(size=8, ratio=60.0), ("ratio", "less than 1", "60.0")),
+    "ratio below": (lambda: RandomMask(size=8, ratio=-0.5), ("ratio", "greater than 0")),
+    "ratio is no number": (lambda: RandomMask(size=8, ratio=float("nan")), ("ratio", "finite")),
+    "ratio as text": (lambda: RandomMask(size=8, ratio="0.5"), ("ratio", "valid number", "'0.5'")),
+    # 6 x 6 units of 8 px: ceil(36 * 0.98) = 36 are hidden; 35 / 36 = 0.9722 leaves one
+    "all hidden": (lambda: pretrain(mask=RandomMask(size=8, ratio=0.98)), ("all 36 units", "0.9722")),
+    "one unit": (lambda: pretrain(mask=RandomMask(size=48, ratio=0.5)), ("all 1 units",)),
+    "size 0": (lambda: RandomMask(size=0, ratio=0.5), ("size", "greater than 0")),
+    "misspelt": (
+        lambda: RandomMask(siez=8, ratio=0.5),
+        ("no field 'siez'", "did you mean 'size'?", "kind, size, ratio"),
+    ),
+    "misspelt inside": (lambda: pretrain(recpie=1), ("'recpie'", "did you mean 'recipe'?")),
+    "loss kind": (lambda: Loss(kind="huber"), ("kind", "'l1', 'l2' or 'smooth-l1'", "'huber'")),
+    "loss scope": (lambda: Loss(scope="all"), ("scope", "'masked' or 'full'")),
+    "precision": (lambda: recipe(precision="fp8"), ("'fp32', 'tf32', 'bf16' or 'fp16'",)),
+    "data set": (lambda: Images(name="mnist"), ("fashion-mnist-mini", "cifar10", "stl10", "'mnist'")),
+    "folder name": (lambda: ImageFolder(name="../etc"), ("name", "pattern")),
+    "beta of l1": (lambda: Loss(kind="l1", beta=1.0), ("beta", "smooth-l1")),
+    "nothing hidden": (lambda: Corruption(fill="none", token="none"), ("hides nothing", "token='replace'")),
+    "odd batch, mixup": (lambda: recipe(batch_size=7, augment=Augment(mixup=0.8)), ("even batch_size", "7")),
+    "odd batch, cutmix": (lambda: recipe(batch_size=7, augment=Augment(cutmix=1.0)), ("even batch_size", "7")),
+    "warm-up": (lambda: recipe(warmup_epochs=4), ("warmup_epochs 4", "4 epochs")),
+    "crop": (lambda: Augment(crop_scale=(0.5, 1.5)), ("crop_scale", "at most 1")),
+    "crop order": (lambda: Augment(crop_scale=(0.9, 0.5)), ("crop_scale", "low <= high")),
+    "layer decay": (lambda: pretrain(recipe=recipe(layer_decay=0.8)), ("layer_decay", "fine-tuning")),
+    "mixup in pre-training": (lambda: pretrain(recipe=recipe(augment=Augment(mixup=0.8))), ("mixup", "no labels")),
+    "smoothing": (lambda: pretrain(recipe=recipe(augment=Augment(smoothing=0.1))), ("smoothing", "no labels")),
+    "downsample, stride": (lambda: pretrain(target=PixelTarget(downsample=3)), ("3", "stride", "valid: 1, 2, 4")),
+    # ViT of patch 8 and units of 24: 16 divides neither; Swin of stride 32 with units of 16: 32 would mix two units
+    "downsample mixes": (
+        lambda: pretrain(
+            image_size=96,
+            backbone=Backbone(name="swin", patch_size=4, stride=32),
+            mask=RandomMask(size=16, ratio=0.5),
+            target=PixelTarget(downsample=32),
+        ),
+        ("mixes hidden and visible", "16 px", "valid: 1, 2, 4, 8, 16"),
+    ),
+    "stride of patch": (lambda: Backbone(name="vit", patch_size=16, stride=24), ("stride 24", "patch_size 16")),
+    "args of the harness": (lambda: Backbone(name="vit", args={"img_size": 1}, patch_size=4), ("img_size",)),
+    "args nested": (lambda: Backbone(name="vit", args={"a": {"b": 1}}, patch_size=4), ("plain values",)),
+    "args as text": (lambda: Backbone(name="vit", args="depth=4", patch_size=4), ("plain values",)),
+    "args nan": (lambda: Backbone(name="vit", args={"a": float("nan")}, patch_size=4), ("plain values",)),
+    "args twice": (lambda: Backbone(name="vit", args=(("a", 1), ("a", 2)), patch_size=4), ("repeats a name",)),
+    "mlp of one layer": (lambda: MlpHead(layers=1), ("layers", "greater than or equal to 2")),
+    "function": (lambda: CustomMask(function="no_colon", size=8), ("package.module:function",)),
+    "module": (lambda: CustomMask(function="no_such_module_here:f", size=8), ("no_such_module_here", "project root")),
+    "probe": (
+        lambda: LinearProbe(start=pretrain(), recipe=recipe(drop_path=0.1)),
+        ("drop_path", "frozen encoder"),
+    ),
+    "bool for a number": (lambda: recipe(epochs=True), ("epochs", "valid integer")),
+    "float for an integer": (lambda: recipe(epochs=4.0), ("epochs", "valid integer")),
+    "infinite": (lambda: recipe(lr=float("inf")), ("lr", "finite")),
+    "missing": (lambda: Recipe(epochs=1, batch_size=8), ("lr", "required")),
+    "scale name": (
+        lambda: Scale(
+            name="../x",
+            data=Shapes(),
+            image_size=48,
+            backbone=Backbone(name="v", patch_size=4),
+            pretrain=recipe(),
+            finetune=recipe(),
+        ),
+        ("name", "pattern"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_in_one_line(name: str) -> None:
+    build, parts = REFUSED[name]
+    with pytest.raises(ValidationError) as caught:
+        build()
+    line = one_line(caught.value)
+    assert "\n" not in line
+    for part in parts:
+        assert part in line, line
+
+
+def test_the_message_says_where() -> None:
+    with pytest.raises(ValidationError) as caught:
+        pretrain(recipe={"epochs": 0, "batch_size": 8, "lr": 1e-3})
+    assert one_line(caught.value).startswith("Pretrain.recipe.epochs: ")
+
+
+def test_the_largest_ratio_that_is_named_is_accepted() -> None:
+    assert pretrain(mask=RandomMask(size=8, ratio=0.9722)).mask.hidden_units(48) == 35  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("method", ["replace", "model_copy"])
+def test_a_changed_copy_is_validated_and_has_its_own_digest(method: str) -> None:
+    run = pretrain()
+    before = run.digest
+
+    def change(**changes: Any) -> Pretrain:
+        found = run.replace(**changes) if method == "replace" else run.model_copy(update=changes)
+        assert isinstance(found, Pretrain)
+        return found
+
+    with pytest.raises(ValidationError, match="valid: 4, 8, 12"):
+        change(mask=RandomMask(size=20, ratio=0.5))
+    with pytest.raises(ValidationError, match="did you mean 'seed'"):
+        change(sed=1)
+    assert change(seed=1).digest != before == run.digest
+    assert change(seed=0).digest == before
+
+
+def test_specs_are_frozen() -> None:
+    run = pretrain()
+    with pytest.raises(ValidationError, match="frozen"):
+        run.seed = 1  # type: ignore[misc]
+
+
+def test_text_that_is_no_run_is_refused_in_one_line() -> None:
+    for text in ("", "{}", "[1]", '{"kind": "dream"}', '{"kind": "pretrain", "seed": -1}'):
+        with pytest.raises(HarnessError) as caught:
+            run_from_json(text)
+        assert "\n" not in str(caught.value)
+
+
+def test_an_evaluation_takes_what_its_start_was_trained_on() -> None:
+    run = FineTune(start=pretrain(), recipe=recipe())
+    assert (run.data, run.image_size) == (Shapes(), 48)
+    assert FineTune(start=pretrain(), recipe=recipe(), image_size=96).image_size == 96
+
+
+def scale(image_size: int, patch: int, name: str = "vit_tiny") -> Scale:
+    backbone = Backbone(name=name, patch_size=patch, stride=patch)
+    return Scale(
+        name="s", data=Shapes(), image_size=image_size, backbone=backbone, pretrain=recipe(), finetune=recipe()
+    )
+
+
+@pytest.mark.parametrize(
+    ("image_size", "patch", "length", "expected"),
+    [
+        (192, 4, 32, 32),
+        (48, 4, 32, 8),
+        (48, 4, 64, 16),
+        (24, 4, 32, 4),
+        (96, 4, 8, 4),
+        (48, 4, 4, "4 px is 1 px at 48 px, smaller than one 4-px patch of vit_tiny"),
+        (24, 4, 4, "4 px is 0.5 px at 24 px, not a whole number"),
+        (48, 4, 24, "24 px is 6 px at 48 px, no multiple of the 4-px patch of vit_tiny"),
+        (48, 4, 80, "80 px is 20 px at 48 px, which does not divide the image"),
+        (28, 7, 32, "32 px is 4.66667 px at 28 px, not a whole number"),
+    ],
+)
+def test_pixels_of_the_paper_on_another_image(image_size: int, patch: int, length: int, expected: int | str) -> None:
+    if isinstance(expected, int):
+        assert scale(image_size, patch).pixels(length) == expected
+    else:
+        with pytest.raises(Skip) as caught:
+            scale(image_size, patch).pixels(length)
+        assert caught.value.reason == expected

@@ -1,0 +1,134 @@
+"""What is written to spec.json comes back as the same value with the same digest."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.spec import (
+    Augment,
+    Backbone,
+    Checkpoint,
+    Corruption,
+    Cosine,
+    CustomData,
+    CustomEvaluation,
+    CustomHead,
+    CustomMask,
+    CustomTarget,
+    FineTune,
+    ImageFolder,
+    Images,
+    Knn,
+    LinearHead,
+    LinearProbe,
+    Loss,
+    MlpHead,
+    MultiStep,
+    PixelTarget,
+    Pretrain,
+    RandomMask,
+    Recipe,
+    Run,
+    Scratch,
+    Shapes,
+    run_from_json,
+)
+
+unit = st.floats(0, 1)
+positive = st.floats(1e-12, 1e12)
+plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+nested = st.recursive(plain, lambda inner: st.lists(inner, max_size=3).map(tuple), max_leaves=4)
+params = st.dictionaries(st.text(max_size=5), nested, max_size=3)
+source = {"function": st.just("somewhere.else:f"), "source": st.text("0123456789abcdef", min_size=1), "params": params}
+limits = {"train_images": st.none() | st.integers(1, 9), "split": st.sampled_from(["test", "validation"])}
+backbones = st.builds(
+    Backbone,
+    name=st.text(),
+    args=params.filter(lambda p: "img_size" not in p),
+    patch_size=st.just(4),
+    stride=st.just(8),
+)
+data = st.one_of(
+    st.builds(Images, name=st.sampled_from(["fashion-mnist", "cifar10", "stl10"]), **limits),
+    st.builds(ImageFolder, name=st.just("nowhere"), content=st.none() | st.just("0a"), **limits),
+    st.builds(Shapes, seed=st.integers(), **limits),
+    st.builds(CustomData, **source, **limits),
+)
+masks = st.builds(RandomMask, size=st.just(8), ratio=st.floats(0.01, 0.9)) | st.builds(
+    CustomMask, size=st.just(8), **source
+)
+heads = st.one_of(
+    st.builds(LinearHead), st.builds(MlpHead, width=st.none() | st.integers(1, 9)), st.builds(CustomHead, **source)
+)
+targets = st.builds(PixelTarget, downsample=st.sampled_from([1, 2, 4])) | st.builds(
+    CustomTarget, channels=st.integers(1, 9), **source
+)
+losses = st.builds(Loss, kind=st.just("smooth-l1"), beta=st.none() | positive) | st.builds(
+    Loss, kind=st.sampled_from(["l1", "l2"]), scope=st.sampled_from(["masked", "full"])
+)
+schedules = st.builds(Cosine, min_lr=unit) | st.builds(
+    MultiStep, milestones=st.lists(st.integers(1, 99), max_size=3).map(tuple), gamma=positive
+)
+recipes = st.builds(
+    Recipe,
+    epochs=st.integers(1, 999),
+    batch_size=st.integers(1, 999),
+    lr=positive,
+    lr_batch=st.none() | st.integers(1, 4096),
+    betas=st.tuples(unit, unit),
+    clip=st.none() | positive,
+    schedule=schedules,
+    augment=st.builds(Augment, flip=unit, rand_augment=st.text()),
+)
+pretrains = st.builds(
+    Pretrain,
+    data=data,
+    image_size=st.just(32),
+    backbone=backbones,
+    mask=masks,
+    corruption=st.builds(Corruption, fill=st.sampled_from(["none", "mean"])),
+    head=heads,
+    target=targets,
+    loss=losses,
+    recipe=recipes,
+    seed=st.integers(0, 99),
+    assumed=st.lists(st.text(), max_size=2).map(tuple),
+)
+starts = st.one_of(
+    pretrains,
+    st.builds(Scratch, backbone=backbones, image_size=st.just(32)),
+    st.builds(Checkpoint, path=st.text(), backbone=backbones, image_size=st.just(32), sha256=st.just("0a")),
+)
+shared: dict[str, Any] = {"start": starts, "data": data, "image_size": st.just(32), "crop": st.floats(0.1, 1.0)}
+runs = st.one_of(
+    pretrains,
+    st.builds(FineTune, recipe=recipes, tested_epochs=st.none() | st.integers(1, 9), **shared),
+    st.builds(LinearProbe, recipe=recipes, batch_norm=st.booleans(), **shared),
+    st.builds(Knn, temperature=positive, **shared),
+    st.builds(CustomEvaluation, metric=st.text(), **source, **shared),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(run=runs)
+def test_json_gives_the_same_run_back(run: Run) -> None:
+    text = json.dumps(run.to_plain())
+    back = run_from_json(text)
+    assert type(back) is type(run)
+    assert back.digest == run.digest
+    assert json.dumps(back.to_plain()) == text
+
+
+@settings(max_examples=100, deadline=None)
+@given(left=params, right=params)
+def test_params_have_equal_digests_exactly_when_they_are_the_same(left: Any, right: Any) -> None:
+    def digest(args: Any) -> str:
+        return CustomMask(function="somewhere.else:f", source="0a", size=8, params=args).digest
+
+    same = repr(sorted(left.items())) == repr(sorted(right.items()))
+    assert (digest(left) == digest(right)) is same
+    assert digest(dict(reversed(left.items()))) == digest(left)

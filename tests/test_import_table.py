@@ -1,0 +1,179 @@
+"""Who may import whom, who may print, and how long a module may be."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "harness"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+# Part of the package -> the parts and the third-party packages it may import. "job" is the part of launch that runs
+# inside a worker; cli may import everything.
+INSIDE = {
+    "spec": set(),
+    "papers": {"spec"},
+    "claims": set(),
+    "grid": {"spec"},
+    "study": {"spec", "papers", "claims", "grid"},
+    "store": {"spec"},
+    "core": {"spec", "store"},
+    "analysis": {"spec", "core"},
+    "audit": {"spec", "study", "core"},
+    "launch": {"spec", "store"},
+    "job": {"spec", "store", "launch", "core", "analysis"},
+    "search": {"study", "spec", "store", "launch"},
+    "report": {"study", "claims", "spec", "store", "papers"},
+    "use": {"spec", "store", "core"},
+}
+TORCH = {"torch", "torchvision", "timm", "numpy", "PIL", "safetensors"}
+OUTSIDE = {
+    "spec": {"pydantic"},
+    "papers": set(),
+    "claims": set(),
+    "grid": set(),
+    "study": {"pydantic"},
+    "store": set(),
+    "core": TORCH,
+    "analysis": TORCH,
+    "audit": TORCH,
+    "launch": {"submitit"},
+    "job": TORCH,
+    "search": {"optuna"},
+    "report": {"pandas", "matplotlib", "scipy", "numpy", "PIL", "jinja2", "tabulate"},
+    "use": TORCH,
+    "cli": {"typer", "rich"},
+}
+FIRST_USE = {"launch/inline.py": {"job"}, "launch/local.py": {"job"}}  # inside the functions that become a worker
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """Every module imported anywhere in a module, with its line; `from a import b` counts as a.b."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import():
+                yield from ((name.name, node.lineno) for name in node.names)
+            case ast.ImportFrom():
+                assert node.level == 0, f"line {node.lineno}: a relative import"
+                yield from ((f"{node.module}.{name.name}", node.lineno) for name in node.names)
+
+
+def part(path: Path) -> str:
+    """The part of the package that a file belongs to."""
+    inner = path.relative_to(PACKAGE)
+    if inner.as_posix() == "launch/job.py":
+        return "job"
+    return inner.parts[0].removesuffix(".py")
+
+
+def imported_part(name: str) -> str:
+    """The part that `harness.x.y` belongs to; none for the package itself, which loads nothing."""
+    if name.startswith("harness.launch.job"):
+        return "job"
+    return name.partition(".")[2].partition(".")[0]
+
+
+def violations(path: Path, text: str) -> list[str]:
+    """What a module imports though it may not."""
+    here = part(path)
+    if here == "__init__":
+        return []
+    inside = (
+        INSIDE.get(here, set(INSIDE) | {"cli"})
+        | {here, ""}
+        | FIRST_USE.get(path.relative_to(PACKAGE).as_posix(), set())
+    )
+    outside = OUTSIDE[here] | set(sys.stdlib_module_names)
+    found = []
+    for name, line in imports(ast.parse(text)):
+        top = name.split(".")[0]
+        wrong = imported_part(name) not in inside if top == "harness" else top not in outside
+        if wrong:
+            found.append(f"{path.relative_to(PACKAGE.parent)}:{line}: {here} may not import {name}")
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_a_module_imports_what_its_part_may(path: Path) -> None:
+    assert not violations(path, path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("spec/base.py", "import torch"),
+        ("spec/base.py", "def f():\n    from harness.store import Store"),
+        ("spec/base.py", "import studies.quickstart"),
+        ("claims.py", "from harness.spec import Scalar"),
+        ("report/tables.py", "from harness import core"),
+        ("launch/queue.py", "from harness.launch.job import work"),
+        ("cli/running.py", "import torch"),
+    ],
+)
+def test_the_check_sees_what_is_not_allowed(path: str, text: str) -> None:
+    assert len(violations(PACKAGE / path, text)) == 1
+
+
+def test_importing_the_worker_is_left_to_the_functions_that_need_it() -> None:
+    for name in FIRST_USE:
+        tree = ast.parse((PACKAGE / name).read_text(encoding="utf-8"))
+        assert not any(found.startswith("harness.launch.job") for node in tree.body for found, _ in top_level(node))
+
+
+def top_level(node: ast.stmt) -> Iterator[tuple[str, int]]:
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        yield from imports(node)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_only_the_command_line_prints(path: Path) -> None:
+    calls = [
+        node.lineno
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    ]
+    assert part(path) == "cli" or not calls
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_modules_stay_readable(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) < 300
+
+
+BLOCKED = """
+import sys
+
+class Without:  # as where these packages are not installed
+    def __init__(self, finder):
+        self.finder = finder
+
+    def find_spec(self, name, path=None, target=None):
+        return None if name.split(".")[0] in {blocked!r} else self.finder.find_spec(name, path, target)
+
+sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
+import pkgutil, importlib
+for part in {parts!r}:
+    package = importlib.import_module(f"harness.{{part}}")
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        importlib.import_module(module.name)
+"""
+
+
+def importable(parts: list[str], blocked: list[str]) -> subprocess.CompletedProcess[str]:
+    program = BLOCKED.format(parts=parts, blocked=blocked)
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+
+
+def test_specs_and_training_need_no_launcher_search_report_or_command_line() -> None:
+    absent = ["submitit", "optuna", "pandas", "typer", "rich", "matplotlib", "scipy", "jinja2", "tabulate"]
+    done = importable(["spec", "store", "core"], absent)
+    assert done.returncode == 0, done.stderr
+
+
+def test_blocking_works() -> None:
+    assert "No module named 'pydantic'" in importable(["spec"], ["pydantic"]).stderr
