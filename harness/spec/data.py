@@ -7,8 +7,9 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, PositiveInt, model_validator
 
-from harness.spec.base import HarnessError, Params, Spec
-from harness.spec.content import data_location, manifest_digest, source_digest
+from harness.spec.base import HarnessError, Spec
+from harness.spec.content import data_location, manifest_digest
+from harness.spec.own import OwnFunction
 
 
 class Published(NamedTuple):
@@ -119,37 +120,16 @@ class Shapes(_Data):
     channels: ClassVar[int] = 3
 
 
-class CustomData(_Data):
+class CustomData(_Data, OwnFunction):
     """A user's own data set.
 
     function: `package.module:name`; called as `name(split, **params)` with split "train" or "test", it
         returns `(images, labels)`: uint8 array [N, H, W, C] and int64 array [N]. It must give the same images
         each time.
-    source: digest of the function's file, filled in; it makes the key follow the code.
     """
 
     kind: Literal["custom"] = "custom"
-    function: str
     channels: PositiveInt = 3
-    params: Params = ()
-    source: str = ""
-
-    filled: ClassVar[Mapping[str, str]] = {"source": "function"}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_source(cls, values: Any) -> Any:
-        return with_source(values)
 
 
 Data = Annotated[Images | ImageFolder | Shapes | CustomData, Field(discriminator="kind")]
-
-
-def with_source(values: Any) -> Any:
-    """Fill `source` with the digest of the file that `function` names."""
-    if isinstance(values, dict) and values.get("function") and not values.get("source"):
-        try:
-            return {**values, "source": source_digest(str(values["function"]))}
-        except HarnessError as error:
-            raise ValueError(str(error)) from None
-    return values

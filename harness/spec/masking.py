@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from harness.spec.base import Params, Spec
-from harness.spec.data import with_source
+from harness.spec.base import Spec
+from harness.spec.own import OwnFunction
 
 
 class RandomMask(Spec):
@@ -28,7 +27,7 @@ class RandomMask(Spec):
         return math.ceil((image_size // self.size) ** 2 * self.ratio)
 
 
-class CustomMask(Spec):
+class CustomMask(OwnFunction):
     """A user's own mask.
 
     function: `package.module:name`; called as `name(random, grid, step, steps, **params)` it returns a bool
@@ -39,17 +38,7 @@ class CustomMask(Spec):
     """
 
     kind: Literal["custom"] = "custom"
-    function: str
     size: PositiveInt
-    params: Params = ()
-    source: str = ""
-
-    filled: ClassVar[Mapping[str, str]] = {"source": "function"}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_source(cls, values: Any) -> Any:
-        return with_source(values)
 
 
 Mask = Annotated[RandomMask | CustomMask, Field(discriminator="kind")]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
 from harness.spec.base import Params, Spec
-from harness.spec.data import with_source
+from harness.spec.own import OwnFunction
 
 
 class Backbone(Spec):
@@ -68,7 +67,7 @@ class MlpHead(Spec):
     width: PositiveInt | None = None
 
 
-class CustomHead(Spec):
+class CustomHead(OwnFunction):
     """A user's own head.
 
     function: `package.module:name`; called as `name(in_channels, out_channels, **params)` it returns a module that
@@ -76,16 +75,6 @@ class CustomHead(Spec):
     """
 
     kind: Literal["custom"] = "custom"
-    function: str
-    params: Params = ()
-    source: str = ""
-
-    filled: ClassVar[Mapping[str, str]] = {"source": "function"}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_source(cls, values: Any) -> Any:
-        return with_source(values)
 
 
 Head = Annotated[LinearHead | MlpHead | CustomHead, Field(discriminator="kind")]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from harness.spec.base import Params, Spec
-from harness.spec.data import with_source
+from harness.spec.base import Spec
+from harness.spec.own import OwnFunction
 
 
 class PixelTarget(Spec):
@@ -22,7 +21,7 @@ class PixelTarget(Spec):
     downsample: PositiveInt = 1
 
 
-class CustomTarget(Spec):
+class CustomTarget(OwnFunction):
     """A user's own target.
 
     function: `package.module:name`; called as `name(images, **params)` with the clean normalised images
@@ -30,18 +29,8 @@ class CustomTarget(Spec):
     """
 
     kind: Literal["custom"] = "custom"
-    function: str
     channels: PositiveInt
     downsample: PositiveInt = 1
-    params: Params = ()
-    source: str = ""
-
-    filled: ClassVar[Mapping[str, str]] = {"source": "function"}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_source(cls, values: Any) -> Any:
-        return with_source(values)
 
 
 Target = Annotated[PixelTarget | CustomTarget, Field(discriminator="kind")]

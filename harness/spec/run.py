@@ -10,12 +10,13 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, TypeAdapter, ValidationError, model_validator
 
-from harness.spec.base import HarnessError, Params, Spec, one_line
+from harness.spec.base import HarnessError, Spec, one_line
 from harness.spec.content import cached_file_sha256
-from harness.spec.data import Data, with_source
+from harness.spec.data import Data
 from harness.spec.masking import Corruption, Mask, RandomMask
 from harness.spec.model import Backbone, Head, LinearHead
 from harness.spec.objective import Loss, PixelTarget, Target
+from harness.spec.own import OwnFunction
 from harness.spec.recipe import Recipe
 
 KEY_DIGITS = 20
@@ -204,7 +205,7 @@ class Knn(_Evaluation):
     block: PositiveInt | None = None
 
 
-class CustomEvaluation(_Evaluation):
+class CustomEvaluation(_Evaluation, OwnFunction):
     """A user's own evaluation.
 
     function: `package.module:name`; called as `name(encoder, train, test, **params)` it returns a dict of metric names
@@ -213,17 +214,7 @@ class CustomEvaluation(_Evaluation):
     """
 
     kind: Literal["custom"] = "custom"
-    function: str
     metric: str
-    params: Params = ()
-    source: str = ""
-
-    filled: ClassVar[Mapping[str, str]] = {"source": "function"}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_source(cls, values: Any) -> Any:
-        return with_source(values)
 
 
 Evaluation = FineTune | LinearProbe | Knn | CustomEvaluation

@@ -1,0 +1,37 @@
+"""A piece of a user's own: a function named by its module, whose source is part of the key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from pydantic import model_validator
+
+from harness.spec.base import HarnessError, Params, Spec
+from harness.spec.content import source_digest
+
+
+class OwnFunction(Spec):
+    """What every piece of a user's own holds.
+
+    function: `package.module:name`, found from the project root or among the installed packages. What it is called with
+        and what it returns is said by each piece.
+    params: keyword arguments that it is called with besides.
+    source: digest of the file that holds the function (that file alone), filled in: the key follows the code.
+    """
+
+    function: str
+    params: Params = ()
+    source: str = ""
+
+    filled: ClassVar[Mapping[str, str]] = {"source": "function"}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_source(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("function") and not values.get("source"):
+            try:
+                return {**values, "source": source_digest(str(values["function"]))}
+            except HarnessError as error:
+                raise ValueError(str(error)) from None
+        return values
