@@ -59,11 +59,14 @@ class Display:
                 self._print(event.name, "another process works on it; waiting")
             case "done" | "failed" | "blocked" | "interrupted":
                 self._close(event.name)
-                self._progress.update(self._study, completed=len(self._runs) - len(self._queue))
+                self._progress.update(self._study, completed=self._ended())
                 if event.kind == "done":
                     self._say(event.name, "done")
                 else:
                     self._print(event.name, f"{event.kind}: {event.text}")
+
+    def _ended(self) -> int:
+        return sum(ending != "interrupted" for ending in self._queue.endings.values())
 
     def _line(self, event: Event) -> None:
         line = event.line

@@ -102,7 +102,7 @@ def _detail(state: State) -> str:
             left = (line["steps"] - line["step"]) * line["seconds"] / line["step"]
             text += f"   {line['images_per_second']:,.0f} img/s   {duration(left)} left"
     if state.word == "lost":
-        return f"{text}   its process vanished; harness run goes on with it".strip()
+        return f"{text}   not at work any more; harness run goes on with it".strip()
     host = f"   {state.owner['host']} pid {state.owner['pid']}" if state.owner else ""
     return f"{text}{host}".strip()
 

@@ -147,8 +147,8 @@ def _compute(
     queue = Queue(specs, store, retry=retry)
     if missing := missing_data({name: queue.run(name) for name in queue.open()}):
         raise HarnessError(f"data set {missing[0]}")
-    for name in queue.open():
-        store.register(queue.run(name))
+    for name in queue.open()[:1]:
+        store.register(queue.run(name))  # a store that cannot be written shows before anything is started
     stop = _Stop()
     if len(queue):
         with Display(f"{plan.study.name} · {plan.scale.name}", specs, labels(plan), queue) as display:
@@ -171,7 +171,8 @@ def _compute(
 
 
 def _counts(queue: Queue) -> str:
-    counts = Counter(queue.endings.values())
+    words = {"interrupted": "not finished"}
+    counts = Counter(words.get(ending, ending) for ending in queue.endings.values())
     return ", ".join(f"{count} {ending}" for ending, count in counts.items()) or "no runs"
 
 

@@ -177,7 +177,7 @@ def test_status_tells_all_states_apart(harness: Command, study: Path, plan: Plan
     text = [" ".join(line.split()) for line in ended.out.splitlines()]
     about_running = next(line for line in text if line.startswith("running random"))
     assert about_running.startswith("running random 0.5 seed 1 pretrain step 10/40 1,234 img/s 15 s left")
-    assert "lost random 0.75 seed 1 finetune its process vanished; harness run goes on with it" in text
+    assert "lost random 0.75 seed 1 finetune not at work any more; harness run goes on with it" in text
     assert "failed random 0.75 seed 0 pretrain ValueError: loss is nan harness logs / retry" in text
     assert "failed none seed 0 finetune RuntimeError: out of memory harness logs / retry" in text
     assert any(line.startswith("blocked random 0.75 seed 0 waits for pretrain-") for line in text)
@@ -424,3 +424,21 @@ def test_a_run_that_fails_says_why(study: Path) -> None:
     assert len(reasons) == 3, logs.stdout  # two pre-trainings and the control; the fine-tunings are blocked
     assert "Traceback" not in logs.stdout
     assert "failed 3" in subprocess.run([*command, "status", str(study)], capture_output=True, text=True).stdout
+
+
+def test_progress_counts_what_ended_and_not_what_was_given_up(tmp_path: Path) -> None:
+    """After an interruption the study's bar shows the runs that are done, not those that were dropped."""
+    from harness.cli.live import Display
+    from harness.launch.queue import Event, Queue
+    from harness.spec import Backbone, Knn, Scratch, Shapes, key
+    from harness.store import Store
+
+    start = Scratch(backbone=Backbone(name="vit_tiny_patch16_224", patch_size=4), image_size=16)
+    runs = {key(run): run for run in (Knn(start=start, data=Shapes(), k=k) for k in (1, 2, 3))}
+    queue = Queue(runs, Store(tmp_path))
+    display = Display("a study", runs, {}, queue)
+    first = queue.take()
+    assert first is not None
+    queue.end(Event("done", first))
+    queue.interrupt(queue.open())
+    assert display._ended() == 1
