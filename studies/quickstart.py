@@ -1,9 +1,20 @@
 """SimMIM in two minutes: where does the loss count, and how much is hidden?
 
 Paper   SimMIM (Xie et al., CVPR 2022), Table 4 (scope) and Table 1 (ratio): Swin-B on ImageNet-1K.
-Here    A ViT of 154k parameters on 10,000 Fashion-MNIST images; fine-tuned on 500 labels, tested on 5,000 images.
+Here    A small ViT (two blocks of width 64) on 10,000 Fashion-MNIST images; fine-tuned on 500 labels, tested on 5,000
+        images.
 Claim   Predicting only the hidden pixels beats predicting the full image.
 Run     harness run studies/quickstart.py
+
+Found   Top-1 over 10 seeds, mean and sd (CPU, one thread a run, torch 2.15, timm 1.0.31, commit 346fd4a;
+        results/quickstart/mini-10-seeds):
+            masked area 0.6   67.44 +- 1.67        full image 0.6   67.18 +- 1.25
+            masked area 0.4   68.05 +- 1.66        full image 0.4   67.23 +- 1.89
+            from scratch      64.33 +- 1.02
+        The reference beats the control by 3.12 points. The scopes do not differ beyond noise at this size: two seeds
+        decide nothing about the claim, and ten do not either.
+        Part of the gain is speed: fine-tuned at lr 4e-3 instead of 1.5e-3, where the control does best, the reference has
+        69.66 +- 1.18 and the control 69.14 +- 0.71. Longer pre-training widens the gap.
 """
 
 from harness import (
