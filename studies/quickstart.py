@@ -13,8 +13,8 @@ Found   Top-1 over 10 seeds, mean and sd (CPU, one thread a run, torch 2.15, tim
             from scratch      64.33 +- 1.02
         The reference beats the control by 3.12 points. The scopes do not differ beyond noise at this size: two seeds
         decide nothing about the claim, and ten do not either.
-        Part of the gain is speed: fine-tuned at lr 4e-3 instead of 1.5e-3, where the control does best, the reference has
-        69.66 +- 1.18 and the control 69.14 +- 0.71. Longer pre-training widens the gap.
+        Part of the gain is speed: fine-tuned at lr 4e-3 instead of 1.5e-3, where the control does best, the
+        reference has 69.66 +- 1.18 and the control 69.14 +- 0.71.
 """
 
 from harness import (

@@ -11,7 +11,7 @@ from harness.core.batches import Batch, steps_per_epoch
 from harness.core.checkpoint import weights_of
 from harness.core.datasets import load
 from harness.core.drop_path import key_drop_paths
-from harness.core.labelled import accuracy, labelled_batches, summary, tested
+from harness.core.labelled import accuracy, labelled_batches, measured_after, summary
 from harness.core.loop import train
 from harness.core.optimiser import layer_scales, parameter_groups
 from harness.core.precision import require
@@ -43,7 +43,7 @@ def finetune(run: FineTune, session: Session) -> None:
         batches=partial(labelled_batches, run, images, session),
         loss_of=loss_of,
     ):
-        if tested(run, line["epoch"]):
+        if measured_after(run, line["epoch"]):
             found = accuracy(run, test, model.eval(), session)
             line |= {f"test_{name}": value for name, value in found.items()}
             model.train()

@@ -81,7 +81,7 @@ def accuracy(
     return {"top1": 100 * top1, "top5": 100 * top5, "loss": loss}
 
 
-def tested(run: FineTune | LinearProbe, epoch: float) -> bool:
+def measured_after(run: FineTune | LinearProbe, epoch: float) -> bool:
     """Whether accuracy is measured after this epoch."""
     return epoch == int(epoch) and epoch > run.recipe.epochs - (run.tested_epochs or run.recipe.epochs)
 

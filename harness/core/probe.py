@@ -16,7 +16,7 @@ from harness.core.checkpoint import weights_of
 from harness.core.custom import call, load_function
 from harness.core.datasets import FolderSet, ImageSet, load
 from harness.core.encoder import Encoder
-from harness.core.labelled import TEST_BATCH, accuracy, labelled_batches, summary, tested
+from harness.core.labelled import TEST_BATCH, accuracy, labelled_batches, measured_after, summary
 from harness.core.loop import train
 from harness.core.optimiser import parameter_groups
 from harness.core.precision import require
@@ -53,7 +53,7 @@ def linear_probe(run: LinearProbe, session: Session) -> None:
         batches=partial(labelled_batches, run, images, session),
         loss_of=loss_of,
     ):
-        if tested(run, line["epoch"]):
+        if measured_after(run, line["epoch"]):
             probe.eval()
             line |= {f"test_{name}": value for name, value in accuracy(run, test, logits, session).items()}
             probe.train()

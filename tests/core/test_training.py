@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny import DATA, RECIPE, SWIN, SWIN_V2, VIT, pretrain
 
 from harness.audit import fixed_batch
 from harness.core.drop_path import KeyedDropPath, Place, key_drop_paths
 from harness.core.encoder import build
+from harness.core.labelled import measured_after, summary
 from harness.core.optimiser import adamw, parameter_groups
 from harness.core.pretrain import MaskedImageModel
 from harness.core.probe import vote
+from harness.core.randomness import initialised
 from harness.core.session import Session
 from harness.launch.job import work
 from harness.launch.resources import Resources
@@ -212,6 +216,7 @@ def test_every_drop_path_is_keyed_with_its_own_rate_and_stream() -> None:
 
 OWN = """
 import torch
+from safetensors.torch import load_file
 
 def head(width, out, *, groups):
     return torch.nn.Conv2d(width, out, 1, groups=groups)
@@ -292,3 +297,98 @@ def _variants() -> list[Pretrain]:
         {"augment": Augment(interpolation="bicubic")},
     ]
     return [pretrain(recipe=RECIPE.replace(**change)) for change in changes]
+
+
+def test_finetuning_uses_what_its_spec_says(compute: Compute) -> None:
+    """Each of these fields changes the weights that come out."""
+    changes: list[dict[str, Any]] = [
+        {},
+        {"layer_decay": 0.5},
+        {"drop_path": 0.3},
+        {"weight_decay": 0.5},
+        {"augment": RECIPE.augment.replace(smoothing=0.2)},
+        {"augment": RECIPE.augment.replace(mixup=0.8)},
+        {"augment": RECIPE.augment.replace(cutmix=1.0)},
+        {"augment": RECIPE.augment.replace(rand_augment="rand-m9-mstd0.5-inc1")},
+        {"augment": RECIPE.augment.replace(erasing=1.0)},
+    ]
+    scratch = Scratch(backbone=VIT, image_size=32)
+    runs = [FineTune(start=scratch, data=DATA, recipe=RECIPE.replace(**change), tested_epochs=1) for change in changes]
+    runs.append(runs[0].replace(pool="token"))
+    found = [compute(run)["weights"] for run in runs]
+    assert len(set(found)) == len(found)
+
+
+def test_evaluations_use_what_their_specs_say(compute: Compute) -> None:
+    scratch = Scratch(backbone=VIT, image_size=32)
+    probe = LinearProbe(start=scratch, data=DATA, recipe=RECIPE, tested_epochs=1)
+    probes = [probe, probe.replace(block=1), probe.replace(batch_norm=False), probe.replace(seed=1)]
+    assert len({compute(run)["weights"] for run in probes}) == len(probes)
+    crops = [compute(probe.replace(crop=crop))["metrics"]["loss"] for crop in (0.5, 1.0)]
+    assert crops[0] != crops[1]
+
+
+def test_layer_decay_reaches_the_optimiser_once(compute: Compute) -> None:
+    """At one step of SGD-like size the embedding of a decayed run moves less than that of an even one."""
+    scratch = Scratch(backbone=VIT, image_size=32)
+    recipe = RECIPE.replace(epochs=1, batch_size=64, weight_decay=0.0, clip=None, augment=Augment())
+    start, moved = {}, {}
+    for decay in (None, 0.5):
+        run = FineTune(start=scratch, data=DATA, recipe=recipe.replace(layer_decay=decay), tested_epochs=1)
+        after = load_file(compute(run)["attempt"].weights)
+        before = initialised(0, "encoder", lambda: build(VIT, image_size=32, channels=3, num_classes=6, pool="mean"))
+        start = before.state_dict()
+        name = "patch_embed.proj.weight"
+        moved[decay] = (after[name] - start[name]).abs().median().item()
+    # Adam's first step has the size of the learning rate: 0.5 ** 3 for the embedding of a model of two blocks
+    assert moved[0.5] / moved[None] == pytest.approx(0.5**3, rel=0.01)
+
+
+def test_summary_by_hand() -> None:
+    """The last epoch is reported, whatever came before."""
+    top1 = [10.0, 90.0, 30.0, 50.0, 20.0, 40.0]
+    lines = [{"test_top1": value, "test_top5": 99.0, "test_loss": 1.0} for value in top1]
+    assert summary([{"loss": 0.0}, *lines]) == {
+        "top1": 40.0,
+        "top5": 99.0,
+        "top1_median5": 40.0,
+        "top1_best": 90.0,
+        "loss": 1.0,
+    }
+
+
+@pytest.mark.parametrize(("last", "epochs"), [(None, [1, 2, 3, 4]), (1, [4]), (2, [3, 4]), (9, [1, 2, 3, 4])])
+def test_which_epochs_are_tested(last: int | None, epochs: list[int]) -> None:
+    scratch = Scratch(backbone=VIT, image_size=32)
+    run = FineTune(start=scratch, data=DATA, recipe=RECIPE.replace(epochs=4), tested_epochs=last)
+    assert [epoch for epoch in (0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4) if measured_after(run, epoch)] == epochs
+
+
+def test_predictions_of_one_colour_fail_with_the_reason(tmp_path: Path) -> None:
+    """A learning rate that drives the head to a constant: the run says so instead of reporting a number."""
+    (tmp_path / "flat_head.py").write_text(FLAT)
+    sys.path.insert(0, str(tmp_path))
+    try:
+        run = pretrain(head=CustomHead(function="flat_head:flat"))
+        event = work(Store(tmp_path), run, torch.device("cpu"), Resources(), report=lambda event: None)
+    finally:
+        sys.path.remove(str(tmp_path))
+    assert event.kind == "failed"
+    assert "collapsed to one colour" in event.text
+
+
+FLAT = """
+import torch
+from safetensors.torch import load_file
+
+class Flat(torch.nn.Module):
+    def __init__(self, width, out):
+        super().__init__()
+        self.layer = torch.nn.Conv2d(width, out, 1)
+
+    def forward(self, x):
+        return self.layer(x) * 0 + 0.5
+
+def flat(width, out):
+    return Flat(width, out)
+"""
