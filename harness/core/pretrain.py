@@ -21,10 +21,10 @@ from harness.core.precision import require
 from harness.core.randomness import initialised
 from harness.core.reconstruct import write_reconstructions
 from harness.core.session import Diverged, Session
-from harness.spec import Pretrain
+from harness.spec import PixelTarget, Pretrain
 
 COLLAPSED = 1e-3
-"""Predictions whose standard deviation is below this share of the target's show one colour everywhere."""
+"""Predicted pixels whose standard deviation is below this, in units of the data set's, show one colour everywhere."""
 
 
 class MaskedImageModel(nn.Module):
@@ -127,7 +127,7 @@ def pretrain(run: Pretrain, session: Session) -> None:
         loss_of=loss_of,
     ):
         line["contrast"] = contrast.item()
-        if line["step"] * 2 > steps and line["contrast"] < COLLAPSED:
+        if isinstance(run.target, PixelTarget) and line["step"] * 2 > steps and line["contrast"] < COLLAPSED:
             raise Diverged(
                 f"the predictions collapsed to one colour (sd {line['contrast']:.1e}) at step {line['step']}"
             )
