@@ -150,8 +150,9 @@ def first_step(run: Pretrain, batch: Batch | None = None) -> Step:
 
 def dead_parameters(run: Pretrain) -> list[str]:
     """Parameters that get no gradient, or a gradient of zeros, in the first step."""
-    step = first_step(run)
-    model = MaskedImageModel(run, fixed_batch(run).images.shape[1])
+    batch = fixed_batch(run)
+    step = first_step(run, batch)
+    model = MaskedImageModel(run, batch.images.shape[1])
     return [
         name
         for name, _ in model.named_parameters()

@@ -159,8 +159,10 @@ def _compute(
                 run_local(queue, store, resources, slots, report=display.show, stopping=stop)
     else:
         say(f"nothing to compute: {_counts(queue)}")
-    whole = expand(plan.study, scale=plan.scale.name, seeds=len({row.seed for row in plan.rows}))
-    show_report(whole, store, results_folder(plan))  # a selection must not narrow the study's tables
+    seeds = len({row.seed for row in plan.rows})
+    whole = len(plan.rows) == seeds * len(plan.study.cells)  # a selection must not narrow the study's tables
+    shown = plan if whole else expand(plan.study, scale=plan.scale.name, seeds=seeds)
+    show_report(shown, store, results_folder(plan))
     counts = Counter(queue.endings.values())
     if counts["failed"] or counts["blocked"]:
         say(f"{_counts(queue)}. harness logs shows why, harness retry runs them again.")

@@ -15,7 +15,7 @@ from harness.core.batches import Batch, steps_per_epoch, test_batches, training_
 from harness.core.datasets import FolderSet, ImageSet
 from harness.core.precision import autocast
 from harness.core.session import Session
-from harness.spec import FineTune, LinearProbe
+from harness.spec import FineTune, Knn, LinearProbe
 
 TEST_BATCH = 512
 
@@ -50,6 +50,20 @@ def labelled_batches(
         yield batch._replace(images=mixed, labels=targets)
 
 
+def whole_set(
+    run: FineTune | LinearProbe | Knn, images: ImageSet | FolderSet, session: Session
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """All images of a set as they are tested, normalised, with their labels, in batches that fit the device."""
+    return test_batches(
+        images,
+        image_size=run.image_size,
+        crop=run.crop,
+        batch_size=min(TEST_BATCH, session.micro_batch or TEST_BATCH),
+        device=session.device,
+        workers=session.workers,
+    )
+
+
 @torch.no_grad()
 def accuracy(
     run: FineTune | LinearProbe,
@@ -63,14 +77,7 @@ def accuracy(
         classify: normalised images [B, C, S, S] to logits [B, K].
     """
     sums = torch.zeros(3, dtype=torch.float64, device=session.device)
-    for images, labels in test_batches(
-        test,
-        image_size=run.image_size,
-        crop=run.crop,
-        batch_size=min(TEST_BATCH, session.micro_batch or TEST_BATCH),
-        device=session.device,
-        workers=session.workers,
-    ):
+    for images, labels in whole_set(run, test, session):
         with autocast(run.recipe, session.device):
             logits = classify(images)
         logits = logits.float()

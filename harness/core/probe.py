@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.core.augment import test_batch
-from harness.core.batches import Batch, steps_per_epoch, test_batches
+from harness.core.batches import Batch, steps_per_epoch
 from harness.core.checkpoint import weights_of
 from harness.core.custom import call, load_function
 from harness.core.datasets import FolderSet, ImageSet, load
 from harness.core.encoder import Encoder
-from harness.core.labelled import TEST_BATCH, accuracy, labelled_batches, measured_after, summary
+from harness.core.labelled import TEST_BATCH, accuracy, labelled_batches, measured_after, summary, whole_set
 from harness.core.loop import train
 from harness.core.optimiser import parameter_groups
 from harness.core.precision import require
@@ -105,17 +105,7 @@ def vote(queries: Tensor, bank: Tensor, labels: Tensor, *, num_classes: int, k: 
 @torch.no_grad()
 def all_features(run: Knn, encoder: Encoder, images: ImageSet | FolderSet, session: Session) -> tuple[Tensor, Tensor]:
     """Pooled features float32 [N, C] and labels int64 [N] of a whole set, without augmentation."""
-    found = [
-        (pooled(encoder, batch, run.block), labels)
-        for batch, labels in test_batches(
-            images,
-            image_size=run.image_size,
-            crop=run.crop,
-            batch_size=min(TEST_BATCH, session.micro_batch or TEST_BATCH),
-            device=session.device,
-            workers=session.workers,
-        )
-    ]
+    found = [(pooled(encoder, batch, run.block), labels) for batch, labels in whole_set(run, images, session)]
     return torch.cat([features for features, _ in found]), torch.cat([labels for _, labels in found])
 
 
