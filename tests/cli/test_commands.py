@@ -275,6 +275,18 @@ def test_run_of_what_is_done_computes_nothing(harness: Command, study: Path, pla
     assert (again.code, "unchanged " in again.out) == (0, True)
 
 
+def test_run_of_a_selection_reports_the_whole_study(
+    harness: Command, study: Path, plan: Plan, store: Store, project: Path
+) -> None:
+    everything_done(plan, store)
+    assert harness("run", study, "--where", "mask=none").code == 0
+    rows = (project / "results" / "ratios" / "small" / "runs.csv").read_text().splitlines()
+    assert len(rows) == 1 + 4 * 2
+    assert harness("run", study, "--where", "mask=none", "--seeds", "1").code == 0
+    rows = (project / "results" / "ratios" / "small" / "runs.csv").read_text().splitlines()
+    assert len(rows) == 1 + 4
+
+
 def superseded(plan: Plan, store: Store) -> Run:
     """A run whose first attempt failed and whose second is done."""
     run = evaluation(plan, "none", None, 0)
