@@ -146,6 +146,15 @@ class Cluster:
             return {}
         return dict(line.split() for line in lines)  # type: ignore[misc]
 
+    def clear(self) -> None:
+        """Cancel every job and start every node that is not there; returns when all nodes are idle."""
+        self.ask("scancel", "--user=root")
+        self._wait(lambda: not self.ask("squeue", "-h"), "an empty queue")
+        for node in NODES:
+            if not _processes(self.folder, node):
+                self.start_node(node)
+        self._wait(self._all_idle, "four idle nodes")
+
     def kill_node(self, node: str) -> None:
         """What a crash of the node does: its slurmd, its job steps and their processes are gone at once (SIGKILL)."""
         _kill(lambda: _processes(self.folder, _known(node)))
@@ -171,21 +180,24 @@ class Cluster:
         logs = [path for path in sorted((self.folder / "log").glob("*")) if path.stat().st_size]
         return "\n".join("\n".join([f"--- {log.name}", *_text(log).splitlines()[-lines:]]) for log in logs)
 
+    def _all_idle(self) -> bool:
+        return list(self.node_states().values()) == ["idle"] * len(NODES)
+
     def _surroundings(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SBATCH"))}
         return kept | self.environment
 
     def _daemon(self, name: str, *command: str) -> None:
-        """Start a daemon in the foreground mode of its own, in a session of its own."""
+        """Start a daemon, in its foreground mode and in a session of its own; it outlives this process."""
         with (self.folder / "log" / f"{name}.out").open("ab") as out:
-            subprocess.Popen(
-                command,
+            subprocess.run(
+                ("setsid", "--fork", *command),
                 env=self._surroundings(),
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
-                start_new_session=True,
+                check=True,
             )
 
     def _wait(self, ready: Callable[[], bool], what: str, seconds: float = START_SECONDS) -> None:
@@ -251,7 +263,7 @@ def start(folder: Path | str, *, accounting: bool = False, max_array_size: int =
         cluster._daemon("slurmctld", "slurmctld", "-D")
         for node in NODES:
             cluster._daemon(f"slurmd-{node}", "slurmd", "-D", "-N", node)
-        cluster._wait(lambda: list(cluster.node_states().values()) == ["idle"] * len(NODES), "four idle nodes")
+        cluster._wait(cluster._all_idle, "four idle nodes")
     except BaseException:
         cluster.stop()
         raise
