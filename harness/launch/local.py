@@ -55,6 +55,7 @@ class Worker:
     def __init__(self, slot: int, root: Path, resources: Resources, *, retry: bool, program: str) -> None:
         self.slot, self._arguments = slot, (root, resources, retry, program)
         self.name: str | None = None
+        self._asked = False
         self.connection: Connection
         self.process: BaseProcess
         self._start()
@@ -95,16 +96,21 @@ class Worker:
             self._replace()
         if event.kind not in ("started", "line"):
             self.name = None
+            if self._asked:  # it ends by itself now
+                self._replace()
         return event
 
     def _replace(self) -> None:
         self.connection.close()
         self.process.join()
+        self._asked = False
         self._start()
 
     def stop(self) -> None:
-        """Ask the run to save and end."""
-        self.process.terminate()
+        """Ask the run to save and end, once; the process ends with it."""
+        if not self._asked:
+            self._asked = True
+            self.process.terminate()
 
 
 def run_local(

@@ -109,7 +109,7 @@ def _submitted(name: str, state: State, entry: Entry, log: Submissions, jobs: Jo
     if silent:
         return Place("queued", f"submitted; {silent}", state)
     if job is not None:
-        return _by_slurm(job, state)
+        return _by_slurm(job, state, alone=len(array.elements[index]) == 1)
     answer = log.answer(entry.number, number)
     if "error" in answer:
         return Place("missing", f"sbatch refused it: {answer['error']}", state)
@@ -124,14 +124,14 @@ def _submitted(name: str, state: State, entry: Entry, log: Submissions, jobs: Jo
     return Place("lost", "its job is gone; harness run goes on with it", state)
 
 
-def _by_slurm(job: Job, state: State) -> Place:
+def _by_slurm(job: Job, state: State, *, alone: bool) -> Place:
     shown = f"job {job.id}"
     if job.state in cluster.WAITING:
         if job.reason == "DependencyNeverSatisfied":
             return Place("blocked", f"{shown}: waits for a failed pre-training", state, job)
         return Place("queued", f"{shown}: {job.reason or job.state}", state, job)
     if job.state in cluster.WORKING:
-        return Place("queued", f"{shown} runs; its turn comes", state, job)
+        return Place("queued", f"{shown} starts" if alone else f"{shown} runs; its turn comes", state, job)
     if job.state == "CANCELLED":
         return Place("cancelled", f"{shown} was cancelled", state)
     if job.state in GOES_ON:
