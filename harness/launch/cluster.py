@@ -22,11 +22,12 @@ GOES_ON = frozenset({"TIMEOUT", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "DEADLINE
 
 @dataclass(frozen=True)
 class Job:
-    """One array element, or a job that is no array. id: as scancel takes it."""
+    """One array element, or a job that is no array. id: as scancel takes it; raw: as the job itself sees it."""
 
     id: str
     state: str
     reason: str = ""
+    raw: str = ""
 
     @property
     def live(self) -> bool:
@@ -88,9 +89,9 @@ def look(names: Iterable[str], since: float) -> Jobs:
     for first in range(0, len(listed), NAMES_A_QUESTION):
         part = listed[first : first + NAMES_A_QUESTION]
         text = ask(
-            "squeue", "--noheader", "--array", "--states=all", f"--name={','.join(part)}", "--format=%i|%T|%r|%j"
+            "squeue", "--noheader", "--array", "--states=all", f"--name={','.join(part)}", "--format=%i|%T|%r|%A|%j"
         )
-        _note(found, (line.split("|", 3) for line in text.splitlines()))
+        _note(found, (line.split("|", 4) for line in text.splitlines()))
         forgotten = [name for name in part if name not in found]
         for row in _accounted(forgotten, since):
             _note(found, [row])
@@ -101,20 +102,20 @@ def _accounted(names: Sequence[str], since: float) -> list[list[str]]:
     if not names:
         return []
     start = datetime.fromtimestamp(since - 3600).strftime("%Y-%m-%dT%H:%M:%S")
-    fields = "JobID,State,ExitCode,JobName"
+    fields = "JobID,State,ExitCode,JobIDRaw,JobName"
     try:
         text = ask("sacct", "-n", "-P", "-X", "-D", "-S", start, f"--name={','.join(names)}", "-o", fields)
     except HarnessError:
         return []
-    return [line.split("|", 3) for line in text.splitlines()]
+    return [line.split("|", 4) for line in text.splitlines()]
 
 
 def _note(found: Jobs, rows: Iterable[list[str]]) -> None:
     for row in rows:
-        if len(row) == 4 and "[" not in row[0]:
-            job, state, reason, name = (field.strip() for field in row)
+        if len(row) == 5 and "[" not in row[0]:
+            job, state, reason, raw, name = (field.strip() for field in row)
             index = job.partition("_")[2]
-            found.setdefault(name, {})[int(index) if index.isdigit() else 0] = Job(job, state.split()[0], reason)
+            found.setdefault(name, {})[int(index) if index.isdigit() else 0] = Job(job, state.split()[0], reason, raw)
 
 
 def largest_array() -> int:

@@ -102,7 +102,7 @@ def _submitted(name: str, state: State, entry: Entry, log: Submissions, jobs: Jo
     number, index = entry.places()[name]
     array = entry.arrays[number]
     job = jobs.get(array.name, {}).get(index)
-    if state.word in ("done", "running"):
+    if state.word == "done" or (state.word == "running" and not _ended(job, state)):
         return Place(state.word, "", state, job if job and job.live else None)
     if state.word == "failed" and _later(store.folder(name).attempt(state.attempt).error, entry.time):
         return Place("failed", last_line(state.error), state)
@@ -122,6 +122,11 @@ def _submitted(name: str, state: State, entry: Entry, log: Submissions, jobs: Jo
     if "id" not in answer and state.word == "missing":
         return _from_files(state)  # the process that wrote the entry died before sbatch
     return Place("lost", "its job is gone; harness run goes on with it", state)
+
+
+def _ended(job: Job | None, state: State) -> bool:
+    """Whether Slurm knows that the job of an owner is not at work, however fresh its last heartbeat is."""
+    return bool(job and state.owner and state.owner.get("job") == job.raw and job.state not in cluster.WORKING)
 
 
 def _by_slurm(job: Job, state: State, *, alone: bool) -> Place:
