@@ -197,7 +197,7 @@ def test_params_of_different_type_have_different_digests(left: object, right: ob
 def test_keys_are_the_same_in_another_process() -> None:
     program = (
         "from harness.spec import *\n"
-        "backbone = Backbone(name='vit_tiny_patch16_224', args={'depth': 3, 'embed_dim': 64}, patch_size=8)\n"
+        "backbone = Backbone(name='beit_base_patch16_224', args={'depth': 3, 'embed_dim': 64}, patch_size=8)\n"
         "recipe = Recipe(lr=1e-3, batch_size=8, epochs=10)\n"
         "mask = RandomMask(ratio=0.5, size=16)\n"
         "start = Pretrain(recipe=recipe, mask=mask, backbone=backbone, image_size=32, data=Shapes())\n"
