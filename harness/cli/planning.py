@@ -20,7 +20,7 @@ from harness.cli.common import (
     planned,
     say,
 )
-from harness.spec import HarnessError, ImageFolder, Pretrain, Run, key, upstream
+from harness.spec import HarnessError, ImageFolder, Run, key, upstream
 from harness.store import State, Store
 from harness.study import Plan
 
@@ -121,7 +121,7 @@ def _claims(plan: Plan) -> list[str]:
 
 
 def _assumed(specs: dict[str, Run]) -> list[str]:
-    return sorted({note for run in specs.values() if isinstance(run, Pretrain) for note in run.assumed})
+    return sorted({note for run in specs.values() for note in run.assumed})
 
 
 def new(

@@ -104,4 +104,4 @@ def multiply_adds(forward: Callable[[], object]) -> int:
 
 def _norm(shape: Any, *rest: Any, **named: Any) -> int:
     del rest, named
-    return 2 * NORM_ELEMENT * math.prod(shape)
+    return 2 * NORM_ELEMENT * int(math.prod(shape))
