@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from harness.cli import looking, planning, running
+from harness.cli import looking, on_cluster, planning, running
 from harness.cli.common import printable
 from harness.spec import HarnessError
 
@@ -28,8 +28,10 @@ app.command()(running.run)
 app.command()(looking.status)
 app.command()(looking.logs)
 app.command()(running.retry)
+app.command()(on_cluster.cancel)
 app.command()(looking.report)
 app.command()(looking.clean)
+app.command()(on_cluster.doctor)
 
 
 # click's base class of refused command lines, which typer may or may not bring along itself

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +21,7 @@ from harness.cli.common import (
     planned,
     say,
 )
+from harness.cli.on_cluster import show_scripts
 from harness.spec import HarnessError, ImageFolder, Run, key, upstream
 from harness.store import State, Store
 from harness.study import Plan
@@ -28,12 +30,19 @@ SAMPLE = 20
 """Finished runs whose size on disk is looked at, and excluded cells that are named for a reason."""
 
 
+class PlanFor(StrEnum):
+    """Executors whose jobs can be shown beforehand."""
+
+    slurm = "slurm"
+
+
 def plan(
     study: StudyFile,
     scale: ScaleName = None,
     where: Where = None,
     seeds: Seeds = None,
     store: StorePath = None,
+    on: Annotated[PlanFor | None, typer.Option("--on", help="slurm: also the jobs and sbatch scripts")] = None,
 ) -> None:
     """Show cells, shared pre-trainings, what is done and what would run. Computes nothing.
 
@@ -57,6 +66,8 @@ def plan(
     ):
         for number, line in enumerate(text):
             say(f"  {name if number == 0 else '':<10} {line}")
+    if on is PlanFor.slurm:
+        show_scripts(plan, runs, specs)
     say("nothing was started. harness run ... to start.")
 
 
