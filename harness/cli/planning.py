@@ -22,7 +22,7 @@ from harness.cli.common import (
     say,
 )
 from harness.cli.on_cluster import show_scripts
-from harness.spec import HarnessError, ImageFolder, Pretrain, Run, key, upstream
+from harness.spec import HarnessError, ImageFolder, Run, key, upstream
 from harness.store import State, Store
 from harness.study import Plan
 
@@ -132,7 +132,7 @@ def _claims(plan: Plan) -> list[str]:
 
 
 def _assumed(specs: dict[str, Run]) -> list[str]:
-    return sorted({note for run in specs.values() if isinstance(run, Pretrain) for note in run.assumed})
+    return sorted({note for run in specs.values() for note in run.assumed})
 
 
 def new(
