@@ -49,7 +49,7 @@ OUTSIDE = {
     "use": TORCH,
     "cli": {"typer", "rich"},
 }
-FIRST_USE = {"launch/inline.py": {"job"}, "launch/local.py": {"job"}}  # inside the functions that become a worker
+FIRST_USE = {"launch/inline.py": {"job"}, "launch/worker.py": {"job", "core"}}  # inside functions that become a worker
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[str, int]]:

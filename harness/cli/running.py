@@ -59,8 +59,13 @@ Slots = Annotated[
     typer.Option("--slots", min=1, help="runs side by side; default: one a GPU, or one a CPU thread"),
 ]
 OnDevice = Annotated[Device, typer.Option("--device", help="auto takes a GPU where there is one")]
-Threads = Annotated[int, typer.Option("--threads", min=1, help="CPU threads of one run")]
-Workers = Annotated[int, typer.Option("--workers", min=0, help="loader processes of one run, for folders of images")]
+Processes = Annotated[
+    int, typer.Option("--processes", min=1, help="processes that compute one run together, each on its own GPU")
+]
+Threads = Annotated[int, typer.Option("--threads", min=1, help="CPU threads of one process")]
+Workers = Annotated[
+    int, typer.Option("--workers", min=0, help="loader processes of one process, for folders of images")
+]
 MicroBatch = Annotated[
     int | None,
     typer.Option("--micro-batch", min=1, help="images on the device at once; gradients are added up"),
@@ -77,6 +82,7 @@ def run(
     on: On = Executor.local,
     slots: Slots = None,
     device: OnDevice = Device.auto,
+    processes: Processes = 1,
     threads: Threads = 1,
     workers: Workers = 0,
     micro_batch: MicroBatch = None,
@@ -89,6 +95,7 @@ def run(
     plan, runs = planned(study, scale, where, seeds, store)
     resources = Resources(
         device=device.value,
+        processes=processes,
         threads=threads,
         workers=workers,
         micro_batch=micro_batch,
@@ -106,6 +113,7 @@ def retry(
     on: On = Executor.local,
     slots: Slots = None,
     device: OnDevice = Device.auto,
+    processes: Processes = 1,
     threads: Threads = 1,
     workers: Workers = 0,
     micro_batch: MicroBatch = None,
@@ -118,6 +126,7 @@ def retry(
     plan, runs = planned(study, scale, where, seeds, store)
     resources = Resources(
         device=device.value,
+        processes=processes,
         threads=threads,
         workers=workers,
         micro_batch=micro_batch,

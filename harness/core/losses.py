@@ -48,6 +48,24 @@ def make_target(target: Target, images: Tensor) -> Tensor:
             assert_never(target)
 
 
+def loss_weight(loss: Loss, hidden: Tensor) -> Tensor:
+    """What `prediction_loss` divides by, up to a constant factor: over how much of some images it is a mean.
+
+    Args:
+        hidden: bool [B, units, units], True = hidden.
+
+    Returns:
+        A float64 scalar.
+    """
+    match loss.scope:
+        case "masked":
+            return hidden.sum(dtype=torch.float64)
+        case "full":
+            return torch.full_like(hidden, True).sum(dtype=torch.float64)
+        case _:
+            assert_never(loss.scope)
+
+
 def prediction_loss(loss: Loss, prediction: Tensor, target: Tensor, hidden: Tensor | None = None) -> Tensor:
     """sum(error * w) / (sum(w) + 1e-5) / channels, w = 1 where it counts (released SimMIM, models/simmim.py).
 

@@ -6,7 +6,7 @@ import secrets
 import shlex
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +174,7 @@ def _room(site: Mapping[Stage, Site]) -> int | None:
 
 
 def _settings(site: Site, resources: Resources, program: str) -> dict[str, Any]:
+    resources = replace(resources, processes=site.nodes * site.processes_per_node)
     return {"resources": asdict(resources), "slots": site.slots, "attempts": site.attempts, "program": program}
 
 
@@ -247,7 +248,7 @@ def _executor(
         "gres": site.gres,
         "gpus_per_node": site.gpus_per_node,
         "mem": f"{site.mem_gb}GB" if site.mem_gb else None,
-        "srun_args": site.srun_args or None,
+        "srun_args": _srun_args(site),
         "dependency": dependency or None,
     }
     further: dict[str, Any] = {"reservation": site.reservation} if site.reservation else {}
@@ -268,6 +269,12 @@ def _executor(
         **{name: value for name, value in given.items() if value is not None},
     )
     return executor
+
+
+def _srun_args(site: Site) -> list[str] | None:
+    """A process of a distributed run that ends badly ends the others: they may wait for it for ever."""
+    together = ["--kill-on-bad-exit=1"] if site.nodes * site.processes_per_node > 1 else []
+    return [*together, *site.srun_args] or None
 
 
 def _setup(site: Site, extra: Mapping[str, str]) -> list[str]:

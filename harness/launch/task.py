@@ -15,7 +15,8 @@ from types import FrameType
 from typing import Any
 
 from harness.launch.local import run_local
-from harness.launch.queue import Event, Queue
+from harness.launch.queue import Ending, Event, Queue
+from harness.launch.ranks import compute_together, rank
 from harness.launch.resources import Resources
 from harness.spec import Run
 from harness.store import Attempt, Store
@@ -61,27 +62,34 @@ def compute(store: Store, number: int, array: int, element: int) -> None:
     entry = log.read(number)
     stage = entry.arrays[array].stage
     settings = entry.settings[stage]
-    runs = _wanted(store, entry, entry.arrays[array].elements[element], settings["attempts"])
-    queue = Queue(runs, store, retry=bool(entry.settings.get("retry")))
-    cancelled = _Cancelled(log, entry)
-    run_local(
-        queue,
-        store,
-        Resources(**settings["resources"]),
-        settings["slots"],
-        report=_print,
-        stopping=stop,
-        unwanted=cancelled,
-        program=settings["program"],
-    )
-    left = [name for name, ending in queue.endings.items() if name in runs and ending == "interrupted"]
+    resources = Resources(**settings["resources"])
+    retry, cancelled = bool(entry.settings.get("retry")), _Cancelled(log, entry)
+
+    def wanted() -> dict[str, Run]:
+        return _wanted(store, entry, entry.arrays[array].elements[element], settings["attempts"])
+
+    endings: dict[str, Ending]
+    if resources.processes > 1:
+        place = os.environ.get("SLURM_JOB_ID", ""), os.environ.get("SLURM_RESTART_COUNT", "0")
+        meeting = log.folder(number).jobs(array) / f"meeting-{'-'.join(place)}"
+        endings = compute_together(
+            wanted, store, resources, meeting, retry=retry, report=_print, stopping=stop, unwanted=cancelled
+        )
+        if rank():
+            return  # the first process notes, queues again and ends for all
+    else:
+        runs = wanted()
+        queue = Queue(runs, store, retry=retry)
+        slots, program = settings["slots"], settings["program"]
+        run_local(queue, store, resources, slots, report=_print, stopping=stop, unwanted=cancelled, program=program)
+        endings = {name: queue.endings[name] for name in runs}
+    left = [name for name, ending in endings.items() if ending == "interrupted"]
     if stop.reason and left:
         _note(store, left, stop.reason)
         if stop.requeue and requeue():
             time.sleep(60)  # Slurm ends this job to queue it again
         sys.exit(1)
-    endings = [queue.endings[name] for name in runs]
-    if endings and not any(ending in ("done", "elsewhere") for ending in endings):
+    if endings and not any(ending in ("done", "elsewhere") for ending in endings.values()):
         sys.exit(1)
 
 
@@ -121,6 +129,7 @@ class _Stop:
         del frame
         self.requeue = self.requeue or number == signal.SIGUSR2
         meaning = "time limit or pre-emption" if number == signal.SIGUSR2 else "cancelled or pre-empted"
+        # In a distributed run any process may get the signal first; all agree at the next step.
         self.reason = self.reason or f"{signal.Signals(number).name}: {meaning}"
 
     def __call__(self) -> bool:

@@ -10,6 +10,7 @@
                           /weights.safetensors   what stays after the end
                           /artefacts/            what a report shows
                           /error.txt             the traceback of a failure
+                          /error-<rank>.txt      what failed in another process of the run than the first
                           /log.txt               what the process printed
 """
 
@@ -64,6 +65,13 @@ class AttemptFolder:
     @property
     def error(self) -> Path:
         return self.path / "error.txt"
+
+    def rank_error(self, rank: int) -> Path:
+        return self.path / f"error-{rank}.txt"
+
+    def rank_errors(self) -> list[Path]:
+        """What other processes of the run than the first left when they failed, the lowest rank first."""
+        return sorted(self.path.glob("error-*.txt"), key=lambda path: (len(path.name), path.name))
 
     @property
     def log(self) -> Path:

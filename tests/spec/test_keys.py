@@ -107,6 +107,7 @@ OTHER: dict[Spec, dict[str, Any]] = {
         "schedule": MultiStep(milestones=(5,)),
         "clip": None,
         "drop_path": 0.1,
+        "batch_norm_group": 4,
         "layer_decay": 0.8,
         "precision": "bf16",
         "augment": Augment(flip=0.0),
