@@ -30,6 +30,7 @@ def block_masks(mask: BlockMask, *, image_size: int, seed: int, step: int, posit
     """Block-wise masks; see `BlockMask` for the algorithm, `make_mask` for the arguments.
 
     All candidates of a block are drawn at once and the first that fits is taken: the same as drawing them one by one.
+    The host waits for the device once a block, about ten times a batch.
 
     Returns:
         bool [B, units, units], on the device of `positions`.
@@ -47,7 +48,7 @@ def block_masks(mask: BlockMask, *, image_size: int, seed: int, step: int, posit
             break
         first = fits.int().argmax(1, keepdim=True)
         hidden |= _painted(_Rectangles(*(values.gather(1, first) for values in tried)), units) & growing[:, None, None]
-    return _topped_up(hidden, target, seed, step, positions) if mask.count == "exact" else hidden
+    return topped_up(hidden, target, seed, step, positions) if mask.count == "exact" else hidden
 
 
 def _draw(noise: Tensor, smallest: int, missing: Tensor, units: int, min_aspect: float) -> _Rectangles:
@@ -87,14 +88,21 @@ def _painted(block: _Rectangles, units: int) -> Tensor:
     return rows[:, :, None] & columns[:, None, :]
 
 
-def _topped_up(hidden: Tensor, target: int, seed: int, step: int, positions: Tensor) -> Tensor:
-    """Masks grown at their border, ring by ring, until each hides `target` units. bool [B, units, units]."""
+def topped_up(hidden: Tensor, target: int, seed: int, step: int, positions: Tensor) -> Tensor:
+    """Masks grown at their border until each hides `target` units, fewer than all of them.
+
+    Units are drawn at random among those that share a side with a hidden one; all of them are taken, and then their
+    neighbours are drawn from, where they are too few. Where nothing is hidden, any unit may be drawn.
+
+    Args:
+        hidden: bool [B, units, units]. The result is like it; rows that hide `target` units or more stay as they are.
+    """
     order = words(seed_stream(seed, "mask top-up"), step, positions, hidden[0].numel())
     while len(short := (hidden.sum((1, 2)) < target).nonzero()[:, 0]):
         found = hidden[short]
         around = F.pad(found, (1, 1, 1, 1))
         beside = around[:, :-2, 1:-1] | around[:, 2:, 1:-1] | around[:, 1:-1, :-2] | around[:, 1:-1, 2:]
-        beside |= ~found.flatten(1).any(1)[:, None, None]  # nothing hidden yet: any unit
+        beside |= ~found.flatten(1).any(1)[:, None, None]
         ring = (beside & ~found).flatten(1)
         rank = order[short].masked_fill(~ring, 1 << 32).argsort(dim=1, stable=True).argsort(dim=1)
         ring &= rank < (target - found.sum((1, 2)))[:, None]
