@@ -16,7 +16,13 @@ if TYPE_CHECKING:
         Backbone as Backbone,
     )
     from harness.spec import (
+        BinTarget as BinTarget,
+    )
+    from harness.spec import (
         Checkpoint as Checkpoint,
+    )
+    from harness.spec import (
+        ClusterTarget as ClusterTarget,
     )
     from harness.spec import (
         Corruption as Corruption,
@@ -40,6 +46,9 @@ if TYPE_CHECKING:
         CustomTarget as CustomTarget,
     )
     from harness.spec import (
+        DalleTokenizer as DalleTokenizer,
+    )
+    from harness.spec import (
         FineTune as FineTune,
     )
     from harness.spec import (
@@ -50,6 +59,9 @@ if TYPE_CHECKING:
     )
     from harness.spec import (
         Images as Images,
+    )
+    from harness.spec import (
+        InverseSwinHead as InverseSwinHead,
     )
     from harness.spec import (
         Knn as Knn,
@@ -68,6 +80,9 @@ if TYPE_CHECKING:
     )
     from harness.spec import (
         MultiStep as MultiStep,
+    )
+    from harness.spec import (
+        PatchWords as PatchWords,
     )
     from harness.spec import (
         PixelTarget as PixelTarget,
@@ -93,6 +108,9 @@ if TYPE_CHECKING:
     from harness.spec import (
         Skip as Skip,
     )
+    from harness.spec import (
+        TokenTarget as TokenTarget,
+    )
     from harness.study import Study as Study
     from harness.study import around as around
     from harness.study import axes as axes
@@ -100,10 +118,11 @@ if TYPE_CHECKING:
 
 _HOME = {
     "harness.spec": (
-        "Augment", "Backbone", "Checkpoint", "Corruption", "Cosine", "CustomData", "CustomEvaluation", "CustomHead",
-        "CustomMask", "CustomTarget", "FineTune", "HarnessError", "ImageFolder", "Images", "Knn", "LinearHead",
-        "LinearProbe", "Loss", "MlpHead", "MultiStep", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale",
-        "Scratch", "Shapes", "Skip",
+        "Augment", "Backbone", "BinTarget", "Checkpoint", "ClusterTarget", "Corruption", "Cosine", "CustomData",
+        "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "FineTune", "HarnessError",
+        "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe", "Loss", "MlpHead", "MultiStep",
+        "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale", "Scratch", "Shapes", "Skip",
+        "TokenTarget",
     ),
     "harness.papers": ("paper_table", "simmim"),
     "harness.study": ("Study", "around", "axes", "zipped"),
