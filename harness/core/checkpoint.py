@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from harness.core.encoder import Family
+from harness.core.encoder import Family, own_biases
 from harness.core.session import Session
 from harness.spec import HarnessError
 
@@ -115,7 +115,8 @@ def load_encoder(model: Family, tensors: dict[str, Tensor], source: str) -> None
     """Load encoder weights under timm's names into a model, which may have a classifier of its own.
 
     A model that pools the mean of patch tokens has a new `fc_norm` instead of the pre-training's final `norm`, as
-    SimMIM's fine-tuning does. Nothing else may be missing or left over.
+    SimMIM's fine-tuning does, and a relative position table that all blocks shared is copied to each. Nothing else may
+    be missing or left over.
 
     Raises:
         HarnessError: names or shapes do not fit.
@@ -124,7 +125,7 @@ def load_encoder(model: Family, tensors: dict[str, Tensor], source: str) -> None
     new_norm = any(name.startswith("fc_norm.") for name in own)
     given = {
         name: tensor
-        for name, tensor in tensors.items()
+        for name, tensor in own_biases(model, tensors).items()
         if not name.startswith(("head.", "fc_norm.")) and not (new_norm and name.startswith("norm."))
     }
     wanted = {name for name in own if not name.startswith(("head.", "fc_norm."))}

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from typing import Any, assert_never
 
 import timm
+import torch
+from timm.models.beit import Beit
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.swin_transformer_v2 import SwinTransformerV2
 from timm.models.vision_transformer import VisionTransformer
@@ -14,7 +17,10 @@ from torch import Tensor, nn
 
 from harness.spec import Backbone, HarnessError
 
-Family = VisionTransformer | SwinTransformer | SwinTransformerV2
+Family = VisionTransformer | Beit | SwinTransformer | SwinTransformerV2
+
+SHARED_BIAS = "rel_pos_bias.relative_position_bias_table"
+"""timm's name of the one relative position table that all blocks of a BEiT share."""
 
 
 def build(
@@ -30,7 +36,8 @@ def build(
 
     Args:
         num_classes: 0 for an encoder without classifier.
-        pool: `` for an encoder, `mean` or `token` for a classifier.
+        pool: `` for an encoder, `mean` or `token` for a classifier; with the backbone's variant `simmim` it decides
+            whether the blocks share one relative position table (encoder) or have their own (classifier).
 
     Raises:
         HarnessError: an unknown or unsupported model, arguments it refuses, or a patch or stride that is not as stated.
@@ -46,6 +53,7 @@ def build(
         "num_classes": num_classes,
         "global_pool": "avg" if swin and pool else pooling,
         "drop_path_rate": drop_path,
+        **_position_bias(backbone, shared=not pool),
         **dict(backbone.args),
     }
     if backbone.name not in timm.list_models():
@@ -55,15 +63,44 @@ def build(
         model = timm.create_model(backbone.name, pretrained=False, **args)
     except (TypeError, ValueError, AssertionError) as error:
         raise HarnessError(f"timm refuses {backbone.name}: {error}".replace("\n", " ")) from None
-    if not isinstance(model, VisionTransformer | SwinTransformer | SwinTransformerV2):
+    if not isinstance(model, VisionTransformer | Beit | SwinTransformer | SwinTransformerV2):
         raise HarnessError(
             f"{backbone.name} is timm's {type(model).__name__}; "
-            "valid families: VisionTransformer, SwinTransformer, SwinTransformerV2"
+            "valid families: VisionTransformer, Beit, SwinTransformer, SwinTransformerV2"
         )
     stride = model.feature_info[-1]["reduction"]
     if stride != backbone.stride:
         raise HarnessError(f"{backbone.name} has stride {stride}, not the stated {backbone.stride}")
+    if backbone.variant == "simmim":
+        _initialise(model, pretraining=not pool)
     return model
+
+
+def _position_bias(backbone: Backbone, *, shared: bool) -> dict[str, bool]:
+    """Where a backbone of variant `simmim` keeps its relative position biases, as timm's arguments."""
+    if backbone.variant == "timm":
+        return {}
+    return {"use_shared_rel_pos_bias": shared, "use_rel_pos_bias": not shared}
+
+
+def _initialise(model: Any, *, pretraining: bool) -> None:
+    """Draw weights as the released ViT does (microsoft/SimMIM, models/vision_transformer.py).
+
+    All matrices, the patch embedding and the class token from a normal of deviation 0.02, cut at one deviation in
+    pre-training and hardly at all (at 2.0) in fine-tuning; the last matrices of block k, counted from 1, divided by
+    sqrt(2 k).
+    """
+    cut = 0.02 if pretraining else 2.0
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            nn.init.trunc_normal_(module.weight, std=0.02, a=-cut, b=cut)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    nn.init.trunc_normal_(model.cls_token, std=0.02, a=-cut, b=cut)
+    with torch.no_grad():
+        for number, layer in enumerate(model.blocks, start=1):
+            layer.attn.proj.weight.div_(math.sqrt(2 * number))
+            layer.mlp.fc2.weight.div_(math.sqrt(2 * number))
 
 
 class Encoder(nn.Module):
@@ -87,8 +124,8 @@ class Encoder(nn.Module):
         Args:
             images: float [B, channels, S, S].
             hidden: bool [B, S / patch, S / patch], True = hidden; None hides nothing.
-            mask_token: [C0], what replaces hidden tokens after the patch embedding and before positions are added
-                (released SimMIM, models/simmim.py); None replaces nothing.
+            mask_token: [C0], what replaces hidden tokens after the patch embedding and before the class token and
+                positions are added (released SimMIM, models/simmim.py); None replaces nothing.
 
         Returns:
             [B, C, S / stride, S / stride].
@@ -130,6 +167,8 @@ def features(model: Family, tokens: Tensor, block: int | None = None) -> Tensor:
     match model:
         case VisionTransformer():
             return _vit_features(model, tokens, block)
+        case Beit():
+            return _beit_features(model, tokens, block)
         case SwinTransformer() | SwinTransformerV2():
             return _swin_features(model, tokens, block)
         case _:
@@ -140,9 +179,22 @@ def _vit_features(model: Any, tokens: Tensor, block: int | None) -> Tensor:
     x: Tensor = model.norm_pre(model.patch_drop(model._pos_embed(tokens)))
     for layer in model.blocks[:block]:
         x = layer(x)
-    x = (model.norm(x) if block is None else x)[:, model.num_prefix_tokens :]
+    return _patch_map(model, model.norm(x) if block is None else x)
+
+
+def _beit_features(model: Any, tokens: Tensor, block: int | None) -> Tensor:
+    x = torch.cat((model.cls_token.expand(tokens.shape[0], -1, -1), tokens), dim=1)
+    x = model.pos_drop(x if model.pos_embed is None else x + model.pos_embed)
+    bias = None if model.rel_pos_bias is None else model.rel_pos_bias()
+    for layer in model.blocks[:block]:
+        x = layer(x, shared_rel_pos_bias=bias)
+    return _patch_map(model, model.norm(x) if block is None else x)
+
+
+def _patch_map(model: Any, x: Tensor) -> Tensor:
+    """Tokens [B, prefix + N, C] as a map [B, C, h, w], without class and register tokens."""
     rows, columns = model.patch_embed.grid_size
-    found: Tensor = x.transpose(1, 2).reshape(x.shape[0], -1, rows, columns)
+    found: Tensor = x[:, model.num_prefix_tokens :].transpose(1, 2).reshape(x.shape[0], -1, rows, columns)
     return found
 
 
@@ -168,7 +220,7 @@ def depth(model: Family) -> int:
 def stage_depths(model: Family) -> list[int]:
     """Number of blocks of each stage; a ViT has one stage."""
     match model:
-        case VisionTransformer():
+        case VisionTransformer() | Beit():
             blocks: Any = model.blocks
             return [len(blocks)]
         case SwinTransformer() | SwinTransformerV2():
@@ -178,12 +230,25 @@ def stage_depths(model: Family) -> list[int]:
             assert_never(model)
 
 
+def own_biases(model: Family, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights, a relative position table that all blocks share given to each where the model's blocks have their own.
+
+    The released SimMIM begins fine-tuning like that (microsoft/SimMIM, utils.py). Other weights are left as they are.
+    """
+    own = [name for name in model.state_dict() if name.endswith(".attn.relative_position_bias_table")]
+    if SHARED_BIAS not in tensors or not own:
+        return tensors
+    kept = {name: tensor for name, tensor in tensors.items() if name != SHARED_BIAS}
+    return {**kept, **{name: tensors[SHARED_BIAS].clone() for name in own}}
+
+
 def layer_id(model: Family, name: str) -> int:
     """Depth of a parameter for layer-wise decay, as the released SimMIM counts it.
 
-    0 for the embeddings, k + 1 for block k counted from 0 over all stages, depth + 1 for the final norm and the
-    classifier. timm's Swin puts the patch merging at the beginning of a stage where the released code ends the stage
-    before with it; it keeps the released code's id, that of the last block before it.
+    0 for the embeddings, k + 1 for block k counted from 0 over all stages, depth + 1 for the final norm, the classifier
+    and a relative position table that all blocks share. timm's Swin puts the patch merging at the beginning of a stage
+    where the released code ends the stage before with it; it keeps the released code's id, that of the last block
+    before it.
     """
     depths = stage_depths(model)
     if name.startswith(("patch_embed.", "cls_token", "reg_token", "pos_embed", "norm_pre.")):

@@ -34,7 +34,7 @@ class MaskedImageModel(nn.Module):
         super().__init__()
         self.run = run
         self.encoder = initialised(run.seed, "encoder", lambda: _encoder(run, channels))
-        token = initialised(run.seed, "mask token", lambda: _mask_token(self.encoder.token_width))
+        token = initialised(run.seed, "mask token", lambda: _mask_token(run, self.encoder.token_width))
         self.mask_token = token if run.corruption.token == "replace" else None
         self.head = initialised(
             run.seed,
@@ -67,8 +67,9 @@ def _encoder(run: Pretrain, channels: int) -> Encoder:
     return Encoder(build(run.backbone, image_size=run.image_size, channels=channels, drop_path=run.recipe.drop_path))
 
 
-def _mask_token(width: int) -> nn.Parameter:
-    return nn.Parameter(nn.init.trunc_normal_(torch.empty(width), std=0.02))
+def _mask_token(run: Pretrain, width: int) -> nn.Parameter:
+    cut = 0.02 if run.backbone.variant == "simmim" else 2.0  # the released ViT cuts its normals at one deviation
+    return nn.Parameter(nn.init.trunc_normal_(torch.empty(width), std=0.02, a=-cut, b=cut))
 
 
 def pretrain(run: Pretrain, session: Session) -> None:

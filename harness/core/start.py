@@ -12,7 +12,7 @@ from harness.core.checkpoint import load_encoder, read_weights
 from harness.core.encoder import Encoder, Family, build
 from harness.core.randomness import initialised
 from harness.core.session import Session
-from harness.spec import Checkpoint, Evaluation, FineTune, HarnessError, Pretrain, Scratch, key
+from harness.spec import Backbone, Checkpoint, Evaluation, FineTune, HarnessError, Pretrain, Scratch, key
 from harness.spec.content import file_sha256
 
 
@@ -30,7 +30,7 @@ def classifier(run: FineTune, session: Session, *, channels: int, num_classes: i
         )
 
     model = initialised(run.seed, "encoder", make)
-    initialised(run.seed, "classifier", lambda: _reset(model.get_classifier()))
+    initialised(run.seed, "classifier", lambda: _reset(model.get_classifier(), classifier_scale(run.start.backbone)))
     load_start(run, model, session)
     return model
 
@@ -72,8 +72,14 @@ def encoder_part(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def _reset(layer: nn.Module) -> None:
+def classifier_scale(backbone: Backbone) -> float:
+    """Factor on the classifier's first weights: a BEiT's `head_init_scale`, which is 0.001 unless stated; else 1."""
+    scale: float = dict(backbone.args).get("head_init_scale", 0.001) if backbone.name.startswith("beit_") else 1.0
+    return scale
+
+
+def _reset(layer: nn.Module, scale: float = 1.0) -> None:
     if isinstance(layer, nn.Linear):
         with torch.no_grad():
-            nn.init.trunc_normal_(layer.weight, std=0.02)
+            nn.init.trunc_normal_(layer.weight, std=0.02).mul_(scale)
             nn.init.zeros_(layer.bias)

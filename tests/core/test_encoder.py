@@ -6,11 +6,10 @@ import math
 
 import pytest
 import torch
-from tiny import SWIN, SWIN_V2, VIT, pretrain
+from tiny import BEIT, SWIN, SWIN_V2, VIT, pretrain
 from torch import nn
 
 from harness.core.encoder import Encoder, build, layer_id, replace_tokens
-from harness.core.heads import build_head
 from harness.core.optimiser import decays, layer_scales, parameter_groups
 from harness.core.pretrain import MaskedImageModel
 from harness.core.start import _reset
@@ -19,13 +18,13 @@ from harness.spec import Backbone, HarnessError, LinearHead, MlpHead, Recipe
 SWIN_B = Backbone(name="swin_base_patch4_window7_224", args={"window_size": 6}, patch_size=4, stride=32)
 
 
-@pytest.mark.parametrize("backbone", [VIT, SWIN, SWIN_V2], ids=["vit", "swin", "swinv2"])
+@pytest.mark.parametrize("backbone", [VIT, BEIT, SWIN, SWIN_V2], ids=["vit", "beit", "swin", "swinv2"])
 def test_features_have_the_stated_stride(backbone: Backbone) -> None:
     encoder = Encoder(build(backbone, image_size=64, channels=3))
     assert encoder(torch.randn(2, 3, 64, 64)).shape == (2, encoder.width, 64 // backbone.stride, 64 // backbone.stride)
 
 
-@pytest.mark.parametrize("backbone", [VIT, SWIN, SWIN_V2], ids=["vit", "swin", "swinv2"])
+@pytest.mark.parametrize("backbone", [VIT, BEIT, SWIN, SWIN_V2], ids=["vit", "beit", "swin", "swinv2"])
 def test_features_equal_timm_s_own_forward(backbone: Backbone) -> None:
     model = build(backbone, image_size=64, channels=3).eval()
     images = torch.randn(2, 3, 64, 64)
@@ -109,22 +108,6 @@ def test_vit_b_patch_embed_scale() -> None:
     assert scales["patch_embed.proj.weight"] == pytest.approx(0.0037, abs=5e-5)
     assert scales["pos_embed"] == scales["cls_token"] == scales["patch_embed.proj.weight"]
     assert scales["blocks.11.attn.qkv.weight"] == pytest.approx(0.65)
-
-
-def test_published_parameter_counts() -> None:
-    """89,874,104 for Swin-B's pre-training, 90,923,704 with the 2-layer MLP, 87,750,176 for the classifier."""
-
-    def count(module: nn.Module) -> int:
-        return sum(parameter.numel() for parameter in module.parameters())
-
-    with torch.device("meta"):
-        encoder = Encoder(build(SWIN_B, image_size=192, channels=3))
-        heads = [
-            build_head(head, width=encoder.width, channels=3, upscale=32) for head in (LinearHead(), MlpHead(layers=2))
-        ]
-        classifier = build(SWIN_B, image_size=192, channels=3, num_classes=1000, pool="mean")
-    assert [count(encoder) + encoder.token_width + count(head) for head in heads] == [89_874_104, 90_923_704]
-    assert count(classifier) == 87_750_176
 
 
 def test_weight_decay_membership() -> None:

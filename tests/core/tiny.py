@@ -8,6 +8,9 @@ from harness.spec import Augment, Backbone, Pretrain, RandomMask, Recipe, Shapes
 
 DATA = Shapes(image_size=32, train=64, test=32)
 VIT = Backbone(name="vit_tiny_patch16_224", args={"embed_dim": 32, "depth": 2, "num_heads": 2}, patch_size=4)
+BEIT = Backbone(
+    name="beit_base_patch16_224", args={"embed_dim": 32, "depth": 2, "num_heads": 2}, patch_size=4, variant="simmim"
+)
 SWIN = Backbone(
     name="swin_tiny_patch4_window7_224",
     args={"embed_dim": 16, "depths": (1, 1, 2, 1), "num_heads": (1, 2, 4, 8), "window_size": 4},

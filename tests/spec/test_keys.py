@@ -40,7 +40,7 @@ from harness.spec import (
     key,
 )
 
-BACKBONE = Backbone(name="vit_tiny_patch16_224", args={"embed_dim": 64, "depth": 3}, patch_size=8)
+BACKBONE = Backbone(name="beit_base_patch16_224", args={"embed_dim": 64, "depth": 3}, patch_size=8)
 RECIPE = Recipe(epochs=10, batch_size=8, lr=1e-3)
 PRETRAIN = Pretrain(data=Shapes(), image_size=32, backbone=BACKBONE, mask=RandomMask(size=16, ratio=0.5), recipe=RECIPE)
 FINETUNE = FineTune(start=PRETRAIN, recipe=RECIPE)
@@ -121,7 +121,13 @@ OTHER: dict[Spec, dict[str, Any]] = {
         "cutmix": 1.0,
         "smoothing": 0.1,
     },
-    BACKBONE: {"name": "vit_small_patch16_224", "args": {"depth": 4}, "patch_size": 4, "stride": 32},
+    BACKBONE: {
+        "name": "vit_small_patch16_224",
+        "args": {"depth": 4},
+        "patch_size": 4,
+        "stride": 32,
+        "variant": "simmim",
+    },
     RandomMask(size=16, ratio=0.5): {"size": 8, "ratio": 0.6},
     MlpHead(): {"layers": 3, "width": 8},
     Corruption(fill="mean"): {"fill": "none", "token": "none"},
@@ -191,7 +197,7 @@ def test_params_of_different_type_have_different_digests(left: object, right: ob
 def test_keys_are_the_same_in_another_process() -> None:
     program = (
         "from harness.spec import *\n"
-        "backbone = Backbone(name='vit_tiny_patch16_224', args={'depth': 3, 'embed_dim': 64}, patch_size=8)\n"
+        "backbone = Backbone(name='beit_base_patch16_224', args={'depth': 3, 'embed_dim': 64}, patch_size=8)\n"
         "recipe = Recipe(lr=1e-3, batch_size=8, epochs=10)\n"
         "mask = RandomMask(ratio=0.5, size=16)\n"
         "start = Pretrain(recipe=recipe, mask=mask, backbone=backbone, image_size=32, data=Shapes())\n"

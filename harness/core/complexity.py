@@ -1,0 +1,107 @@
+"""Parameters, multiply-adds and memory of a model, counted on torch's meta device: nothing is allocated or computed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from harness.core.encoder import Encoder, build
+from harness.core.heads import build_head
+from harness.core.losses import target_channels
+from harness.spec import Backbone, Head, Target
+
+NORM_ELEMENT = 5
+"""Multiply-adds of a layer norm for each element of its input, as mmengine counts them (jit_handles.py)."""
+
+ADAMW_BYTES = 16
+"""float32 weight, gradient and two moments of each parameter."""
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """What a model costs for one image.
+
+    One multiply-add is one unit, where others write FLOPs: convolutions, linear layers and matrix products as they are
+    computed (padded windows included), 5 for each element of a layer norm, 1 for each element that is pooled. Biases,
+    softmax, activations and additions are left out. That is mmpretrain's get_flops, whose published figure is
+    `encoder + pooling`: neither a classifier nor a decoder is in it.
+
+    Attributes:
+        parameters: all of them, head and mask token included.
+        encoder, pooling, head: multiply-adds of one forward pass.
+    """
+
+    parameters: int
+    encoder: int
+    pooling: int
+    head: int
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of one whole forward pass."""
+        return self.encoder + self.pooling + self.head
+
+    @property
+    def training_bytes(self) -> int:
+        """Weights, gradients and AdamW's moments in float32; activations are not counted."""
+        return ADAMW_BYTES * self.parameters
+
+
+def pretraining(
+    backbone: Backbone, *, image_size: int, channels: int, head: Head, target: Target, mask_token: bool = True
+) -> Complexity:
+    """Cost of encoder, mask token and prediction head."""
+    with torch.device("meta"):
+        encoder = Encoder(build(backbone, image_size=image_size, channels=channels))
+        prediction = build_head(
+            head,
+            width=encoder.width,
+            channels=target_channels(target, channels),
+            upscale=backbone.stride // target.downsample,
+        )
+        images = torch.zeros(1, channels, image_size, image_size)
+        features = torch.zeros(1, encoder.width, *(image_size // backbone.stride,) * 2)
+    return Complexity(
+        parameters=count(encoder) + count(prediction) + (encoder.token_width if mask_token else 0),
+        encoder=multiply_adds(lambda: encoder(images)),
+        pooling=0,
+        head=multiply_adds(lambda: prediction(features)),
+    )
+
+
+def classifier(
+    backbone: Backbone, *, image_size: int, channels: int, num_classes: int, pool: str = "mean"
+) -> Complexity:
+    """Cost of a model that is fine-tuned. `pool` as for `build`."""
+    with torch.device("meta"):
+        model = build(backbone, image_size=image_size, channels=channels, num_classes=num_classes, pool=pool)
+        encoder, images = Encoder(model), torch.zeros(1, channels, image_size, image_size)
+    pooled = encoder.width * (image_size // backbone.stride) ** 2 if pool == "mean" else 0
+    body = multiply_adds(lambda: encoder(images))
+    whole = multiply_adds(lambda: model(images))  # with the norm behind the pooling, where a model has one
+    return Complexity(parameters=count(model), encoder=body, pooling=pooled, head=whole - body)
+
+
+def count(module: nn.Module) -> int:
+    """Number of parameters."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@torch.no_grad()
+def multiply_adds(forward: Callable[[], object]) -> int:
+    """What a call computes; see `Complexity`."""
+    norms = {torch.ops.aten.native_layer_norm: _norm}
+    with FlopCounterMode(display=False, custom_mapping=norms) as counter:
+        forward()
+    return int(counter.get_total_flops()) // 2
+
+
+def _norm(shape: Any, *rest: Any, **named: Any) -> int:
+    del rest, named
+    return 2 * NORM_ELEMENT * math.prod(shape)
