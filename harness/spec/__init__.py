@@ -7,7 +7,6 @@ from harness.spec.model import Backbone, CustomHead, Head, LinearHead, MlpHead
 from harness.spec.objective import CustomTarget, Loss, PixelTarget, Target
 from harness.spec.recipe import Augment, Cosine, MultiStep, Recipe, Schedule
 from harness.spec.run import (
-    Checkpoint,
     CustomEvaluation,
     Evaluation,
     FineTune,
@@ -15,7 +14,6 @@ from harness.spec.run import (
     LinearProbe,
     Pretrain,
     Run,
-    Scratch,
     Start,
     key,
     run_from_json,
@@ -24,6 +22,7 @@ from harness.spec.run import (
     upstream,
 )
 from harness.spec.scale import Scale, Skip
+from harness.spec.start import Checkpoint, Scratch
 
 __all__ = [
     "Augment", "Backbone", "Checkpoint", "Corruption", "Cosine", "CustomData", "CustomEvaluation",

@@ -30,9 +30,7 @@ def from_mmpretrain(tensors: Mapping[str, Tensor]) -> Weights:
     token = backbone.pop("mask_token", None)
     encoder = dict(_renamed(name, tensor) for name, tensor in backbone.items())
     classifier = {name: tensor for name, tensor in tensors.items() if name.startswith("head.")}
-    return Weights(
-        encoder | classifier, None if token is None else token.flatten(), below(tensors, "neck.decoder.")
-    )
+    return Weights(encoder | classifier, None if token is None else token.flatten(), below(tensors, "neck.decoder."))
 
 
 def _renamed(name: str, tensor: Tensor) -> tuple[str, Tensor]:

@@ -51,7 +51,7 @@ def resized_table(table: Tensor, length: int) -> Tensor:
     """
     (source, extra), (target, wanted) = _side(len(table)), _side(length)
     if extra != wanted:
-        raise HarnessError("a relative position table with rows for a class token does not fit a model without, or back")
+        raise HarnessError("only one of two relative position tables has rows for a class token")
     if source < 4:
         raise HarnessError(f"a relative position table of {source} x {source} is too small to be resized")
     weights = cubic_weights(geometric_places(source, target), torch.arange(target) - target // 2)
