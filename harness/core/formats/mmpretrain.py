@@ -2,6 +2,9 @@
 
 Its patch merging unfolds the image, so the four merged neighbours of a channel lie side by side, in the order (row,
 column); in the released code and in timm all channels of a neighbour lie side by side, in the order (column, row).
+
+A model with `pad_small_map=True` keeps its window on maps that are smaller: timm's `always_partition` in the backbone's
+args. Where windows do not divide a map, shifted blocks differ: timm shifts before it pads, mmpretrain pads before.
 """
 
 from __future__ import annotations
