@@ -125,6 +125,9 @@ if TYPE_CHECKING:
     from harness.study import around as around
     from harness.study import axes as axes
     from harness.study import zipped as zipped
+    from harness.use import export_weights as export_weights
+    from harness.use import predict as predict
+    from harness.use import reconstruct as reconstruct
 
 _HOME = {
     "harness.spec": (
@@ -138,6 +141,7 @@ _HOME = {
         "paper_table", "simmim", "simmim_backbone", "simmim_finetune", "simmim_pretrain", "simmim_probe",
     ),
     "harness.study": ("Study", "around", "axes", "zipped"),
+    "harness.use": ("export_weights", "predict", "reconstruct"),
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

@@ -46,7 +46,7 @@ OUTSIDE = {
     "job": TORCH,
     "search": {"optuna"},
     "report": {"pandas", "matplotlib", "scipy", "numpy", "PIL", "jinja2", "tabulate"},
-    "use": TORCH,
+    "use": TORCH | {"pydantic"},
     "cli": {"typer", "rich"},
 }
 FIRST_USE = {"launch/inline.py": {"job"}, "launch/worker.py": {"job", "core"}}  # inside functions that become a worker

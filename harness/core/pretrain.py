@@ -22,6 +22,7 @@ from harness.core.precision import require
 from harness.core.randomness import initialised
 from harness.core.reconstruct import write_reconstructions
 from harness.core.session import Diverged, Session
+from harness.core.start import load_pretraining_start
 from harness.core.targets import Targets
 from harness.spec import CustomHead, PixelTarget, Pretrain, target_channels
 
@@ -87,7 +88,10 @@ def pretrain(run: Pretrain, session: Session) -> None:
     images = load(run.data, "pretrain").to(device)
     per_epoch = steps_per_epoch(images, run.recipe.batch_size)
     steps = run.recipe.epochs * per_epoch
-    model = MaskedImageModel(run, images.channels).to(device).train()
+    model = MaskedImageModel(run, images.channels)
+    if run.start is not None:
+        load_pretraining_start(run.start, model)
+    model = model.to(device).train()
     place = key_drop_paths(model, run.seed)
     group_batch_norms(model, run.recipe, session, place)
     replica = session.group.replicate(model, may_skip=isinstance(run.head, CustomHead))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +23,15 @@ COUNT = 8
 GREY = 128
 
 
+class Reconstructed(NamedTuple):
+    """original, masked and predicted: uint8 [n, H, W, C], masked with hidden pixels grey. hidden: bool [n, H, W]."""
+
+    original: NDArray[np.uint8]
+    masked: NDArray[np.uint8]
+    predicted: NDArray[np.uint8]
+    hidden: NDArray[np.bool_]
+
+
 @torch.no_grad()
 def write_reconstructions(run: Pretrain, model: MaskedImageModel, session: Session) -> None:
     """Write reconstructions.npz for the first test images, with masks that are the same for every run of a seed.
@@ -37,20 +46,34 @@ def write_reconstructions(run: Pretrain, model: MaskedImageModel, session: Sessi
     images = next(iter(batches))[0]
     positions = torch.arange(len(images), device=session.device)
     units = make_mask(run.mask, image_size=run.image_size, seed=run.seed, step=0, steps=1, positions=positions)
-    picture = model.targets.picture(model(images, units)[0].float())
-    if picture is None:
+    found = reconstructed(model, images, units, source.mean, source.std)
+    if found is None:
         return
-    prediction = F.interpolate(picture, images.shape[-2:], mode="nearest")
-    hidden = spread(units, images.shape[-1])
-    original = _pixels(images, source.mean, source.std)
-    hidden_array = hidden.cpu().numpy()
     np.savez_compressed(
         session.attempt.artefact("reconstructions.npz"),
-        original=original,
-        masked=np.where(hidden_array[..., None], np.uint8(GREY), original),
-        predicted=_pixels(prediction, source.mean, source.std),
-        hidden=hidden_array,
+        original=found.original,
+        masked=found.masked,
+        predicted=found.predicted,
+        hidden=found.hidden,
     )
+
+
+@torch.no_grad()
+def reconstructed(
+    model: MaskedImageModel, images: Tensor, units: Tensor, mean: tuple[float, ...], std: tuple[float, ...]
+) -> Reconstructed | None:
+    """What a model makes of masked images, as `Targets.picture` shows it; None if its target shows nothing.
+
+    Args:
+        images: float [n, C, H, W], normalised with mean and std. units: bool, from `make_mask`.
+    """
+    picture = model.targets.picture(model(images, units)[0].float())
+    if picture is None:
+        return None
+    prediction = F.interpolate(picture, images.shape[-2:], mode="nearest")
+    original, hidden = _pixels(images, mean, std), spread(units, images.shape[-1]).cpu().numpy()
+    masked = np.where(hidden[..., None], np.uint8(GREY), original)
+    return Reconstructed(original, masked, _pixels(prediction, mean, std), hidden)
 
 
 def _pixels(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.uint8]:

@@ -23,7 +23,6 @@ from harness.spec.objective import (
 )
 from harness.spec.recipe import Augment, Cosine, MultiStep, Recipe, Schedule
 from harness.spec.run import (
-    Checkpoint,
     CustomEvaluation,
     Evaluation,
     FineTune,
@@ -31,7 +30,6 @@ from harness.spec.run import (
     LinearProbe,
     Pretrain,
     Run,
-    Scratch,
     Start,
     key,
     run_from_json,
@@ -40,6 +38,7 @@ from harness.spec.run import (
     upstream,
 )
 from harness.spec.scale import Scale, Skip
+from harness.spec.start import Checkpoint, Scratch
 
 __all__ = [
     "Augment", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption", "Cosine",

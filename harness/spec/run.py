@@ -14,8 +14,9 @@ from harness.spec.data import Data
 from harness.spec.masking import Corruption, Mask, check_share
 from harness.spec.model import Backbone, Head, LinearHead, check_head
 from harness.spec.objective import Loss, PixelTarget, Target, check_loss
-from harness.spec.own import OwnFile, OwnFunction
+from harness.spec.own import OwnFunction
 from harness.spec.recipe import Recipe
+from harness.spec.start import Checkpoint, Scratch
 
 KEY_DIGITS = 20
 
@@ -25,6 +26,8 @@ class Pretrain(Spec):
 
     image_size: side of the network's input in pixels.
     seed: seed index; the same index gives every cell the same initialisation, data order and mask stream.
+    start: what to go on from instead of new weights; its backbone has to be this one. A mask token or a prediction head
+        that it lacks, or has in another shape, begins anew.
     assumed: notes on values that the paper leaves open; reports print them, keys ignore them.
     """
 
@@ -39,8 +42,10 @@ class Pretrain(Spec):
     loss: Loss = Loss()
     recipe: Recipe
     seed: int = Field(default=0, ge=0)
+    start: Checkpoint | None = None
     assumed: tuple[str, ...] = ()
 
+    implicit: ClassVar[Mapping[str, object]] = {"start": None}
     unkeyed: ClassVar[frozenset[str]] = frozenset({"assumed"})
 
     @model_validator(mode="after")
@@ -64,6 +69,8 @@ class Pretrain(Spec):
             raise ValueError("mixup, cutmix and smoothing belong to fine-tuning: a pre-training has no labels")
         check_head(self.head, stride, self.target.downsample)
         check_loss(self.loss, self.target, self.data.channels)
+        if self.start is not None and self.start.backbone != self.backbone:
+            raise ValueError("start.backbone differs from backbone: state the one that is pre-trained in both")
         return self
 
 
@@ -80,22 +87,6 @@ def _check_target(downsample: int, stride: int, unit: int, scope: str) -> None:
 def _choices(size: int, multiple: int = 1) -> str:
     valid = [str(n) for n in range(multiple, size + 1, multiple) if size % n == 0]
     return f"valid: {', '.join(valid) or 'none'}"
-
-
-class Scratch(Spec):
-    """A starting point without pre-training: the control that every pre-training has to beat."""
-
-    kind: Literal["scratch"] = "scratch"
-    backbone: Backbone
-    image_size: PositiveInt
-
-
-class Checkpoint(OwnFile):
-    """A starting point from a file of encoder weights under timm's names (safetensors, or a torch file of tensors)."""
-
-    kind: Literal["checkpoint"] = "checkpoint"
-    backbone: Backbone
-    image_size: PositiveInt
 
 
 Start = Annotated[Pretrain | Scratch | Checkpoint, Field(discriminator="kind")]

@@ -68,6 +68,7 @@ OTHER: dict[Spec, dict[str, Any]] = {
         "loss": Loss(kind="l2"),
         "recipe": RECIPE.replace(lr=2e-3),
         "seed": 1,
+        "start": Checkpoint(path="", backbone=BACKBONE, image_size=32, sha256="0a"),
     },
     FINETUNE: {
         "start": Scratch(backbone=BACKBONE, image_size=32),
