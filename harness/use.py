@@ -16,7 +16,8 @@ from harness.core.masking import make_mask
 from harness.core.pictures import Picture, as_tested
 from harness.core.reconstruct import reconstructed
 from harness.core.sheet import sheet
-from harness.core.trained import Trained, classifier_of, masked_image_model_of, opened
+from harness.core.trained import Trained, classifier_of, masked_image_model_of
+from harness.core.trained import opened as opened
 from harness.spec import FineTune, HarnessError, Mask, Pretrain, Run, one_line
 from harness.spec.content import project_root
 from harness.store import Store

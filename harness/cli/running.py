@@ -30,6 +30,7 @@ from harness.launch.local import default_slots, run_local
 from harness.launch.queue import Queue
 from harness.launch.resources import Resources
 from harness.launch.standing import overview
+from harness.launch.task import open_to_group
 from harness.spec import HarnessError, Run, key, upstream
 from harness.store import Store
 from harness.study import Plan, expand
@@ -164,11 +165,12 @@ def _compute(
         raise HarnessError("--slots belongs to --on local; on Slurm the site profile says pack and slots")
     if missing := missing_data({name: queue.run(name) for name in queue.open()}):
         raise HarnessError(f"data set {missing[0]}")
-    for name in queue.open()[:1]:
-        store.register(queue.run(name))  # a store that cannot be written shows before anything is started
+    open_to_group(store.root)
     if on is Executor.slurm:
         on_cluster.submit_plan(plan, store, specs, resources, retry=retry)
         return
+    for name in queue.open()[:1]:
+        store.register(queue.run(name))  # a store that cannot be written shows before anything is started
     stop = _Stop()
     if len(queue):
         with Display(f"{plan.study.name} · {plan.scale.name}", specs, labels(plan), queue) as display:

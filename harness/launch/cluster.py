@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -47,7 +47,7 @@ def require_slurm() -> None:
     """
     for command in ("sbatch", "squeue", "scontrol"):
         if shutil.which(command) is None:
-            raise HarnessError(f"--on slurm: there is no {command} on this machine")
+            raise HarnessError(f"there is no {command} on this machine, so no Slurm to ask")
     ask("sinfo", "--noheader", "--format=%P")
 
 
@@ -75,26 +75,28 @@ def plain_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in changing}
 
 
-def look(names: Iterable[str], since: float) -> Jobs:
-    """Where the jobs of these names stand, by squeue, and by sacct where squeue has forgotten them.
+def look(sizes: Mapping[str, int], since: float) -> Jobs:
+    """Where jobs stand, by squeue, and by sacct where squeue has forgotten them.
 
     Args:
+        sizes: elements of each array, by job name.
         since: seconds since 1970 before which none was submitted.
 
     Raises:
         HarnessError: squeue does not answer. That sacct does not is no information, not an error.
     """
     found: Jobs = {}
-    listed = sorted(names)
+    listed = sorted(sizes)
     for first in range(0, len(listed), NAMES_A_QUESTION):
         part = listed[first : first + NAMES_A_QUESTION]
         text = ask(
             "squeue", "--noheader", "--array", "--states=all", f"--name={','.join(part)}", "--format=%i|%T|%r|%A|%j"
         )
         _note(found, (line.split("|", 4) for line in text.splitlines()))
-        forgotten = [name for name in part if name not in found]
-        for row in _accounted(forgotten, since):
-            _note(found, [row])
+        ended: Jobs = {}  # in order of attempts, so that the last one counts
+        _note(ended, _accounted([name for name in part if len(found.get(name, {})) < sizes[name]], since))
+        for name, jobs in ended.items():
+            found[name] = jobs | found.get(name, {})
     return found
 
 

@@ -117,7 +117,8 @@ def read_site(root: Path) -> dict[Stage, Site]:
     try:
         return {stage: Site(**{**common, **own}) for stage, own in stages.items()}
     except ValidationError as error:
-        raise HarnessError(f"site profile, [slurm]: {one_line(error)}; valid: {', '.join(Site.model_fields)}") from None
+        valid = ", ".join([*Site.model_fields, *STAGES])
+        raise HarnessError(f"site profile, [slurm]: {one_line(error)}; valid: {valid}") from None
 
 
 def store_of_site(root: Path) -> Path | None:

@@ -64,6 +64,7 @@ def compute(store: Store, number: int, array: int, element: int) -> None:
     settings = entry.settings[stage]
     resources = Resources(**settings["resources"])
     retry, cancelled = bool(entry.settings.get("retry")), _Cancelled(log, entry)
+    note = log.folder(number).stopped(array, element)
 
     def wanted() -> dict[str, Run]:
         return _wanted(store, entry, entry.arrays[array].elements[element], settings["attempts"])
@@ -84,12 +85,15 @@ def compute(store: Store, number: int, array: int, element: int) -> None:
         run_local(queue, store, resources, slots, report=_print, stopping=stop, unwanted=cancelled, program=program)
         endings = {name: queue.endings[name] for name in runs}
     left = [name for name, ending in endings.items() if ending == "interrupted"]
+    note.unlink(missing_ok=True)  # of the time before it was queued again
+    if left:
+        write_atomically(note, f"{stop.reason or 'its pre-training is not done'}\n".encode())
     if stop.reason and left:
         _note(store, left, stop.reason)
         if stop.requeue and requeue():
             time.sleep(60)  # Slurm ends this job to queue it again
         sys.exit(1)
-    if endings and not any(ending in ("done", "elsewhere") for ending in endings.values()):
+    if not any(store.result(name) for name in entry.arrays[array].elements[element]):
         sys.exit(1)
 
 
@@ -106,6 +110,8 @@ def open_to_group(root: Path) -> None:
 def requeue() -> bool:
     """Ask Slurm to queue this job again; False, with a line in the log, where that is not possible from here."""
     job = os.environ.get("SLURM_JOB_ID", "")
+    if (whole := os.environ.get("SLURM_ARRAY_JOB_ID")) is not None:
+        job = f"{whole}_{os.environ['SLURM_ARRAY_TASK_ID']}"  # one element's own id is that of the whole array
     if shutil.which("scontrol") is None:
         print(
             "there is no scontrol on this node, so the job is not queued again; harness run goes on with it", flush=True
@@ -193,7 +199,7 @@ def _note(store: Store, names: Sequence[str], reason: str) -> None:
     node = os.environ.get("SLURMD_NODENAME", "")
     for name in names:
         attempts = store.folder(name).attempts()
-        if attempts:
+        if attempts and not attempts[-1].error.exists():  # else not begun in this job
             write_atomically(attempts[-1].interruption, f"{reason}, node {node}\n".encode())
 
 
