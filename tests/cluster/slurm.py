@@ -147,7 +147,7 @@ class Cluster:
             lines = self.ask("sinfo", "-h", "-N", "-p", "main", "-o", "%N %t", timeout=15).splitlines()
         except (ClusterError, subprocess.TimeoutExpired):
             return {}
-        return dict(line.split() for line in lines)  # type: ignore[misc]
+        return dict(line.split() for line in lines)
 
     def clear(self) -> None:
         """Cancel every job and start every node that is not there; returns when all nodes are idle."""
