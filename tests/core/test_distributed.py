@@ -31,7 +31,6 @@ from harness.spec import (
     Knn,
     LinearProbe,
     Loss,
-    Recipe,
     Run,
     Shapes,
     key,
@@ -39,7 +38,9 @@ from harness.spec import (
 from harness.store import Store
 
 FEW = Shapes(image_size=16, train=16, test=40)
-STEPS = RECIPE.replace(epochs=20, lr=3e-4, drop_path=0.2)  # a batch of 16: every step is an epoch, with a line of its own
+STEPS = RECIPE.replace(
+    epochs=20, lr=3e-4, drop_path=0.2
+)  # a batch of 16: every step is an epoch, with a line of its own
 SMALL = VIT.replace(args={"embed_dim": 16, "depth": 2, "num_heads": 2})
 RAGGED = CustomMask(function="gang_pieces:ragged", size=4)
 PLAIN = pretrain(data=FEW, image_size=16, backbone=SMALL, recipe=STEPS)
@@ -63,7 +64,9 @@ def lines(store: Store, run: Run, *names: str) -> list[list[float]]:
     return [[line[name] for name in names if name in line] for line in store.metrics(key(run))]
 
 
-def computed(gang: Gang, root: Path, size: int, *runs: Run, stop: dict[int, int] | None = None, **resources: Any) -> Store:
+def computed(
+    gang: Gang, root: Path, size: int, *runs: Run, stop: dict[int, int] | None = None, **resources: Any
+) -> Store:
     """Compute runs in a store in so many processes, or here."""
     used = Resources(checkpoint_seconds=1e6, **resources)
     if size == 1:
@@ -254,7 +257,9 @@ def test_evaluations_in_four_processes(tmp_path: Path, gang: Gang) -> None:
     own = CustomEvaluation(start=start, function="gang_pieces:spread", metric="spread")
     near = Knn(start=start, k=3, crop=1.0)
     runs = (start, tuned, probed, near, own)
-    stores = [computed(gang, tmp_path / str(size), size, *runs, micro_batch=micro) for size, micro in ((1, None), (4, 8))]
+    stores = [
+        computed(gang, tmp_path / str(size), size, *runs, micro_batch=micro) for size, micro in ((1, None), (4, 8))
+    ]
     for run in runs:
         left, right = (store.result(key(run)) for store in stores)
         assert left is not None
