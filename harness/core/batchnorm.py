@@ -159,7 +159,8 @@ def _across(recipe: Recipe, size: int, processes: int, piece: int) -> bool:
     """Whether groups are spread over processes, each of which then takes all its rows at once."""
     found = _spread(recipe, size, processes, piece)
     if found is None:
-        fitting = [m for m in range(1, recipe.batch_size) if _spread(recipe, size, processes, m) is not None]
+        share = -(-recipe.batch_size // processes)
+        fitting = [m for m in range(1, share) if _spread(recipe, size, processes, m) is not None]
         valid = ", ".join(str(m) for m in fitting[:8]) + (", ..." if len(fitting) > 8 else "")
         raise HarnessError(
             f"batch norm over groups of {size} images cannot be had from {processes} process(es) with micro-batches of "
