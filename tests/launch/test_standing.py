@@ -353,7 +353,7 @@ def test_looking_writes_nothing(store: Store, slurm: FakeSlurm) -> None:
     slurm.says("squeue", "12_2|COMPLETED|None|mim-x-0")
 
     def tree() -> dict[str, tuple[int, int]]:
-        paths = [path for path in store.root.rglob("*")]
+        paths = list(store.root.rglob("*"))
         return {str(path): (path.stat().st_mtime_ns, path.stat().st_size) for path in paths}
 
     before = tree()
