@@ -23,8 +23,8 @@ Picture = str | Path | Image.Image | NDArray[np.uint8]
 def as_tested(picture: Picture, data: Data, facts: Facts, *, image_size: int, crop: float) -> Tensor:
     """A picture as the test images of a data set: same channels, resizing, central crop and normalisation.
 
-    EXIF orientation is applied. Grey, palette, 16-bit and CMYK pictures are converted; transparency is left out, and the
-    colours below it are taken, as for training images.
+    EXIF orientation is applied. Grey, palette, 16-bit and CMYK pictures are converted; transparency is left out, and
+    the colours below it are taken, as for training images.
 
     Returns:
         float32 [1, C, image_size, image_size].
