@@ -11,6 +11,7 @@
                           /artefacts/            what a report shows
                           /error.txt             the traceback of a failure
                           /log.txt               what the process printed
+<root>/.descriptions/<digest>.json               parameters and multiply-adds of a model; can be deleted
 """
 
 from __future__ import annotations
@@ -167,3 +168,8 @@ def submission_folder(root: Path, number: int) -> SubmissionFolder:
 def snapshot_folder(root: Path, digest: str) -> Path:
     """Where a copy of the code that jobs run lies."""
     return root / ".snapshots" / digest
+
+
+def description_file(root: Path, digest: str) -> Path:
+    """Where parameters and multiply-adds of a model are kept, once they have been counted."""
+    return root / ".descriptions" / f"{digest}.json"
