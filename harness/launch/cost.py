@@ -26,7 +26,8 @@ class Cost:
     """Hours of one device for a set of runs.
 
     done_hours: spent on what is done or under way. to_do_hours: still to be spent, None where nothing is known of it.
-    device: what the measured runs ran on, empty if none was measured or none says. basis: where the estimate comes from, in words.
+    device: what the measured runs ran on, empty if none was measured or none says.
+    basis: where the estimate comes from, in words.
     spread: standard deviation of the measured seconds an image, as a share of their mean; None for fewer than two.
     unknown: how many runs to do are not in to_do_hours.
     """
@@ -48,10 +49,21 @@ class Cost:
 
 @dataclass(frozen=True)
 class _Measured:
-    """Seconds for each unit of work of finished runs of one kind, on the device that most of them ran on."""
+    """Seconds for each unit of work of finished runs of one kind, on the device that most of them ran on.
+
+    deviation: standard deviation as a share of the mean; None for one run.
+    """
 
     device: str
-    seconds: tuple[float, ...]
+    count: int
+    mean: float
+    deviation: float | None
+
+    @classmethod
+    def of(cls, device: str, seconds: list[float]) -> _Measured:
+        mean = statistics.mean(seconds)
+        several = len(seconds) > 1 and mean > 0
+        return cls(device, len(seconds), mean, statistics.stdev(seconds) / mean if several else None)
 
 
 Kind = tuple[object, ...]
@@ -71,30 +83,29 @@ def remaining(runs: Mapping[str, Run], states: Mapping[str, State], store: Store
     images = _Images(runs, states, store)
     measured = _measured(runs, states, store, images)
     by_measurement, by_rate, unknown = 0.0, 0.0, 0
-    weighted, weights = 0.0, 0.0  # the relative deviations of the kinds that were measured more than once
+    weighted, weights = 0.0, 0.0  # the deviations of the kinds that were measured more than once
     for name, run in runs.items():
-        share, work = _left(states[name]), images.of(run)
-        if share == 0.0:
+        if (share := _left(states[name])) == 0.0:
             continue
-        figures = measured.get(_kind(run))
+        work, figures = images.of(run), measured.get(_kind(run))
         stated = _stated(run, work, store, rates or {}) if figures is None else None
         if figures is not None and work is not None:
-            hours = share * work * statistics.mean(figures.seconds) / 3600
+            hours = share * work * figures.mean / 3600
             by_measurement += hours
-            if len(figures.seconds) > 1:
-                weighted += hours * statistics.stdev(figures.seconds) / statistics.mean(figures.seconds)
-                weights += hours
+            if figures.deviation is not None:
+                weighted, weights = weighted + hours * figures.deviation, weights + hours
         elif stated is not None:
             by_rate += share * stated
         else:
             unknown += 1
     nothing = unknown and not by_measurement and not by_rate
     devices = sorted({figures.device for figures in measured.values() if figures.device})
-    count = sum(len(figures.seconds) for figures in measured.values())
     return Cost(
         done_hours=sum(_spent(state) for state in states.values()) / 3600,
         to_do_hours=None if nothing else by_measurement + by_rate,
-        basis=_basis(count, devices, stated=bool(by_rate), unknown=unknown),
+        basis=_basis(
+            sum(figures.count for figures in measured.values()), devices, stated=bool(by_rate), unknown=unknown
+        ),
         device=", ".join(devices),
         spread=weighted / weights if weights else None,
         unknown=unknown,
@@ -193,13 +204,13 @@ def _measured(
     taken: Counter[Kind] = Counter()
     for name, run in runs.items():
         result = states[name].result
-        if result is None or taken[_kind(run)] >= SAMPLE or not (work := images.of(run)):
+        if result is None or taken[kind := _kind(run)] >= SAMPLE or not (work := images.of(run)):
             continue
-        taken[_kind(run)] += 1
+        taken[kind] += 1
         device = str(store.environment(name).get("device", ""))
-        found.setdefault(_kind(run), {}).setdefault(device, []).append(result.seconds / work)
+        found.setdefault(kind, {}).setdefault(device, []).append(result.seconds / work)
     usual = {kind: max(devices.items(), key=lambda item: len(item[1])) for kind, devices in found.items()}
-    return {kind: _Measured(device, tuple(seconds)) for kind, (device, seconds) in usual.items()}
+    return {kind: _Measured.of(device, seconds) for kind, (device, seconds) in usual.items()}
 
 
 def _stated(run: Run, work: float | None, store: Store, rates: Rates) -> float | None:
