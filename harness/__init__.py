@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from harness import claims as claims
     from harness.papers import paper_table as paper_table
     from harness.papers import simmim as simmim
+    from harness.papers import simmim_backbone as simmim_backbone
+    from harness.papers import simmim_finetune as simmim_finetune
+    from harness.papers import simmim_pretrain as simmim_pretrain
+    from harness.papers import simmim_probe as simmim_probe
     from harness.spec import (
         Augment as Augment,
     )
@@ -108,7 +112,9 @@ _HOME = {
         "LinearProbe", "Loss", "MlpHead", "MultiStep", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale",
         "Scratch", "Shapes", "Skip",
     ),
-    "harness.papers": ("paper_table", "simmim"),
+    "harness.papers": (
+        "paper_table", "simmim", "simmim_backbone", "simmim_finetune", "simmim_pretrain", "simmim_probe",
+    ),
     "harness.study": ("Study", "around", "axes", "zipped"),
     "harness.use": ("export_weights", "predict", "reconstruct"),
 }  # fmt: skip

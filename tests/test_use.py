@@ -59,6 +59,8 @@ SWIN = Backbone(
     stride=32,
 )
 
+WINDOWED = SWIN.replace(args={**dict(SWIN.args), "window_size": 3})
+
 
 def pretraining(backbone: Backbone, **changes: Any) -> Pretrain:
     values: dict[str, Any] = {"mask": RandomMask(size=8, ratio=0.5), "seed": 3, **changes}
@@ -74,8 +76,11 @@ PRETRAININGS = {
     "beit": pretraining(BEIT),
     "swin": pretraining(SWIN),
     "mlp": pretraining(SWIN, head=MlpHead(), target=PixelTarget(downsample=2)),
+    "windowed": pretraining(WINDOWED),
 }
 FINETUNINGS = {name: finetuning(PRETRAININGS[name]) for name in ("vit", "beit", "swin")}
+LARGER = WINDOWED.replace(args={**dict(WINDOWED.args), "window_size": 4})  # of maps of 8 at 32 px
+FINETUNINGS["windowed"] = finetuning(PRETRAININGS["windowed"]).replace(backbone=LARGER)
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +174,7 @@ def test_a_reconstruction_is_saved_as_one_picture(store: Store, tmp_path: Path) 
     assert (np.concatenate([rows[:, 14 + k * 238 :][:, :224] for k in range(4)], axis=1) == strip).all()
 
 
-@pytest.mark.parametrize("name", ["vit", "beit", "swin"])
+@pytest.mark.parametrize("name", ["vit", "beit", "swin", "windowed"])
 @pytest.mark.parametrize("kind", ["pretrain", "finetune"])
 def test_timm_loads_what_is_exported(name: str, kind: str, store: Store, tmp_path: Path) -> None:
     run: Run = PRETRAININGS[name] if kind == "pretrain" else FINETUNINGS[name]
@@ -188,7 +193,7 @@ def test_timm_loads_what_is_exported(name: str, kind: str, store: Store, tmp_pat
             images = as_tested(picture, DATA, facts_of(DATA), image_size=32, crop=1.0)
             own = use.Reconstructor(opened(run, store), torch.device("cpu"))._model.encoder(images)
             features = model.forward_features(images)
-            features = features.permute(0, 3, 1, 2) if name == "swin" else features[:, 1:].mT.reshape(own.shape)
+            features = features.permute(0, 3, 1, 2) if features.ndim == 4 else features[:, 1:].mT.reshape(own.shape)
             torch.testing.assert_close(features, own)
 
 

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from harness.cli import looking, planning, running, using
+from harness.cli import looking, models, on_cluster, planning, running, using
 from harness.cli.common import printable
 from harness.spec import HarnessError
 
@@ -28,8 +28,11 @@ app.command()(running.run)
 app.command()(looking.status)
 app.command()(looking.logs)
 app.command()(running.retry)
+app.command()(on_cluster.cancel)
 app.command()(looking.report)
 app.command()(looking.clean)
+app.command()(on_cluster.doctor)
+app.command()(models.models)
 app.command()(using.predict)
 app.command()(using.reconstruct)
 app.command()(using.export)

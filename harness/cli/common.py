@@ -61,8 +61,10 @@ def planned(
 
 
 def open_store(study: Study, store: Path | None) -> Store:
-    """The store of a study: in its project root unless said otherwise."""
-    return Store(store.resolve() if store else study.root / "runs")
+    """The store of a study: where the site profile says, or in its project root, unless said otherwise."""
+    from harness.launch.site import store_of_site
+
+    return Store(store.resolve() if store else store_of_site(study.root) or study.root / "runs")
 
 
 def results_folder(plan: Plan) -> Path:

@@ -25,13 +25,17 @@ from harness.cli.common import (
     say,
     selection,
 )
+from harness.cli.costs import cost_of, cost_text
 from harness.cli.live import duration
-from harness.launch.queue import last_line
-from harness.spec import HarnessError, key, upstream
-from harness.store import State, Store
+from harness.launch.slurm import log_of
+from harness.launch.standing import WORDS, Overview, Place, overview
+from harness.spec import HarnessError
+from harness.store import Store
 from harness.store.cleaning import Removable, removable, remove
 from harness.study import Plan, expand, load
 
+ALWAYS = ("done", "running", "blocked", "failed", "lost", "missing")
+"""Words that status counts even when nothing stands there."""
 SHOWN = 20
 """Runs of one state that status lists."""
 
@@ -43,7 +47,7 @@ def status(
     seeds: Seeds = None,
     store: StorePath = None,
 ) -> None:
-    """Say where every run stands, at each scale that has runs. Reads files only and changes nothing.
+    """Say where every run stands, at each scale that has runs: by its files, then by Slurm. Changes nothing.
 
     Example: harness status studies/quickstart.py
     """
@@ -52,59 +56,48 @@ def status(
     shown = 0
     for name in [scale] if scale else [scale.name for scale in loaded.scales]:
         plan = expand(loaded, scale=name, where=selection(where), seeds=seeds)
-        states = runs.states(plan.runs())
-        if scale or any(state.word != "missing" for state in states.values()):
-            _show_status(plan, states)
+        seen = overview(plan.runs(), runs)
+        if scale or any(place.word != "missing" for place in seen.places.values()):
+            _show_status(plan, seen, runs)
             shown += 1
     if not shown:
         say(f"no run of {loaded.name} has begun; harness run starts it")
 
 
-def _show_status(plan: Plan, states: dict[str, State]) -> None:
+def _show_status(plan: Plan, seen: Overview, runs: Store) -> None:
     specs, names = plan.runs(), labels(plan)
-    blocked = {
-        name: first
-        for name, run in specs.items()
-        if (start := upstream(run)) is not None
-        and states[name].word == "missing"
-        and states[first := key(start)].word == "failed"
-    }
-    words = Counter(state.word for state in states.values())
-    counts: dict[str, int] = {
-        "done": words["done"],
-        "running": words["running"],
-        "blocked": len(blocked),
-        "failed": words["failed"],
-        "lost": words["lost"],
-        "missing": words["missing"] - len(blocked),
-    }
+    words = Counter(place.word for place in seen.places.values())
     say(f"{plan.study.name} · {plan.scale.name}")
-    say("  " + "   ".join(f"{word} {count}" for word, count in counts.items()))
-    for word in ("running", "failed", "lost"):
-        found = [name for name, state in states.items() if state.word == word]
+    say("  " + "   ".join(f"{word} {words[word]}" for word in WORDS if words[word] or word in ALWAYS))
+    states = {name: place.state for name, place in seen.places.items()}
+    say(f"  cost      {cost_text(cost_of(specs, states, runs, plan.study.root))}")
+    if seen.silent:
+        say(f"  Slurm cannot be asked: {seen.silent}")
+    for word in WORDS:
+        if word in ("done", "missing"):
+            continue
+        found = [name for name, place in seen.places.items() if place.word == word]
         for name in found[:SHOWN]:
-            detail = _detail(states[name])
-            say(f"  {word:<9} {names[name]}   {specs[name].kind}   {detail}")
+            say(f"  {word:<9} {names[name]}   {specs[name].kind}   {_detail(seen.places[name])}")
         if len(found) > SHOWN:
             say(f"  {word:<9} and {len(found) - SHOWN} more")
-    for name in list(blocked)[:SHOWN]:
-        say(f"  {'blocked':<9} {names[name]}   waits for {blocked[name]}, which failed")
 
 
-def _detail(state: State) -> str:
-    if state.word == "failed":
-        return f"{last_line(state.error)}   harness logs / retry"
+def _detail(place: Place) -> str:
+    state = place.state
+    if place.word == "failed":
+        return f"{place.detail}   harness logs / retry"
     text = ""
-    if state.progress:
+    if state.progress and place.word in ("running", "lost", "queued", "cancelled"):
         line = state.progress
-        text = f"step {line['step']:,}/{line['steps']:,}"
-        if state.word == "running":
+        text = f"step {line['step']:,}/{line['steps']:,}   "
+        if place.word == "running":
             left = (line["steps"] - line["step"]) * line["seconds"] / line["step"]
-            text += f"   {line['images_per_second']:,.0f} img/s   {duration(left)} left"
-    if state.word == "lost":
-        return f"{text}   not at work any more; harness run goes on with it".strip()
-    host = f"   {state.owner['host']} pid {state.owner['pid']}" if state.owner else ""
-    return f"{text}{host}".strip()
+            text += f"{line['images_per_second']:,.0f} img/s   {duration(left)} left   "
+    if place.word == "running" and state.owner:
+        text += f"{state.owner['host']} pid {state.owner['pid']}   "
+        text += f"job {place.job.id}" if place.job else ""
+    return f"{text}{place.detail}".strip()
 
 
 def logs(
@@ -122,15 +115,22 @@ def logs(
     """
     plan, runs = planned(study, scale, where, seeds, store)
     names, specs, shown = labels(plan), plan.runs(), 0
-    for name, state in runs.states(specs).items():
-        if state.attempt == 0 or (failed and state.word != "failed"):
+    seen = overview(specs, runs)
+    for name, place in seen.places.items():
+        state = place.state
+        job = log_of(runs, seen.latest[name], name) if name in seen.latest else None
+        if (state.attempt == 0 and job is None) or (failed and place.word != "failed"):
             continue
         shown += 1
         attempt = runs.folder(name).attempt(state.attempt)
-        console.rule(escape(printable(f"{specs[name].kind} {names[name]}   {state.word}   attempt {state.attempt}")))
-        say(str(attempt.path))
+        console.rule(escape(printable(f"{specs[name].kind} {names[name]}   {place.word}   attempt {state.attempt}")))
         printed = attempt.log.read_text(errors="replace") if attempt.log.is_file() else ""
         metrics = [f"step {line['step']}  loss {line['loss']:.4f}" for line in runs.metrics(name)]
+        if state.attempt:
+            say(str(attempt.path))
+        if job is not None and (state.attempt == 0 or place.word == "failed"):
+            say(f"{job}:")
+            printed = job.read_text(errors="replace") + printed
         for text in (printed, "\n".join(metrics), state.error):
             for line in text.splitlines()[-tail:]:
                 say(line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
@@ -20,12 +21,23 @@ from harness.cli.common import (
     planned,
     say,
 )
-from harness.spec import HarnessError, ImageFolder, Pretrain, Run, key, upstream
+from harness.cli.costs import cost_of, cost_text, model_lines
+from harness.cli.on_cluster import show_scripts
+from harness.launch.describe import describe as count_models
+from harness.launch.describe import known
+from harness.spec import HarnessError, ImageFolder, Run, key, upstream
+from harness.spec.described import distinct
 from harness.store import State, Store
 from harness.study import Plan
 
 SAMPLE = 20
 """Finished runs whose size on disk is looked at, and excluded cells that are named for a reason."""
+
+
+class PlanFor(StrEnum):
+    """Executors whose jobs can be shown beforehand."""
+
+    slurm = "slurm"
 
 
 def plan(
@@ -34,8 +46,12 @@ def plan(
     where: Where = None,
     seeds: Seeds = None,
     store: StorePath = None,
+    on: Annotated[PlanFor | None, typer.Option("--on", help="slurm: also the jobs and sbatch scripts")] = None,
+    describe: Annotated[
+        bool, typer.Option("--describe", help="count parameters and multiply-adds of the models, once")
+    ] = False,
 ) -> None:
-    """Show cells, shared pre-trainings, what is done and what would run. Computes nothing.
+    """Show cells, shared pre-trainings, what is done, what would run and what it costs. Trains nothing.
 
     Example: harness plan studies/quickstart.py --where mask_ratio=0.6
     """
@@ -50,6 +66,8 @@ def plan(
         ("shared", _shared(plan)),
         ("excluded", _excluded(plan)),
         ("done", _progress(states)),
+        ("models", model_lines((count_models if describe else known)(runs.root, distinct(specs)))),
+        ("cost", [cost_text(cost_of(specs, states, runs, plan.study.root))] if specs else []),
         ("disk", _disk(specs, states, runs)),
         ("data", _data(specs)),
         ("claims", _claims(plan)),
@@ -57,6 +75,8 @@ def plan(
     ):
         for number, line in enumerate(text):
             say(f"  {name if number == 0 else '':<10} {line}")
+    if on is PlanFor.slurm:
+        show_scripts(plan, runs, specs)
     say("nothing was started. harness run ... to start.")
 
 
@@ -121,7 +141,7 @@ def _claims(plan: Plan) -> list[str]:
 
 
 def _assumed(specs: dict[str, Run]) -> list[str]:
-    return sorted({note for run in specs.values() if isinstance(run, Pretrain) for note in run.assumed})
+    return sorted({note for run in specs.values() for note in run.assumed})
 
 
 def new(

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from harness.cli import on_cluster
 from harness.cli.common import (
     ScaleName,
     Seeds,
@@ -28,6 +29,7 @@ from harness.launch.inline import run_inline
 from harness.launch.local import default_slots, run_local
 from harness.launch.queue import Queue
 from harness.launch.resources import Resources
+from harness.launch.standing import overview
 from harness.spec import HarnessError, Run, key, upstream
 from harness.store import Store
 from harness.study import Plan, expand
@@ -38,6 +40,7 @@ class Executor(StrEnum):
 
     inline = "inline"
     local = "local"
+    slurm = "slurm"
 
 
 class Device(StrEnum):
@@ -48,7 +51,9 @@ class Device(StrEnum):
     cuda = "cuda"
 
 
-On = Annotated[Executor, typer.Option("--on", help="inline: this process; local: worker processes of this machine")]
+On = Annotated[
+    Executor, typer.Option("--on", help="inline: this process; local: processes of this machine; slurm: queue jobs")
+]
 Slots = Annotated[
     int | None,
     typer.Option("--slots", min=1, help="runs side by side; default: one a GPU, or one a CPU thread"),
@@ -106,7 +111,7 @@ def retry(
     micro_batch: MicroBatch = None,
     deterministic: Deterministic = False,
 ) -> None:
-    """Compute failed runs again, and what waits for them.
+    """Compute failed, cancelled and lost runs again, and what waits for them.
 
     Example: harness retry studies/quickstart.py --where mask_ratio=0.6
     """
@@ -119,7 +124,8 @@ def retry(
         deterministic=deterministic,
     )
     specs = runs_of(plan)
-    failed = {name for name, state in runs.states(specs).items() if state.word == "failed"}
+    again = ("failed", "cancelled", "lost")
+    failed = {name for name, place in overview(specs, runs).places.items() if place.word in again}
     if not failed:
         say("nothing has failed")
         return
@@ -145,10 +151,15 @@ def _compute(
     retry: bool,
 ) -> None:
     queue = Queue(specs, store, retry=retry)
+    if on is Executor.slurm and slots is not None:
+        raise HarnessError("--slots belongs to --on local; on Slurm the site profile says pack and slots")
     if missing := missing_data({name: queue.run(name) for name in queue.open()}):
         raise HarnessError(f"data set {missing[0]}")
     for name in queue.open()[:1]:
         store.register(queue.run(name))  # a store that cannot be written shows before anything is started
+    if on is Executor.slurm:
+        on_cluster.submit_plan(plan, store, specs, resources, retry=retry)
+        return
     stop = _Stop()
     if len(queue):
         with Display(f"{plan.study.name} · {plan.scale.name}", specs, labels(plan), queue) as display:

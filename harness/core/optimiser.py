@@ -11,13 +11,29 @@ from torch import Tensor, nn
 
 from harness.core.encoder import Family, depth, layer_id
 from harness.spec import Cosine, MultiStep, Recipe
+from harness.spec.recipe import NoDecay
 
-NEVER_DECAYED = ("pos_embed", "cls_token", "reg_token", "mask_token", "relative_position_bias_table")
+TABLES = ("relative_position_bias_table",)
+TOKENS = ("cls_token", "reg_token")
+POSITIONS = ("pos_embed",)
 
 
-def decays(name: str, parameter: Tensor) -> bool:
-    """Whether weight decay applies: not to vectors, biases, tokens, positions and relative position biases."""
-    return parameter.ndim > 1 and not name.endswith((".bias", *NEVER_DECAYED))
+def decays(name: str, parameter: Tensor, no_decay: NoDecay = "usual") -> bool:
+    """Whether weight decay applies to a parameter of this name; `no_decay` as in `Recipe`."""
+    exempt: tuple[str, ...]
+    match no_decay:
+        case "usual":
+            exempt = (*POSITIONS, *TOKENS, "mask_token", *TABLES)
+        case "simmim-swin":
+            exempt = (*POSITIONS, *TOKENS, "mask_token")
+        case "simmim-vit":
+            exempt = (*POSITIONS, *TOKENS)
+        case "mmpretrain":
+            return not any(part in name for part in ("norm", "bias", *POSITIONS))
+        case _:
+            assert_never(no_decay)
+    vector = parameter.ndim < 2 and not name.endswith("mask_token")  # a vector here, [1, 1, C] in the released code
+    return not vector and not name.endswith((".bias", *exempt))
 
 
 def layer_scales(model: Family, layer_decay: float | None) -> dict[str, float]:
@@ -35,7 +51,7 @@ def parameter_groups(
     for name, parameter in named:
         if parameter.requires_grad:
             scale = scales[name] if scales else 1.0
-            decay = recipe.weight_decay if decays(name, parameter) else 0.0
+            decay = recipe.weight_decay if decays(name, parameter, recipe.no_decay) else 0.0
             groups.setdefault((scale, decay), []).append(parameter)
     return [{"params": members, "scale": scale, "weight_decay": decay} for (scale, decay), members in groups.items()]
 
@@ -56,10 +72,12 @@ def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int, scale: float 
         start = recipe.scaled(recipe.warmup_lr)
         return start + (peak - start) * step / warmup
     match recipe.schedule:
-        case Cosine(min_lr=floor, counted_from=origin):
+        case Cosine(min_lr=floor, counted_from=origin, epochs=epochs):
             low = recipe.scaled(floor)
             skipped = warmup if origin == "warm-up" else 0
-            return low + 0.5 * (peak - low) * (1 + math.cos(math.pi * (step - skipped) / (total - skipped)))
+            length = total - skipped if epochs is None else epochs * steps_per_epoch
+            done = min((step - skipped) / length, 1.0)
+            return low + 0.5 * (peak - low) * (1 + math.cos(math.pi * done))
         case MultiStep(milestones=milestones, gamma=gamma):
             return peak * gamma ** sum(step >= epoch * steps_per_epoch for epoch in milestones)
         case _:

@@ -28,7 +28,7 @@ def classifier(run: FineTune, session: Session, *, channels: int, num_classes: i
 
     def make() -> Family:
         return build(
-            run.start.backbone,
+            run.built,
             image_size=run.image_size,
             channels=channels,
             num_classes=num_classes,
@@ -37,7 +37,7 @@ def classifier(run: FineTune, session: Session, *, channels: int, num_classes: i
         )
 
     model = initialised(run.seed, "encoder", make)
-    initialised(run.seed, "classifier", lambda: _reset(model.get_classifier(), classifier_scale(run.start.backbone)))
+    initialised(run.seed, "classifier", lambda: _reset(model.get_classifier(), classifier_scale(run.built)))
     load_start(run, model, session)
     return model
 

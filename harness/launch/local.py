@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import multiprocessing
 import os
 import shutil
@@ -51,9 +52,10 @@ def default_slots(resources: Resources) -> int:
 class Worker:
     """One slot: a process that computes the runs it is sent, one at a time."""
 
-    def __init__(self, slot: int, root: Path, resources: Resources, *, retry: bool) -> None:
-        self.slot, self._arguments, self._retry = slot, (root, resources), retry
+    def __init__(self, slot: int, root: Path, resources: Resources, *, retry: bool, program: str) -> None:
+        self.slot, self._arguments = slot, (root, resources, retry, program)
         self.name: str | None = None
+        self._asked = False
         self.connection: Connection
         self.process: BaseProcess
         self._start()
@@ -63,11 +65,12 @@ class Worker:
         self.connection, theirs = context.Pipe()
         found = gpus()
         gpu = found[self.slot % len(found)] if found else None
-        target = (theirs, *self._arguments, gpu, self._retry, os.getpid())
+        target = (theirs, *self._arguments, gpu, os.getpid())
         # No daemon: those may not have loader processes. It ends by itself when this process does.
         self.process = context.Process(target=_serve, args=target, daemon=False, name=f"slot {self.slot}")
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})  # Slurm sends it to every process of a job
         resource_tracker.ensure_running()  # else starting the process starts it, which lets the signal through again
-        held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the new process can ignore it
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the new process can ignore it
         try:
             self.process.start()
         finally:
@@ -93,16 +96,21 @@ class Worker:
             self._replace()
         if event.kind not in ("started", "line"):
             self.name = None
+            if self._asked:  # it ends by itself now
+                self._replace()
         return event
 
     def _replace(self) -> None:
         self.connection.close()
         self.process.join()
+        self._asked = False
         self._start()
 
     def stop(self) -> None:
-        """Ask the run to save and end."""
-        self.process.terminate()
+        """Ask the run to save and end, once; the process ends with it."""
+        if not self._asked:
+            self._asked = True
+            self.process.terminate()
 
 
 def run_local(
@@ -113,18 +121,31 @@ def run_local(
     *,
     report: Callable[[Event], None],
     stopping: Callable[[], bool] = lambda: False,
+    unwanted: Callable[[str], bool] = lambda name: False,
+    program: str = "harness.launch.job",
 ) -> None:
     """Compute what is to be computed in `slots` processes. A failed run, or a process that dies, leaves the others
 
-    running. When `stopping` turns true, the runs save a checkpoint and end."""
+    running. When `stopping` turns true, the runs save a checkpoint and end.
+
+    Args:
+        unwanted: whether a run was cancelled; one at work saves and ends, one that waits is not begun.
+        program: the module whose `prepare` and `work` the processes call.
+    """
     for event in queue.blocked():
         report(event)
     if not len(queue):
         return
-    workers = [Worker(slot, store.root, resources, retry=queue.retry) for slot in range(min(slots, len(queue)))]
+    workers = [
+        Worker(slot, store.root, resources, retry=queue.retry, program=program)
+        for slot in range(min(slots, len(queue)))
+    ]
     try:
         while len(queue) and not stopping():
+            queue.interrupt(name for name in queue.idle() if unwanted(name))
             for worker in workers:
+                if worker.name is not None and unwanted(worker.name):
+                    worker.stop()
                 if worker.name is None and (name := queue.take()) is not None:
                     store.register(queue.run(name))
                     worker.give(name)
@@ -194,7 +215,9 @@ def _death(store: Store, name: str, exitcode: int | None) -> Event:
     return Event("failed", name, text)
 
 
-def _serve(connection: Connection, root: Path, resources: Resources, gpu: str | None, retry: bool, parent: int) -> None:
+def _serve(
+    connection: Connection, root: Path, resources: Resources, retry: bool, program: str, gpu: str | None, parent: int
+) -> None:
     """The main function of a worker process."""
     stopped = False
 
@@ -205,14 +228,14 @@ def _serve(connection: Connection, root: Path, resources: Resources, gpu: str | 
             os._exit(STOPPED)
 
     working = False
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the parent decides
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    for asked in (signal.SIGINT, signal.SIGUSR2):  # these reach every process; the parent decides
+        signal.signal(asked, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {asked})
     signal.signal(signal.SIGTERM, stop)
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    from harness.launch.job import prepare, work
-
-    device = prepare(resources)
+    computing = importlib.import_module(program)
+    device = computing.prepare(resources)
     store = Store(root)
     while not stopped:
         try:
@@ -220,7 +243,7 @@ def _serve(connection: Connection, root: Path, resources: Resources, gpu: str | 
         except (EOFError, OSError):
             return
         working = True
-        ended = work(
+        ended = computing.work(
             store,
             store.spec(name),
             device,

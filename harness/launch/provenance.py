@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
 import socket
@@ -18,6 +19,15 @@ from harness.spec.content import PROJECT_VARIABLE
 
 PACKAGES = {"torch": "torch", "torchvision": "torchvision", "timm": "timm", "numpy": "numpy", "harness": "mim-harness"}
 LARGEST_PATCH = 1_000_000
+SNAPSHOT_VARIABLE = "HARNESS_SNAPSHOT"
+SNAPSHOT_FILE = "provenance.json"
+SLURM_VARIABLES = (
+    "SLURM_JOB_ID",
+    "SLURM_ARRAY_JOB_ID",
+    "SLURM_ARRAY_TASK_ID",
+    "SLURM_RESTART_COUNT",
+    "SLURMD_NODENAME",
+)
 
 
 def environment(device: str, threads: int) -> dict[str, Any]:
@@ -35,13 +45,19 @@ def environment(device: str, threads: int) -> dict[str, Any]:
         "device": device,
         "threads": threads,
         "processor": _processor(),
-        "host": socket.gethostname(),
+        "host": os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
+        "slurm": {name: os.environ[name] for name in SLURM_VARIABLES if name in os.environ},
     }
 
 
 @lru_cache
 def repository() -> tuple[str, str]:
-    """Commit of the user's project and the patch of its uncommitted changes; empty where it is no git checkout."""
+    """Commit of the user's project and the patch of its uncommitted changes; empty where it is no git checkout.
+
+    Of a copy made for a job: what they were when it was made.
+    """
+    if (frozen := _frozen()) is not None:
+        return frozen["commit"], frozen["patch"]
     commit = _git("rev-parse", "HEAD").strip()
     patch = _git("diff", "HEAD", "--no-color", "--no-ext-diff") if commit else ""
     return commit, patch[:LARGEST_PATCH]
@@ -50,6 +66,8 @@ def repository() -> tuple[str, str]:
 @lru_cache
 def untracked() -> list[str]:
     """Python files of the user's project that git does not know yet: a patch does not hold them."""
+    if (frozen := _frozen()) is not None:
+        return list(frozen["untracked"])
     return _git("ls-files", "--others", "--exclude-standard", "*.py").splitlines()
 
 
@@ -61,6 +79,14 @@ def package_digest() -> str:
     for path in sorted(root.rglob("*.py")):
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _frozen() -> dict[str, Any] | None:
+    folder = os.environ.get(SNAPSHOT_VARIABLE)
+    if not folder:
+        return None
+    found: dict[str, Any] = json.loads((Path(folder) / SNAPSHOT_FILE).read_text())
+    return found
 
 
 def _git(*command: str) -> str:

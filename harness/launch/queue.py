@@ -56,6 +56,8 @@ class Queue:
             else:
                 self._waiting[name] = _upstream_key(run)
         self.endings: dict[str, Ending] = dict(self.already)
+        for first in {first for first in self._waiting.values() if first and first not in runs}:
+            self.endings[first] = _ending_elsewhere(store, first)
         self._taken: set[str] = set()
         self._elsewhere: set[str] = set()
 
@@ -100,7 +102,7 @@ class Queue:
                     events.append(Event("blocked", name, f"waits for {first}, which failed"))
                 case "interrupted":
                     self._close(name, "interrupted")
-                    events.append(Event("interrupted", name, f"waits for {first}, which was interrupted"))
+                    events.append(Event("interrupted", name, f"waits for {first}, which is not done"))
         return events
 
     def look_elsewhere(self) -> list[Event]:
@@ -121,6 +123,10 @@ class Queue:
         for name in names:
             self._close(name, "interrupted")
 
+    def idle(self) -> list[str]:
+        """The runs that have not been taken."""
+        return [name for name in self._waiting if name not in self._taken]
+
     def open(self) -> list[str]:
         """The runs that have not ended."""
         return list(self._waiting)
@@ -128,6 +134,13 @@ class Queue:
     def _close(self, name: str, ending: Ending) -> None:
         self._waiting.pop(name, None)
         self.endings[name] = ending
+
+
+def _ending_elsewhere(store: Store, name: str) -> Ending:
+    """How a pre-training that is not among the runs stands with those that start from it."""
+    if store.weights(name) is not None:
+        return "done"
+    return "failed" if store.state(name).word == "failed" else "interrupted"
 
 
 def last_line(text: str) -> str:

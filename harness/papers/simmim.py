@@ -1,4 +1,7 @@
-"""SimMIM (Xie et al., CVPR 2022): the paper's point in the space of specs."""
+"""SimMIM (Xie et al., CVPR 2022): the paper's point in the space of specs.
+
+The published recipes in full, with model, sizes and schedules, are in `harness.papers.simmim_recipes`.
+"""
 
 from __future__ import annotations
 

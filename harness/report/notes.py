@@ -18,7 +18,6 @@ from harness.spec import (
     FineTune,
     Knn,
     LinearProbe,
-    Pretrain,
     Shapes,
 )
 from harness.study import Plan
@@ -110,8 +109,7 @@ def _paper(plan: Plan, cells: pd.DataFrame) -> Iterator[str]:
 
 
 def _assumed(plan: Plan) -> Iterator[str]:
-    pretrains = (run for run in plan.runs().values() if isinstance(run, Pretrain))
-    found = dict.fromkeys(clean(note) for run in pretrains for note in run.assumed)
+    found = dict.fromkeys(clean(note) for run in plan.runs().values() for note in run.assumed)
     yield from (f"Assumed, where the paper does not say: {note}" for note in found)
 
 

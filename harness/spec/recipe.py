@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from harness.spec.base import Spec
 
 Unit = Annotated[float, Field(ge=0, le=1)]
+NoDecay = Literal["usual", "simmim-swin", "simmim-vit", "mmpretrain"]
 
 
 class Cosine(Spec):
@@ -17,11 +19,16 @@ class Cosine(Spec):
     min_lr: floor, scaled with the batch like the peak.
     counted_from: `start` evaluates the cosine at t / total from the first step, so that the rate after warm-up is
         already below the peak, as the released SimMIM does; `warm-up` starts it at the peak, as mmpretrain does.
+    epochs: length of the half cosine, after which the rate stays at `min_lr`; None for up to the last epoch. mmpretrain
+        fine-tunes Swin-L with 100 of them after 20 of warm-up, and so ends above the floor.
     """
 
     kind: Literal["cosine"] = "cosine"
     min_lr: NonNegativeFloat = 0.0
     counted_from: Literal["start", "warm-up"] = "start"
+    epochs: PositiveInt | None = None
+
+    implicit: ClassVar[Mapping[str, object]] = {"epochs": None}
 
 
 class MultiStep(Spec):
@@ -84,6 +91,13 @@ class Recipe(Spec):
     lr: peak learning rate for `lr_batch` images; it is used times batch_size / lr_batch, and so are the schedule's
         min_lr and warmup_lr. lr_batch None: used as it is.
     warmup_epochs, warmup_lr: linear warm-up from warmup_lr to the peak.
+    no_decay: what weight decay leaves out.
+        `usual`: vectors, biases, tokens, position embeddings and relative position tables. The released SimMIM
+            fine-tunes Swin so.
+        `simmim-swin`: as `usual`, but tables decay. The released SimMIM pre-trains Swin so: the keyword that should
+            find the tables has a prefix that their names lack.
+        `simmim-vit`: as `usual`, but tables and the mask token decay. The released SimMIM trains ViT so in both stages.
+        `mmpretrain`: norms, biases, position embeddings and tables, by name; all else decays, the mask token too.
     clip: largest gradient norm; None for no clipping.
     drop_path: stochastic depth, rising linearly to this rate in the last block.
     layer_decay: each layer's rate is the next deeper layer's times this; None for equal rates.
@@ -97,6 +111,7 @@ class Recipe(Spec):
     betas: tuple[Unit, Unit] = (0.9, 0.999)
     eps: PositiveFloat = 1e-8
     weight_decay: NonNegativeFloat = 0.05
+    no_decay: NoDecay = "usual"
     warmup_epochs: NonNegativeInt = 0
     warmup_lr: NonNegativeFloat = 0.0
     schedule: Schedule = Cosine()
@@ -105,6 +120,8 @@ class Recipe(Spec):
     layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     augment: Augment = Augment()
+
+    implicit: ClassVar[Mapping[str, object]] = {"no_decay": "usual"}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

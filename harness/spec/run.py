@@ -100,6 +100,7 @@ class _Evaluation(Spec):
     start: what is evaluated: a Pretrain (run first, once, however many evaluations share it), Scratch or Checkpoint.
     data, image_size: what it is evaluated on; by default what the start was trained on.
     crop: share of the image's side that the central test crop keeps; SimMIM and most recipes use 224 / 256.
+    assumed: as for Pretrain.
     """
 
     start: Start
@@ -107,6 +108,9 @@ class _Evaluation(Spec):
     image_size: PositiveInt
     crop: float = Field(default=0.875, gt=0, le=1)
     seed: int = Field(default=0, ge=0)
+    assumed: tuple[str, ...] = ()
+
+    unkeyed: ClassVar[frozenset[str]] = frozenset({"assumed"})
 
     metrics: ClassVar[tuple[str, ...]] = ("top1",)
     """Names of the metrics in the result; the first is the one that tables show."""
@@ -129,12 +133,32 @@ class FineTune(_Evaluation):
 
     tested_epochs: after how many of the last epochs the accuracy is measured; None for all of them.
     pool: mean of the patch tokens with a new final norm (SimMIM's ViT), or the class token. Swin has the mean only.
+    backbone: what is fine-tuned where it is built with other arguments than the start, such as a larger window for a
+        larger image (SimMIM pre-trains Swin-B at 192 pixels with windows of 6 and fine-tunes it at 224 with 7); None
+        for the start's own.
     """
 
     kind: Literal["finetune"] = "finetune"
     recipe: Recipe
     tested_epochs: PositiveInt | None = None
     pool: Literal["mean", "token"] = "mean"
+    backbone: Backbone | None = None
+
+    implicit: ClassVar[Mapping[str, object]] = {"backbone": None}
+
+    @property
+    def built(self) -> Backbone:
+        """The backbone that is built and fine-tuned."""
+        return self.backbone or self.start.backbone
+
+    @model_validator(mode="after")
+    def _one_family(self) -> Self:
+        if self.backbone is not None:
+            for name in ("patch_size", "stride", "variant"):
+                ours, theirs = getattr(self.backbone, name), getattr(self.start.backbone, name)
+                if ours != theirs:
+                    raise ValueError(f"backbone has {name} {ours}, the start {theirs}; its weights would not fit")
+        return self
 
     metrics: ClassVar[tuple[str, ...]] = ("top1", "top5", "top1_median5", "top1_best", "loss")
 

@@ -11,6 +11,7 @@
                           /artefacts/            what a report shows
                           /error.txt             the traceback of a failure
                           /log.txt               what the process printed
+<root>/.descriptions/<digest>.json               parameters and multiply-adds of a model; can be deleted
 """
 
 from __future__ import annotations
@@ -69,6 +70,10 @@ class AttemptFolder:
     def log(self) -> Path:
         return self.path / "log.txt"
 
+    @property
+    def interruption(self) -> Path:
+        return self.path / "interrupted.txt"
+
     def checkpoints(self) -> list[CheckpointFile]:
         """All files with a checkpoint's name, whole or not."""
         return [CheckpointFile(path) for path in self.path.glob("checkpoint-*.pt") if CHECKPOINT.fullmatch(path.name)]
@@ -117,3 +122,54 @@ class RunFolder:
         except OSError:
             return []
         return [AttemptFolder(self.path / "attempts" / name) for name in sorted(names) if name.isdigit()]
+
+
+@dataclass(frozen=True)
+class SubmissionFolder:
+    """The paths of one entry in the store's log of submissions."""
+
+    path: Path
+
+    @property
+    def number(self) -> int:
+        return int(self.path.name)
+
+    @property
+    def entry(self) -> Path:
+        return self.path / "entry.json"
+
+    @property
+    def closed(self) -> Path:
+        return self.path / "closed"
+
+    def answer(self, array: int) -> Path:
+        """What sbatch said to an array: its job id, or why it was refused."""
+        return self.path / f"answer-{array}.json"
+
+    def jobs(self, array: int) -> Path:
+        """The folder of an array's pickles and logs."""
+        return self.path / f"array-{array}"
+
+
+def submission_folders(root: Path) -> list[SubmissionFolder]:
+    """All entries of a store's log of submissions, oldest first."""
+    try:
+        names = os.listdir(root / ".submissions")
+    except OSError:
+        return []
+    return [SubmissionFolder(root / ".submissions" / name) for name in sorted(names) if name.isdigit()]
+
+
+def submission_folder(root: Path, number: int) -> SubmissionFolder:
+    """One entry of a store's log of submissions."""
+    return SubmissionFolder(root / ".submissions" / f"{number:06d}")
+
+
+def snapshot_folder(root: Path, digest: str) -> Path:
+    """Where a copy of the code that jobs run lies."""
+    return root / ".snapshots" / digest
+
+
+def description_file(root: Path, digest: str) -> Path:
+    """Where parameters and multiply-adds of a model are kept, once they have been counted."""
+    return root / ".descriptions" / f"{digest}.json"

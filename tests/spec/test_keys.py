@@ -71,6 +71,7 @@ OTHER: dict[Spec, dict[str, Any]] = {
         "recipe": RECIPE.replace(lr=2e-3),
         "tested_epochs": 1,
         "pool": "token",
+        "backbone": BACKBONE.replace(args={"depth": 4}),
     },
     PROBE: {
         "start": Scratch(backbone=BACKBONE, image_size=32),
@@ -101,6 +102,7 @@ OTHER: dict[Spec, dict[str, Any]] = {
         "betas": (0.9, 0.95),
         "eps": 1e-6,
         "weight_decay": 0.1,
+        "no_decay": "mmpretrain",
         "warmup_epochs": 1,
         "warmup_lr": 1e-6,
         "schedule": MultiStep(milestones=(5,)),
@@ -133,7 +135,7 @@ OTHER: dict[Spec, dict[str, Any]] = {
     MlpHead(): {"layers": 3, "width": 8},
     Corruption(fill="mean"): {"fill": "none", "token": "none"},
     Loss(kind="smooth-l1"): {"kind": "l1", "scope": "full", "beta": 0.5},
-    Cosine(): {"min_lr": 1e-5, "counted_from": "warm-up"},
+    Cosine(): {"min_lr": 1e-5, "counted_from": "warm-up", "epochs": 5},
     MultiStep(milestones=(3,)): {"milestones": (4,), "gamma": 0.5},
     Shapes(): {"train_images": 8, "split": "validation", "image_size": 64, "train": 8, "test": 8, "seed": 1},
 }

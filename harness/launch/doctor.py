@@ -1,0 +1,174 @@
+"""What would make a submission fail, found before anything is queued."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.launch import cluster
+from harness.launch.site import Site, Stage
+from harness.spec import HarnessError
+
+SHARED_TYPES = frozenset(
+    {"nfs", "nfs4", "lustre", "gpfs", "beegfs", "beegfs_nodev", "ceph", "fuse.ceph", "afs", "panfs", "wekafs",
+     "fuse.sshfs", "fuse.glusterfs", "glusterfs", "orangefs", "9p", "virtiofs", "cifs", "smb3", "vast"}
+)  # fmt: skip
+SMALLEST_SPACE = 100_000_000
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One finding in one line. stops: whether nothing should be queued before it is mended."""
+
+    text: str
+    stops: bool = True
+
+
+def problems(store: Path, site: Mapping[Stage, Site]) -> list[Problem]:
+    """Everything that is wrong with the site profile, the cluster or the store, the gravest first."""
+    try:
+        cluster.require_slurm()
+    except HarnessError as error:
+        return [Problem(str(error))]
+    found = [problem for stage, own in site.items() for problem in _stage(stage, own)]
+    found += _store(store, site)
+    if shutil.which("sacct") is None or not _answers("sacct", "-X", "-n", "-S", "now"):
+        text = "sacct does not answer: how a job ended is known from files and squeue alone"
+        found.append(Problem(text, stops=False))
+    return list(dict.fromkeys(found))
+
+
+def probe_node(store: Path, site: Site) -> list[Problem]:
+    """Run a job of some seconds on a node: does it see the store, and the interpreter; can it requeue?"""
+    python = site.python or sys.executable
+    script = (
+        f"test -w '{store}' || echo 'the store {store} is not there, or not writable, on '$SLURMD_NODENAME; "
+        f"{site.container or ''} {python} -c 'import submitit' || echo '{python} has no submitit on '$SLURMD_NODENAME; "
+        "command -v scontrol >/dev/null || echo 'note: no scontrol on '$SLURMD_NODENAME': jobs are not queued again'"
+    )
+    command = ["srun", "--quiet", "--time=2", "--ntasks=1", "--job-name=mim-doctor"]
+    for name in ("partition", "account", "qos", "constraint"):
+        command += [f"--{name}={value}"] if (value := getattr(site, name)) else []
+    try:
+        done = subprocess.run(
+            [*command, "bash", "-c", script], capture_output=True, text=True, timeout=600, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return [Problem("no node took the test job within ten minutes", stops=False)]
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    return [Problem(line.removeprefix("note: "), stops=not line.startswith("note: ")) for line in lines]
+
+
+def _stage(stage: str, site: Site) -> Iterator[Problem]:
+    partitions = _partitions()
+    if site.partition and site.partition not in partitions:
+        valid = ", ".join(sorted(partitions))
+        yield Problem(f"[slurm.{stage}] partition {site.partition}: there is none; valid: {valid}")
+        return
+    name = site.partition or next((name for name, (_, default) in partitions.items() if default), "")
+    longest = partitions.get(name, (None, False))[0]
+    minutes = site.allocation_minutes(site.pack)
+    if longest is not None and minutes > longest:
+        yield Problem(f"[slurm.{stage}] {minutes} minutes a job: partition {name} allows {longest}")
+    yield from _accounts(stage, site)
+    features = {word for line in _lines("sinfo", "-h", "-o", "%f") for word in line.split(",")}
+    asked = set(re.findall(r"[A-Za-z_][A-Za-z0-9_.-]*", site.constraint or ""))
+    if unknown := sorted(asked - features):
+        valid = ", ".join(sorted(features - {"(null)"})) or "none"
+        yield Problem(f"[slurm.{stage}] constraint {unknown[0]}: no node has this feature; valid: {valid}")
+    kinds = {word.split(":")[0] for line in _lines("sinfo", "-h", "-o", "%G") for word in line.split(",")}
+    gres = (site.gres or ("gpu" if site.gpus_per_node else "")).split(":")[0]
+    if gres and gres not in kinds:
+        valid = ", ".join(sorted(kinds - {"(null)"})) or "none"
+        yield Problem(f"[slurm.{stage}] gres {gres}: no node has any; valid: {valid}")
+
+
+def _accounts(stage: str, site: Site) -> Iterator[Problem]:
+    for field, value, command in (
+        ("account", site.account, ("sacctmgr", "-n", "-P", "show", "account", "format=Account")),
+        ("qos", site.qos, ("sacctmgr", "-n", "-P", "show", "qos", "format=Name")),
+    ):
+        known = _lines(*command) if value else []
+        if value and known and value not in known:
+            yield Problem(f"[slurm.{stage}] {field} {value}: there is none; valid: {', '.join(sorted(set(known)))}")
+
+
+def _store(store: Path, site: Mapping[Stage, Site]) -> Iterator[Problem]:
+    place = store
+    while not place.exists():
+        place = place.parent
+    if not os.access(place, os.W_OK):
+        yield Problem(f"the store {store} cannot be written")
+        return
+    if shutil.disk_usage(place).free < SMALLEST_SPACE:
+        yield Problem(f"the disk of the store {store} has less than 100 MB left")
+    kind = _file_system(place)
+    elsewhere = [host for host in _hosts() if host not in (socket.gethostname(), socket.gethostname().split(".")[0])]
+    if kind not in SHARED_TYPES and elsewhere and not any(own.shared_store for own in site.values()):
+        yield Problem(
+            f"the store {store} lies on a disk of this machine ({kind}), which {elsewhere[0]} may not see; name a "
+            "shared place with --store or `store` in the profile, or set shared_store = true in [slurm] if it is one"
+        )
+
+
+def _partitions() -> dict[str, tuple[int | None, bool]]:
+    """Longest time in minutes (None: no limit) and whether it is the default, by name."""
+    found = {}
+    for line in _lines("sinfo", "-h", "-o", "%P|%l"):
+        name, _, limit = line.partition("|")
+        found[name.rstrip("*")] = (_minutes(limit), name.endswith("*"))
+    return found
+
+
+def _minutes(limit: str) -> int | None:
+    """`1-02:03:04`, `02:03:04`, `30:00` or `infinite` in minutes."""
+    days, _, clock = limit.rpartition("-")
+    parts = [int(part) for part in clock.split(":")] if re.fullmatch(r"[0-9:]+", clock) else []
+    if not parts:
+        return None
+    hours, minutes, _ = ([0] * (3 - len(parts)) + parts)[-3:]
+    return int(days or 0) * 1440 + hours * 60 + minutes
+
+
+def _hosts() -> list[str]:
+    return sorted(set(re.findall(r"NodeHostName=(\S+)", "\n".join(_lines("scontrol", "show", "node", "-o")))))
+
+
+def _file_system(place: Path) -> str:
+    """The type of the file system a folder lies on, by the longest mount point above it."""
+    best, kind = "", "unknown"
+    for line in _read("/proc/mounts"):
+        fields = line.split()
+        mount = fields[1].encode().decode("unicode_escape")
+        if len(mount) >= len(best) and (place.resolve() == Path(mount) or Path(mount) in place.resolve().parents):
+            best, kind = mount, fields[2]
+    return kind
+
+
+def _read(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _lines(*command: str) -> list[str]:
+    try:
+        return [line.strip() for line in cluster.ask(*command).splitlines() if line.strip()]
+    except HarnessError:
+        return []
+
+
+def _answers(*command: str) -> bool:
+    try:
+        cluster.ask(*command)
+    except HarnessError:
+        return False
+    return True

@@ -1,0 +1,291 @@
+"""Submission to Slurm through submitit: intent first, then sbatch, then what it said. Returns at once."""
+
+from __future__ import annotations
+
+import secrets
+import shlex
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.launch import cluster, snapshot
+from harness.launch.arrays import arrays, within
+from harness.launch.queue import Queue
+from harness.launch.resources import Resources
+from harness.launch.site import STAGES, Site, Stage
+from harness.launch.standing import Overview, overview
+from harness.launch.task import Task, open_to_group
+from harness.spec import HarnessError, ImageFolder, Run, key, upstream
+from harness.spec.content import data_location
+from harness.store import Store
+from harness.store.submissions import Array, Entry, Submissions
+
+PROGRAM = "harness.launch.job"
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """What a call queued. runs, jobs, arrays: how many. left: runs for which the queue had no room.
+
+    waiting: runs that are queued or at work already. refused: what sbatch said against an array, if it did.
+    """
+
+    runs: int = 0
+    jobs: int = 0
+    arrays: int = 0
+    left: int = 0
+    waiting: int = 0
+    refused: str = ""
+
+
+def wanted(runs: Mapping[str, Run], store: Store, *, retry: bool = False) -> tuple[dict[str, Run], Overview]:
+    """The runs that are to be submitted now, and where all of them stand."""
+    seen = overview(runs, store)
+    if seen.silent:
+        raise HarnessError(f"cannot tell what is queued already: {seen.silent}")
+    words = ("missing", "lost", "cancelled", "failed", "blocked") if retry else ("missing", "lost", "cancelled")
+    open_ = Queue(runs, store, retry=True).open()
+    chosen = {name: runs[name] for name in open_ if seen.places[name].word in words and not seen.places[name].job}
+    running = {name for name, place in seen.places.items() if place.word == "running" and not place.job}
+    return {name: run for name, run in chosen.items() if _start(run) not in running}, seen
+
+
+def submit(
+    runs: Mapping[str, Run],
+    store: Store,
+    site: Mapping[Stage, Site],
+    resources: Resources,
+    *,
+    study: str,
+    project: Path,
+    retry: bool = False,
+    program: str = PROGRAM,
+) -> Submitted:
+    """Queue what is neither done nor queued nor at work.
+
+    Raises:
+        HarnessError: there is no cluster, or the store cannot be written.
+    """
+    cluster.require_slurm()
+    open_to_group(store.root)
+    log, largest = Submissions(store.root), cluster.largest_array()
+    frozen = snapshot.freeze(store, project)
+    while True:
+        number = log.last() + 1
+        chosen, seen = wanted(runs, store, retry=retry)
+        waiting = sum(place.word in ("running", "queued") for place in seen.places.values())
+        open_names = [name for name, place in seen.places.items() if place.word != "done"]
+        if not chosen and (not waiting or set(open_names) <= _wants(log.entries()).get(study, set())):
+            return Submitted(waiting=waiting)
+        made, left = within(_arrays(chosen, seen, site, largest), _room(site))
+        for array in made:
+            for name in (name for element in array.elements for name in element):
+                store.register(runs[name])
+        settings = {stage: _settings(site[stage], resources, program) for stage in STAGES} | {"retry": retry}
+        if (entry := log.publish(number, "submission", study, open_names, made, settings)) is not None:
+            break
+    refused = _call_sbatch(log, entry, store, site, frozen, runs)
+    kept = [array for place, array in enumerate(entry.arrays) if "id" in log.answer(number, place)]
+    elements = [element for array in kept for element in array.elements]
+    return Submitted(sum(map(len, elements)), len(elements), len(kept), left, waiting, refused)
+
+
+def scripts(
+    runs: Mapping[str, Run], store: Store, site: Mapping[Stage, Site], *, retry: bool = False
+) -> tuple[list[Array], dict[Stage, str]]:
+    """What `submit` would queue, and the sbatch script of each stage. Queues and writes nothing."""
+    cluster.require_slurm()
+    chosen, seen = wanted(runs, store, retry=retry)
+    made, _ = within(_arrays(chosen, seen, site, cluster.largest_array()), _room(site))
+    shown: dict[Stage, str] = {}
+    for array in made:
+        if array.stage not in shown:
+            executor = _executor(store.root / ".submissions" / "preview", site[array.stage], array, {}, "", make=False)
+            shown[array.stage] = str(executor._make_submission_file_text(executor._submitit_command_str, "preview"))
+    return made, shown
+
+
+def cancel(runs: Mapping[str, Run], store: Store, *, study: str) -> tuple[list[str], list[str]]:
+    """Give up runs that are queued or at work on the cluster.
+
+    A run that another study has asked for, and has not given up, is spared. A job that holds other runs too goes on
+    with those.
+
+    Returns:
+        Keys that were cancelled, and keys that were spared.
+    """
+    log = Submissions(store.root)
+    while True:
+        number = log.last() + 1
+        seen = overview(runs, store)
+        live = [name for name, place in seen.places.items() if place.job or place.word == "queued"]
+        live += [name for name, place in seen.places.items() if place.word == "running" and name in seen.latest]
+        entries = log.entries()
+        others = {name for other, names in _wants(entries).items() if other != study for name in names}
+        chosen = [name for name in dict.fromkeys(live) if name not in others]
+        if not chosen:
+            return [], sorted(set(live))
+        if log.publish(number, "cancel", study, chosen) is not None:
+            break
+    gone = set(chosen)
+    for entry in entries:
+        if entry.kind == "cancel":
+            gone |= set(entry.wants)
+    ids = []
+    for name in chosen:
+        entry, job = seen.latest[name], seen.places[name].job
+        array, index = entry.places()[name]
+        rest = set(entry.arrays[array].elements[index]) - gone
+        if job and all(store.result(other) for other in rest):
+            ids.append(job.id)
+    cluster.cancel(sorted(set(ids)))
+    return chosen, sorted(set(live) - gone)
+
+
+def close_entries(store: Store) -> None:
+    """Close the entries of the log whose runs are all done."""
+    log = Submissions(store.root)
+    for entry in log.entries():
+        if all(store.result(name) for name in entry.wants):
+            log.close(entry.number)
+
+
+def log_of(store: Store, entry: Entry, name: str) -> Path | None:
+    """The newest file of what the job of a run printed."""
+    array, index = entry.places()[name]
+    folder = Submissions(store.root).folder(entry.number).jobs(array)
+    suffix = f"_{index}_0_log" if len(entry.arrays[array].elements) > 1 else "_0_log"
+    found = [path for end in (".out", ".err") for path in folder.glob(f"*{suffix}{end}") if path.stat().st_size]
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def _arrays(chosen: Mapping[str, Run], seen: Overview, site: Mapping[Stage, Site], largest: int) -> list[Array]:
+    elsewhere = {name: place.job.id for name, place in seen.places.items() if place.job}
+    packs: dict[Stage, int] = {stage: site[stage].pack for stage in STAGES}
+    return arrays(chosen, token=secrets.token_hex(4), packs=packs, largest=largest, elsewhere=elsewhere)
+
+
+def _room(site: Mapping[Stage, Site]) -> int | None:
+    limits = [site[stage].submit_limit for stage in STAGES] + [cluster.submit_limit()]
+    known = [limit for limit in limits if limit is not None]
+    return max(0, min(known) - cluster.jobs_of_user()) if known else None
+
+
+def _settings(site: Site, resources: Resources, program: str) -> dict[str, Any]:
+    return {"resources": asdict(resources), "slots": site.slots, "attempts": site.attempts, "program": program}
+
+
+def _wants(entries: Iterable[Entry]) -> dict[str, set[str]]:
+    """What each study has asked for and not given up."""
+    wants: dict[str, set[str]] = {}
+    for entry in entries:
+        mine = wants.setdefault(entry.study, set())
+        if entry.kind == "submission":
+            mine |= set(entry.wants)
+        else:
+            mine -= set(entry.wants)
+    return wants
+
+
+def _call_sbatch(
+    log: Submissions, entry: Entry, store: Store, site: Mapping[Stage, Site], frozen: Path, runs: Mapping[str, Run]
+) -> str:
+    ids: dict[int, str] = {}
+    refused = ""
+    extra = snapshot.environment(frozen) | _locations(runs.values())
+    for place, array in enumerate(entry.arrays):
+        if refused:
+            log.record(entry.number, place, {"error": refused})
+            continue
+        dependency = array.dependency
+        if array.after is not None:
+            dependency = _dependency(ids[array.after], entry.arrays[array.after], array)
+        executor = _executor(log.folder(entry.number).jobs(place), site[array.stage], array, extra, dependency)
+        tasks = [Task(str(store.root), entry.number, place, index) for index in range(len(array.elements))]
+        try:
+            jobs = executor.submit_array(tasks)
+        except Exception as error:  # submitit raises what sbatch printed in exceptions of several types
+            said = [line for line in str(error).splitlines() if "error" in line.lower()] or [str(error)]
+            refused = said[-1].strip()
+            log.record(entry.number, place, {"error": refused})
+            continue
+        ids[place] = jobs[0].job_id.partition("_")[0]
+        log.record(entry.number, place, {"id": ids[place]})
+    return refused
+
+
+def _dependency(job: str, upper: Array, lower: Array) -> str:
+    """Each element waits for the one of its own index; a single job is no array to Slurm."""
+    if len(upper.elements) == 1:
+        return f"afterok:{job}"
+    return f"aftercorr:{job}" if len(lower.elements) > 1 else f"afterok:{job}_0"
+
+
+def _locations(runs: Iterable[Run]) -> dict[str, str]:
+    """Where the data lies here: jobs run a copy of the project, from which relative places would not be found."""
+    names = {run.data.name for run in runs if isinstance(run.data, ImageFolder)}
+    places = {name: data_location(name) for name in sorted(names)}
+    return {f"HARNESS_DATA_{name.upper().replace('-', '_')}": str(place) for name, place in places.items() if place}
+
+
+def _executor(
+    folder: Path, site: Site, array: Array, extra: Mapping[str, str], dependency: str, *, make: bool = True
+) -> Any:
+    import submitit
+
+    if make:
+        folder.mkdir(parents=True, exist_ok=True)
+    python = f"{site.container or ''} {site.python or shlex.quote(sys.executable)}".strip()
+    executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=site.attempts, python=python)
+    given: dict[str, Any] = {
+        "partition": site.partition,
+        "account": site.account,
+        "qos": site.qos,
+        "constraint": site.constraint,
+        "gres": site.gres,
+        "gpus_per_node": site.gpus_per_node,
+        "mem": f"{site.mem_gb}GB" if site.mem_gb else None,
+        "srun_args": site.srun_args or None,
+        "dependency": dependency or None,
+    }
+    further: dict[str, Any] = {"reservation": site.reservation} if site.reservation else {}
+    if dependency:
+        further["kill-on-invalid-dep"] = "yes"  # the word: True would be written as a bare flag, which sbatch refuses
+    if further:
+        given["additional_parameters"] = further
+    executor.update_parameters(
+        job_name=array.name,
+        time=site.allocation_minutes(max(map(len, array.elements))),
+        nodes=site.nodes,
+        ntasks_per_node=site.processes_per_node,
+        cpus_per_task=site.cpus_per_task,
+        signal_delay_s=site.signal_seconds,
+        array_parallelism=site.parallel or len(array.elements),
+        stderr_to_stdout=True,
+        setup=_setup(site, extra),
+        **{name: value for name, value in given.items() if value is not None},
+    )
+    return executor
+
+
+def _setup(site: Site, extra: Mapping[str, str]) -> list[str]:
+    """Shell lines before the job; the first that fails ends it."""
+    paths = {"PYTHONPATH"}
+    exports = [
+        f"export {name}={shlex.quote(value)}" + ('"${PYTHONPATH:+:$PYTHONPATH}"' if name in paths else "")
+        for name, value in extra.items()
+    ]
+    return [
+        "set -eo pipefail",
+        "export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}",
+        *(f"module load {module}" for module in site.modules),
+        *site.setup,
+        *exports,
+    ]
+
+
+def _start(run: Run) -> str | None:
+    first = upstream(run)
+    return None if first is None else key(first)

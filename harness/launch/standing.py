@@ -1,0 +1,165 @@
+"""Where every run stands: its files first, then what was submitted and what Slurm says. Reading changes nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from harness.launch import cluster
+from harness.launch.cluster import GOES_ON, Job, Jobs
+from harness.launch.queue import last_line
+from harness.spec import HarnessError, Run, key, upstream
+from harness.store import State, Store
+from harness.store.ownership import is_alive
+from harness.store.submissions import Entry, Submissions
+
+GRACE_SECONDS = 60.0
+"""How long a job may be gone from Slurm before its run counts as lost: file systems and accounting lag behind."""
+
+Standing = Literal["done", "running", "queued", "blocked", "failed", "cancelled", "lost", "missing"]
+WORDS: tuple[Standing, ...] = ("done", "running", "queued", "blocked", "failed", "cancelled", "lost", "missing")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run stands. detail: the reason in words. job: the Slurm job that is to compute it, if one is alive."""
+
+    word: Standing
+    detail: str
+    state: State
+    job: Job | None = None
+
+
+@dataclass(frozen=True)
+class Overview:
+    """Where runs stand, and why Slurm could not be asked, if it could not."""
+
+    places: dict[str, Place]
+    silent: str = ""
+    latest: Mapping[str, Entry] = None  # type: ignore[assignment]
+
+
+def overview(runs: Mapping[str, Run], store: Store) -> Overview:
+    """Where each of the runs stands."""
+    states = store.states(runs)
+    undone = {name for name, state in states.items() if state.word != "done"}
+    log = Submissions(store.root)
+    entries = log.entries() if undone else []
+    latest = _latest(entries, undone)
+    waited_for = {entry.number: entry for entry in latest.values() if entry.kind == "submission"}
+    jobs: Jobs = {}
+    silent = ""
+    if waited_for:
+        names = [array.name for entry in waited_for.values() for array in entry.arrays]
+        try:
+            jobs = cluster.look(names, min(entry.time for entry in waited_for.values()))
+        except HarnessError as error:
+            silent = str(error)
+    places = {}
+    for name in runs:
+        entry = latest.get(name)
+        if entry is None:
+            places[name] = _from_files(states[name])
+        elif entry.kind == "cancel":
+            places[name] = _cancelled(states[name])
+        else:
+            places[name] = _submitted(name, states[name], entry, log, jobs, silent, store)
+    for name, run in runs.items():
+        places[name] = _blocked(places[name], run, places, store)
+    return Overview(places, silent, latest)
+
+
+def _latest(entries: list[Entry], names: set[str]) -> dict[str, Entry]:
+    found: dict[str, Entry] = {}
+    for entry in entries:
+        about = entry.wants if entry.kind == "cancel" else entry.places()
+        for name in about:
+            if name in names:
+                found[name] = entry
+    return found
+
+
+def _from_files(state: State) -> Place:
+    match state.word:
+        case "failed":
+            return Place("failed", last_line(state.error), state)
+        case "lost":
+            return Place("lost", "not at work any more; harness run goes on with it", state)
+        case _:
+            return Place(state.word, "", state)
+
+
+def _cancelled(state: State) -> Place:
+    if state.word in ("done", "running", "failed"):
+        return _from_files(state)
+    return Place("cancelled", "harness run submits it again", state)
+
+
+def _submitted(name: str, state: State, entry: Entry, log: Submissions, jobs: Jobs, silent: str, store: Store) -> Place:
+    number, index = entry.places()[name]
+    array = entry.arrays[number]
+    job = jobs.get(array.name, {}).get(index)
+    if state.word in ("done", "running"):
+        return Place(state.word, "", state, job if job and job.live else None)
+    if state.word == "failed" and _later(store.folder(name).attempt(state.attempt).error, entry.time):
+        return Place("failed", last_line(state.error), state)
+    if silent:
+        return Place("queued", f"submitted; {silent}", state)
+    if job is not None:
+        return _by_slurm(job, state, alone=len(array.elements[index]) == 1)
+    answer = log.answer(entry.number, number)
+    if "error" in answer:
+        return Place("missing", f"sbatch refused it: {answer['error']}", state)
+    if array.name in jobs and len(jobs[array.name]) < len(array.elements):
+        return Place("cancelled", "taken out of the queue", state)
+    if "id" not in answer and entry.owner and is_alive(entry.owner, lambda: time.time() - entry.time):
+        return Place("queued", "being submitted", state)
+    if _recently(store, name, state, entry, log, number):
+        return Place("queued", "just left the queue", state)
+    if "id" not in answer and state.word == "missing":
+        return _from_files(state)  # the process that wrote the entry died before sbatch
+    return Place("lost", "its job is gone; harness run goes on with it", state)
+
+
+def _by_slurm(job: Job, state: State, *, alone: bool) -> Place:
+    shown = f"job {job.id}"
+    if job.state in cluster.WAITING:
+        if job.reason == "DependencyNeverSatisfied":
+            return Place("blocked", f"{shown}: waits for a failed pre-training", state, job)
+        return Place("queued", f"{shown}: {job.reason or job.state}", state, job)
+    if job.state in cluster.WORKING:
+        return Place("queued", f"{shown} starts" if alone else f"{shown} runs; its turn comes", state, job)
+    if job.state == "CANCELLED":
+        return Place("cancelled", f"{shown} was cancelled", state)
+    if job.state in GOES_ON:
+        return Place("lost", f"{shown}: {job.state}; harness run goes on with it", state)
+    if job.state == "COMPLETED":
+        if state.word == "missing":
+            return Place("missing", f"{shown} ended without beginning it", state)
+        return Place("failed", f"{shown} ended without a result", state)
+    return Place("failed", f"{shown}: {job.state}; harness logs shows what it printed", state)
+
+
+def _blocked(place: Place, run: Run, places: Mapping[str, Place], store: Store) -> Place:
+    first = upstream(run)
+    if first is None or place.word not in ("missing", "cancelled", "queued", "lost"):
+        return place
+    name = key(first)
+    failed = places[name].word == "failed" if name in places else store.state(name).word == "failed"
+    return Place("blocked", f"waits for {name}, which failed", place.state, place.job) if failed else place
+
+
+def _recently(store: Store, name: str, state: State, entry: Entry, log: Submissions, array: int) -> bool:
+    files = store.folder(name).attempt(state.attempt)
+    signs = (log.folder(entry.number).answer(array), files.path, files.heartbeat, files.metrics)
+    return any(_later(path, time.time() - GRACE_SECONDS) for path in signs)
+
+
+def _later(path: Path, moment: float) -> bool:
+    try:
+        return path.stat().st_mtime > moment
+    except OSError:
+        return False

@@ -1,0 +1,193 @@
+"""What a Slurm job does: compute the runs of its element, side by side if there are several slots."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from harness.launch.local import run_local
+from harness.launch.queue import Event, Queue
+from harness.launch.resources import Resources
+from harness.spec import Run
+from harness.store import Attempt, Store
+from harness.store.files import write_atomically
+from harness.store.submissions import Entry, Submissions
+
+CANCEL_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Task:
+    """One array element, named by its place in the store's log. This is all that is pickled: code edits, upgrades and
+
+    requeues between submission and start do it no harm.
+    """
+
+    store: str
+    entry: int
+    array: int
+    element: int
+
+    def __call__(self) -> str:
+        compute(Store(Path(self.store)), self.entry, self.array, self.element)
+        return self.store
+
+    def checkpoint(self) -> Any:
+        """Asked for by submitit at a signal before `compute` has its own handlers: begin again."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+def compute(store: Store, number: int, array: int, element: int) -> None:
+    """Compute the runs of one element; ends the process with 1 if none of them could be done.
+
+    A run that fails leaves the others alone; so an element of several ends with 0 as long as one is done, and who
+    depends on it looks at the results itself. Told to stop by USR2 (time limit, pre-emption), the runs save and the job
+    asks to be queued again; by TERM alone, they save and Slurm decides.
+    """
+    stop = _Stop()
+    open_to_group(store.root)
+    log = Submissions(store.root)
+    entry = log.read(number)
+    stage = entry.arrays[array].stage
+    settings = entry.settings[stage]
+    runs = _wanted(store, entry, entry.arrays[array].elements[element], settings["attempts"])
+    queue = Queue(runs, store, retry=bool(entry.settings.get("retry")))
+    cancelled = _Cancelled(log, entry)
+    run_local(
+        queue,
+        store,
+        Resources(**settings["resources"]),
+        settings["slots"],
+        report=_print,
+        stopping=stop,
+        unwanted=cancelled,
+        program=settings["program"],
+    )
+    left = [name for name, ending in queue.endings.items() if name in runs and ending == "interrupted"]
+    if stop.reason and left:
+        _note(store, left, stop.reason)
+        if stop.requeue and requeue():
+            time.sleep(60)  # Slurm ends this job to queue it again
+        sys.exit(1)
+    endings = [queue.endings[name] for name in runs]
+    if endings and not any(ending in ("done", "elsewhere") for ending in endings):
+        sys.exit(1)
+
+
+def open_to_group(root: Path) -> None:
+    """In a store whose folder the group may write, so may everything in it."""
+    try:
+        shared = root.stat().st_mode & 0o020
+    except OSError:
+        return
+    if shared:
+        os.umask(os.umask(0o077) & ~0o070)
+
+
+def requeue() -> bool:
+    """Ask Slurm to queue this job again; False, with a line in the log, where that is not possible from here."""
+    job = os.environ.get("SLURM_JOB_ID", "")
+    if shutil.which("scontrol") is None:
+        print(
+            "there is no scontrol on this node, so the job is not queued again; harness run goes on with it", flush=True
+        )
+        return False
+    done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(f"scontrol requeue: {done.stderr.strip()}; harness run goes on with it", flush=True)
+    return done.returncode == 0
+
+
+class _Stop:
+    """Notes the signals that ask a job to save: USR2, as it was submitted with, and TERM."""
+
+    def __init__(self) -> None:
+        self.reason, self.requeue = "", False
+        signal.signal(signal.SIGUSR2, self._note)
+        signal.signal(signal.SIGTERM, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        self.requeue = self.requeue or number == signal.SIGUSR2
+        meaning = "time limit or pre-emption" if number == signal.SIGUSR2 else "cancelled or pre-empted"
+        self.reason = self.reason or f"{signal.Signals(number).name}: {meaning}"
+
+    def __call__(self) -> bool:
+        return bool(self.reason)
+
+
+class _Cancelled:
+    """Whether a run was given up after it was submitted, looked up in the log every few seconds."""
+
+    def __init__(self, log: Submissions, entry: Entry) -> None:
+        self._log, self._entry, self._read, self._asked = log, entry, entry.number, -CANCEL_SECONDS
+        self._names: set[str] = set()
+
+    def __call__(self, name: str) -> bool:
+        if time.monotonic() - self._asked >= CANCEL_SECONDS:
+            self._asked = time.monotonic()
+            for later in self._log.entries(after=self._read, closed=True):
+                self._read = later.number
+                if later.kind == "cancel":
+                    self._names |= set(later.wants)
+        return name in self._names
+
+
+def _wanted(store: Store, entry: Entry, names: Sequence[str], attempts: int) -> dict[str, Run]:
+    """The runs of an element that are still to be computed."""
+    wanted = {}
+    for name in names:
+        state = store.state(name)
+        if state.word == "failed":
+            failed = store.folder(name).attempt(state.attempt).error.stat().st_mtime
+            if failed > entry.time:  # in this very job, before it was queued again
+                continue
+        elif (begun := _begun(store, name)) >= attempts:
+            _give_up(store, store.spec(name), begun)
+            continue
+        wanted[name] = store.spec(name)
+    return wanted
+
+
+def _begun(store: Store, name: str) -> int:
+    """How often a run was begun since it last failed."""
+    count = 0
+    for attempt in reversed(store.folder(name).attempts()):
+        if attempt.error.exists():
+            break
+        count += 1
+    return count
+
+
+def _give_up(store: Store, run: Run, begun: int) -> None:
+    attempt = store.acquire(run)
+    if isinstance(attempt, Attempt):
+        reasons = [files.interruption for files in store.folder(attempt.key).attempts()[-begun - 1 :]]
+        told = [path.read_text().strip() for path in reasons if path.exists()]
+        attempt.fail(f"begun {begun} times without an end ({'; '.join(told) or 'no reason known'}): given up")
+        attempt.release()
+
+
+def _note(store: Store, names: Sequence[str], reason: str) -> None:
+    """Keep why the latest attempts were interrupted."""
+    node = os.environ.get("SLURMD_NODENAME", "")
+    for name in names:
+        attempts = store.folder(name).attempts()
+        if attempts:
+            write_atomically(attempts[-1].interruption, f"{reason}, node {node}\n".encode())
+
+
+def _print(event: Event) -> None:
+    if event.kind != "line":
+        print(f"{time.strftime('%H:%M:%S')} {event.name}: {event.kind} {event.text}".rstrip(), flush=True)
