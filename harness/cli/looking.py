@@ -25,6 +25,7 @@ from harness.cli.common import (
     say,
     selection,
 )
+from harness.cli.costs import cost_of, cost_text
 from harness.cli.live import duration
 from harness.launch.slurm import log_of
 from harness.launch.standing import WORDS, Overview, Place, overview
@@ -57,17 +58,19 @@ def status(
         plan = expand(loaded, scale=name, where=selection(where), seeds=seeds)
         seen = overview(plan.runs(), runs)
         if scale or any(place.word != "missing" for place in seen.places.values()):
-            _show_status(plan, seen)
+            _show_status(plan, seen, runs)
             shown += 1
     if not shown:
         say(f"no run of {loaded.name} has begun; harness run starts it")
 
 
-def _show_status(plan: Plan, seen: Overview) -> None:
+def _show_status(plan: Plan, seen: Overview, runs: Store) -> None:
     specs, names = plan.runs(), labels(plan)
     words = Counter(place.word for place in seen.places.values())
     say(f"{plan.study.name} · {plan.scale.name}")
     say("  " + "   ".join(f"{word} {words[word]}" for word in WORDS if words[word] or word in ALWAYS))
+    states = {name: place.state for name, place in seen.places.items()}
+    say(f"  cost      {cost_text(cost_of(specs, states, runs, plan.study.root))}")
     if seen.silent:
         say(f"  Slurm cannot be asked: {seen.silent}")
     for word in WORDS:

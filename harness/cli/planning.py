@@ -21,8 +21,12 @@ from harness.cli.common import (
     planned,
     say,
 )
+from harness.cli.costs import cost_of, cost_text, model_lines
 from harness.cli.on_cluster import show_scripts
+from harness.launch.describe import describe as count_models
+from harness.launch.describe import known
 from harness.spec import HarnessError, ImageFolder, Run, key, upstream
+from harness.spec.described import distinct
 from harness.store import State, Store
 from harness.study import Plan
 
@@ -43,8 +47,11 @@ def plan(
     seeds: Seeds = None,
     store: StorePath = None,
     on: Annotated[PlanFor | None, typer.Option("--on", help="slurm: also the jobs and sbatch scripts")] = None,
+    describe: Annotated[
+        bool, typer.Option("--describe", help="count parameters and multiply-adds of the models, once")
+    ] = False,
 ) -> None:
-    """Show cells, shared pre-trainings, what is done and what would run. Computes nothing.
+    """Show cells, shared pre-trainings, what is done, what would run and what it costs. Trains nothing.
 
     Example: harness plan studies/quickstart.py --where mask_ratio=0.6
     """
@@ -59,6 +66,8 @@ def plan(
         ("shared", _shared(plan)),
         ("excluded", _excluded(plan)),
         ("done", _progress(states)),
+        ("models", model_lines((count_models if describe else known)(runs.root, distinct(specs)))),
+        ("cost", [cost_text(cost_of(specs, states, runs, plan.study.root))] if specs else []),
         ("disk", _disk(specs, states, runs)),
         ("data", _data(specs)),
         ("claims", _claims(plan)),

@@ -18,8 +18,8 @@ from harness.spec import Backbone, Head, Target, target_channels
 NORM_ELEMENT = 5
 """Multiply-adds of a layer norm for each element of its input, as mmengine counts them (jit_handles.py)."""
 
-ADAMW_BYTES = 16
-"""float32 weight, gradient and two moments of each parameter."""
+WEIGHT_BYTES, TRAINING_BYTES = 4, 12
+"""A float32 weight; its gradient and AdamW's two moments, where it is trained."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,14 @@ class Complexity:
     Attributes:
         parameters: all of them, head and mask token included.
         encoder, pooling, head: multiply-adds of one forward pass.
+        trained: whether the parameters are trained.
     """
 
     parameters: int
     encoder: int
     pooling: int
     head: int
+    trained: bool = True
 
     @property
     def multiply_adds(self) -> int:
@@ -47,9 +49,9 @@ class Complexity:
         return self.encoder + self.pooling + self.head
 
     @property
-    def training_bytes(self) -> int:
-        """Weights, gradients and AdamW's moments in float32; activations are not counted."""
-        return ADAMW_BYTES * self.parameters
+    def memory_bytes(self) -> int:
+        """Weights, and gradients and AdamW's moments where they are trained, in float32; activations are left out."""
+        return self.parameters * (WEIGHT_BYTES + (TRAINING_BYTES if self.trained else 0))
 
 
 def pretraining(
@@ -78,7 +80,7 @@ def pretraining(
 def classifier(
     backbone: Backbone, *, image_size: int, channels: int, num_classes: int, pool: str = "mean"
 ) -> Complexity:
-    """Cost of a model that is fine-tuned. `pool` as for `build`."""
+    """Cost of a model that is fine-tuned. `pool` as for `build`; `num_classes` 0 leaves the last layer out."""
     with torch.device("meta"):
         model = build(backbone, image_size=image_size, channels=channels, num_classes=num_classes, pool=pool)
         encoder, images = Encoder(model), torch.zeros(1, channels, image_size, image_size)
@@ -86,6 +88,20 @@ def classifier(
     body = multiply_adds(lambda: encoder(images))
     whole = multiply_adds(lambda: model(images))  # with the norm behind the pooling, where a model has one
     return Complexity(parameters=count(model), encoder=body, pooling=pooled, head=whole - body)
+
+
+def frozen(backbone: Backbone, *, image_size: int, channels: int, block: int | None = None) -> Complexity:
+    """Cost of features pooled over the map, after block `block` or after the final norm, from an encoder as it is."""
+    with torch.device("meta"):
+        encoder = Encoder(build(backbone, image_size=image_size, channels=channels))
+        images = torch.zeros(1, channels, image_size, image_size)
+    return Complexity(
+        parameters=count(encoder),
+        encoder=multiply_adds(lambda: encoder.features(images, block)),
+        pooling=encoder.features(images, block).numel(),
+        head=0,
+        trained=False,
+    )
 
 
 def count(module: nn.Module) -> int:

@@ -18,15 +18,12 @@ from harness.core.randomness import words
 from harness.core.shapes import CLASSES, COLOURS, shapes
 from harness.spec import CustomData, Data, HarnessError, ImageFolder, Images, Shapes, seed_stream
 from harness.spec.content import data_location, image_files, manifest_digest
-from harness.spec.data import PUBLISHED
+from harness.spec.data import HELD_OUT, PUBLISHED
 
 Part = Literal["pretrain", "train", "test"]
 
 IMAGENET_COLOURS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and standard deviation of ImageNet's channels, used for every folder of images."""
-
-HELD_OUT = 10
-"""One labelled training image in this many is held out for `split="validation"`."""
 
 
 @dataclass(frozen=True, eq=False)

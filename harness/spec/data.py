@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, assert_never
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -118,6 +118,7 @@ class Shapes(_Data):
     seed: int = 0
 
     channels: ClassVar[int] = 3
+    num_classes: ClassVar[int] = 6
 
 
 class CustomData(_Data, OwnFunction):
@@ -133,3 +134,45 @@ class CustomData(_Data, OwnFunction):
 
 
 Data = Annotated[Images | ImageFolder | Shapes | CustomData, Field(discriminator="kind")]
+
+
+HELD_OUT = 10
+"""One labelled training image in this many is held out for `split="validation"`."""
+
+
+def number_of_classes(data: Data) -> int | None:
+    """Classes of a data set, as far as they are known without reading it: a folder's are its subfolders."""
+    match data:
+        case Images():
+            return PUBLISHED[data.name].num_classes
+        case Shapes():
+            return data.num_classes
+        case ImageFolder():
+            root = data_location(data.name)
+            found = sum(entry.is_dir() for entry in (root / "train").glob("*")) if root else 0
+            return found or None
+        case CustomData():
+            return None
+        case _:
+            assert_never(data)
+
+
+def training_images(data: Data, *, labelled: bool) -> int | None:
+    """Images that one epoch draws from, as far as they are known without reading the data set.
+
+    labelled: those that a labelled training takes, else those that a pre-training takes.
+    """
+    if data.train_images is not None:
+        return data.train_images
+    match data:
+        case Images(name="stl10") if not labelled:
+            return None
+        case Images():
+            whole = PUBLISHED[data.name].train
+        case Shapes():
+            whole = data.train
+        case ImageFolder() | CustomData():
+            return None
+        case _:
+            assert_never(data)
+    return whole - (whole // HELD_OUT if data.split == "validation" else 0)

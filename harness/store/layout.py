@@ -19,6 +19,7 @@
                           /closed                nothing in it waits any more
                           /array-<array>/        pickles and logs of the jobs
       /.snapshots/<digest>/                      the code that jobs run
+<root>/.descriptions/<digest>.json               parameters and multiply-adds of a model; can be deleted
 """
 
 from __future__ import annotations
@@ -190,3 +191,8 @@ def submission_folder(root: Path, number: int) -> SubmissionFolder:
 def snapshot_folder(root: Path, digest: str) -> Path:
     """Where a copy of the code that jobs run lies."""
     return root / ".snapshots" / digest
+
+
+def description_file(root: Path, digest: str) -> Path:
+    """Where parameters and multiply-adds of a model are kept, once they have been counted."""
+    return root / ".descriptions" / f"{digest}.json"

@@ -10,7 +10,7 @@ from test_published_sizes import VIT_B, swin
 from tiny import VIT
 from torch import nn
 
-from harness.core.complexity import Complexity, classifier, multiply_adds, pretraining
+from harness.core.complexity import Complexity, classifier, frozen, multiply_adds, pretraining
 from harness.spec import Backbone, LinearHead, MlpHead, PixelTarget
 
 
@@ -96,6 +96,16 @@ def test_operations_by_hand() -> None:
     assert multiply_adds(lambda: x.relu() + x) == 0
 
 
-def test_training_memory() -> None:
-    """Weight, gradient and two moments, four bytes each."""
-    assert Complexity(parameters=10, encoder=0, pooling=0, head=0).training_bytes == 160
+def test_memory() -> None:
+    """Weight, gradient and two moments, four bytes each; the weight alone where nothing is trained."""
+    assert Complexity(parameters=10, encoder=0, pooling=0, head=0).memory_bytes == 160
+    assert Complexity(parameters=10, encoder=0, pooling=0, head=0, trained=False).memory_bytes == 40
+
+
+def test_a_frozen_encoder_is_counted_up_to_the_block_that_is_probed() -> None:
+    """Twelve equal blocks: block 8 costs the embedding and two thirds of the blocks, and has no final norm."""
+    whole, part = (frozen(VIT_B, image_size=224, channels=3, block=block) for block in (None, 8))
+    embedding, norm = 196 * 768 * 768, 5 * 197 * 768
+    assert (part.encoder - embedding) * 12 == (whole.encoder - embedding - norm) * 8
+    assert part.pooling == whole.pooling == 196 * 768
+    assert not whole.trained

@@ -1,0 +1,64 @@
+"""What plan and status say of cost: hours done and to do, and what the models take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from harness.launch.cost import Cost, remaining
+from harness.launch.describe import Answer
+from harness.launch.site import read_site
+from harness.spec import Run
+from harness.store import State, Store
+
+SHOWN = 12
+"""Models that plan lists."""
+
+
+def cost_of(runs: Mapping[str, Run], states: Mapping[str, State], store: Store, root: Path) -> Cost:
+    """The cost of a study's runs; `root` is the project's, whose site profile may state a rate."""
+    rates = {stage: site.multiply_adds_per_second for stage, site in read_site(root).items()}
+    return remaining(runs, states, store, rates)
+
+
+def cost_text(cost: Cost) -> str:
+    """`3.1 CPU-hours done, 0.8 to do (from 20 finished runs on cpu, +-8 %)`."""
+    if cost.to_do_hours is None and not cost.done_hours:
+        return "unknown until a run is done"
+    left = "unknown" if cost.to_do_hours is None else f"{'at least ' if cost.unknown else ''}{hours(cost.to_do_hours)}"
+    spread = "" if cost.spread is None else f", +-{100 * cost.spread:.0f} %"
+    basis = f"   ({cost.basis}{spread})" if cost.basis else ""
+    return f"{hours(cost.done_hours)} {cost.unit} done   {left} to do{basis}"
+
+
+def hours(value: float) -> str:
+    """Hours with two digits that count, and with none behind the point from 100 on."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 or value == 0 else f"{value:.2g}"
+
+
+def model_lines(answers: Iterable[Answer]) -> list[str]:
+    """A line for each model that has been described, and one for those that have not."""
+    lines, silent = [], 0
+    for answer in answers:
+        if answer.found is not None:
+            found = answer.found
+            what = "weights and optimiser state" if answer.model.stage != "frozen" else "weights"
+            lines.append(
+                f"{answer.model.text}: {short(found.parameters)} parameters, {short(found.multiply_adds)} "
+                f"multiply-adds an image, {short(found.memory_bytes)}B of {what}"
+            )
+        elif answer.error:
+            lines.append(f"{answer.model.text}: {answer.error}")
+        else:
+            silent += 1
+    more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+    unknown = [f"{silent} not counted yet; --describe counts them"] if silent and lines else []
+    return lines[:SHOWN] + more + unknown
+
+
+def short(count: int) -> str:
+    """A large number in thousands (k), millions (M) or thousand millions (G), with two digits behind the point."""
+    for letter, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= size:
+            return f"{count / size:,.2f} {letter}"
+    return f"{count} "

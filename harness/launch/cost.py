@@ -1,0 +1,226 @@
+"""What a set of runs has cost and will cost, in hours of one device: measured where a run like it is done."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import assert_never
+
+from harness.launch.site import Stage
+from harness.spec import CustomEvaluation, FineTune, Knn, LinearProbe, Pretrain, Run
+from harness.spec.data import training_images
+from harness.spec.described import described
+from harness.store import State, Store
+from harness.store.descriptions import read_description
+
+SAMPLE = 20
+"""Finished runs of a kind whose device is looked up."""
+BACKWARD = 3
+"""A training step computes about three times a forward pass: the pass itself, and twice that for the gradients."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Hours of one device for a set of runs.
+
+    done_hours: spent on what is done or under way. to_do_hours: still to be spent, None where nothing is known of it.
+    device: what the measured runs ran on, empty if none was measured or none says.
+    basis: where the estimate comes from, in words.
+    spread: standard deviation of the measured seconds an image, as a share of their mean; None for fewer than two.
+    unknown: how many runs to do are not in to_do_hours.
+    """
+
+    done_hours: float
+    to_do_hours: float | None
+    basis: str
+    device: str = ""
+    spread: float | None = None
+    unknown: int = 0
+
+    @property
+    def unit(self) -> str:
+        """CPU-hours or GPU-hours; plain hours where the device is not known."""
+        if not self.device:
+            return "hours"
+        return "CPU-hours" if self.device == "cpu" else "hours" if "cpu" in self.device.split(", ") else "GPU-hours"
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Seconds for each unit of work of finished runs of one kind, on the device that most of them ran on.
+
+    deviation: standard deviation as a share of the mean; None for one run.
+    """
+
+    device: str
+    count: int
+    mean: float
+    deviation: float | None
+
+    @classmethod
+    def of(cls, device: str, seconds: list[float]) -> _Measured:
+        mean = statistics.mean(seconds)
+        several = len(seconds) > 1 and mean > 0
+        return cls(device, len(seconds), mean, statistics.stdev(seconds) / mean if several else None)
+
+
+Kind = tuple[object, ...]
+Rates = Mapping[Stage, float | None]
+
+
+def remaining(runs: Mapping[str, Run], states: Mapping[str, State], store: Store, rates: Rates | None = None) -> Cost:
+    """Hours done and to do of some runs. Reads the store, changes nothing.
+
+    A run to do costs what finished runs of the same stage, backbone and image size needed for an image, on the device
+    that most of them ran on, times its images. Where none is finished: its multiply-adds, if they have been counted
+    (`harness plan --describe`), at a stated rate. Else it is unknown.
+
+    Args:
+        runs, states: by key. rates: multiply-adds a second of the device of each stage (`pretrain`, `evaluation`).
+    """
+    images = _Images(runs, states, store)
+    measured = _measured(runs, states, store, images)
+    by_measurement, by_rate, unknown = 0.0, 0.0, 0
+    weighted, weights = 0.0, 0.0  # the deviations of the kinds that were measured more than once
+    for name, run in runs.items():
+        if (share := _left(states[name])) == 0.0:
+            continue
+        work, figures = images.of(run), measured.get(_kind(run))
+        stated = _stated(run, work, store, rates or {}) if figures is None else None
+        if figures is not None and work is not None:
+            hours = share * work * figures.mean / 3600
+            by_measurement += hours
+            if figures.deviation is not None:
+                weighted, weights = weighted + hours * figures.deviation, weights + hours
+        elif stated is not None:
+            by_rate += share * stated
+        else:
+            unknown += 1
+    nothing = unknown and not by_measurement and not by_rate
+    devices = sorted({figures.device for figures in measured.values() if figures.device})
+    return Cost(
+        done_hours=sum(_spent(state) for state in states.values()) / 3600,
+        to_do_hours=None if nothing else by_measurement + by_rate,
+        basis=_basis(
+            sum(figures.count for figures in measured.values()), devices, stated=bool(by_rate), unknown=unknown
+        ),
+        device=", ".join(devices),
+        spread=weighted / weights if weights else None,
+        unknown=unknown,
+    )
+
+
+def _basis(count: int, devices: Iterable[str], *, stated: bool, unknown: int) -> str:
+    parts = []
+    if count:
+        place = f" on {' and '.join(devices)}" if devices else ""
+        parts.append(f"from {count} finished run{'s' if count > 1 else ''}{place}")
+    if stated:
+        parts.append("from multiply-adds at the stated rate")
+    if unknown:
+        what = "run" if unknown == 1 else "runs"
+        parts.append(f"{unknown} {what} unknown until one of the kind is done")
+    return "; ".join(parts)
+
+
+def _spent(state: State) -> float:
+    """Seconds on a run so far."""
+    if state.result is not None:
+        return state.result.seconds
+    return float(state.progress.get("seconds", 0.0))
+
+
+def _left(state: State) -> float:
+    """The share of a run that is still to be computed."""
+    if state.word == "done":
+        return 0.0
+    line = state.progress
+    return 1.0 - line["step"] / line["steps"] if line.get("steps") else 1.0
+
+
+def _kind(run: Run) -> Kind:
+    """What runs share whose seconds an image are taken as equal."""
+    match run:
+        case Pretrain():
+            return (run.kind, run.backbone.digest, run.image_size)
+        case FineTune():
+            return (run.kind, run.built.digest, run.image_size)
+        case LinearProbe():
+            return (run.kind, run.start.backbone.digest, run.image_size, run.block)
+        case Knn():
+            return (run.kind, run.start.backbone.digest, run.image_size, run.data.digest, run.block)
+        case CustomEvaluation():
+            return (run.kind, run.start.backbone.digest, run.image_size, run.data.digest, run.function)
+        case _:
+            assert_never(run)
+
+
+class _Images:
+    """How much work a run is: images times epochs, or one whole evaluation of what is not trained."""
+
+    def __init__(self, runs: Mapping[str, Run], states: Mapping[str, State], store: Store) -> None:
+        self._runs, self._states, self._store = runs, states, store
+        self._read: dict[tuple[object, ...], int | None] = {}
+
+    def of(self, run: Run) -> float | None:
+        """Images that a run trains on in all; 1 for an evaluation that trains nothing; None if unknown."""
+        match run:
+            case Knn() | CustomEvaluation():
+                return 1.0
+            case Pretrain() | FineTune() | LinearProbe():
+                size, labelled = run.recipe.batch_size, not isinstance(run, Pretrain)
+                images = training_images(run.data, labelled=labelled)
+                if images is None:
+                    steps = self._steps_an_epoch(run.data.digest, size, labelled=labelled)
+                    return None if steps is None else float(run.recipe.epochs * steps * size)
+                return float(run.recipe.epochs * (images // size) * size)
+            case _:
+                assert_never(run)
+
+    def _steps_an_epoch(self, data: str, size: int, *, labelled: bool) -> int | None:
+        """As some run on the same images found it."""
+        place = (data, size, labelled)
+        if place not in self._read:
+            self._read[place] = next(
+                (
+                    round(line["steps"] / run.recipe.epochs)
+                    for name, run in self._runs.items()
+                    if not isinstance(run, Knn | CustomEvaluation)
+                    and (run.data.digest, run.recipe.batch_size, not isinstance(run, Pretrain)) == place
+                    and self._states[name].word != "missing"
+                    and (line := next(iter(self._store.metrics(name)[-1:]), {})).get("steps")
+                ),
+                None,
+            )
+        return self._read[place]
+
+
+def _measured(
+    runs: Mapping[str, Run], states: Mapping[str, State], store: Store, images: _Images
+) -> dict[Kind, _Measured]:
+    found: dict[Kind, dict[str, list[float]]] = {}
+    taken: Counter[Kind] = Counter()
+    for name, run in runs.items():
+        result = states[name].result
+        if result is None or taken[kind := _kind(run)] >= SAMPLE or not (work := images.of(run)):
+            continue
+        taken[kind] += 1
+        device = str(store.environment(name).get("device", ""))
+        found.setdefault(kind, {}).setdefault(device, []).append(result.seconds / work)
+    usual = {kind: max(devices.items(), key=lambda item: len(item[1])) for kind, devices in found.items()}
+    return {kind: _Measured.of(device, seconds) for kind, (device, seconds) in usual.items()}
+
+
+def _stated(run: Run, work: float | None, store: Store, rates: Rates) -> float | None:
+    """Hours by multiply-adds at a stated rate; None where either is missing, or where the work is not in images."""
+    stage: Stage = "pretrain" if isinstance(run, Pretrain) else "evaluation"
+    rate = rates.get(stage)
+    if rate is None or work is None or isinstance(run, Knn | CustomEvaluation):
+        return None
+    found = read_description(store.root, described(run))
+    if found is None:
+        return None
+    trained = 1 if isinstance(run, LinearProbe) else BACKWARD
+    return work * found.multiply_adds * trained / rate / 3600

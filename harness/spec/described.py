@@ -1,0 +1,107 @@
+"""What a run computes with, as far as its cost goes: runs that share it are described once."""
+
+from __future__ import annotations
+
+from typing import Literal, assert_never
+
+from pydantic import PositiveInt
+
+from harness.spec.base import Spec
+from harness.spec.data import number_of_classes
+from harness.spec.model import Backbone, Head
+from harness.spec.objective import Target
+from harness.spec.run import CustomEvaluation, Evaluation, FineTune, Knn, LinearProbe, Pretrain, Run
+
+
+class Described(Spec):
+    """A model at an image size.
+
+    stage: pretrain (encoder, mask token, prediction head), finetune (classifier) or frozen (encoder).
+    image_size: side in pixels. channels: of the image.
+    head, target, mask_token: of a pre-training.
+    num_classes, pool: of a fine-tuning; None classes where the data set has to be read to know, which leaves the
+        classifier out.
+    block: last block that a frozen encoder computes; None for all and the final norm.
+    """
+
+    stage: Literal["pretrain", "finetune", "frozen"]
+    backbone: Backbone
+    image_size: PositiveInt
+    channels: PositiveInt
+    head: Head | None = None
+    target: Target | None = None
+    mask_token: bool = False
+    num_classes: PositiveInt | None = None
+    pool: Literal["", "mean", "token"] = ""
+    block: PositiveInt | None = None
+
+    @property
+    def text(self) -> str:
+        """The model in a few words."""
+        head = f", {self.head.kind} head" if self.head is not None else ""
+        block = f", up to block {self.block}" if self.block else ""
+        return f"{self.backbone.name} at {self.image_size} px, {self.stage}{head}{block}"
+
+
+def described(run: Run) -> Described:
+    """What a run computes with."""
+    match run:
+        case Pretrain():
+            return Described(
+                stage="pretrain",
+                backbone=run.backbone,
+                image_size=run.image_size,
+                channels=run.data.channels,
+                head=run.head,
+                target=run.target,
+                mask_token=run.corruption.token == "replace",
+            )
+        case FineTune():
+            return Described(
+                stage="finetune",
+                backbone=run.built,
+                image_size=run.image_size,
+                channels=run.data.channels,
+                num_classes=number_of_classes(run.data),
+                pool=run.pool,
+            )
+        case LinearProbe() | Knn():
+            return _frozen(run, run.block)
+        case CustomEvaluation():
+            return _frozen(run, None)
+        case _:
+            assert_never(run)
+
+
+def _frozen(run: Evaluation, block: int | None) -> Described:
+    return Described(
+        stage="frozen",
+        backbone=run.start.backbone,
+        image_size=run.image_size,
+        channels=run.data.channels,
+        block=block,
+    )
+
+
+def distinct(runs: dict[str, Run]) -> list[Described]:
+    """The models of some runs, each once, in the order of the runs that first need them."""
+    seen: dict[tuple[object, ...], Run] = {}
+    for run in runs.values():  # digests are kept, so that ten thousand runs cost little
+        seen.setdefault(_parts(run), run)
+    return list({found.digest: found for found in map(described, seen.values())}.values())
+
+
+def _parts(run: Run) -> tuple[object, ...]:
+    common = (run.kind, run.image_size, run.data.digest)
+    match run:
+        case Pretrain():
+            parts = (run.backbone, run.head, run.target, run.corruption)
+            return (*common, *(part.digest for part in parts))
+        case FineTune():
+            return (*common, run.built.digest, run.pool)
+        case LinearProbe() | Knn():
+            return (*common, run.start.backbone.digest, run.block)
+        case CustomEvaluation():
+            return (*common, run.start.backbone.digest)
+        case _:
+            assert_never(run)

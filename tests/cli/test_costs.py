@@ -1,0 +1,101 @@
+"""`harness models`, `plan --describe`, and the lines on cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import Command
+from test_commands import evaluation, finish, first, plan, store
+
+from harness.cli.costs import cost_text, hours, model_lines, short
+from harness.cli.models import published
+from harness.launch.cost import Cost
+from harness.launch.describe import Answer
+from harness.spec.described import distinct
+from harness.store import Store
+from harness.store.descriptions import Description
+from harness.study import Plan
+
+__all__ = ["plan", "store"]  # fixtures
+
+
+def test_models_beside_what_was_published(harness: Command) -> None:
+    ended = harness("models")
+    assert ended.code == 0
+    lines = [line.split() for line in ended.out.splitlines()]
+    for row in (
+        "swin-b pretrain 192 89,874,104 89,874,104 11.30 G",
+        "swin-b pretrain 224 89,874,104 89,874,104 18.83 G 18.83 G",
+        "swin-l pretrain 192 199,920,372 199,920,372 28.15 G",
+        "swin-l pretrain 224 199,920,372 199,920,372 55.85 G 55.85 G",
+        "swin-b finetune 192 87,750,176 87,750,176 11.30 G 11.30 G",
+        "swin-b finetune 224 87,768,224 87,768,224 15.47 G 15.47 G",
+        "swin-l finetune 224 196,848,316 196,848,316 38.85 G 38.85 G",
+        "swin-l pretrain 192 199,881,204 199,881,204 26.00 G",
+        "vit-b finetune 224 86,530,984 86,530,984 17.58 G",
+    ):
+        assert row.split() in lines
+    assert "18.83 G and 55.85 G" in ended.out
+    assert all(len(line) <= 110 for line in ended.out.splitlines())
+
+
+def test_published_models_are_whole() -> None:
+    found = published()
+    assert len(found) == 12
+    assert found["mmpretrain", "swin-b pretrain 192"][0].multiply_adds == 18_832_161_792
+
+
+def test_plan_counts_models_once_and_remembers(harness: Command, study: Path) -> None:
+    assert "models" not in harness("plan", study).out
+    counted = harness("plan", study, "--describe").out
+    line = next(line for line in counted.splitlines() if "models" in line)
+    assert "vit_tiny_patch16_224 at 16 px" in line
+    assert "parameters" in line
+    assert line in harness("plan", study).out.splitlines()
+
+
+def test_plan_and_status_say_what_is_done_and_to_do(harness: Command, study: Path, plan: Plan, store: Store) -> None:
+    assert "cost unknown until a run is done" in " ".join(harness("plan", study).out.split())
+    finish(store, first(evaluation(plan, "random", 0.5, 0)))
+    for command in ("plan", "status"):
+        text = " ".join(harness(command, study).out.split())
+        assert "cost 0.00028 hours done at least 0.00083 to do" in text
+        assert "6 runs unknown until one of the kind is done" in text
+
+
+@pytest.mark.parametrize(
+    ("cost", "text"),
+    [
+        (Cost(0.0, None, "2 runs unknown", unknown=2), "unknown until a run is done"),
+        (
+            Cost(3.14, 0.81, "from 20 finished runs on cpu", "cpu", 0.081),
+            "3.1 CPU-hours done   0.81 to do   (from 20 finished runs on cpu, +-8 %)",
+        ),
+        (Cost(1234.5, 99.0, "", "NVIDIA H100"), "1,234 GPU-hours done   99.0 to do"),
+        (Cost(1.0, 2.0, "x", unknown=1), "1 hours done   at least 2 to do   (x)"),
+    ],
+)
+def test_cost_in_words(cost: Cost, text: str) -> None:
+    assert cost_text(cost) == text
+
+
+def test_numbers() -> None:
+    assert [hours(value) for value in (0.0, 0.014, 12.34, 250.6)] == ["0.0", "0.014", "12.3", "251"]
+    assert [short(value) for value in (999, 1_000, 89_874_104, 11_303_940_096)] == [
+        "999 ",
+        "1.00 k",
+        "89.87 M",
+        "11.30 G",
+    ]
+
+
+def test_models_that_were_not_counted(plan: Plan) -> None:
+    some, other = distinct(plan.runs())
+    assert model_lines([Answer(some, None), Answer(other, None)]) == []
+    found = model_lines([Answer(some, Description(1_000, 2_000_000, 16_000)), Answer(other, None)])
+    assert found[0].endswith(
+        "1.00 k parameters, 2.00 M multiply-adds an image, 16.00 kB of weights and optimiser state"
+    )
+    assert found[1] == "1 not counted yet; --describe counts them"
+    assert model_lines([Answer(some, None, "timm refuses it")])[0].endswith("timm refuses it")

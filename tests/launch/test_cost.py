@@ -1,0 +1,193 @@
+"""Hours done and to do, by hand, from runs whose results are made up. Nothing is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.launch.cost import Cost, remaining
+from harness.spec import (
+    Backbone,
+    CustomData,
+    FineTune,
+    Knn,
+    LinearProbe,
+    Pretrain,
+    RandomMask,
+    Recipe,
+    Run,
+    Shapes,
+    key,
+)
+from harness.spec.described import described
+from harness.store import Attempt, Store
+from harness.store.descriptions import Description, write_description
+
+VIT = Backbone(name="vit_tiny_patch16_224", patch_size=4)
+RECIPE = Recipe(epochs=3, batch_size=16, lr=1e-3, lr_batch=None)
+IMAGES = 3 * 64  # 70 training images make 4 full batches of 16
+
+
+def pretraining(seed: int = 0, **changes: Any) -> Pretrain:
+    values = {
+        "data": Shapes(image_size=16, train=70, test=32),
+        "image_size": 16,
+        "backbone": VIT,
+        "mask": RandomMask(size=4, ratio=0.5),
+        "recipe": RECIPE,
+        "seed": seed,
+    }
+    return Pretrain(**{**values, **changes})
+
+
+def own_data() -> CustomData:
+    return CustomData(function="somewhere:images", source="ab")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "runs")
+
+
+def done(store: Store, run: Run, seconds: float, device: str = "cpu", lines: Sequence[dict[str, Any]] = ()) -> None:
+    """Have a run done in so many seconds."""
+    attempt = owned(store, run)
+    attempt.write_environment({"device": device}, "")
+    for line in lines:
+        attempt.log(line)
+    attempt.finish({"top1": 50.0}, seconds)
+    attempt.release()
+
+
+def owned(store: Store, run: Run) -> Attempt:
+    attempt = store.acquire(run)
+    assert isinstance(attempt, Attempt)
+    return attempt
+
+
+def cost(store: Store, *runs: Run, **rates: float) -> Cost:
+    named = {key(run): run for run in runs}
+    return remaining(named, store.states(named), store, rates)  # type: ignore[arg-type]
+
+
+def test_nothing_is_known_before_a_run_is_done(store: Store) -> None:
+    found = cost(store, pretraining(0), pretraining(1))
+    assert (found.done_hours, found.to_do_hours, found.unknown, found.unit) == (0.0, None, 2, "hours")
+
+
+def test_no_runs_cost_nothing(store: Store) -> None:
+    assert cost(store) == Cost(0.0, 0.0, "")
+
+
+def test_measured(store: Store) -> None:
+    """36 s and 54 s, 45 s on average: two more cost 90 s. Standard deviation of (36, 54) over 45: 0.2828."""
+    runs = [pretraining(seed) for seed in range(4)]
+    done(store, runs[0], 36.0)
+    done(store, runs[1], 54.0)
+    found = cost(store, *runs)
+    assert found.done_hours == pytest.approx(90 / 3600)
+    assert found.to_do_hours == pytest.approx(90 / 3600)
+    assert found.spread == pytest.approx(0.28284, abs=1e-5)
+    assert (found.device, found.unit, found.unknown) == ("cpu", "CPU-hours", 0)
+    assert found.basis == "from 2 finished runs on cpu"
+
+
+def test_one_measurement_has_no_spread(store: Store) -> None:
+    done(store, pretraining(0), 36.0, device="NVIDIA H100")
+    found = cost(store, pretraining(0), pretraining(1))
+    assert found.spread is None
+    assert (found.unit, found.basis) == ("GPU-hours", "from 1 finished run on NVIDIA H100")
+
+
+def test_longer_runs_cost_as_much_more(store: Store) -> None:
+    """Twice the epochs; and a batch of 32 takes 2 x 32 of 70 images, as many as 4 x 16."""
+    longer = pretraining(1, recipe=RECIPE.replace(epochs=6))
+    larger = pretraining(1, recipe=RECIPE.replace(batch_size=32))
+    done(store, pretraining(0), 36.0)
+    assert cost(store, pretraining(0), longer).to_do_hours == pytest.approx(72 / 3600)
+    assert cost(store, pretraining(0), larger).to_do_hours == pytest.approx(36 / 3600)
+
+
+def test_another_mask_costs_the_same_and_another_backbone_or_stage_is_unknown(store: Store) -> None:
+    first = pretraining(0)
+    done(store, first, 36.0)
+    assert cost(store, first, pretraining(0, mask=RandomMask(size=8, ratio=0.5))).unknown == 0
+    for other in (
+        pretraining(0, backbone=VIT.replace(args={"depth": 2})),
+        pretraining(0, image_size=32),
+        FineTune(start=first, recipe=RECIPE),
+    ):
+        found = cost(store, first, other)
+        assert (found.unknown, found.to_do_hours) == (1, None)
+        assert found.done_hours == pytest.approx(36 / 3600)
+
+
+def test_what_is_known_is_a_lower_bound(store: Store) -> None:
+    first = pretraining(0)
+    done(store, first, 36.0)
+    found = cost(store, first, pretraining(1), FineTune(start=first, recipe=RECIPE))
+    assert found.to_do_hours == pytest.approx(36 / 3600)
+    assert found.unknown == 1
+    assert "1 run unknown" in found.basis
+
+
+def test_a_run_under_way_counts_for_what_is_left_of_it(store: Store) -> None:
+    done(store, pretraining(0), 40.0)
+    attempt = owned(store, pretraining(1))
+    attempt.log({"step": 3, "steps": 12, "seconds": 11.0})
+    found = cost(store, pretraining(0), pretraining(1))
+    attempt.release()
+    assert found.to_do_hours == pytest.approx(0.75 * 40 / 3600)
+    assert found.done_hours == pytest.approx(51 / 3600)
+
+
+def test_the_device_of_most_runs_counts(store: Store) -> None:
+    for seed, (seconds, device) in enumerate([(10.0, "A100"), (12.0, "A100"), (99.0, "cpu")]):
+        done(store, pretraining(seed), seconds, device)
+    found = cost(store, *(pretraining(seed) for seed in range(4)))
+    assert found.to_do_hours == pytest.approx(11 / 3600)
+    assert found.device == "A100"
+
+
+def test_images_of_a_user_s_own_set_are_known_once_a_run_has_begun(store: Store) -> None:
+    """5 steps an epoch, as the metrics of the finished run say; the other has twice the epochs."""
+    runs = pretraining(0, data=own_data()), pretraining(1, data=own_data(), recipe=RECIPE.replace(epochs=6))
+    assert cost(store, *runs).to_do_hours is None
+    done(store, runs[0], 30.0, lines=[{"step": 15, "steps": 15, "seconds": 30.0}])
+    assert cost(store, *runs).to_do_hours == pytest.approx(60 / 3600)
+
+
+def test_evaluations_that_train_nothing_are_taken_as_equal(store: Store) -> None:
+    first = pretraining(0)
+    done(store, first, 36.0)
+    done(store, Knn(start=first), 7.0)
+    found = cost(store, first, Knn(start=first), Knn(start=first, k=5), Knn(start=first, seed=1))
+    assert found.to_do_hours == pytest.approx(14 / 3600)
+
+
+def test_stated_rate(store: Store) -> None:
+    """Images x multiply-adds x 3 for a forward and a backward pass, x 1 for a frozen encoder, over the rate."""
+    first = pretraining(0)
+    probe = LinearProbe(start=first, recipe=RECIPE)
+    assert cost(store, first, probe, pretrain=1e6, evaluation=1e6).unknown == 2, "not described yet"
+    write_description(store.root, described(first), Description(10, 5_000, 160))
+    write_description(store.root, described(probe), Description(10, 4_000, 40))
+    found = cost(store, first, probe, pretrain=1e6, evaluation=2e6)
+    assert found.to_do_hours == pytest.approx((IMAGES * 5_000 * 3 / 1e6 + IMAGES * 4_000 / 2e6) / 3600)
+    assert found.basis == "from multiply-adds at the stated rate"
+    assert cost(store, first, probe, pretrain=1e6).unknown == 1
+
+
+def test_measured_goes_before_stated(store: Store) -> None:
+    write_description(store.root, described(pretraining(0)), Description(10, 5_000, 160))
+    done(store, pretraining(0), 36.0)
+    found = cost(store, pretraining(0), pretraining(1), pretrain=1.0)
+    assert found.to_do_hours == pytest.approx(36 / 3600)
+
+
+def test_looking_changes_nothing(store: Store, tmp_path: Path) -> None:
+    cost(store, pretraining(0))
+    assert not list(tmp_path.iterdir())

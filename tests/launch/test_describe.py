@@ -1,0 +1,111 @@
+"""Descriptions of models: asked once in a process of its own, kept in the store."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.core.complexity import classifier, pretraining
+from harness.launch import describe as asking
+from harness.launch.describe import describe, known
+from harness.spec import (
+    Backbone,
+    CustomData,
+    FineTune,
+    Images,
+    Knn,
+    LinearProbe,
+    MlpHead,
+    Pretrain,
+    RandomMask,
+    Recipe,
+    Shapes,
+    key,
+)
+from harness.spec.described import described, distinct
+from harness.store import Store
+from harness.store.descriptions import Description, read_description, write_description
+from harness.store.layout import description_file
+
+VIT = Backbone(name="vit_tiny_patch16_224", args={"embed_dim": 32, "depth": 2, "num_heads": 2}, patch_size=4)
+RECIPE = Recipe(epochs=2, batch_size=16, lr=1e-3)
+FIRST = Pretrain(data=Shapes(), image_size=32, backbone=VIT, mask=RandomMask(size=8, ratio=0.5), recipe=RECIPE)
+TUNED = FineTune(start=FIRST, recipe=RECIPE)
+WRONG = FIRST.replace(backbone=VIT.replace(name="vit_tinny_patch16_224"))
+
+
+def test_counted_in_another_process_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = [described(run) for run in (FIRST, TUNED, WRONG)]
+    answers = describe(tmp_path, models)
+    first = pretraining(VIT, image_size=32, channels=3, head=FIRST.head, target=FIRST.target)
+    tuned = classifier(VIT, image_size=32, channels=3, num_classes=6)
+    assert [answer.found for answer in answers] == [
+        Description(first.parameters, first.multiply_adds, 16 * first.parameters),
+        Description(tuned.parameters, tuned.multiply_adds, 16 * tuned.parameters),
+        None,
+    ]
+    assert answers[2].error.startswith("timm has no model 'vit_tinny_patch16_224'")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("asked twice"))
+    assert [answer.found for answer in describe(tmp_path, models[:2])] == [answer.found for answer in answers[:2]]
+    assert [answer.found is None for answer in known(tmp_path, models)] == [False, False, True]
+
+
+def test_a_process_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = subprocess.CompletedProcess([], 1, "", "Traceback:\nImportError: no torch here\n")
+    monkeypatch.setattr(asking.subprocess, "run", lambda *_, **__: ended)
+    with pytest.raises(asking.HarnessError, match="models could not be described: ImportError: no torch here"):
+        describe(tmp_path, [described(FIRST)])
+
+
+def test_a_damaged_description_counts_as_none(tmp_path: Path) -> None:
+    model = described(FIRST)
+    write_description(tmp_path, model, Description(1, 2, 3))
+    assert read_description(tmp_path, model) == Description(1, 2, 3)
+    path = description_file(tmp_path, model.digest)
+    assert json.loads(path.read_text())["model"]["image_size"] == 32
+    path.write_text(path.read_text()[:20])
+    assert read_description(tmp_path, model) is None
+    assert Store(tmp_path).keys() == [], "descriptions are no runs"
+
+
+def test_runs_that_share_a_model_are_described_once() -> None:
+    runs = [
+        FIRST,
+        FIRST.replace(seed=1),
+        FIRST.replace(mask=RandomMask(size=4, ratio=0.25)),
+        FIRST.replace(head=MlpHead()),
+        TUNED,
+        TUNED.replace(recipe=RECIPE.replace(lr=2e-3)),
+        LinearProbe(start=FIRST, recipe=RECIPE),
+        Knn(start=FIRST),
+        Knn(start=FIRST, k=3),
+        Knn(start=FIRST, block=1),
+    ]
+    found = distinct({key(run): run for run in runs})
+    assert [model.text for model in found] == [
+        "vit_tiny_patch16_224 at 32 px, pretrain, linear head",
+        "vit_tiny_patch16_224 at 32 px, pretrain, mlp head",
+        "vit_tiny_patch16_224 at 32 px, finetune",
+        "vit_tiny_patch16_224 at 32 px, frozen",
+        "vit_tiny_patch16_224 at 32 px, frozen, up to block 1",
+    ]
+
+
+def test_a_fine_tuning_is_described_with_the_backbone_it_builds() -> None:
+    wider = VIT.replace(args={"embed_dim": 64, "depth": 2, "num_heads": 2})
+    assert described(TUNED.replace(backbone=wider)).backbone == wider
+
+
+def test_classes_are_counted_where_they_are_known_without_reading() -> None:
+    assert described(TUNED).num_classes == 6
+    assert described(TUNED.replace(data=Images(name="cifar100"))).num_classes == 100
+    assert described(TUNED.replace(data=CustomData(function="a:b", source="c"))).num_classes is None
+
+
+def test_no_torch_is_loaded_to_ask() -> None:
+    program = "import sys, harness.launch.describe, harness.launch.cost; assert 'torch' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
