@@ -120,7 +120,8 @@ def test_published_parameter_counts() -> None:
     with torch.device("meta"):
         encoder = Encoder(build(SWIN_B, image_size=192, channels=3))
         heads = [
-            build_head(head, width=encoder.width, channels=3, upscale=32) for head in (LinearHead(), MlpHead(layers=2))
+            build_head(head, width=encoder.width, channels=3, upscale=32, side=6)
+            for head in (LinearHead(), MlpHead(layers=2))
         ]
         classifier = build(SWIN_B, image_size=192, channels=3, num_classes=1000, pool="mean")
     assert [count(encoder) + encoder.token_width + count(head) for head in heads] == [89_874_104, 90_923_704]
