@@ -13,7 +13,7 @@ from harness.spec import Run, upstream
 from harness.store import Attempt, Store
 from harness.study import Plan, expand, load
 
-COMMANDS = ("new", "plan", "run", "status", "logs", "retry", "report", "clean")
+COMMANDS = ("new", "plan", "run", "status", "logs", "retry", "report", "clean", "avgdist")
 
 
 @pytest.fixture
