@@ -55,6 +55,7 @@ class Worker:
     def __init__(self, slot: int, root: Path, resources: Resources, *, retry: bool, program: str) -> None:
         self.slot, self._arguments = slot, (root, resources, retry, program)
         self.name: str | None = None
+        self.stopped = False
         self.connection: Connection
         self.process: BaseProcess
         self._start()
@@ -79,6 +80,8 @@ class Worker:
     def give(self, name: str) -> None:
         """Have the run of this key computed."""
         self.name = name
+        if self.stopped:
+            self._replace()
         try:
             self.connection.send(name)
         except OSError:  # it died while it had nothing to do
@@ -101,9 +104,11 @@ class Worker:
         self.connection.close()
         self.process.join()
         self._start()
+        self.stopped = False
 
     def stop(self) -> None:
-        """Ask the run to save and end."""
+        """Ask the run to save and end, and the process with it; another one takes the next run."""
+        self.stopped = True
         self.process.terminate()
 
 

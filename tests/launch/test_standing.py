@@ -123,9 +123,7 @@ def test_at_work(store: Store, slurm: FakeSlurm, state: str) -> None:
         ("CANCELLED by 0", "cancelled", "cancelled"),
     ],
 )
-def test_ended(
-    store: Store, slurm: FakeSlurm, where: str, state: str, never_begun: str, after_beginning: str
-) -> None:
+def test_ended(store: Store, slurm: FakeSlurm, where: str, state: str, never_begun: str, after_beginning: str) -> None:
     submitted(store, RUNS[0], RUNS[1])
     begun(store, RUNS[1])
     slurm.says(where, *(f"12_{index}|{state}|1:0|mim-x-0" for index in (0, 1)))
@@ -355,8 +353,7 @@ def test_looking_writes_nothing(store: Store, slurm: FakeSlurm) -> None:
     slurm.says("squeue", "12_2|COMPLETED|None|mim-x-0")
 
     def tree() -> dict[str, tuple[int, int]]:
-        paths = [path for path in store.root.rglob("*")]
-        return {str(path): (path.stat().st_mtime_ns, path.stat().st_size) for path in paths}
+        return {str(path): (path.stat().st_mtime_ns, path.stat().st_size) for path in store.root.rglob("*")}
 
     before = tree()
     found = seen(store, *RUNS, THEN)
