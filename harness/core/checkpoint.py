@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import pickle
+import re
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from harness.core.encoder import Family, own_biases
+from harness.core.formats import resized
 from harness.core.session import Session
 from harness.spec import HarnessError
 
@@ -92,40 +96,71 @@ def weights_of(model: nn.Module) -> bytes:
     return save({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
 
 
+INERT: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [(OrderedDict, "yacs.config.CfgNode")]
+"""Classes that the released SimMIM's files hold besides tensors; they are read as plain dicts, without their code."""
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors by name from a safetensors file, or from a torch file that holds nothing but tensors.
+    """Tensors by name from a safetensors file, or from a torch file of tensors and plain values.
+
+    Of the dicts that training scripts save, the entry `model` or `state_dict` is taken.
 
     Raises:
         HarnessError: the file does not read, or holds anything that would have to be executed.
     """
-    try:
-        if path.suffix == ".safetensors":
-            return dict(load_file(path))
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise HarnessError(f"{path} does not read as a file of tensors: {reason}") from None
+    return read_noted(path)[0]
+
+
+def read_noted(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """As `read_weights`, and the notes that the file carries besides: safetensors metadata, or the entry `harness`."""
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    found = _read_torch(path)
+    notes = found.get("harness") if isinstance(found, dict) else None
     found = found.get("model", found.get("state_dict", found)) if isinstance(found, dict) else found
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
         raise HarnessError(f"{path} holds no dict of tensors")
-    return found
+    return dict(found), notes if isinstance(notes, dict) else {}
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise HarnessError(f"{path} does not read as a safetensors file: {reason}") from None
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        with torch.serialization.safe_globals(INERT), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, about the versions of pickles
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise HarnessError(f"cannot read {path}: {error.strerror or error}") from None
+    except Exception as error:  # what a damaged or hostile file makes the reader raise is open
+        if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            raise HarnessError(f"{path} holds more than tensors: reading {found[1]} would execute code") from None
+        raise HarnessError(f"{path} does not read as a torch file of tensors and plain values") from None
 
 
 def load_encoder(model: Family, tensors: dict[str, Tensor], source: str) -> None:
     """Load encoder weights under timm's names into a model, which may have a classifier of its own.
 
     A model that pools the mean of patch tokens has a new `fc_norm` instead of the pre-training's final `norm`, as
-    SimMIM's fine-tuning does, and a relative position table that all blocks shared is copied to each. Nothing else may
-    be missing or left over.
+    SimMIM's fine-tuning does; a relative position table that all blocks shared is copied to each, and one of another
+    window is resized (`harness.core.formats.positions`). Nothing else may be missing or left over.
 
     Raises:
         HarnessError: names or shapes do not fit.
     """
     own = model.state_dict()
+    sized = resized(own_biases(model, tensors), {name: tuple(tensor.shape) for name, tensor in own.items()})
     new_norm = any(name.startswith("fc_norm.") for name in own)
     given = {
         name: tensor
-        for name, tensor in own_biases(model, tensors).items()
+        for name, tensor in sized.items()
         if not name.startswith(("head.", "fc_norm.")) and not (new_norm and name.startswith("norm."))
     }
     wanted = {name for name in own if not name.startswith(("head.", "fc_norm."))}

@@ -109,7 +109,7 @@ def load(data: Data, part: Part) -> ImageSet | FolderSet:
 
 
 def _load_images(data: Images | Shapes | CustomData, part: Part) -> ImageSet:
-    num_classes, mean, std = _facts(data)
+    num_classes, mean, std = facts(data)
     if part == "test" and data.split == "test":
         images, labels = _read(data, "test")
         if len(labels) and int(labels.max()) >= num_classes:
@@ -126,7 +126,7 @@ def _load_images(data: Images | Shapes | CustomData, part: Part) -> ImageSet:
     return ImageSet(images, labels, num_classes, mean, std)
 
 
-def _facts(data: Images | Shapes | CustomData) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
+def facts(data: Images | Shapes | CustomData) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
     """Number of classes, and mean and standard deviation of the channels."""
     match data:
         case Images():

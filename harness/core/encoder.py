@@ -42,20 +42,9 @@ def build(
     Raises:
         HarnessError: an unknown or unsupported model, arguments it refuses, or a patch or stride that is not as stated.
     """
-    pooling = {"": "", "mean": "avg", "token": "token"}[pool]
-    swin = "swin" in backbone.name
-    if swin and pool == "token":
-        raise HarnessError(f"{backbone.name} has no class token; set pool='mean'")
-    args: dict[str, Any] = {
-        "img_size": image_size,
-        "patch_size": backbone.patch_size,
-        "in_chans": channels,
-        "num_classes": num_classes,
-        "global_pool": "avg" if swin and pool else pooling,
-        "drop_path_rate": drop_path,
-        **_position_bias(backbone, shared=not pool),
-        **dict(backbone.args),
-    }
+    args = timm_arguments(
+        backbone, image_size=image_size, channels=channels, num_classes=num_classes, pool=pool, drop_path=drop_path
+    )
     if backbone.name not in timm.list_models():
         close = difflib.get_close_matches(backbone.name, timm.list_models(), n=3)
         raise HarnessError(f"timm has no model {backbone.name!r}; close names: {', '.join(close) or 'none'}")
@@ -74,6 +63,30 @@ def build(
     if backbone.variant == "simmim":
         _initialise(model, pretraining=not pool)
     return model
+
+
+def timm_arguments(
+    backbone: Backbone, *, image_size: int, channels: int, num_classes: int = 0, pool: str = "", drop_path: float = 0.0
+) -> dict[str, Any]:
+    """What `build` gives to `timm.create_model`, whose arguments these are.
+
+    Raises:
+        HarnessError: a class token is to be pooled of a model that has none.
+    """
+    pooling = {"": "", "mean": "avg", "token": "token"}[pool]
+    swin = "swin" in backbone.name
+    if swin and pool == "token":
+        raise HarnessError(f"{backbone.name} has no class token; set pool='mean'")
+    return {
+        "img_size": image_size,
+        "patch_size": backbone.patch_size,
+        "in_chans": channels,
+        "num_classes": num_classes,
+        "global_pool": "avg" if swin and pool else pooling,
+        "drop_path_rate": drop_path,
+        **_position_bias(backbone, shared=not pool),
+        **dict(backbone.args),
+    }
 
 
 def _position_bias(backbone: Backbone, *, shared: bool) -> dict[str, bool]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from harness.core.batches import test_batches
 from harness.core.datasets import load
 from harness.core.masking import make_mask, spread
 from harness.core.session import Session
-from harness.spec import PixelTarget, Pretrain
+from harness.spec import Pretrain
 
 if TYPE_CHECKING:
     from harness.core.pretrain import MaskedImageModel
@@ -23,15 +23,22 @@ COUNT = 8
 GREY = 128
 
 
+class Reconstructed(NamedTuple):
+    """original, masked and predicted: uint8 [n, H, W, C], masked with hidden pixels grey. hidden: bool [n, H, W]."""
+
+    original: NDArray[np.uint8]
+    masked: NDArray[np.uint8]
+    predicted: NDArray[np.uint8]
+    hidden: NDArray[np.bool_]
+
+
 @torch.no_grad()
 def write_reconstructions(run: Pretrain, model: MaskedImageModel, session: Session) -> None:
     """Write reconstructions.npz for the first test images, with masks that are the same for every run of a seed.
 
     Arrays: original, masked and predicted uint8 [n, H, W, C], masked with hidden pixels grey; hidden bool [n, H, W].
-    A target that is no picture leaves no file.
+    `predicted` is what `Targets.picture` makes of a prediction. A target that shows nothing leaves no file.
     """
-    if not isinstance(run.target, PixelTarget):
-        return
     source = load(run.data, "test")
     batches = test_batches(
         source, image_size=run.image_size, crop=1.0, batch_size=COUNT, device=session.device, workers=0
@@ -39,17 +46,34 @@ def write_reconstructions(run: Pretrain, model: MaskedImageModel, session: Sessi
     images = next(iter(batches))[0]
     positions = torch.arange(len(images), device=session.device)
     units = make_mask(run.mask, image_size=run.image_size, seed=run.seed, step=0, steps=1, positions=positions)
-    prediction = F.interpolate(model(images, units)[0].float(), images.shape[-2:], mode="nearest")
-    hidden = spread(units, images.shape[-1])
-    original = _pixels(images, source.mean, source.std)
-    hidden_array = hidden.cpu().numpy()
+    found = reconstructed(model, images, units, source.mean, source.std)
+    if found is None:
+        return
     np.savez_compressed(
         session.attempt.artefact("reconstructions.npz"),
-        original=original,
-        masked=np.where(hidden_array[..., None], np.uint8(GREY), original),
-        predicted=_pixels(prediction, source.mean, source.std),
-        hidden=hidden_array,
+        original=found.original,
+        masked=found.masked,
+        predicted=found.predicted,
+        hidden=found.hidden,
     )
+
+
+@torch.no_grad()
+def reconstructed(
+    model: MaskedImageModel, images: Tensor, units: Tensor, mean: tuple[float, ...], std: tuple[float, ...]
+) -> Reconstructed | None:
+    """What a model makes of masked images, as `Targets.picture` shows it; None if its target shows nothing.
+
+    Args:
+        images: float [n, C, H, W], normalised with mean and std. units: bool, from `make_mask`.
+    """
+    picture = model.targets.picture(model(images, units)[0].float())
+    if picture is None:
+        return None
+    prediction = F.interpolate(picture, images.shape[-2:], mode="nearest")
+    original, hidden = _pixels(images, mean, std), spread(units, images.shape[-1]).cpu().numpy()
+    masked = np.where(hidden[..., None], np.uint8(GREY), original)
+    return Reconstructed(original, masked, _pixels(prediction, mean, std), hidden)
 
 
 def _pixels(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.uint8]:

@@ -88,14 +88,23 @@ class TestSamples(Dataset[tuple[Tensor, int]]):
     def __init__(self, source: FolderSet, image_size: int, crop: float) -> None:
         self.source = source
         self.image_size = image_size
-        self.short = test_size(image_size, crop)
+        self.crop = crop
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return _read(self.source.paths[index], self._central), int(self.source.labels[index])
 
     def _central(self, file: Image.Image) -> Tensor:
-        image = pil.resize(file.convert("RGB"), self.short, InterpolationMode.BICUBIC)
-        return _pixels(pil.center_crop(image, self.image_size))
+        return central(file.convert("RGB"), self.image_size, self.crop)
+
+
+def central(image: Image.Image, image_size: int, crop: float) -> Tensor:
+    """A file's image as it is tested: shorter side to int(image_size / crop), bicubic, then the central square.
+
+    Returns:
+        uint8 [C, image_size, image_size].
+    """
+    resized = pil.resize(image, test_size(image_size, crop), InterpolationMode.BICUBIC)
+    return _pixels(pil.center_crop(resized, image_size))
 
 
 def _read(path: Path, use: Callable[[Image.Image], T]) -> T:

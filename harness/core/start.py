@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
 import torch
 from torch import Tensor, nn
 
 from harness.core.checkpoint import load_encoder, read_weights
 from harness.core.encoder import Encoder, Family, build
+from harness.core.formats import Weights, named_as_timm
 from harness.core.randomness import initialised
 from harness.core.session import Session
 from harness.spec import Backbone, Checkpoint, Evaluation, FineTune, HarnessError, Pretrain, Scratch, key
 from harness.spec.content import file_sha256
+
+if TYPE_CHECKING:
+    from harness.core.pretrain import MaskedImageModel
+
+LOG = logging.getLogger(__name__)
 
 
 def classifier(run: FineTune, session: Session, *, channels: int, num_classes: int) -> Family:
@@ -57,13 +64,46 @@ def load_start(run: Evaluation, model: Family, session: Session) -> None:
             name = key(run.start)
             tensors = read_weights(session.attempt.upstream_weights(name))
             load_encoder(model, encoder_part(tensors), name)
-        case Checkpoint(path=path, sha256=expected):
-            file = Path(path).expanduser()
-            if file_sha256(file) != expected:
-                raise HarnessError(f"{path} has changed since this run was planned; plan again")
-            load_encoder(model, read_weights(file), path)
+        case Checkpoint():
+            load_encoder(model, checkpoint_weights(run.start).encoder, run.start.path)
         case _:
             assert_never(run.start)
+
+
+def load_pretraining_start(start: Checkpoint, model: MaskedImageModel) -> None:
+    """Put a checkpoint's weights into a model that is to be pre-trained further.
+
+    The encoder has to fit. A mask token or a prediction head that the file lacks, or that has another shape, begins
+    anew, which is logged.
+
+    Raises:
+        HarnessError: the file is other than the key says, or its encoder does not fit.
+    """
+    found = checkpoint_weights(start)
+    load_encoder(model.encoder.model, found.encoder, start.path)
+    with torch.no_grad():
+        if model.mask_token is not None:
+            if found.mask_token is not None and found.mask_token.shape == model.mask_token.shape:
+                model.mask_token.copy_(found.mask_token)
+            else:
+                LOG.warning("%s has no mask token of width %d: it begins anew", start.path, len(model.mask_token))
+    own = {name: tensor.shape for name, tensor in model.head.state_dict().items()}
+    if own == {name: tensor.shape for name, tensor in found.head.items()}:
+        model.head.load_state_dict(found.head)
+    else:
+        LOG.warning("%s has no prediction head of this shape: it begins anew", start.path)
+
+
+def checkpoint_weights(start: Checkpoint) -> Weights:
+    """The parts of a checkpoint's file, whichever format it has.
+
+    Raises:
+        HarnessError: the file does not read, or is other than the key says.
+    """
+    file = Path(start.path).expanduser()
+    if file_sha256(file) != start.sha256:
+        raise HarnessError(f"{start.path} has changed since this run was planned; plan again")
+    return named_as_timm(read_weights(file))
 
 
 def encoder_part(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

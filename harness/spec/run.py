@@ -5,19 +5,18 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, TypeAdapter, ValidationError, model_validator
 
 from harness.spec.base import HarnessError, Spec, one_line
-from harness.spec.content import cached_file_sha256
 from harness.spec.data import Data
-from harness.spec.masking import Corruption, Mask, RandomMask
-from harness.spec.model import Backbone, Head, LinearHead
-from harness.spec.objective import Loss, PixelTarget, Target
+from harness.spec.masking import Corruption, Mask, check_share
+from harness.spec.model import Backbone, Head, LinearHead, check_head
+from harness.spec.objective import Loss, PixelTarget, Target, check_loss
 from harness.spec.own import OwnFunction
 from harness.spec.recipe import Recipe
+from harness.spec.start import Checkpoint, Scratch
 
 KEY_DIGITS = 20
 
@@ -27,6 +26,8 @@ class Pretrain(Spec):
 
     image_size: side of the network's input in pixels.
     seed: seed index; the same index gives every cell the same initialisation, data order and mask stream.
+    start: what to go on from instead of new weights; its backbone has to be this one. A mask token or a prediction head
+        that it lacks, or has in another shape, begins anew.
     assumed: notes on values that the paper leaves open; reports print them, keys ignore them.
     """
 
@@ -41,8 +42,10 @@ class Pretrain(Spec):
     loss: Loss = Loss()
     recipe: Recipe
     seed: int = Field(default=0, ge=0)
+    start: Checkpoint | None = None
     assumed: tuple[str, ...] = ()
 
+    implicit: ClassVar[Mapping[str, object]] = {"start": None}
     unkeyed: ClassVar[frozenset[str]] = frozenset({"assumed"})
 
     @model_validator(mode="after")
@@ -57,17 +60,17 @@ class Pretrain(Spec):
         if size % unit:
             valid = _choices(size, patch)
             raise ValueError(f"a mask unit of {unit} px does not divide the image of {size} px; {valid}")
-        if isinstance(self.mask, RandomMask):
-            units = (size // unit) ** 2
-            if self.mask.hidden_units(size) >= units:
-                most = (units - 1) / units
-                raise ValueError(f"ratio {self.mask.ratio} hides all {units} units; at most {most:.4g} leaves one")
+        check_share(self.mask, size)
         _check_target(self.target.downsample, stride, unit, self.loss.scope)
         if self.recipe.layer_decay is not None:
             raise ValueError("layer_decay belongs to fine-tuning; a pre-training has none")
         augment = self.recipe.augment
         if augment.mixup or augment.cutmix or augment.smoothing:
             raise ValueError("mixup, cutmix and smoothing belong to fine-tuning: a pre-training has no labels")
+        check_head(self.head, stride, self.target.downsample)
+        check_loss(self.loss, self.target, self.data.channels)
+        if self.start is not None and self.start.backbone != self.backbone:
+            raise ValueError("start.backbone differs from backbone: state the one that is pre-trained in both")
         return self
 
 
@@ -84,40 +87,6 @@ def _check_target(downsample: int, stride: int, unit: int, scope: str) -> None:
 def _choices(size: int, multiple: int = 1) -> str:
     valid = [str(n) for n in range(multiple, size + 1, multiple) if size % n == 0]
     return f"valid: {', '.join(valid) or 'none'}"
-
-
-class Scratch(Spec):
-    """A starting point without pre-training: the control that every pre-training has to beat."""
-
-    kind: Literal["scratch"] = "scratch"
-    backbone: Backbone
-    image_size: PositiveInt
-
-
-class Checkpoint(Spec):
-    """A starting point from a file of encoder weights under timm's names (safetensors, or a torch file of tensors).
-
-    path: where the file lies; the key follows its bytes (`sha256`, filled in), not its place.
-    """
-
-    kind: Literal["checkpoint"] = "checkpoint"
-    path: str
-    backbone: Backbone
-    image_size: PositiveInt
-    sha256: str = ""
-
-    unkeyed: ClassVar[frozenset[str]] = frozenset({"path"})
-    filled: ClassVar[Mapping[str, str]] = {"sha256": "path"}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_sha256(cls, values: Any) -> Any:
-        if isinstance(values, dict) and "path" in values and not values.get("sha256"):
-            try:
-                return {**values, "sha256": cached_file_sha256(Path(values["path"]).expanduser())}
-            except HarnessError as error:
-                raise ValueError(str(error)) from None
-        return values
 
 
 Start = Annotated[Pretrain | Scratch | Checkpoint, Field(discriminator="kind")]

@@ -1,0 +1,32 @@
+"""Where training starts, if not from a pre-training of this package."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import PositiveInt
+
+from harness.spec.base import Spec
+from harness.spec.model import Backbone
+from harness.spec.own import OwnFile
+
+
+class Scratch(Spec):
+    """A starting point without pre-training: the control that every pre-training has to beat."""
+
+    kind: Literal["scratch"] = "scratch"
+    backbone: Backbone
+    image_size: PositiveInt
+
+
+class Checkpoint(OwnFile):
+    """A starting point from a file of weights: safetensors, or a torch file of tensors and plain values.
+
+    Its names may be timm's, those of the released SimMIM (a pre-training or a fine-tuned classifier), mmpretrain's, or
+    those of a pre-training of this package. Relative position tables of another window are resized. An evaluation takes
+    the encoder, a pre-training the mask token and the prediction head too.
+    """
+
+    kind: Literal["checkpoint"] = "checkpoint"
+    backbone: Backbone
+    image_size: PositiveInt
