@@ -20,6 +20,7 @@
                           /array-<array>/        pickles and logs of the jobs
       /.snapshots/<digest>/                      the code that jobs run
 <root>/.descriptions/<digest>.json               parameters and multiply-adds of a model; can be deleted
+      /.descriptions/<digest>.json               parameters and multiply-adds of a model; can be deleted
 """
 
 from __future__ import annotations
