@@ -61,9 +61,6 @@ class Worker:
     def __init__(self, slot: int, root: Path, resources: Resources, *, retry: bool, program: str) -> None:
         self.slot, self._root, self._resources, self._retry, self._program = slot, root, resources, retry, program
         self.name: str | None = None
-        self.stopped = False
-        self.connection: Connection
-        self.process: BaseProcess
         self._start()
 
     @property

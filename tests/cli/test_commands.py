@@ -13,7 +13,7 @@ from harness.spec import Run, key, upstream
 from harness.store import Attempt, Store
 from harness.study import Plan, expand, load
 
-COMMANDS = (
+COMMANDS = (  # in the order of help
     "new",
     "plan",
     "run",
