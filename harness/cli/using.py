@@ -68,7 +68,8 @@ def predict(
     Example: harness predict finetune-3f2a photo.jpg
     """
     source, runs = _chosen(run, Kind.finetune, scale, where, seeds, store)
-    from harness.use import Classifier, opened, torch_device
+    from harness.core.trained import opened
+    from harness.use import Classifier, torch_device
 
     classify = Classifier(opened(source, runs), torch_device(device.value))
     found = [(path, classify(path)) for path in images]
@@ -110,7 +111,8 @@ def reconstruct(
     Example: harness reconstruct pretrain-3f2a photo.jpg --ratio 0.8
     """
     source, runs = _chosen(run, Kind.pretrain, scale, where, seeds, store)
-    from harness.use import Reconstructor, chosen_mask, opened, torch_device
+    from harness.core.trained import opened
+    from harness.use import Reconstructor, chosen_mask, torch_device
 
     trained = opened(source, runs)
     own = getattr(trained.run, "mask", None)  # a fine-tuning has none, which the Reconstructor says
@@ -142,7 +144,7 @@ def export(
     """
     source, runs = _chosen(run, kind, scale, where, seeds, store)
     from harness.core.export import export as write
-    from harness.use import opened
+    from harness.core.trained import opened
 
     found = write(opened(source, runs), file, form.value)
     say(f"wrote {found.path} ({found.path.stat().st_size / 1e6:,.1f} MB)")

@@ -61,7 +61,7 @@ def export(trained: Trained, path: Path, form: ExportFormat) -> Exported:
     if path.suffix != SUFFIXES[form]:
         raise HarnessError(f"a file of format {form} ends in {SUFFIXES[form]}, not as {path.name} does")
     run = trained.run
-    backbone, pool = (run.start.backbone, run.pool) if isinstance(run, FineTune) else (run.backbone, "")
+    backbone, pool = (run.built, run.pool) if isinstance(run, FineTune) else (run.backbone, "")
     sizes: dict[str, Any] = {
         "image_size": run.image_size,
         "channels": trained.facts.channels,

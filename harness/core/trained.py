@@ -119,7 +119,7 @@ def classifier_of(trained: Trained, device: torch.device) -> Family:
     if not isinstance(run, FineTune):
         raise HarnessError(f"{trained.name} is a pretrain, which knows no classes; predict with a finetune")
     model = build(
-        run.start.backbone,
+        run.built,
         image_size=run.image_size,
         channels=trained.facts.channels,
         num_classes=trained.num_classes,

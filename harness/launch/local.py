@@ -61,6 +61,9 @@ class Worker:
     def __init__(self, slot: int, root: Path, resources: Resources, *, retry: bool, program: str) -> None:
         self.slot, self._root, self._resources, self._retry, self._program = slot, root, resources, retry, program
         self.name: str | None = None
+        self.stopped = False
+        self.connection: Connection
+        self.process: BaseProcess
         self._start()
 
     @property
@@ -113,6 +116,8 @@ class Worker:
     def give(self, name: str) -> None:
         """Have the run of this key computed."""
         self.name = name
+        if self.stopped:
+            self._replace()
         try:
             self._send(name)
         except OSError:  # one died while it had nothing to do
@@ -154,6 +159,7 @@ class Worker:
     def _replace(self) -> None:
         self.close()
         self._start()
+        self.stopped = False
 
     def stop(self) -> None:
         """Ask the run to save and end, once; the process ends with it, and tells the others of its group."""
@@ -171,6 +177,9 @@ class Worker:
         for process in self.processes:
             process.join()
         self._meeting.unlink(missing_ok=True)
+        """Ask the run to save and end, and the process with it; another one takes the next run."""
+        self.stopped = True
+        self.process.terminate()
 
 
 def run_local(

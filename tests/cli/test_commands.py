@@ -13,7 +13,22 @@ from harness.spec import Run, key, upstream
 from harness.store import Attempt, Store
 from harness.study import Plan, expand, load
 
-COMMANDS = ("new", "plan", "run", "status", "logs", "retry", "cancel", "report", "clean", "doctor")
+COMMANDS = (
+    "new",
+    "plan",
+    "run",
+    "status",
+    "logs",
+    "retry",
+    "cancel",
+    "report",
+    "clean",
+    "doctor",
+    "predict",
+    "reconstruct",
+    "export",
+    "avgdist",
+)
 
 
 @pytest.fixture

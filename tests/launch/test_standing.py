@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -147,20 +146,17 @@ def test_a_result_beats_whatever_slurm_says(store: Store, slurm: FakeSlurm) -> N
     assert slurm.calls("squeue") == []  # no need to ask
 
 
-def test_a_result_that_comes_while_slurm_is_asked_counts(store: Store, slurm: FakeSlurm) -> None:
+def test_a_result_that_comes_while_slurm_is_asked_counts(store: Store, slurm: FakeSlurm, tmp_path: Path) -> None:
     submitted(store, RUNS[0])
-    finish = f"{sys.executable} -c 'from test_standing import finish; finish()' {store.root}"
-    slurm.does("squeue", f"PYTHONPATH={os.environ['PYTHONPATH']}:{Path(__file__).parent} {finish}")
-    slurm.says("squeue", "12|COMPLETED|None|mim-x-0")
-    assert word(store) == ("done", "")
-
-
-def finish() -> None:
-    """Finish the first run of the store that the command line names."""
-    attempt = Store(Path(sys.argv[1])).acquire(RUNS[0])
+    attempt = store.acquire(RUNS[0])
     assert isinstance(attempt, Attempt)
     attempt.finish({"loss": 0.5}, 1.0, b"weights")
     attempt.release()
+    result = store.folder(key(RUNS[0])).result
+    result.rename(tmp_path / "result.json")
+    slurm.does("squeue", f"mv {tmp_path}/result.json {result}")
+    slurm.says("squeue", "12|COMPLETED|None|mim-x-0")
+    assert word(store) == ("done", "")
 
 
 def test_a_job_that_just_ended_may_have_a_result_that_is_not_seen_yet(store: Store, slurm: FakeSlurm) -> None:
@@ -353,8 +349,9 @@ def test_looking_writes_nothing(store: Store, slurm: FakeSlurm) -> None:
     slurm.says("squeue", "12_2|COMPLETED|None|mim-x-0")
 
     def tree() -> dict[str, tuple[int, int]]:
-        paths = [path for path in store.root.rglob("*")]
+        paths = list(store.root.rglob("*"))
         return {str(path): (path.stat().st_mtime_ns, path.stat().st_size) for path in paths}
+        return {str(path): (path.stat().st_mtime_ns, path.stat().st_size) for path in store.root.rglob("*")}
 
     before = tree()
     found = seen(store, *RUNS, THEN)
