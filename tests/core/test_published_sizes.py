@@ -40,6 +40,8 @@ def test_pretraining(backbone: Backbone, image_size: int, head: Head, published:
         prediction = build_head(
             head, width=encoder.width, channels=3, upscale=backbone.stride, side=image_size // backbone.stride
         )
+        side = image_size // backbone.stride
+        prediction = build_head(head, width=encoder.width, channels=3, upscale=backbone.stride, side=side)
     mask_token = encoder.token_width
     assert count(encoder) + mask_token + count(prediction) == published
 
