@@ -49,6 +49,23 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none", default=False)
+def cluster(session: nox.Session) -> None:
+    """Run the tests that need Slurm on a cluster of their own, without and with accounting; arguments go to pytest.
+
+    As root on Debian, missing packages are installed first. Skipped where no cluster can be had.
+    """
+    script = (sys.executable, "tests/cluster/slurm.py")
+    if session.run(*script, "missing", external=True, silent=True, success_codes=[0, 1]):
+        session.run(*script, "install", external=True, success_codes=[0, 1])
+    if reason := session.run(*script, "missing", external=True, silent=True, success_codes=[0, 1]):
+        session.skip(f"no Slurm cluster here: {reason}")
+    commands = shared(session, "test")
+    for accounting in ("0", "1"):
+        pytest = (str(commands / "python"), "-m", "pytest", "tests/cluster", *session.posargs)
+        session.run(*pytest, external=True, env={"HARNESS_TEST_ACCOUNTING": accounting})
+
+
+@nox.session(venv_backend="none", default=False)
 def quickstart(session: nox.Session) -> None:
     """Run README's first command in a store of its own, then again: the second time must compute nothing."""
     commands = shared(session)

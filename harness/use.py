@@ -16,8 +16,9 @@ from harness.core.masking import make_mask
 from harness.core.pictures import Picture, as_tested
 from harness.core.reconstruct import reconstructed
 from harness.core.sheet import sheet
-from harness.core.trained import Trained, classifier_of, masked_image_model_of, opened
-from harness.spec import FineTune, HarnessError, Mask, PixelTarget, Pretrain, Run, one_line
+from harness.core.trained import Trained, classifier_of, masked_image_model_of
+from harness.core.trained import opened as opened
+from harness.spec import FineTune, HarnessError, Mask, Pretrain, Run, one_line
 from harness.spec.content import project_root
 from harness.store import Store
 
@@ -116,8 +117,6 @@ class Reconstructor:
         self.trained, self.device = trained, device
         self._model = masked_image_model_of(trained, device)
         assert isinstance(trained.run, Pretrain)
-        if not isinstance(trained.run.target, PixelTarget):
-            raise HarnessError(f"the target of {trained.name} is {trained.run.target.kind}, which is no picture")
         try:
             self.run = trained.run.replace(mask=mask or trained.run.mask)
         except ValidationError as error:
@@ -131,6 +130,8 @@ class Reconstructor:
         positions = torch.tensor([position], device=self.device)
         units = make_mask(run.mask, image_size=run.image_size, seed=seed, step=0, steps=1, positions=positions)
         found = reconstructed(self._model, images, units, facts.mean, facts.std)
+        if found is None:
+            raise HarnessError(f"the target of {self.trained.name} is {run.target.kind}, which is no picture")
         original, masked, predicted, hidden = (array[0] for array in found)
         pasted = np.where(hidden[..., None], predicted, original)
         return Reconstruction(

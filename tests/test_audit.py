@@ -10,11 +10,27 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent / "core"))
 
-from tiny import SWIN, SWIN_V2, VIT, pretrain
+from tiny import BINS, CLASSES, CLUSTERS, INVERSE, SWIN, SWIN_V2, VIT, WORDS, pretrain
 
 from harness import audit
+from harness.core.masking import spread
 from harness.core.pretrain import MaskedImageModel
-from harness.spec import Backbone, Corruption, FineTune, HarnessError, Loss, Mask, MlpHead, RandomMask, Recipe, Scale
+from harness.spec import (
+    Backbone,
+    BlockMask,
+    Corruption,
+    FineTune,
+    HarnessError,
+    Loss,
+    Mask,
+    MlpHead,
+    PixelTarget,
+    RandomMask,
+    Recipe,
+    Scale,
+    SquareMask,
+    Target,
+)
 from harness.study import Study, axes, expand
 
 
@@ -30,6 +46,21 @@ def test_hidden_pixels_do_not_reach_the_encoder(backbone: Backbone, corruption: 
     assert audit.leak(run, batch) == 0.0
     assert audit.reach_of_visible(run, batch) > 0.0
     assert audit.is_masked(run, batch)
+
+
+@pytest.mark.parametrize("backbone", [VIT, SWIN], ids=["vit", "swin"])
+@pytest.mark.parametrize(
+    "mask",
+    [SquareMask(size=8, ratio=0.25), BlockMask(size=8, ratio=0.5), BlockMask(size=4, ratio=0.9, count="beit")],
+    ids=["square", "block-wise", "block-wise, BEiT's count"],
+)
+def test_other_masks_hide_what_they_say(backbone: Backbone, mask: Mask) -> None:
+    run = pretrain(backbone=backbone, mask=mask)
+    batch = audit.fixed_batch(run)
+    counts = batch.units.flatten(1).sum(1)
+    assert (len(set(counts.tolist())) > 1) is (isinstance(mask, BlockMask) and mask.count == "beit")
+    assert audit.is_masked(run, batch)
+    assert not audit.first_step(run).same_as(audit.first_step(pretrain(backbone=backbone)))
 
 
 class Inverted(MaskedImageModel):
@@ -52,6 +83,42 @@ def test_a_mask_that_does_not_hide_is_found(defect: type[MaskedImageModel]) -> N
     batch = audit.fixed_batch(run, 2)
     assert audit.leak(run, batch, defect(run, 3)) > 0.0
     assert not audit.is_masked(run, batch, defect(run, 3))
+
+
+class TargetOfTheCorrupted(MaskedImageModel):
+    """A planted defect: the target is made of what the encoder sees."""
+
+    def forward(self, images: torch.Tensor, units: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        found: tuple[torch.Tensor, torch.Tensor]
+        found = super().forward(images.masked_fill(spread(units, images.shape[-1])[:, None], 0.0), units)
+        return found
+
+
+@pytest.mark.parametrize(
+    "target", [PixelTarget(), PixelTarget(downsample=4), BINS, CLUSTERS, WORDS], ids=lambda target: target.kind
+)
+@pytest.mark.parametrize("scope", ["masked", "full"])
+def test_targets_show_what_is_hidden_from_the_encoder(target: Target, scope: str) -> None:
+    kind = "l1" if isinstance(target, PixelTarget) else "cross-entropy"
+    run = pretrain(target=target, loss=Loss(kind=kind, scope=scope), corruption=Corruption(fill="mean"))
+    batch = audit.fixed_batch(run, 2)
+    assert audit.is_masked(run, batch)
+    assert audit.is_clean(run, batch)
+    assert not audit.is_clean(run, batch, TargetOfTheCorrupted(run, 3))
+    assert not audit.is_clean(run, batch, Inverted(run, 3))
+    assert audit.dead_parameters(run) == []
+
+
+def test_targets_do_not_see_the_mask() -> None:
+    for target in (BINS, CLUSTERS, WORDS):
+        run = pretrain(target=target, loss=CLASSES)
+        batch = audit.fixed_batch(run, 2)
+        made = MaskedImageModel(run, 3).targets(batch.images)
+        hidden = spread(batch.units, made.shape[-1])
+        changed = audit.noise(batch, spread(batch.units, run.image_size))
+        differing = (MaskedImageModel(run, 3).targets(changed) != made).any(1)
+        assert differing[hidden].any()
+        assert not differing[~hidden].any()
 
 
 def test_a_mask_that_hides_all_or_nothing_is_no_mask() -> None:
@@ -133,7 +200,18 @@ def test_switches_are_live() -> None:
     """Every shipped choice of loss, scope and head changes loss or gradients."""
     reference = audit.first_step(pretrain())
     assert reference.same_as(audit.first_step(pretrain()))
-    for change in ({"loss": Loss(kind="l2")}, {"loss": Loss(scope="full")}, {"head": MlpHead()}, {"seed": 1}):
+    for change in (
+        {"loss": Loss(kind="l2")},
+        {"loss": Loss(scope="full")},
+        {"head": MlpHead()},
+        {"head": MlpHead(layers=3)},
+        {"head": INVERSE},
+        {"seed": 1},
+        *(
+            {"target": target, "loss": CLASSES}
+            for target in (BINS, BINS.replace(bins=4), CLUSTERS, CLUSTERS.replace(seed=1), WORDS)
+        ),
+    ):
         assert not reference.same_as(audit.first_step(pretrain(**change)))
     smooth = [audit.first_step(pretrain(loss=Loss(kind="smooth-l1", beta=beta))) for beta in (0.5, 1.0)]
     assert not smooth[0].same_as(smooth[1])

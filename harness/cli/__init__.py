@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from harness.cli import looking, models, on_cluster, planning, running, using
+from harness.cli import analysing, looking, models, on_cluster, planning, running, using
 from harness.cli.common import printable
 from harness.spec import HarnessError
 
@@ -33,6 +33,7 @@ app.command()(looking.report)
 app.command()(looking.clean)
 app.command()(on_cluster.doctor)
 app.command()(models.models)
+app.command()(analysing.avgdist)
 app.command()(using.predict)
 app.command()(using.reconstruct)
 app.command()(using.export)

@@ -192,6 +192,10 @@ def clean(
     """
     plan, runs = planned(study, scale, where, seeds, store)
     found: list[Removable] = removable(runs, plan.runs(), weights=weights, unfinished=unfinished)
+    if unfinished:  # a job that waits in the queue goes on from what an earlier one left
+        seen = overview(plan.runs(), runs)
+        waiting = {name for name, place in seen.places.items() if place.job or place.word == "queued"}
+        found = [item for item in found if item.path.name not in waiting]
     if not found:
         say("nothing to clean")
         return

@@ -112,5 +112,5 @@ def doctor(
     for problem in found:
         say(f"{'problem' if problem.stops else 'note':<8} {problem.text}")
     if any(problem.stops for problem in found):
-        raise typer.Exit(1)
+        raise typer.Exit(2)
     say("nothing stands in the way of a submission")

@@ -30,6 +30,7 @@ from harness.launch.local import default_slots, run_local
 from harness.launch.queue import Queue
 from harness.launch.resources import Resources
 from harness.launch.standing import overview
+from harness.launch.task import open_to_group
 from harness.spec import HarnessError, Run, key, upstream
 from harness.store import Store
 from harness.study import Plan, expand
@@ -59,8 +60,13 @@ Slots = Annotated[
     typer.Option("--slots", min=1, help="runs side by side; default: one a GPU, or one a CPU thread"),
 ]
 OnDevice = Annotated[Device, typer.Option("--device", help="auto takes a GPU where there is one")]
-Threads = Annotated[int, typer.Option("--threads", min=1, help="CPU threads of one run")]
-Workers = Annotated[int, typer.Option("--workers", min=0, help="loader processes of one run, for folders of images")]
+Processes = Annotated[
+    int, typer.Option("--processes", min=1, help="processes that compute one run together, each on its own GPU")
+]
+Threads = Annotated[int, typer.Option("--threads", min=1, help="CPU threads of one process")]
+Workers = Annotated[
+    int, typer.Option("--workers", min=0, help="loader processes of one process, for folders of images")
+]
 MicroBatch = Annotated[
     int | None,
     typer.Option("--micro-batch", min=1, help="images on the device at once; gradients are added up"),
@@ -77,6 +83,7 @@ def run(
     on: On = Executor.local,
     slots: Slots = None,
     device: OnDevice = Device.auto,
+    processes: Processes = 1,
     threads: Threads = 1,
     workers: Workers = 0,
     micro_batch: MicroBatch = None,
@@ -89,6 +96,7 @@ def run(
     plan, runs = planned(study, scale, where, seeds, store)
     resources = Resources(
         device=device.value,
+        processes=processes,
         threads=threads,
         workers=workers,
         micro_batch=micro_batch,
@@ -106,6 +114,7 @@ def retry(
     on: On = Executor.local,
     slots: Slots = None,
     device: OnDevice = Device.auto,
+    processes: Processes = 1,
     threads: Threads = 1,
     workers: Workers = 0,
     micro_batch: MicroBatch = None,
@@ -118,6 +127,7 @@ def retry(
     plan, runs = planned(study, scale, where, seeds, store)
     resources = Resources(
         device=device.value,
+        processes=processes,
         threads=threads,
         workers=workers,
         micro_batch=micro_batch,
@@ -155,11 +165,12 @@ def _compute(
         raise HarnessError("--slots belongs to --on local; on Slurm the site profile says pack and slots")
     if missing := missing_data({name: queue.run(name) for name in queue.open()}):
         raise HarnessError(f"data set {missing[0]}")
-    for name in queue.open()[:1]:
-        store.register(queue.run(name))  # a store that cannot be written shows before anything is started
+    open_to_group(store.root)
     if on is Executor.slurm:
         on_cluster.submit_plan(plan, store, specs, resources, retry=retry)
         return
+    for name in queue.open()[:1]:
+        store.register(queue.run(name))  # a store that cannot be written shows before anything is started
     stop = _Stop()
     if len(queue):
         with Display(f"{plan.study.name} · {plan.scale.name}", specs, labels(plan), queue) as display:

@@ -252,8 +252,8 @@ def mix(
     """Mixup or CutMix of a batch (timm's, mode `batch`, probability 1, switching with 0.5), and soft targets.
 
     One ratio is drawn for the batch, and image i is mixed with image B - 1 - i, so a batch has to be mixed
-    whole (or in the groups that the run states). Without Mixup and CutMix, the targets are smoothed one-hot
-    vectors and the images stay as they are.
+    whole, or any rows of it that mirror each other as all do (`distributed.rows_of`). Without Mixup and
+    CutMix, the targets are smoothed one-hot vectors and the images stay as they are.
 
     Args:
         images: float32 [B, C, H, W], B even where something is mixed.

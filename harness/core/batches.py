@@ -60,7 +60,7 @@ def training_batches(
     steps: int,
     device: torch.device,
     workers: int = 0,
-    rows: slice | None = None,
+    rows: slice | Tensor | None = None,
 ) -> Iterator[Batch]:
     """The batches of steps first_step to steps - 1, counted over all epochs.
 
@@ -71,7 +71,7 @@ def training_batches(
         image_size: side of the result in pixels.
         batch_size: images in the global batch.
         workers: loader processes for images that are computed one by one; 0 computes them here.
-        rows: the part of every global batch that this process takes; None for all of it.
+        rows: the part of every global batch that this process takes, a slice or indices int64 [b]; None for all of it.
 
     Raises:
         HarnessError: there are fewer images than one batch takes, or an image cannot be read.
@@ -136,6 +136,8 @@ def test_batches(
     batch_size: int,
     device: torch.device,
     workers: int,
+    rank: int = 0,  # noqa: PT028
+    size: int = 1,  # noqa: PT028
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """All images once, in order, as they are tested; the last batch may be smaller.
 
@@ -143,6 +145,7 @@ def test_batches(
         crop: share of the side that the central crop keeps: the shorter side is resized to
             int(image_size / crop).
         workers: loader processes for images that lie in files; 0 reads them here.
+        rank, size: of the batches, only every size-th, from the rank-th on.
 
     Yields:
         Images float32 [b, C, image_size, image_size], normalised, and labels int64 [b], on the device.
@@ -150,7 +153,7 @@ def test_batches(
     Raises:
         HarnessError: an image cannot be read.
     """
-    indices = torch.split(torch.arange(len(source)), batch_size)
+    indices = torch.split(torch.arange(len(source)), batch_size)[rank::size]
     match source:
         case ImageSet(mean=mean, std=std):
             for part in indices:

@@ -13,8 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from harness.core.encoder import Encoder, build
 from harness.core.heads import build_head
-from harness.core.losses import target_channels
-from harness.spec import Backbone, Head, Target
+from harness.spec import Backbone, Head, Target, target_channels
 
 NORM_ELEMENT = 5
 """Multiply-adds of a layer norm for each element of its input, as mmengine counts them (jit_handles.py)."""
@@ -66,6 +65,7 @@ def pretraining(
             width=encoder.width,
             channels=target_channels(target, channels),
             upscale=backbone.stride // target.downsample,
+            side=image_size // backbone.stride,
         )
         images = torch.zeros(1, channels, image_size, image_size)
         features = torch.zeros(1, encoder.width, *(image_size // backbone.stride,) * 2)

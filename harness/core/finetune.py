@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.core.batches import Batch, steps_per_epoch
+from harness.core.batchnorm import group_batch_norms
 from harness.core.checkpoint import weights_of
 from harness.core.datasets import load
 from harness.core.drop_path import key_drop_paths
@@ -27,16 +28,18 @@ def finetune(run: FineTune, session: Session) -> None:
     images, test = load(run.data, "train").to(device), load(run.data, "test").to(device)
     model = classifier(run, session, channels=images.channels, num_classes=images.num_classes).to(device).train()
     scales = layer_scales(model, recipe.layer_decay)
-    drop_path = key_drop_paths(model, run.seed)
+    place = key_drop_paths(model, run.seed)
+    group_batch_norms(model, recipe, session, place)
+    replica = session.group.replicate(model)
 
     def loss_of(batch: Batch) -> Tensor:
-        drop_path.step, drop_path.positions = batch.step, batch.positions
-        return F.cross_entropy(model(batch.images).float(), batch.labels)
+        place.step, place.positions = batch.step, batch.positions
+        return F.cross_entropy(replica(batch.images).float(), batch.labels)
 
     for line in train(
         session,
         seed=run.seed,
-        model=model,
+        model=replica,
         groups=parameter_groups(model.named_parameters(), recipe, scales),
         recipe=recipe,
         steps_per_epoch=steps_per_epoch(images, recipe.batch_size),

@@ -25,9 +25,10 @@ def labelled_batches(
 ) -> Iterator[Batch]:
     """Training batches whose labels are targets float32 [B, classes]: mixed and smoothed, as the recipe says.
 
-    A batch is mixed whole, before it is cut into slices that fit the device.
+    A batch is mixed before it is cut into slices that fit the device; a process takes the rows that are mixed together.
     """
     recipe = run.recipe
+    mixes = bool(recipe.augment.mixup or recipe.augment.cutmix)
     for batch in training_batches(
         images,
         recipe.augment,
@@ -38,6 +39,7 @@ def labelled_batches(
         steps=recipe.epochs * steps_per_epoch(images, recipe.batch_size),
         device=session.device,
         workers=session.workers,
+        rows=session.group.rows(recipe.batch_size, mirrored=mixes),
     ):
         mixed, targets = mix(
             batch.images,
@@ -50,17 +52,27 @@ def labelled_batches(
         yield batch._replace(images=mixed, labels=targets)
 
 
+def test_batch_size(session: Session) -> int:
+    """Images that are tested at once."""
+    return min(TEST_BATCH, session.micro_batch or TEST_BATCH)
+
+
 def whole_set(
     run: FineTune | LinearProbe | Knn, images: ImageSet | FolderSet, session: Session
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """All images of a set as they are tested, normalised, with their labels, in batches that fit the device."""
+    """The images of a set as they are tested, normalised, with their labels, in batches that fit the device.
+
+    Where n processes compute the run, each gets every n-th batch.
+    """
     return test_batches(
         images,
         image_size=run.image_size,
         crop=run.crop,
-        batch_size=min(TEST_BATCH, session.micro_batch or TEST_BATCH),
+        batch_size=test_batch_size(session),
         device=session.device,
         workers=session.workers,
+        rank=session.group.rank,
+        size=session.group.size,
     )
 
 
@@ -84,7 +96,7 @@ def accuracy(
         ranked = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
         loss = F.cross_entropy(logits, labels, reduction="sum")
         sums += torch.stack([ranked[:, 0].sum(), ranked.any(dim=1).sum(), loss]).to(sums)
-    top1, top5, loss = (sums / len(test)).tolist()
+    top1, top5, loss = (session.group.sum(sums) / len(test)).tolist()
     return {"top1": 100 * top1, "top5": 100 * top5, "loss": loss}
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from harness.core.batches import Batch
+from harness.core.batchnorm import GroupBatchNorm
 from harness.core.checkpoint import Progress, restore_state, save_state
+from harness.core.distributed import gathering, original
 from harness.core.optimiser import adamw, learning_rate
 from harness.core.precision import autocast, loss_scaler
 from harness.core.session import Diverged, Interrupted, Session
@@ -31,33 +34,45 @@ def train(
     steps_per_epoch: int,
     batches: Callable[[int], Iterator[Batch]],
     loss_of: Callable[[Batch], Tensor],
+    weight_of: Callable[[Batch], Tensor] | None = None,
 ) -> Iterator[Line]:
     """Train to the end, from the latest checkpoint if there is one.
 
     Args:
-        batches: the batches from a given step on. loss_of: forward pass and loss of a batch, or of a slice of one.
+        model: as `session.group.replicate` gave it; its forward pass is what `loss_of` calls.
+        batches: the batches from a given step on, this process's rows of them.
+        loss_of: forward pass and loss of a batch, or of a slice of one: a mean.
+        weight_of: over how much a slice's loss is a mean (the denominator, up to a constant factor), a scalar, so that
+            the slices of all processes add up to the loss of the global batch; None where it is the number of images.
 
     Yields:
         A metrics line every LOG_STEPS steps and at the end of each epoch. What the caller adds to it is logged with it
         and survives a restart. The host waits for the device only here and at checkpoints, which are written after any
-        step when they are due, and always at the end.
+        step when they are due, and always at the end. Loss, gradient norm and rates are those of the global batch, the
+        same in every process.
 
     Raises:
         Interrupted: the executor asked to stop; the state is saved.
         Diverged: the loss is not finite.
         Superseded: another process took the run over.
     """
+    group, module = session.group, original(model)
     optimiser, scaler = adamw(groups, recipe), loss_scaler(recipe, session.device)
     loop = Progress(total=torch.zeros((), device=session.device))
-    restore_state(session, loop, model=model, optimiser=optimiser, scaler=scaler)
-    steps, stream = recipe.epochs * steps_per_epoch, seed_stream(seed, "torch")
+    restore_state(session, loop, model=module, optimiser=optimiser, scaler=scaler)
+    if group.rank:
+        loop.total.zero_()  # the sum over all ranks is what was saved
+    steps, stream = recipe.epochs * steps_per_epoch, seed_stream(seed, f"torch {group.rank}" if group.rank else "torch")
     parameters = [parameter for group in groups for parameter in group["params"]]
+    norms = [layer for layer in module.modules() if isinstance(layer, GroupBatchNorm)]
     begun = saved = time.monotonic()
     for batch in batches(loop.step):
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(recipe, loop.step, steps_per_epoch, group["scale"])
+        for members in optimiser.param_groups:
+            members["lr"] = learning_rate(recipe, loop.step, steps_per_epoch, members["scale"])
         torch.manual_seed(stream ^ loop.step)  # for whatever draws from torch's own generators, such as dropout
-        loop.total += _accumulate(session, recipe, scaler, batch, loss_of)
+        loop.total += _accumulate(session, recipe, scaler, model, batch, loss_of, weight_of)
+        for layer in norms:
+            layer.settle()
         scaler.unscale_(optimiser)
         norm = torch.nn.utils.clip_grad_norm_(parameters, recipe.clip or math.inf)
         scaler.step(optimiser)
@@ -65,6 +80,7 @@ def train(
         optimiser.zero_grad(set_to_none=True)
         loop.step, loop.since = loop.step + 1, loop.since + 1
         if loop.step % LOG_STEPS == 0 or loop.step % steps_per_epoch == 0:
+            group.sum(loop.total)
             line = _line(loop, steps, steps_per_epoch, norm)
             line["lr"] = learning_rate(recipe, loop.step - 1, steps_per_epoch)
             line["images_per_second"] = loop.since * recipe.batch_size / (loop.waited + time.monotonic() - begun)
@@ -76,11 +92,16 @@ def train(
             session.attempt.log(line)
             session.report(line)
             loop.total, loop.since, loop.waited, begun = torch.zeros_like(loop.total), 0, 0.0, time.monotonic()
-        stop = session.stopping() and loop.step < steps
-        if stop or loop.step == steps or time.monotonic() - saved >= session.checkpoint_seconds:
+        due = loop.step == steps or time.monotonic() - saved >= session.checkpoint_seconds
+        asked, due = group.agree(session.stopping(), due)
+        stop = asked and loop.step < steps
+        if stop or due:
             spent = time.monotonic() - begun
             loop.seconds, loop.waited = loop.seconds + spent, loop.waited + spent
-            save_state(session, loop, model=model, optimiser=optimiser, scaler=scaler)
+            group.sum(loop.total)
+            save_state(session, loop, model=module, optimiser=optimiser, scaler=scaler)
+            if group.rank:
+                loop.total.zero_()
             begun = saved = time.monotonic()
         if stop:
             raise Interrupted(f"stopped at step {loop.step} of {steps}")
@@ -90,20 +111,41 @@ def _accumulate(
     session: Session,
     recipe: Recipe,
     scaler: torch.amp.GradScaler,
+    model: nn.Module,
     batch: Batch,
     loss_of: Callable[[Batch], Tensor],
+    weight_of: Callable[[Batch], Tensor] | None,
 ) -> Tensor:
-    """Gradients of the mean loss over a batch, in slices that fit the device; returns that loss, detached."""
+    """Gradients of the mean loss over a global batch, computed in slices that fit the device.
+
+    Returns:
+        This process's part of that loss, detached: the parts of all processes add up to it.
+    """
     size = len(batch.images)
     piece = session.micro_batch or size
+    parts = [
+        Batch(batch.step, *(tensor[first : first + piece] for tensor in batch[1:])) for first in range(0, size, piece)
+    ]
     total = torch.zeros((), device=session.device)
-    for first in range(0, size, piece):
-        part = Batch(batch.step, *(tensor[first : first + piece] for tensor in batch[1:]))
-        with autocast(recipe, session.device):
-            loss = loss_of(part) * (len(part.images) / size)
-        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+    for part, share in zip(parts, _shares(session, recipe, parts, weight_of), strict=True):
+        with nullcontext() if part is parts[-1] else gathering(model):
+            with autocast(recipe, session.device):
+                loss = loss_of(part) * share
+            # Replicas average their gradients, where those of the parts are to be added up.
+            scaler.scale(loss * session.group.size).backward()
         total += loss.detach()
     return total
+
+
+def _shares(
+    session: Session, recipe: Recipe, parts: list[Batch], weight_of: Callable[[Batch], Tensor] | None
+) -> list[float] | Tensor:
+    """What each slice's loss counts in that of the global batch; over all processes this adds up to 1."""
+    if weight_of is None or (len(parts) == 1 and session.group.size == 1):
+        return [len(part.images) / recipe.batch_size for part in parts]
+    weights = torch.stack([weight_of(part) for part in parts]).double()
+    whole = session.group.sum(weights.sum())
+    return (weights / whole.clamp(min=1)).float()
 
 
 def _line(loop: Progress, steps: int, steps_per_epoch: int, norm: Tensor) -> Line:

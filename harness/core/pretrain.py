@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from harness.core.batches import Batch, steps_per_epoch, training_batches
+from harness.core.batchnorm import group_batch_norms
 from harness.core.checkpoint import weights_of
 from harness.core.datasets import load
 from harness.core.drop_path import key_drop_paths
 from harness.core.encoder import Encoder, build
 from harness.core.heads import build_head
 from harness.core.loop import train
-from harness.core.losses import make_target, prediction_loss, target_channels
+from harness.core.losses import loss_weight, prediction_loss
 from harness.core.masking import make_mask, spread
 from harness.core.optimiser import parameter_groups
 from harness.core.precision import require
@@ -22,14 +23,15 @@ from harness.core.randomness import initialised
 from harness.core.reconstruct import write_reconstructions
 from harness.core.session import Diverged, Session
 from harness.core.start import load_pretraining_start
-from harness.spec import PixelTarget, Pretrain
+from harness.core.targets import Targets
+from harness.spec import CustomHead, PixelTarget, Pretrain, target_channels
 
 COLLAPSED = 1e-3
 """Predicted pixels whose standard deviation is below this, in units of the data set's, show one colour everywhere."""
 
 
 class MaskedImageModel(nn.Module):
-    """Encoder, mask token and head of a pre-training spec."""
+    """Encoder, mask token, head and target of a pre-training spec."""
 
     def __init__(self, run: Pretrain, channels: int) -> None:
         super().__init__()
@@ -45,8 +47,10 @@ class MaskedImageModel(nn.Module):
                 width=self.encoder.width,
                 channels=target_channels(run.target, channels),
                 upscale=run.backbone.stride // run.target.downsample,
+                side=run.image_size // run.backbone.stride,
             ),
         )
+        self.targets = Targets(run.target, run.data, run.image_size)
 
     def encode(self, images: Tensor, units: Tensor) -> Tensor:
         """Features [B, C, h, w] of corrupted images. images: float [B, C, S, S]; units: bool, from `make_mask`."""
@@ -57,9 +61,9 @@ class MaskedImageModel(nn.Module):
         return found
 
     def forward(self, images: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
-        """Prediction [B, K, S / downsample, S / downsample], and the loss it has."""
+        """Prediction [B, K, S / downsample, S / downsample], and the loss it has against the clean images."""
         prediction = self.head(self.encode(images, units))
-        target = make_target(self.run.target, images)
+        target = self.targets(images)
         hidden = spread(units, target.shape[-1]) if self.run.loss.scope == "masked" else None
         return prediction, prediction_loss(self.run.loss, prediction, target, hidden)
 
@@ -88,7 +92,9 @@ def pretrain(run: Pretrain, session: Session) -> None:
     if run.start is not None:
         load_pretraining_start(run.start, model)
     model = model.to(device).train()
-    drop_path = key_drop_paths(model, run.seed)
+    place = key_drop_paths(model, run.seed)
+    group_batch_norms(model, run.recipe, session, place)
+    replica = session.group.replicate(model, may_skip=isinstance(run.head, CustomHead))
 
     def batches(first: int) -> Iterator[Batch]:
         return training_batches(
@@ -101,13 +107,11 @@ def pretrain(run: Pretrain, session: Session) -> None:
             steps=steps,
             device=device,
             workers=session.workers,
+            rows=session.group.rows(run.recipe.batch_size),
         )
 
-    contrast = torch.zeros((), device=device)
-
-    def loss_of(batch: Batch) -> Tensor:
-        drop_path.step, drop_path.positions = batch.step, batch.positions
-        units = make_mask(
+    def hidden(batch: Batch) -> Tensor:
+        return make_mask(
             run.mask,
             image_size=run.image_size,
             seed=run.seed,
@@ -115,23 +119,29 @@ def pretrain(run: Pretrain, session: Session) -> None:
             steps=steps,
             positions=batch.positions,
         )
+
+    contrast = torch.zeros((), device=device)
+
+    def loss_of(batch: Batch) -> Tensor:
+        place.step, place.positions = batch.step, batch.positions
         prediction: Tensor
         loss: Tensor
-        prediction, loss = model(batch.images, units)
+        prediction, loss = replica(batch.images, hidden(batch))
         contrast.copy_(prediction.detach().float().std())
         return loss
 
     for line in train(
         session,
         seed=run.seed,
-        model=model,
+        model=replica,
         groups=parameter_groups(model.named_parameters(), run.recipe),
         recipe=run.recipe,
         steps_per_epoch=per_epoch,
         batches=batches,
         loss_of=loss_of,
+        weight_of=lambda batch: loss_weight(run.loss, hidden(batch)),
     ):
-        line["contrast"] = contrast.item()
+        line["contrast"] = session.group.mean(contrast).item()
         if isinstance(run.target, PixelTarget) and line["step"] * 2 > steps and line["contrast"] < COLLAPSED:
             raise Diverged(
                 f"the predictions collapsed to one colour (sd {line['contrast']:.1e}) at step {line['step']}"

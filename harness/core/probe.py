@@ -12,11 +12,21 @@ from torch import Tensor, nn
 
 from harness.core.augment import test_batch
 from harness.core.batches import Batch, steps_per_epoch
+from harness.core.batchnorm import group_batch_norms
 from harness.core.checkpoint import weights_of
 from harness.core.custom import call, load_function
 from harness.core.datasets import FolderSet, ImageSet, load
+from harness.core.drop_path import Place
 from harness.core.encoder import Encoder
-from harness.core.labelled import TEST_BATCH, accuracy, labelled_batches, measured_after, summary, whole_set
+from harness.core.labelled import (
+    TEST_BATCH,
+    accuracy,
+    labelled_batches,
+    measured_after,
+    summary,
+    test_batch_size,
+    whole_set,
+)
 from harness.core.loop import train
 from harness.core.optimiser import parameter_groups
 from harness.core.precision import require
@@ -34,19 +44,22 @@ def linear_probe(run: LinearProbe, session: Session) -> None:
     encoder = frozen_encoder(run, session, channels=images.channels)
     width = pooled(encoder, torch.zeros(1, images.channels, run.image_size, run.image_size, device=device), run.block)
     probe = initialised(run.seed, "classifier", lambda: _probe(width.shape[1], images.num_classes, run.batch_norm))
-    probe = probe.to(device).train()
+    probe, place = probe.to(device).train(), Place()
+    group_batch_norms(probe, recipe, session, place)
+    replica = session.group.replicate(probe)
 
     def logits(inputs: Tensor) -> Tensor:
         found: Tensor = probe(pooled(encoder, inputs, run.block))
         return found
 
     def loss_of(batch: Batch) -> Tensor:
-        return F.cross_entropy(logits(batch.images).float(), batch.labels)
+        place.step, place.positions = batch.step, batch.positions
+        return F.cross_entropy(replica(pooled(encoder, batch.images, run.block)).float(), batch.labels)
 
     for line in train(
         session,
         seed=run.seed,
-        model=probe,
+        model=replica,
         groups=parameter_groups(probe.named_parameters(), recipe),
         recipe=recipe,
         steps_per_epoch=steps_per_epoch(images, recipe.batch_size),
@@ -70,20 +83,18 @@ def knn(run: Knn, session: Session) -> None:
     encoder = frozen_encoder(run, session, channels=train_set.channels)
     bank, bank_labels = all_features(run, encoder, train_set, session)
     found, labels = all_features(run, encoder, test_set, session)
-    predicted = torch.cat(
-        [
-            vote(
-                part,
-                bank,
-                bank_labels,
-                num_classes=train_set.num_classes,
-                k=run.k,
-                temperature=run.temperature,
-            )
-            for part in torch.split(found, TEST_BATCH)
-        ]
-    )
-    top1 = 100 * (predicted == labels).double().mean().item()
+    right, group = torch.zeros((), dtype=torch.float64, device=session.device), session.group
+    for part in torch.split(torch.arange(len(found), device=session.device), TEST_BATCH)[group.rank :: group.size]:
+        predicted = vote(
+            found[part],
+            bank,
+            bank_labels,
+            num_classes=train_set.num_classes,
+            k=run.k,
+            temperature=run.temperature,
+        )
+        right += (predicted == labels[part]).sum()
+    top1 = 100 * (group.sum(right).item() / len(found))
     session.attempt.finish({"top1": top1}, time.monotonic() - begun)
 
 
@@ -106,11 +117,18 @@ def vote(queries: Tensor, bank: Tensor, labels: Tensor, *, num_classes: int, k: 
 def all_features(run: Knn, encoder: Encoder, images: ImageSet | FolderSet, session: Session) -> tuple[Tensor, Tensor]:
     """Pooled features float32 [N, C] and labels int64 [N] of a whole set, without augmentation."""
     found = [(pooled(encoder, batch, run.block), labels) for batch, labels in whole_set(run, images, session)]
-    return torch.cat([features for features, _ in found]), torch.cat([labels for _, labels in found])
+    group = session.group
+    width = group.share(found[0][0].shape[1] if found else 0)  # rank 0 has the first batch
+    features = torch.zeros(len(images), width, device=session.device)
+    classes = torch.zeros(len(images), dtype=torch.int64, device=session.device)
+    places = torch.split(torch.arange(len(images), device=session.device), test_batch_size(session))
+    for part, (values, labels) in zip(places[group.rank :: group.size], found, strict=True):
+        features[part], classes[part] = values, labels
+    return group.sum(features), group.sum(classes)
 
 
 def custom_evaluation(run: CustomEvaluation, session: Session) -> None:
-    """Publish what a user's own evaluation finds.
+    """Publish what a user's own evaluation finds; rank 0 alone calls it.
 
     Raises:
         HarnessError: it returns no dict of numbers, or not its main metric.
@@ -130,10 +148,14 @@ def custom_evaluation(run: CustomEvaluation, session: Session) -> None:
         return frozen.features(inputs).float()
 
     sets = [(part.images, part.labels) for part in (train_set, test_set)]
-    found = call(function, run.function, encoder, *sets, **dict(run.params))
-    if not isinstance(found, Mapping) or run.metric not in found:
-        raise HarnessError(f"{run.function} should return a dict with {run.metric!r}, not {found!r:.80}")
-    metrics = {str(name): float(value) for name, value in found.items()}
+
+    def compute() -> dict[str, float]:
+        found = call(function, run.function, encoder, *sets, **dict(run.params))
+        if not isinstance(found, Mapping) or run.metric not in found:
+            raise HarnessError(f"{run.function} should return a dict with {run.metric!r}, not {found!r:.80}")
+        return {str(name): float(value) for name, value in found.items()}
+
+    metrics = session.group.lead(compute)
     session.attempt.finish(metrics, time.monotonic() - begun)
 
 

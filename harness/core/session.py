@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from harness.core.distributed import Group
 from harness.store import Attempt
 
 
@@ -26,11 +27,12 @@ def _silent(line: dict[str, Any]) -> None:
 @dataclass
 class Session:
     """Attributes:
-    attempt: the owned attempt folder.
-    workers: loader processes. micro_batch: images that fit the device at once; None for the whole batch.
+    attempt: the owned attempt folder; where several processes compute the run, all have one to call alike.
+    workers: loader processes. micro_batch: images that fit the device at once; None for all that this process takes.
     checkpoint_seconds: time between checkpoints.
     report: receives each metrics line as it is written.
-    stopping: whether the executor wants the run to save and stop.
+    stopping: whether the executor wants the run to save and stop; one process of several that says so stops all.
+    group: the processes that compute the run.
     """
 
     attempt: Attempt
@@ -40,3 +42,4 @@ class Session:
     checkpoint_seconds: float = 60.0
     report: Callable[[dict[str, Any]], None] = _silent
     stopping: Callable[[], bool] = lambda: False
+    group: Group = field(default_factory=Group)

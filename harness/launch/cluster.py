@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -22,11 +22,12 @@ GOES_ON = frozenset({"TIMEOUT", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "DEADLINE
 
 @dataclass(frozen=True)
 class Job:
-    """One array element, or a job that is no array. id: as scancel takes it."""
+    """One array element, or a job that is no array. id: as scancel takes it; raw: as the job itself sees it."""
 
     id: str
     state: str
     reason: str = ""
+    raw: str = ""
 
     @property
     def live(self) -> bool:
@@ -46,7 +47,7 @@ def require_slurm() -> None:
     """
     for command in ("sbatch", "squeue", "scontrol"):
         if shutil.which(command) is None:
-            raise HarnessError(f"--on slurm: there is no {command} on this machine")
+            raise HarnessError(f"there is no {command} on this machine, so no Slurm to ask")
     ask("sinfo", "--noheader", "--format=%P")
 
 
@@ -74,26 +75,28 @@ def plain_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in changing}
 
 
-def look(names: Iterable[str], since: float) -> Jobs:
-    """Where the jobs of these names stand, by squeue, and by sacct where squeue has forgotten them.
+def look(sizes: Mapping[str, int], since: float) -> Jobs:
+    """Where jobs stand, by squeue, and by sacct where squeue has forgotten them.
 
     Args:
+        sizes: elements of each array, by job name.
         since: seconds since 1970 before which none was submitted.
 
     Raises:
         HarnessError: squeue does not answer. That sacct does not is no information, not an error.
     """
     found: Jobs = {}
-    listed = sorted(names)
+    listed = sorted(sizes)
     for first in range(0, len(listed), NAMES_A_QUESTION):
         part = listed[first : first + NAMES_A_QUESTION]
         text = ask(
-            "squeue", "--noheader", "--array", "--states=all", f"--name={','.join(part)}", "--format=%i|%T|%r|%j"
+            "squeue", "--noheader", "--array", "--states=all", f"--name={','.join(part)}", "--format=%i|%T|%r|%A|%j"
         )
-        _note(found, (line.split("|", 3) for line in text.splitlines()))
-        forgotten = [name for name in part if name not in found]
-        for row in _accounted(forgotten, since):
-            _note(found, [row])
+        _note(found, (line.split("|", 4) for line in text.splitlines()))
+        ended: Jobs = {}  # in order of attempts, so that the last one counts
+        _note(ended, _accounted([name for name in part if len(found.get(name, {})) < sizes[name]], since))
+        for name, jobs in ended.items():
+            found[name] = jobs | found.get(name, {})
     return found
 
 
@@ -101,20 +104,20 @@ def _accounted(names: Sequence[str], since: float) -> list[list[str]]:
     if not names:
         return []
     start = datetime.fromtimestamp(since - 3600).strftime("%Y-%m-%dT%H:%M:%S")
-    fields = "JobID,State,ExitCode,JobName"
+    fields = "JobID,State,ExitCode,JobIDRaw,JobName"
     try:
         text = ask("sacct", "-n", "-P", "-X", "-D", "-S", start, f"--name={','.join(names)}", "-o", fields)
     except HarnessError:
         return []
-    return [line.split("|", 3) for line in text.splitlines()]
+    return [line.split("|", 4) for line in text.splitlines()]
 
 
 def _note(found: Jobs, rows: Iterable[list[str]]) -> None:
     for row in rows:
-        if len(row) == 4 and "[" not in row[0]:
-            job, state, reason, name = (field.strip() for field in row)
+        if len(row) == 5 and "[" not in row[0]:
+            job, state, reason, raw, name = (field.strip() for field in row)
             index = job.partition("_")[2]
-            found.setdefault(name, {})[int(index) if index.isdigit() else 0] = Job(job, state.split()[0], reason)
+            found.setdefault(name, {})[int(index) if index.isdigit() else 0] = Job(job, state.split()[0], reason, raw)
 
 
 def largest_array() -> int:

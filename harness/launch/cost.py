@@ -6,7 +6,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 from harness.launch.site import Stage
 from harness.spec import CustomEvaluation, FineTune, Knn, LinearProbe, Pretrain, Run
@@ -49,21 +49,33 @@ class Cost:
 
 @dataclass(frozen=True)
 class _Measured:
-    """Seconds for each unit of work of finished runs of one kind, on the device that most of them ran on.
+    """Finished runs of one kind, on the device that most of them ran on.
 
-    deviation: standard deviation as a share of the mean; None for one run.
+    mean: seconds of one device for each unit of work. deviation: their standard deviation as a share of the mean; None
+    for one run. processes: devices that a run had, on average.
     """
 
     device: str
     count: int
     mean: float
     deviation: float | None
+    processes: float
 
     @classmethod
-    def of(cls, device: str, seconds: list[float]) -> _Measured:
+    def of(cls, device: str, found: list[_Finished]) -> _Measured:
+        seconds = [one.seconds * one.processes / one.work for one in found]
         mean = statistics.mean(seconds)
         several = len(seconds) > 1 and mean > 0
-        return cls(device, len(seconds), mean, statistics.stdev(seconds) / mean if several else None)
+        deviation = statistics.stdev(seconds) / mean if several else None
+        return cls(device, len(seconds), mean, deviation, statistics.mean(one.processes for one in found))
+
+
+class _Finished(NamedTuple):
+    """What one finished run took; each of its processes had a device."""
+
+    seconds: float
+    work: float
+    processes: int
 
 
 Kind = tuple[object, ...]
@@ -101,7 +113,7 @@ def remaining(runs: Mapping[str, Run], states: Mapping[str, State], store: Store
     nothing = unknown and not by_measurement and not by_rate
     devices = sorted({figures.device for figures in measured.values() if figures.device})
     return Cost(
-        done_hours=sum(_spent(state) for state in states.values()) / 3600,
+        done_hours=sum(_spent(states[name]) * _processes(run, measured) for name, run in runs.items()) / 3600,
         to_do_hours=None if nothing else by_measurement + by_rate,
         basis=_basis(
             sum(figures.count for figures in measured.values()), devices, stated=bool(by_rate), unknown=unknown
@@ -123,6 +135,12 @@ def _basis(count: int, devices: Iterable[str], *, stated: bool, unknown: int) ->
         what = "run" if unknown == 1 else "runs"
         parts.append(f"{unknown} {what} unknown until one of the kind is done")
     return "; ".join(parts)
+
+
+def _processes(run: Run, measured: Mapping[Kind, _Measured]) -> float:
+    """Devices that a run has: as many as finished runs of its kind had, else one."""
+    found = measured.get(_kind(run))
+    return 1.0 if found is None else found.processes
 
 
 def _spent(state: State) -> float:
@@ -200,17 +218,18 @@ class _Images:
 def _measured(
     runs: Mapping[str, Run], states: Mapping[str, State], store: Store, images: _Images
 ) -> dict[Kind, _Measured]:
-    found: dict[Kind, dict[str, list[float]]] = {}
+    found: dict[Kind, dict[str, list[_Finished]]] = {}
     taken: Counter[Kind] = Counter()
     for name, run in runs.items():
         result = states[name].result
         if result is None or taken[kind := _kind(run)] >= SAMPLE or not (work := images.of(run)):
             continue
         taken[kind] += 1
-        device = str(store.environment(name).get("device", ""))
-        found.setdefault(kind, {}).setdefault(device, []).append(result.seconds / work)
+        environment = store.environment(name)
+        one = _Finished(result.seconds, work, int(environment.get("processes", 1)))
+        found.setdefault(kind, {}).setdefault(str(environment.get("device", "")), []).append(one)
     usual = {kind: max(devices.items(), key=lambda item: len(item[1])) for kind, devices in found.items()}
-    return {kind: _Measured.of(device, seconds) for kind, (device, seconds) in usual.items()}
+    return {kind: _Measured.of(device, finished) for kind, (device, finished) in usual.items()}
 
 
 def _stated(run: Run, work: float | None, store: Store, rates: Rates) -> float | None:

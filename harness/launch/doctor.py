@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -47,10 +48,12 @@ def problems(store: Path, site: Mapping[Stage, Site]) -> list[Problem]:
 
 def probe_node(store: Path, site: Site) -> list[Problem]:
     """Run a job of some seconds on a node: does it see the store, and the interpreter; can it requeue?"""
-    python = site.python or sys.executable
+    python = site.python or shlex.quote(sys.executable)
+    missing = shlex.quote(f"the store {store} is not there, or not writable, on")
+    without = shlex.quote(f"{python} has no submitit on")
     script = (
-        f"test -w '{store}' || echo 'the store {store} is not there, or not writable, on '$SLURMD_NODENAME; "
-        f"{site.container or ''} {python} -c 'import submitit' || echo '{python} has no submitit on '$SLURMD_NODENAME; "
+        f"test -w {shlex.quote(str(store))} || echo {missing} $SLURMD_NODENAME; "
+        f"{site.container or ''} {python} -c 'import submitit' || echo {without} $SLURMD_NODENAME; "
         "command -v scontrol >/dev/null || echo 'note: no scontrol on '$SLURMD_NODENAME': jobs are not queued again'"
     )
     command = ["srun", "--quiet", "--time=2", "--ntasks=1", "--job-name=mim-doctor"]
@@ -107,6 +110,8 @@ def _store(store: Path, site: Mapping[Stage, Site]) -> Iterator[Problem]:
     if not os.access(place, os.W_OK):
         yield Problem(f"the store {store} cannot be written")
         return
+    if "%" in str(store):
+        yield Problem(f"the store {store}: Slurm takes % in the place of a log for a sign of its own; rename it")
     if shutil.disk_usage(place).free < SMALLEST_SPACE:
         yield Problem(f"the disk of the store {store} has less than 100 MB left")
     kind = _file_system(place)

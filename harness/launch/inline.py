@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from harness.launch.queue import Event, Queue
 from harness.launch.resources import Resources
+from harness.spec import HarnessError
 from harness.store import Store
 
 POLL_SECONDS = 0.5
@@ -20,7 +21,13 @@ def run_inline(
     report: Callable[[Event], None],
     stopping: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Compute what is to be computed. A failed run leaves the others running."""
+    """Compute what is to be computed. A failed run leaves the others running.
+
+    Raises:
+        HarnessError: several processes a run are asked for.
+    """
+    if resources.processes > 1:
+        raise HarnessError(f"--processes {resources.processes}: runs in this process have 1; use --on local")
     from harness.launch.job import prepare, work
 
     device = prepare(resources)

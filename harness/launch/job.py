@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import os
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any, assert_never
 
 import torch
 
+from harness.core.distributed import Group, LeaderLeft
 from harness.core.finetune import finetune
 from harness.core.pretrain import pretrain
 from harness.core.probe import custom_evaluation, knn, linear_probe
 from harness.core.session import Diverged, Interrupted, Session
+from harness.core.shared import SharedAttempt
 from harness.launch import provenance
 from harness.launch.queue import Ending, Event, last_line
 from harness.launch.resources import Resources
 from harness.spec import CustomEvaluation, FineTune, HarnessError, Knn, LinearProbe, Pretrain, Run, key
-from harness.store import Attempt, Store, Superseded
+from harness.store import Attempt, State, Store, Superseded
+
+WORD_SECONDS = 10.0
+"""How long rank 0 waits for word of why another process is gone."""
 
 
 def prepare(resources: Resources) -> torch.device:
@@ -44,6 +50,7 @@ def work(
     device: torch.device,
     resources: Resources,
     *,
+    group: Group | None = None,
     retry: bool = False,
     report: Callable[[Event], None],
     stopping: Callable[[], bool] = lambda: False,
@@ -51,13 +58,32 @@ def work(
 ) -> Event:
     """Compute one run, or find out why not; returns how it ended.
 
+    Several processes compute a run together if all of them call this with the same run, resources and retry, each with
+    its device, and with the group that they have joined; the next run can follow in the same group:
+
+        with join(file, rank, size, device) as group:
+            for run in runs:
+                work(store, run, device, resources, group=group, report=report, stopping=stopping)
+                if group.broken:
+                    break
+
+    Rank 0 owns the run, writes and reports; what the others return is for nobody. A signal to stop may reach any rank.
+    When a process leaves in the middle, by an exception or by its death, rank 0 fails the run with that process's
+    traceback, and the group is broken: all its processes then have to end, as only that tells those who wait for them.
+
     Args:
+        group: the processes that compute the run; None for this one alone.
         begin: called with the attempt as soon as it is owned.
     """
+    group = group or Group()
+    if group.rank:
+        report = _silent
     try:
-        attempt = store.acquire(run, retry=retry)
+        attempt = _acquire(store, run, group, retry=retry)
     except HarnessError as error:
         return Event("failed", key(run), str(error))
+    except LeaderLeft as left:
+        return Event("failed", key(run), str(left))
     if not isinstance(attempt, Attempt):
         ending: dict[str, Ending] = {"done": "done", "running": "elsewhere", "failed": "failed"}
         return Event(ending[attempt.word], store.register(run), last_line(attempt.error))
@@ -74,28 +100,79 @@ def work(
         checkpoint_seconds=resources.checkpoint_seconds,
         report=line,
         stopping=stopping,
+        group=group,
     )
     try:
         begin(attempt)
         shown = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-        attempt.write_environment(provenance.environment(shown, resources.threads), provenance.repository()[1])
+        attempt.write_environment(_environment(shown, resources, group), provenance.repository()[1])
         report(Event("started", name))
         _compute(run, session)
     except Interrupted as stop:
         return Event("interrupted", name, str(stop))
-    except Superseded as lost:
+    except (Superseded, LeaderLeft) as lost:
+        group.broken = group.size > 1
         return Event("elsewhere", name, str(lost))
     except Exception as error:
-        plain = isinstance(error, HarnessError | Diverged)  # these say all there is to say
-        text = f"{type(error).__name__}: {error}" if plain else traceback.format_exc()
+        group.broken = group.size > 1
+        text = _text(error, attempt, group)
         try:
-            attempt.fail(text)
+            if not (group.rank and _lost_another(error)):  # the one that was lost leaves word itself
+                attempt.fail(text)
         except Superseded as lost:
             return Event("elsewhere", name, str(lost))
         return Event("failed", name, last_line(text))
     finally:
         attempt.release()
     return Event("done", name)
+
+
+def _silent(event: Event) -> None:
+    del event
+
+
+def _acquire(store: Store, run: Run, group: Group, *, retry: bool) -> Attempt | State:
+    """What `Store.acquire` gives rank 0; if that is an attempt, on all ranks one to call alike."""
+    if group.size == 1:
+        return store.acquire(run, retry=retry)
+    own: Attempt | None = None
+
+    def acquire() -> int | State:
+        nonlocal own
+        found = store.acquire(run, retry=retry)
+        if isinstance(found, State):
+            return found
+        own = found
+        return found.files.number
+
+    found = group.lead(acquire)
+    if isinstance(found, State):
+        return found
+    return SharedAttempt(store, run, store.folder(key(run)).attempt(found), group, own)
+
+
+def _environment(shown: str, resources: Resources, group: Group) -> dict[str, Any]:
+    return provenance.environment(shown, resources.threads) | {"processes": group.size}
+
+
+def _text(error: Exception, attempt: Attempt, group: Group) -> str:
+    """What is recorded of a failure: that of the process in which it began."""
+    plain = isinstance(error, HarnessError | Diverged)  # these say all there is to say
+    text = f"{type(error).__name__}: {error}" if plain else traceback.format_exc()
+    if group.rank or not (group.size > 1 and _lost_another(error)):
+        return text
+    deadline = time.monotonic() + WORD_SECONDS
+    while not (words := attempt.files.rank_errors()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if words:
+        return words[0].read_text(errors="replace")
+    return f"{text}\nanother of the {group.size} processes ended without a word, perhaps killed for lack of memory"
+
+
+def _lost_another(error: Exception) -> bool:
+    """Whether an exception says that a message to another process failed, as torch says it."""
+    known = ("gloo", "Connection closed by peer", "Connection reset", "NCCL", "ProcessGroup")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in known)
 
 
 def _compute(run: Run, session: Session) -> None:

@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
+import uuid
 from collections.abc import Callable
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 from harness.launch.inline import POLL_SECONDS
-from harness.launch.queue import Event, Queue
+from harness.launch.queue import Event, Queue, last_line
 from harness.launch.resources import Resources
+from harness.launch.worker import STOPPED, Member, serve
 from harness.spec import HarnessError
-from harness.store import Attempt, Store
+from harness.store import Store
 from harness.store.files import write_atomically
 
 STOP_SECONDS = 60.0
-STOPPED = 128 + signal.SIGTERM
-"""Exit code of a worker that was asked to stop."""
+MOURNING_SECONDS = 30.0
+"""How long the first process of a group may take to notice the death of another."""
 
 
 def gpus() -> list[str]:
@@ -42,49 +41,89 @@ def gpus() -> list[str]:
 
 
 def default_slots(resources: Resources) -> int:
-    """One slot a GPU, or as many as the CPUs allow."""
+    """One slot a GPU, or a group of them where several processes compute a run, or as many as the CPUs allow.
+
+    Raises:
+        HarnessError: there are fewer GPUs than one run takes.
+    """
+    processes = resources.processes
     if resources.device != "cpu" and (found := gpus()):
-        return len(found)
+        if len(found) < processes > 1:
+            raise HarnessError(f"--processes {processes}: each takes its own GPU, and there are {len(found)} here")
+        return len(found) // processes
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, allowed // resources.threads)
+    return max(1, allowed // (resources.threads * processes))
 
 
 class Worker:
-    """One slot: a process that computes the runs it is sent, one at a time."""
+    """One slot: the processes that compute the runs it is sent, one run at a time. The first one answers."""
 
     def __init__(self, slot: int, root: Path, resources: Resources, *, retry: bool, program: str) -> None:
-        self.slot, self._arguments = slot, (root, resources, retry, program)
+        self.slot, self._root, self._resources, self._retry, self._program = slot, root, resources, retry, program
         self.name: str | None = None
-        self._asked = False
-        self.connection: Connection
-        self.process: BaseProcess
         self._start()
 
+    @property
+    def connection(self) -> Connection:
+        """Where the answers come from."""
+        return self._connections[0]
+
+    @property
+    def process(self) -> BaseProcess:
+        """The process that answers."""
+        return self.processes[0]
+
+    @property
+    def followers(self) -> list[BaseProcess]:
+        """The others of its group."""
+        return self.processes[1:]
+
     def _start(self) -> None:
+        # Groups meet in the store, before there is an attempt, and stay together from run to run. The dot keeps the
+        # file out of the list of runs.
+        self._meeting = self._root / f".group-{uuid.uuid4().hex[:8]}"
+        self._lost_since: float | None = None
+        self._asked = False
+        self._connections: list[Connection] = []
+        self.processes: list[BaseProcess] = []
+        for rank in range(self._resources.processes):
+            self._spawn(rank)
+
+    def _spawn(self, rank: int) -> None:
         context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        found = gpus()
-        gpu = found[self.slot % len(found)] if found else None
-        target = (theirs, *self._arguments, gpu, os.getpid())
+        ours, theirs = context.Pipe()
+        found, size = gpus(), self._resources.processes
+        gpu = found[(self.slot * size + rank) % len(found)] if found else None
+        member = Member(self._meeting, rank, size, gpu)
+        target = (theirs, self._root, self._resources, member, self._retry, self._program, os.getpid())
         # No daemon: those may not have loader processes. It ends by itself when this process does.
-        self.process = context.Process(target=_serve, args=target, daemon=False, name=f"slot {self.slot}")
+        name = f"slot {self.slot}" + (f" rank {rank}" if rank else "")
+        process = context.Process(target=serve, args=target, daemon=False, name=name)
         held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2})  # Slurm sends it to every process of a job
         resource_tracker.ensure_running()  # else starting the process starts it, which lets the signal through again
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the new process can ignore it
         try:
-            self.process.start()
+            process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, held)
         theirs.close()
+        self._connections.append(ours)
+        self.processes.append(process)
 
     def give(self, name: str) -> None:
         """Have the run of this key computed."""
         self.name = name
         try:
-            self.connection.send(name)
-        except OSError:  # it died while it had nothing to do
+            self._send(name)
+        except OSError:  # one died while it had nothing to do
             self._replace()
-            self.connection.send(name)
+            self._send(name)
+
+    def _send(self, name: str) -> None:
+        if not all(process.is_alive() for process in self.followers):
+            raise BrokenPipeError
+        for connection in reversed(self._connections):  # the first one last: once it has the name, all have
+            connection.send(name)
 
     def receive(self, store: Store) -> Event:
         """The next event; a process that died becomes the failure of its run, and is replaced."""
@@ -96,21 +135,42 @@ class Worker:
             self._replace()
         if event.kind not in ("started", "line"):
             self.name = None
-            if self._asked:  # it ends by itself now
+            # Its group may be broken; or it was asked to stop, and ends by itself now.
+            if self._asked or (self.followers and event.kind != "done"):
                 self._replace()
         return event
 
+    def mourn(self) -> None:
+        """End the first process if another of its group has died and it has nothing to say of that in time.
+
+        A process that waits for a GPU of another does not notice that the other one is gone.
+        """
+        if self.name is None or all(process.is_alive() for process in self.followers):
+            return
+        self._lost_since = self._lost_since or time.monotonic()
+        if time.monotonic() - self._lost_since > MOURNING_SECONDS:
+            self.process.kill()
+
     def _replace(self) -> None:
-        self.connection.close()
-        self.process.join()
-        self._asked = False
+        self.close()
         self._start()
 
     def stop(self) -> None:
-        """Ask the run to save and end, once; the process ends with it."""
+        """Ask the run to save and end, once; the process ends with it, and tells the others of its group."""
         if not self._asked:
             self._asked = True
             self.process.terminate()
+
+    def close(self) -> None:
+        """End what is left of the processes."""
+        for connection in self._connections:
+            connection.close()
+        if self.followers:
+            for process in self.processes:
+                process.kill()
+        for process in self.processes:
+            process.join()
+        self._meeting.unlink(missing_ok=True)
 
 
 def run_local(
@@ -158,6 +218,8 @@ def _pass_on(workers: list[Worker], queue: Queue, store: Store, report: Callable
     busy = {worker.connection: worker for worker in workers if worker.name}
     events = queue.look_elsewhere()
     ready = wait(list(busy), timeout=POLL_SECONDS) if busy else []
+    for worker in busy.values():
+        worker.mourn()
     if not busy:
         time.sleep(POLL_SECONDS)
     for connection, worker in busy.items():
@@ -187,7 +249,7 @@ def _end(workers: list[Worker], queue: Queue, store: Store, report: Callable[[Ev
         worker.process.join(max(0.0, deadline - time.monotonic()))
         if worker.process.is_alive():
             worker.process.kill()
-        worker.connection.close()
+        worker.close()
     queue.interrupt(queue.open())
 
 
@@ -209,65 +271,9 @@ def _death(store: Store, name: str, exitcode: int | None) -> Event:
     if exitcode in (STOPPED, -signal.SIGTERM):  # asked to stop before it began
         return Event("interrupted", name)
     text = _cause(exitcode)
+    if state.word == "lost" and (words := store.folder(name).attempt(state.attempt).rank_errors()):
+        text = words[0].read_text(errors="replace")
     if state.word == "lost":
         with contextlib.suppress(HarnessError):  # a full disk leaves it lost
             write_atomically(store.folder(name).attempt(state.attempt).error, text.encode())
-    return Event("failed", name, text)
-
-
-def _serve(
-    connection: Connection, root: Path, resources: Resources, retry: bool, program: str, gpu: str | None, parent: int
-) -> None:
-    """The main function of a worker process."""
-    stopped = False
-
-    def stop(*_: Any) -> None:
-        nonlocal stopped
-        stopped = True
-        if not working:
-            os._exit(STOPPED)
-
-    working = False
-    for asked in (signal.SIGINT, signal.SIGUSR2):  # these reach every process; the parent decides
-        signal.signal(asked, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {asked})
-    signal.signal(signal.SIGTERM, stop)
-    if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    computing = importlib.import_module(program)
-    device = computing.prepare(resources)
-    store = Store(root)
-    while not stopped:
-        try:
-            name = connection.recv()
-        except (EOFError, OSError):
-            return
-        working = True
-        ended = computing.work(
-            store,
-            store.spec(name),
-            device,
-            resources,
-            retry=retry,
-            report=lambda event: _send(connection, event),
-            stopping=lambda: stopped or os.getppid() != parent,
-            begin=_redirect,
-        )
-        sys.stdout.flush()
-        sys.stderr.flush()
-        _send(connection, ended)
-        working = False
-    sys.exit(STOPPED)
-
-
-def _send(connection: Connection, event: Event) -> None:
-    with contextlib.suppress(OSError):  # the parent is gone; the store has the truth
-        connection.send(event)
-
-
-def _redirect(attempt: Attempt) -> None:
-    """Send what this process prints from now on to the attempt's log."""
-    log = os.open(attempt.files.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    for stream in (1, 2):
-        os.dup2(log, stream)
-    os.close(log)
+    return Event("failed", name, last_line(text))

@@ -34,9 +34,10 @@ class Queue:
 
     Args:
         retry: also take runs that failed.
+        reading: leave the store as it is.
     """
 
-    def __init__(self, runs: Mapping[str, Run], store: Store, *, retry: bool = False) -> None:
+    def __init__(self, runs: Mapping[str, Run], store: Store, *, retry: bool = False, reading: bool = False) -> None:
         self._runs, self._store, self.retry = runs, store, retry
         states = store.states(runs)
         evaluations = {name: run for name, run in runs.items() if upstream(run) is not None}
@@ -47,7 +48,8 @@ class Queue:
         for name, run in runs.items():
             word = states[name].word
             if word == "done" and name in needed and store.weights(name) is None:
-                store.put_result_aside(name)
+                if not reading:
+                    store.put_result_aside(name)
                 word = "missing"
             if word == "done" or name in served:
                 self.already[name] = "done"

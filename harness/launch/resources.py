@@ -10,14 +10,17 @@ from typing import Literal
 class Resources:
     """Attributes:
     device: `auto` takes a GPU where there is one.
-    threads: CPU threads of one run. Results on CPU are equal bit for bit only for equal numbers of threads.
-    workers: loader processes of one run, for sets that do not fit into memory.
-    micro_batch: images that fit the device at once; gradients of slices are added up. None for the whole batch.
+    processes: processes that compute one run together, each on its own GPU where there are GPUs. The result is that
+        of one process up to rounding, which depends on their number.
+    threads: CPU threads of each process. Results on CPU are equal bit for bit only for equal numbers of threads.
+    workers: loader processes of each process, for sets that do not fit into memory.
+    micro_batch: images that fit a device at once; gradients of slices are added up. None for all that a process takes.
     checkpoint_seconds: time between checkpoints.
     deterministic: only deterministic algorithms on a GPU, which is slower.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    processes: int = 1
     threads: int = 1
     workers: int = 0
     micro_batch: int | None = None

@@ -6,9 +6,9 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from harness.spec import HarnessError
 from harness.spec.base import one_line
@@ -81,6 +81,12 @@ class Site(BaseModel):
     multiply_adds_per_second: Annotated[float, Field(gt=0)] | None = None
     shared_store: bool = False
 
+    @model_validator(mode="after")
+    def _one_at_a_time(self) -> Self:
+        if self.nodes * self.processes_per_node > 1 and self.slots > 1:
+            raise ValueError("slots: a job of several processes computes one run at a time; valid: 1")
+        return self
+
     def allocation_minutes(self, runs: int) -> int:
         """Time limit of a job that holds `runs` runs."""
         return -(-runs // self.slots) * self.minutes
@@ -111,7 +117,8 @@ def read_site(root: Path) -> dict[Stage, Site]:
     try:
         return {stage: Site(**{**common, **own}) for stage, own in stages.items()}
     except ValidationError as error:
-        raise HarnessError(f"site profile, [slurm]: {one_line(error)}; valid: {', '.join(Site.model_fields)}") from None
+        valid = ", ".join([*Site.model_fields, *STAGES])
+        raise HarnessError(f"site profile, [slurm]: {one_line(error)}; valid: {valid}") from None
 
 
 def store_of_site(root: Path) -> Path | None:

@@ -6,7 +6,7 @@ import secrets
 import shlex
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from harness.launch.task import Task, open_to_group
 from harness.spec import HarnessError, ImageFolder, Run, key, upstream
 from harness.spec.content import data_location
 from harness.store import Store
-from harness.store.submissions import Array, Entry, Submissions
+from harness.store.submissions import Array, Entry, Submissions, asked_for
 
 PROGRAM = "harness.launch.job"
 
@@ -40,16 +40,23 @@ class Submitted:
     refused: str = ""
 
 
-def wanted(runs: Mapping[str, Run], store: Store, *, retry: bool = False) -> tuple[dict[str, Run], Overview]:
-    """The runs that are to be submitted now, and where all of them stand."""
+def wanted(
+    runs: Mapping[str, Run], store: Store, *, retry: bool = False, reading: bool = False
+) -> tuple[dict[str, Run], Overview]:
+    """The runs that are to be submitted now, and where all of them stand.
+
+    Args:
+        retry: also those that failed. reading: leave the store as it is.
+    """
     seen = overview(runs, store)
     if seen.silent:
         raise HarnessError(f"cannot tell what is queued already: {seen.silent}")
-    words = ("missing", "lost", "cancelled", "failed", "blocked") if retry else ("missing", "lost", "cancelled")
-    open_ = Queue(runs, store, retry=True).open()
+    words = {"missing", "lost", "cancelled", "done"}  # done and in the queue: its weights are needed again
+    words |= {"failed", "blocked"} if retry else set()
+    open_ = Queue(runs, store, retry=True, reading=reading).open()
     chosen = {name: runs[name] for name in open_ if seen.places[name].word in words and not seen.places[name].job}
-    running = {name for name, place in seen.places.items() if place.word == "running" and not place.job}
-    return {name: run for name, run in chosen.items() if _start(run) not in running}, seen
+    nameless = {name for name, place in seen.places.items() if place.word in ("running", "queued") and not place.job}
+    return {name: run for name, run in chosen.items() if _start(run) not in nameless}, seen
 
 
 def submit(
@@ -77,9 +84,10 @@ def submit(
         chosen, seen = wanted(runs, store, retry=retry)
         waiting = sum(place.word in ("running", "queued") for place in seen.places.values())
         open_names = [name for name, place in seen.places.items() if place.word != "done"]
-        if not chosen and (not waiting or set(open_names) <= _wants(log.entries()).get(study, set())):
+        if not chosen and (not waiting or set(open_names) <= asked_for(log.entries()).get(study, set())):
             return Submitted(waiting=waiting)
-        made, left = within(_arrays(chosen, seen, site, largest), _room(site))
+        room = _room(site)
+        made, left = within(_arrays(chosen, seen, site, min(largest, room or largest)), room)
         for array in made:
             for name in (name for element in array.elements for name in element):
                 store.register(runs[name])
@@ -97,8 +105,9 @@ def scripts(
 ) -> tuple[list[Array], dict[Stage, str]]:
     """What `submit` would queue, and the sbatch script of each stage. Queues and writes nothing."""
     cluster.require_slurm()
-    chosen, seen = wanted(runs, store, retry=retry)
-    made, _ = within(_arrays(chosen, seen, site, cluster.largest_array()), _room(site))
+    chosen, seen = wanted(runs, store, retry=retry, reading=True)
+    room, largest = _room(site), cluster.largest_array()
+    made, _ = within(_arrays(chosen, seen, site, min(largest, room or largest)), room)
     shown: dict[Stage, str] = {}
     for array in made:
         if array.stage not in shown:
@@ -115,16 +124,22 @@ def cancel(runs: Mapping[str, Run], store: Store, *, study: str) -> tuple[list[s
 
     Returns:
         Keys that were cancelled, and keys that were spared.
+
+    Raises:
+        HarnessError: there is no cluster, or it does not say what is queued.
     """
+    cluster.require_slurm()
+    open_to_group(store.root)
     log = Submissions(store.root)
     while True:
         number = log.last() + 1
         seen = overview(runs, store)
+        if seen.silent:
+            raise HarnessError(f"cannot tell what is queued: {seen.silent}")
         live = [name for name, place in seen.places.items() if place.job or place.word == "queued"]
-        live += [name for name, place in seen.places.items() if place.word == "running" and name in seen.latest]
         entries = log.entries()
-        others = {name for other, names in _wants(entries).items() if other != study for name in names}
-        chosen = [name for name in dict.fromkeys(live) if name not in others]
+        others = {name for other, names in asked_for(entries).items() if other != study for name in names}
+        chosen = [name for name in live if name not in others]
         if not chosen:
             return [], sorted(set(live))
         if log.publish(number, "cancel", study, chosen) is not None:
@@ -154,7 +169,9 @@ def close_entries(store: Store) -> None:
 
 def log_of(store: Store, entry: Entry, name: str) -> Path | None:
     """The newest file of what the job of a run printed."""
-    array, index = entry.places()[name]
+    if name not in (places := entry.places()):
+        return None  # the entry that cancelled it
+    array, index = places[name]
     folder = Submissions(store.root).folder(entry.number).jobs(array)
     suffix = f"_{index}_0_log" if len(entry.arrays[array].elements) > 1 else "_0_log"
     found = [path for end in (".out", ".err") for path in folder.glob(f"*{suffix}{end}") if path.stat().st_size]
@@ -174,19 +191,8 @@ def _room(site: Mapping[Stage, Site]) -> int | None:
 
 
 def _settings(site: Site, resources: Resources, program: str) -> dict[str, Any]:
+    resources = replace(resources, processes=site.nodes * site.processes_per_node)
     return {"resources": asdict(resources), "slots": site.slots, "attempts": site.attempts, "program": program}
-
-
-def _wants(entries: Iterable[Entry]) -> dict[str, set[str]]:
-    """What each study has asked for and not given up."""
-    wants: dict[str, set[str]] = {}
-    for entry in entries:
-        mine = wants.setdefault(entry.study, set())
-        if entry.kind == "submission":
-            mine |= set(entry.wants)
-        else:
-            mine -= set(entry.wants)
-    return wants
 
 
 def _call_sbatch(
@@ -247,7 +253,7 @@ def _executor(
         "gres": site.gres,
         "gpus_per_node": site.gpus_per_node,
         "mem": f"{site.mem_gb}GB" if site.mem_gb else None,
-        "srun_args": site.srun_args or None,
+        "srun_args": _srun_args(site),
         "dependency": dependency or None,
     }
     further: dict[str, Any] = {"reservation": site.reservation} if site.reservation else {}
@@ -270,6 +276,12 @@ def _executor(
     return executor
 
 
+def _srun_args(site: Site) -> list[str] | None:
+    """A process of a distributed run that ends badly ends the others: they may wait for it for ever."""
+    together = ["--kill-on-bad-exit=1"] if site.nodes * site.processes_per_node > 1 else []
+    return [*together, *site.srun_args] or None
+
+
 def _setup(site: Site, extra: Mapping[str, str]) -> list[str]:
     """Shell lines before the job; the first that fails ends it."""
     paths = {"PYTHONPATH"}
@@ -280,7 +292,7 @@ def _setup(site: Site, extra: Mapping[str, str]) -> list[str]:
     return [
         "set -eo pipefail",
         "export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}",
-        *(f"module load {module}" for module in site.modules),
+        *(f"module load {shlex.quote(module)}" for module in site.modules),
         *site.setup,
         *exports,
     ]

@@ -25,14 +25,14 @@ def freeze(store: Store, project: Path) -> Path:
     """Copy the imported harness package and the user's project below the store, once for each content.
 
     Of a git checkout all tracked and new files that git does not ignore are taken as they are now, changed or not;
-    of another folder its Python and TOML files. Files above 2 MB stay behind: they are data.
+    of another folder its Python and TOML files. Files above 2 MB stay behind: they are data. So does the store.
 
     Returns:
         A folder with `package/harness`, `project` and the provenance that jobs record.
     """
     package = Path(harness.__file__).parent
     files = [(f"package/harness/{path.relative_to(package).as_posix()}", path) for path in _package_files(package)]
-    files += [(f"project/{path.relative_to(project).as_posix()}", path) for path in _project_files(project)]
+    files += [(f"project/{path.relative_to(project).as_posix()}", path) for path in _project_files(project, store.root)]
     commit, patch = provenance.repository()
     origin = json.dumps({"commit": commit, "patch": patch, "untracked": provenance.untracked() if commit else []})
     digest = hashlib.sha256(origin.encode())
@@ -68,16 +68,17 @@ def _package_files(package: Path) -> list[Path]:
     return sorted(path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
 
 
-def _project_files(project: Path) -> list[Path]:
+def _project_files(project: Path, store: Path) -> list[Path]:
     listed = subprocess.run(
         ["git", "-C", str(project), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         capture_output=True,
         check=False,
     )
-    if listed.returncode == 0:
+    if listed.returncode == 0 and listed.stdout:  # a folder that a checkout around it ignores has no files for git
         paths = [project / os.fsdecode(name) for name in listed.stdout.split(b"\0") if name]
     else:
         paths = list(_sources(project))
+    paths = [path for path in paths if store != path and store not in path.parents]
     wanted = [path for path in paths if path.is_file() and not SKIPPED & set(path.relative_to(project).parts)]
     try:
         return sorted(path for path in wanted if path.stat().st_size <= LARGEST_FILE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -35,11 +35,14 @@ class Place:
 
 @dataclass(frozen=True)
 class Overview:
-    """Where runs stand, and why Slurm could not be asked, if it could not."""
+    """Where runs stand. silent: why Slurm could not be asked, if it could not.
+
+    latest: for each undone run that was submitted or cancelled, the entry of the log that says so last.
+    """
 
     places: dict[str, Place]
     silent: str = ""
-    latest: Mapping[str, Entry] = None  # type: ignore[assignment]
+    latest: Mapping[str, Entry] = field(default_factory=dict)
 
 
 def overview(runs: Mapping[str, Run], store: Store) -> Overview:
@@ -53,11 +56,12 @@ def overview(runs: Mapping[str, Run], store: Store) -> Overview:
     jobs: Jobs = {}
     silent = ""
     if waited_for:
-        names = [array.name for entry in waited_for.values() for array in entry.arrays]
+        sizes = {array.name: len(array.elements) for entry in waited_for.values() for array in entry.arrays}
         try:
-            jobs = cluster.look(names, min(entry.time for entry in waited_for.values()))
+            jobs = cluster.look(sizes, min(entry.time for entry in waited_for.values()))
         except HarnessError as error:
             silent = str(error)
+        states |= store.states(latest)  # a job that ended while Slurm was asked may have left a result
     places = {}
     for name in runs:
         entry = latest.get(name)
@@ -102,29 +106,45 @@ def _submitted(name: str, state: State, entry: Entry, log: Submissions, jobs: Jo
     number, index = entry.places()[name]
     array = entry.arrays[number]
     job = jobs.get(array.name, {}).get(index)
-    if state.word in ("done", "running"):
+    if state.word == "done" or (state.word == "running" and not _ended(job, state)):
         return Place(state.word, "", state, job if job and job.live else None)
     if state.word == "failed" and _later(store.folder(name).attempt(state.attempt).error, entry.time):
         return Place("failed", last_line(state.error), state)
     if silent:
         return Place("queued", f"submitted; {silent}", state)
+    recently = _recently(store, name, state, entry, log, number)
+    begun = _later(store.folder(name).attempt(state.attempt).path, entry.time)
     if job is not None:
-        return _by_slurm(job, state, alone=len(array.elements[index]) == 1)
-    answer = log.answer(entry.number, number)
-    if "error" in answer:
-        return Place("missing", f"sbatch refused it: {answer['error']}", state)
-    if array.name in jobs and len(jobs[array.name]) < len(array.elements):
-        return Place("cancelled", "taken out of the queue", state)
-    if "id" not in answer and entry.owner and is_alive(entry.owner, lambda: time.time() - entry.time):
+        place = _by_slurm(job, state, recently=recently, alone=len(array.elements[index]) == 1)
+        if (
+            not job.live
+            and place.word in ("failed", "missing", "queued")
+            and (why := _let_go(store, name, entry, log, number, index))
+        ):
+            place = Place("lost" if begun else "missing", f"{why}; harness run goes on with it", state)
+    elif "error" in (answer := log.answer(entry.number, number)):
+        place = Place("missing", f"sbatch refused it: {answer['error']}", state)
+    elif array.name in jobs and not begun and len(jobs[array.name]) < len(array.elements):
+        place = Place("cancelled", "taken out of the queue", state)
+    elif "id" not in answer and _submitting(entry, log):
         return Place("queued", "being submitted", state)
-    if _recently(store, name, state, entry, log, number):
+    elif recently:
         return Place("queued", "just left the queue", state)
-    if "id" not in answer and state.word == "missing":
-        return _from_files(state)  # the process that wrote the entry died before sbatch
-    return Place("lost", "its job is gone; harness run goes on with it", state)
+    elif "id" not in answer and state.word == "missing":
+        place = _from_files(state)  # the process that wrote the entry died before sbatch
+    else:
+        place = Place("lost", "its job is gone; harness run goes on with it", state)
+    if state.word == "failed" and place.job is None and place.word != "failed":
+        return _from_files(state)  # submitted again, and never begun
+    return place
 
 
-def _by_slurm(job: Job, state: State, *, alone: bool) -> Place:
+def _ended(job: Job | None, state: State) -> bool:
+    """Whether Slurm knows that the job of an owner is not at work, however fresh its last heartbeat is."""
+    return bool(job and state.owner and state.owner.get("job") == job.raw and job.state not in cluster.WORKING)
+
+
+def _by_slurm(job: Job, state: State, *, recently: bool, alone: bool) -> Place:
     shown = f"job {job.id}"
     if job.state in cluster.WAITING:
         if job.reason == "DependencyNeverSatisfied":
@@ -139,8 +159,26 @@ def _by_slurm(job: Job, state: State, *, alone: bool) -> Place:
     if job.state == "COMPLETED":
         if state.word == "missing":
             return Place("missing", f"{shown} ended without beginning it", state)
+        if recently:
+            return Place("queued", f"{shown} just ended", state)  # its result may not be seen here yet
         return Place("failed", f"{shown} ended without a result", state)
     return Place("failed", f"{shown}: {job.state}; harness logs shows what it printed", state)
+
+
+def _let_go(store: Store, name: str, entry: Entry, log: Submissions, array: int, element: int) -> str:
+    """Why a job that ended says nothing against a run of its that is not done; empty if it does."""
+    try:
+        return log.folder(entry.number).stopped(array, element).read_text().strip()
+    except OSError:
+        aside = store.folder(name).results_put_aside()
+        return "its result was put aside" if any(_later(path, entry.time) for path in aside) else ""
+
+
+def _submitting(entry: Entry, log: Submissions) -> bool:
+    """Whether the process that wrote an entry may still be calling sbatch."""
+    folder = log.folder(entry.number)
+    told = max((_modified(folder.answer(array)) for array in range(len(entry.arrays))), default=0.0)
+    return entry.owner is not None and is_alive(entry.owner, lambda: time.time() - max(entry.time, told))
 
 
 def _blocked(place: Place, run: Run, places: Mapping[str, Place], store: Store) -> Place:
@@ -159,7 +197,12 @@ def _recently(store: Store, name: str, state: State, entry: Entry, log: Submissi
 
 
 def _later(path: Path, moment: float) -> bool:
+    return _modified(path) > moment
+
+
+def _modified(path: Path) -> float:
+    """When a file was last written, 0 if there is none."""
     try:
-        return path.stat().st_mtime > moment
+        return path.stat().st_mtime
     except OSError:
-        return False
+        return 0.0

@@ -15,7 +15,8 @@ from types import FrameType
 from typing import Any
 
 from harness.launch.local import run_local
-from harness.launch.queue import Event, Queue
+from harness.launch.queue import Ending, Event, Queue
+from harness.launch.ranks import compute_together, rank
 from harness.launch.resources import Resources
 from harness.spec import Run
 from harness.store import Attempt, Store
@@ -61,27 +62,38 @@ def compute(store: Store, number: int, array: int, element: int) -> None:
     entry = log.read(number)
     stage = entry.arrays[array].stage
     settings = entry.settings[stage]
-    runs = _wanted(store, entry, entry.arrays[array].elements[element], settings["attempts"])
-    queue = Queue(runs, store, retry=bool(entry.settings.get("retry")))
-    cancelled = _Cancelled(log, entry)
-    run_local(
-        queue,
-        store,
-        Resources(**settings["resources"]),
-        settings["slots"],
-        report=_print,
-        stopping=stop,
-        unwanted=cancelled,
-        program=settings["program"],
-    )
-    left = [name for name, ending in queue.endings.items() if name in runs and ending == "interrupted"]
+    resources = Resources(**settings["resources"])
+    retry, cancelled = bool(entry.settings.get("retry")), _Cancelled(log, entry)
+    note = log.folder(number).stopped(array, element)
+
+    def wanted() -> dict[str, Run]:
+        return _wanted(store, entry, entry.arrays[array].elements[element], settings["attempts"])
+
+    endings: dict[str, Ending]
+    if resources.processes > 1:
+        place = os.environ.get("SLURM_JOB_ID", ""), os.environ.get("SLURM_RESTART_COUNT", "0")
+        meeting = log.folder(number).jobs(array) / f"meeting-{'-'.join(place)}"
+        endings = compute_together(
+            wanted, store, resources, meeting, retry=retry, report=_print, stopping=stop, unwanted=cancelled
+        )
+        if rank():
+            return  # the first process notes, queues again and ends for all
+    else:
+        runs = wanted()
+        queue = Queue(runs, store, retry=retry)
+        slots, program = settings["slots"], settings["program"]
+        run_local(queue, store, resources, slots, report=_print, stopping=stop, unwanted=cancelled, program=program)
+        endings = {name: queue.endings[name] for name in runs}
+    left = [name for name, ending in endings.items() if ending == "interrupted"]
+    note.unlink(missing_ok=True)  # of the time before it was queued again
+    if left:
+        write_atomically(note, f"{stop.reason or 'its pre-training is not done'}\n".encode())
     if stop.reason and left:
         _note(store, left, stop.reason)
         if stop.requeue and requeue():
             time.sleep(60)  # Slurm ends this job to queue it again
         sys.exit(1)
-    endings = [queue.endings[name] for name in runs]
-    if endings and not any(ending in ("done", "elsewhere") for ending in endings):
+    if not any(store.result(name) for name in entry.arrays[array].elements[element]):
         sys.exit(1)
 
 
@@ -98,6 +110,8 @@ def open_to_group(root: Path) -> None:
 def requeue() -> bool:
     """Ask Slurm to queue this job again; False, with a line in the log, where that is not possible from here."""
     job = os.environ.get("SLURM_JOB_ID", "")
+    if (whole := os.environ.get("SLURM_ARRAY_JOB_ID")) is not None:
+        job = f"{whole}_{os.environ['SLURM_ARRAY_TASK_ID']}"  # one element's own id is that of the whole array
     if shutil.which("scontrol") is None:
         print(
             "there is no scontrol on this node, so the job is not queued again; harness run goes on with it", flush=True
@@ -121,6 +135,7 @@ class _Stop:
         del frame
         self.requeue = self.requeue or number == signal.SIGUSR2
         meaning = "time limit or pre-emption" if number == signal.SIGUSR2 else "cancelled or pre-empted"
+        # In a distributed run any process may get the signal first; all agree at the next step.
         self.reason = self.reason or f"{signal.Signals(number).name}: {meaning}"
 
     def __call__(self) -> bool:
@@ -184,7 +199,7 @@ def _note(store: Store, names: Sequence[str], reason: str) -> None:
     node = os.environ.get("SLURMD_NODENAME", "")
     for name in names:
         attempts = store.folder(name).attempts()
-        if attempts:
+        if attempts and not attempts[-1].error.exists():  # else not begun in this job
             write_atomically(attempts[-1].interruption, f"{reason}, node {node}\n".encode())
 
 

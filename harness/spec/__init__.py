@@ -2,9 +2,25 @@
 
 from harness.spec.base import HarnessError, Params, Scalar, Spec, one_line
 from harness.spec.data import CustomData, Data, ImageFolder, Images, Shapes
-from harness.spec.masking import Corruption, CustomMask, Mask, RandomMask
-from harness.spec.model import Backbone, CustomHead, Head, LinearHead, MlpHead
-from harness.spec.objective import CustomTarget, Loss, PixelTarget, Target
+from harness.spec.masking import BlockMask, Corruption, CustomMask, Mask, RandomMask, SquareMask
+from harness.spec.memory import target_memory
+from harness.spec.model import Backbone, CustomHead, Head, InverseSwinHead, LinearHead, MlpHead
+from harness.spec.objective import (
+    BinTarget,
+    ClusterTarget,
+    CustomTarget,
+    DalleTokenizer,
+    KMeans,
+    Loss,
+    PatchWords,
+    PixelTarget,
+    Target,
+    Tokenizer,
+    TokenTarget,
+    target_channels,
+    target_classes,
+    target_maps,
+)
 from harness.spec.recipe import Augment, Cosine, MultiStep, Recipe, Schedule
 from harness.spec.run import (
     CustomEvaluation,
@@ -25,10 +41,12 @@ from harness.spec.scale import Scale, Skip
 from harness.spec.start import Checkpoint, Scratch
 
 __all__ = [
-    "Augment", "Backbone", "Checkpoint", "Corruption", "Cosine", "CustomData", "CustomEvaluation",
-    "CustomHead", "CustomMask", "CustomTarget", "Data", "Evaluation", "FineTune", "HarnessError", "Head",
-    "ImageFolder", "Images", "Knn", "LinearHead", "LinearProbe", "Loss", "Mask", "MlpHead", "MultiStep",
-    "Params", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Run", "Scalar", "Scale", "Schedule",
-    "Scratch", "Shapes", "Skip", "Spec", "Start", "Target", "key", "one_line", "run_from_json",
-    "seed_stream", "shown_metric", "upstream",
+    "Augment", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption", "Cosine",
+    "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "Data",
+    "Evaluation", "FineTune", "HarnessError", "Head", "ImageFolder", "Images", "InverseSwinHead", "KMeans", "Knn",
+    "LinearHead", "LinearProbe", "Loss", "Mask", "MlpHead", "MultiStep", "Params", "PatchWords", "PixelTarget",
+    "Pretrain", "RandomMask", "Recipe", "Run", "Scalar", "Scale", "Schedule", "Scratch", "Shapes", "Skip", "Spec",
+    "SquareMask", "Start", "Target", "TokenTarget", "Tokenizer", "key", "one_line", "run_from_json",
+    "seed_stream", "shown_metric", "target_channels", "target_classes", "target_maps", "target_memory",
+    "upstream",
 ]  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -102,6 +102,9 @@ class Recipe(Spec):
     drop_path: stochastic depth, rising linearly to this rate in the last block.
     layer_decay: each layer's rate is the next deeper layer's times this; None for equal rates.
     precision: arithmetic of the forward and backward pass. fp16 scales the loss. A device that lacks it is refused.
+    batch_norm_group: images over which batch norms take their statistics in training: neighbours in the batch, so many
+        at a time, however processes and micro-batches cut it. None for the whole batch. Refused for a model without
+        batch norm.
     """
 
     epochs: PositiveInt
@@ -120,8 +123,16 @@ class Recipe(Spec):
     layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     augment: Augment = Augment()
+    batch_norm_group: PositiveInt | None = None
 
-    implicit: ClassVar[Mapping[str, object]] = {"no_decay": "usual"}
+    implicit: ClassVar[Mapping[str, object]] = {"no_decay": "usual", "batch_norm_group": None}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_batch(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("batch_norm_group") == values.get("batch_size"):
+            return {**values, "batch_norm_group": None}  # two ways to say the same share a key
+        return values
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -129,6 +140,9 @@ class Recipe(Spec):
             raise ValueError(f"warmup_epochs {self.warmup_epochs} leaves nothing of {self.epochs} epochs")
         if (self.augment.mixup or self.augment.cutmix) and self.batch_size % 2:
             raise ValueError(f"Mixup and CutMix need an even batch_size, not {self.batch_size}")
+        if self.batch_norm_group is not None and self.batch_size % self.batch_norm_group:
+            valid = ", ".join(str(size) for size in range(1, self.batch_size + 1) if self.batch_size % size == 0)
+            raise ValueError(f"batch_norm_group {self.batch_norm_group} does not divide batch_size; valid: {valid}")
         return self
 
     def scaled(self, lr: float) -> float:

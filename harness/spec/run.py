@@ -11,9 +11,9 @@ from pydantic import Field, PositiveFloat, PositiveInt, TypeAdapter, ValidationE
 
 from harness.spec.base import HarnessError, Spec, one_line
 from harness.spec.data import Data
-from harness.spec.masking import Corruption, Mask, RandomMask
-from harness.spec.model import Backbone, Head, LinearHead
-from harness.spec.objective import Loss, PixelTarget, Target
+from harness.spec.masking import Corruption, Mask, check_share
+from harness.spec.model import Backbone, Head, LinearHead, check_head
+from harness.spec.objective import Loss, PixelTarget, Target, check_loss
 from harness.spec.own import OwnFunction
 from harness.spec.recipe import Recipe
 from harness.spec.start import Checkpoint, Scratch
@@ -60,17 +60,15 @@ class Pretrain(Spec):
         if size % unit:
             valid = _choices(size, patch)
             raise ValueError(f"a mask unit of {unit} px does not divide the image of {size} px; {valid}")
-        if isinstance(self.mask, RandomMask):
-            units = (size // unit) ** 2
-            if self.mask.hidden_units(size) >= units:
-                most = (units - 1) / units
-                raise ValueError(f"ratio {self.mask.ratio} hides all {units} units; at most {most:.4g} leaves one")
+        check_share(self.mask, size)
         _check_target(self.target.downsample, stride, unit, self.loss.scope)
         if self.recipe.layer_decay is not None:
             raise ValueError("layer_decay belongs to fine-tuning; a pre-training has none")
         augment = self.recipe.augment
         if augment.mixup or augment.cutmix or augment.smoothing:
             raise ValueError("mixup, cutmix and smoothing belong to fine-tuning: a pre-training has no labels")
+        check_head(self.head, stride, self.target.downsample)
+        check_loss(self.loss, self.target, self.data.channels)
         if self.start is not None and self.start.backbone != self.backbone:
             raise ValueError("start.backbone differs from backbone: state the one that is pre-trained in both")
         return self

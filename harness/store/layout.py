@@ -10,8 +10,16 @@
                           /weights.safetensors   what stays after the end
                           /artefacts/            what a report shows
                           /error.txt             the traceback of a failure
+                          /error-<rank>.txt      what failed in another process of the run than the first
                           /log.txt               what the process printed
-<root>/.descriptions/<digest>.json               parameters and multiply-adds of a model; can be deleted
+                          /interrupted.txt       why a Slurm job was told to save
+      /.submissions/000001/entry.json            what was handed to Slurm, or taken back; published in one step
+                          /answer-<array>.json   what sbatch said
+                          /stopped-<array>-<element>.txt  why a job ended before its runs did
+                          /closed                nothing in it waits any more
+                          /array-<array>/        pickles and logs of the jobs
+      /.snapshots/<digest>/                      the code that jobs run
+      /.descriptions/<digest>.json               parameters and multiply-adds of a model; can be deleted
 """
 
 from __future__ import annotations
@@ -66,6 +74,13 @@ class AttemptFolder:
     def error(self) -> Path:
         return self.path / "error.txt"
 
+    def rank_error(self, rank: int) -> Path:
+        return self.path / f"error-{rank}.txt"
+
+    def rank_errors(self) -> list[Path]:
+        """What other processes of the run than the first left when they failed, the lowest rank first."""
+        return sorted(self.path.glob("error-*.txt"), key=lambda path: (len(path.name), path.name))
+
     @property
     def log(self) -> Path:
         return self.path / "log.txt"
@@ -112,6 +127,10 @@ class RunFolder:
     def result(self) -> Path:
         return self.path / "result.json"
 
+    def results_put_aside(self) -> list[Path]:
+        """Results that do not count any more: damaged ones, and those whose weights are needed again."""
+        return list(self.path.glob("result-put-aside-*.json"))
+
     def attempt(self, number: int) -> AttemptFolder:
         return AttemptFolder(self.path / "attempts" / f"{number:04d}")
 
@@ -146,6 +165,10 @@ class SubmissionFolder:
         """What sbatch said to an array: its job id, or why it was refused."""
         return self.path / f"answer-{array}.json"
 
+    def stopped(self, array: int, element: int) -> Path:
+        """Why the job of an element ended before all of its runs did, though none of these failed."""
+        return self.path / f"stopped-{array}-{element}.txt"
+
     def jobs(self, array: int) -> Path:
         """The folder of an array's pickles and logs."""
         return self.path / f"array-{array}"
@@ -157,7 +180,7 @@ def submission_folders(root: Path) -> list[SubmissionFolder]:
         names = os.listdir(root / ".submissions")
     except OSError:
         return []
-    return [SubmissionFolder(root / ".submissions" / name) for name in sorted(names) if name.isdigit()]
+    return [SubmissionFolder(root / ".submissions" / name) for name in sorted(filter(str.isdigit, names), key=int)]
 
 
 def submission_folder(root: Path, number: int) -> SubmissionFolder:

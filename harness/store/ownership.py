@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from harness.spec import HarnessError
 
@@ -17,12 +17,17 @@ LIMIT_VARIABLE = "HARNESS_HEARTBEAT_LIMIT"
 
 
 class Owner(TypedDict):
-    """A process: `machine` is equal only where pids can be compared; `started` tells reused pids apart."""
+    """A process: `machine` is equal only where pids can be compared; `started` tells reused pids apart.
+
+    job, restart: the Slurm job it belongs to, if any, and how often that had been queued again.
+    """
 
     host: str
     machine: str
     pid: int
     started: str
+    job: NotRequired[str]
+    restart: NotRequired[str]
 
 
 def heartbeat_limit() -> float:
@@ -40,19 +45,26 @@ def heartbeat_limit() -> float:
 def this_process() -> Owner:
     """The owner record of the calling process."""
     pid = os.getpid()
-    return Owner(host=socket.gethostname(), machine=_machine(), pid=pid, started=_started(pid))
+    owner = Owner(host=socket.gethostname(), machine=_machine(), pid=pid, started=_started(pid))
+    if job := os.environ.get("SLURM_JOB_ID"):
+        owner |= {"job": job, "restart": os.environ.get("SLURM_RESTART_COUNT", "0")}
+    return owner
 
 
 def is_alive(owner: Owner, heartbeat_age: Callable[[], float]) -> bool:
     """Whether an owner still works.
 
-    On this machine a vanished pid is certain at once, so that a restart after a kill need not wait. Anything else
-    (another machine, a process that is stopped or stuck) is judged by its heartbeat.
+    On this machine a vanished pid is certain at once, so that a restart after a kill need not wait; so is the end of
+    what this very Slurm job was before it was queued again. Anything else (another machine, a process that is stopped
+    or stuck) is judged by its heartbeat.
 
     Args:
         heartbeat_age: seconds since the last heartbeat, by the clock of the file system that holds it.
     """
     if owner["machine"] and owner["machine"] == _machine() and _started(owner["pid"]) != owner["started"]:
+        return False
+    ours = this_process()
+    if "job" in owner and owner["job"] == ours.get("job") and owner.get("restart") != ours.get("restart"):
         return False
     return heartbeat_age() < heartbeat_limit()
 

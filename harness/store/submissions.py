@@ -15,9 +15,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from harness.spec import HarnessError
 from harness.store.files import publish_folder, read_json, write_atomically
 from harness.store.layout import SubmissionFolder, submission_folder, submission_folders
 from harness.store.ownership import Owner, this_process
+
+SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -79,18 +82,32 @@ class Submissions:
         return submission_folder(self._root, number)
 
     def entries(self, *, after: int = 0, closed: bool = False) -> list[Entry]:
-        """Entries with a higher number than `after`, oldest first; those that are closed only on request."""
+        """Entries with a higher number than `after`, oldest first; those that are closed only on request.
+
+        A torn one is passed over: no job was queued for it.
+
+        Raises:
+            HarnessError: an entry was written by a version of harness that keeps them in another form.
+        """
         found = []
         for folder in submission_folders(self._root):
             if folder.number > after and (closed or not folder.closed.exists()):
                 record = read_json(folder.entry)
                 if isinstance(record, dict):
-                    found.append(_entry(folder.number, record))
+                    found.append(_entry(folder, record))
         return found
 
     def read(self, number: int) -> Entry:
-        """One entry."""
-        return _entry(number, read_json(self.folder(number).entry))
+        """One entry.
+
+        Raises:
+            HarnessError: it is missing or torn, or another version of harness wrote it.
+        """
+        folder = self.folder(number)
+        record = read_json(folder.entry)
+        if not isinstance(record, dict):
+            raise HarnessError(f"{folder.entry} is missing or damaged")
+        return _entry(folder, record)
 
     def publish(
         self,
@@ -107,7 +124,7 @@ class Submissions:
             HarnessError: the disk refuses.
         """
         entry = Entry(number, kind, study, tuple(wants), time.time(), tuple(arrays), settings or {}, this_process())
-        record = asdict(entry)
+        record = {"schema": SCHEMA} | asdict(entry)
         del record["number"]
         folder = self.folder(number)
         done = publish_folder(folder.path, lambda fresh: SubmissionFolder(fresh).entry.write_text(json.dumps(record)))
@@ -128,13 +145,27 @@ class Submissions:
             self.folder(number).closed.touch()
 
 
-def _entry(number: int, record: Any) -> Entry:
+def asked_for(entries: Iterable[Entry]) -> dict[str, set[str]]:
+    """What each study has asked for and not given up, by keys."""
+    found: dict[str, set[str]] = {}
+    for entry in entries:
+        mine = found.setdefault(entry.study, set())
+        if entry.kind == "submission":
+            mine |= set(entry.wants)
+        else:
+            mine -= set(entry.wants)
+    return found
+
+
+def _entry(folder: SubmissionFolder, record: dict[str, Any]) -> Entry:
+    if record.get("schema") != SCHEMA:
+        raise HarnessError(f"{folder.entry} has schema {record.get('schema')}, this version of harness reads {SCHEMA}")
     arrays = tuple(
         Array(a["name"], a["stage"], tuple(tuple(e) for e in a["elements"]), a["after"], a["dependency"])
         for a in record["arrays"]
     )
     return Entry(
-        number,
+        folder.number,
         record["kind"],
         record["study"],
         tuple(record["wants"]),

@@ -2,7 +2,7 @@
 
     python tests/bench/queue.py [RUNS [PACK]]
 
-Starts the cluster of tests/cluster (root and Debian's Slurm packages needed), and says how long submission and all took,
+Starts the cluster of tests/cluster (root and Debian's Slurm packages needed), says how long submission and all took,
 and whether any run was computed twice.
 """
 
@@ -60,7 +60,7 @@ def main(count: int, pack: int) -> None:
         total = time.monotonic() - begun
     attempts = Counter(len(store.folder(name).attempts()) for name in runs)
     print(
-        f"{count} runs, {done.jobs} jobs, {done.arrays} arrays: submitted in {submitted:.1f} s, over after {total:.1f} s"
+        f"{count} runs, {done.jobs} jobs, {done.arrays} arrays: submitted in {submitted:.1f} s, over in {total:.1f} s"
     )
     print(f"words: {dict(words)}; attempts a run: {dict(attempts)}")
     shutil.rmtree(folder)

@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 from conftest import FILE, Command, tree
 
-from harness.spec import Run, upstream
+from harness.spec import Run, key, upstream
 from harness.store import Attempt, Store
 from harness.study import Plan, expand, load
 
-COMMANDS = ("new", "plan", "run", "status", "logs", "retry", "report", "clean", "predict", "reconstruct", "export")
+COMMANDS = (
+    "new", "plan", "run", "status", "logs", "retry", "cancel", "report", "clean", "doctor", "predict", "reconstruct",
+    "export",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -180,7 +183,8 @@ def test_status_tells_all_states_apart(harness: Command, study: Path, plan: Plan
     assert "lost random 0.75 seed 1 finetune not at work any more; harness run goes on with it" in text
     assert "failed random 0.75 seed 0 pretrain ValueError: loss is nan harness logs / retry" in text
     assert "failed none seed 0 finetune RuntimeError: out of memory harness logs / retry" in text
-    assert any(line.startswith("blocked random 0.75 seed 0 waits for pretrain-") for line in text)
+    name = key(first(evaluation(plan, "random", 0.75, 0)))
+    assert f"blocked random 0.75 seed 0 finetune waits for {name}, which failed" in text
 
 
 def test_status_shows_every_scale_that_has_runs(harness: Command, study: Path, plan: Plan, store: Store) -> None:
@@ -313,8 +317,6 @@ def test_clean_asks_first(
 
 
 def test_clean_keeps_results(harness: Command, study: Path, plan: Plan, store: Store) -> None:
-    from harness.spec import key
-
     name = key(superseded(plan, store))
     fail(store, evaluation(plan, "none", None, 1))
     assert harness("clean", study, "--yes").code == 0

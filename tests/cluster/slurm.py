@@ -2,6 +2,7 @@
 
     python tests/cluster/slurm.py start FOLDER [--accounting]      prints the line that selects the cluster in a shell
     python tests/cluster/slurm.py stop FOLDER
+    python tests/cluster/slurm.py missing                          what is lacking here, and exit code 1; or nothing
     python tests/cluster/slurm.py install                          the Debian packages it needs
 
 or `with start(folder, accounting=True) as cluster: ...`. Needs root. Ports, the munge socket and the database are the
@@ -15,13 +16,14 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -57,7 +59,8 @@ SlurmdSpoolDir={folder}/spool/%n
 SlurmdLogFile={folder}/log/slurmd-%n.log
 {accounting}
 ReturnToService=2
-SlurmdTimeout=15
+# a dead node is noticed after about 30 s
+SlurmdTimeout=10
 KillWait=5
 JobRequeue=1
 MaxArraySize={max_array_size}
@@ -144,7 +147,7 @@ class Cluster:
             lines = self.ask("sinfo", "-h", "-N", "-p", "main", "-o", "%N %t", timeout=15).splitlines()
         except (ClusterError, subprocess.TimeoutExpired):
             return {}
-        return dict(line.split() for line in lines)  # type: ignore[misc]
+        return dict(line.split() for line in lines)
 
     def clear(self) -> None:
         """Cancel every job and start every node that is not there; returns when all nodes are idle."""
@@ -160,16 +163,19 @@ class Cluster:
         _kill(lambda: _processes(self.folder, _known(node)))
 
     def start_node(self, node: str) -> None:
-        """Start the node's slurmd; returns when the controller has the node back."""
+        """Start the node's slurmd; returns when the controller knows the new one."""
+        begun = int(time.time())
         self._daemon(f"slurmd-{_known(node)}", "slurmd", "-D", "-N", node)
-        self._wait(lambda: self.node_states().get(node, "down").isalpha(), f"node {node}")
+        self._wait(lambda: self._slurmd_begun(node) >= begun and self._there([node]), f"node {node}")
 
     def restart_controller(self) -> None:
-        """Stop slurmctld, which saves its state, and start it again; returns when it answers."""
+        """Stop slurmctld, which saves its state, and start it again; returns when it knows the living nodes."""
         pid = int((self.folder / "run" / "slurmctld.pid").read_text())
         os.kill(pid, signal.SIGTERM)
         self._wait(lambda: not _alive(pid), "the end of slurmctld")
         self._start_controller()
+        living = [node for node in NODES if _processes(self.folder, node)]
+        self._wait(lambda: self._there(living), f"nodes {', '.join(living)}")
 
     def stop(self) -> None:
         """Kill all daemons and every process of a job. The folder stays, with its logs; a second stop does nothing."""
@@ -179,6 +185,19 @@ class Cluster:
         """The last lines of every log."""
         logs = [path for path in sorted((self.folder / "log").glob("*")) if path.stat().st_size]
         return "\n".join("\n".join([f"--- {log.name}", *_text(log).splitlines()[-lines:]]) for log in logs)
+
+    def _there(self, nodes: Sequence[str]) -> bool:
+        """Whether the controller hears from all of `nodes`: "*" marks a silent one, "unk" one it has not met yet."""
+        states = self.node_states()
+        return all(states.get(node, "unk") not in ("unk", "down") and "*" not in states[node] for node in nodes)
+
+    def _slurmd_begun(self, node: str) -> float:
+        """When the slurmd that the controller knows was started: whole seconds since the epoch, -1 if it knows none."""
+        known = re.search(r"SlurmdStartTime=(\S+)", self.ask("scontrol", "show", "node", node))
+        try:
+            return time.mktime(time.strptime(known[1], "%Y-%m-%dT%H:%M:%S")) if known else -1
+        except ValueError:  # "None"
+            return -1
 
     def _all_idle(self) -> bool:
         return list(self.node_states().values()) == ["idle"] * len(NODES)
@@ -240,8 +259,10 @@ class Cluster:
         self.ask("sacctmgr", "-i", "add", "user", "root", "Account=tests")
 
     def _start_controller(self) -> None:
+        """Start slurmctld and wait for its port: whoever speaks to it earlier tries again only after a second."""
+        settings = dict(line.split("=", 1) for line in _text(self.folder / "slurm.conf").splitlines() if "=" in line)
         self._daemon("slurmctld", "slurmctld", "-D")
-        self._wait(lambda: bool(self.node_states()), "slurmctld")
+        self._wait(lambda: _listens(int(settings["SlurmctldPort"])), "slurmctld")
 
 
 def start(folder: Path | str, *, accounting: bool = False, max_array_size: int = 20) -> Cluster:
@@ -260,7 +281,7 @@ def start(folder: Path | str, *, accounting: bool = False, max_array_size: int =
         cluster._start_munge()
         if accounting:
             cluster._start_accounting(daemon_port, database_port)
-        cluster._daemon("slurmctld", "slurmctld", "-D")
+        cluster._start_controller()
         for node in NODES:
             cluster._daemon(f"slurmd-{node}", "slurmd", "-D", "-N", node)
         cluster._wait(cluster._all_idle, "four idle nodes")
@@ -432,6 +453,7 @@ def main() -> None:
     starting.add_argument("--max-array-size", type=int, default=20)
     stopping = commands.add_parser("stop", help="stop the cluster in FOLDER")
     stopping.add_argument("folder", type=Path)
+    commands.add_parser("missing", help="say what a cluster lacks here")
     commands.add_parser("install", help="install the Debian packages, as root")
     given = parser.parse_args()
     try:
@@ -441,6 +463,10 @@ def main() -> None:
                 print(f"export SLURM_CONF={cluster.environment['SLURM_CONF']}")
             case "stop":
                 Cluster(given.folder).stop()
+            case "missing":
+                if reason := missing(accounting=True):
+                    print(reason)
+                    sys.exit(1)
             case _:
                 install()
     except ClusterError as error:

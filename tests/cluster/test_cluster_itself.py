@@ -85,6 +85,7 @@ def test_an_urgent_job_preempts_one_of_main(empty_cluster: Cluster, tmp_path: Pa
     assert attempts(tmp_path)[-1][0] == "1"
 
 
+@pytest.mark.slow
 def test_a_killed_node_takes_its_job_with_it_and_the_job_runs_elsewhere(empty_cluster: Cluster, tmp_path: Path) -> None:
     submit(empty_cluster, tmp_path, ATTEMPT)
     eventually(lambda: attempts(tmp_path))

@@ -54,7 +54,7 @@ def words(runs: Mapping[str, Run], store: Store) -> Counter[str]:
     return Counter(place.word for place in overview(runs, store).places.values())
 
 
-def settle(runs: Mapping[str, Run], store: Store, seconds: float = 90) -> Counter[str]:
+def settle(runs: Mapping[str, Run], store: Store, seconds: float = 180) -> Counter[str]:
     """How runs stand once none is queued or at work."""
     end = time.monotonic() + seconds
     while (found := words(runs, store))["queued"] or found["running"]:
@@ -196,7 +196,7 @@ def test_a_queue_with_little_room_takes_what_fits(store: Store, project: Path) -
     runs = by_key(*map(sleeper.evaluation, range(24)))
     done = submit(runs, store, project, submit_limit=22)
     assert (done.runs, done.left) == (20, 4)
-    end = time.monotonic() + 60
+    end = time.monotonic() + 180
     while words(runs, store)["done"] < 20:
         assert time.monotonic() < end
         time.sleep(0.5)

@@ -52,10 +52,17 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "runs")
 
 
-def done(store: Store, run: Run, seconds: float, device: str = "cpu", lines: Sequence[dict[str, Any]] = ()) -> None:
+def done(
+    store: Store,
+    run: Run,
+    seconds: float,
+    device: str = "cpu",
+    lines: Sequence[dict[str, Any]] = (),
+    processes: int = 1,
+) -> None:
     """Have a run done in so many seconds."""
     attempt = owned(store, run)
-    attempt.write_environment({"device": device}, "")
+    attempt.write_environment({"device": device, "processes": processes}, "")
     for line in lines:
         attempt.log(line)
     attempt.finish({"top1": 50.0}, seconds)
@@ -150,6 +157,13 @@ def test_the_device_of_most_runs_counts(store: Store) -> None:
     found = cost(store, *(pretraining(seed) for seed in range(4)))
     assert found.to_do_hours == pytest.approx(11 / 3600)
     assert found.device == "A100"
+
+
+def test_hours_are_those_of_all_devices_of_a_run(store: Store) -> None:
+    """8 GPUs for 90 s are 720 seconds of one GPU; so is the run to do."""
+    done(store, pretraining(0), 90.0, "H100", processes=8)
+    found = cost(store, pretraining(0), pretraining(1))
+    assert (found.done_hours, found.to_do_hours) == (pytest.approx(0.2), pytest.approx(0.2))
 
 
 def test_images_of_a_user_s_own_set_are_known_once_a_run_has_begun(store: Store) -> None:

@@ -45,3 +45,10 @@ class _Faint(nn.Module):
 def faint(in_channels: int, out_channels: int) -> nn.Module:
     """A head that shows the same colour everywhere, but for nothing that can be seen."""
     return _Faint(in_channels, out_channels)
+
+
+def deadly_to_others(random: Callable[..., Tensor], grid: tuple[int, int], step: int, steps: int) -> Tensor:
+    """Kills the second process of a run in the middle."""
+    if step == 2 and torch.distributed.get_rank() == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return random(*grid) < 0.5

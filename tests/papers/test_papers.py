@@ -8,7 +8,24 @@ from importlib.resources import files
 import pytest
 
 from harness.papers import PaperTable, PublishedValue, paper_table, simmim
-from harness.spec import Backbone, HarnessError, Loss, MlpHead, PixelTarget, RandomMask, Recipe, Scale, Shapes, Skip
+from harness.spec import (
+    Backbone,
+    BinTarget,
+    BlockMask,
+    ClusterTarget,
+    HarnessError,
+    Loss,
+    MlpHead,
+    PixelTarget,
+    RandomMask,
+    Recipe,
+    Scale,
+    Shapes,
+    Skip,
+    SquareMask,
+    Target,
+    TokenTarget,
+)
 
 SHIPPED = sorted(
     entry.name.removesuffix(".csv")
@@ -131,6 +148,21 @@ def test_an_ablation_replaces_one_piece_and_nothing_else() -> None:
         assert [field for field, value in run.values.items() if value != plain.values[field]] == [name]
 
 
+@pytest.mark.parametrize("target", [BinTarget(bins=8), ClusterTarget(downsample=4), TokenTarget(downsample=4)])
+def test_a_target_of_classes_brings_its_loss_unless_one_is_given(target: Target) -> None:
+    assert simmim(scale(192), target=target).loss == Loss(kind="cross-entropy", scope="masked")
+    full = Loss(kind="cross-entropy", scope="full")
+    assert simmim(scale(192), target=target, loss=full).loss == full
+
+
 def test_simmims_unit_may_not_fit_a_scale() -> None:
     with pytest.raises(Skip, match=r"4\.66667 px"):
         simmim(scale(28))
+
+
+def test_what_simmim_leaves_open_of_its_masks_is_named() -> None:
+    assert simmim(scale(192)).assumed == ()
+    assert "whole units" in simmim(scale(192), mask=SquareMask(size=32, ratio=0.25)).assumed[0]
+    note = simmim(scale(192), mask=BlockMask(size=32, ratio=0.4, count="beit", min_block=0.1)).assumed[0]
+    for part in ("BEiT", "varies", "smallest block 0.1", "aspect ratio from 0.3"):
+        assert part in note

@@ -11,12 +11,16 @@ from pydantic import ValidationError
 from harness.spec import (
     Augment,
     Backbone,
+    BinTarget,
+    BlockMask,
     Corruption,
     CustomMask,
+    DalleTokenizer,
     FineTune,
     HarnessError,
     ImageFolder,
     Images,
+    InverseSwinHead,
     LinearProbe,
     Loss,
     MlpHead,
@@ -27,6 +31,8 @@ from harness.spec import (
     Scale,
     Shapes,
     Skip,
+    SquareMask,
+    TokenTarget,
     one_line,
     run_from_json,
 )
@@ -70,6 +76,29 @@ REFUSED: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     "ratio as text": (lambda: RandomMask(size=8, ratio="0.5"), ("ratio", "valid number", "'0.5'")),
     # 6 x 6 units of 8 px: ceil(36 * 0.98) = 36 are hidden; 35 / 36 = 0.9722 leaves one
     "all hidden": (lambda: pretrain(mask=RandomMask(size=8, ratio=0.98)), ("all 36 units", "0.9722")),
+    # 3 x 3 units: 8 / 9 = 0.88889, and 0.8889 would hide 9
+    "all hidden of 9": (lambda: pretrain(mask=RandomMask(size=16, ratio=0.9)), ("all 9 units", "0.8888 leaves")),
+    "all hidden, blocks": (lambda: pretrain(mask=BlockMask(size=8, ratio=0.98)), ("all 36 units", "0.9722")),
+    # sides of 6 sqrt(0.005) = 0.42 and 6 sqrt(0.9) = 5.7 units, rounded
+    "no square": (
+        lambda: pretrain(mask=SquareMask(size=8, ratio=0.005)),
+        ("0.005", "0 x 0 of 6 x 6", "valid: 0.02778 (1 x 1) to 0.6944 (5 x 5)"),
+    ),
+    "square of all": (lambda: pretrain(mask=SquareMask(size=8, ratio=0.9)), ("6 x 6 of 6 x 6", "0.6944 (5 x 5)")),
+    "square of one unit": (lambda: pretrain(mask=SquareMask(size=48, ratio=0.5)), ("1 x 1 of 1 x 1", "valid: none")),
+    "square unit": (lambda: pretrain(mask=SquareMask(size=20, ratio=0.5)), ("20 px", "valid: 4, 8, 12, 16, 24, 48")),
+    # ceil(36 * 0.05) = 2 hidden units, smallest block round(36 * 0.08) = 3; 2 / 36 = 0.0556
+    "blocks too large": (
+        lambda: pretrain(mask=BlockMask(size=8, ratio=0.05)),
+        ("min_block 0.08", "3 units", "2 of 36", "ratio 0.05", "valid: up to 0.0555"),
+    ),
+    # blocks are shorter than the image: 5 x 5 of 6 x 6 at most, 25 / 36 = 0.6944
+    "blocks as long as the image": (
+        lambda: pretrain(mask=BlockMask(size=8, ratio=0.9, min_block=0.8)),
+        ("29 units", "25 of 36", "valid: up to 0.6944"),
+    ),
+    "aspect ratio": (lambda: BlockMask(size=8, ratio=0.5, min_aspect=1.5), ("min_aspect", "less than or equal to 1")),
+    "count": (lambda: BlockMask(size=8, ratio=0.5, count="most"), ("count", "'exact' or 'beit'", "'most'")),
     "one unit": (lambda: pretrain(mask=RandomMask(size=48, ratio=0.5)), ("all 1 units",)),
     "size 0": (lambda: RandomMask(size=0, ratio=0.5), ("size", "greater than 0")),
     "misspelt": (
@@ -77,7 +106,7 @@ REFUSED: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         ("no field 'siez'", "did you mean 'size'?", "kind, size, ratio"),
     ),
     "misspelt inside": (lambda: pretrain(recpie=1), ("'recpie'", "did you mean 'recipe'?")),
-    "loss kind": (lambda: Loss(kind="huber"), ("kind", "'l1', 'l2' or 'smooth-l1'", "'huber'")),
+    "loss kind": (lambda: Loss(kind="huber"), ("kind", "'l1', 'l2', 'smooth-l1' or 'cross-entropy'", "'huber'")),
     "loss scope": (lambda: Loss(scope="all"), ("scope", "'masked' or 'full'")),
     "precision": (lambda: recipe(precision="fp8"), ("'fp32', 'tf32', 'bf16' or 'fp16'",)),
     "data set": (lambda: Images(name="mnist"), ("fashion-mnist-mini", "cifar10", "stl10", "'mnist'")),
@@ -102,6 +131,47 @@ REFUSED: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
             target=PixelTarget(downsample=32),
         ),
         ("mixes hidden and visible", "16 px", "valid: 1, 2, 4, 8, 16"),
+    ),
+    "regression of classes": (
+        lambda: pretrain(target=BinTarget(bins=8)),
+        ("loss.kind 'l1'", "target 'bins'", "valid: cross-entropy"),
+    ),
+    "classes of pixels": (
+        lambda: pretrain(loss=Loss(kind="cross-entropy")),
+        ("'cross-entropy'", "target 'pixels'", "valid: l1, l2, smooth-l1"),
+    ),
+    "dalle on grey images": (
+        lambda: pretrain(
+            data=Images(name="fashion-mnist"),
+            target=TokenTarget(tokenizer=DalleTokenizer(path="w.pt", sha256="0a"), downsample=4),
+            loss=Loss(kind="cross-entropy"),
+        ),
+        ("'dalle'", "1 channels", "valid here: patch-words"),
+    ),
+    "file of no tokenizer": (lambda: DalleTokenizer(path="/nowhere/dalle.pt"), ("cannot read", "dalle.pt")),
+    "one bin": (lambda: BinTarget(bins=1), ("bins", "greater than or equal to 2")),
+    "bins of no byte": (lambda: BinTarget(bins=257), ("bins", "less than or equal to 256")),
+    "tokens coarser than the stride": (
+        lambda: pretrain(target=TokenTarget(downsample=16), loss=Loss(kind="cross-entropy")),
+        ("target.downsample 16", "stride", "valid: 1, 2, 4"),
+    ),
+    # stride 12 over 4 is 3, over 2 is 6: no powers of two; over 3, 6 and 12 they are
+    "inverse head, odd factor": (
+        lambda: pretrain(
+            backbone=Backbone(name="vit", patch_size=12),
+            mask=RandomMask(size=24, ratio=0.5),
+            head=InverseSwinHead.tiny(),
+            target=PixelTarget(downsample=4),
+        ),
+        ("inverse-swin", "stride 12", "3 times", "valid target.downsample: 3, 6, 12"),
+    ),
+    "heads of no stage": (
+        lambda: InverseSwinHead(embed_dim=8, depths=(2, 2), num_heads=(2,)),
+        ("depths names 2 stages", "num_heads 1"),
+    ),
+    "heads do not divide": (
+        lambda: InverseSwinHead(embed_dim=8, depths=(2, 2), num_heads=(2, 3)),
+        ("3 heads", "16 channels of stage 2"),
     ),
     "stride of patch": (lambda: Backbone(name="vit", patch_size=16, stride=24), ("stride 24", "patch_size 16")),
     "args of the harness": (lambda: Backbone(name="vit", args={"img_size": 1}, patch_size=4), ("img_size",)),
@@ -153,6 +223,15 @@ def test_the_message_says_where() -> None:
 
 def test_the_largest_ratio_that_is_named_is_accepted() -> None:
     assert pretrain(mask=RandomMask(size=8, ratio=0.9722)).mask.hidden_units(48) == 35  # type: ignore[union-attr]
+
+
+def test_values_that_are_named_as_valid_are_accepted() -> None:
+    pretrain(mask=RandomMask(size=16, ratio=0.8888))
+    assert [SquareMask(size=8, ratio=ratio).side(48) for ratio in (0.02778, 0.6944)] == [1, 5]
+    pretrain(mask=SquareMask(size=8, ratio=0.02778))
+    pretrain(mask=SquareMask(size=8, ratio=0.6944))
+    pretrain(mask=BlockMask(size=8, ratio=0.05, min_block=0.0555))
+    pretrain(mask=BlockMask(size=8, ratio=0.9, min_block=0.6944))
 
 
 @pytest.mark.parametrize("method", ["replace", "model_copy"])

@@ -1,0 +1,250 @@
+"""Several processes that compute one run, and what they tell each other.
+
+A run in several processes sees the batches, masks and draws of one process: each rank takes some rows of each global
+batch, and everything random is a function of a row's place in that batch. Losses, gradients and counts are added up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch._C._distributed_c10d import FileStore
+from torch.nn.parallel import DistributedDataParallel
+
+from harness.spec import HarnessError
+
+T = TypeVar("T")
+JOIN_TIMEOUT = timedelta(minutes=10)
+"""How long processes wait for the others to start."""
+TIMEOUT = timedelta(hours=1)
+"""How long they wait within a run, where rank 0 may write a checkpoint or run a user's evaluation meanwhile.
+
+A process that died is noticed at once on CPU; on GPUs, whoever started the processes has to end the rest."""
+INTERFACE_VARIABLE = "GLOO_SOCKET_IFNAME"
+
+
+class LeaderLeft(Exception):
+    """Rank 0 gave the run up, for a reason that it reports itself."""
+
+
+@dataclass
+class Group:
+    """The processes of one run; alone unless it comes from `join`, and then nothing here costs anything.
+
+    Attributes:
+    rank: this process, 0 <= rank < size. Rank 0 owns the run and is the only one that writes.
+    broken: a process left in the middle of a run, so that the others may be at different collectives. Nothing can be
+        said in this group any more; its processes have to end.
+    """
+
+    rank: int = 0
+    size: int = 1
+    broken: bool = False
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Add up a contiguous tensor over all ranks, in place; without gradient (`summed` has one)."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def mean(self, tensor: Tensor) -> Tensor:
+        """The mean over all ranks, in place."""
+        return self.sum(tensor).div_(self.size) if self.size > 1 else tensor
+
+    def agree(self, *flags: bool) -> tuple[bool, ...]:
+        """For each flag, whether any rank raised it. A message between hosts: no device is waited for."""
+        if self.size == 1:
+            return flags
+        found = torch.tensor(flags, dtype=torch.uint8)
+        dist.all_reduce(found, op=dist.ReduceOp.MAX)
+        return tuple(bool(flag) for flag in found.tolist())
+
+    def share(self, value: T) -> T:
+        """Rank 0's value, on all ranks; it has to pickle."""
+        if self.size == 1:
+            return value
+        held: list[Any] = [value]
+        dist.broadcast_object_list(held, src=0, device=torch.device("cpu"))
+        return cast(T, held[0])
+
+    def lead(self, do: Callable[[], T]) -> T:
+        """Have rank 0 do something while the others wait; returns on all ranks what it returned there.
+
+        Raises:
+            Exception: what it raised, on rank 0.
+            LeaderLeft: it raised something, on the others.
+        """
+        if self.size == 1:
+            return do()
+        if self.rank:
+            found, reason = self.share(cast(tuple[T, str], (None, "")))
+            if reason:
+                raise LeaderLeft(reason)
+            return found
+        try:
+            found = do()
+        except Exception as error:
+            self.share((None, f"{type(error).__name__}: {error}"))
+            raise
+        self.share((found, ""))
+        return found
+
+    def rows(self, batch_size: int, *, mirrored: bool = False) -> Tensor | None:
+        """The rows of every global batch that this rank takes (`rows_of`); None for all of them.
+
+        Raises:
+            HarnessError: there are too few for all ranks.
+        """
+        if self.size == 1:
+            return None
+        if batch_size < self.size * (2 if mirrored else 1):
+            most = batch_size // (2 if mirrored else 1)
+            raise HarnessError(f"a batch of {batch_size} images feeds at most {most} processes, not {self.size}")
+        return rows_of(batch_size, self.rank, self.size, mirrored=mirrored)
+
+    def replicate(self, model: nn.Module, *, may_skip: bool = False) -> nn.Module:
+        """A model whose gradients are averaged over all ranks in the backward pass; the model itself if alone.
+
+        Args:
+            may_skip: whether a forward pass may leave parameters unused, as a user's own module may.
+        """
+        if self.size == 1:
+            return model
+        # Buffers are the same on all ranks at every step, so none is sent round. torch 2.15 renames the argument.
+        known = inspect.signature(DistributedDataParallel.__init__).parameters
+        name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        options: dict[str, Any] = {name: False, "find_unused_parameters": may_skip}
+        return DistributedDataParallel(model, **options)
+
+
+def rows_of(batch_size: int, rank: int, size: int, *, mirrored: bool = False) -> Tensor:
+    """The rows of a global batch that a rank takes: int64, ascending, as even a split as there is.
+
+    Args:
+        mirrored: whether row i and row batch_size - 1 - i have to be together, for Mixup and CutMix. A rank's rows then
+            mirror each other as those of the whole batch do, so mixing them gives what mixing the whole batch gives.
+    """
+    half = batch_size // 2 if mirrored else batch_size
+    rows = torch.arange(rank * half // size, (rank + 1) * half // size)
+    return torch.cat([rows, batch_size - 1 - rows.flip(0)]) if mirrored else rows
+
+
+class _Summed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, group: Group) -> Tensor:
+        ctx.group = group
+        return group.sum(tensor.clone(memory_format=torch.contiguous_format))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return ctx.group.sum(gradient.clone(memory_format=torch.contiguous_format)), None
+
+
+def summed(tensor: Tensor, group: Group) -> Tensor:
+    """The sum over all ranks, with gradient: what is minimised is the sum of all ranks' losses."""
+    if group.size == 1:
+        return tensor
+    return cast(Tensor, _Summed.apply(tensor, group))
+
+
+def original(model: nn.Module) -> nn.Module:
+    """The model that was replicated."""
+    return cast(nn.Module, model.module) if isinstance(model, DistributedDataParallel) else model
+
+
+def gathering(model: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """A context whose forward and backward passes keep gradients to this rank, to be averaged with the last slice's."""
+    return model.no_sync() if isinstance(model, DistributedDataParallel) else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def join(file: Path, rank: int, size: int, device: torch.device) -> Iterator[Group]:
+    """Meet the other processes of a group, for one run or for several, one after the other.
+
+    Hosts are not looked up by name: the processes meet in a file.
+
+    Args:
+        file: where they meet: a path that all of them see, in a folder that exists, and that no group has used before.
+        device: this process's own; no two ranks can share a GPU.
+
+    Raises:
+        HarnessError: not all of them came.
+    """
+    if size == 1:
+        yield Group()
+        return
+    options: dict[str, Any] = {}
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        options["device_id"] = torch.device("cuda", torch.cuda.current_device())
+    store = FileStore(str(file), size)
+    store.set_timeout(JOIN_TIMEOUT)
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "cpu:gloo"
+    try:
+        with _interface(_machines(store, rank, size)):
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT, **options)
+    except RuntimeError as error:
+        raise HarnessError(f"process {rank} of {size} could not meet the others: {error}".replace("\n", " ")) from None
+    group = Group(rank, size)
+    try:
+        yield group
+    except BaseException:
+        group.broken = True
+        raise
+    finally:
+        if not group.broken:  # with some at another collective, ending it together could wait for ever
+            dist.destroy_process_group()
+
+
+def _machines(store: FileStore, rank: int, size: int) -> set[str]:
+    """The machines (network namespaces) that the processes are on."""
+    try:
+        kernel = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        mine = f"{kernel} {os.readlink('/proc/self/ns/net')}"
+    except OSError:
+        mine = socket.gethostname()
+    store.set(f"machine {rank}", mine)
+    return {str(store.get(f"machine {other}"), "ascii") for other in range(size)}
+
+
+@contextlib.contextmanager
+def _interface(machines: set[str]) -> Iterator[None]:
+    """Tell gloo its network interface, unless the user has.
+
+    By itself it takes the address that the host's name has, and where that is none or a loopback's, the loopback: the
+    processes on other machines then cannot reach it.
+    """
+    name = None if os.environ.get(INTERFACE_VARIABLE) else interface(len(machines) > 1)
+    if name is not None:
+        os.environ[INTERFACE_VARIABLE] = name
+    try:
+        yield
+    finally:
+        if name is not None:
+            del os.environ[INTERFACE_VARIABLE]
+
+
+def interface(several: bool, routes: Path = Path("/proc/net/route")) -> str | None:
+    """The network interface for a group on one machine or on several; None leaves it to gloo."""
+    names = [name for _, name in socket.if_nameindex()]
+    if not several:
+        return "lo" if "lo" in names else None
+    with contextlib.suppress(OSError):
+        if not socket.gethostbyname(socket.gethostname()).startswith("127."):
+            return None
+    with contextlib.suppress(OSError):
+        lines = [line.split() for line in routes.read_text().splitlines()[1:]]
+        found = [(int(line[6]), line[0]) for line in lines if line[1] == "00000000" and line[0] in names]
+        return min(found)[1] if found else None
+    return None

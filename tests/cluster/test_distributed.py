@@ -1,0 +1,67 @@
+"""One run in four processes on four nodes against one process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from slurm import Cluster
+from test_training import wait, words
+
+from harness.launch import Queue, Resources, cluster, run_local, slurm
+from harness.launch.site import Site, Stage
+from harness.launch.standing import overview
+from harness.spec import Backbone, Pretrain, RandomMask, Recipe, Run, Shapes, key
+from harness.store import Store
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+
+def pretraining(epochs: int, seed: int = 0) -> Pretrain:
+    """One step an epoch, so that every step's loss is in the metrics."""
+    return Pretrain(
+        data=Shapes(image_size=32, train=32, test=16),
+        image_size=32,
+        backbone=Backbone(
+            name="vit_tiny_patch16_224", args={"embed_dim": 32, "depth": 2, "num_heads": 2}, patch_size=4
+        ),
+        mask=RandomMask(size=8, ratio=0.6),
+        recipe=Recipe(epochs=epochs, batch_size=32, lr=1e-3, lr_batch=None, drop_path=0.1),
+        seed=seed,
+    )
+
+
+def submit(runs: dict[str, Run], store: Store, project: Path) -> None:
+    site: dict[Stage, Site] = {stage: Site(minutes=20, nodes=4) for stage in ("pretrain", "evaluation")}
+    slurm.submit(runs, store, site, Resources(device="cpu"), study="ddp", project=project)
+
+
+def test_four_nodes_against_one_process(empty_cluster: Cluster, tmp_path: Path) -> None:
+    """Losses of 20 steps, and of 400 with a time limit's signal in between."""
+    project, store, alone = tmp_path / "project", Store(tmp_path / "runs"), Store(tmp_path / "alone")
+    for folder in (project, store.root, alone.root):
+        folder.mkdir()
+    (project / "harness.toml").touch()
+    short, long = pretraining(20), pretraining(400, seed=1)
+    runs: dict[str, Run] = {key(short): short, key(long): long}
+    submit(runs, store, project)
+
+    def at_work() -> bool:
+        place = overview(runs, store).places[key(long)]
+        return place.word == "running" and bool(place.state.progress)
+
+    wait(at_work, 120)
+    job = overview(runs, store).places[key(long)].job
+    assert job is not None
+    cluster.ask("scancel", "--signal=USR2", job.id)
+    wait(lambda: words(runs, store) == {"done": 2}, 180)
+    assert len(store.folder(key(long)).attempts()) == 2
+    assert store.environment(key(short))["processes"] == 4
+    run_local(Queue(runs, alone), alone, Resources(device="cpu"), 1, report=lambda event: None)
+    for name, steps in ((key(short), 20), (key(long), 20)):
+        ours, theirs = store.metrics(name)[:steps], alone.metrics(name)[:steps]
+        assert [line["step"] for line in ours] == list(range(1, steps + 1))
+        assert [line["loss"] for line in ours] == pytest.approx([line["loss"] for line in theirs], rel=1e-5)
+    last = store.metrics(key(long))[-1], alone.metrics(key(long))[-1]
+    assert last[0]["step"] == last[1]["step"] == 400
+    assert last[0]["loss"] == pytest.approx(last[1]["loss"], rel=1e-2)
