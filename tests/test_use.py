@@ -29,11 +29,17 @@ from harness.launch.job import work
 from harness.spec import (
     Augment,
     Backbone,
+    BinTarget,
+    BlockMask,
+    Checkpoint,
+    ClusterTarget,
+    Cosine,
     FineTune,
     HarnessError,
     ImageFolder,
     Images,
     Knn,
+    Loss,
     MlpHead,
     PixelTarget,
     Pretrain,
@@ -41,6 +47,7 @@ from harness.spec import (
     Recipe,
     Run,
     Shapes,
+    SquareMask,
     key,
 )
 from harness.spec.data import PUBLISHED
@@ -60,6 +67,7 @@ SWIN = Backbone(
 )
 
 WINDOWED = SWIN.replace(args={**dict(SWIN.args), "window_size": 3})
+CLASSES = Loss(kind="cross-entropy")
 
 
 def pretraining(backbone: Backbone, **changes: Any) -> Pretrain:
@@ -77,6 +85,9 @@ PRETRAININGS = {
     "swin": pretraining(SWIN),
     "mlp": pretraining(SWIN, head=MlpHead(), target=PixelTarget(downsample=2)),
     "windowed": pretraining(WINDOWED),
+    "bins": pretraining(SWIN, target=BinTarget(bins=4), loss=CLASSES),
+    "clusters": pretraining(VIT, target=ClusterTarget(clusters=8, images=16, downsample=2), loss=CLASSES),
+    "block": pretraining(VIT, mask=BlockMask(size=4, ratio=0.4)),
 }
 FINETUNINGS = {name: finetuning(PRETRAININGS[name]) for name in ("vit", "beit", "swin")}
 LARGER = WINDOWED.replace(args={**dict(WINDOWED.args), "window_size": 4})  # of maps of 8 at 32 px
@@ -246,9 +257,10 @@ def test_a_released_file_comes_back_bit_for_bit_with_its_buffers(
 def test_what_the_released_code_cannot_hold_is_said(store: Store, tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match="no VisionTransformer; valid format: timm"):
         harness.export_weights(PRETRAININGS["vit"], tmp_path / "a.pth", format="official", store=store.root)
-    found = harness.export_weights(PRETRAININGS["mlp"], tmp_path / "a.pth", format="official", store=store.root)
-    assert "left out" in found.notes[0]
-    assert not any(name.startswith("decoder") for name in read_weights(tmp_path / "a.pth"))
+    for name in ("mlp", "bins"):
+        found = harness.export_weights(PRETRAININGS[name], tmp_path / "a.pth", format="official", store=store.root)
+        assert "left out" in found.notes[0]
+        assert not any(name.startswith("decoder") for name in read_weights(tmp_path / "a.pth"))
     assert "checkpoint_path" not in found.call
     with pytest.raises(HarnessError, match=r"ends in \.safetensors"):
         harness.export_weights(PRETRAININGS["vit"], tmp_path / "a.bin", store=store.root)
@@ -314,12 +326,31 @@ def test_weights_that_are_missing_damaged_or_not_there_yet_are_one_line(tmp_path
     assert "\n" not in str(told.value)
 
 
+def test_a_pretraining_goes_on_from_a_file(store: Store, tmp_path: Path) -> None:
+    first = store.weights(key(PRETRAININGS["vit"]))
+    assert first is not None
+    start = Checkpoint(path=str(first), backbone=VIT, image_size=32)
+    still = RECIPE.replace(lr=1e-12, weight_decay=0.0, warmup_lr=0.0, schedule=Cosine(min_lr=0.0))
+    run = Pretrain(
+        data=DATA, image_size=32, backbone=VIT, mask=RandomMask(size=8, ratio=0.5), recipe=still, seed=9, start=start
+    )
+    event = work(Store(tmp_path), run, torch.device("cpu"), Resources(), report=lambda event: None)
+    assert event.kind == "done", event.text
+    last = Store(tmp_path).weights(key(run))
+    assert last is not None
+    before, after = read_weights(first), read_weights(last)
+    assert {"mask_token", "head.0.weight"} <= set(before)
+    for name, tensor in before.items():
+        torch.testing.assert_close(after[name], tensor, rtol=0, atol=1e-9)
+
+
 def test_masks_are_chosen_by_kind_and_take_over_what_is_not_given() -> None:
     own = RandomMask(size=8, ratio=0.5)
     assert use.chosen_mask(own) == own
     assert use.chosen_mask(own, ratio=0.25) == RandomMask(size=8, ratio=0.25)
     assert use.chosen_mask(own, "random", size=4) == RandomMask(size=4, ratio=0.5)
-    assert {"random", "custom"} <= set(use.MASKS)
+    assert use.chosen_mask(own, "square", ratio=0.25) == SquareMask(size=8, ratio=0.25)
+    assert set(use.MASKS) == {"random", "square", "block", "custom"}
     with pytest.raises(HarnessError, match=r"no mask 'spiral'; valid: .*random"):
         use.chosen_mask(own, "spiral")
     with pytest.raises(HarnessError, match="ratio"):

@@ -16,7 +16,7 @@ from torch import Tensor
 from harness.core.encoder import Family, build, timm_arguments
 from harness.core.formats import BUFFERS, Weights, to_official
 from harness.core.trained import Trained, notes_of
-from harness.spec import FineTune, HarnessError, LinearHead, Pretrain
+from harness.spec import FineTune, HarnessError, LinearHead, PixelTarget, Pretrain
 from harness.store.files import write_atomically
 
 ExportFormat = Literal["timm", "official"]
@@ -88,7 +88,9 @@ def _own(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _has_official_head(run: Pretrain | FineTune) -> bool:
-    return isinstance(run, FineTune) or (isinstance(run.head, LinearHead) and run.target.downsample == 1)
+    return isinstance(run, FineTune) or (
+        isinstance(run.head, LinearHead) and isinstance(run.target, PixelTarget) and run.target.downsample == 1
+    )
 
 
 def _official(trained: Trained, model: Family) -> bytes:

@@ -13,22 +13,7 @@ from harness.spec import Run, key, upstream
 from harness.store import Attempt, Store
 from harness.study import Plan, expand, load
 
-COMMANDS = (  # in the order of help
-    "new",
-    "plan",
-    "run",
-    "status",
-    "logs",
-    "retry",
-    "cancel",
-    "report",
-    "clean",
-    "doctor",
-    "predict",
-    "reconstruct",
-    "export",
-    "avgdist",
-)
+COMMANDS = ("new", "plan", "run", "status", "logs", "retry", "cancel", "report", "clean", "doctor", "predict", "reconstruct", "export", "avgdist")
 
 
 @pytest.fixture

@@ -37,7 +37,8 @@ def named_as_timm(tensors: Mapping[str, Tensor]) -> Weights:
     found = recognise(tensors)
     match found:
         case "harness":
-            return Weights(below(tensors, "encoder.model."), tensors.get("mask_token"), below(tensors, "head."))
+            encoder, head, targets = (below(tensors, prefix) for prefix in ("encoder.model.", "head.", "targets."))
+            return Weights(encoder, tensors.get("mask_token"), head, targets)
         case "official":
             return from_official(tensors)
         case "mmpretrain":

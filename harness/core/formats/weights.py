@@ -18,11 +18,13 @@ class Weights:
     encoder: under timm's names, with the classifier's `head.*` and `fc_norm.*` where the file has one.
     mask_token: [C0], or None if the file has none.
     head: the prediction head's, under the names of `harness.core.heads.build_head`; empty if the file has none.
+    targets: what the target is made of, under the names of `harness.core.targets.Targets`; empty for most.
     """
 
     encoder: dict[str, Tensor]
     mask_token: Tensor | None = None
     head: dict[str, Tensor] = field(default_factory=dict)
+    targets: dict[str, Tensor] = field(default_factory=dict)
 
 
 def without_buffers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
