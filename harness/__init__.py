@@ -20,6 +20,9 @@ if TYPE_CHECKING:
         Backbone as Backbone,
     )
     from harness.spec import (
+        BlockMask as BlockMask,
+    )
+    from harness.spec import (
         Checkpoint as Checkpoint,
     )
     from harness.spec import (
@@ -97,6 +100,9 @@ if TYPE_CHECKING:
     from harness.spec import (
         Skip as Skip,
     )
+    from harness.spec import (
+        SquareMask as SquareMask,
+    )
     from harness.study import Study as Study
     from harness.study import around as around
     from harness.study import axes as axes
@@ -104,10 +110,10 @@ if TYPE_CHECKING:
 
 _HOME = {
     "harness.spec": (
-        "Augment", "Backbone", "Checkpoint", "Corruption", "Cosine", "CustomData", "CustomEvaluation", "CustomHead",
-        "CustomMask", "CustomTarget", "FineTune", "HarnessError", "ImageFolder", "Images", "Knn", "LinearHead",
-        "LinearProbe", "Loss", "MlpHead", "MultiStep", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale",
-        "Scratch", "Shapes", "Skip",
+        "Augment", "Backbone", "BlockMask", "Checkpoint", "Corruption", "Cosine", "CustomData", "CustomEvaluation",
+        "CustomHead", "CustomMask", "CustomTarget", "FineTune", "HarnessError", "ImageFolder", "Images", "Knn",
+        "LinearHead", "LinearProbe", "Loss", "MlpHead", "MultiStep", "PixelTarget", "Pretrain", "RandomMask", "Recipe",
+        "Scale", "Scratch", "Shapes", "Skip", "SquareMask",
     ),
     "harness.papers": (
         "paper_table", "simmim", "simmim_backbone", "simmim_finetune", "simmim_pretrain", "simmim_probe",

@@ -14,7 +14,20 @@ from tiny import SWIN, SWIN_V2, VIT, pretrain
 
 from harness import audit
 from harness.core.pretrain import MaskedImageModel
-from harness.spec import Backbone, Corruption, FineTune, HarnessError, Loss, Mask, MlpHead, RandomMask, Recipe, Scale
+from harness.spec import (
+    Backbone,
+    BlockMask,
+    Corruption,
+    FineTune,
+    HarnessError,
+    Loss,
+    Mask,
+    MlpHead,
+    RandomMask,
+    Recipe,
+    Scale,
+    SquareMask,
+)
 from harness.study import Study, axes, expand
 
 
@@ -30,6 +43,21 @@ def test_hidden_pixels_do_not_reach_the_encoder(backbone: Backbone, corruption: 
     assert audit.leak(run, batch) == 0.0
     assert audit.reach_of_visible(run, batch) > 0.0
     assert audit.is_masked(run, batch)
+
+
+@pytest.mark.parametrize("backbone", [VIT, SWIN], ids=["vit", "swin"])
+@pytest.mark.parametrize(
+    "mask",
+    [SquareMask(size=8, ratio=0.25), BlockMask(size=8, ratio=0.5), BlockMask(size=4, ratio=0.9, count="beit")],
+    ids=["square", "block-wise", "block-wise, BEiT's count"],
+)
+def test_other_masks_hide_what_they_say(backbone: Backbone, mask: Mask) -> None:
+    run = pretrain(backbone=backbone, mask=mask)
+    batch = audit.fixed_batch(run)
+    counts = batch.units.flatten(1).sum(1)
+    assert (len(set(counts.tolist())) > 1) is (isinstance(mask, BlockMask) and mask.count == "beit")
+    assert audit.is_masked(run, batch)
+    assert not audit.first_step(run).same_as(audit.first_step(pretrain(backbone=backbone)))
 
 
 class Inverted(MaskedImageModel):

@@ -40,7 +40,7 @@ OUTSIDE = {
     "study": {"pydantic"},
     "store": set(),
     "core": TORCH,
-    "analysis": TORCH,
+    "analysis": TORCH | {"scipy"},
     "audit": TORCH,
     "launch": {"submitit"},
     "job": TORCH,

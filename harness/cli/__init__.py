@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from harness.cli import looking, on_cluster, planning, running
+from harness.cli import analysing, looking, on_cluster, planning, running
 from harness.cli.common import printable
 from harness.spec import HarnessError
 
@@ -32,6 +32,7 @@ app.command()(on_cluster.cancel)
 app.command()(looking.report)
 app.command()(looking.clean)
 app.command()(on_cluster.doctor)
+app.command()(analysing.avgdist)
 
 
 # click's base class of refused command lines, which typer may or may not bring along itself

@@ -8,9 +8,10 @@ from typing import assert_never
 import torch
 from torch import Tensor
 
+from harness.core.blocks import block_masks
 from harness.core.custom import call, load_function
 from harness.core.randomness import uniform, words
-from harness.spec import CustomMask, HarnessError, Mask, RandomMask, seed_stream
+from harness.spec import BlockMask, CustomMask, HarnessError, Mask, RandomMask, SquareMask, seed_stream
 
 
 def make_mask(mask: Mask, *, image_size: int, seed: int, step: int, steps: int, positions: Tensor) -> Tensor:
@@ -30,8 +31,26 @@ def make_mask(mask: Mask, *, image_size: int, seed: int, step: int, steps: int, 
             count = mask.hidden_units(image_size)
             stream = seed_stream(seed, "mask")
             return _hide_lowest(words(stream, step, positions, 2 * units * units), count).view(-1, units, units)
+        case SquareMask():
+            noise = words(seed_stream(seed, "mask"), step, positions, 2)
+            return _squares(noise, mask.side(image_size), units)
+        case BlockMask():
+            return block_masks(mask, image_size=image_size, seed=seed, step=step, positions=positions)
         case CustomMask():
             return _custom(mask, units, seed, step, steps, positions)
+        case _:
+            assert_never(mask)
+
+
+def count_varies(mask: Mask) -> bool:
+    """Whether a mask may hide more units of one image than of another."""
+    match mask:
+        case RandomMask() | SquareMask():
+            return False
+        case BlockMask():
+            return mask.count == "beit"
+        case CustomMask():
+            return True
         case _:
             assert_never(mask)
 
@@ -42,6 +61,14 @@ def _hide_lowest(noise: Tensor, count: int) -> Tensor:
     order = ((high >> 1) << 31 | (low >> 1)).argsort(dim=1, stable=True)
     hidden = torch.zeros_like(order, dtype=torch.bool)
     return hidden.scatter_(1, order[:, :count], value=True)
+
+
+def _squares(noise: Tensor, side: int, units: int) -> Tensor:
+    """A square of `side` units at a random place. noise: int64 [B, 2] of 32-bit words -> bool [B, units, units]."""
+    first = noise * (units - side + 1) >> 32  # [B, 2]: first row and column
+    places = torch.arange(units, device=noise.device)
+    rows, columns = ((places >= start) & (places < start + side) for start in first[:, :, None].unbind(1))
+    return rows[:, :, None] & columns[:, None, :]
 
 
 def _custom(mask: CustomMask, units: int, seed: int, step: int, steps: int, positions: Tensor) -> Tensor:

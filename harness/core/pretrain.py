@@ -15,7 +15,7 @@ from harness.core.encoder import Encoder, build
 from harness.core.heads import build_head
 from harness.core.loop import train
 from harness.core.losses import make_target, prediction_loss, target_channels
-from harness.core.masking import make_mask, spread
+from harness.core.masking import count_varies, make_mask, spread
 from harness.core.optimiser import parameter_groups
 from harness.core.precision import require
 from harness.core.randomness import initialised
@@ -72,6 +72,18 @@ def _mask_token(run: Pretrain, width: int) -> nn.Parameter:
     return nn.Parameter(nn.init.trunc_normal_(torch.empty(width), std=0.02, a=-cut, b=cut))
 
 
+def relative_share(units: Tensor, whole: Tensor) -> Tensor:
+    """How much more than the whole batch a slice of it hides: 1 if it hides the same share.
+
+    The loss over the masked area is a mean over hidden pixels, so a slice counts by what it hides. With this factor the
+    mean over slices is the loss of the whole batch.
+
+    Args:
+        units, whole: the masks of the slice and of the batch, bool [b, units, units] and [B, units, units].
+    """
+    return units.float().mean() / whole.float().mean().clamp(min=torch.finfo(torch.float32).tiny)
+
+
 def pretrain(run: Pretrain, session: Session) -> None:
     """Pre-train, show reconstructions of test images, publish the weights.
 
@@ -101,21 +113,21 @@ def pretrain(run: Pretrain, session: Session) -> None:
 
     contrast = torch.zeros((), device=device)
 
+    def mask_of(step: int, positions: Tensor) -> Tensor:
+        size, seed = run.image_size, run.seed
+        return make_mask(run.mask, image_size=size, seed=seed, step=step, steps=steps, positions=positions)
+
     def loss_of(batch: Batch) -> Tensor:
         drop_path.step, drop_path.positions = batch.step, batch.positions
-        units = make_mask(
-            run.mask,
-            image_size=run.image_size,
-            seed=run.seed,
-            step=batch.step,
-            steps=steps,
-            positions=batch.positions,
-        )
+        units = mask_of(batch.step, batch.positions)
         prediction: Tensor
         loss: Tensor
         prediction, loss = model(batch.images, units)
         contrast.copy_(prediction.detach().float().std())
-        return loss
+        if len(units) == run.recipe.batch_size or run.loss.scope == "full" or not count_varies(run.mask):
+            return loss
+        whole = mask_of(batch.step, torch.arange(run.recipe.batch_size, device=device))
+        return loss * relative_share(units, whole)
 
     for line in train(
         session,

@@ -5,8 +5,12 @@ The published recipes in full, with model, sizes and schedules, are in `harness.
 
 from __future__ import annotations
 
+from typing import assert_never
+
 from harness.spec import (
+    BlockMask,
     Corruption,
+    CustomMask,
     Head,
     LinearHead,
     Loss,
@@ -15,6 +19,7 @@ from harness.spec import (
     Pretrain,
     RandomMask,
     Scale,
+    SquareMask,
     Target,
 )
 
@@ -42,15 +47,32 @@ def simmim(
     Raises:
         Skip: the paper's mask unit does not fit the scale.
     """
+    mask = mask or RandomMask(size=scale.pixels(32), ratio=0.6)
     return Pretrain(
         data=scale.data,
         image_size=scale.image_size,
         backbone=scale.backbone,
-        mask=mask or RandomMask(size=scale.pixels(32), ratio=0.6),
+        mask=mask,
         corruption=CORRUPTION,
         head=head or HEAD,
         target=target or TARGET,
         loss=loss or LOSS,
         recipe=scale.pretrain,
         seed=seed,
+        assumed=_assumed(mask),
     )
+
+
+def _assumed(mask: Mask) -> tuple[str, ...]:
+    """What SimMIM does not publish of its masks: only the code of the random ones is released."""
+    match mask:
+        case SquareMask():
+            return ("square masks: the square moves by whole units",)
+        case BlockMask():
+            counts = {"exact": "the exact count", "beit": "a count that varies"}
+            return (f"block-wise masks: BEiT's algorithm with {counts[mask.count]}, smallest block {mask.min_block:g} "
+                    f"of the units, aspect ratio from {mask.min_aspect:g}",)  # fmt: skip
+        case RandomMask() | CustomMask():
+            return ()
+        case _:
+            assert_never(mask)

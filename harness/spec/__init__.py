@@ -2,7 +2,7 @@
 
 from harness.spec.base import HarnessError, Params, Scalar, Spec, one_line
 from harness.spec.data import CustomData, Data, ImageFolder, Images, Shapes
-from harness.spec.masking import Corruption, CustomMask, Mask, RandomMask
+from harness.spec.masking import BlockMask, Corruption, CustomMask, Mask, RandomMask, SquareMask
 from harness.spec.model import Backbone, CustomHead, Head, LinearHead, MlpHead
 from harness.spec.objective import CustomTarget, Loss, PixelTarget, Target
 from harness.spec.recipe import Augment, Cosine, MultiStep, Recipe, Schedule
@@ -26,10 +26,10 @@ from harness.spec.run import (
 from harness.spec.scale import Scale, Skip
 
 __all__ = [
-    "Augment", "Backbone", "Checkpoint", "Corruption", "Cosine", "CustomData", "CustomEvaluation",
+    "Augment", "Backbone", "BlockMask", "Checkpoint", "Corruption", "Cosine", "CustomData", "CustomEvaluation",
     "CustomHead", "CustomMask", "CustomTarget", "Data", "Evaluation", "FineTune", "HarnessError", "Head",
     "ImageFolder", "Images", "Knn", "LinearHead", "LinearProbe", "Loss", "Mask", "MlpHead", "MultiStep",
     "Params", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Run", "Scalar", "Scale", "Schedule",
-    "Scratch", "Shapes", "Skip", "Spec", "Start", "Target", "key", "one_line", "run_from_json",
+    "Scratch", "Shapes", "Skip", "Spec", "SquareMask", "Start", "Target", "key", "one_line", "run_from_json",
     "seed_stream", "shown_metric", "upstream",
 ]  # fmt: skip

@@ -13,7 +13,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, TypeAdapter, ValidationE
 from harness.spec.base import HarnessError, Spec, one_line
 from harness.spec.content import cached_file_sha256
 from harness.spec.data import Data
-from harness.spec.masking import Corruption, Mask, RandomMask
+from harness.spec.masking import Corruption, Mask, check_share
 from harness.spec.model import Backbone, Head, LinearHead
 from harness.spec.objective import Loss, PixelTarget, Target
 from harness.spec.own import OwnFunction
@@ -57,11 +57,7 @@ class Pretrain(Spec):
         if size % unit:
             valid = _choices(size, patch)
             raise ValueError(f"a mask unit of {unit} px does not divide the image of {size} px; {valid}")
-        if isinstance(self.mask, RandomMask):
-            units = (size // unit) ** 2
-            if self.mask.hidden_units(size) >= units:
-                most = (units - 1) / units
-                raise ValueError(f"ratio {self.mask.ratio} hides all {units} units; at most {most:.4g} leaves one")
+        check_share(self.mask, size)
         _check_target(self.target.downsample, stride, unit, self.loss.scope)
         if self.recipe.layer_decay is not None:
             raise ValueError("layer_decay belongs to fine-tuning; a pre-training has none")

@@ -48,6 +48,13 @@ def test_visible_pixels_do_not_enter_the_masked_loss() -> None:
     assert prediction_loss(Loss(), other, TARGET, HIDDEN) == prediction_loss(Loss(), PREDICTION, TARGET, HIDDEN)
 
 
+def test_each_hidden_pixel_counts_alike_where_images_hide_different_numbers() -> None:
+    hidden = torch.tensor([[[True, False], [True, False]], [[True, True], [True, True]], [[False] * 2] * 2])
+    errors = torch.tensor([1.0, 4.0, 9.0])[:, None, None, None].expand(3, 2, 2, 2)
+    found = prediction_loss(Loss(), errors, torch.zeros_like(errors), hidden).item()
+    assert found == pytest.approx((2 * 1.0 + 4 * 4.0 + 0 * 9.0) / 6, rel=1e-5)  # two, four and no hidden pixels
+
+
 def test_downsampled_target_is_the_mean_of_squares() -> None:
     images = torch.arange(16.0).view(1, 1, 4, 4)
     found = make_target(PixelTarget(downsample=2), images)

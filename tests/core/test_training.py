@@ -28,6 +28,7 @@ from harness.launch.resources import Resources
 from harness.spec import (
     Augment,
     Backbone,
+    BlockMask,
     CustomEvaluation,
     CustomHead,
     CustomMask,
@@ -122,6 +123,17 @@ def test_pretraining_in_slices_agrees(compute: Compute) -> None:
     run = pretrain(recipe=RECIPE.replace(drop_path=0.2))
     for line, other in zip(compute(run)["lines"], compute(run, micro_batch=5)["lines"], strict=True):
         assert line["loss"] == pytest.approx(other["loss"], rel=1e-4)
+
+
+def test_slices_agree_where_the_number_of_hidden_units_varies(compute: Compute) -> None:
+    """A slice of one image: the mean of its own hidden pixels must not count like that of an image that hides more."""
+    run = pretrain(mask=BlockMask(size=4, ratio=0.6, count="beit", min_block=0.4))
+    counts = fixed_batch(run, RECIPE.batch_size).units.flatten(1).sum(1)
+    assert int(counts.max()) >= 1.1 * int(counts.min())
+    for size in (1, 5):
+        for line, other in zip(compute(run)["lines"], compute(run, micro_batch=size)["lines"], strict=True):
+            assert line["loss"] == pytest.approx(other["loss"], rel=1e-5)
+            assert line["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-3)
 
 
 def test_loader_workers_do_not_matter(compute: Compute) -> None:

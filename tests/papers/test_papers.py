@@ -8,7 +8,20 @@ from importlib.resources import files
 import pytest
 
 from harness.papers import PaperTable, PublishedValue, paper_table, simmim
-from harness.spec import Backbone, HarnessError, Loss, MlpHead, PixelTarget, RandomMask, Recipe, Scale, Shapes, Skip
+from harness.spec import (
+    Backbone,
+    BlockMask,
+    HarnessError,
+    Loss,
+    MlpHead,
+    PixelTarget,
+    RandomMask,
+    Recipe,
+    Scale,
+    Shapes,
+    Skip,
+    SquareMask,
+)
 
 SHIPPED = sorted(
     entry.name.removesuffix(".csv")
@@ -134,3 +147,11 @@ def test_an_ablation_replaces_one_piece_and_nothing_else() -> None:
 def test_simmims_unit_may_not_fit_a_scale() -> None:
     with pytest.raises(Skip, match=r"4\.66667 px"):
         simmim(scale(28))
+
+
+def test_what_simmim_leaves_open_of_its_masks_is_named() -> None:
+    assert simmim(scale(192)).assumed == ()
+    assert "whole units" in simmim(scale(192), mask=SquareMask(size=32, ratio=0.25)).assumed[0]
+    note = simmim(scale(192), mask=BlockMask(size=32, ratio=0.4, count="beit", min_block=0.1)).assumed[0]
+    for part in ("BEiT", "varies", "smallest block 0.1", "aspect ratio from 0.3"):
+        assert part in note

@@ -17,6 +17,7 @@ from PIL import Image
 from harness.spec import (
     Augment,
     Backbone,
+    BlockMask,
     Checkpoint,
     Corruption,
     Cosine,
@@ -37,6 +38,7 @@ from harness.spec import (
     Scratch,
     Shapes,
     Spec,
+    SquareMask,
     key,
 )
 
@@ -131,6 +133,8 @@ OTHER: dict[Spec, dict[str, Any]] = {
         "variant": "simmim",
     },
     RandomMask(size=16, ratio=0.5): {"size": 8, "ratio": 0.6},
+    SquareMask(size=16, ratio=0.5): {"size": 8, "ratio": 0.6},
+    BlockMask(size=16, ratio=0.5): {"size": 8, "ratio": 0.6, "count": "beit", "min_block": 0.1, "min_aspect": 0.5},
     MlpHead(): {"layers": 3, "width": 8},
     Corruption(fill="mean"): {"fill": "none", "token": "none"},
     Loss(kind="smooth-l1"): {"kind": "l1", "scope": "full", "beta": 0.5},

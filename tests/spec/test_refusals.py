@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from harness.spec import (
     Augment,
     Backbone,
+    BlockMask,
     Corruption,
     CustomMask,
     FineTune,
@@ -27,6 +28,7 @@ from harness.spec import (
     Scale,
     Shapes,
     Skip,
+    SquareMask,
     one_line,
     run_from_json,
 )
@@ -70,6 +72,29 @@ REFUSED: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     "ratio as text": (lambda: RandomMask(size=8, ratio="0.5"), ("ratio", "valid number", "'0.5'")),
     # 6 x 6 units of 8 px: ceil(36 * 0.98) = 36 are hidden; 35 / 36 = 0.9722 leaves one
     "all hidden": (lambda: pretrain(mask=RandomMask(size=8, ratio=0.98)), ("all 36 units", "0.9722")),
+    # 3 x 3 units: 8 / 9 = 0.88889, and 0.8889 would hide 9
+    "all hidden of 9": (lambda: pretrain(mask=RandomMask(size=16, ratio=0.9)), ("all 9 units", "0.8888 leaves")),
+    "all hidden, blocks": (lambda: pretrain(mask=BlockMask(size=8, ratio=0.98)), ("all 36 units", "0.9722")),
+    # sides of 6 sqrt(0.005) = 0.42 and 6 sqrt(0.9) = 5.7 units, rounded
+    "no square": (
+        lambda: pretrain(mask=SquareMask(size=8, ratio=0.005)),
+        ("0.005", "0 x 0 of 6 x 6", "valid: 0.02778 (1 x 1) to 0.6944 (5 x 5)"),
+    ),
+    "square of all": (lambda: pretrain(mask=SquareMask(size=8, ratio=0.9)), ("6 x 6 of 6 x 6", "0.6944 (5 x 5)")),
+    "square of one unit": (lambda: pretrain(mask=SquareMask(size=48, ratio=0.5)), ("1 x 1 of 1 x 1", "valid: none")),
+    "square unit": (lambda: pretrain(mask=SquareMask(size=20, ratio=0.5)), ("20 px", "valid: 4, 8, 12, 16, 24, 48")),
+    # ceil(36 * 0.05) = 2 hidden units, smallest block round(36 * 0.08) = 3; 2 / 36 = 0.0556
+    "blocks too large": (
+        lambda: pretrain(mask=BlockMask(size=8, ratio=0.05)),
+        ("min_block 0.08", "3 units", "2 of 36", "ratio 0.05", "valid: up to 0.0555"),
+    ),
+    # blocks are shorter than the image: 5 x 5 of 6 x 6 at most, 25 / 36 = 0.6944
+    "blocks as long as the image": (
+        lambda: pretrain(mask=BlockMask(size=8, ratio=0.9, min_block=0.8)),
+        ("29 units", "25 of 36", "valid: up to 0.6944"),
+    ),
+    "aspect ratio": (lambda: BlockMask(size=8, ratio=0.5, min_aspect=1.5), ("min_aspect", "less than or equal to 1")),
+    "count": (lambda: BlockMask(size=8, ratio=0.5, count="most"), ("count", "'exact' or 'beit'", "'most'")),
     "one unit": (lambda: pretrain(mask=RandomMask(size=48, ratio=0.5)), ("all 1 units",)),
     "size 0": (lambda: RandomMask(size=0, ratio=0.5), ("size", "greater than 0")),
     "misspelt": (
@@ -153,6 +178,15 @@ def test_the_message_says_where() -> None:
 
 def test_the_largest_ratio_that_is_named_is_accepted() -> None:
     assert pretrain(mask=RandomMask(size=8, ratio=0.9722)).mask.hidden_units(48) == 35  # type: ignore[union-attr]
+
+
+def test_values_that_are_named_as_valid_are_accepted() -> None:
+    pretrain(mask=RandomMask(size=16, ratio=0.8888))
+    assert [SquareMask(size=8, ratio=ratio).side(48) for ratio in (0.02778, 0.6944)] == [1, 5]
+    pretrain(mask=SquareMask(size=8, ratio=0.02778))
+    pretrain(mask=SquareMask(size=8, ratio=0.6944))
+    pretrain(mask=BlockMask(size=8, ratio=0.05, min_block=0.0555))
+    pretrain(mask=BlockMask(size=8, ratio=0.9, min_block=0.6944))
 
 
 @pytest.mark.parametrize("method", ["replace", "model_copy"])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from harness.spec import (
     Augment,
     Backbone,
+    BlockMask,
     Checkpoint,
     Corruption,
     Cosine,
@@ -35,6 +36,7 @@ from harness.spec import (
     Run,
     Scratch,
     Shapes,
+    SquareMask,
     run_from_json,
 )
 
@@ -58,8 +60,11 @@ data = st.one_of(
     st.builds(Shapes, seed=st.integers(), **limits),
     st.builds(CustomData, **source, **limits),
 )
-masks = st.builds(RandomMask, size=st.just(8), ratio=st.floats(0.01, 0.9)) | st.builds(
-    CustomMask, size=st.just(8), **source
+masks = st.one_of(
+    st.builds(RandomMask, size=st.just(8), ratio=st.floats(0.01, 0.9)),
+    st.builds(SquareMask, size=st.just(8), ratio=st.floats(0.05, 0.6)),
+    st.builds(BlockMask, size=st.just(8), ratio=st.floats(0.2, 0.9), count=st.sampled_from(["exact", "beit"])),
+    st.builds(CustomMask, size=st.just(8), **source),
 )
 heads = st.one_of(
     st.builds(LinearHead), st.builds(MlpHead, width=st.none() | st.integers(1, 9)), st.builds(CustomHead, **source)

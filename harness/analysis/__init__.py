@@ -1,0 +1,1 @@
+"""What masks and trained encoders are like, measured."""
