@@ -20,10 +20,16 @@ if TYPE_CHECKING:
         Backbone as Backbone,
     )
     from harness.spec import (
+        BinTarget as BinTarget,
+    )
+    from harness.spec import (
         BlockMask as BlockMask,
     )
     from harness.spec import (
         Checkpoint as Checkpoint,
+    )
+    from harness.spec import (
+        ClusterTarget as ClusterTarget,
     )
     from harness.spec import (
         Corruption as Corruption,
@@ -47,6 +53,9 @@ if TYPE_CHECKING:
         CustomTarget as CustomTarget,
     )
     from harness.spec import (
+        DalleTokenizer as DalleTokenizer,
+    )
+    from harness.spec import (
         FineTune as FineTune,
     )
     from harness.spec import (
@@ -57,6 +66,9 @@ if TYPE_CHECKING:
     )
     from harness.spec import (
         Images as Images,
+    )
+    from harness.spec import (
+        InverseSwinHead as InverseSwinHead,
     )
     from harness.spec import (
         Knn as Knn,
@@ -75,6 +87,9 @@ if TYPE_CHECKING:
     )
     from harness.spec import (
         MultiStep as MultiStep,
+    )
+    from harness.spec import (
+        PatchWords as PatchWords,
     )
     from harness.spec import (
         PixelTarget as PixelTarget,
@@ -103,6 +118,9 @@ if TYPE_CHECKING:
     from harness.spec import (
         SquareMask as SquareMask,
     )
+    from harness.spec import (
+        TokenTarget as TokenTarget,
+    )
     from harness.study import Study as Study
     from harness.study import around as around
     from harness.study import axes as axes
@@ -110,10 +128,11 @@ if TYPE_CHECKING:
 
 _HOME = {
     "harness.spec": (
-        "Augment", "Backbone", "BlockMask", "Checkpoint", "Corruption", "Cosine", "CustomData", "CustomEvaluation",
-        "CustomHead", "CustomMask", "CustomTarget", "FineTune", "HarnessError", "ImageFolder", "Images", "Knn",
-        "LinearHead", "LinearProbe", "Loss", "MlpHead", "MultiStep", "PixelTarget", "Pretrain", "RandomMask", "Recipe",
-        "Scale", "Scratch", "Shapes", "Skip", "SquareMask",
+        "Augment", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption", "Cosine",
+        "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "FineTune",
+        "HarnessError", "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe", "Loss",
+        "MlpHead", "MultiStep", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale", "Scratch",
+        "Shapes", "Skip", "SquareMask", "TokenTarget",
     ),
     "harness.papers": (
         "paper_table", "simmim", "simmim_backbone", "simmim_finetune", "simmim_pretrain", "simmim_probe",

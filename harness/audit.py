@@ -113,11 +113,26 @@ def is_masked(run: Pretrain, batch: Batch, model: MaskedImageModel | None = None
     return some and leak(run, batch, model) == 0.0 and reach_of_visible(run, batch, model) > 0.0
 
 
+@torch.no_grad()
+def is_clean(run: Pretrain, batch: Batch, model: MaskedImageModel | None = None) -> bool:
+    """Whether the target shows what is hidden: noise in place of hidden pixels changes the loss, not the prediction.
+
+    A target made of the corrupted images would change neither.
+    """
+    model = (model or MaskedImageModel(run, batch.images.shape[1])).eval()
+    changed = _noise(batch, spread(batch.units, run.image_size))
+    before, after = (model(images, batch.units) for images in (batch.images, changed))
+    return torch.equal(before[0], after[0]) and not torch.equal(before[1], after[1])
+
+
+def _noise(batch: Batch, where: Tensor) -> Tensor:
+    noise = torch.randn(batch.images.shape, generator=torch.Generator().manual_seed(0))
+    return torch.where(where[:, None], noise, batch.images)
+
+
 def _reach(run: Pretrain, batch: Batch, where: Tensor, model: MaskedImageModel | None) -> float:
     model = (model or MaskedImageModel(run, batch.images.shape[1])).eval()
-    noise = torch.randn(batch.images.shape, generator=torch.Generator().manual_seed(0))
-    changed = torch.where(where[:, None], noise, batch.images)
-    before, after = (model.encode(images, batch.units) for images in (batch.images, changed))
+    before, after = (model.encode(images, batch.units) for images in (batch.images, _noise(batch, where)))
     return (before - after).abs().max().item()
 
 

@@ -1,17 +1,19 @@
-"""Prediction heads: from an encoder's feature map to the target's pixels."""
+"""Prediction heads: from an encoder's feature map to the target's resolution and channels."""
 
 from __future__ import annotations
 
 from typing import assert_never
 
-from torch import nn
+import torch.nn.functional as F
+from timm.models.swin_transformer import SwinTransformerStage
+from torch import Tensor, nn
 
 from harness.core.custom import call, load_function
-from harness.spec import CustomHead, HarnessError, Head, LinearHead, MlpHead
+from harness.spec import CustomHead, HarnessError, Head, InverseSwinHead, LinearHead, MlpHead
 
 
-def build_head(head: Head, *, width: int, channels: int, upscale: int) -> nn.Module:
-    """A module from [B, width, h, w] to [B, channels, h * upscale, w * upscale].
+def build_head(head: Head, *, width: int, channels: int, upscale: int, side: int) -> nn.Module:
+    """A module from [B, width, side, side] to [B, channels, side * upscale, side * upscale].
 
     Pixel shuffle has torch's order: output channel c at offset (i, j) is input channel c * s * s + i * s + j.
     """
@@ -22,6 +24,8 @@ def build_head(head: Head, *, width: int, channels: int, upscale: int) -> nn.Mod
             body = nn.Conv2d(width, out, 1)
         case MlpHead():
             body = _mlp(width, head.width or width, out, head.layers)
+        case InverseSwinHead():
+            return InverseSwin(head, width=width, channels=channels, upscale=upscale, side=side)
         case CustomHead():
             made = call(load_function(head.function, head.source), head.function, width, out, **dict(head.params))
             if not isinstance(made, nn.Module):
@@ -37,3 +41,70 @@ def _mlp(width: int, hidden: int, out: int, layers: int) -> nn.Sequential:
     for _ in range(layers - 2):
         parts += [nn.GELU(), nn.Conv2d(hidden, hidden, 1)]
     return nn.Sequential(*parts, nn.GELU(), nn.Conv2d(hidden, out, 1))
+
+
+class InverseSwin(nn.Module):
+    """Swin stages in reverse order, as `harness.spec.InverseSwinHead` says. upscale: a power of two."""
+
+    def __init__(self, head: InverseSwinHead, *, width: int, channels: int, upscale: int, side: int) -> None:
+        super().__init__()
+        doublings = min(len(head.depths) - 1, upscale.bit_length() - 1)
+        deepest = len(head.depths) - 1
+        dim = head.embed_dim << deepest
+        self.embed = nn.Linear(width, dim)
+        layers: list[nn.Module] = []
+        for stage in range(deepest, deepest - doublings - 1, -1):
+            layers.append(_stage(head, stage, side))
+            if stage > deepest - doublings:
+                layers.append(PatchSplitting(dim, 2, dim // 2))
+                dim, side = dim // 2, side * 2
+        if (rest := upscale >> doublings) > 1:
+            layers.append(PatchSplitting(dim, rest, dim))
+        self.layers = nn.Sequential(*layers)
+        self.predict = nn.Conv2d(dim, channels, 1)
+        for name, parameter in self.embed.named_parameters():
+            _draw(name, parameter)
+        for name, parameter in self.layers.named_parameters():
+            _draw(name, parameter)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Prediction [B, channels, h * upscale, w * upscale] from features [B, width, h, w]."""
+        x = self.layers(self.embed(x.permute(0, 2, 3, 1)))
+        found: Tensor = self.predict(x.permute(0, 3, 1, 2))
+        return found
+
+
+class PatchSplitting(nn.Module):
+    """The mirror image of Swin's patch merging: LayerNorm, a linear layer without bias, pixel shuffle by `scale`."""
+
+    def __init__(self, dim: int, scale: int, out: int) -> None:
+        super().__init__()
+        self.scale = scale
+        self.norm = nn.LayerNorm(dim)
+        self.expansion = nn.Linear(dim, out * scale**2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, h * scale, w * scale, out] from [B, h, w, dim]."""
+        x = self.expansion(self.norm(x)).permute(0, 3, 1, 2)
+        return F.pixel_shuffle(x, self.scale).permute(0, 2, 3, 1)
+
+
+def _stage(head: InverseSwinHead, stage: int, side: int) -> SwinTransformerStage:
+    dim = head.embed_dim << stage
+    return SwinTransformerStage(
+        dim,
+        dim,
+        (side, side),
+        head.depths[stage],
+        downsample=False,
+        num_heads=head.num_heads[stage],
+        window_size=head.window,
+    )
+
+
+def _draw(name: str, parameter: nn.Parameter) -> None:
+    """First weights as timm draws those of a Swin encoder: normal with sd 0.02, biases 0."""
+    if parameter.ndim > 1:
+        nn.init.trunc_normal_(parameter, std=0.02)
+    elif name.endswith("bias"):
+        nn.init.zeros_(parameter)

@@ -1,4 +1,4 @@
-"""Targets and the prediction error."""
+"""The prediction error."""
 
 from __future__ import annotations
 
@@ -8,65 +8,33 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.core.custom import call, load_function
-from harness.spec import CustomTarget, HarnessError, Loss, PixelTarget, Target
-
-
-def target_channels(target: Target, channels: int) -> int:
-    """Channels of a target for images of `channels` channels."""
-    match target:
-        case PixelTarget():
-            return channels
-        case CustomTarget():
-            return target.channels
-        case _:
-            assert_never(target)
-
-
-@torch.no_grad()
-def make_target(target: Target, images: Tensor) -> Tensor:
-    """The target of clean normalised images.
-
-    Args:
-        images: float [B, C, S, S].
-
-    Returns:
-        float32 [B, K, S / downsample, S / downsample].
-    """
-    match target:
-        case PixelTarget():
-            return F.avg_pool2d(images, target.downsample) if target.downsample > 1 else images
-        case CustomTarget():
-            made = call(load_function(target.function, target.source), target.function, images, **dict(target.params))
-            side = images.shape[-1] // target.downsample
-            wanted = (images.shape[0], target.channels, side, side)
-            if not isinstance(made, Tensor) or tuple(made.shape) != wanted:
-                found = list(made.shape) if isinstance(made, Tensor) else type(made).__name__
-                raise HarnessError(f"{target.function} should return a tensor {list(wanted)}, not {found}")
-            return made.detach().float()
-        case _:
-            assert_never(target)
+from harness.core.targets import split_classes
+from harness.spec import Loss
 
 
 def prediction_loss(loss: Loss, prediction: Tensor, target: Tensor, hidden: Tensor | None = None) -> Tensor:
     """sum(error * w) / (sum(w) + 1e-5) / channels, w = 1 where it counts (released SimMIM, models/simmim.py).
 
-    sum(w) counts pixels once, not once a channel, hence the division by the channels.
+    sum(w) counts pixels once, not once a channel, hence the division by the channels. Cross-entropy is one error a map
+    of the target, and maps are averaged as channels are: R, G and B for bins.
 
     Args:
-        prediction, target: [B, C, H, W]. hidden: bool [B, H, W], True = hidden; needed where `loss.scope` is masked.
+        prediction, target: [B, C, H, W]; for cross-entropy [B, C * classes, H, W], the classes of a map together, and
+            int64 [B, C, H, W]. hidden: bool [B, H, W], True = hidden; needed where `loss.scope` is masked.
 
     Returns:
         A float32 scalar; over the masked area or the full image, as `loss.scope` says.
     """
-    difference = prediction.float() - target.float()
     match loss.kind:
         case "l1":
-            error = difference.abs()
+            error = (prediction.float() - target.float()).abs()
         case "l2":
-            error = difference.square()
+            error = (prediction.float() - target.float()).square()
         case "smooth-l1":
             error = F.smooth_l1_loss(prediction.float(), target.float(), reduction="none", beta=loss.beta or 1.0)
+        case "cross-entropy":
+            logits = split_classes(prediction.float(), prediction.shape[1] // target.shape[1])
+            error = F.cross_entropy(logits, target, reduction="none")
         case _:
             assert_never(loss.kind)
     match loss.scope:

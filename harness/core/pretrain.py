@@ -14,21 +14,22 @@ from harness.core.drop_path import key_drop_paths
 from harness.core.encoder import Encoder, build
 from harness.core.heads import build_head
 from harness.core.loop import train
-from harness.core.losses import make_target, prediction_loss, target_channels
+from harness.core.losses import prediction_loss
 from harness.core.masking import count_varies, make_mask, spread
 from harness.core.optimiser import parameter_groups
 from harness.core.precision import require
 from harness.core.randomness import initialised
 from harness.core.reconstruct import write_reconstructions
 from harness.core.session import Diverged, Session
-from harness.spec import PixelTarget, Pretrain
+from harness.core.targets import Targets
+from harness.spec import PixelTarget, Pretrain, target_channels
 
 COLLAPSED = 1e-3
 """Predicted pixels whose standard deviation is below this, in units of the data set's, show one colour everywhere."""
 
 
 class MaskedImageModel(nn.Module):
-    """Encoder, mask token and head of a pre-training spec."""
+    """Encoder, mask token, head and target of a pre-training spec."""
 
     def __init__(self, run: Pretrain, channels: int) -> None:
         super().__init__()
@@ -44,8 +45,10 @@ class MaskedImageModel(nn.Module):
                 width=self.encoder.width,
                 channels=target_channels(run.target, channels),
                 upscale=run.backbone.stride // run.target.downsample,
+                side=run.image_size // run.backbone.stride,
             ),
         )
+        self.targets = Targets(run.target, run.data, run.image_size)
 
     def encode(self, images: Tensor, units: Tensor) -> Tensor:
         """Features [B, C, h, w] of corrupted images. images: float [B, C, S, S]; units: bool, from `make_mask`."""
@@ -56,9 +59,9 @@ class MaskedImageModel(nn.Module):
         return found
 
     def forward(self, images: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
-        """Prediction [B, K, S / downsample, S / downsample], and the loss it has."""
+        """Prediction [B, K, S / downsample, S / downsample], and the loss it has against the clean images."""
         prediction = self.head(self.encode(images, units))
-        target = make_target(self.run.target, images)
+        target = self.targets(images)
         hidden = spread(units, target.shape[-1]) if self.run.loss.scope == "masked" else None
         return prediction, prediction_loss(self.run.loss, prediction, target, hidden)
 

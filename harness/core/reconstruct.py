@@ -14,7 +14,7 @@ from harness.core.batches import test_batches
 from harness.core.datasets import load
 from harness.core.masking import make_mask, spread
 from harness.core.session import Session
-from harness.spec import PixelTarget, Pretrain
+from harness.spec import Pretrain
 
 if TYPE_CHECKING:
     from harness.core.pretrain import MaskedImageModel
@@ -28,10 +28,8 @@ def write_reconstructions(run: Pretrain, model: MaskedImageModel, session: Sessi
     """Write reconstructions.npz for the first test images, with masks that are the same for every run of a seed.
 
     Arrays: original, masked and predicted uint8 [n, H, W, C], masked with hidden pixels grey; hidden bool [n, H, W].
-    A target that is no picture leaves no file.
+    `predicted` is what `Targets.picture` makes of a prediction. A target that shows nothing leaves no file.
     """
-    if not isinstance(run.target, PixelTarget):
-        return
     source = load(run.data, "test")
     batches = test_batches(
         source, image_size=run.image_size, crop=1.0, batch_size=COUNT, device=session.device, workers=0
@@ -39,7 +37,10 @@ def write_reconstructions(run: Pretrain, model: MaskedImageModel, session: Sessi
     images = next(iter(batches))[0]
     positions = torch.arange(len(images), device=session.device)
     units = make_mask(run.mask, image_size=run.image_size, seed=run.seed, step=0, steps=1, positions=positions)
-    prediction = F.interpolate(model(images, units)[0].float(), images.shape[-2:], mode="nearest")
+    picture = model.targets.picture(model(images, units)[0].float())
+    if picture is None:
+        return
+    prediction = F.interpolate(picture, images.shape[-2:], mode="nearest")
     hidden = spread(units, images.shape[-1])
     original = _pixels(images, source.mean, source.std)
     hidden_array = hidden.cpu().numpy()

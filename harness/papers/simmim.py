@@ -21,6 +21,7 @@ from harness.spec import (
     Scale,
     SquareMask,
     Target,
+    target_classes,
 )
 
 # Built once: a study of ten thousand cells shares their digests.
@@ -28,6 +29,7 @@ CORRUPTION = Corruption(fill="none", token="replace")
 HEAD = LinearHead()
 TARGET = PixelTarget(downsample=1)
 LOSS = Loss(kind="l1", scope="masked")
+CLASS_LOSS = Loss(kind="cross-entropy", scope="masked")
 
 
 def simmim(
@@ -42,12 +44,14 @@ def simmim(
     """SimMIM's pre-training at a scale; an ablation replaces one piece.
 
     The default is the paper's: random units of 32 of 192 pixels at ratio 0.6, a learned mask token after the patch
-    embedding, a linear head, the clean pixels at full resolution, l1 under the mask.
+    embedding, a linear head, the clean pixels at full resolution, l1 under the mask. A target of classes brings
+    cross-entropy under the mask, unless a loss is given.
 
     Raises:
         Skip: the paper's mask unit does not fit the scale.
     """
     mask = mask or RandomMask(size=scale.pixels(32), ratio=0.6)
+    target = target or TARGET
     return Pretrain(
         data=scale.data,
         image_size=scale.image_size,
@@ -55,8 +59,8 @@ def simmim(
         mask=mask,
         corruption=CORRUPTION,
         head=head or HEAD,
-        target=target or TARGET,
-        loss=loss or LOSS,
+        target=target,
+        loss=loss or (LOSS if target_classes(target) is None else CLASS_LOSS),
         recipe=scale.pretrain,
         seed=seed,
         assumed=_assumed(mask),

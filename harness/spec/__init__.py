@@ -3,8 +3,24 @@
 from harness.spec.base import HarnessError, Params, Scalar, Spec, one_line
 from harness.spec.data import CustomData, Data, ImageFolder, Images, Shapes
 from harness.spec.masking import BlockMask, Corruption, CustomMask, Mask, RandomMask, SquareMask
-from harness.spec.model import Backbone, CustomHead, Head, LinearHead, MlpHead
-from harness.spec.objective import CustomTarget, Loss, PixelTarget, Target
+from harness.spec.memory import target_memory
+from harness.spec.model import Backbone, CustomHead, Head, InverseSwinHead, LinearHead, MlpHead
+from harness.spec.objective import (
+    BinTarget,
+    ClusterTarget,
+    CustomTarget,
+    DalleTokenizer,
+    KMeans,
+    Loss,
+    PatchWords,
+    PixelTarget,
+    Target,
+    Tokenizer,
+    TokenTarget,
+    target_channels,
+    target_classes,
+    target_maps,
+)
 from harness.spec.recipe import Augment, Cosine, MultiStep, Recipe, Schedule
 from harness.spec.run import (
     Checkpoint,
@@ -26,10 +42,12 @@ from harness.spec.run import (
 from harness.spec.scale import Scale, Skip
 
 __all__ = [
-    "Augment", "Backbone", "BlockMask", "Checkpoint", "Corruption", "Cosine", "CustomData", "CustomEvaluation",
-    "CustomHead", "CustomMask", "CustomTarget", "Data", "Evaluation", "FineTune", "HarnessError", "Head",
-    "ImageFolder", "Images", "Knn", "LinearHead", "LinearProbe", "Loss", "Mask", "MlpHead", "MultiStep",
-    "Params", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Run", "Scalar", "Scale", "Schedule",
-    "Scratch", "Shapes", "Skip", "Spec", "SquareMask", "Start", "Target", "key", "one_line", "run_from_json",
-    "seed_stream", "shown_metric", "upstream",
+    "Augment", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption",
+    "Cosine", "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget",
+    "DalleTokenizer", "Data", "Evaluation", "FineTune", "HarnessError", "Head", "ImageFolder",
+    "Images", "InverseSwinHead", "KMeans", "Knn", "LinearHead", "LinearProbe", "Loss", "Mask",
+    "MlpHead", "MultiStep", "Params", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe",
+    "Run", "Scalar", "Scale", "Schedule", "Scratch", "Shapes", "Skip", "Spec", "SquareMask", "Start",
+    "Target", "TokenTarget", "Tokenizer", "key", "one_line", "run_from_json", "seed_stream",
+    "shown_metric", "target_channels", "target_classes", "target_maps", "target_memory", "upstream",
 ]  # fmt: skip

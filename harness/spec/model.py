@@ -84,6 +84,48 @@ class MlpHead(Spec):
     width: PositiveInt | None = None
 
 
+class InverseSwinHead(Spec):
+    """A Swin transformer run backwards, from coarse to fine: SimMIM's heavy heads (Table 2).
+
+    A linear layer to the deepest width; then the stages in reverse order, each followed by the mirror image of a patch
+    merging: LayerNorm, a linear layer C -> 2C without bias, pixel shuffle by 2. Doublings end with the stages, or
+    before at the target's resolution (the shallow stages are then left out); what is still missing is made up at once
+    (LayerNorm, C -> s * s * C without bias, pixel shuffle by s). A 1x1 convolution predicts.
+
+    The code of these heads was never released: this construction is assumed. Pre-training Swin-B at 192 px with it has
+    115,164,053 (`tiny()`) and 174,750,707 (`base()`) parameters, the paper's 115.2M and 174.8M.
+
+    embed_dim: width of the shallowest of all stages; it doubles with each deeper one.
+    depths, num_heads: of each stage, in Swin's own order, the shallowest first.
+    window: side of an attention window in tokens; a smaller map is one window. The encoder's 6 is assumed.
+    """
+
+    kind: Literal["inverse-swin"] = "inverse-swin"
+    embed_dim: PositiveInt
+    depths: tuple[PositiveInt, ...] = Field(min_length=1)
+    num_heads: tuple[PositiveInt, ...] = Field(min_length=1)
+    window: PositiveInt = 6
+
+    @model_validator(mode="after")
+    def _stages(self) -> Self:
+        if len(self.depths) != len(self.num_heads):
+            raise ValueError(f"depths names {len(self.depths)} stages and num_heads {len(self.num_heads)}")
+        for stage, heads in enumerate(self.num_heads):
+            if (width := self.embed_dim << stage) % heads:
+                raise ValueError(f"{heads} heads do not divide the {width} channels of stage {stage + 1}")
+        return self
+
+    @classmethod
+    def tiny(cls, *, window: int = 6) -> Self:
+        """The inverse of Swin-T."""
+        return cls(embed_dim=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24), window=window)
+
+    @classmethod
+    def base(cls, *, window: int = 6) -> Self:
+        """The inverse of Swin-B."""
+        return cls(embed_dim=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32), window=window)
+
+
 class CustomHead(OwnFunction):
     """A user's own head.
 
@@ -94,4 +136,19 @@ class CustomHead(OwnFunction):
     kind: Literal["custom"] = "custom"
 
 
-Head = Annotated[LinearHead | MlpHead | CustomHead, Field(discriminator="kind")]
+Head = Annotated[LinearHead | MlpHead | InverseSwinHead | CustomHead, Field(discriminator="kind")]
+
+
+def check_head(head: Head, stride: int, downsample: int) -> None:
+    """Whether a head can go from an encoder's stride to a target's resolution.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    factor = stride // downsample
+    if isinstance(head, InverseSwinHead) and factor & (factor - 1):
+        valid = [str(n) for n in range(1, stride + 1) if stride % n == 0 and not (m := stride // n) & (m - 1)]
+        raise ValueError(
+            f"an inverse-swin head doubles the resolution; stride {stride} to target.downsample {downsample} is "
+            f"{factor} times; valid target.downsample: {', '.join(valid)}"
+        )

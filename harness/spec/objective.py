@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, assert_never
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from harness.spec.base import Spec
-from harness.spec.own import OwnFunction
+from harness.spec.own import OwnFile, OwnFunction
 
 
 class PixelTarget(Spec):
@@ -19,6 +19,86 @@ class PixelTarget(Spec):
 
     kind: Literal["pixels"] = "pixels"
     downsample: PositiveInt = 1
+
+
+class BinTarget(Spec):
+    """The class of each channel's value among bins of equal width over [0, 1] (SimMIM section 3.4, "color bins").
+
+    bins: classes of a channel; the paper has 8 and 256 (SimMIM Table 5).
+    downsample: as for PixelTarget; the averaged colour is what falls into a bin.
+    """
+
+    kind: Literal["bins"] = "bins"
+    bins: int = Field(default=8, ge=2, le=256)
+    downsample: PositiveInt = 1
+
+
+class KMeans(Spec):
+    """k-means over a fixed sample of the pre-training images, which are scaled to the run's image size, not augmented.
+
+    images: images sampled; all of them where there are fewer.
+    per_image: colours or patches taken from each; all of them where there are fewer.
+    iterations: at most this many rounds of Lloyd's algorithm; fewer once nothing changes.
+    seed: of the sample and of the first centres. It is no run's seed: every seed of a cell has the same classes.
+    """
+
+    images: PositiveInt = 1024
+    per_image: PositiveInt = 64
+    iterations: PositiveInt = 20
+    seed: int = Field(default=0, ge=0)
+
+
+class ClusterTarget(KMeans):
+    """The nearest colour of a palette (SimMIM section 3.4, "color clustering", after iGPT).
+
+    The palette is learnt by k-means on colours of the pre-training images at the target's resolution. iGPT has 512
+    colours (9 bits); its own palette, learnt on ImageNet, is not used here, and the size of the sample is assumed.
+
+    clusters: colours in the palette. downsample: as for PixelTarget; the averaged colour is what is looked up.
+    """
+
+    kind: Literal["clusters"] = "clusters"
+    clusters: int = Field(default=512, ge=2)
+    downsample: PositiveInt = 1
+
+
+class PatchWords(KMeans):
+    """A tokenizer that needs no weights: the nearest of the centres of a k-means over raw patches.
+
+    vocabulary: number of words.
+    """
+
+    kind: Literal["patch-words"] = "patch-words"
+    vocabulary: int = Field(default=512, ge=2)
+
+
+class DalleTokenizer(OwnFile):
+    """The encoder of DALL-E's discrete VAE, as BEiT uses it: the most probable of its codes.
+
+    The file holds the state dict of the public `encoder.pkl` (repository openai/DALL-E, dall_e/encoder.py) under its
+    own names: `blocks.input.w`, ... The public file itself is a pickled module and is refused, since reading it would
+    execute it. Width and depth are read from the file.
+
+    vocabulary: number of codes; must be the file's.
+    """
+
+    kind: Literal["dalle"] = "dalle"
+    vocabulary: int = Field(default=8192, ge=2)
+
+
+Tokenizer = Annotated[PatchWords | DalleTokenizer, Field(discriminator="kind")]
+
+
+class TokenTarget(Spec):
+    """The token that a discrete tokenizer gives each patch (BEiT).
+
+    downsample: side in pixels of the patch that a token covers. A code of DALL-E covers 8 x 8 pixels of what its
+        encoder is fed, so the image is scaled by 8 / downsample for it: 224 to 112 at 16, as in BEiT.
+    """
+
+    kind: Literal["tokens"] = "tokens"
+    tokenizer: Tokenizer = PatchWords()
+    downsample: PositiveInt = 16
 
 
 class CustomTarget(OwnFunction):
@@ -33,18 +113,54 @@ class CustomTarget(OwnFunction):
     downsample: PositiveInt = 1
 
 
-Target = Annotated[PixelTarget | CustomTarget, Field(discriminator="kind")]
+Target = Annotated[
+    PixelTarget | BinTarget | ClusterTarget | TokenTarget | CustomTarget,
+    Field(discriminator="kind"),
+]
+
+
+def target_classes(target: Target) -> int | None:
+    """Classes at each place (and channel, for bins) of a classification target; None for values to regress."""
+    match target:
+        case PixelTarget() | CustomTarget():
+            return None
+        case BinTarget():
+            return target.bins
+        case ClusterTarget():
+            return target.clusters
+        case TokenTarget():
+            return target.tokenizer.vocabulary
+        case _:
+            assert_never(target)
+
+
+def target_maps(target: Target, channels: int) -> int:
+    """Maps that a target of images of `channels` channels has: values to regress, or class indices."""
+    match target:
+        case PixelTarget() | BinTarget():
+            return channels
+        case ClusterTarget() | TokenTarget():
+            return 1
+        case CustomTarget():
+            return target.channels
+        case _:
+            assert_never(target)
+
+
+def target_channels(target: Target, channels: int) -> int:
+    """Channels of the prediction for images of `channels` channels: maps * classes, the classes of a map together."""
+    return target_maps(target, channels) * (target_classes(target) or 1)
 
 
 class Loss(Spec):
     """The prediction error.
 
-    kind: l1 (SimMIM's default), l2 or smooth-l1.
+    kind: l1 (SimMIM's default), l2 or smooth-l1 for values; cross-entropy for classes.
     scope: where it counts: under hidden patches only, or over the full image (SimMIM Table 4).
     beta: where smooth-l1 turns from quadratic to linear; unused by the others. The paper states none.
     """
 
-    kind: Literal["l1", "l2", "smooth-l1"] = "l1"
+    kind: Literal["l1", "l2", "smooth-l1", "cross-entropy"] = "l1"
     scope: Literal["masked", "full"] = "masked"
     beta: PositiveFloat | None = None
 
@@ -58,3 +174,17 @@ class Loss(Spec):
             if not smooth and values.get("beta") is not None:
                 raise ValueError(f"beta belongs to smooth-l1, not to {values.get('kind', 'l1')}")
         return values
+
+
+def check_loss(loss: Loss, target: Target, channels: int) -> None:
+    """Whether a loss fits a target, and the target images of `channels` channels.
+
+    Raises:
+        ValueError: they do not.
+    """
+    classified = target_classes(target) is not None
+    if classified != (loss.kind == "cross-entropy"):
+        valid = "cross-entropy" if classified else "l1, l2, smooth-l1"
+        raise ValueError(f"loss.kind {loss.kind!r} does not fit the target {target.kind!r}; valid: {valid}")
+    if isinstance(target, TokenTarget) and isinstance(target.tokenizer, DalleTokenizer) and channels != 3:
+        raise ValueError(f"the tokenizer 'dalle' sees colours, not {channels} channels; valid here: patch-words")

@@ -1,14 +1,15 @@
-"""A piece of a user's own: a function named by its module, whose source is part of the key."""
+"""What a user brings along: functions, whose source is part of the key, and files, whose bytes are."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import model_validator
 
 from harness.spec.base import HarnessError, Params, Spec
-from harness.spec.content import source_digest
+from harness.spec.content import cached_file_sha256, source_digest
 
 
 class OwnFunction(Spec):
@@ -32,6 +33,29 @@ class OwnFunction(Spec):
         if isinstance(values, dict) and values.get("function") and not values.get("source"):
             try:
                 return {**values, "source": source_digest(str(values["function"]))}
+            except HarnessError as error:
+                raise ValueError(str(error)) from None
+        return values
+
+
+class OwnFile(Spec):
+    """A file of weights: safetensors, or a torch file that holds nothing but tensors.
+
+    path: where the file lies; the key follows its bytes (`sha256`, filled in), not its place.
+    """
+
+    path: str
+    sha256: str = ""
+
+    unkeyed: ClassVar[frozenset[str]] = frozenset({"path"})
+    filled: ClassVar[Mapping[str, str]] = {"sha256": "path"}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_sha256(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "path" in values and not values.get("sha256"):
+            try:
+                return {**values, "sha256": cached_file_sha256(Path(values["path"]).expanduser())}
             except HarnessError as error:
                 raise ValueError(str(error)) from None
         return values

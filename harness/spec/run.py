@@ -5,18 +5,16 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, TypeAdapter, ValidationError, model_validator
 
 from harness.spec.base import HarnessError, Spec, one_line
-from harness.spec.content import cached_file_sha256
 from harness.spec.data import Data
 from harness.spec.masking import Corruption, Mask, check_share
-from harness.spec.model import Backbone, Head, LinearHead
-from harness.spec.objective import Loss, PixelTarget, Target
-from harness.spec.own import OwnFunction
+from harness.spec.model import Backbone, Head, LinearHead, check_head
+from harness.spec.objective import Loss, PixelTarget, Target, check_loss
+from harness.spec.own import OwnFile, OwnFunction
 from harness.spec.recipe import Recipe
 
 KEY_DIGITS = 20
@@ -64,6 +62,8 @@ class Pretrain(Spec):
         augment = self.recipe.augment
         if augment.mixup or augment.cutmix or augment.smoothing:
             raise ValueError("mixup, cutmix and smoothing belong to fine-tuning: a pre-training has no labels")
+        check_head(self.head, stride, self.target.downsample)
+        check_loss(self.loss, self.target, self.data.channels)
         return self
 
 
@@ -90,30 +90,12 @@ class Scratch(Spec):
     image_size: PositiveInt
 
 
-class Checkpoint(Spec):
-    """A starting point from a file of encoder weights under timm's names (safetensors, or a torch file of tensors).
-
-    path: where the file lies; the key follows its bytes (`sha256`, filled in), not its place.
-    """
+class Checkpoint(OwnFile):
+    """A starting point from a file of encoder weights under timm's names (safetensors, or a torch file of tensors)."""
 
     kind: Literal["checkpoint"] = "checkpoint"
-    path: str
     backbone: Backbone
     image_size: PositiveInt
-    sha256: str = ""
-
-    unkeyed: ClassVar[frozenset[str]] = frozenset({"path"})
-    filled: ClassVar[Mapping[str, str]] = {"sha256": "path"}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_sha256(cls, values: Any) -> Any:
-        if isinstance(values, dict) and "path" in values and not values.get("sha256"):
-            try:
-                return {**values, "sha256": cached_file_sha256(Path(values["path"]).expanduser())}
-            except HarnessError as error:
-                raise ValueError(str(error)) from None
-        return values
 
 
 Start = Annotated[Pretrain | Scratch | Checkpoint, Field(discriminator="kind")]

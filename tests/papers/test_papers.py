@@ -10,7 +10,9 @@ import pytest
 from harness.papers import PaperTable, PublishedValue, paper_table, simmim
 from harness.spec import (
     Backbone,
+    BinTarget,
     BlockMask,
+    ClusterTarget,
     HarnessError,
     Loss,
     MlpHead,
@@ -21,6 +23,8 @@ from harness.spec import (
     Shapes,
     Skip,
     SquareMask,
+    Target,
+    TokenTarget,
 )
 
 SHIPPED = sorted(
@@ -142,6 +146,13 @@ def test_an_ablation_replaces_one_piece_and_nothing_else() -> None:
     ):
         run = simmim(scale(192), **{name: piece})  # type: ignore[arg-type]
         assert [field for field, value in run.values.items() if value != plain.values[field]] == [name]
+
+
+@pytest.mark.parametrize("target", [BinTarget(bins=8), ClusterTarget(downsample=4), TokenTarget(downsample=4)])
+def test_a_target_of_classes_brings_its_loss_unless_one_is_given(target: Target) -> None:
+    assert simmim(scale(192), target=target).loss == Loss(kind="cross-entropy", scope="masked")
+    full = Loss(kind="cross-entropy", scope="full")
+    assert simmim(scale(192), target=target, loss=full).loss == full
 
 
 def test_simmims_unit_may_not_fit_a_scale() -> None:

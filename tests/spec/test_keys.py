@@ -17,19 +17,24 @@ from PIL import Image
 from harness.spec import (
     Augment,
     Backbone,
+    BinTarget,
     BlockMask,
     Checkpoint,
+    ClusterTarget,
     Corruption,
     Cosine,
     CustomMask,
+    DalleTokenizer,
     FineTune,
     ImageFolder,
     Images,
+    InverseSwinHead,
     Knn,
     LinearProbe,
     Loss,
     MlpHead,
     MultiStep,
+    PatchWords,
     PixelTarget,
     Pretrain,
     RandomMask,
@@ -39,6 +44,7 @@ from harness.spec import (
     Shapes,
     Spec,
     SquareMask,
+    TokenTarget,
     key,
 )
 
@@ -136,6 +142,17 @@ OTHER: dict[Spec, dict[str, Any]] = {
     SquareMask(size=16, ratio=0.5): {"size": 8, "ratio": 0.6},
     BlockMask(size=16, ratio=0.5): {"size": 8, "ratio": 0.6, "count": "beit", "min_block": 0.1, "min_aspect": 0.5},
     MlpHead(): {"layers": 3, "width": 8},
+    InverseSwinHead(embed_dim=8, depths=(1, 2), num_heads=(1, 2)): {
+        "embed_dim": 16,
+        "depths": (2, 2),
+        "num_heads": (2, 2),
+        "window": 7,
+    },
+    BinTarget(): {"bins": 256, "downsample": 4},
+    ClusterTarget(): {"clusters": 256, "downsample": 4, "images": 8, "per_image": 8, "iterations": 8, "seed": 1},
+    PatchWords(): {"vocabulary": 256, "images": 8, "per_image": 8, "iterations": 8, "seed": 1},
+    TokenTarget(): {"tokenizer": PatchWords(seed=1), "downsample": 8},
+    DalleTokenizer(path="w.pt", sha256="0a"): {"sha256": "0b", "vocabulary": 16},
     Corruption(fill="mean"): {"fill": "none", "token": "none"},
     Loss(kind="smooth-l1"): {"kind": "l1", "scope": "full", "beta": 0.5},
     Cosine(): {"min_lr": 1e-5, "counted_from": "warm-up", "epochs": 5},
@@ -146,7 +163,7 @@ FIELDS = [
     (spec, field)
     for spec in OTHER
     for field in spec.values
-    if field not in {"kind", "assumed"} or (isinstance(spec, Loss) and field == "kind")
+    if field not in {"kind", *spec.unkeyed} or (isinstance(spec, Loss) and field == "kind")
 ]
 
 
@@ -274,6 +291,16 @@ def test_a_replaced_path_is_read_anew(tmp_path: Path) -> None:
 def test_a_missing_checkpoint_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"nothing-here\.pt"):
         checkpoint(tmp_path / "nothing-here.pt")
+
+
+def test_a_tokenizer_counts_by_its_bytes_and_reaches_the_key(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("a.pt", "b.pt", "c.pt")]
+    for path, text in zip(paths, (b"one", b"one", b"two"), strict=True):
+        path.write_bytes(text)
+    targets = [TokenTarget(tokenizer=DalleTokenizer(path=str(path)), downsample=8) for path in paths]
+    loss = Loss(kind="cross-entropy")
+    keys = [key(PRETRAIN.replace(target=target, loss=loss)) for target in targets]
+    assert keys[0] == keys[1] != keys[2]
 
 
 def paint(path: Path, grey: int) -> None:

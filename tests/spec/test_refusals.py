@@ -11,13 +11,16 @@ from pydantic import ValidationError
 from harness.spec import (
     Augment,
     Backbone,
+    BinTarget,
     BlockMask,
     Corruption,
     CustomMask,
+    DalleTokenizer,
     FineTune,
     HarnessError,
     ImageFolder,
     Images,
+    InverseSwinHead,
     LinearProbe,
     Loss,
     MlpHead,
@@ -29,6 +32,7 @@ from harness.spec import (
     Shapes,
     Skip,
     SquareMask,
+    TokenTarget,
     one_line,
     run_from_json,
 )
@@ -102,7 +106,7 @@ REFUSED: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         ("no field 'siez'", "did you mean 'size'?", "kind, size, ratio"),
     ),
     "misspelt inside": (lambda: pretrain(recpie=1), ("'recpie'", "did you mean 'recipe'?")),
-    "loss kind": (lambda: Loss(kind="huber"), ("kind", "'l1', 'l2' or 'smooth-l1'", "'huber'")),
+    "loss kind": (lambda: Loss(kind="huber"), ("kind", "'l1', 'l2', 'smooth-l1' or 'cross-entropy'", "'huber'")),
     "loss scope": (lambda: Loss(scope="all"), ("scope", "'masked' or 'full'")),
     "precision": (lambda: recipe(precision="fp8"), ("'fp32', 'tf32', 'bf16' or 'fp16'",)),
     "data set": (lambda: Images(name="mnist"), ("fashion-mnist-mini", "cifar10", "stl10", "'mnist'")),
@@ -127,6 +131,47 @@ REFUSED: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
             target=PixelTarget(downsample=32),
         ),
         ("mixes hidden and visible", "16 px", "valid: 1, 2, 4, 8, 16"),
+    ),
+    "regression of classes": (
+        lambda: pretrain(target=BinTarget(bins=8)),
+        ("loss.kind 'l1'", "target 'bins'", "valid: cross-entropy"),
+    ),
+    "classes of pixels": (
+        lambda: pretrain(loss=Loss(kind="cross-entropy")),
+        ("'cross-entropy'", "target 'pixels'", "valid: l1, l2, smooth-l1"),
+    ),
+    "dalle on grey images": (
+        lambda: pretrain(
+            data=Images(name="fashion-mnist"),
+            target=TokenTarget(tokenizer=DalleTokenizer(path="w.pt", sha256="0a"), downsample=4),
+            loss=Loss(kind="cross-entropy"),
+        ),
+        ("'dalle'", "1 channels", "valid here: patch-words"),
+    ),
+    "file of no tokenizer": (lambda: DalleTokenizer(path="/nowhere/dalle.pt"), ("cannot read", "dalle.pt")),
+    "one bin": (lambda: BinTarget(bins=1), ("bins", "greater than or equal to 2")),
+    "bins of no byte": (lambda: BinTarget(bins=257), ("bins", "less than or equal to 256")),
+    "tokens coarser than the stride": (
+        lambda: pretrain(target=TokenTarget(downsample=16), loss=Loss(kind="cross-entropy")),
+        ("target.downsample 16", "stride", "valid: 1, 2, 4"),
+    ),
+    # stride 12 over 4 is 3, over 2 is 6: no powers of two; over 3, 6 and 12 they are
+    "inverse head, odd factor": (
+        lambda: pretrain(
+            backbone=Backbone(name="vit", patch_size=12),
+            mask=RandomMask(size=24, ratio=0.5),
+            head=InverseSwinHead.tiny(),
+            target=PixelTarget(downsample=4),
+        ),
+        ("inverse-swin", "stride 12", "3 times", "valid target.downsample: 3, 6, 12"),
+    ),
+    "heads of no stage": (
+        lambda: InverseSwinHead(embed_dim=8, depths=(2, 2), num_heads=(2,)),
+        ("depths names 2 stages", "num_heads 1"),
+    ),
+    "heads do not divide": (
+        lambda: InverseSwinHead(embed_dim=8, depths=(2, 2), num_heads=(2, 3)),
+        ("3 heads", "16 channels of stage 2"),
     ),
     "stride of patch": (lambda: Backbone(name="vit", patch_size=16, stride=24), ("stride 24", "patch_size 16")),
     "args of the harness": (lambda: Backbone(name="vit", args={"img_size": 1}, patch_size=4), ("img_size",)),

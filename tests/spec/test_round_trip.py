@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from harness.spec import (
     Augment,
     Backbone,
+    BinTarget,
     BlockMask,
     Checkpoint,
+    ClusterTarget,
     Corruption,
     Cosine,
     CustomData,
@@ -20,15 +22,18 @@ from harness.spec import (
     CustomHead,
     CustomMask,
     CustomTarget,
+    DalleTokenizer,
     FineTune,
     ImageFolder,
     Images,
+    InverseSwinHead,
     Knn,
     LinearHead,
     LinearProbe,
     Loss,
     MlpHead,
     MultiStep,
+    PatchWords,
     PixelTarget,
     Pretrain,
     RandomMask,
@@ -37,6 +42,7 @@ from harness.spec import (
     Scratch,
     Shapes,
     SquareMask,
+    TokenTarget,
     run_from_json,
 )
 
@@ -67,13 +73,24 @@ masks = st.one_of(
     st.builds(CustomMask, size=st.just(8), **source),
 )
 heads = st.one_of(
-    st.builds(LinearHead), st.builds(MlpHead, width=st.none() | st.integers(1, 9)), st.builds(CustomHead, **source)
+    st.builds(LinearHead),
+    st.builds(MlpHead, width=st.none() | st.integers(1, 9)),
+    st.builds(CustomHead, **source),
+    st.builds(InverseSwinHead, embed_dim=st.just(4), depths=st.just((1, 2)), num_heads=st.just((1, 2))),
 )
-targets = st.builds(PixelTarget, downsample=st.sampled_from([1, 2, 4])) | st.builds(
-    CustomTarget, channels=st.integers(1, 9), **source
+downsample = st.sampled_from([1, 2, 4])
+values = st.builds(PixelTarget, downsample=downsample) | st.builds(CustomTarget, channels=st.integers(1, 9), **source)
+classes = st.one_of(
+    st.builds(BinTarget, bins=st.integers(2, 256), downsample=downsample),
+    st.builds(ClusterTarget, clusters=st.integers(2, 999), seed=st.integers(0, 9), downsample=downsample),
+    st.builds(TokenTarget, tokenizer=st.builds(PatchWords, vocabulary=st.integers(2, 999)), downsample=downsample),
 )
+scopes = st.sampled_from(["masked", "full"])
 losses = st.builds(Loss, kind=st.just("smooth-l1"), beta=st.none() | positive) | st.builds(
-    Loss, kind=st.sampled_from(["l1", "l2"]), scope=st.sampled_from(["masked", "full"])
+    Loss, kind=st.sampled_from(["l1", "l2"]), scope=scopes
+)
+objectives = st.tuples(values, losses) | st.tuples(
+    classes, st.builds(Loss, kind=st.just("cross-entropy"), scope=scopes)
 )
 schedules = st.builds(Cosine, min_lr=unit) | st.builds(
     MultiStep, milestones=st.lists(st.integers(1, 99), max_size=3).map(tuple), gamma=positive
@@ -90,15 +107,14 @@ recipes = st.builds(
     augment=st.builds(Augment, flip=unit, rand_augment=st.text()),
 )
 pretrains = st.builds(
-    Pretrain,
+    lambda objective, **pieces: Pretrain(target=objective[0], loss=objective[1], **pieces),
     data=data,
     image_size=st.just(32),
     backbone=backbones,
     mask=masks,
     corruption=st.builds(Corruption, fill=st.sampled_from(["none", "mean"])),
     head=heads,
-    target=targets,
-    loss=losses,
+    objective=objectives,
     recipe=recipes,
     seed=st.integers(0, 99),
     assumed=st.lists(st.text(), max_size=2).map(tuple),
@@ -126,6 +142,12 @@ def test_json_gives_the_same_run_back(run: Run) -> None:
     assert type(back) is type(run)
     assert back.digest == run.digest
     assert json.dumps(back.to_plain()) == text
+
+
+def test_json_gives_a_file_s_tokenizer_back() -> None:
+    target = TokenTarget(tokenizer=DalleTokenizer(path="w.pt", sha256="0a"))
+    back = TokenTarget.model_validate_json(json.dumps(target.to_plain()))
+    assert (back, back.digest) == (target, target.digest)
 
 
 @settings(max_examples=100, deadline=None)
