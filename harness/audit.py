@@ -120,19 +120,20 @@ def is_clean(run: Pretrain, batch: Batch, model: MaskedImageModel | None = None)
     A target made of the corrupted images would change neither.
     """
     model = (model or MaskedImageModel(run, batch.images.shape[1])).eval()
-    changed = _noise(batch, spread(batch.units, run.image_size))
+    changed = noise(batch, spread(batch.units, run.image_size))
     before, after = (model(images, batch.units) for images in (batch.images, changed))
     return torch.equal(before[0], after[0]) and not torch.equal(before[1], after[1])
 
 
-def _noise(batch: Batch, where: Tensor) -> Tensor:
-    noise = torch.randn(batch.images.shape, generator=torch.Generator().manual_seed(0))
-    return torch.where(where[:, None], noise, batch.images)
+def noise(batch: Batch, where: Tensor) -> Tensor:
+    """The images with the pixels that are True in `where`, bool [B, S, S], replaced by noise."""
+    drawn = torch.randn(batch.images.shape, generator=torch.Generator().manual_seed(0))
+    return torch.where(where[:, None], drawn, batch.images)
 
 
 def _reach(run: Pretrain, batch: Batch, where: Tensor, model: MaskedImageModel | None) -> float:
     model = (model or MaskedImageModel(run, batch.images.shape[1])).eval()
-    before, after = (model.encode(images, batch.units) for images in (batch.images, _noise(batch, where)))
+    before, after = (model.encode(images, batch.units) for images in (batch.images, noise(batch, where)))
     return (before - after).abs().max().item()
 
 

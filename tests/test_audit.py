@@ -10,9 +10,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent / "core"))
 
-from tiny import SWIN, SWIN_V2, VIT, pretrain
+from tiny import BINS, CLASSES, CLUSTERS, INVERSE, SWIN, SWIN_V2, VIT, WORDS, pretrain
 
 from harness import audit
+from harness.core.masking import spread
 from harness.core.pretrain import MaskedImageModel
 from harness.spec import (
     Backbone,
@@ -23,10 +24,12 @@ from harness.spec import (
     Loss,
     Mask,
     MlpHead,
+    PixelTarget,
     RandomMask,
     Recipe,
     Scale,
     SquareMask,
+    Target,
 )
 from harness.study import Study, axes, expand
 
@@ -80,6 +83,42 @@ def test_a_mask_that_does_not_hide_is_found(defect: type[MaskedImageModel]) -> N
     batch = audit.fixed_batch(run, 2)
     assert audit.leak(run, batch, defect(run, 3)) > 0.0
     assert not audit.is_masked(run, batch, defect(run, 3))
+
+
+class TargetOfTheCorrupted(MaskedImageModel):
+    """A planted defect: the target is made of what the encoder sees."""
+
+    def forward(self, images: torch.Tensor, units: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        found: tuple[torch.Tensor, torch.Tensor]
+        found = super().forward(images.masked_fill(spread(units, images.shape[-1])[:, None], 0.0), units)
+        return found
+
+
+@pytest.mark.parametrize(
+    "target", [PixelTarget(), PixelTarget(downsample=4), BINS, CLUSTERS, WORDS], ids=lambda target: target.kind
+)
+@pytest.mark.parametrize("scope", ["masked", "full"])
+def test_targets_show_what_is_hidden_from_the_encoder(target: Target, scope: str) -> None:
+    kind = "l1" if isinstance(target, PixelTarget) else "cross-entropy"
+    run = pretrain(target=target, loss=Loss(kind=kind, scope=scope), corruption=Corruption(fill="mean"))
+    batch = audit.fixed_batch(run, 2)
+    assert audit.is_masked(run, batch)
+    assert audit.is_clean(run, batch)
+    assert not audit.is_clean(run, batch, TargetOfTheCorrupted(run, 3))
+    assert not audit.is_clean(run, batch, Inverted(run, 3))
+    assert audit.dead_parameters(run) == []
+
+
+def test_targets_do_not_see_the_mask() -> None:
+    for target in (BINS, CLUSTERS, WORDS):
+        run = pretrain(target=target, loss=CLASSES)
+        batch = audit.fixed_batch(run, 2)
+        made = MaskedImageModel(run, 3).targets(batch.images)
+        hidden = spread(batch.units, made.shape[-1])
+        changed = audit.noise(batch, spread(batch.units, run.image_size))
+        differing = (MaskedImageModel(run, 3).targets(changed) != made).any(1)
+        assert differing[hidden].any()
+        assert not differing[~hidden].any()
 
 
 def test_a_mask_that_hides_all_or_nothing_is_no_mask() -> None:
@@ -161,7 +200,18 @@ def test_switches_are_live() -> None:
     """Every shipped choice of loss, scope and head changes loss or gradients."""
     reference = audit.first_step(pretrain())
     assert reference.same_as(audit.first_step(pretrain()))
-    for change in ({"loss": Loss(kind="l2")}, {"loss": Loss(scope="full")}, {"head": MlpHead()}, {"seed": 1}):
+    for change in (
+        {"loss": Loss(kind="l2")},
+        {"loss": Loss(scope="full")},
+        {"head": MlpHead()},
+        {"head": MlpHead(layers=3)},
+        {"head": INVERSE},
+        {"seed": 1},
+        *(
+            {"target": target, "loss": CLASSES}
+            for target in (BINS, BINS.replace(bins=4), CLUSTERS, CLUSTERS.replace(seed=1), WORDS)
+        ),
+    ):
         assert not reference.same_as(audit.first_step(pretrain(**change)))
     smooth = [audit.first_step(pretrain(loss=Loss(kind="smooth-l1", beta=beta))) for beta in (0.5, 1.0)]
     assert not smooth[0].same_as(smooth[1])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from tiny import VIT, pretrain
 
-from harness.core.losses import make_target, prediction_loss
+from harness.core.losses import prediction_loss
 from harness.core.pretrain import MaskedImageModel
-from harness.spec import Backbone, Loss, PixelTarget, RandomMask
+from harness.spec import Backbone, Loss, RandomMask
 
 TARGET = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]], [[0.0, 0.0], [0.0, 0.0]]]])  # [1, 2, 2, 2]
 PREDICTION = torch.tensor([[[[1.5, 0.0], [3.0, 8.0]], [[1.0, 1.0], [-3.0, 0.25]]]])
@@ -48,6 +50,7 @@ def test_visible_pixels_do_not_enter_the_masked_loss() -> None:
     assert prediction_loss(Loss(), other, TARGET, HIDDEN) == prediction_loss(Loss(), PREDICTION, TARGET, HIDDEN)
 
 
+<<<<<<< HEAD
 def test_each_hidden_pixel_counts_alike_where_images_hide_different_numbers() -> None:
     hidden = torch.tensor([[[True, False], [True, False]], [[True, True], [True, True]], [[False] * 2] * 2])
     errors = torch.tensor([1.0, 4.0, 9.0])[:, None, None, None].expand(3, 2, 2, 2)
@@ -59,6 +62,32 @@ def test_downsampled_target_is_the_mean_of_squares() -> None:
     images = torch.arange(16.0).view(1, 1, 4, 4)
     found = make_target(PixelTarget(downsample=2), images)
     assert found.flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
+=======
+# Two maps (channels of bins) of three classes: map 0 is channels 0-2 of the prediction, map 1 is channels 3-5.
+LOGITS = torch.tensor([[2.0, 0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 3.0], [0.0, 0.0], [1.0, 0.0]]).view(1, 6, 1, 2)
+CLASSES = torch.tensor([[0, 2], [2, 0]]).view(1, 2, 1, 2)
+
+
+def entropy(logits: tuple[float, ...], wanted: int) -> float:
+    return math.log(sum(math.exp(value) for value in logits)) - logits[wanted]
+
+
+def test_cross_entropy_by_hand() -> None:
+    """The mean over hidden places of the mean over maps."""
+    first = entropy((2, 0, 0), 0) + entropy((0, 0, 1), 2)
+    second = entropy((0, 0, 1), 2) + entropy((3, 0, 0), 0)
+    hidden = torch.tensor([[[True, False]]])
+    loss = Loss(kind="cross-entropy")
+    assert prediction_loss(loss, LOGITS, CLASSES, hidden).item() == pytest.approx(first / 2, rel=1e-4)
+    full = loss.replace(scope="full")
+    assert prediction_loss(full, LOGITS, CLASSES).item() == pytest.approx((first + second) / 2 / 2, rel=1e-4)
+
+
+def test_cross_entropy_of_even_odds_is_the_log_of_the_classes() -> None:
+    hidden = torch.ones(1, 1, 2, dtype=torch.bool)
+    found = prediction_loss(Loss(kind="cross-entropy"), torch.zeros(1, 6, 1, 2), CLASSES, hidden)
+    assert found.item() == pytest.approx(math.log(3), rel=1e-4)
+>>>>>>> w-heads
 
 
 def test_model_loss_by_hand() -> None:

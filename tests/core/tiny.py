@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.spec import Augment, Backbone, Pretrain, RandomMask, Recipe, Shapes
+from harness.spec import (
+    Augment,
+    Backbone,
+    BinTarget,
+    ClusterTarget,
+    InverseSwinHead,
+    Loss,
+    PatchWords,
+    Pretrain,
+    RandomMask,
+    Recipe,
+    Shapes,
+    TokenTarget,
+)
 
 DATA = Shapes(image_size=32, train=64, test=32)
 VIT = Backbone(name="vit_tiny_patch16_224", args={"embed_dim": 32, "depth": 2, "num_heads": 2}, patch_size=4)
@@ -19,6 +32,12 @@ SWIN = Backbone(
 )
 SWIN_V2 = SWIN.replace(name="swinv2_tiny_window8_256")
 RECIPE = Recipe(epochs=2, batch_size=16, lr=1e-3, lr_batch=None, augment=Augment(crop_scale=(0.5, 1.0)))
+
+INVERSE = InverseSwinHead(embed_dim=32, depths=(1, 1, 2, 1), num_heads=(1, 2, 2, 4), window=4)
+CLASSES = Loss(kind="cross-entropy")
+BINS = BinTarget(bins=8)
+CLUSTERS = ClusterTarget(clusters=16, images=64, per_image=16, iterations=5, downsample=2)
+WORDS = TokenTarget(tokenizer=PatchWords(vocabulary=16, images=64, per_image=16, iterations=5), downsample=4)
 
 
 def pretrain(**changes: Any) -> Pretrain:
