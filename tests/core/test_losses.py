@@ -50,7 +50,6 @@ def test_visible_pixels_do_not_enter_the_masked_loss() -> None:
     assert prediction_loss(Loss(), other, TARGET, HIDDEN) == prediction_loss(Loss(), PREDICTION, TARGET, HIDDEN)
 
 
-<<<<<<< HEAD
 def test_each_hidden_pixel_counts_alike_where_images_hide_different_numbers() -> None:
     hidden = torch.tensor([[[True, False], [True, False]], [[True, True], [True, True]], [[False] * 2] * 2])
     errors = torch.tensor([1.0, 4.0, 9.0])[:, None, None, None].expand(3, 2, 2, 2)
@@ -58,11 +57,6 @@ def test_each_hidden_pixel_counts_alike_where_images_hide_different_numbers() ->
     assert found == pytest.approx((2 * 1.0 + 4 * 4.0 + 0 * 9.0) / 6, rel=1e-5)  # two, four and no hidden pixels
 
 
-def test_downsampled_target_is_the_mean_of_squares() -> None:
-    images = torch.arange(16.0).view(1, 1, 4, 4)
-    found = make_target(PixelTarget(downsample=2), images)
-    assert found.flatten().tolist() == [2.5, 4.5, 10.5, 12.5]
-=======
 # Two maps (channels of bins) of three classes: map 0 is channels 0-2 of the prediction, map 1 is channels 3-5.
 LOGITS = torch.tensor([[2.0, 0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 3.0], [0.0, 0.0], [1.0, 0.0]]).view(1, 6, 1, 2)
 CLASSES = torch.tensor([[0, 2], [2, 0]]).view(1, 2, 1, 2)
@@ -87,7 +81,6 @@ def test_cross_entropy_of_even_odds_is_the_log_of_the_classes() -> None:
     hidden = torch.ones(1, 1, 2, dtype=torch.bool)
     found = prediction_loss(Loss(kind="cross-entropy"), torch.zeros(1, 6, 1, 2), CLASSES, hidden)
     assert found.item() == pytest.approx(math.log(3), rel=1e-4)
->>>>>>> w-heads
 
 
 def test_model_loss_by_hand() -> None:
