@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from importlib.resources import files
+from typing import Any
 
 import pytest
 
@@ -13,10 +14,13 @@ from harness.spec import (
     BinTarget,
     BlockMask,
     ClusterTarget,
+    DalleTokenizer,
     HarnessError,
+    InverseSwinHead,
     Loss,
     MlpHead,
     PixelTarget,
+    Pretrain,
     RandomMask,
     Recipe,
     Scale,
@@ -155,7 +159,8 @@ def test_an_ablation_replaces_one_piece_and_nothing_else() -> None:
         ("seed", 3),
     ):
         run = simmim(scale(192), **{name: piece})  # type: ignore[arg-type]
-        assert [field for field, value in run.values.items() if value != plain.values[field]] == [name]
+        differing = [field for field, value in run.values.items() if value != plain.values[field]]
+        assert [field for field in differing if field not in Pretrain.unkeyed] == [name]
 
 
 @pytest.mark.parametrize("target", [BinTarget(bins=8), ClusterTarget(downsample=4), TokenTarget(downsample=4)])
@@ -163,6 +168,19 @@ def test_a_target_of_classes_brings_its_loss_unless_one_is_given(target: Target)
     assert simmim(scale(192), target=target).loss == Loss(kind="cross-entropy", scope="masked")
     full = Loss(kind="cross-entropy", scope="full")
     assert simmim(scale(192), target=target, loss=full).loss == full
+
+
+def test_what_simmim_leaves_open_is_labelled() -> None:
+    def notes(**pieces: Any) -> str:
+        return "; ".join(simmim(scale(192), **pieces).assumed)
+
+    assert notes() == notes(head=MlpHead(), loss=Loss(kind="l2")) == ""
+    assert "LayerNorm and windows of 6" in notes(head=InverseSwinHead.tiny())
+    assert "means over squares" in notes(target=PixelTarget(downsample=4))
+    assert "64 colours in each of 1024 images, 20 rounds" in notes(target=ClusterTarget())
+    assert "in place of BEiT's tokenizer" in notes(target=TokenTarget(downsample=4))
+    assert "bicubic" in notes(target=TokenTarget(tokenizer=DalleTokenizer(path="w.pt", sha256="0a"), downsample=4))
+    assert "beta 1" in notes(loss=Loss(kind="smooth-l1"))
 
 
 def test_simmims_unit_may_not_fit_a_scale() -> None:
