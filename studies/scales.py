@@ -73,7 +73,7 @@ TINY = Scale(
     image_size=48,
     backbone=swin(16, (1, 1, 1), 2),
     pretrain=Recipe(epochs=3, batch_size=32, lr=4e-3, lr_batch=None, warmup_epochs=1, augment=CROPS),
-    finetune=Recipe(epochs=6, batch_size=50, lr=2e-3, lr_batch=None, warmup_epochs=1, augment=CROPS),
+    finetune=Recipe(epochs=16, batch_size=25, lr=3e-3, lr_batch=None, warmup_epochs=2, augment=CROPS),
 )
 TINY_96 = TINY.replace(image_size=96, backbone=swin(16, (1, 1, 1), 4))
 
