@@ -17,8 +17,6 @@ from harness.core.heads import build_head
 from harness.core.loop import train
 from harness.core.losses import loss_weight, prediction_loss
 from harness.core.masking import make_mask, spread
-from harness.core.losses import prediction_loss
-from harness.core.masking import count_varies, make_mask, spread
 from harness.core.optimiser import parameter_groups
 from harness.core.precision import require
 from harness.core.randomness import initialised

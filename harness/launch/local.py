@@ -113,8 +113,6 @@ class Worker:
     def give(self, name: str) -> None:
         """Have the run of this key computed."""
         self.name = name
-        if self.stopped:
-            self._replace()
         try:
             self._send(name)
         except OSError:  # one died while it had nothing to do
@@ -156,7 +154,6 @@ class Worker:
     def _replace(self) -> None:
         self.close()
         self._start()
-        self.stopped = False
 
     def stop(self) -> None:
         """Ask the run to save and end, once; the process ends with it, and tells the others of its group."""
@@ -175,7 +172,6 @@ class Worker:
             process.join()
         self._meeting.unlink(missing_ok=True)
         """Ask the run to save and end, and the process with it; another one takes the next run."""
-        self.stopped = True
         self.process.terminate()
 
 

@@ -58,8 +58,6 @@ def simmim(
         Skip: the paper's mask unit does not fit the scale.
     """
     mask, head, target = mask or RandomMask(size=scale.pixels(32), ratio=0.6), head or HEAD, target or TARGET
-    mask = mask or RandomMask(size=scale.pixels(32), ratio=0.6)
-    head, target = head or HEAD, target or TARGET
     loss = loss or (LOSS if target_classes(target) is None else CLASS_LOSS)
     return Pretrain(
         data=scale.data,
@@ -79,13 +77,6 @@ def simmim(
             *_assumed_of_loss(loss),
         ),
     )
-
-
-def _assumed(mask: Mask, head: Head, target: Target, loss: Loss) -> Iterator[str]:
-    yield from _assumed_of_mask(mask)
-    yield from _assumed_of_head(head)
-    yield from _assumed_of_target(target)
-    yield from _assumed_of_loss(loss)
 
 
 def _assumed_of_mask(mask: Mask) -> tuple[str, ...]:

@@ -49,12 +49,4 @@ __all__ = [
     "SquareMask", "Start", "Target", "TokenTarget", "Tokenizer", "key", "one_line", "run_from_json",
     "seed_stream", "shown_metric", "target_channels", "target_classes", "target_maps", "target_memory",
     "upstream",
-    "Augment", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption",
-    "Cosine", "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget",
-    "DalleTokenizer", "Data", "Evaluation", "FineTune", "HarnessError", "Head", "ImageFolder",
-    "Images", "InverseSwinHead", "KMeans", "Knn", "LinearHead", "LinearProbe", "Loss", "Mask",
-    "MlpHead", "MultiStep", "Params", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe",
-    "Run", "Scalar", "Scale", "Schedule", "Scratch", "Shapes", "Skip", "Spec", "SquareMask", "Start",
-    "Target", "TokenTarget", "Tokenizer", "key", "one_line", "run_from_json", "seed_stream",
-    "shown_metric", "target_channels", "target_classes", "target_maps", "target_memory", "upstream",
 ]  # fmt: skip

@@ -14,7 +14,7 @@ from harness.spec.data import Data
 from harness.spec.masking import Corruption, Mask, check_share
 from harness.spec.model import Backbone, Head, LinearHead, check_head
 from harness.spec.objective import Loss, PixelTarget, Target, check_loss
-from harness.spec.own import OwnFile, OwnFunction
+from harness.spec.own import OwnFunction
 from harness.spec.recipe import Recipe
 from harness.spec.start import Checkpoint, Scratch
 

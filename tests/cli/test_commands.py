@@ -13,7 +13,10 @@ from harness.spec import Run, key, upstream
 from harness.store import Attempt, Store
 from harness.study import Plan, expand, load
 
-COMMANDS = ("new", "plan", "run", "status", "logs", "retry", "cancel", "report", "clean", "doctor", "predict", "reconstruct", "export", "avgdist")
+COMMANDS = (
+    "new", "plan", "run", "status", "logs", "retry", "cancel", "report", "clean", "doctor", "models", "predict",
+    "reconstruct", "export", "avgdist",
+)  # fmt: skip
 
 
 @pytest.fixture

@@ -128,7 +128,7 @@ def test_no_scontrol_on_the_node(store: Store, slurm: FakeSlurm, tmp_path: Path)
     assert code == 1
     said = [line for line in text.splitlines() if "scontrol" in line]
     assert said == ["there is no scontrol on this node, so the job is not queued again; harness run goes on with it"]
-    slurm.says("squeue", "12|FAILED|NonZeroExitCode|mim-x-0")
+    slurm.says("squeue", "12|FAILED|NonZeroExitCode|12|mim-x-0")
     found = overview(by_key(*runs), store).places
     assert [found[key(run)].word for run in runs] == ["lost", "missing"]  # so that `harness run` takes them
 
@@ -198,7 +198,7 @@ def test_an_evaluation_whose_start_is_not_done_is_not_begun_and_not_failed(store
     run = finetuning(pretraining(seed=0))
     submitted(store, run)
     assert ended(started(store))[0] == 1
-    slurm.says("squeue", "12|FAILED|NonZeroExitCode|mim-x-0")
+    slurm.says("squeue", "12|FAILED|NonZeroExitCode|12|mim-x-0")
     place = overview(by_key(run), store).places[key(run)]
     assert (place.word, place.detail) == ("missing", "its pre-training is not done; harness run goes on with it")
 
