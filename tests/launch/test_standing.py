@@ -98,7 +98,7 @@ def test_waiting_with_the_reason(store: Store, slurm: FakeSlurm, state: str, rea
 def test_at_work(store: Store, slurm: FakeSlurm, state: str) -> None:
     submitted(store, RUNS[0])
     slurm.says("squeue", f"12|{state}|None|12|mim-x-0")
-    assert word(store) == ("queued", "job 12 runs; its turn comes")
+    assert word(store) == ("queued", "job 12 starts")
     attempt = store.acquire(RUNS[0])
     assert isinstance(attempt, Attempt)
     assert word(store)[0] == "running"

@@ -54,7 +54,7 @@ def pending(slurm: FakeSlurm, store: Store) -> None:
             job = log.answer(entry.number, place).get("id")
             for index in range(len(array.elements)) if job else ():
                 name = f"{job}_{index}" if len(array.elements) > 1 else job
-                lines.append(f"{name}|PENDING|Priority|{array.name}")
+                lines.append(f"{name}|PENDING|Priority|{name}|{array.name}")
     slurm.says("squeue", *lines)
 
 
@@ -161,7 +161,7 @@ def test_weights_that_are_needed_again(store: Store, project: Path, slurm: FakeS
     weights = store.weights(key(FIRST[0]))
     assert weights is not None
     weights.unlink()
-    slurm.says("sacct", f"1|COMPLETED|0:0|{Submissions(store.root).read(1).arrays[0].name}")
+    slurm.says("sacct", f"1|COMPLETED|0:0|1|{Submissions(store.root).read(1).arrays[0].name}")
     both = by_key(FIRST[0], THEN[0])
     shown, _ = scripts(both, store, profile())
     assert [array.stage for array in shown] == ["pretrain", "evaluation"]
