@@ -36,7 +36,7 @@ def arrays(
         found.append(Array(f"mim-{token}-{len(found)}", stage, tuple(part), after, wait))
         return len(found) - 1
 
-    starts = {name: _start(run) for name, run in runs.items()}
+    starts = {name: start_key(run) for name, run in runs.items()}
     first = [name for name, run in runs.items() if run.kind == "pretrain"]
     waiting: dict[str, list[str]] = {name: [] for name in first}
     foreign: dict[str, list[str]] = {}
@@ -98,6 +98,7 @@ def _chunks(items: Sequence[T], size: int) -> list[list[T]]:
     return [list(items[first : first + size]) for first in range(0, len(items), size)]
 
 
-def _start(run: Run) -> str | None:
+def start_key(run: Run) -> str | None:
+    """Key of the pre-training that a run starts from, if any."""
     first = upstream(run)
     return None if first is None else key(first)

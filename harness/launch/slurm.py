@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.launch import cluster, snapshot
-from harness.launch.arrays import arrays, within
+from harness.launch.arrays import arrays, start_key, within
 from harness.launch.queue import Queue
 from harness.launch.resources import Resources
 from harness.launch.site import STAGES, Site, Stage
 from harness.launch.standing import Overview, overview
 from harness.launch.task import Task, open_to_group
-from harness.spec import HarnessError, ImageFolder, Run, key, upstream
+from harness.spec import HarnessError, ImageFolder, Run
 from harness.spec.content import data_location
 from harness.store import Store
 from harness.store.submissions import Array, Entry, Submissions, asked_for
@@ -56,7 +56,7 @@ def wanted(
     open_ = Queue(runs, store, retry=True, reading=reading).open()
     chosen = {name: runs[name] for name in open_ if seen.places[name].word in words and not seen.places[name].job}
     nameless = {name for name, place in seen.places.items() if place.word in ("running", "queued") and not place.job}
-    return {name: run for name, run in chosen.items() if _start(run) not in nameless}, seen
+    return {name: run for name, run in chosen.items() if start_key(run) not in nameless}, seen
 
 
 def submit(
@@ -294,8 +294,3 @@ def _setup(site: Site, extra: Mapping[str, str]) -> list[str]:
         *site.setup,
         *exports,
     ]
-
-
-def _start(run: Run) -> str | None:
-    first = upstream(run)
-    return None if first is None else key(first)
