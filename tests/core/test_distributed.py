@@ -229,6 +229,8 @@ def test_four_processes_give_the_losses_of_one(tmp_path: Path, gang: Gang) -> No
     for run in (PLAIN, VARYING):
         one, four = (lines(store, run, "step", "loss", "lr") for store in (whole, ranks))
         assert len(one) == 20
+        norms = (lines(store, run, "grad_norm") for store in (whole, ranks))
+        assert all(left == pytest.approx(right, rel=1e-3) for left, right in zip(*norms, strict=True))
         for left, right in zip(one, four, strict=True):
             assert left == pytest.approx(right, rel=1e-5)
         results = [store.result(key(run)) for store in (whole, ranks)]
