@@ -27,7 +27,7 @@ BATCH = 256
 class AverageDistance:
     """AvgDist over some draws of a mask, in pixels.
 
-    mean, sd: over the masks' own averages; sd is NaN for a single draw.
+    mean, sd: over the masks' own averages; sd is NaN for a single one. draws: masks that hide something.
     """
 
     mean: float
@@ -40,13 +40,17 @@ class AverageDistance:
         return self.sd / math.sqrt(self.draws)
 
     def scaled(self, image_size: int, to: int = 192) -> AverageDistance:
-        """The distance on an image of `to` pixels with the same mask, from one of `image_size`; SimMIM's has 192."""
+        """The distance in pixels of an image of `to` pixels instead of `image_size`; SimMIM's has 192.
+
+        Two neighbours are one pixel apart at any size, so what comes from a smaller image is a little larger than what
+        the same mask has on the large one: by about half a pixel of the small image.
+        """
         factor = to / image_size
         return AverageDistance(mean=self.mean * factor, sd=self.sd * factor, draws=self.draws)
 
 
 def mask_distance(hidden: NDArray[np.bool_]) -> float:
-    """Mean Euclidean distance of the hidden pixels from their nearest visible pixel, in pixels; beside it is 1.
+    """Mean Euclidean distance of the hidden pixels from their nearest visible pixel, in pixels; neighbours are 1 apart.
 
     Args:
         hidden: bool [S, S], True = hidden.
@@ -64,18 +68,20 @@ def average_distance(mask: Mask, image_size: int, *, draws: int, seed: int = 0) 
 
     Args:
         image_size: side of the image in pixels.
-        draws: number of masks, 1 or more.
+        draws: number of masks, 1 or more. Those that hide nothing, as BEiT's own count allows, are left out.
 
     Raises:
-        HarnessError: a mask hides all pixels or none.
+        HarnessError: a mask hides all pixels, or none of the masks hides any.
     """
     found = []
     for first in range(0, draws, BATCH):
         positions = torch.arange(first, min(first + BATCH, draws))
         units = make_mask(mask, image_size=image_size, seed=seed, step=0, steps=1, positions=positions)
-        found += _distances(units, image_size)
-    sd = float(np.std(found, ddof=1)) if draws > 1 else math.nan
-    return AverageDistance(mean=float(np.mean(found)), sd=sd, draws=draws)
+        found += _distances(units[units.flatten(1).any(1)], image_size)
+    if not found:
+        raise HarnessError(f"none of {draws} masks hides any of the image: there is no AvgDist")
+    sd = float(np.std(found, ddof=1)) if len(found) > 1 else math.nan
+    return AverageDistance(mean=float(np.mean(found)), sd=sd, draws=len(found))
 
 
 def exact_average_distance(mask: Mask, image_size: int) -> float | None:

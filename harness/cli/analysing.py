@@ -34,8 +34,6 @@ def avgdist(
 
     Example: harness avgdist --draws 200
     """
-    from pandas import DataFrame
-
     from harness.report.avgdist import write_avgdist
 
     say(f"{'mask':<11} {'unit':>4} {'ratio':>5}   {'AvgDist':>16}   {'exact':>6}   {'paper':>5}")
@@ -43,7 +41,7 @@ def avgdist(
     for record in _records(draws):
         records.append(record)
         say(_line(record))
-    files = write_avgdist(DataFrame(records), out)
+    files = write_avgdist(records, out)
     say(f"AvgDist in pixels of {IMAGE_SIZE}, mean ± standard error of {draws} masks; paper: published top-1")
     say(f"wrote {', '.join(files)} to {out}")
 

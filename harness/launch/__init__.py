@@ -1,4 +1,4 @@
-"""Where runs are computed: in this process, or in worker processes of this machine."""
+"""Where runs are computed: in this process, in worker processes of this machine, or in Slurm jobs."""
 
 from harness.launch.inline import run_inline
 from harness.launch.local import default_slots, run_local

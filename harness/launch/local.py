@@ -171,6 +171,8 @@ class Worker:
         for process in self.processes:
             process.join()
         self._meeting.unlink(missing_ok=True)
+        """Ask the run to save and end, and the process with it; another one takes the next run."""
+        self.process.terminate()
 
 
 def run_local(

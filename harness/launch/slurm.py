@@ -6,7 +6,7 @@ import secrets
 import shlex
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -191,8 +191,8 @@ def _room(site: Mapping[Stage, Site]) -> int | None:
 
 
 def _settings(site: Site, resources: Resources, program: str) -> dict[str, Any]:
-    resources = replace(resources, processes=site.nodes * site.processes_per_node)
-    return {"resources": asdict(resources), "slots": site.slots, "attempts": site.attempts, "program": program}
+    together = asdict(resources) | {"processes": site.nodes * site.processes_per_node}
+    return {"resources": together, "slots": site.slots, "attempts": site.attempts, "program": program}
 
 
 def _call_sbatch(
@@ -244,7 +244,7 @@ def _executor(
     if make:
         folder.mkdir(parents=True, exist_ok=True)
     python = f"{site.container or ''} {site.python or shlex.quote(sys.executable)}".strip()
-    executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=site.attempts, python=python)
+    executor = submitit.SlurmExecutor(folder, max_num_timeout=site.attempts, python=python)
     given: dict[str, Any] = {
         "partition": site.partition,
         "account": site.account,
@@ -277,16 +277,14 @@ def _executor(
 
 
 def _srun_args(site: Site) -> list[str] | None:
-    """A process of a distributed run that ends badly ends the others: they may wait for it for ever."""
-    together = ["--kill-on-bad-exit=1"] if site.nodes * site.processes_per_node > 1 else []
-    return [*together, *site.srun_args] or None
+    """In a distributed run a process that ends badly ends the others, which may wait for it for ever."""
+    return [*(["--kill-on-bad-exit=1"] * (site.nodes * site.processes_per_node > 1)), *site.srun_args] or None
 
 
 def _setup(site: Site, extra: Mapping[str, str]) -> list[str]:
     """Shell lines before the job; the first that fails ends it."""
-    paths = {"PYTHONPATH"}
     exports = [
-        f"export {name}={shlex.quote(value)}" + ('"${PYTHONPATH:+:$PYTHONPATH}"' if name in paths else "")
+        f"export {name}={shlex.quote(value)}" + ('"${PYTHONPATH:+:$PYTHONPATH}"' if name == "PYTHONPATH" else "")
         for name, value in extra.items()
     ]
     return [

@@ -47,6 +47,7 @@ def freeze(store: Store, project: Path) -> Path:
             shutil.copyfile(path, target)
         (fresh / "project").mkdir(exist_ok=True)
         (fresh / provenance.SNAPSHOT_FILE).write_text(origin)
+        (fresh / ".gitignore").write_text("*\n")  # a copy below a checkout is no change of the project
 
     if not folder.is_dir():
         with disk_errors(folder):

@@ -110,7 +110,7 @@ def open_to_group(root: Path) -> None:
 def requeue() -> bool:
     """Ask Slurm to queue this job again; False, with a line in the log, where that is not possible from here."""
     job = os.environ.get("SLURM_JOB_ID", "")
-    if (whole := os.environ.get("SLURM_ARRAY_JOB_ID")) is not None:
+    if whole := os.environ.get("SLURM_ARRAY_JOB_ID"):
         job = f"{whole}_{os.environ['SLURM_ARRAY_TASK_ID']}"  # one element's own id is that of the whole array
     if shutil.which("scontrol") is None:
         print(

@@ -5,22 +5,29 @@ The published recipes in full, with model, sizes and schedules, are in `harness.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import assert_never
 
 from harness.spec import (
+    BinTarget,
     BlockMask,
+    ClusterTarget,
     Corruption,
     CustomMask,
+    CustomTarget,
     Head,
+    InverseSwinHead,
     LinearHead,
     Loss,
     Mask,
+    PatchWords,
     PixelTarget,
     Pretrain,
     RandomMask,
     Scale,
     SquareMask,
     Target,
+    TokenTarget,
     target_classes,
 )
 
@@ -50,24 +57,29 @@ def simmim(
     Raises:
         Skip: the paper's mask unit does not fit the scale.
     """
-    mask = mask or RandomMask(size=scale.pixels(32), ratio=0.6)
-    target = target or TARGET
+    mask, head, target = mask or RandomMask(size=scale.pixels(32), ratio=0.6), head or HEAD, target or TARGET
+    loss = loss or (LOSS if target_classes(target) is None else CLASS_LOSS)
     return Pretrain(
         data=scale.data,
         image_size=scale.image_size,
         backbone=scale.backbone,
         mask=mask,
         corruption=CORRUPTION,
-        head=head or HEAD,
+        head=head,
         target=target,
-        loss=loss or (LOSS if target_classes(target) is None else CLASS_LOSS),
+        loss=loss,
         recipe=scale.pretrain,
         seed=seed,
-        assumed=_assumed(mask),
+        assumed=(
+            *_assumed_of_mask(mask),
+            *_assumed_of_head(head),
+            *_assumed_of_target(target),
+            *_assumed_of_loss(loss),
+        ),
     )
 
 
-def _assumed(mask: Mask) -> tuple[str, ...]:
+def _assumed_of_mask(mask: Mask) -> tuple[str, ...]:
     """What SimMIM does not publish of its masks: only the code of the random ones is released."""
     match mask:
         case SquareMask():
@@ -80,3 +92,39 @@ def _assumed(mask: Mask) -> tuple[str, ...]:
             return ()
         case _:
             assert_never(mask)
+
+
+def _assumed_of_head(head: Head) -> Iterator[str]:
+    """What SimMIM does not publish of its heads: only the code of the linear one is released."""
+    if isinstance(head, InverseSwinHead):
+        yield (
+            f"inverse Swin heads: linear patch splittings with LayerNorm and windows of {head.window}, "
+            "which give the printed parameter counts"
+        )
+
+
+def _assumed_of_target(target: Target) -> Iterator[str]:
+    """What SimMIM does not publish of its targets: only the code of pixels at full resolution is released."""
+    match target:
+        case PixelTarget() | BinTarget():
+            if target.downsample > 1:
+                yield "smaller targets: means over squares"
+        case ClusterTarget():
+            yield (
+                f"colour clusters: a palette learnt from {target.per_image} colours in each of {target.images} images, "
+                f"{target.iterations} rounds of k-means"
+            )
+        case TokenTarget(tokenizer=PatchWords()):
+            yield "tokens: words of a k-means over patches in place of BEiT's tokenizer"
+        case TokenTarget():
+            yield "tokens: the crop itself is scaled for the tokenizer, bicubic"
+        case CustomTarget():
+            pass
+        case _:
+            assert_never(target)
+
+
+def _assumed_of_loss(loss: Loss) -> Iterator[str]:
+    """What SimMIM does not publish of its losses."""
+    if loss.kind == "smooth-l1":
+        yield f"smooth-l1: beta {loss.beta:g}"

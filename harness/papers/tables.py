@@ -93,4 +93,4 @@ def _same(text: str, value: Scalar) -> bool:
             return math.isclose(float(text), value)
         except ValueError:
             return False
-    return text == str(value)
+    return text == ("" if value is None else str(value))  # an axis that a row lacks is printed empty

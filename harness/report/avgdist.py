@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -13,6 +15,7 @@ from matplotlib.patches import Patch
 from harness.report import drawing
 from harness.report.collect import records
 from harness.report.tables import csv_text
+from harness.spec import HarnessError
 from harness.store.files import disk_errors, write_atomically
 
 CLAIMED = (10.0, 20.0)
@@ -30,12 +33,16 @@ _SIDES = {
 }
 
 
-def write_avgdist(frame: pd.DataFrame, folder: Path) -> tuple[str, ...]:
-    """Write avgdist.csv, avgdist.png and avgdist.pdf to a folder; returns their names. frame: as for `draw_avgdist`.
+def write_avgdist(rows: Sequence[Mapping[str, Any]], folder: Path) -> tuple[str, ...]:
+    """Write avgdist.csv, avgdist.png and avgdist.pdf to a folder; returns their names.
+
+    Args:
+        rows: of the frame that `draw_avgdist` draws; what else they hold is written to the CSV.
 
     Raises:
-        HarnessError: the disk refuses.
+        HarnessError: the disk refuses, or there is a mask that the figure does not show.
     """
+    frame = pd.DataFrame(rows)
     with drawing.style():
         figure = draw_avgdist(frame)
         files = {"avgdist.png": drawing.png(figure), "avgdist.pdf": drawing.pdf(figure)}
@@ -54,7 +61,14 @@ def draw_avgdist(frame: pd.DataFrame) -> Figure:
         frame: a row a mask, with columns mask_type (random, square or block-wise), mask_patch_size (pixels),
             mask_ratio, avgdist, its standard error and the exact distance or NaN (columns avgdist, error, exact, in
             pixels) and top1 (per cent).
+
+    Raises:
+        HarnessError: a mask type or unit size that Table 1 does not have.
     """
+    for kind, size in zip(frame["mask_type"], frame["mask_patch_size"], strict=True):
+        if kind not in _MARKERS or size not in _COLOURS:
+            valid = f"{', '.join(_MARKERS)} with units of {', '.join(map(str, _COLOURS))} px"
+            raise HarnessError(f"the figure over AvgDist shows {valid}, not {kind} with {size} px")
     figure = Figure(layout="constrained")
     axes = figure.subplots()
     axes.axvspan(*CLAIMED, color=drawing.GREY, alpha=0.13, linewidth=0, zorder=0)

@@ -19,6 +19,7 @@
                           /closed                nothing in it waits any more
                           /array-<array>/        pickles and logs of the jobs
       /.snapshots/<digest>/                      the code that jobs run
+<root>/.descriptions/<digest>.json               parameters and multiply-adds of a model; can be deleted
       /.descriptions/<digest>.json               parameters and multiply-adds of a model; can be deleted
 """
 

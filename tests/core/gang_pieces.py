@@ -28,7 +28,8 @@ class Normed(nn.Module):
 
     def __init__(self, width: int, out: int) -> None:
         super().__init__()
-        self.first, self.norm, self.last = nn.Conv2d(width, width, 1), nn.BatchNorm2d(width), nn.Conv2d(width, out, 1)
+        self.first = nn.Conv2d(width, width, 1, bias=False)  # a bias would have no gradient but rounding
+        self.norm, self.last = nn.BatchNorm2d(width), nn.Conv2d(width, out, 1)
         self.unused = nn.Linear(2, 2)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -191,7 +191,7 @@ def test_what_cannot_be_grouped_is_refused() -> None:
         pass
 
     few = RECIPE.replace(batch_norm_group=4)
-    with pytest.raises(HarnessError, match="Own cannot take .* valid: BatchNorm1d, BatchNorm2d, BatchNorm3d"):
+    with pytest.raises(HarnessError, match=r"Own cannot take .* valid: BatchNorm1d, BatchNorm2d, BatchNorm3d"):
         prepared(few, nn.Sequential(Own(3)))
     with pytest.raises(HarnessError, match="batch_norm_group is set, but the model has no batch norm"):
         prepared(few, nn.Linear(1, 1))

@@ -37,7 +37,8 @@ def count(module: nn.Module) -> int:
 def test_pretraining(backbone: Backbone, image_size: int, head: Head, published: int) -> None:
     with torch.device("meta"):
         encoder = Encoder(build(backbone, image_size=image_size, channels=3))
-        prediction = build_head(head, width=encoder.width, channels=3, upscale=backbone.stride)
+        side = image_size // backbone.stride
+        prediction = build_head(head, width=encoder.width, channels=3, upscale=backbone.stride, side=side)
     mask_token = encoder.token_width
     assert count(encoder) + mask_token + count(prediction) == published
 

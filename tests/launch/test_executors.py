@@ -137,7 +137,7 @@ def test_stopping_saves_and_the_next_start_goes_on(store: Store) -> None:
 def test_a_worker_that_died_idle_is_replaced(store: Store) -> None:
     run = pretraining(epochs=1)
     store.register(run)
-    worker = Worker(0, store.root, OFTEN, retry=False)
+    worker = Worker(0, store.root, OFTEN, retry=False, program="harness.launch.job")
     worker.process.kill()
     worker.process.join()
     worker.give(key(run))

@@ -94,10 +94,10 @@ def test_the_command_line_with_two_processes_a_run(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setenv("HARNESS_PROJECT", "")
     stores = []
-    for processes in (1, 2):
+    for processes, on in ((1, "inline"), (2, "local")):
         root = tmp_path / f"runs {processes}"
         arguments = ["run", str(study), "--store", str(root), "--device", "cpu", "--slots", "1"]
-        monkeypatch.setattr(sys, "argv", ["harness", *arguments, "--processes", str(processes)])
+        monkeypatch.setattr(sys, "argv", ["harness", *arguments, "--on", on, "--processes", str(processes)])
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             with pytest.raises(SystemExit) as exit_:
@@ -108,7 +108,9 @@ def test_the_command_line_with_two_processes_a_run(tmp_path: Path, monkeypatch: 
         assert not exit_.value.code
         stores.append(Store(root))
     assert stores[0].keys() == stores[1].keys()
-    for name in stores[0].keys():
+    names = stores[0].keys()
+    assert len(names) == 2
+    for name in names:
         results = [store.result(name) for store in stores]
         assert results[0] is not None
         assert results[1] is not None

@@ -100,9 +100,9 @@ def test_refusals_are_one_line_that_names_the_choices(user: Path, project: Path,
 )
 def test_a_file_that_does_not_read_is_named(user: Path, project: Path, text: str) -> None:
     project.write_text(text)
+    read = store_of_site if text.startswith("store") else read_site
     with pytest.raises(HarnessError) as refusal:
-        read_site(project.parent)
-        store_of_site(project.parent)
+        read(project.parent)
     assert str(project) in str(refusal.value)
     assert "\n" not in str(refusal.value)
 

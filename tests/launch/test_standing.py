@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -88,7 +87,7 @@ WORKING = ("RUNNING", "COMPLETING", "RESIZING", "SIGNALING", "STAGE_OUT", "SUSPE
 @pytest.mark.parametrize("reason", ["Priority", "Resources", "JobArrayTaskLimit", "BeginTime", "Dependency"])
 def test_waiting_with_the_reason(store: Store, slurm: FakeSlurm, state: str, reason: str) -> None:
     submitted(store, RUNS[0])
-    slurm.says("squeue", f"12|{state}|{reason}|mim-x-0")
+    slurm.says("squeue", f"12|{state}|{reason}|12|mim-x-0")
     place = seen(store).places[key(RUNS[0])]
     assert (place.word, place.detail) == ("queued", f"job 12: {reason}")
     assert place.job is not None
@@ -98,8 +97,8 @@ def test_waiting_with_the_reason(store: Store, slurm: FakeSlurm, state: str, rea
 @pytest.mark.parametrize("state", WORKING)
 def test_at_work(store: Store, slurm: FakeSlurm, state: str) -> None:
     submitted(store, RUNS[0])
-    slurm.says("squeue", f"12|{state}|None|mim-x-0")
-    assert word(store) == ("queued", "job 12 runs; its turn comes")
+    slurm.says("squeue", f"12|{state}|None|12|mim-x-0")
+    assert word(store) == ("queued", "job 12 starts")
     attempt = store.acquire(RUNS[0])
     assert isinstance(attempt, Attempt)
     assert word(store)[0] == "running"
@@ -126,7 +125,7 @@ def test_at_work(store: Store, slurm: FakeSlurm, state: str) -> None:
 def test_ended(store: Store, slurm: FakeSlurm, where: str, state: str, never_begun: str, after_beginning: str) -> None:
     submitted(store, RUNS[0], RUNS[1])
     begun(store, RUNS[1])
-    slurm.says(where, *(f"12_{index}|{state}|1:0|mim-x-0" for index in (0, 1)))
+    slurm.says(where, *(f"12_{index}|{state}|1:0|12|mim-x-0" for index in (0, 1)))
     found = seen(store).places
     assert (found[key(RUNS[0])].word, found[key(RUNS[1])].word) == (never_begun, after_beginning)
     for index in (0, 1):
@@ -142,50 +141,47 @@ def test_a_result_beats_whatever_slurm_says(store: Store, slurm: FakeSlurm) -> N
     assert isinstance(attempt, Attempt)
     attempt.finish({"loss": 0.5}, 1.0, b"weights")
     attempt.release()
-    slurm.says("squeue", "12|FAILED|NonZeroExitCode|mim-x-0")
+    slurm.says("squeue", "12|FAILED|NonZeroExitCode|12|mim-x-0")
     assert word(store) == ("done", "")
     assert slurm.calls("squeue") == []  # no need to ask
 
 
-def test_a_result_that_comes_while_slurm_is_asked_counts(store: Store, slurm: FakeSlurm) -> None:
+def test_a_result_that_comes_while_slurm_is_asked_counts(store: Store, slurm: FakeSlurm, tmp_path: Path) -> None:
     submitted(store, RUNS[0])
-    finish = f"{sys.executable} -c 'from test_standing import finish; finish()' {store.root}"
-    slurm.does("squeue", f"PYTHONPATH={os.environ['PYTHONPATH']}:{Path(__file__).parent} {finish}")
-    slurm.says("squeue", "12|COMPLETED|None|mim-x-0")
-    assert word(store) == ("done", "")
-
-
-def finish() -> None:
-    """Finish the first run of the store that the command line names."""
-    attempt = Store(Path(sys.argv[1])).acquire(RUNS[0])
+    attempt = store.acquire(RUNS[0])
     assert isinstance(attempt, Attempt)
     attempt.finish({"loss": 0.5}, 1.0, b"weights")
     attempt.release()
+    result = store.folder(key(RUNS[0])).result
+    result.rename(tmp_path / "result.json")
+    slurm.does("squeue", f"mv {tmp_path}/result.json {result}")
+    slurm.says("squeue", "12|COMPLETED|None|12|mim-x-0")
+    assert word(store) == ("done", "")
 
 
 def test_a_job_that_just_ended_may_have_a_result_that_is_not_seen_yet(store: Store, slurm: FakeSlurm) -> None:
     submitted(store, RUNS[0])
     begun(store, RUNS[0], ago=5)
-    slurm.says("squeue", "12|COMPLETED|None|mim-x-0")
+    slurm.says("squeue", "12|COMPLETED|None|12|mim-x-0")
     assert word(store) == ("queued", "job 12 just ended")
 
 
 def test_a_failure_is_told_from_its_file(store: Store, slurm: FakeSlurm) -> None:
     submitted(store, RUNS[0])
     begun(store, RUNS[0], error="Traceback:\nValueError: loss is nan\n")
-    slurm.says("squeue", "12|COMPLETED|None|mim-x-0")
+    slurm.says("squeue", "12|COMPLETED|None|12|mim-x-0")
     assert word(store) == ("failed", "ValueError: loss is nan")
     submitted(store, RUNS[0], name="mim-y-0", ago=60)  # tried again
-    slurm.says("squeue", "13|PENDING|Priority|mim-y-0")
+    slurm.says("squeue", "13|PENDING|Priority|12|mim-y-0")
     assert word(store) == ("queued", "job 13: Priority")
     slurm.says("squeue")
-    slurm.says("sacct", "13|CANCELLED by 0|0:0|mim-y-0")
+    slurm.says("sacct", "13|CANCELLED by 0|0:0|12|mim-y-0")
     assert word(store) == ("failed", "ValueError: loss is nan")  # the retry was cancelled: it still has failed
 
 
 def test_the_last_attempt_in_accounting_counts(store: Store, slurm: FakeSlurm) -> None:
     submitted(store, RUNS[0])
-    slurm.says("sacct", "12|PREEMPTED|0:0|mim-x-0", "12|OUT_OF_MEMORY|0:125|mim-x-0")
+    slurm.says("sacct", "12|PREEMPTED|0:0|12|mim-x-0", "12|OUT_OF_MEMORY|0:125|12|mim-x-0")
     assert word(store)[0] == "failed"
     asked = slurm.calls("sacct")[-1]
     assert " -D " in asked
@@ -194,8 +190,8 @@ def test_the_last_attempt_in_accounting_counts(store: Store, slurm: FakeSlurm) -
 
 def test_accounting_knows_an_element_that_the_controller_has_forgotten(store: Store, slurm: FakeSlurm) -> None:
     submitted(store, *RUNS)
-    slurm.says("squeue", "12_1|PENDING|Resources|mim-x-0", "12_2|PENDING|Resources|mim-x-0")
-    slurm.says("sacct", "12_0|OUT_OF_MEMORY|0:125|mim-x-0", "12_1|PREEMPTED|0:0|mim-x-0")
+    slurm.says("squeue", "12_1|PENDING|Resources|12|mim-x-0", "12_2|PENDING|Resources|12|mim-x-0")
+    slurm.says("sacct", "12_0|OUT_OF_MEMORY|0:125|12|mim-x-0", "12_1|PREEMPTED|0:0|12|mim-x-0")
     found = seen(store).places
     assert found[key(RUNS[0])].word == "failed"
     assert found[key(RUNS[1])].word == "queued"  # the queue knows better
@@ -204,7 +200,7 @@ def test_accounting_knows_an_element_that_the_controller_has_forgotten(store: St
 def test_an_element_that_is_gone_while_its_siblings_are_known_was_cancelled(store: Store, slurm: FakeSlurm) -> None:
     submitted(store, *RUNS)
     slurm.fails("sacct", "Slurm accounting storage is disabled")
-    slurm.says("squeue", "12_1|PENDING|Resources|mim-x-0", "12_[5-7%1]|PENDING|Resources|mim-x-0")
+    slurm.says("squeue", "12_1|PENDING|Resources|12|mim-x-0", "12_[5-7%1]|PENDING|Resources|12|mim-x-0")
     found = seen(store).places
     assert found[key(RUNS[0])].word == "cancelled"
     begun(store, RUNS[2])  # it was at work, so this is not how it went
@@ -240,7 +236,7 @@ def test_squeue_does_not_answer(store: Store, slurm: FakeSlurm) -> None:
 def test_sbatch_refused_it(store: Store, slurm: FakeSlurm) -> None:
     submitted(store, RUNS[0], answer={"error": "Invalid qos"})
     assert word(store) == ("missing", "sbatch refused it: Invalid qos")
-    slurm.says("squeue", "12|PENDING|Priority|mim-x-0")  # as after a time-out of the connection
+    slurm.says("squeue", "12|PENDING|Priority|12|mim-x-0")  # as after a time-out of the connection
     assert word(store)[0] == "queued"
 
 
@@ -252,7 +248,7 @@ def test_between_the_entry_and_sbatch(store: Store, slurm: FakeSlurm) -> None:
     dead = dict(entry.owner or {}) | {"pid": process.pid, "started": "1"}
     age(Submissions(store.root), entry, 5, owner=dead)
     assert word(store) == ("missing", "")
-    slurm.says("squeue", "12|PENDING|Priority|mim-x-0")  # it died after sbatch, before it could note the id
+    slurm.says("squeue", "12|PENDING|Priority|12|mim-x-0")  # it died after sbatch, before it could note the id
     assert word(store) == ("queued", "job 12: Priority")
 
 
@@ -271,20 +267,20 @@ def test_a_submission_that_takes_long_on_another_machine_is_alive(store: Store, 
 def test_a_requeued_job_waits_though_its_run_looks_lost(store: Store, slurm: FakeSlurm) -> None:
     submitted(store, RUNS[0])
     begun(store, RUNS[0])
-    slurm.says("squeue", "12|PENDING|BeginTime|mim-x-0")
+    slurm.says("squeue", "12|PENDING|BeginTime|12|mim-x-0")
     assert word(store) == ("queued", "job 12: BeginTime")
 
 
 def test_a_job_that_was_told_to_save_says_nothing_against_its_runs(store: Store, slurm: FakeSlurm) -> None:
     submitted(store, RUNS[0], RUNS[1])
     begun(store, RUNS[0])
-    slurm.says("squeue", *(f"12_{index}|FAILED|NonZeroExitCode|mim-x-0" for index in (0, 1)))
+    slurm.says("squeue", *(f"12_{index}|FAILED|NonZeroExitCode|12|mim-x-0" for index in (0, 1)))
     for index in (0, 1):
         Submissions(store.root).folder(1).stopped(0, index).write_text("SIGUSR2: time limit or pre-emption\n")
     assert word(store)[0] == "lost"
     assert word(store, RUNS[1])[0] == "missing"
     assert "SIGUSR2" in word(store)[1]
-    slurm.says("squeue", "12_0|CANCELLED|None|mim-x-0")
+    slurm.says("squeue", "12_0|CANCELLED|None|12|mim-x-0")
     assert word(store)[0] == "cancelled"
 
 
@@ -295,16 +291,16 @@ def test_a_result_that_was_put_aside_makes_its_job_no_failure(store: Store, slur
     attempt.finish({"loss": 0.5}, 1.0, b"weights")
     attempt.release()
     store.put_result_aside(key(RUNS[0]))
-    slurm.says("sacct", "12|COMPLETED|0:0|mim-x-0")
+    slurm.says("sacct", "12|COMPLETED|0:0|12|mim-x-0")
     assert word(store)[0] == "lost"
 
 
-@pytest.mark.parametrize(("line", "with_job"), [("", False), ("13|PENDING|Dependency|mim-y-0", True)])
+@pytest.mark.parametrize(("line", "with_job"), [("", False), ("13|PENDING|Dependency|12|mim-y-0", True)])
 def test_what_waits_for_a_failure_is_blocked(store: Store, slurm: FakeSlurm, line: str, with_job: bool) -> None:
     submitted(store, RUNS[0])
     submitted(store, THEN, name="mim-y-0")
     begun(store, RUNS[0], error="ValueError: x")
-    slurm.says("squeue", *([line] if line else ["13|CANCELLED|DependencyNeverSatisfied|mim-y-0"]))
+    slurm.says("squeue", *([line] if line else ["13|CANCELLED|DependencyNeverSatisfied|12|mim-y-0"]))
     for runs in ((RUNS[0], THEN), (THEN,)):
         place = seen(store, *runs).places[key(THEN)]
         assert (place.word, place.detail) == ("blocked", f"waits for {key(RUNS[0])}, which failed")
@@ -313,7 +309,7 @@ def test_what_waits_for_a_failure_is_blocked(store: Store, slurm: FakeSlurm, lin
 
 def test_a_dependency_that_never_comes_true(store: Store, slurm: FakeSlurm) -> None:
     submitted(store, THEN)
-    slurm.says("squeue", "12|PENDING|DependencyNeverSatisfied|mim-x-0")
+    slurm.says("squeue", "12|PENDING|DependencyNeverSatisfied|12|mim-x-0")
     assert word(store, THEN)[0] == "blocked"
 
 
@@ -323,11 +319,11 @@ def test_cancelled_by_the_log(store: Store, slurm: FakeSlurm) -> None:
     begun(store, RUNS[1], error="ValueError: x")
     attempt = store.acquire(RUNS[2])
     log.publish(2, "cancel", "s", [key(run) for run in RUNS])
-    slurm.says("squeue", "12_0|PENDING|Priority|mim-x-0")
+    slurm.says("squeue", "12_0|PENDING|Priority|12|mim-x-0")
     found = seen(store)
     assert [found.places[key(run)].word for run in RUNS] == ["cancelled", "failed", "running"]
     submitted(store, RUNS[0], name="mim-z-0", ago=-1)
-    slurm.says("squeue", "14|PENDING|Priority|mim-z-0")
+    slurm.says("squeue", "14|PENDING|Priority|12|mim-z-0")
     assert word(store)[0] == "queued"
     assert isinstance(attempt, Attempt)
     attempt.release()
@@ -350,11 +346,12 @@ def test_looking_writes_nothing(store: Store, slurm: FakeSlurm) -> None:
     begun(store, RUNS[1], error="ValueError: x")
     begun(store, RUNS[2])
     Submissions(store.root).publish(2, "cancel", "s", [key(RUNS[0])])
-    slurm.says("squeue", "12_2|COMPLETED|None|mim-x-0")
+    slurm.says("squeue", "12_2|COMPLETED|None|12|mim-x-0")
 
     def tree() -> dict[str, tuple[int, int]]:
-        paths = [path for path in store.root.rglob("*")]
+        paths = list(store.root.rglob("*"))
         return {str(path): (path.stat().st_mtime_ns, path.stat().st_size) for path in paths}
+        return {str(path): (path.stat().st_mtime_ns, path.stat().st_size) for path in store.root.rglob("*")}
 
     before = tree()
     found = seen(store, *RUNS, THEN)

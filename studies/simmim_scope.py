@@ -1,0 +1,33 @@
+"""SimMIM Table 4: should the loss count under the mask only, or over the full image?
+
+Paper   SimMIM (Xie et al., CVPR 2022), Table 4: Swin-B, 192 px, 100 epochs of pre-training, 100 of fine-tuning,
+        ImageNet-1K top-1.
+Claim   Predicting only the hidden pixels beats predicting the full image.
+Run     harness run studies/simmim_scope.py --scale small
+"""
+
+from harness import Loss, Study, axes, claims, paper_table, simmim
+from studies.scales import PAPER, SMALL, TINY, finetune
+
+SCOPES = {"masked area": "masked", "full image": "full"}
+
+
+def cell(scale, scope, seed):
+    return {"top1": finetune(scale, simmim(scale, loss=Loss(scope=SCOPES[scope]), seed=seed), seed)}
+
+
+STUDY = Study(
+    cell=cell,
+    grid=axes(scope=tuple(SCOPES)),
+    scales=(SMALL, TINY, PAPER),
+    seeds=5,
+    reference={"scope": "masked area"},
+    paper=paper_table("simmim_table4_scope"),
+    claims=(
+        claims.better(
+            "predicting the masked area beats predicting the full image",
+            {"scope": "masked area"},
+            {"scope": "full image"},
+        ),
+    ),
+)

@@ -1,0 +1,53 @@
+"""The commands of the cluster where there is none."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import Command, tree
+
+
+@pytest.fixture(autouse=True)
+def _no_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bin").mkdir()
+    for name in ("git", "id"):
+        if found := shutil.which(name):
+            (tmp_path / "bin" / name).symlink_to(found)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+
+
+@pytest.mark.parametrize("command", [("run", "--on", "slurm"), ("plan", "--on", "slurm"), ("cancel",)])
+def test_commands_without_slurm(harness: Command, study: Path, project: Path, command: tuple[str, ...]) -> None:
+    before = tree(project)
+    ended = harness(command[0], study, *command[1:])
+    assert ended.code == 2
+    assert len(ended.err.splitlines()) == 1
+    assert "there is no sbatch on this machine" in ended.err
+    assert tree(project) == before
+
+
+def test_doctor_without_slurm(harness: Command, project: Path) -> None:
+    before = tree(project)
+    ended = harness("doctor", project)
+    assert (ended.code, ended.err) == (2, "")
+    assert [" ".join(line.split()) for line in ended.out.splitlines()] == [
+        "problem there is no sbatch on this machine, so no Slurm to ask"
+    ]
+    assert tree(project) == before
+
+
+def test_slots_belong_to_the_profile(harness: Command, study: Path) -> None:
+    ended = harness("run", study, "--on", "slurm", "--slots", "2")
+    assert (ended.code, len(ended.err.splitlines())) == (2, 1)
+    assert "site profile" in ended.err
+
+
+def test_a_bad_profile_is_one_line(harness: Command, study: Path, project: Path) -> None:
+    (project / "harness.toml").write_text('[slurm]\nminutes = "30"\n')
+    for arguments in (("run", study, "--on", "slurm"), ("doctor", project)):
+        ended = harness(*arguments)
+        assert (ended.code, len(ended.err.splitlines())) == (2, 1)
+        assert "minutes" in ended.err
+    assert not (project / "runs").exists()

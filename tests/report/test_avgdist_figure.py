@@ -1,0 +1,66 @@
+"""The figure over AvgDist: every row is drawn, exact distances where they are known; files are whole."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from harness.papers import paper_table
+from harness.report import drawing
+from harness.report.avgdist import draw_avgdist, write_avgdist
+from harness.report.collect import records
+from harness.spec import HarnessError
+
+
+def frame() -> pd.DataFrame:
+    """Table 1 with distances that are made up; one row is exact."""
+    return pd.DataFrame(
+        {
+            "mask_type": axes["mask_type"],
+            "mask_patch_size": int(axes["masked_patch_size"]),
+            "mask_ratio": float(axes["mask_ratio"]),
+            "avgdist": 2.0 + number,
+            "error": 0.1,
+            "exact": 2.5 if number == 0 else math.nan,
+            "top1": value.value,
+        }
+        for number, (axes, value) in enumerate(paper_table("simmim_table1_masking").rows)
+    )
+
+
+def test_every_row_is_a_point_and_exact_distances_are_preferred() -> None:
+    rows = frame()
+    with drawing.style():
+        (axes,) = draw_avgdist(rows).axes
+    points = {
+        (float(x), float(y))
+        for container in axes.containers
+        for x, y in zip(*container.lines[0].get_data(), strict=True)
+    }
+    assert points == set(zip([2.5, *rows["avgdist"][1:]], rows["top1"], strict=True))
+    assert len(points) == 29
+    (first, *_), others = axes.containers, {container.lines[0].get_marker() for container in axes.containers}
+    assert others == {"o", "s", "^"}
+    assert list(first.lines[0].get_xdata()) == sorted(first.lines[0].get_xdata())
+    assert {text.get_text() for text in axes.texts} >= {".1", ".11", ".25", ".44", ".9"}
+
+
+def test_files(tmp_path: Path) -> None:
+    names = write_avgdist(records(frame()), tmp_path / "new")
+    assert names == ("avgdist.csv", "avgdist.png", "avgdist.pdf")
+    back = pd.read_csv(tmp_path / "new" / "avgdist.csv")
+    pd.testing.assert_frame_equal(back, frame())
+    assert (tmp_path / "new" / "avgdist.png").read_bytes().startswith(b"\x89PNG")
+    before = (tmp_path / "new" / "avgdist.pdf").read_bytes()
+    assert before.startswith(b"%PDF")
+    write_avgdist(records(frame()), tmp_path / "new")
+    assert (tmp_path / "new" / "avgdist.pdf").read_bytes() == before
+
+
+@pytest.mark.parametrize("changes", [{"mask_type": "spiral"}, {"mask_patch_size": 48}])
+def test_masks_that_the_figure_has_no_sign_for_are_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(HarnessError, match=r"random, square, block-wise with units of 4, 8, 16, 32, 64 px, not"):
+        draw_avgdist(frame().assign(**changes))
