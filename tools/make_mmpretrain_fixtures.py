@@ -61,8 +61,8 @@ def pretraining(models: Any, backbone: dict[str, Any], stem: Path) -> None:
                                                               "channel": 3}},
     )  # fmt: skip
     perturbed(model)
-    images = (torch.randn(2, 3, 96, 96) * 4).round() / 4
-    mask = (torch.rand(2, 6, 6) < 0.6).repeat_interleave(4, 1).repeat_interleave(4, 2)
+    images = (torch.randn(1, 3, 96, 96) * 4).round() / 4
+    mask = (torch.rand(1, 6, 6) < 0.6).repeat_interleave(4, 1).repeat_interleave(4, 2)
     made = model.neck(model.backbone(images, mask)[0])
     loss = model.head.loss(made, images, mask)
     save(model, stem, images=images, mask=mask, loss=loss, reconstruction=made[..., ::5, ::5])
@@ -77,7 +77,7 @@ def classifier(models: Any, backbone: dict[str, Any], stem: Path) -> None:
         head={"type": "LinearClsHead", "num_classes": 7, "in_channels": 8 * ARCH["embed_dims"]},
     )
     perturbed(model)
-    images = (torch.randn(2, 3, 96, 96) * 4).round() / 4
+    images = (torch.randn(1, 3, 96, 96) * 4).round() / 4
     save(model, stem, images=images, logits=model(images, mode="tensor"))
 
 

@@ -142,7 +142,7 @@ def _read_torch(path: Path) -> Any:
     except Exception as error:  # what a damaged or hostile file makes the reader raise is open
         if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
             raise HarnessError(f"{path} holds more than tensors: reading {found[1]} would execute code") from None
-        raise HarnessError(f"{path} does not read as a torch file of tensors and plain values") from None
+        raise HarnessError(f"{path} does not read as a file of tensors, or of tensors and plain values") from None
 
 
 def load_encoder(model: Family, tensors: dict[str, Tensor], source: str) -> None:
