@@ -39,7 +39,7 @@ def test_a_pair_of_processes_and_the_ends_they_can_come_to(tmp_path: Path) -> No
     store, alone = Store(tmp_path / "runs"), Store(tmp_path / "alone")
     run, long, other = pretraining(), pretraining(epochs=200, seed=1), pretraining(epochs=2, seed=2)
     store.register(run)
-    worker = Worker(0, store.root, PAIR, retry=False)
+    worker = Worker(0, store.root, PAIR, retry=False, program="harness.launch.job")
     try:
         assert ended(worker, store, run) == ("done", "")
         kind, text = ended(worker, store, long, lambda: worker.processes[1].terminate())
