@@ -10,7 +10,7 @@ from torch import Tensor
 from harness.core.augment import train_batch
 from harness.core.datasets import ImageSet, load
 from harness.core.masking import make_mask, spread
-from harness.core.pretrain import MaskedImageModel
+from harness.core.mim import MaskedImageModel
 from harness.spec import HarnessError, Pretrain, Spec, upstream
 from harness.study import Plan, Row
 

@@ -14,7 +14,7 @@ from tiny import BINS, CLASSES, CLUSTERS, INVERSE, SWIN, SWIN_V2, VIT, WORDS, pr
 
 from harness import audit
 from harness.core.masking import spread
-from harness.core.pretrain import MaskedImageModel
+from harness.core.mim import MaskedImageModel
 from harness.spec import (
     Backbone,
     BlockMask,

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from overfit import overfit
 
 from harness import audit
-from harness.core.pretrain import MaskedImageModel
+from harness.core.mim import MaskedImageModel
 from harness.papers import simmim_finetune, simmim_pretrain
 from harness.spec import FineTune, Pretrain, RandomMask, Scalar, SquareMask, upstream
 from harness.study import Plan, Study, expand, load
@@ -207,20 +207,3 @@ def pretrainings(found: Plan) -> list[Pretrain]:
     recipe = found.scale.pretrain
     starts = (upstream(run) for row in found.rows for run in row.evaluations.values())
     return list({(one := start.replace(recipe=recipe)).digest: one for start in starts if start is not None}.values())
-
-
-def overfit(model: MaskedImageModel, batch: audit.Batch) -> tuple[float, audit.Step]:
-    """The loss after 30 steps as a share of the first, and the first step."""
-    optimiser = torch.optim.AdamW(model.train().parameters(), lr=4e-3)
-    losses, first = [], None
-    for _ in range(31):
-        optimiser.zero_grad()
-        loss = model(batch.images, batch.units)[1]
-        loss.backward()
-        losses.append(loss.item())
-        if first is None:
-            gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-            first = audit.Step(losses[0], gradients)
-        optimiser.step()
-    assert first is not None
-    return losses[-1] / losses[0], first

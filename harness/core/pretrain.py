@@ -5,76 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from harness.core.batches import Batch, steps_per_epoch, training_batches
 from harness.core.batchnorm import group_batch_norms
 from harness.core.checkpoint import weights_of
 from harness.core.datasets import load
 from harness.core.drop_path import key_drop_paths
-from harness.core.encoder import Encoder, build
-from harness.core.heads import build_head
 from harness.core.loop import train
-from harness.core.losses import loss_weight, prediction_loss
-from harness.core.masking import make_mask, spread
+from harness.core.losses import loss_weight
+from harness.core.masking import make_mask
+from harness.core.mim import MaskedImageModel
 from harness.core.optimiser import parameter_groups
 from harness.core.precision import require
-from harness.core.randomness import initialised
 from harness.core.reconstruct import write_reconstructions
 from harness.core.session import Diverged, Session
 from harness.core.start import load_pretraining_start
-from harness.core.targets import Targets
-from harness.spec import CustomHead, PixelTarget, Pretrain, target_channels
+from harness.spec import CustomHead, PixelTarget, Pretrain
 
 COLLAPSED = 1e-3
 """Predicted pixels whose standard deviation is below this, in units of the data set's, show one colour everywhere."""
-
-
-class MaskedImageModel(nn.Module):
-    """Encoder, mask token, head and target of a pre-training spec."""
-
-    def __init__(self, run: Pretrain, channels: int) -> None:
-        super().__init__()
-        self.run = run
-        self.encoder = initialised(run.seed, "encoder", lambda: _encoder(run, channels))
-        token = initialised(run.seed, "mask token", lambda: _mask_token(run, self.encoder.token_width))
-        self.mask_token = token if run.corruption.token == "replace" else None
-        self.head = initialised(
-            run.seed,
-            "head",
-            lambda: build_head(
-                run.head,
-                width=self.encoder.width,
-                channels=target_channels(run.target, channels),
-                upscale=run.backbone.stride // run.target.downsample,
-                side=run.image_size // run.backbone.stride,
-            ),
-        )
-        self.targets = Targets(run.target, run.data, run.image_size)
-
-    def encode(self, images: Tensor, units: Tensor) -> Tensor:
-        """Features [B, C, h, w] of corrupted images. images: float [B, C, S, S]; units: bool, from `make_mask`."""
-        side = images.shape[-1]
-        if self.run.corruption.fill == "mean":  # zero is the mean of a normalised data set
-            images = images.masked_fill(spread(units, side)[:, None], 0.0)
-        found: Tensor = self.encoder(images, spread(units, side // self.run.backbone.patch_size), self.mask_token)
-        return found
-
-    def forward(self, images: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
-        """Prediction [B, K, S / downsample, S / downsample], and the loss it has against the clean images."""
-        prediction = self.head(self.encode(images, units))
-        target = self.targets(images)
-        hidden = spread(units, target.shape[-1]) if self.run.loss.scope == "masked" else None
-        return prediction, prediction_loss(self.run.loss, prediction, target, hidden)
-
-
-def _encoder(run: Pretrain, channels: int) -> Encoder:
-    return Encoder(build(run.backbone, image_size=run.image_size, channels=channels, drop_path=run.recipe.drop_path))
-
-
-def _mask_token(run: Pretrain, width: int) -> nn.Parameter:
-    cut = 0.02 if run.backbone.variant == "simmim" else 2.0  # the released ViT cuts its normals at one deviation
-    return nn.Parameter(nn.init.trunc_normal_(torch.empty(width), std=0.02, a=-cut, b=cut))
 
 
 def pretrain(run: Pretrain, session: Session) -> None:

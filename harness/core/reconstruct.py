@@ -17,7 +17,7 @@ from harness.core.session import Session
 from harness.spec import Pretrain
 
 if TYPE_CHECKING:
-    from harness.core.pretrain import MaskedImageModel
+    from harness.core.mim import MaskedImageModel
 
 COUNT = 8
 GREY = 128

@@ -18,7 +18,7 @@ from harness.spec import Backbone, Checkpoint, Evaluation, FineTune, HarnessErro
 from harness.spec.content import file_sha256
 
 if TYPE_CHECKING:
-    from harness.core.pretrain import MaskedImageModel
+    from harness.core.mim import MaskedImageModel
 
 LOG = logging.getLogger(__name__)
 

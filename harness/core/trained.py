@@ -13,7 +13,7 @@ from harness.core.checkpoint import read_noted, read_weights
 from harness.core.encoder import Family, build
 from harness.core.facts import Facts, facts_of
 from harness.core.formats import Weights, named_as_timm
-from harness.core.pretrain import MaskedImageModel
+from harness.core.mim import MaskedImageModel
 from harness.spec import FineTune, HarnessError, Pretrain, Run, key, run_from_json
 from harness.store import Store
 from harness.store.files import sha256

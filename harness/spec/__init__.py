@@ -1,26 +1,13 @@
 """What determines a run's numbers: frozen values and their keys. No torch here."""
 
+from harness.spec.backbone import Backbone
 from harness.spec.base import HarnessError, Params, Scalar, Spec, one_line
+from harness.spec.corruption import Corruption
 from harness.spec.data import CustomData, Data, ImageFolder, Images, Shapes
-from harness.spec.masking import BlockMask, Corruption, CustomMask, Mask, RandomMask, SquareMask
+from harness.spec.heads import CustomHead, Head, InverseSwinHead, LinearHead, MlpHead
+from harness.spec.loss import Loss
+from harness.spec.masking import BlockMask, CustomMask, Mask, RandomMask, SquareMask
 from harness.spec.memory import target_memory
-from harness.spec.model import Backbone, CustomHead, Head, InverseSwinHead, LinearHead, MlpHead
-from harness.spec.objective import (
-    BinTarget,
-    ClusterTarget,
-    CustomTarget,
-    DalleTokenizer,
-    KMeans,
-    Loss,
-    PatchWords,
-    PixelTarget,
-    Target,
-    Tokenizer,
-    TokenTarget,
-    target_channels,
-    target_classes,
-    target_maps,
-)
 from harness.spec.recipe import Augment, Cosine, MultiStep, Recipe, Schedule
 from harness.spec.run import (
     CustomEvaluation,
@@ -39,6 +26,21 @@ from harness.spec.run import (
 )
 from harness.spec.scale import Scale, Skip
 from harness.spec.start import Checkpoint, Scratch
+from harness.spec.targets import (
+    BinTarget,
+    ClusterTarget,
+    CustomTarget,
+    DalleTokenizer,
+    KMeans,
+    PatchWords,
+    PixelTarget,
+    Target,
+    Tokenizer,
+    TokenTarget,
+    target_channels,
+    target_classes,
+    target_maps,
+)
 
 __all__ = [
     "Augment", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption", "Cosine",

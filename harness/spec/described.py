@@ -6,11 +6,12 @@ from typing import Literal, assert_never
 
 from pydantic import PositiveInt
 
+from harness.spec.backbone import Backbone
 from harness.spec.base import Spec
 from harness.spec.data import number_of_classes
-from harness.spec.model import Backbone, Head
-from harness.spec.objective import Target
+from harness.spec.heads import Head
 from harness.spec.run import CustomEvaluation, Evaluation, FineTune, Knn, LinearProbe, Pretrain, Run
+from harness.spec.targets import Target
 
 
 class Described(Spec):

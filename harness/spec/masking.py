@@ -1,11 +1,11 @@
-"""Which patches are hidden (masks), and how a hidden patch is hidden (corruption)."""
+"""Which patches are hidden."""
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, Self, assert_never
+from typing import Annotated, Literal, assert_never
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt
 
 from harness.spec.base import Spec
 from harness.spec.own import OwnFunction
@@ -146,21 +146,3 @@ def _fit_block(mask: BlockMask, side: int, smallest: int) -> None:
             f"min_block {mask.min_block} makes blocks of {smallest} units or more, but only {most} of {side**2} can be "
             f"hidden by one at ratio {mask.ratio}; valid: up to {math.floor(most / side**2 * 1e4) / 1e4:.4g}"
         )
-
-
-class Corruption(Spec):
-    """How hidden patches are kept from the encoder.
-
-    fill: what replaces hidden pixels before the patch embedding: nothing, or the data set's mean colour.
-    token: what happens to hidden tokens after the patch embedding: a learned mask token replaces them
-        (SimMIM), or nothing.
-    """
-
-    fill: Literal["none", "mean"] = "none"
-    token: Literal["replace", "none"] = "replace"
-
-    @model_validator(mode="after")
-    def _hides_something(self) -> Self:
-        if self.fill == "none" and self.token == "none":
-            raise ValueError("fill='none' with token='none' hides nothing; set fill='mean' or token='replace'")
-        return self

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from harness.spec.objective import target_channels, target_classes, target_maps
 from harness.spec.run import Pretrain
+from harness.spec.targets import target_channels, target_classes, target_maps
 
 FLOAT, INDEX = 4, 8
 """Bytes of a float32 and of an int64."""

@@ -9,14 +9,17 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, TypeAdapter, ValidationError, model_validator
 
+from harness.spec.backbone import Backbone
 from harness.spec.base import HarnessError, Spec, one_line
+from harness.spec.corruption import Corruption
 from harness.spec.data import Data
-from harness.spec.masking import Corruption, Mask, check_share
-from harness.spec.model import Backbone, Head, LinearHead, check_head
-from harness.spec.objective import Loss, PixelTarget, Target, check_loss
+from harness.spec.heads import Head, LinearHead, check_head
+from harness.spec.loss import Loss, check_loss
+from harness.spec.masking import Mask, check_share
 from harness.spec.own import OwnFunction
 from harness.spec.recipe import Recipe
 from harness.spec.start import Checkpoint, Scratch
+from harness.spec.targets import PixelTarget, Target
 
 KEY_DIGITS = 20
 

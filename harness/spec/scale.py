@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pydantic import Field, PositiveInt
 
+from harness.spec.backbone import Backbone
 from harness.spec.base import Spec
 from harness.spec.data import Data
-from harness.spec.model import Backbone
 from harness.spec.recipe import Recipe
 
 

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import PositiveInt
 
+from harness.spec.backbone import Backbone
 from harness.spec.base import Spec
-from harness.spec.model import Backbone
 from harness.spec.own import OwnFile
 
 

@@ -13,7 +13,7 @@ from tiny import DATA, pretrain
 from torch import Tensor, nn
 
 from harness.core import dalle
-from harness.core.pretrain import MaskedImageModel
+from harness.core.mim import MaskedImageModel
 from harness.core.targets import Targets
 from harness.spec import DalleTokenizer, HarnessError, Loss, TokenTarget
 

@@ -10,8 +10,8 @@ from tiny import BEIT, SWIN, SWIN_V2, VIT, pretrain
 from torch import nn
 
 from harness.core.encoder import Encoder, build, layer_id, replace_tokens
+from harness.core.mim import MaskedImageModel
 from harness.core.optimiser import decays, layer_scales, parameter_groups
-from harness.core.pretrain import MaskedImageModel
 from harness.core.start import _reset
 from harness.spec import Backbone, HarnessError, LinearHead, MlpHead, Recipe
 

@@ -23,7 +23,7 @@ from harness.core.checkpoint import load_encoder, read_weights
 from harness.core.encoder import build
 from harness.core.formats import Weights, named_as_timm, recognise, resized_table, to_official
 from harness.core.formats.positions import geometric_places, ratio
-from harness.core.pretrain import MaskedImageModel
+from harness.core.mim import MaskedImageModel
 from harness.core.start import load_pretraining_start
 from harness.spec import Backbone, Checkpoint, HarnessError, Pretrain, RandomMask
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from harness.core.encoder import build
 from harness.core.heads import build_head
-from harness.core.pretrain import MaskedImageModel
+from harness.core.mim import MaskedImageModel
 from harness.spec import Backbone, Head, InverseSwinHead, LinearHead, MlpHead, PixelTarget, RandomMask
 
 SMALL = InverseSwinHead(embed_dim=4, depths=(2, 1, 1, 2), num_heads=(1, 1, 2, 2), window=2)

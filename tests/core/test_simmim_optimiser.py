@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from harness.core.encoder import build
+from harness.core.mim import MaskedImageModel
 from harness.core.optimiser import decays, layer_scales, learning_rate, parameter_groups
-from harness.core.pretrain import MaskedImageModel
 from harness.papers import simmim_finetune, simmim_pretrain
 from harness.spec import FineTune, Pretrain, Recipe
 

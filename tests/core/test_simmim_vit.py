@@ -10,7 +10,7 @@ from tiny import BEIT, pretrain
 
 from harness.core.checkpoint import load_encoder
 from harness.core.encoder import SHARED_BIAS, Encoder, build, layer_id, own_biases
-from harness.core.pretrain import MaskedImageModel
+from harness.core.mim import MaskedImageModel
 from harness.core.start import _reset, classifier_scale, encoder_part
 from harness.spec import Backbone
 

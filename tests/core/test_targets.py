@@ -13,7 +13,7 @@ from tiny import DATA, SWIN, VIT, pretrain
 from torch import Tensor
 
 from harness.core.datasets import IMAGENET_COLOURS, load
-from harness.core.pretrain import MaskedImageModel
+from harness.core.mim import MaskedImageModel
 from harness.core.targets import Targets, bin_of, split_classes
 from harness.spec import (
     Backbone,

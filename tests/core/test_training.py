@@ -18,8 +18,8 @@ from harness.audit import fixed_batch
 from harness.core.drop_path import KeyedDropPath, Place, key_drop_paths
 from harness.core.encoder import build
 from harness.core.labelled import measured_after, summary
+from harness.core.mim import MaskedImageModel
 from harness.core.optimiser import adamw, parameter_groups
-from harness.core.pretrain import MaskedImageModel
 from harness.core.probe import vote
 from harness.core.randomness import initialised
 from harness.core.session import Session

@@ -1,0 +1,61 @@
+"""The model of a masked-image-modelling pre-training."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from harness.core.encoder import Encoder, build
+from harness.core.heads import build_head
+from harness.core.losses import prediction_loss
+from harness.core.masking import spread
+from harness.core.randomness import initialised
+from harness.core.targets import Targets
+from harness.spec import Pretrain, target_channels
+
+
+class MaskedImageModel(nn.Module):
+    """Encoder, mask token, head and target of a pre-training spec."""
+
+    def __init__(self, run: Pretrain, channels: int) -> None:
+        super().__init__()
+        self.run = run
+        self.encoder = initialised(run.seed, "encoder", lambda: _encoder(run, channels))
+        token = initialised(run.seed, "mask token", lambda: _mask_token(run, self.encoder.token_width))
+        self.mask_token = token if run.corruption.token == "replace" else None
+        self.head = initialised(
+            run.seed,
+            "head",
+            lambda: build_head(
+                run.head,
+                width=self.encoder.width,
+                channels=target_channels(run.target, channels),
+                upscale=run.backbone.stride // run.target.downsample,
+                side=run.image_size // run.backbone.stride,
+            ),
+        )
+        self.targets = Targets(run.target, run.data, run.image_size)
+
+    def encode(self, images: Tensor, units: Tensor) -> Tensor:
+        """Features [B, C, h, w] of corrupted images. images: float [B, C, S, S]; units: bool, from `make_mask`."""
+        side = images.shape[-1]
+        if self.run.corruption.fill == "mean":  # zero is the mean of a normalised data set
+            images = images.masked_fill(spread(units, side)[:, None], 0.0)
+        found: Tensor = self.encoder(images, spread(units, side // self.run.backbone.patch_size), self.mask_token)
+        return found
+
+    def forward(self, images: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
+        """Prediction [B, K, S / downsample, S / downsample], and the loss it has against the clean images."""
+        prediction = self.head(self.encode(images, units))
+        target = self.targets(images)
+        hidden = spread(units, target.shape[-1]) if self.run.loss.scope == "masked" else None
+        return prediction, prediction_loss(self.run.loss, prediction, target, hidden)
+
+
+def _encoder(run: Pretrain, channels: int) -> Encoder:
+    return Encoder(build(run.backbone, image_size=run.image_size, channels=channels, drop_path=run.recipe.drop_path))
+
+
+def _mask_token(run: Pretrain, width: int) -> nn.Parameter:
+    cut = 0.02 if run.backbone.variant == "simmim" else 2.0  # the released ViT cuts its normals at one deviation
+    return nn.Parameter(nn.init.trunc_normal_(torch.empty(width), std=0.02, a=-cut, b=cut))
