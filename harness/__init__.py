@@ -56,6 +56,9 @@ if TYPE_CHECKING:
         DalleTokenizer as DalleTokenizer,
     )
     from harness.spec import (
+        DecoderHead as DecoderHead,
+    )
+    from harness.spec import (
         FineTune as FineTune,
     )
     from harness.spec import (
@@ -84,6 +87,9 @@ if TYPE_CHECKING:
     )
     from harness.spec import (
         MlpHead as MlpHead,
+    )
+    from harness.spec import (
+        MomentumEncoder as MomentumEncoder,
     )
     from harness.spec import (
         MultiStep as MultiStep,
@@ -132,10 +138,10 @@ if TYPE_CHECKING:
 _HOME = {
     "harness.spec": (
         "Augment", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption", "Cosine",
-        "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "FineTune",
-        "HarnessError", "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe", "Loss",
-        "MlpHead", "MultiStep", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale", "Scratch",
-        "Shapes", "Skip", "SquareMask", "TokenTarget",
+        "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "DecoderHead",
+        "FineTune", "HarnessError", "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe",
+        "Loss", "MlpHead", "MomentumEncoder", "MultiStep", "PatchWords", "PixelTarget", "Pretrain", "RandomMask",
+        "Recipe", "Scale", "Scratch", "Shapes", "Skip", "SquareMask", "TokenTarget",
     ),
     "harness.papers": (
         "paper_table", "simmim", "simmim_backbone", "simmim_finetune", "simmim_pretrain", "simmim_probe",

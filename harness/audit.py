@@ -165,14 +165,14 @@ def first_step(run: Pretrain, batch: Batch | None = None) -> Step:
 
 
 def dead_parameters(run: Pretrain) -> list[str]:
-    """Parameters that get no gradient, or a gradient of zeros, in the first step."""
+    """Parameters that get no gradient, or a gradient of zeros, in the first step; those that are not trained aside."""
     batch = fixed_batch(run)
     step = first_step(run, batch)
     model = MaskedImageModel(run, batch.images.shape[1])
     return [
         name
-        for name, _ in model.named_parameters()
-        if name not in step.gradients or not bool(step.gradients[name].any())
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and (name not in step.gradients or not bool(step.gradients[name].any()))
     ]
 
 

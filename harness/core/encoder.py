@@ -15,6 +15,7 @@ from timm.models.swin_transformer_v2 import SwinTransformerV2
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from harness.core.mae import begin_as_released
 from harness.spec import Backbone, HarnessError
 
 Family = VisionTransformer | Beit | SwinTransformer | SwinTransformerV2
@@ -62,6 +63,8 @@ def build(
         raise HarnessError(f"{backbone.name} has stride {stride}, not the stated {backbone.stride}")
     if backbone.variant == "simmim":
         _initialise(model, pretraining=not pool)
+    if backbone.variant == "mae" and not pool:
+        begin_as_released(model)
     return model
 
 
@@ -91,7 +94,7 @@ def timm_arguments(
 
 def _position_bias(backbone: Backbone, *, shared: bool) -> dict[str, bool]:
     """Where a backbone of variant `simmim` keeps its relative position biases, as timm's arguments."""
-    if backbone.variant == "timm":
+    if backbone.variant != "simmim":
         return {}
     return {"use_shared_rel_pos_bias": shared, "use_rel_pos_bias": not shared}
 

@@ -15,6 +15,7 @@ from harness.core.batches import Batch
 from harness.core.batchnorm import GroupBatchNorm
 from harness.core.checkpoint import Progress, restore_state, save_state
 from harness.core.distributed import gathering, original
+from harness.core.momentum import Momentum
 from harness.core.optimiser import adamw, learning_rate
 from harness.core.precision import autocast, loss_scaler
 from harness.core.session import Diverged, Interrupted, Session
@@ -65,6 +66,7 @@ def train(
     steps, stream = recipe.epochs * steps_per_epoch, seed_stream(seed, f"torch {group.rank}" if group.rank else "torch")
     parameters = [parameter for group in groups for parameter in group["params"]]
     norms = [layer for layer in module.modules() if isinstance(layer, GroupBatchNorm)]
+    averages = [part for part in module.modules() if isinstance(part, Momentum)]
     begun = saved = time.monotonic()
     for batch in batches(loop.step):
         for members in optimiser.param_groups:
@@ -78,6 +80,8 @@ def train(
         scaler.step(optimiser)
         scaler.update()
         optimiser.zero_grad(set_to_none=True)
+        for average in averages:
+            average.follow(module, loop.step, steps, steps_per_epoch)
         loop.step, loop.since = loop.step + 1, loop.since + 1
         if loop.step % LOG_STEPS == 0 or loop.step % steps_per_epoch == 0:
             group.sum(loop.total)

@@ -8,14 +8,16 @@ from torch import Tensor, nn
 from harness.core.encoder import Encoder, build
 from harness.core.heads import build_head
 from harness.core.losses import prediction_loss
+from harness.core.mae import encode_visible, visible_map, visible_places
 from harness.core.masking import spread
+from harness.core.momentum import Momentum
 from harness.core.randomness import initialised
 from harness.core.targets import Targets
 from harness.spec import Pretrain, target_channels
 
 
 class MaskedImageModel(nn.Module):
-    """Encoder, mask token, head and target of a pre-training spec."""
+    """Encoder, mask token, head, target and momentum encoder of a pre-training spec."""
 
     def __init__(self, run: Pretrain, channels: int) -> None:
         super().__init__()
@@ -32,21 +34,42 @@ class MaskedImageModel(nn.Module):
                 channels=target_channels(run.target, channels),
                 upscale=run.backbone.stride // run.target.downsample,
                 side=run.image_size // run.backbone.stride,
+                fills=run.corruption.token == "drop",
             ),
         )
         self.targets = Targets(run.target, run.data, run.image_size)
+        self.momentum = None if run.momentum is None else Momentum(run.momentum, self, "encoder", "mask_token")
 
     def encode(self, images: Tensor, units: Tensor) -> Tensor:
-        """Features [B, C, h, w] of corrupted images. images: float [B, C, S, S]; units: bool, from `make_mask`."""
+        """Features [B, C, h, w] of corrupted images; 0 at tokens that are dropped.
+
+        Args:
+            images: float [B, C, S, S]. units: bool, from `make_mask`.
+        """
         side = images.shape[-1]
+        if self.run.corruption.token == "drop":
+            return visible_map(self.encoder.model, images, self._places(units))
         if self.run.corruption.fill == "mean":  # zero is the mean of a normalised data set
             images = images.masked_fill(spread(units, side)[:, None], 0.0)
         found: Tensor = self.encoder(images, spread(units, side // self.run.backbone.patch_size), self.mask_token)
         return found
 
+    def predict(self, images: Tensor, units: Tensor) -> Tensor:
+        """Prediction [B, K, S / downsample, S / downsample]; arguments as for `encode`."""
+        found: Tensor
+        if self.run.corruption.token == "drop":
+            places = self._places(units)
+            found = self.head(encode_visible(self.encoder.model, images, places), places)
+        else:
+            found = self.head(self.encode(images, units))
+        return found
+
+    def _places(self, units: Tensor) -> Tensor:
+        return visible_places(spread(units, self.run.image_size // self.run.backbone.patch_size))
+
     def forward(self, images: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
         """Prediction [B, K, S / downsample, S / downsample], and the loss it has against the clean images."""
-        prediction = self.head(self.encode(images, units))
+        prediction = self.predict(images, units)
         target = self.targets(images)
         hidden = spread(units, target.shape[-1]) if self.run.loss.scope == "masked" else None
         return prediction, prediction_loss(self.run.loss, prediction, target, hidden)

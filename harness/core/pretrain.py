@@ -16,6 +16,7 @@ from harness.core.loop import train
 from harness.core.losses import loss_weight
 from harness.core.masking import make_mask
 from harness.core.mim import MaskedImageModel
+from harness.core.momentum import momentum_at
 from harness.core.optimiser import parameter_groups
 from harness.core.precision import require
 from harness.core.reconstruct import write_reconstructions
@@ -41,6 +42,8 @@ def pretrain(run: Pretrain, session: Session) -> None:
     model = MaskedImageModel(run, images.channels)
     if run.start is not None:
         load_pretraining_start(run.start, model)
+        if model.momentum is not None:
+            model.momentum.restart(model)
     model = model.to(device).train()
     place = key_drop_paths(model, run.seed)
     group_batch_norms(model, run.recipe, session, place)
@@ -91,6 +94,8 @@ def pretrain(run: Pretrain, session: Session) -> None:
         loss_of=loss_of,
         weight_of=lambda batch: loss_weight(run.loss, hidden(batch)),
     ):
+        if run.momentum is not None:
+            line["momentum"] = momentum_at(run.momentum, line["step"] - 1, steps, per_epoch)
         line["contrast"] = session.group.mean(contrast).item()
         if isinstance(run.target, PixelTarget) and line["step"] * 2 > steps and line["contrast"] < COLLAPSED:
             raise Diverged(

@@ -9,13 +9,14 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, TypeAdapter, ValidationError, model_validator
 
-from harness.spec.backbone import Backbone
+from harness.spec.backbone import PLAIN_VITS, Backbone
 from harness.spec.base import HarnessError, Spec, one_line
 from harness.spec.corruption import Corruption
 from harness.spec.data import Data
-from harness.spec.heads import Head, LinearHead, check_head
+from harness.spec.heads import DecoderHead, Head, LinearHead, check_head
 from harness.spec.loss import Loss, check_loss
-from harness.spec.masking import Mask, check_share
+from harness.spec.masking import BlockMask, Mask, check_share
+from harness.spec.momentum import MomentumEncoder
 from harness.spec.own import OwnFunction
 from harness.spec.recipe import Recipe
 from harness.spec.start import Checkpoint, Scratch
@@ -31,6 +32,7 @@ class Pretrain(Spec):
     seed: seed index; the same index gives every cell the same initialisation, data order and mask stream.
     start: what to go on from instead of new weights; its backbone has to be this one. A mask token or a prediction head
         that it lacks, or has in another shape, begins anew.
+    momentum: the momentum encoder, where a target, a mask or a loss needs one.
     assumed: notes on values that the paper leaves open; reports print them, keys ignore them.
     """
 
@@ -46,9 +48,10 @@ class Pretrain(Spec):
     recipe: Recipe
     seed: int = Field(default=0, ge=0)
     start: Checkpoint | None = None
+    momentum: MomentumEncoder | None = None
     assumed: tuple[str, ...] = ()
 
-    implicit: ClassVar[Mapping[str, object]] = {"start": None}
+    implicit: ClassVar[Mapping[str, object]] = {"start": None, "momentum": None}
     unkeyed: ClassVar[frozenset[str]] = frozenset({"assumed"})
 
     @model_validator(mode="after")
@@ -72,6 +75,8 @@ class Pretrain(Spec):
             raise ValueError("mixup, cutmix and smoothing belong to fine-tuning: a pre-training has no labels")
         check_head(self.head, stride, self.target.downsample)
         check_loss(self.loss, self.target, self.data.channels)
+        if self.corruption.token == "drop":
+            _check_dropping(self)
         if self.start is not None and self.start.backbone != self.backbone:
             raise ValueError("start.backbone differs from backbone: state the one that is pre-trained in both")
         return self
@@ -85,6 +90,17 @@ def _check_target(downsample: int, stride: int, unit: int, scope: str) -> None:
             f"target.downsample {downsample} mixes hidden and visible pixels: it does not divide the mask unit "
             f"of {unit} px; {_choices(math.gcd(stride, unit))}"
         )
+
+
+def _check_dropping(run: Pretrain) -> None:
+    """Whether an encoder can compute visible tokens alone, and a head can make up the others."""
+    name, head, mask = run.backbone.name, run.head, run.mask
+    if not isinstance(head, DecoderHead):
+        raise ValueError(f"token='drop' leaves holes that a {head.kind} head cannot fill; valid heads: decoder")
+    if run.backbone.stride != run.backbone.patch_size or not name.startswith(PLAIN_VITS):
+        raise ValueError(f"token='drop' needs a plain ViT (vit_...), not {name}; valid here: token='replace'")
+    if isinstance(mask, BlockMask) and mask.count != "exact":
+        raise ValueError(f"token='drop' needs masks of an exact count; count={mask.count!r} varies, valid: exact")
 
 
 def _choices(size: int, multiple: int = 1) -> str:

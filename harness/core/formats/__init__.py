@@ -37,8 +37,9 @@ def named_as_timm(tensors: Mapping[str, Tensor]) -> Weights:
     found = recognise(tensors)
     match found:
         case "harness":
-            encoder, head, targets = (below(tensors, prefix) for prefix in ("encoder.model.", "head.", "targets."))
-            return Weights(encoder, tensors.get("mask_token"), head, targets)
+            parts = ("encoder.model.", "head.", "targets.", "momentum.")
+            encoder, head, targets, momentum = (below(tensors, prefix) for prefix in parts)
+            return Weights(encoder, tensors.get("mask_token"), head, targets, momentum)
         case "official":
             return from_official(tensors)
         case "mmpretrain":
