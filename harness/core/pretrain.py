@@ -83,6 +83,10 @@ def pretrain(run: Pretrain, session: Session) -> None:
         contrast.copy_(prediction.detach().float().std())
         return loss
 
+    def follow(step: int) -> None:
+        if model.momentum is not None:
+            model.momentum.follow(model, step, steps, per_epoch)
+
     for line in train(
         session,
         seed=run.seed,
@@ -93,6 +97,7 @@ def pretrain(run: Pretrain, session: Session) -> None:
         batches=batches,
         loss_of=loss_of,
         weight_of=lambda batch: loss_weight(run.loss, hidden(batch)),
+        after_step=follow,
     ):
         if run.momentum is not None:
             line["momentum"] = momentum_at(run.momentum, line["step"] - 1, steps, per_epoch)

@@ -10,6 +10,7 @@ from harness.spec.masking import BlockMask, CustomMask, Mask, RandomMask, Square
 from harness.spec.memory import target_memory
 from harness.spec.momentum import MomentumEncoder
 from harness.spec.recipe import Augment, Cosine, MultiStep, Recipe, Schedule
+from harness.spec.recipe import Augment, Average, Cosine, MultiStep, Recipe, Schedule
 from harness.spec.run import (
     CustomEvaluation,
     Evaluation,
@@ -44,7 +45,7 @@ from harness.spec.targets import (
 )
 
 __all__ = [
-    "Augment", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption", "Cosine",
+    "Augment", "Average", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption", "Cosine",
     "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "Data",
     "DecoderHead", "Evaluation", "FineTune", "HarnessError", "Head", "ImageFolder", "Images", "InverseSwinHead",
     "KMeans", "Knn", "LinearHead", "LinearProbe", "Loss", "Mask", "MlpHead", "MomentumEncoder", "MultiStep", "Params",
