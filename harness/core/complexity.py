@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from harness.core.encoder import Encoder, build
 from harness.core.heads import build_head
+from harness.core.mae import encode_visible
 from harness.spec import Backbone, Head, Target, target_channels
 
 NORM_ELEMENT = 5
@@ -55,9 +56,20 @@ class Complexity:
 
 
 def pretraining(
-    backbone: Backbone, *, image_size: int, channels: int, head: Head, target: Target, mask_token: bool = True
+    backbone: Backbone,
+    *,
+    image_size: int,
+    channels: int,
+    head: Head,
+    target: Target,
+    mask_token: bool = True,
+    visible: int | None = None,
 ) -> Complexity:
-    """Cost of encoder, mask token and prediction head."""
+    """Cost of encoder, mask token and prediction head.
+
+    Args:
+        visible: tokens that the encoder computes behind the patch embedding; None for all of them.
+    """
     with torch.device("meta"):
         encoder = Encoder(build(backbone, image_size=image_size, channels=channels))
         prediction = build_head(
@@ -66,9 +78,19 @@ def pretraining(
             channels=target_channels(target, channels),
             upscale=backbone.stride // target.downsample,
             side=image_size // backbone.stride,
+            fills=visible is not None,
         )
         images = torch.zeros(1, channels, image_size, image_size)
         features = torch.zeros(1, encoder.width, *(image_size // backbone.stride,) * 2)
+        places = torch.zeros(1, visible or 0, dtype=torch.int64)
+    if visible is not None:
+        tokens = encode_visible(encoder.model, images, places)
+        return Complexity(
+            parameters=count(encoder) + count(prediction),
+            encoder=multiply_adds(lambda: encode_visible(encoder.model, images, places)),
+            pooling=0,
+            head=multiply_adds(lambda: prediction(tokens, places)),
+        )
     return Complexity(
         parameters=count(encoder) + count(prediction) + (encoder.token_width if mask_token else 0),
         encoder=multiply_adds(lambda: encoder(images)),

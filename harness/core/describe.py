@@ -30,6 +30,7 @@ def cost(model: Described) -> Complexity:
                 head=model.head,
                 target=model.target,
                 mask_token=model.mask_token,
+                visible=model.visible,
             )
         case "finetune":
             return complexity.classifier(

@@ -78,7 +78,7 @@ def visible_map(model: Any, images: Tensor, places: Tensor) -> Tensor:
     tokens = encode_visible(model, images, places)[:, model.num_prefix_tokens :]
     rows, columns = model.patch_embed.grid_size
     blank = tokens.new_zeros(len(tokens), rows * columns, tokens.shape[2])
-    return _scattered(blank, places, tokens).mT.unflatten(2, (rows, columns))
+    return _scattered(blank, places, tokens).mT.reshape(len(tokens), -1, rows, columns)
 
 
 def _gathered(tokens: Tensor, places: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ class Decoder(nn.Module):
             self.pos_embed = nn.Parameter(torch.randn(side * side, head.width) * INIT_STD)
         else:
             self.register_buffer("pos_embed", sincos_positions(side, head.width), persistent=False)
-        norm = partial(nn.LayerNorm, eps=1e-6)
+        norm: Any = partial(nn.LayerNorm, eps=1e-6)
         blocks = (Block(head.width, head.heads, qkv_bias=True, norm_layer=norm) for _ in range(head.depth))
         self.blocks = nn.Sequential(*blocks)
         self.norm = norm(head.width)
@@ -131,8 +131,8 @@ class Decoder(nn.Module):
             patches = self._filled(seen, places)
         patches = patches + self.pos_embed
         x = self.norm(self.blocks(patches if first is None else torch.cat((first.to(patches.dtype), patches), dim=1)))
-        found: Tensor = self.predict(x[:, -(self.side**2) :]).mT.unflatten(2, (self.side, self.side))
-        return F.pixel_shuffle(found, self.upscale)
+        found: Tensor = self.predict(x[:, -(self.side**2) :]).mT
+        return F.pixel_shuffle(found.reshape(len(x), -1, self.side, self.side), self.upscale)
 
     def _filled(self, seen: Tensor, places: Tensor) -> Tensor:
         """All places [B, side * side, C], the visible ones as they are, the mask token at the others."""

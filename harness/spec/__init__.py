@@ -9,7 +9,6 @@ from harness.spec.loss import Loss
 from harness.spec.masking import BlockMask, CustomMask, Mask, RandomMask, SquareMask
 from harness.spec.memory import target_memory
 from harness.spec.momentum import MomentumEncoder
-from harness.spec.recipe import Augment, Cosine, MultiStep, Recipe, Schedule
 from harness.spec.recipe import Augment, Average, Cosine, MultiStep, Recipe, Schedule
 from harness.spec.run import (
     CustomEvaluation,

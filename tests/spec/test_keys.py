@@ -26,6 +26,7 @@ from harness.spec import (
     Cosine,
     CustomMask,
     DalleTokenizer,
+    DecoderHead,
     FineTune,
     ImageFolder,
     Images,
@@ -34,6 +35,7 @@ from harness.spec import (
     LinearProbe,
     Loss,
     MlpHead,
+    MomentumEncoder,
     MultiStep,
     PatchWords,
     PixelTarget,
@@ -70,6 +72,7 @@ OTHER: dict[Spec, dict[str, Any]] = {
         "recipe": RECIPE.replace(lr=2e-3),
         "seed": 1,
         "start": Checkpoint(path="", backbone=BACKBONE, image_size=32, sha256="0a"),
+        "momentum": MomentumEncoder(),
     },
     FINETUNE.replace(loss="binary-cross-entropy"): {
         "start": Scratch(backbone=BACKBONE, image_size=32),
@@ -153,6 +156,8 @@ OTHER: dict[Spec, dict[str, Any]] = {
     SquareMask(size=16, ratio=0.5): {"size": 8, "ratio": 0.6},
     BlockMask(size=16, ratio=0.5): {"size": 8, "ratio": 0.6, "count": "beit", "min_block": 0.1, "min_aspect": 0.5},
     MlpHead(): {"layers": 3, "width": 8},
+    DecoderHead(): {"depth": 4, "width": 256, "heads": 8, "positions": "learned"},
+    MomentumEncoder(): {"start": 0.9, "end": 0.999, "schedule": "linear", "epochs": 10},
     InverseSwinHead(embed_dim=8, depths=(1, 2), num_heads=(1, 2)): {
         "embed_dim": 16,
         "depths": (2, 2),
