@@ -14,10 +14,19 @@ if TYPE_CHECKING:
     from harness.papers import simmim_pretrain as simmim_pretrain
     from harness.papers import simmim_probe as simmim_probe
     from harness.spec import (
+        AfterStage as AfterStage,
+    )
+    from harness.spec import (
+        AtInput as AtInput,
+    )
+    from harness.spec import (
         Augment as Augment,
     )
     from harness.spec import (
         Backbone as Backbone,
+    )
+    from harness.spec import (
+        BeforeBlock as BeforeBlock,
     )
     from harness.spec import (
         BinTarget as BinTarget,
@@ -131,7 +140,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "harness.spec": (
-        "Augment", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption", "Cosine",
+        "AfterStage", "AtInput", "Augment", "Backbone", "BeforeBlock", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption", "Cosine",
         "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "FineTune",
         "HarnessError", "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe", "Loss",
         "MlpHead", "MultiStep", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale", "Scratch",

@@ -42,7 +42,7 @@ def pretrain(run: Pretrain, session: Session) -> None:
     if run.start is not None:
         load_pretraining_start(run.start, model)
     model = model.to(device).train()
-    place = key_drop_paths(model, run.seed)
+    place = model.place = key_drop_paths(model, run.seed)
     group_batch_norms(model, run.recipe, session, place)
     replica = session.group.replicate(model, may_skip=isinstance(run.head, CustomHead))
 
