@@ -27,12 +27,14 @@ from harness.core.trained import Trained, found_key, opened
 from harness.launch import Resources
 from harness.launch.job import work
 from harness.spec import (
+    AfterStage,
     Augment,
     Backbone,
     BinTarget,
     BlockMask,
     Checkpoint,
     ClusterTarget,
+    Corruption,
     Cosine,
     FineTune,
     HarnessError,
@@ -66,6 +68,13 @@ SWIN = Backbone(
     stride=32,
 )
 
+RESNET = Backbone(
+    name="resnet26", args={"layers": (1, 1, 1, 1), "channels": (8, 8, 16, 16)}, patch_size=4, stride=32
+)
+CONVNEXT = Backbone(
+    name="convnext_tiny", args={"depths": (1, 1, 1, 1), "dims": (8, 8, 16, 16)}, patch_size=4, stride=32
+)
+A2MIM = Corruption(fill="image-mean", token="gated-add", site=AfterStage(stage=2, stride=8), gate=0.1)
 WINDOWED = SWIN.replace(args={**dict(SWIN.args), "window_size": 3})
 CLASSES = Loss(kind="cross-entropy")
 
@@ -88,8 +97,10 @@ PRETRAININGS = {
     "bins": pretraining(SWIN, target=BinTarget(bins=4), loss=CLASSES),
     "clusters": pretraining(VIT, target=ClusterTarget(clusters=8, images=16, downsample=2), loss=CLASSES),
     "block": pretraining(VIT, mask=BlockMask(size=4, ratio=0.4)),
+    "resnet": pretraining(RESNET, corruption=A2MIM),
+    "convnext": pretraining(CONVNEXT, corruption=A2MIM),
 }
-FINETUNINGS = {name: finetuning(PRETRAININGS[name]) for name in ("vit", "beit", "swin")}
+FINETUNINGS = {name: finetuning(PRETRAININGS[name]) for name in ("vit", "beit", "swin", "resnet", "convnext")}
 LARGER = WINDOWED.replace(args={**dict(WINDOWED.args), "window_size": 4})  # of maps of 8 at 32 px
 FINETUNINGS["windowed"] = finetuning(PRETRAININGS["windowed"]).replace(backbone=LARGER)
 

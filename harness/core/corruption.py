@@ -34,16 +34,22 @@ def declared_leaks(run: Pretrain) -> tuple[str, ...]:
     corruption = run.corruption
     if corruption.hides_nothing:
         return (NOTHING,)
+    mixed = _mixed_before(run)
     if corruption.fill != "none":
-        return (IMAGE_MEAN,) if corruption.fill == "image-mean" else ()
-    gate = (GATE,) if corruption.token == "gated-add" else ()
-    match corruption.site:
+        covered = corruption.token == "replace" and not mixed  # what fills the pixels is replaced with them
+        return (IMAGE_MEAN,) if corruption.fill == "image-mean" and not covered else ()
+    return (GATE, *mixed) if corruption.token == "gated-add" else mixed
+
+
+def _mixed_before(run: Pretrain) -> tuple[str, ...]:
+    """What shows hidden pixels, if they are there, to visible positions before the mask token comes in."""
+    match run.corruption.site:
         case AtInput():
-            return gate if layers_named(run.backbone.name).cuts_patches(run.backbone) else (*gate, STEM)
+            return () if layers_named(run.backbone.name).cuts_patches(run.backbone) else (STEM,)
         case BeforeBlock(block=1):
-            return gate  # of a ViT: positions and class token mix nothing
+            return ()  # of a ViT: positions and class token mix nothing
         case _:
-            return (*gate, BEFORE)
+            return (BEFORE,)
 
 
 def filled(
