@@ -45,7 +45,7 @@ def pretrain(run: Pretrain, session: Session) -> None:
         if model.momentum is not None:
             model.momentum.restart(model)
     model = model.to(device).train()
-    place = key_drop_paths(model, run.seed)
+    place = model.place = key_drop_paths(model, run.seed)
     group_batch_norms(model, run.recipe, session, place)
     replica = session.group.replicate(model, may_skip=isinstance(run.head, CustomHead))
 

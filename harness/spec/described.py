@@ -9,6 +9,7 @@ from pydantic import PositiveInt
 
 from harness.spec.backbone import Backbone
 from harness.spec.base import Spec
+from harness.spec.corruption import AtInput, Site
 from harness.spec.data import number_of_classes
 from harness.spec.heads import Head
 from harness.spec.masking import CustomMask
@@ -21,7 +22,8 @@ class Described(Spec):
 
     stage: pretrain (encoder, mask token, prediction head), finetune (classifier) or frozen (encoder).
     image_size: side in pixels. channels: of the image.
-    head, target, mask_token: of a pre-training. visible: tokens that its encoder computes; None for all of them.
+    head, target, mask_token: of a pre-training. site, gated: where its mask token comes in, and whether it has a gate.
+    visible: tokens that its encoder computes; None for all of them.
     num_classes, pool: of a fine-tuning; None classes where the data set has to be read to know, which leaves the
         classifier out.
     block: last block that a frozen encoder computes; None for all and the final norm.
@@ -34,12 +36,14 @@ class Described(Spec):
     head: Head | None = None
     target: Target | None = None
     mask_token: bool = False
+    site: Site = AtInput()
+    gated: bool = False
     visible: PositiveInt | None = None
     num_classes: PositiveInt | None = None
     pool: Literal["", "mean", "token"] = ""
     block: PositiveInt | None = None
 
-    implicit: ClassVar[Mapping[str, object]] = {"visible": None}
+    implicit: ClassVar[Mapping[str, object]] = {"site": AtInput(), "gated": False, "visible": None}
 
     @property
     def text(self) -> str:
@@ -60,7 +64,9 @@ def described(run: Run) -> Described:
                 channels=run.data.channels,
                 head=run.head,
                 target=run.target,
-                mask_token=run.corruption.token == "replace",
+                mask_token=run.corruption.token not in ("drop", "none"),
+                site=run.corruption.site,
+                gated=run.corruption.gate is not None,
                 visible=_visible(run),
             )
         case FineTune():

@@ -66,6 +66,11 @@ class Pretrain(Spec):
         if size % unit:
             valid = _choices(size, patch)
             raise ValueError(f"a mask unit of {unit} px does not divide the image of {size} px; {valid}")
+        if unit % (there := self.corruption.stride(patch)):
+            raise ValueError(
+                f"a mask unit of {unit} px hides a part of a position at the mask token's site, "
+                f"{self.corruption.site.text}; {_choices(size, there)}"
+            )
         check_share(self.mask, size)
         _check_target(self.target.downsample, stride, unit, self.loss.scope)
         if self.recipe.layer_decay is not None:

@@ -15,9 +15,11 @@ import pytest
 from PIL import Image
 
 from harness.spec import (
+    AfterStage,
     Augment,
     Average,
     Backbone,
+    BeforeBlock,
     BinTarget,
     BlockMask,
     Checkpoint,
@@ -169,7 +171,15 @@ OTHER: dict[Spec, dict[str, Any]] = {
     PatchWords(): {"vocabulary": 256, "images": 8, "per_image": 8, "iterations": 8, "seed": 1},
     TokenTarget(): {"tokenizer": PatchWords(seed=1), "downsample": 8},
     DalleTokenizer(path="w.pt", sha256="0a"): {"sha256": "0b", "vocabulary": 16},
-    Corruption(fill="mean"): {"fill": "none", "token": "none"},
+    Corruption(fill="mean", token="gated-add"): {
+        "fill": "none",
+        "token": "add",
+        "site": AfterStage(stage=3, stride=8),
+        "gate": 0.1,
+        "detach": True,
+    },
+    AfterStage(stage=3, stride=8): {"stage": 2, "stride": 16},
+    BeforeBlock(block=3, stride=8): {"block": 2, "stride": 16},
     Loss(kind="smooth-l1"): {"kind": "l1", "scope": "full", "beta": 0.5},
     Cosine(): {"min_lr": 1e-5, "counted_from": "warm-up", "epochs": 5},
     MultiStep(milestones=(3,)): {"milestones": (4,), "gamma": 0.5},
@@ -179,7 +189,8 @@ FIELDS = [
     (spec, field)
     for spec in OTHER
     for field in spec.values
-    if field not in {"kind", *spec.unkeyed} or (isinstance(spec, Loss) and field == "kind")
+    if field not in {"kind", "hides_nothing", *spec.unkeyed}  # which the other fields of a corruption determine
+    or (isinstance(spec, Loss) and field == "kind")
 ]
 
 
@@ -188,6 +199,8 @@ def test_every_field_changes_the_digest(spec: Spec, field: str) -> None:
     changes = {field: OTHER[spec][field]}
     if isinstance(spec, Loss) and field == "kind":
         changes["beta"] = None
+    if isinstance(spec, Corruption) and field == "token":
+        changes["gate"] = None
     assert spec.replace(**changes).digest != spec.digest
 
 

@@ -39,7 +39,8 @@ def named_as_timm(tensors: Mapping[str, Tensor]) -> Weights:
         case "harness":
             parts = ("encoder.model.", "head.", "targets.", "momentum.")
             encoder, head, targets, momentum = (below(tensors, prefix) for prefix in parts)
-            return Weights(encoder, tensors.get("mask_token"), head, targets, momentum)
+            token, gate = tensors.get("mask_token"), tensors.get("mask_gate")
+            return Weights(encoder, token, head, targets, gate, momentum)
         case "official":
             return from_official(tensors)
         case "mmpretrain":
