@@ -15,7 +15,7 @@ from harness.spec.corruption import Corruption
 from harness.spec.data import Data
 from harness.spec.heads import Head, LinearHead, check_head
 from harness.spec.loss import Loss, check_loss
-from harness.spec.masking import Mask, check_share
+from harness.spec.masking import Mask
 from harness.spec.own import OwnFunction
 from harness.spec.recipe import Recipe
 from harness.spec.start import Checkpoint, Scratch
@@ -63,7 +63,9 @@ class Pretrain(Spec):
         if size % unit:
             valid = _choices(size, patch)
             raise ValueError(f"a mask unit of {unit} px does not divide the image of {size} px; {valid}")
-        check_share(self.mask, size)
+        self.mask.check(size)
+        if self.mask.scored_by is not None:
+            raise ValueError(f"a {self.mask.kind} mask needs a teacher's {self.mask.scored_by}; there is no teacher")
         _check_target(self.target.downsample, stride, unit, self.loss.scope)
         if self.recipe.layer_decay is not None:
             raise ValueError("layer_decay belongs to fine-tuning; a pre-training has none")
