@@ -12,10 +12,17 @@ from harness.core.blocks import block_masks
 from harness.core.custom import call, load_function
 from harness.core.draws import Draw
 from harness.core.masks_guided import guided_units, hard_units
+from harness.core.masks_pairs import complements, disjoint_units
+from harness.core.masks_patterns import checkerboards, colour_units, grids, uniform_units
 from harness.core.masks_units import random_tokens, random_units, squares, visible_squares
 from harness.spec import (
     BlockMask,
+    CheckerboardMask,
+    ColourMask,
+    ComplementMask,
     CustomMask,
+    DisjointMask,
+    GridMask,
     GuidedMask,
     HardMask,
     HarnessError,
@@ -23,6 +30,7 @@ from harness.spec import (
     RandomMask,
     SquareMask,
     TokenMask,
+    UniformMask,
     VisibleSquareMask,
 )
 
@@ -68,6 +76,18 @@ def make_mask(
             return visible_squares(mask, draw)
         case BlockMask():
             return block_masks(mask, draw)
+        case GridMask():
+            return grids(mask, draw)
+        case UniformMask():
+            return uniform_units(mask, draw)
+        case CheckerboardMask():
+            return checkerboards(mask, draw, view)
+        case ColourMask():
+            return colour_units(mask, draw)
+        case ComplementMask():
+            return complements(mask, draw, view)
+        case DisjointMask():
+            return disjoint_units(mask, draw, view)
         case GuidedMask():
             return guided_units(mask, draw, scores)
         case HardMask():

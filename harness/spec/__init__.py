@@ -8,13 +8,19 @@ from harness.spec.heads import CustomHead, Head, InverseSwinHead, LinearHead, Ml
 from harness.spec.loss import Loss
 from harness.spec.masking import (
     BlockMask,
+    CheckerboardMask,
+    ColourMask,
+    ComplementMask,
     CustomMask,
+    DisjointMask,
+    GridMask,
     GuidedMask,
     HardMask,
     Mask,
     RandomMask,
     SquareMask,
     TokenMask,
+    UniformMask,
     VisibleSquareMask,
 )
 from harness.spec.memory import target_memory
@@ -53,12 +59,13 @@ from harness.spec.targets import (
 )
 
 __all__ = [
-    "Augment", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption", "Cosine",
-    "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "Data",
-    "Evaluation", "FineTune", "GuidedMask", "HardMask", "HarnessError", "Head", "ImageFolder", "Images",
-    "InverseSwinHead", "KMeans", "Knn", "LinearHead", "LinearProbe", "Loss", "Mask", "MlpHead", "MultiStep",
-    "Params", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Run", "Scalar", "Scale",
-    "Schedule", "Scratch", "Shapes", "Skip", "Spec", "SquareMask", "Start", "Target", "TokenMask", "TokenTarget",
-    "Tokenizer", "VisibleSquareMask", "key", "one_line", "run_from_json", "seed_stream", "shown_metric",
-    "target_channels", "target_classes", "target_maps", "target_memory", "upstream",
+    "Augment", "Backbone", "BinTarget", "BlockMask", "CheckerboardMask", "Checkpoint", "ClusterTarget",
+    "ColourMask", "ComplementMask", "Corruption", "Cosine", "CustomData", "CustomEvaluation", "CustomHead",
+    "CustomMask", "CustomTarget", "DalleTokenizer", "Data", "DisjointMask", "Evaluation", "FineTune", "GridMask",
+    "GuidedMask", "HardMask", "HarnessError", "Head", "ImageFolder", "Images", "InverseSwinHead", "KMeans", "Knn",
+    "LinearHead", "LinearProbe", "Loss", "Mask", "MlpHead", "MultiStep", "Params", "PatchWords", "PixelTarget",
+    "Pretrain", "RandomMask", "Recipe", "Run", "Scalar", "Scale", "Schedule", "Scratch", "Shapes", "Skip", "Spec",
+    "SquareMask", "Start", "Target", "TokenMask", "TokenTarget", "Tokenizer", "UniformMask", "VisibleSquareMask",
+    "key", "one_line", "run_from_json", "seed_stream", "shown_metric", "target_channels", "target_classes",
+    "target_maps", "target_memory", "upstream",
 ]  # fmt: skip

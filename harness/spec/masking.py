@@ -8,10 +8,26 @@ from pydantic import Field
 
 from harness.spec.masks.blocks import BlockMask
 from harness.spec.masks.guided import GuidedMask, HardMask
+from harness.spec.masks.noise import ColourMask
 from harness.spec.masks.own import CustomMask
+from harness.spec.masks.pairs import ComplementMask, DisjointMask
+from harness.spec.masks.patterns import CheckerboardMask, GridMask, UniformMask
 from harness.spec.masks.units import RandomMask, SquareMask, TokenMask, VisibleSquareMask
 
 Mask = Annotated[
-    RandomMask | TokenMask | SquareMask | VisibleSquareMask | BlockMask | GuidedMask | HardMask | CustomMask,
+    RandomMask
+    | TokenMask
+    | SquareMask
+    | VisibleSquareMask
+    | BlockMask
+    | GridMask
+    | UniformMask
+    | CheckerboardMask
+    | ColourMask
+    | ComplementMask
+    | DisjointMask
+    | GuidedMask
+    | HardMask
+    | CustomMask,
     Field(discriminator="kind"),
 ]

@@ -11,14 +11,16 @@ from harness.spec.base import Spec
 class MaskSpec(Spec):
     """A mask over square units of `size` pixels of the network's input. A hidden unit is True, everywhere.
 
-    Class attributes that a subclass may set:
-        views: how many masks of each image are trained in one step, one after another in the batch.
-        scored_by: what its function needs besides noise: a score a unit from a teacher's attention or from a predictor
-            of the loss; None for a mask that does not look at the image.
+    scored_by: what its function needs besides noise: a score a unit from a teacher's attention or from a predictor of
+        the loss; None for a mask that does not look at the image.
     """
 
-    views: ClassVar[int] = 1
     scored_by: ClassVar[Literal["attention", "loss"] | None] = None
+
+    @property
+    def views(self) -> int:
+        """How many masks of each image are trained in one step, one after another in the batch."""
+        return 1
 
     def check(self, image_size: int) -> None:
         """Refuse a mask that would hide all units of a square image, or that cannot hide any.
