@@ -24,7 +24,7 @@ from harness.spec.masking import (
     VisibleSquareMask,
 )
 from harness.spec.memory import target_memory
-from harness.spec.recipe import Augment, Cosine, MultiStep, Recipe, Schedule
+from harness.spec.recipe import Augment, Average, Cosine, MultiStep, Recipe, Schedule
 from harness.spec.run import (
     CustomEvaluation,
     Evaluation,
@@ -63,6 +63,9 @@ __all__ = [
     "ColourMask", "ComplementMask", "Corruption", "Cosine", "CustomData", "CustomEvaluation", "CustomHead",
     "CustomMask", "CustomTarget", "DalleTokenizer", "Data", "DisjointMask", "Evaluation", "FineTune", "GridMask",
     "GuidedMask", "HardMask", "HarnessError", "Head", "ImageFolder", "Images", "InverseSwinHead", "KMeans", "Knn",
+    "Augment", "Average", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption", "Cosine",
+    "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "Data",
+    "Evaluation", "FineTune", "HarnessError", "Head", "ImageFolder", "Images", "InverseSwinHead", "KMeans", "Knn",
     "LinearHead", "LinearProbe", "Loss", "Mask", "MlpHead", "MultiStep", "Params", "PatchWords", "PixelTarget",
     "Pretrain", "RandomMask", "Recipe", "Run", "Scalar", "Scale", "Schedule", "Scratch", "Shapes", "Skip", "Spec",
     "SquareMask", "Start", "Target", "TokenMask", "TokenTarget", "Tokenizer", "UniformMask", "VisibleSquareMask",
