@@ -38,10 +38,19 @@ if TYPE_CHECKING:
         BlockMask as BlockMask,
     )
     from harness.spec import (
+        CheckerboardMask as CheckerboardMask,
+    )
+    from harness.spec import (
         Checkpoint as Checkpoint,
     )
     from harness.spec import (
         ClusterTarget as ClusterTarget,
+    )
+    from harness.spec import (
+        ColourMask as ColourMask,
+    )
+    from harness.spec import (
+        ComplementMask as ComplementMask,
     )
     from harness.spec import (
         Corruption as Corruption,
@@ -71,7 +80,19 @@ if TYPE_CHECKING:
         DecoderHead as DecoderHead,
     )
     from harness.spec import (
+        DisjointMask as DisjointMask,
+    )
+    from harness.spec import (
         FineTune as FineTune,
+    )
+    from harness.spec import (
+        GridMask as GridMask,
+    )
+    from harness.spec import (
+        GuidedMask as GuidedMask,
+    )
+    from harness.spec import (
+        HardMask as HardMask,
     )
     from harness.spec import (
         HarnessError as HarnessError,
@@ -137,7 +158,16 @@ if TYPE_CHECKING:
         SquareMask as SquareMask,
     )
     from harness.spec import (
+        TokenMask as TokenMask,
+    )
+    from harness.spec import (
         TokenTarget as TokenTarget,
+    )
+    from harness.spec import (
+        UniformMask as UniformMask,
+    )
+    from harness.spec import (
+        VisibleSquareMask as VisibleSquareMask,
     )
     from harness.study import Study as Study
     from harness.study import around as around
@@ -149,21 +179,13 @@ if TYPE_CHECKING:
 
 _HOME = {
     "harness.spec": (
-        "Augment", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption", "Cosine",
+        "AfterStage", "AtInput", "Augment", "Average", "Backbone", "BeforeBlock", "BinTarget", "BlockMask",
+        "CheckerboardMask", "Checkpoint", "ClusterTarget", "ColourMask", "ComplementMask", "Corruption", "Cosine",
         "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "DecoderHead",
-        "FineTune", "HarnessError", "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe",
-        "Loss", "MlpHead", "MomentumEncoder", "MultiStep", "PatchWords", "PixelTarget", "Pretrain", "RandomMask",
-        "Recipe", "Scale", "Scratch", "Shapes", "Skip", "SquareMask", "TokenTarget",
-        "AfterStage", "AtInput", "Augment", "Backbone", "BeforeBlock", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption", "Cosine",
-        "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "FineTune",
-        "HarnessError", "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe", "Loss",
-        "MlpHead", "MultiStep", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale", "Scratch",
-        "Shapes", "Skip", "SquareMask", "TokenTarget",
-        "Augment", "Average", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption",
-        "Cosine", "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer",
-        "FineTune", "HarnessError", "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe",
-        "Loss", "MlpHead", "MultiStep", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale",
-        "Scratch", "Shapes", "Skip", "SquareMask", "TokenTarget",
+        "DisjointMask", "FineTune", "GridMask", "GuidedMask", "HardMask", "HarnessError", "ImageFolder", "Images",
+        "InverseSwinHead", "Knn", "LinearHead", "LinearProbe", "Loss", "MlpHead", "MomentumEncoder", "MultiStep",
+        "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale", "Scratch", "Shapes", "Skip",
+        "SquareMask", "TokenMask", "TokenTarget", "UniformMask", "VisibleSquareMask",
     ),
     "harness.papers": (
         "paper_table", "simmim", "simmim_backbone", "simmim_finetune", "simmim_pretrain", "simmim_probe",

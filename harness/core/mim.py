@@ -18,7 +18,6 @@ from harness.core.randomness import initialised
 from harness.core.targets import Targets
 from harness.spec import Pretrain, target_channels
 
-
 FOLLOWED = ("encoder", "mask_token", "mask_gate")
 """Parts of the model that the momentum encoder has copies of."""
 

@@ -15,7 +15,7 @@ from harness.spec.corruption import Corruption
 from harness.spec.data import Data
 from harness.spec.heads import DecoderHead, Head, LinearHead, check_head
 from harness.spec.loss import Loss, check_loss
-from harness.spec.masking import BlockMask, Mask, check_share
+from harness.spec.masking import Mask
 from harness.spec.momentum import MomentumEncoder
 from harness.spec.own import OwnFunction
 from harness.spec.recipe import Recipe
@@ -71,7 +71,9 @@ class Pretrain(Spec):
                 f"a mask unit of {unit} px hides a part of a position at the mask token's site, "
                 f"{self.corruption.site.text}; {_choices(size, there)}"
             )
-        check_share(self.mask, size)
+        self.mask.check(size)
+        if self.mask.scored_by is not None:
+            raise ValueError(f"a {self.mask.kind} mask needs a teacher's {self.mask.scored_by}; there is no teacher")
         _check_target(self.target.downsample, stride, unit, self.loss.scope)
         if self.recipe.layer_decay is not None:
             raise ValueError("layer_decay belongs to fine-tuning; a pre-training has none")
@@ -106,8 +108,10 @@ def _check_dropping(run: Pretrain) -> None:
         raise ValueError(f"token='drop' leaves holes that a {head.kind} head cannot fill; valid heads: decoder")
     if run.backbone.stride != run.backbone.patch_size or not name.startswith(PLAIN_VITS):
         raise ValueError(f"token='drop' needs a plain ViT (vit_...), not {name}; valid here: token='replace'")
-    if isinstance(mask, BlockMask) and mask.count != "exact":
-        raise ValueError(f"token='drop' needs masks of an exact count; count={mask.count!r} varies, valid: exact")
+    if mask.varies(run.image_size):
+        raise ValueError(
+            f"token='drop' needs as many hidden units in every image; this {mask.kind} mask varies"
+        )
 
 
 def _choices(size: int, multiple: int = 1) -> str:
