@@ -14,7 +14,7 @@ def overfit(model: MaskedImageModel, batch: audit.Batch) -> tuple[float, audit.S
     losses, first = [], None
     for _ in range(31):
         optimiser.zero_grad()
-        loss = model(batch.images, batch.units)[1]
+        loss = model(batch.images, batch.units)[1].sum()
         loss.backward()
         losses.append(loss.item())
         if first is None:

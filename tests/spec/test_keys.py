@@ -26,6 +26,7 @@ from harness.spec import (
     CustomMask,
     DalleTokenizer,
     FineTune,
+    FourierLoss,
     ImageFolder,
     Images,
     InverseSwinHead,
@@ -69,6 +70,7 @@ OTHER: dict[Spec, dict[str, Any]] = {
         "recipe": RECIPE.replace(lr=2e-3),
         "seed": 1,
         "start": Checkpoint(path="", backbone=BACKBONE, image_size=32, sha256="0a"),
+        "fourier": FourierLoss(),
     },
     FINETUNE: {
         "start": Scratch(backbone=BACKBONE, image_size=32),
@@ -157,24 +159,26 @@ OTHER: dict[Spec, dict[str, Any]] = {
     DalleTokenizer(path="w.pt", sha256="0a"): {"sha256": "0b", "vocabulary": 16},
     Corruption(fill="mean"): {"fill": "none", "token": "none"},
     Loss(kind="smooth-l1"): {"kind": "l1", "scope": "full", "beta": 0.5},
+    Loss(kind="focal-l1"): {"kind": "l1", "scope": "full", "alpha": 0.5, "gamma": 2.0},
+    FourierLoss(): {"variant": "released", "weight": 0.1, "focal": False, "alpha": 2.0},
+    FourierLoss(variant="released"): {"unmask_weight": 1e-3, "group": 4},
+    FourierLoss(variant="released", focal=False): {"reweight": True},
     Cosine(): {"min_lr": 1e-5, "counted_from": "warm-up", "epochs": 5},
     MultiStep(milestones=(3,)): {"milestones": (4,), "gamma": 0.5},
     Shapes(): {"train_images": 8, "split": "validation", "image_size": 64, "train": 8, "test": 8, "seed": 1},
 }
-FIELDS = [
-    (spec, field)
-    for spec in OTHER
-    for field in spec.values
-    if field not in {"kind", *spec.unkeyed} or (isinstance(spec, Loss) and field == "kind")
-]
+FIELDS = [(spec, field) for spec, others in OTHER.items() for field in others]
 
 
 @pytest.mark.parametrize(("spec", "field"), FIELDS, ids=[f"{type(spec).__name__}.{name}" for spec, name in FIELDS])
 def test_every_field_changes_the_digest(spec: Spec, field: str) -> None:
-    changes = {field: OTHER[spec][field]}
-    if isinstance(spec, Loss) and field == "kind":
-        changes["beta"] = None
-    assert spec.replace(**changes).digest != spec.digest
+    assert spec.replace(**{field: OTHER[spec][field]}).digest != spec.digest
+
+
+@pytest.mark.parametrize("kind", dict.fromkeys(type(spec) for spec in OTHER), ids=lambda kind: kind.__name__)
+def test_every_field_is_tried(kind: type[Spec]) -> None:
+    tried = {field for spec, field in FIELDS if type(spec) is kind}
+    assert set(kind.model_fields) - kind.unkeyed - {"kind"} <= tried
 
 
 def test_a_change_deep_inside_reaches_the_key_of_the_evaluation() -> None:
