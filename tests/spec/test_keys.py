@@ -16,6 +16,7 @@ from PIL import Image
 
 from harness.spec import (
     Augment,
+    Average,
     Backbone,
     BinTarget,
     BlockMask,
@@ -72,7 +73,7 @@ OTHER: dict[Spec, dict[str, Any]] = {
         "start": Checkpoint(path="", backbone=BACKBONE, image_size=32, sha256="0a"),
         "fourier": FourierLoss(),
     },
-    FINETUNE: {
+    FINETUNE.replace(loss="binary-cross-entropy"): {
         "start": Scratch(backbone=BACKBONE, image_size=32),
         "data": Shapes(seed=1),
         "image_size": 64,
@@ -82,6 +83,9 @@ OTHER: dict[Spec, dict[str, Any]] = {
         "tested_epochs": 1,
         "pool": "token",
         "backbone": BACKBONE.replace(args={"depth": 4}),
+        "loss": "cross-entropy",
+        "label_threshold": 0.2,
+        "test_size": 48,
     },
     PROBE: {
         "start": Scratch(backbone=BACKBONE, image_size=32),
@@ -104,7 +108,7 @@ OTHER: dict[Spec, dict[str, Any]] = {
         "temperature": 0.1,
         "block": 2,
     },
-    RECIPE: {
+    RECIPE.replace(optimizer="sgd"): {
         "epochs": 11,
         "batch_size": 16,
         "lr": 2e-3,
@@ -122,6 +126,9 @@ OTHER: dict[Spec, dict[str, Any]] = {
         "layer_decay": 0.8,
         "precision": "bf16",
         "augment": Augment(flip=0.0),
+        "optimizer": "lars",
+        "momentum": 0.5,
+        "average": Average(decay=0.99),
     },
     Augment(): {
         "crop_scale": (0.2, 1.0),
@@ -134,7 +141,9 @@ OTHER: dict[Spec, dict[str, Any]] = {
         "mixup": 0.8,
         "cutmix": 1.0,
         "smoothing": 0.1,
+        "repeats": 3,
     },
+    Average(warmup_epochs=1): {"decay": 0.5, "warmup_epochs": 2, "warmup_ratio": 0.5},
     BACKBONE: {
         "name": "vit_small_patch16_224",
         "args": {"depth": 4},
