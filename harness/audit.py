@@ -182,7 +182,7 @@ def first_step(run: Pretrain, batch: Batch | None = None) -> Step:
     """Loss and gradients of a pre-training's first batch, from its own initial weights."""
     batch = batch or fixed_batch(run)
     model = MaskedImageModel(run, batch.images.shape[1]).train()
-    loss = model(batch.images, batch.units)[1]
+    loss = model(batch.images, batch.units)[1].sum()
     loss.backward()
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     return Step(loss.item(), gradients)
