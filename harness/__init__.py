@@ -164,18 +164,12 @@ if TYPE_CHECKING:
 
 _HOME = {
     "harness.spec": (
-        "Augment", "Backbone", "BinTarget", "BlockMask", "CheckerboardMask", "Checkpoint", "ClusterTarget",
+        "Augment", "Average", "Backbone", "BinTarget", "BlockMask", "CheckerboardMask", "Checkpoint", "ClusterTarget",
         "ColourMask", "ComplementMask", "Corruption", "Cosine", "CustomData", "CustomEvaluation", "CustomHead",
         "CustomMask", "CustomTarget", "DalleTokenizer", "DisjointMask", "FineTune", "GridMask", "GuidedMask",
-        "HardMask", "HarnessError", "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead",
-        "LinearProbe", "Loss", "MlpHead", "MultiStep", "PatchWords", "PixelTarget", "Pretrain", "RandomMask",
-        "Recipe", "Scale", "Scratch", "Shapes", "Skip", "SquareMask", "TokenMask", "TokenTarget", "UniformMask",
-        "VisibleSquareMask",
-        "Augment", "Average", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption",
-        "Cosine", "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer",
-        "FineTune", "HarnessError", "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe",
+        "HardMask", "HarnessError", "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe",
         "Loss", "MlpHead", "MultiStep", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale",
-        "Scratch", "Shapes", "Skip", "SquareMask", "TokenTarget",
+        "Scratch", "Shapes", "Skip", "SquareMask", "TokenMask", "TokenTarget", "UniformMask", "VisibleSquareMask",
     ),
     "harness.papers": (
         "paper_table", "simmim", "simmim_backbone", "simmim_finetune", "simmim_pretrain", "simmim_probe",

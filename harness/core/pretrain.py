@@ -14,7 +14,7 @@ from harness.core.datasets import load
 from harness.core.drop_path import key_drop_paths
 from harness.core.loop import train
 from harness.core.losses import loss_weight
-from harness.core.masking import make_mask
+from harness.core.masking import in_views, make_views
 from harness.core.mim import MaskedImageModel
 from harness.core.optimiser import parameter_groups
 from harness.core.precision import require
@@ -61,7 +61,7 @@ def pretrain(run: Pretrain, session: Session) -> None:
         )
 
     def hidden(batch: Batch) -> Tensor:
-        return make_mask(
+        return make_views(
             run.mask,
             image_size=run.image_size,
             seed=run.seed,
@@ -76,7 +76,7 @@ def pretrain(run: Pretrain, session: Session) -> None:
         place.step, place.positions = batch.step, batch.positions
         prediction: Tensor
         loss: Tensor
-        prediction, loss = replica(batch.images, hidden(batch))
+        prediction, loss = replica(in_views(run.mask, batch.images), hidden(batch))
         contrast.copy_(prediction.detach().float().std())
         return loss
 

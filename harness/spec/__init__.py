@@ -59,13 +59,10 @@ from harness.spec.targets import (
 )
 
 __all__ = [
-    "Augment", "Backbone", "BinTarget", "BlockMask", "CheckerboardMask", "Checkpoint", "ClusterTarget",
+    "Augment", "Average", "Backbone", "BinTarget", "BlockMask", "CheckerboardMask", "Checkpoint", "ClusterTarget",
     "ColourMask", "ComplementMask", "Corruption", "Cosine", "CustomData", "CustomEvaluation", "CustomHead",
     "CustomMask", "CustomTarget", "DalleTokenizer", "Data", "DisjointMask", "Evaluation", "FineTune", "GridMask",
     "GuidedMask", "HardMask", "HarnessError", "Head", "ImageFolder", "Images", "InverseSwinHead", "KMeans", "Knn",
-    "Augment", "Average", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption", "Cosine",
-    "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "Data",
-    "Evaluation", "FineTune", "HarnessError", "Head", "ImageFolder", "Images", "InverseSwinHead", "KMeans", "Knn",
     "LinearHead", "LinearProbe", "Loss", "Mask", "MlpHead", "MultiStep", "Params", "PatchWords", "PixelTarget",
     "Pretrain", "RandomMask", "Recipe", "Run", "Scalar", "Scale", "Schedule", "Scratch", "Shapes", "Skip", "Spec",
     "SquareMask", "Start", "Target", "TokenMask", "TokenTarget", "Tokenizer", "UniformMask", "VisibleSquareMask",
