@@ -81,10 +81,7 @@ class Board(NamedTuple):
 
     @property
     def is_mirrored(self) -> bool:
-        """Whether every hidden unit reflects a visible one: so it is where 2 * square divides the side.
-
-        A board of four quadrants, and no other ragged one, has it too.
-        """
+        """Whether every hidden unit reflects a visible one, in both phases: where 2 * square divides the side."""
         return self.mirrored(0) == self.mirrored(1) == 1.0
 
 
@@ -116,6 +113,9 @@ class CheckerboardMask(MaskSpec):
         """Number of hidden units in a square image of `image_size` pixels, the most where the phases differ."""
         hidden = self.board(image_size).hidden
         return max(hidden) if isinstance(self.phase, str) else hidden[self.phase]
+
+    def varies(self, image_size: int) -> bool:
+        return isinstance(self.phase, str) and not self.board(image_size).is_half
 
     def check(self, image_size: int) -> None:
         side = image_size // self.size
