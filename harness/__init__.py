@@ -53,6 +53,9 @@ if TYPE_CHECKING:
         ComplementMask as ComplementMask,
     )
     from harness.spec import (
+        Contrastive as Contrastive,
+    )
+    from harness.spec import (
         Corruption as Corruption,
     )
     from harness.spec import (
@@ -183,12 +186,12 @@ if TYPE_CHECKING:
 _HOME = {
     "harness.spec": (
         "AfterStage", "AtInput", "Augment", "Average", "Backbone", "BeforeBlock", "BinTarget", "BlockMask",
-        "CheckerboardMask", "Checkpoint", "ClusterTarget", "ColourMask", "ComplementMask", "Corruption", "Cosine",
-        "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "DecoderHead",
-        "DisjointMask", "FineTune", "FourierLoss", "GridMask", "GuidedMask", "HardMask", "HarnessError", "ImageFolder",
-        "Images", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe", "Loss", "MlpHead", "MomentumEncoder",
-        "MultiStep", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale", "Scratch", "Shapes",
-        "Skip", "SquareMask", "TokenMask", "TokenTarget", "UniformMask", "VisibleSquareMask",
+        "CheckerboardMask", "Checkpoint", "ClusterTarget", "ColourMask", "ComplementMask", "Contrastive", "Corruption",
+        "Cosine", "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer",
+        "DecoderHead", "DisjointMask", "FineTune", "FourierLoss", "GridMask", "GuidedMask", "HardMask", "HarnessError",
+        "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe", "Loss", "MlpHead",
+        "MomentumEncoder", "MultiStep", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale",
+        "Scratch", "Shapes", "Skip", "SquareMask", "TokenMask", "TokenTarget", "UniformMask", "VisibleSquareMask",
     ),
     "harness.papers": (
         "paper_table", "simmim", "simmim_backbone", "simmim_finetune", "simmim_pretrain", "simmim_probe",

@@ -2,6 +2,7 @@
 
 from harness.spec.backbone import Backbone
 from harness.spec.base import HarnessError, Params, Scalar, Spec, one_line
+from harness.spec.contrastive import Contrastive
 from harness.spec.corruption import AfterStage, AtInput, BeforeBlock, Corruption
 from harness.spec.data import CustomData, Data, ImageFolder, Images, Shapes
 from harness.spec.heads import CustomHead, DecoderHead, Head, InverseSwinHead, LinearHead, MlpHead
@@ -61,8 +62,8 @@ from harness.spec.targets import (
 
 __all__ = [
     "AfterStage", "AtInput", "Augment", "Average", "Backbone", "BeforeBlock", "BinTarget", "BlockMask",
-    "CheckerboardMask", "Checkpoint", "ClusterTarget", "ColourMask", "ComplementMask", "Corruption", "Cosine",
-    "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "Data",
+    "CheckerboardMask", "Checkpoint", "ClusterTarget", "ColourMask", "ComplementMask", "Contrastive", "Corruption",
+    "Cosine", "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "Data",
     "DecoderHead", "DisjointMask", "Evaluation", "FineTune", "FourierLoss", "GridMask", "GuidedMask", "HardMask",
     "HarnessError", "Head", "ImageFolder", "Images", "InverseSwinHead", "KMeans", "Knn", "LinearHead", "LinearProbe",
     "Loss", "Mask", "MlpHead", "MomentumEncoder", "MultiStep", "Params", "PatchWords", "PixelTarget", "Pretrain",
