@@ -203,6 +203,7 @@ class LinearProbe(_Evaluation):
         after its final norm. SimMIM probes block 8 of ViT-B (microsoft/SimMIM issue 14).
     tested_epochs: as for FineTune.
     batch_norm: normalise the features first by a batch norm without parameters, as MAE's probe does.
+    pool: mean of the patch tokens, or the class token, as MAE's probe does.
     """
 
     kind: Literal["linear-probe"] = "linear-probe"
@@ -210,6 +211,9 @@ class LinearProbe(_Evaluation):
     tested_epochs: PositiveInt | None = None
     block: PositiveInt | None = None
     batch_norm: bool = True
+    pool: Literal["mean", "token"] = "mean"
+
+    implicit: ClassVar[Mapping[str, object]] = {"pool": "mean"}
 
     metrics: ClassVar[tuple[str, ...]] = ("top1", "top5", "top1_median5", "top1_best", "loss")
 

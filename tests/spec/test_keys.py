@@ -114,6 +114,7 @@ OTHER: dict[Spec, dict[str, Any]] = {
         "tested_epochs": 1,
         "block": 2,
         "batch_norm": False,
+        "pool": "token",
     },
     KNN: {
         "start": Scratch(backbone=BACKBONE, image_size=32),
