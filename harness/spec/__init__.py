@@ -4,7 +4,8 @@ from harness.spec.backbone import Backbone
 from harness.spec.base import HarnessError, Params, Scalar, Spec, one_line
 from harness.spec.corruption import Corruption
 from harness.spec.data import CustomData, Data, ImageFolder, Images, Shapes
-from harness.spec.heads import CustomHead, Head, InverseSwinHead, LinearHead, MlpHead
+from harness.spec.features import FeatureTarget, HogTarget, MomentumTarget
+from harness.spec.heads import CustomHead, Head, InverseSwinHead, LinearHead, MlpHead, TransformerHead
 from harness.spec.loss import FourierLoss, Loss
 from harness.spec.masking import BlockMask, CustomMask, Mask, RandomMask, SquareMask
 from harness.spec.memory import target_memory
@@ -32,22 +33,27 @@ from harness.spec.targets import (
     CustomTarget,
     DalleTokenizer,
     KMeans,
+    LowPassTarget,
+    NormPixelTarget,
     PatchWords,
     PixelTarget,
     Target,
     Tokenizer,
     TokenTarget,
+    is_image,
     target_channels,
     target_classes,
     target_maps,
 )
 
 __all__ = [
-    "Augment", "Average", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption", "Cosine",
-    "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "Data",
-    "Evaluation", "FineTune", "FourierLoss", "HarnessError", "Head", "ImageFolder", "Images", "InverseSwinHead",
-    "KMeans", "Knn", "LinearHead", "LinearProbe", "Loss", "Mask", "MlpHead", "MultiStep", "Params", "PatchWords",
+    "Augment", "Average", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption",
+    "Cosine", "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer",
+    "Data", "Evaluation", "FeatureTarget", "FineTune", "FourierLoss", "HarnessError", "Head", "HogTarget",
+    "ImageFolder", "Images", "InverseSwinHead", "KMeans", "Knn", "LinearHead", "LinearProbe", "Loss",
+    "LowPassTarget", "Mask", "MlpHead", "MomentumTarget", "MultiStep", "NormPixelTarget", "Params", "PatchWords",
     "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Run", "Scalar", "Scale", "Schedule", "Scratch", "Shapes",
-    "Skip", "Spec", "SquareMask", "Start", "Target", "TokenTarget", "Tokenizer", "key", "one_line", "run_from_json",
-    "seed_stream", "shown_metric", "target_channels", "target_classes", "target_maps", "target_memory", "upstream",
+    "Skip", "Spec", "SquareMask", "Start", "Target", "TokenTarget", "Tokenizer", "TransformerHead", "is_image",
+    "key", "one_line", "run_from_json", "seed_stream", "shown_metric", "target_channels", "target_classes",
+    "target_maps", "target_memory", "upstream",
 ]  # fmt: skip

@@ -19,7 +19,7 @@ from harness.spec.masking import Mask, check_share
 from harness.spec.own import OwnFunction
 from harness.spec.recipe import Recipe
 from harness.spec.start import Checkpoint, Scratch
-from harness.spec.targets import PixelTarget, Target
+from harness.spec.targets import PixelTarget, Target, check_target
 
 KEY_DIGITS = 20
 
@@ -75,7 +75,8 @@ class Pretrain(Spec):
             raise ValueError(f"a mask unit of {unit} px does not divide the image of {size} px; {valid}")
         check_share(self.mask, size)
         inside = self.loss.scope == "masked" or self.fourier is not None
-        _check_target(self.target.downsample, stride, unit, inside=inside)
+        _check_resolution(self.target.downsample, stride, unit, inside=inside)
+        check_target(self.target, size, self.data.channels)
         if self.recipe.layer_decay is not None:
             raise ValueError("layer_decay belongs to fine-tuning; a pre-training has none")
         if self.recipe.average is not None:
@@ -92,7 +93,7 @@ class Pretrain(Spec):
         return self
 
 
-def _check_target(downsample: int, stride: int, unit: int, *, inside: bool) -> None:
+def _check_resolution(downsample: int, stride: int, unit: int, *, inside: bool) -> None:
     if stride % downsample:
         raise ValueError(f"target.downsample {downsample} does not divide the stride; {_choices(stride)}")
     if inside and unit % downsample:

@@ -26,16 +26,21 @@ from harness.spec import (
     Cosine,
     CustomMask,
     DalleTokenizer,
+    FeatureTarget,
     FineTune,
     FourierLoss,
+    HogTarget,
     ImageFolder,
     Images,
     InverseSwinHead,
     Knn,
     LinearProbe,
     Loss,
+    LowPassTarget,
     MlpHead,
+    MomentumTarget,
     MultiStep,
+    NormPixelTarget,
     PatchWords,
     PixelTarget,
     Pretrain,
@@ -47,6 +52,7 @@ from harness.spec import (
     Spec,
     SquareMask,
     TokenTarget,
+    TransformerHead,
     key,
 )
 
@@ -54,6 +60,8 @@ BACKBONE = Backbone(name="beit_base_patch16_224", args={"embed_dim": 64, "depth"
 RECIPE = Recipe(epochs=10, batch_size=8, lr=1e-3)
 PRETRAIN = Pretrain(data=Shapes(), image_size=32, backbone=BACKBONE, mask=RandomMask(size=16, ratio=0.5), recipe=RECIPE)
 FINETUNE = FineTune(start=PRETRAIN, recipe=RECIPE)
+TEACHER = Checkpoint(path="", backbone=BACKBONE, image_size=64, sha256="0a")
+FEATURES = FeatureTarget(teacher=TEACHER, width=64, downsample=16)
 PROBE = LinearProbe(start=PRETRAIN, recipe=RECIPE)
 KNN = Knn(start=PRETRAIN)
 
@@ -166,6 +174,27 @@ OTHER: dict[Spec, dict[str, Any]] = {
     PatchWords(): {"vocabulary": 256, "images": 8, "per_image": 8, "iterations": 8, "seed": 1},
     TokenTarget(): {"tokenizer": PatchWords(seed=1), "downsample": 8},
     DalleTokenizer(path="w.pt", sha256="0a"): {"sha256": "0b", "vocabulary": 16},
+    NormPixelTarget(): {"size": 8},
+    NormPixelTarget(size=9): {"area": "window"},
+    LowPassTarget(): {"radius": 20.0, "patch": 16},
+    HogTarget(): {"bins": 6, "cell": 4, "cells": 1, "window": 8},
+    FEATURES: {
+        "teacher": TEACHER.replace(sha256="0b"),
+        "width": 32,
+        "block": 2,
+        "norm": "layer",
+        "downsample": 8,
+    },
+    FEATURES.replace(mean=(0.5,), std=(0.5,)): {"mean": (0.4,), "std": (0.4,)},
+    MomentumTarget(width=64, downsample=8): {
+        "width": 32,
+        "downsample": 16,
+        "blocks": 2,
+        "norm": "layer",
+        "mean_norm": "layer",
+    },
+    MlpHead(layers=3): {"depthwise": 5},
+    TransformerHead(): {"layers": 1, "width": 64, "num_heads": 4, "depthwise": 5},
     Corruption(fill="mean"): {"fill": "none", "token": "none"},
     Loss(kind="smooth-l1"): {"kind": "l1", "scope": "full", "beta": 0.5},
     Loss(kind="focal-l1"): {"kind": "l1", "scope": "full", "alpha": 0.5, "gamma": 2.0},
