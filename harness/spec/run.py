@@ -19,7 +19,7 @@ from harness.spec.masking import Mask, check_share
 from harness.spec.own import OwnFunction
 from harness.spec.recipe import Recipe
 from harness.spec.start import Checkpoint, Scratch
-from harness.spec.targets import PixelTarget, Target, check_target
+from harness.spec.targets import PixelTarget, Target, check_target_images
 
 KEY_DIGITS = 20
 
@@ -76,7 +76,7 @@ class Pretrain(Spec):
         check_share(self.mask, size)
         inside = self.loss.scope == "masked" or self.fourier is not None
         _check_resolution(self.target.downsample, stride, unit, inside=inside)
-        check_target(self.target, size, self.data.channels)
+        check_target_images(self.target, size, self.data.channels)
         if self.recipe.layer_decay is not None:
             raise ValueError("layer_decay belongs to fine-tuning; a pre-training has none")
         if self.recipe.average is not None:

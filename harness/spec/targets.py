@@ -214,7 +214,7 @@ def is_image(target: Target) -> bool:
     return isinstance(target, PixelTarget | NormPixelTarget | LowPassTarget)
 
 
-def check_target(target: Target, image_size: int, channels: int) -> None:
+def check_target_images(target: Target, image_size: int, channels: int) -> None:
     """Whether a target can be made of square images of `image_size` pixels and `channels` channels.
 
     Raises:
