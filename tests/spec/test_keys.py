@@ -15,20 +15,30 @@ import pytest
 from PIL import Image
 
 from harness.spec import (
+    AfterStage,
     Augment,
     Average,
     Backbone,
+    BeforeBlock,
     BinTarget,
     BlockMask,
+    CheckerboardMask,
     Checkpoint,
     ClusterTarget,
+    ColourMask,
+    ComplementMask,
     Corruption,
     Cosine,
     CustomMask,
     DalleTokenizer,
+    DecoderHead,
+    DisjointMask,
     FeatureTarget,
     FineTune,
     FourierLoss,
+    GridMask,
+    GuidedMask,
+    HardMask,
     HogTarget,
     ImageFolder,
     Images,
@@ -38,6 +48,7 @@ from harness.spec import (
     Loss,
     LowPassTarget,
     MlpHead,
+    MomentumEncoder,
     MomentumTarget,
     MultiStep,
     NormPixelTarget,
@@ -51,8 +62,11 @@ from harness.spec import (
     Shapes,
     Spec,
     SquareMask,
+    TokenMask,
     TokenTarget,
     TransformerHead,
+    UniformMask,
+    VisibleSquareMask,
     key,
 )
 
@@ -80,6 +94,7 @@ OTHER: dict[Spec, dict[str, Any]] = {
         "seed": 1,
         "start": Checkpoint(path="", backbone=BACKBONE, image_size=32, sha256="0a"),
         "fourier": FourierLoss(),
+        "momentum": MomentumEncoder(),
     },
     FINETUNE.replace(loss="binary-cross-entropy"): {
         "start": Scratch(backbone=BACKBONE, image_size=32),
@@ -160,9 +175,43 @@ OTHER: dict[Spec, dict[str, Any]] = {
         "variant": "simmim",
     },
     RandomMask(size=16, ratio=0.5): {"size": 8, "ratio": 0.6},
-    SquareMask(size=16, ratio=0.5): {"size": 8, "ratio": 0.6},
-    BlockMask(size=16, ratio=0.5): {"size": 8, "ratio": 0.6, "count": "beit", "min_block": 0.1, "min_aspect": 0.5},
+    SquareMask(size=16, ratio=0.5): {"size": 8, "ratio": 0.6, "place": "centre"},
+    BlockMask(size=16, ratio=0.5): {
+        "size": 8,
+        "ratio": 0.6,
+        "count": "beit",
+        "min_block": 0.1,
+        "min_aspect": 0.5,
+        "max_block": 0.2,
+        "ratio_spread": 0.1,
+    },
+    TokenMask(size=16, ratio=0.5): {"size": 8, "ratio": 0.6, "shared": True},
+    VisibleSquareMask(size=16): {"size": 8, "ratio": 0.6, "places": "all"},
+    GridMask(size=16): {"size": 8},
+    UniformMask(size=16): {"size": 8},
+    CheckerboardMask(size=16): {"size": 8, "square": 2, "phase": "both", "strict": True},
+    ColourMask(size=16, sigma=1.0, wide=2.0): {
+        "size": 8,
+        "ratio": 0.6,
+        "colour": "purple",
+        "sigma": 0.5,
+        "wide": 3.0,
+    },
+    ComplementMask(size=16): {"size": 8, "ratio": 0.6},
+    DisjointMask(size=16): {"size": 8, "ratio": 0.7, "shared": True},
+    GuidedMask(size=16, ratio=0.5, reveal=0.05): {
+        "size": 8,
+        "ratio": 0.6,
+        "hide": "rest",
+        "choose": "drawn",
+        "ratio_spread": 0.1,
+        "reveal": 0.1,
+        "reveal_from": 0.2,
+    },
+    HardMask(size=16): {"size": 8, "ratio": 0.6, "first": 0.1, "last": 1.0},
     MlpHead(): {"layers": 3, "width": 8},
+    DecoderHead(): {"depth": 4, "width": 256, "heads": 8, "positions": "learned"},
+    MomentumEncoder(): {"start": 0.9, "end": 0.999, "schedule": "linear", "epochs": 10},
     InverseSwinHead(embed_dim=8, depths=(1, 2), num_heads=(1, 2)): {
         "embed_dim": 16,
         "depths": (2, 2),
@@ -195,7 +244,15 @@ OTHER: dict[Spec, dict[str, Any]] = {
     },
     MlpHead(layers=3): {"depthwise": 5},
     TransformerHead(): {"layers": 1, "width": 64, "num_heads": 4, "depthwise": 5},
-    Corruption(fill="mean"): {"fill": "none", "token": "none"},
+    Corruption(fill="mean", token="gated-add"): {
+        "fill": "none",
+        "token": "add",
+        "site": AfterStage(stage=3, stride=8),
+        "gate": 0.1,
+        "detach": True,
+    },
+    AfterStage(stage=3, stride=8): {"stage": 2, "stride": 16},
+    BeforeBlock(block=3, stride=8): {"block": 2, "stride": 16},
     Loss(kind="smooth-l1"): {"kind": "l1", "scope": "full", "beta": 0.5},
     Loss(kind="focal-l1"): {"kind": "l1", "scope": "full", "alpha": 0.5, "gamma": 2.0},
     FourierLoss(): {"variant": "released", "weight": 0.1, "focal": False, "alpha": 2.0},
@@ -210,13 +267,19 @@ FIELDS = [(spec, field) for spec, others in OTHER.items() for field in others]
 
 @pytest.mark.parametrize(("spec", "field"), FIELDS, ids=[f"{type(spec).__name__}.{name}" for spec, name in FIELDS])
 def test_every_field_changes_the_digest(spec: Spec, field: str) -> None:
-    assert spec.replace(**{field: OTHER[spec][field]}).digest != spec.digest
+    changes = {field: OTHER[spec][field]}
+    if isinstance(spec, Corruption) and field == "token":
+        changes["gate"] = None
+    if isinstance(spec, GuidedMask) and field in ("hide", "choose"):  # reveal belongs to ranked salient units
+        spec, changes["reveal"] = spec.replace(reveal=0.0), 0.0
+    assert spec.replace(**changes).digest != spec.digest
 
 
 @pytest.mark.parametrize("kind", dict.fromkeys(type(spec) for spec in OTHER), ids=lambda kind: kind.__name__)
 def test_every_field_is_tried(kind: type[Spec]) -> None:
     tried = {field for spec, field in FIELDS if type(spec) is kind}
-    assert set(kind.model_fields) - kind.unkeyed - {"kind"} <= tried
+    determined = {"hides_nothing"}  # by the other fields of a corruption
+    assert set(kind.model_fields) - kind.unkeyed - {"kind"} - determined <= tried
 
 
 def test_a_change_deep_inside_reaches_the_key_of_the_evaluation() -> None:

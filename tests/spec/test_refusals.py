@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from harness.spec import (
+    AfterStage,
     Augment,
     Backbone,
     BinTarget,
@@ -29,6 +30,7 @@ from harness.spec import (
     Loss,
     LowPassTarget,
     MlpHead,
+    MomentumTarget,
     NormPixelTarget,
     PixelTarget,
     Pretrain,
@@ -141,6 +143,20 @@ REFUSED: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         ("Fourier loss", "'bins'", "leave fourier out"),
     ),
     "nothing hidden": (lambda: Corruption(fill="none", token="none"), ("hides nothing", "token='replace'")),
+    "nothing removed": (lambda: Corruption(token="add"), ("token='add' hides nothing", "set a fill such as 'mean'")),
+    "nothing hidden, not so": (lambda: Corruption(fill="mean", hides_nothing=True), ("against hides_nothing=True",)),
+    "gate of no gate": (lambda: Corruption(fill="mean", token="add", gate=0.1), ("gate belongs to token='gated-add'",)),
+    "detached, replaced": (lambda: Corruption(detach=True), ("detach does nothing to token='replace'", "gated-add")),
+    "site of no token": (
+        lambda: Corruption(fill="mean", token="none", site=AfterStage(stage=1, stride=4)),
+        ("token='none' has no site",),
+    ),
+    "unit finer than the site": (
+        lambda: pretrain(
+            mask=RandomMask(size=8, ratio=0.5), corruption=Corruption(site=AfterStage(stage=3, stride=16))
+        ),
+        ("a mask unit of 8 px", "after stage 3 (stride 16)", "valid: 16, 48"),
+    ),
     "odd batch, mixup": (lambda: recipe(batch_size=7, augment=Augment(mixup=0.8)), ("even batch_size", "7")),
     "odd batch, cutmix": (lambda: recipe(batch_size=7, augment=Augment(cutmix=1.0)), ("even batch_size", "7")),
     "warm-up": (lambda: recipe(warmup_epochs=4), ("warmup_epochs 4", "4 epochs")),
@@ -211,6 +227,10 @@ REFUSED: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     "mean without std": (
         lambda: FeatureTarget(teacher=TEACHER, width=8, mean=(0.5, 0.5, 0.5)),
         ("mean and std belong together",),
+    ),
+    "target of no momentum encoder": (
+        lambda: pretrain(target=MomentumTarget(width=8, downsample=4), loss=Loss(kind="l2")),
+        ("target 'momentum' needs a momentum encoder", "MomentumEncoder()"),
     ),
     "even convolution": (lambda: MlpHead(depthwise=4), ("side 4", "valid: odd")),
     "width of a depth-wise head": (lambda: MlpHead(depthwise=5, width=8), ("leave width out",)),

@@ -13,8 +13,10 @@ from harness.spec import (
     Backbone,
     BinTarget,
     BlockMask,
+    CheckerboardMask,
     Checkpoint,
     ClusterTarget,
+    ColourMask,
     Corruption,
     Cosine,
     CustomData,
@@ -23,6 +25,7 @@ from harness.spec import (
     CustomMask,
     CustomTarget,
     DalleTokenizer,
+    DisjointMask,
     FeatureTarget,
     FineTune,
     FourierLoss,
@@ -48,6 +51,7 @@ from harness.spec import (
     Scratch,
     Shapes,
     SquareMask,
+    TokenMask,
     TokenTarget,
     TransformerHead,
     run_from_json,
@@ -77,6 +81,11 @@ masks = st.one_of(
     st.builds(RandomMask, size=st.just(8), ratio=st.floats(0.01, 0.9)),
     st.builds(SquareMask, size=st.just(8), ratio=st.floats(0.05, 0.6)),
     st.builds(BlockMask, size=st.just(8), ratio=st.floats(0.2, 0.9), count=st.sampled_from(["exact", "beit"])),
+    st.builds(BlockMask, size=st.just(8), ratio=st.just(0.5), max_block=st.none() | st.floats(0.1, 0.9)),
+    st.builds(TokenMask, size=st.just(8), ratio=st.floats(0.3, 0.9), shared=st.booleans()),
+    st.builds(CheckerboardMask, size=st.just(8), phase=st.sampled_from([0, 1, "random", "both"])),
+    st.builds(ColourMask, size=st.just(8), sigma=st.floats(0.1, 0.9), wide=st.floats(1.0, 9.0)),
+    st.builds(DisjointMask, size=st.just(8), ratio=st.floats(0.3, 0.9)),
     st.builds(CustomMask, size=st.just(8), **source),
 )
 heads = st.one_of(
@@ -96,7 +105,6 @@ values = st.one_of(
     st.builds(LowPassTarget, radius=st.floats(1, 99), patch=st.none() | st.just(4)),
     st.builds(HogTarget, cell=st.sampled_from([2, 4]), window=st.integers(2, 99)),
     st.builds(FeatureTarget, teacher=teachers, width=st.integers(1, 99), downsample=st.just(4), norm=norms),
-    st.builds(MomentumTarget, width=st.integers(1, 99), downsample=st.just(8), norm=norms, mean_norm=norms),
     st.builds(CustomTarget, channels=st.integers(1, 9), **source),
 )
 classes = st.one_of(
@@ -168,6 +176,13 @@ def test_json_gives_the_same_run_back(run: Run) -> None:
     assert type(back) is type(run)
     assert back.digest == run.digest
     assert json.dumps(back.to_plain()) == text
+
+
+@settings(max_examples=20, deadline=None)
+@given(target=st.builds(MomentumTarget, width=st.integers(1, 99), downsample=st.just(8), norm=norms, mean_norm=norms))
+def test_json_gives_a_momentum_target_back(target: MomentumTarget) -> None:
+    back = MomentumTarget.model_validate_json(json.dumps(target.to_plain()))
+    assert (back, back.digest) == (target, target.digest)
 
 
 def test_json_gives_a_file_s_tokenizer_back() -> None:
