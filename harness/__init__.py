@@ -86,6 +86,9 @@ if TYPE_CHECKING:
         DisjointMask as DisjointMask,
     )
     from harness.spec import (
+        FeatureTarget as FeatureTarget,
+    )
+    from harness.spec import (
         FineTune as FineTune,
     )
     from harness.spec import (
@@ -102,6 +105,9 @@ if TYPE_CHECKING:
     )
     from harness.spec import (
         HarnessError as HarnessError,
+    )
+    from harness.spec import (
+        HogTarget as HogTarget,
     )
     from harness.spec import (
         ImageFolder as ImageFolder,
@@ -125,13 +131,22 @@ if TYPE_CHECKING:
         Loss as Loss,
     )
     from harness.spec import (
+        LowPassTarget as LowPassTarget,
+    )
+    from harness.spec import (
         MlpHead as MlpHead,
     )
     from harness.spec import (
         MomentumEncoder as MomentumEncoder,
     )
     from harness.spec import (
+        MomentumTarget as MomentumTarget,
+    )
+    from harness.spec import (
         MultiStep as MultiStep,
+    )
+    from harness.spec import (
+        NormPixelTarget as NormPixelTarget,
     )
     from harness.spec import (
         PatchWords as PatchWords,
@@ -170,6 +185,9 @@ if TYPE_CHECKING:
         TokenTarget as TokenTarget,
     )
     from harness.spec import (
+        TransformerHead as TransformerHead,
+    )
+    from harness.spec import (
         UniformMask as UniformMask,
     )
     from harness.spec import (
@@ -188,10 +206,12 @@ _HOME = {
         "AfterStage", "AtInput", "Augment", "Average", "Backbone", "BeforeBlock", "BinTarget", "BlockMask",
         "CheckerboardMask", "Checkpoint", "ClusterTarget", "ColourMask", "ComplementMask", "Contrastive", "Corruption",
         "Cosine", "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer",
-        "DecoderHead", "DisjointMask", "FineTune", "FourierLoss", "GridMask", "GuidedMask", "HardMask", "HarnessError",
-        "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe", "Loss", "MlpHead",
-        "MomentumEncoder", "MultiStep", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale",
-        "Scratch", "Shapes", "Skip", "SquareMask", "TokenMask", "TokenTarget", "UniformMask", "VisibleSquareMask",
+        "DecoderHead", "DisjointMask", "FeatureTarget", "FineTune", "FourierLoss", "GridMask", "GuidedMask",
+        "HardMask", "HarnessError", "HogTarget", "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead",
+        "LinearProbe", "Loss", "LowPassTarget", "MlpHead", "MomentumEncoder", "MomentumTarget", "MultiStep",
+        "NormPixelTarget", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale", "Scratch",
+        "Shapes", "Skip", "SquareMask", "TokenMask", "TokenTarget", "TransformerHead", "UniformMask",
+        "VisibleSquareMask",
     ),
     "harness.papers": (
         "paper_table", "simmim", "simmim_backbone", "simmim_finetune", "simmim_pretrain", "simmim_probe",

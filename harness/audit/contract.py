@@ -148,7 +148,7 @@ def is_clean(run: Pretrain, batch: Batch, model: MaskedImageModel | None = None)
         return torch.equal(before[0], after[0]) and not torch.equal(before[1], after[1])
     moved = (before[0] - after[0]).abs().max() <= ROUNDING * before[0].abs().max()
     kept = bool(moved) or run.corruption.fill == "none"
-    return kept and bool((before[1] - after[1]).abs() > ROUNDING * before[1].abs())
+    return kept and bool((before[1].sum() - after[1].sum()).abs() > ROUNDING * before[1].sum().abs())
 
 
 def noise(batch: Batch, where: Tensor) -> Tensor:

@@ -107,7 +107,8 @@ class MaskedImageModel(nn.Module):
         run, drops = self.run, self.run.corruption.token == "drop"
         encoded = self._encoded(self, images, units) if drops else (self.encode(images, units),)
         prediction = self.head(*encoded)
-        target = self.targets(images)
+        parts: Any = self.momentum
+        target = self.targets(images, None if parts is None else parts.encoder)
         hidden = spread(units, target.shape[-1]) if run.loss.scope == "masked" or run.fourier is not None else None
         terms = [prediction_loss(run.loss, prediction, target, hidden)]
         if run.fourier is not None and hidden is not None:

@@ -5,7 +5,8 @@ from harness.spec.base import HarnessError, Params, Scalar, Spec, one_line
 from harness.spec.contrastive import Contrastive
 from harness.spec.corruption import AfterStage, AtInput, BeforeBlock, Corruption
 from harness.spec.data import CustomData, Data, ImageFolder, Images, Shapes
-from harness.spec.heads import CustomHead, DecoderHead, Head, InverseSwinHead, LinearHead, MlpHead
+from harness.spec.features import FeatureTarget, HogTarget, MomentumTarget
+from harness.spec.heads import CustomHead, DecoderHead, Head, InverseSwinHead, LinearHead, MlpHead, TransformerHead
 from harness.spec.loss import FourierLoss, Loss
 from harness.spec.masking import (
     BlockMask,
@@ -50,11 +51,14 @@ from harness.spec.targets import (
     CustomTarget,
     DalleTokenizer,
     KMeans,
+    LowPassTarget,
+    NormPixelTarget,
     PatchWords,
     PixelTarget,
     Target,
     Tokenizer,
     TokenTarget,
+    is_image,
     target_channels,
     target_classes,
     target_maps,
@@ -64,11 +68,12 @@ __all__ = [
     "AfterStage", "AtInput", "Augment", "Average", "Backbone", "BeforeBlock", "BinTarget", "BlockMask",
     "CheckerboardMask", "Checkpoint", "ClusterTarget", "ColourMask", "ComplementMask", "Contrastive", "Corruption",
     "Cosine", "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "Data",
-    "DecoderHead", "DisjointMask", "Evaluation", "FineTune", "FourierLoss", "GridMask", "GuidedMask", "HardMask",
-    "HarnessError", "Head", "ImageFolder", "Images", "InverseSwinHead", "KMeans", "Knn", "LinearHead", "LinearProbe",
-    "Loss", "Mask", "MlpHead", "MomentumEncoder", "MultiStep", "Params", "PatchWords", "PixelTarget", "Pretrain",
-    "RandomMask", "Recipe", "Run", "Scalar", "Scale", "Schedule", "Scratch", "Shapes", "Skip", "Spec", "SquareMask",
-    "Start", "Target", "TokenMask", "TokenTarget", "Tokenizer", "UniformMask", "VisibleSquareMask", "key", "one_line",
+    "DecoderHead", "DisjointMask", "Evaluation", "FeatureTarget", "FineTune", "FourierLoss", "GridMask", "GuidedMask",
+    "HardMask", "HarnessError", "Head", "HogTarget", "ImageFolder", "Images", "InverseSwinHead", "KMeans", "Knn",
+    "LinearHead", "LinearProbe", "Loss", "LowPassTarget", "Mask", "MlpHead", "MomentumEncoder", "MomentumTarget",
+    "MultiStep", "NormPixelTarget", "Params", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Run",
+    "Scalar", "Scale", "Schedule", "Scratch", "Shapes", "Skip", "Spec", "SquareMask", "Start", "Target", "TokenMask",
+    "TokenTarget", "Tokenizer", "TransformerHead", "UniformMask", "VisibleSquareMask", "is_image", "key", "one_line",
     "run_from_json", "seed_stream", "shown_metric", "target_channels", "target_classes", "target_maps",
     "target_memory", "upstream",
 ]  # fmt: skip

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from harness.spec.backbone import PLAIN_VITS
+from harness.spec.features import MomentumTarget
 from harness.spec.heads import DecoderHead
 from harness.spec.masking import CustomMask, Mask
 
@@ -77,11 +78,18 @@ def check_momentum(run: Pretrain) -> None:
     Raises:
         ValueError: it is not, or the contrastive loss does not fit the run.
     """
-    used = [name for name, needs in (("contrastive", run.contrastive is not None),) if needs]
+    uses = (
+        ("contrastive", run.contrastive is not None),
+        ("the target 'momentum'", isinstance(run.target, MomentumTarget)),
+        (f"the mask {run.mask.kind!r}", run.mask.scored_by is not None),
+    )
+    used = [name for name, needs in uses if needs]
     if used and run.momentum is None:
         raise ValueError(f"{used[0]} needs a momentum encoder: set momentum, such as MomentumEncoder()")
     if run.momentum is not None and not used:
-        raise ValueError("nothing uses the momentum encoder; leave momentum out, or set contrastive")
+        raise ValueError(
+            "nothing uses the momentum encoder; leave it out, or set contrastive, or another target or mask"
+        )
     if run.contrastive is None:
         return
     if run.recipe.batch_size < 2:

@@ -34,20 +34,25 @@ from harness.spec import (
     DalleTokenizer,
     DecoderHead,
     DisjointMask,
+    FeatureTarget,
     FineTune,
     FourierLoss,
     GridMask,
     GuidedMask,
     HardMask,
+    HogTarget,
     ImageFolder,
     Images,
     InverseSwinHead,
     Knn,
     LinearProbe,
     Loss,
+    LowPassTarget,
     MlpHead,
     MomentumEncoder,
+    MomentumTarget,
     MultiStep,
+    NormPixelTarget,
     PatchWords,
     PixelTarget,
     Pretrain,
@@ -60,6 +65,7 @@ from harness.spec import (
     SquareMask,
     TokenMask,
     TokenTarget,
+    TransformerHead,
     UniformMask,
     VisibleSquareMask,
     key,
@@ -70,6 +76,8 @@ RECIPE = Recipe(epochs=10, batch_size=8, lr=1e-3)
 PRETRAIN = Pretrain(data=Shapes(), image_size=32, backbone=BACKBONE, mask=RandomMask(size=16, ratio=0.5), recipe=RECIPE)
 TAUGHT = PRETRAIN.replace(contrastive=Contrastive(), momentum=MomentumEncoder())
 FINETUNE = FineTune(start=PRETRAIN, recipe=RECIPE)
+TEACHER = Checkpoint(path="", backbone=BACKBONE, image_size=64, sha256="0a")
+FEATURES = FeatureTarget(teacher=TEACHER, width=64, downsample=16)
 PROBE = LinearProbe(start=PRETRAIN, recipe=RECIPE)
 KNN = Knn(start=PRETRAIN)
 
@@ -228,6 +236,27 @@ OTHER: dict[Spec, dict[str, Any]] = {
     PatchWords(): {"vocabulary": 256, "images": 8, "per_image": 8, "iterations": 8, "seed": 1},
     TokenTarget(): {"tokenizer": PatchWords(seed=1), "downsample": 8},
     DalleTokenizer(path="w.pt", sha256="0a"): {"sha256": "0b", "vocabulary": 16},
+    NormPixelTarget(): {"size": 8},
+    NormPixelTarget(size=9): {"area": "window"},
+    LowPassTarget(): {"radius": 20.0, "patch": 16},
+    HogTarget(): {"bins": 6, "cell": 4, "cells": 1, "window": 8},
+    FEATURES: {
+        "teacher": TEACHER.replace(sha256="0b"),
+        "width": 32,
+        "block": 2,
+        "norm": "layer",
+        "downsample": 8,
+    },
+    FEATURES.replace(mean=(0.5,), std=(0.5,)): {"mean": (0.4,), "std": (0.4,)},
+    MomentumTarget(width=64, downsample=8): {
+        "width": 32,
+        "downsample": 16,
+        "blocks": 2,
+        "norm": "layer",
+        "mean_norm": "layer",
+    },
+    MlpHead(layers=3): {"depthwise": 5},
+    TransformerHead(): {"layers": 1, "width": 64, "num_heads": 4, "depthwise": 5},
     Corruption(fill="mean", token="gated-add"): {
         "fill": "none",
         "token": "add",
