@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from harness import claims as claims
+    from harness.papers import mae as mae
+    from harness.papers import mae_finetune as mae_finetune
+    from harness.papers import mae_pretrain as mae_pretrain
+    from harness.papers import mae_probe as mae_probe
     from harness.papers import paper_table as paper_table
     from harness.papers import simmim as simmim
     from harness.papers import simmim_backbone as simmim_backbone
     from harness.papers import simmim_finetune as simmim_finetune
     from harness.papers import simmim_pretrain as simmim_pretrain
     from harness.papers import simmim_probe as simmim_probe
+    from harness.papers import symmim as symmim
     from harness.spec import (
         AfterStage as AfterStage,
     )
@@ -214,7 +219,8 @@ _HOME = {
         "VisibleSquareMask",
     ),
     "harness.papers": (
-        "paper_table", "simmim", "simmim_backbone", "simmim_finetune", "simmim_pretrain", "simmim_probe",
+        "mae", "mae_finetune", "mae_pretrain", "mae_probe", "paper_table", "simmim", "simmim_backbone",
+        "simmim_finetune", "simmim_pretrain", "simmim_probe", "symmim",
     ),
     "harness.study": ("Study", "around", "axes", "zipped"),
     "harness.use": ("export_weights", "predict", "reconstruct"),

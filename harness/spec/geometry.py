@@ -87,9 +87,7 @@ def check_momentum(run: Pretrain) -> None:
     if used and run.momentum is None:
         raise ValueError(f"{used[0]} needs a momentum encoder: set momentum, such as MomentumEncoder()")
     if run.momentum is not None and not used:
-        raise ValueError(
-            "nothing uses the momentum encoder; leave it out, or set contrastive, or another target or mask"
-        )
+        raise ValueError("nothing uses the momentum encoder; leave momentum out (a loss, target or mask would)")
     if run.contrastive is None:
         return
     if run.recipe.batch_size < 2:

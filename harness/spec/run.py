@@ -67,6 +67,12 @@ class Pretrain(Spec):
             return {**values, "fourier": fourier.replace(group=None)}  # two ways to say the same share a key
         return values
 
+    @property
+    def masks(self) -> tuple[Mask, ...]:
+        """The encoder's mask, and the momentum encoder's where that has one of its own."""
+        other = None if self.contrastive is None else self.contrastive.mask
+        return (self.mask,) if other is None or isinstance(other, str) else (self.mask, other)
+
     @model_validator(mode="after")
     def _geometry(self) -> Self:
         size, stride = self.image_size, self.backbone.stride
