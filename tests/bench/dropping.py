@@ -3,8 +3,8 @@
 Run  python tests/bench/dropping.py [--device cuda] [--model vit_base_patch16_224] [--batch 64] [--pairs 10]
 
 A step is masks, forward and backward pass and AdamW, of the same encoder and decoder: once with dropped tokens, once
-A step is masks, forward and backward pass and AdamW, of the same encoder and decoder: once with dropped tokens, once
-thread, so that what else the machine does counts little. The shares printed are of each pair, and their median.
+with all of them (a mask token in place of the hidden ones). The two are timed in turn, on a CPU in processor time of
+one thread, so that what else the machine does counts little. The shares printed are of each pair, and their median.
 """
 
 from __future__ import annotations
