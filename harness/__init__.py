@@ -136,6 +136,9 @@ if TYPE_CHECKING:
         Loss as Loss,
     )
     from harness.spec import (
+        LossPredictor as LossPredictor,
+    )
+    from harness.spec import (
         LowPassTarget as LowPassTarget,
     )
     from harness.spec import (
@@ -213,9 +216,9 @@ _HOME = {
         "Cosine", "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer",
         "DecoderHead", "DisjointMask", "FeatureTarget", "FineTune", "FourierLoss", "GridMask", "GuidedMask",
         "HardMask", "HarnessError", "HogTarget", "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead",
-        "LinearProbe", "Loss", "LowPassTarget", "MlpHead", "MomentumEncoder", "MomentumTarget", "MultiStep",
-        "NormPixelTarget", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale", "Scratch",
-        "Shapes", "Skip", "SquareMask", "TokenMask", "TokenTarget", "TransformerHead", "UniformMask",
+        "LinearProbe", "Loss", "LossPredictor", "LowPassTarget", "MlpHead", "MomentumEncoder", "MomentumTarget",
+        "MultiStep", "NormPixelTarget", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale",
+        "Scratch", "Shapes", "Skip", "SquareMask", "TokenMask", "TokenTarget", "TransformerHead", "UniformMask",
         "VisibleSquareMask",
     ),
     "harness.papers": (

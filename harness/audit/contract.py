@@ -70,6 +70,13 @@ class Batch:
         return (self.images, self.units) if self.pairs is None else (self.images, self.units, self.pairs)
 
 
+def looked_at(run: Pretrain, images: Tensor) -> Tensor | None:
+    """What a run's mask looks at in images before the first step; None for one that does not look."""
+    if run.mask.scored_by is None:
+        return None
+    return MaskedImageModel(run, images.shape[1]).eval().scores(images)
+
+
 def fixed_batch(run: Pretrain, size: int = BATCH) -> Batch:
     """The first batch of a pre-training, cut to `size` images, each as often as its mask has views.
 
@@ -87,8 +94,20 @@ def fixed_batch(run: Pretrain, size: int = BATCH) -> Batch:
 
     images = crops(run.seed)
     second = crops(seed_stream(run.seed, SECOND)) if has_second_crop(run.contrastive) else None
-    units = make_views(run.mask, image_size=run.image_size, seed=run.seed, step=0, steps=1, positions=positions)
-    return Batch(in_views(run.mask, images), units, pairs_of(run, second, step=0, steps=1, positions=positions))
+    units = make_views(
+        run.mask,
+        image_size=run.image_size,
+        seed=run.seed,
+        step=0,
+        steps=1,
+        positions=positions,
+        scores=looked_at(run, images),
+    )
+    return Batch(
+        in_views(run.mask, images),
+        units,
+        pairs_of(run, second, step=0, steps=1, positions=positions, look=lambda crops: looked_at(run, crops)),
+    )
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from harness.audit.contract import fixed_batch, looked_at
 from harness.audit.finding import Finding, Verdict
 from harness.core.masking import make_mask
 from harness.spec import BlockMask, CustomMask, Mask, Pretrain, SquareMask
@@ -17,9 +18,19 @@ IMAGES, STEPS = 16, 8
 
 def drawn_masks(run: Pretrain) -> Tensor:
     """Masks of the first images of some steps from the first to the last: bool [STEPS, IMAGES, units, units]."""
-    positions = torch.arange(IMAGES)
+    positions, scores = torch.arange(IMAGES), None
+    if run.mask.scored_by is not None:
+        scores = looked_at(run, fixed_batch(run, IMAGES).images)
     drawn = (
-        make_mask(run.mask, image_size=run.image_size, seed=run.seed, step=step, steps=STEPS, positions=positions)
+        make_mask(
+            run.mask,
+            image_size=run.image_size,
+            seed=run.seed,
+            step=step,
+            steps=STEPS,
+            positions=positions,
+            scores=scores,
+        )
         for step in range(STEPS)
     )
     return torch.stack(list(drawn))

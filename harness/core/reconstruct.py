@@ -45,7 +45,15 @@ def write_reconstructions(run: Pretrain, model: MaskedImageModel, session: Sessi
     )
     images = next(iter(batches))[0]
     positions = torch.arange(len(images), device=session.device)
-    units = make_mask(run.mask, image_size=run.image_size, seed=run.seed, step=0, steps=1, positions=positions)
+    units = make_mask(
+        run.mask,
+        image_size=run.image_size,
+        seed=run.seed,
+        step=0,
+        steps=1,
+        positions=positions,
+        scores=model.scores(images),
+    )
     found = reconstructed(model, images, units, source.mean, source.std)
     if found is None:
         return

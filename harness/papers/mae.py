@@ -39,9 +39,9 @@ LOSS = Loss(kind="l2", scope="masked")
 LR_BATCH = 256
 EPOCHS = (800, 1600)
 BACKBONES: dict[Model, Backbone] = {
-    "vit-b": Backbone(name="vit_base_patch16_224", patch_size=16, variant="mae"),
-    "vit-l": Backbone(name="vit_large_patch16_224", patch_size=16, variant="mae"),
-    "vit-h": Backbone(name="vit_huge_patch14_224", patch_size=14, variant="mae"),
+    "vit-b": Backbone(name="vit_base_patch16_224", patch_size=16, stride=16, variant="mae"),
+    "vit-l": Backbone(name="vit_large_patch16_224", patch_size=16, stride=16, variant="mae"),
+    "vit-h": Backbone(name="vit_huge_patch14_224", patch_size=14, stride=14, variant="mae"),
 }
 
 FLOOR = (

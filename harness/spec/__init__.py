@@ -6,6 +6,7 @@ from harness.spec.contrastive import Contrastive
 from harness.spec.corruption import AfterStage, AtInput, BeforeBlock, Corruption
 from harness.spec.data import CustomData, Data, ImageFolder, Images, Shapes
 from harness.spec.features import FeatureTarget, HogTarget, MomentumTarget
+from harness.spec.hardness import LossPredictor
 from harness.spec.heads import CustomHead, DecoderHead, Head, InverseSwinHead, LinearHead, MlpHead, TransformerHead
 from harness.spec.loss import FourierLoss, Loss
 from harness.spec.masking import (
@@ -70,10 +71,10 @@ __all__ = [
     "Cosine", "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "Data",
     "DecoderHead", "DisjointMask", "Evaluation", "FeatureTarget", "FineTune", "FourierLoss", "GridMask", "GuidedMask",
     "HardMask", "HarnessError", "Head", "HogTarget", "ImageFolder", "Images", "InverseSwinHead", "KMeans", "Knn",
-    "LinearHead", "LinearProbe", "Loss", "LowPassTarget", "Mask", "MlpHead", "MomentumEncoder", "MomentumTarget",
-    "MultiStep", "NormPixelTarget", "Params", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Run",
-    "Scalar", "Scale", "Schedule", "Scratch", "Shapes", "Skip", "Spec", "SquareMask", "Start", "Target", "TokenMask",
-    "TokenTarget", "Tokenizer", "TransformerHead", "UniformMask", "VisibleSquareMask", "is_image", "key", "one_line",
-    "run_from_json", "seed_stream", "shown_metric", "target_channels", "target_classes", "target_maps",
-    "target_memory", "upstream",
+    "LinearHead", "LinearProbe", "Loss", "LossPredictor", "LowPassTarget", "Mask", "MlpHead", "MomentumEncoder",
+    "MomentumTarget", "MultiStep", "NormPixelTarget", "Params", "PatchWords", "PixelTarget", "Pretrain", "RandomMask",
+    "Recipe", "Run", "Scalar", "Scale", "Schedule", "Scratch", "Shapes", "Skip", "Spec", "SquareMask", "Start",
+    "Target", "TokenMask", "TokenTarget", "Tokenizer", "TransformerHead", "UniformMask", "VisibleSquareMask",
+    "is_image", "key", "one_line", "run_from_json", "seed_stream", "shown_metric", "target_channels", "target_classes",
+    "target_maps", "target_memory", "upstream",
 ]  # fmt: skip

@@ -9,6 +9,8 @@ from harness.spec.backbone import PLAIN_VITS
 from harness.spec.features import MomentumTarget
 from harness.spec.heads import DecoderHead
 from harness.spec.masking import CustomMask, Mask
+from harness.spec.recipe import Recipe
+from harness.spec.targets import target_classes
 
 if TYPE_CHECKING:
     from harness.spec.run import Pretrain
@@ -88,6 +90,7 @@ def check_momentum(run: Pretrain) -> None:
         raise ValueError(f"{used[0]} needs a momentum encoder: set momentum, such as MomentumEncoder()")
     if run.momentum is not None and not used:
         raise ValueError("nothing uses the momentum encoder; leave momentum out (a loss, target or mask would)")
+    _check_looking(run)
     if run.contrastive is None:
         return
     if run.recipe.batch_size < 2:
@@ -98,6 +101,31 @@ def check_momentum(run: Pretrain) -> None:
     check_mask(mask, run, "momentum encoder's mask")
     if mask.views > 1 or mask.scored_by is not None:
         raise ValueError(f"the momentum encoder's mask is one that does not look at the image, once; not {mask.kind}")
+
+
+def _check_looking(run: Pretrain) -> None:
+    by = run.mask.scored_by
+    if by == "loss" and run.loss_predictor is None:
+        raise ValueError(f"the mask {run.mask.kind!r} looks at predicted losses: set loss_predictor, LossPredictor()")
+    if run.loss_predictor is not None and target_classes(run.target) is not None:
+        raise ValueError(f"hard patches are told by errors of values; the target {run.target.kind!r} has classes")
+    if by == "attention" and not run.backbone.name.startswith(PLAIN_VITS):
+        raise ValueError(f"attention is read from a plain ViT (vit_...), not from {run.backbone.name}")
+
+
+def check_pretraining_recipe(recipe: Recipe) -> None:
+    """Whether a recipe asks for nothing that a pre-training does not have.
+
+    Raises:
+        ValueError: it does.
+    """
+    if recipe.layer_decay is not None:
+        raise ValueError("layer_decay belongs to fine-tuning; a pre-training has none")
+    if recipe.average is not None:
+        raise ValueError("recipe.average belongs to fine-tuning; a pre-training publishes its weights")
+    augment = recipe.augment
+    if augment.mixup or augment.cutmix or augment.smoothing:
+        raise ValueError("mixup, cutmix and smoothing belong to fine-tuning: a pre-training has no labels")
 
 
 def choices(size: int, multiple: int = 1) -> str:

@@ -47,6 +47,7 @@ from harness.spec import (
     Knn,
     LinearProbe,
     Loss,
+    LossPredictor,
     LowPassTarget,
     MlpHead,
     MomentumEncoder,
@@ -97,6 +98,8 @@ OTHER: dict[Spec, dict[str, Any]] = {
         "start": Checkpoint(path="", backbone=BACKBONE, image_size=32, sha256="0a"),
         "fourier": FourierLoss(),
     },
+    PRETRAIN.replace(loss_predictor=LossPredictor()): {"loss_predictor": LossPredictor(weight=0.5)},
+    LossPredictor(): {"weight": 0.5, "decoder": DecoderHead(depth=1)},
     TAUGHT: {"contrastive": Contrastive(weight=0.5), "momentum": MomentumEncoder(start=0.5)},
     FINETUNE.replace(loss="binary-cross-entropy"): {
         "start": Scratch(backbone=BACKBONE, image_size=32),
