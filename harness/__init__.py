@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from harness.papers import simmim_pretrain as simmim_pretrain
     from harness.papers import simmim_probe as simmim_probe
     from harness.spec import (
+        AfterStage as AfterStage,
+    )
+    from harness.spec import (
+        AtInput as AtInput,
+    )
+    from harness.spec import (
         Augment as Augment,
     )
     from harness.spec import (
@@ -23,16 +29,28 @@ if TYPE_CHECKING:
         Backbone as Backbone,
     )
     from harness.spec import (
+        BeforeBlock as BeforeBlock,
+    )
+    from harness.spec import (
         BinTarget as BinTarget,
     )
     from harness.spec import (
         BlockMask as BlockMask,
     )
     from harness.spec import (
+        CheckerboardMask as CheckerboardMask,
+    )
+    from harness.spec import (
         Checkpoint as Checkpoint,
     )
     from harness.spec import (
         ClusterTarget as ClusterTarget,
+    )
+    from harness.spec import (
+        ColourMask as ColourMask,
+    )
+    from harness.spec import (
+        ComplementMask as ComplementMask,
     )
     from harness.spec import (
         Corruption as Corruption,
@@ -59,7 +77,25 @@ if TYPE_CHECKING:
         DalleTokenizer as DalleTokenizer,
     )
     from harness.spec import (
+        DecoderHead as DecoderHead,
+    )
+    from harness.spec import (
+        DisjointMask as DisjointMask,
+    )
+    from harness.spec import (
         FineTune as FineTune,
+    )
+    from harness.spec import (
+        FourierLoss as FourierLoss,
+    )
+    from harness.spec import (
+        GridMask as GridMask,
+    )
+    from harness.spec import (
+        GuidedMask as GuidedMask,
+    )
+    from harness.spec import (
+        HardMask as HardMask,
     )
     from harness.spec import (
         HarnessError as HarnessError,
@@ -87,6 +123,9 @@ if TYPE_CHECKING:
     )
     from harness.spec import (
         MlpHead as MlpHead,
+    )
+    from harness.spec import (
+        MomentumEncoder as MomentumEncoder,
     )
     from harness.spec import (
         MultiStep as MultiStep,
@@ -122,7 +161,16 @@ if TYPE_CHECKING:
         SquareMask as SquareMask,
     )
     from harness.spec import (
+        TokenMask as TokenMask,
+    )
+    from harness.spec import (
         TokenTarget as TokenTarget,
+    )
+    from harness.spec import (
+        UniformMask as UniformMask,
+    )
+    from harness.spec import (
+        VisibleSquareMask as VisibleSquareMask,
     )
     from harness.study import Study as Study
     from harness.study import around as around
@@ -134,11 +182,13 @@ if TYPE_CHECKING:
 
 _HOME = {
     "harness.spec": (
-        "Augment", "Average", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption",
-        "Cosine", "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer",
-        "FineTune", "HarnessError", "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe",
-        "Loss", "MlpHead", "MultiStep", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale",
-        "Scratch", "Shapes", "Skip", "SquareMask", "TokenTarget",
+        "AfterStage", "AtInput", "Augment", "Average", "Backbone", "BeforeBlock", "BinTarget", "BlockMask",
+        "CheckerboardMask", "Checkpoint", "ClusterTarget", "ColourMask", "ComplementMask", "Corruption", "Cosine",
+        "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "DecoderHead",
+        "DisjointMask", "FineTune", "FourierLoss", "GridMask", "GuidedMask", "HardMask", "HarnessError", "ImageFolder",
+        "Images", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe", "Loss", "MlpHead", "MomentumEncoder",
+        "MultiStep", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale", "Scratch", "Shapes",
+        "Skip", "SquareMask", "TokenMask", "TokenTarget", "UniformMask", "VisibleSquareMask",
     ),
     "harness.papers": (
         "paper_table", "simmim", "simmim_backbone", "simmim_finetune", "simmim_pretrain", "simmim_probe",

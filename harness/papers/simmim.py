@@ -13,7 +13,6 @@ from harness.spec import (
     BlockMask,
     ClusterTarget,
     Corruption,
-    CustomMask,
     CustomTarget,
     Head,
     InverseSwinHead,
@@ -88,10 +87,8 @@ def _assumed_of_mask(mask: Mask) -> tuple[str, ...]:
             counts = {"exact": "the exact count", "beit": "a count that varies"}
             return (f"block-wise masks: BEiT's algorithm with {counts[mask.count]}, smallest block {mask.min_block:g} "
                     f"of the units, aspect ratio from {mask.min_aspect:g}",)  # fmt: skip
-        case RandomMask() | CustomMask():
-            return ()
         case _:
-            assert_never(mask)
+            return ()
 
 
 def _assumed_of_head(head: Head) -> Iterator[str]:
