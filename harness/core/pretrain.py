@@ -15,6 +15,7 @@ from harness.core.drop_path import key_drop_paths
 from harness.core.loop import train
 from harness.core.losses import loss_weight
 from harness.core.masking import make_mask
+from harness.core.memory_format import placed
 from harness.core.mim import MaskedImageModel
 from harness.core.optimiser import parameter_groups
 from harness.core.precision import require
@@ -41,7 +42,7 @@ def pretrain(run: Pretrain, session: Session) -> None:
     model = MaskedImageModel(run, images.channels)
     if run.start is not None:
         load_pretraining_start(run.start, model)
-    model = model.to(device).train()
+    model = placed(model, device).train()
     place = model.place = key_drop_paths(model, run.seed)
     group_batch_norms(model, run.recipe, session, place)
     replica = session.group.replicate(model, may_skip=isinstance(run.head, CustomHead))

@@ -124,6 +124,8 @@ OTHER: dict[Spec, dict[str, Any]] = {
         "drop_path": 0.1,
         "batch_norm_group": 4,
         "layer_decay": 0.8,
+        "token_lr": 0.1,
+        "gate_lr": 0.1,
         "precision": "bf16",
         "augment": Augment(flip=0.0),
         "optimizer": "lars",
