@@ -143,7 +143,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "harness.spec": (
-        "AfterStage", "AtInput", "Augment", "Backbone", "BeforeBlock", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption", "Cosine",
+        "AfterStage", "AtInput", "BeforeBlock",
         "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "FineTune",
         "HarnessError", "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe", "Loss",
         "MlpHead", "MultiStep", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale", "Scratch",

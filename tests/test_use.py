@@ -68,9 +68,7 @@ SWIN = Backbone(
     stride=32,
 )
 
-RESNET = Backbone(
-    name="resnet26", args={"layers": (1, 1, 1, 1), "channels": (8, 8, 16, 16)}, patch_size=4, stride=32
-)
+RESNET = Backbone(name="resnet26", args={"layers": (1, 1, 1, 1), "channels": (8, 8, 16, 16)}, patch_size=4, stride=32)
 CONVNEXT = Backbone(
     name="convnext_tiny", args={"depths": (1, 1, 1, 1), "dims": (8, 8, 16, 16)}, patch_size=4, stride=32
 )

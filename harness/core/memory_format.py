@@ -25,5 +25,5 @@ def with_channels_last(module: Module) -> Module:
     """The module, with the weights of every CNN in it laid out as [out, height, width, in]; their shapes stay."""
     for part in module.modules():
         if isinstance(part, Family) and layers_of(part).channels_last:
-            part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            part.to(memory_format=torch.channels_last)
     return module

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from harness.core.checkpoint import read_noted, read_weights
 from harness.core.backbones import layers_named
+from harness.core.checkpoint import read_noted, read_weights
 from harness.core.encoder import Family, build
 from harness.core.facts import Facts, facts_of
 from harness.core.formats import Weights, named_as_timm

@@ -43,7 +43,7 @@ from harness.spec.targets import (
 )
 
 __all__ = [
-    "AfterStage", "AtInput", "Augment", "Backbone", "BeforeBlock", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption", "Cosine",
+    "AfterStage", "AtInput", "BeforeBlock",
     "Augment", "Average", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption", "Cosine",
     "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "Data",
     "Evaluation", "FineTune", "HarnessError", "Head", "ImageFolder", "Images", "InverseSwinHead", "KMeans", "Knn",

@@ -16,9 +16,7 @@ from harness.core.mim import MaskedImageModel
 from harness.core.optimiser import layer_scales
 from harness.spec import AfterStage, AtInput, Backbone, BeforeBlock, Corruption, HarnessError
 
-RESNET = Backbone(
-    name="resnet26", args={"layers": (1, 2, 1, 1), "channels": (8, 16, 24, 32)}, patch_size=4, stride=32
-)
+RESNET = Backbone(name="resnet26", args={"layers": (1, 2, 1, 1), "channels": (8, 16, 24, 32)}, patch_size=4, stride=32)
 BASIC = Backbone(
     name="resnet18",
     args={"layers": (1, 1, 1, 1), "channels": (8, 16, 24, 32), "stem_type": "deep", "stem_width": 4},
@@ -119,7 +117,10 @@ def test_a_site_that_is_not_there_is_refused(backbone: Backbone, site: AfterStag
 @pytest.mark.parametrize("token", ["replace", "gated-add"])
 def test_an_encoder_loads_into_fine_tuning_with_no_missing_key(backbone: Backbone, token: str) -> None:
     run = pretrain(backbone=backbone, image_size=64, corruption=Corruption(fill="mean", token=token))
-    tensors = {name: torch.randn_like(t.float()).to(t.dtype) for name, t in MaskedImageModel(run, 3).encoder.model.state_dict().items()}
+    tensors = {
+        name: torch.randn_like(t.float()).to(t.dtype)
+        for name, t in MaskedImageModel(run, 3).encoder.model.state_dict().items()
+    }
     classifier = build(backbone, image_size=96, channels=3, num_classes=10, pool="mean")
     before = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
     load_encoder(classifier, tensors, "here")
@@ -213,7 +214,14 @@ def test_published_parameters(name: str, published: float) -> None:
 
 
 def test_every_resnet_and_convnext_of_timm_belongs_to_its_family() -> None:
-    for name in ("resnext50_32x4d", "wide_resnet50_2", "seresnet50", "resnet50d", "convnextv2_tiny", "convnext_femto_ols"):
+    for name in (
+        "resnext50_32x4d",
+        "wide_resnet50_2",
+        "seresnet50",
+        "resnet50d",
+        "convnextv2_tiny",
+        "convnext_femto_ols",
+    ):
         assert name in timm.list_models()
         with torch.device("meta"):
             model = build(Backbone(name=name, patch_size=4, stride=32), image_size=64, channels=3)

@@ -80,7 +80,9 @@ def test_every_evaluation_of_a_cnn_computes(backbone: Backbone, compute: Compute
 @CNNS
 def test_runs_repeat_and_slices_do_not_matter(backbone: Backbone, compute: Compute) -> None:
     """Noise that fills hidden pixels is that of the place in the global batch, however the batch is cut."""
-    run = pretraining(backbone, fill="noise").replace(recipe=RECIPE.replace(batch_norm_group=4 if backbone is RESNET else None))
+    run = pretraining(backbone, fill="noise").replace(
+        recipe=RECIPE.replace(batch_norm_group=4 if backbone is RESNET else None)
+    )
     first, again, sliced = compute(run), compute(run), compute(run, micro_batch=4)
     assert (first["losses"], first["weights"]) == (again["losses"], again["weights"])
     assert sliced["losses"] == pytest.approx(first["losses"], rel=1e-4)

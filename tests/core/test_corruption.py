@@ -87,7 +87,9 @@ def test_noise_is_a_function_of_seed_step_and_position() -> None:
     assert torch.equal(noise(3, [3, 0])[1], whole[0])
     for other in (noise(4, [0, 1, 2, 3]), noise(3, [0, 1, 2, 3], seed=1), noise(3, [1, 2, 3, 4])):
         assert not (other == whole).any()
-    assert torch.equal(filled(torch.zeros(4, 3, 16, 16), torch.ones(4, 16, 16).bool(), "noise", BLACK), noise(0, [0, 1, 2, 3]))
+    assert torch.equal(
+        filled(torch.zeros(4, 3, 16, 16), torch.ones(4, 16, 16).bool(), "noise", BLACK), noise(0, [0, 1, 2, 3])
+    )
 
 
 def test_noise_is_standard_normal() -> None:
@@ -162,7 +164,11 @@ def arm(backbone: Backbone, corruption: Corruption) -> Pretrain:
     side = max(8, corruption.stride(backbone.patch_size))
     size = max(4 * side, 64) if backbone.stride == 32 else 32
     return pretrain(
-        backbone=backbone, corruption=corruption, image_size=size, mask=RandomMask(size=side, ratio=0.5), head=LinearHead()
+        backbone=backbone,
+        corruption=corruption,
+        image_size=size,
+        mask=RandomMask(size=side, ratio=0.5),
+        head=LinearHead(),
     )
 
 
@@ -215,7 +221,11 @@ def warm(model: MaskedImageModel, batch: audit.Batch) -> None:
         (SWIN, Corruption(), ()),
         (SWIN, Corruption(site=AfterStage(stage=1, stride=4)), ("layers before the site",)),
         (CONVNEXT, Corruption(), ()),
-        (CONVNEXT.replace(args={**dict(CONVNEXT.args), "stem_type": "overlap"}), Corruption(), ("stem receptive field",)),
+        (
+            CONVNEXT.replace(args={**dict(CONVNEXT.args), "stem_type": "overlap"}),
+            Corruption(),
+            ("stem receptive field",),
+        ),
         (RESNET, Corruption(), ("stem receptive field",)),
         (RESNET, Corruption(token="gated-add"), ("gate", "stem receptive field")),
         (RESNET, Corruption(fill="mean"), ()),

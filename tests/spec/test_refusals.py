@@ -123,7 +123,9 @@ REFUSED: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         ("token='none' has no site",),
     ),
     "unit finer than the site": (
-        lambda: pretrain(mask=RandomMask(size=8, ratio=0.5), corruption=Corruption(site=AfterStage(stage=3, stride=16))),
+        lambda: pretrain(
+            mask=RandomMask(size=8, ratio=0.5), corruption=Corruption(site=AfterStage(stage=3, stride=16))
+        ),
         ("a mask unit of 8 px", "after stage 3 (stride 16)", "valid: 16, 48"),
     ),
     "odd batch, mixup": (lambda: recipe(batch_size=7, augment=Augment(mixup=0.8)), ("even batch_size", "7")),
