@@ -16,6 +16,7 @@ from harness.core.fourier import GradientRatio, require_whole_groups
 from harness.core.loop import LOG_STEPS, train
 from harness.core.losses import loss_weights
 from harness.core.masking import make_mask, spread
+from harness.core.memory_format import placed
 from harness.core.mim import MaskedImageModel
 from harness.core.momentum import momentum_at
 from harness.core.optimiser import parameter_groups
@@ -47,7 +48,7 @@ def pretrain(run: Pretrain, session: Session) -> None:
         load_pretraining_start(run.start, model)
         if model.momentum is not None:
             model.momentum.restart(model)
-    model = model.to(device).train()
+    model = placed(model, device).train()
     place = model.place = key_drop_paths(model, run.seed)
     group_batch_norms(model, run.recipe, session, place)
     replica = session.group.replicate(model, may_skip=isinstance(run.head, CustomHead))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from harness.core.checkpoint import load_encoder, read_weights
 from harness.core.encoder import Encoder, Family, build
 from harness.core.formats import Weights, named_as_timm
+from harness.core.memory_format import placed
 from harness.core.randomness import initialised
 from harness.core.session import Session
 from harness.spec import Backbone, Checkpoint, Evaluation, FineTune, HarnessError, Pretrain, Scratch, key
@@ -48,7 +49,7 @@ def frozen_encoder(run: Evaluation, session: Session, *, channels: int) -> Encod
         run.seed, "encoder", lambda: build(run.start.backbone, image_size=run.image_size, channels=channels)
     )
     load_start(run, model, session)
-    return Encoder(model).to(session.device).eval().requires_grad_(False)
+    return placed(Encoder(model), session.device).eval().requires_grad_(False)
 
 
 def load_start(run: Evaluation, model: Family, session: Session) -> None:

@@ -62,6 +62,8 @@ from harness.spec.targets import (
 __all__ = [
     "AfterStage", "AtInput", "Augment", "Average", "Backbone", "BeforeBlock", "BinTarget", "BlockMask",
     "CheckerboardMask", "Checkpoint", "ClusterTarget", "ColourMask", "ComplementMask", "Corruption", "Cosine",
+    "AfterStage", "AtInput", "BeforeBlock",
+    "Augment", "Average", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption", "Cosine",
     "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "Data",
     "DecoderHead", "DisjointMask", "Evaluation", "FineTune", "FourierLoss", "GridMask", "GuidedMask", "HardMask",
     "HarnessError", "Head", "ImageFolder", "Images", "InverseSwinHead", "KMeans", "Knn", "LinearHead", "LinearProbe",

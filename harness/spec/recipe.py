@@ -10,7 +10,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from harness.spec.base import Spec
 
 Unit = Annotated[float, Field(ge=0, le=1)]
-NoDecay = Literal["usual", "simmim-swin", "simmim-vit", "mmpretrain", "mae"]
+NoDecay = Literal["usual", "simmim-swin", "simmim-vit", "mmpretrain", "mae", "usual-but-gate"]
 
 
 class Cosine(Spec):
@@ -129,6 +129,9 @@ class Recipe(Spec):
         `simmim-vit`: as `usual`, but tables and the mask token decay. The released SimMIM trains ViT so in both stages.
         `mae`: vectors and biases; tokens decay. The released MAE pre-trains so, and fine-tunes as `usual`.
         `mmpretrain`: norms, biases, position embeddings and tables, by name; all else decays, the mask token too.
+        `usual-but-gate`: as `usual`, but the gate of a mask token decays. The released A2MIM pre-trains CNNs for 300
+            epochs so, where the option that spares it is missing.
+    token_lr, gate_lr: factors on the rates of the mask token and of its gate. Pre-training only.
     clip: largest gradient norm; None for no clipping.
     drop_path: stochastic depth, rising linearly to this rate in the last block.
     layer_decay: each layer's rate is the next deeper layer's times this; None for equal rates.
@@ -155,6 +158,8 @@ class Recipe(Spec):
     clip: PositiveFloat | None = 5.0
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
     layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
+    token_lr: PositiveFloat = 1.0
+    gate_lr: PositiveFloat = 1.0
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     augment: Augment = Augment()
     average: Average | None = None
@@ -166,6 +171,8 @@ class Recipe(Spec):
         "optimizer": "adamw",
         "momentum": None,
         "average": None,
+        "token_lr": 1.0,
+        "gate_lr": 1.0,
     }
 
     @model_validator(mode="before")

@@ -166,6 +166,13 @@ class _Evaluation(Spec):
         }
         return {**values, **taken}
 
+    @model_validator(mode="after")
+    def _no_mask_token(self) -> Self:
+        recipe = getattr(self, "recipe", None)
+        if isinstance(recipe, Recipe) and (recipe.token_lr, recipe.gate_lr) != (1.0, 1.0):
+            raise ValueError("recipe.token_lr and gate_lr belong to pre-training: an evaluation has no mask token")
+        return self
+
 
 class FineTune(_Evaluation):
     """All weights trained on labels; the result is the accuracy after the last epoch.

@@ -146,7 +146,7 @@ REFUSED: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         lambda: pretrain(
             mask=RandomMask(size=8, ratio=0.5), corruption=Corruption(site=AfterStage(stage=3, stride=16))
         ),
-        ("a mask unit of 8 px", "after stage 3 (stride 16)", "valid: 16, 32"),
+        ("a mask unit of 8 px", "after stage 3 (stride 16)", "valid: 16, 48"),
     ),
     "odd batch, mixup": (lambda: recipe(batch_size=7, augment=Augment(mixup=0.8)), ("even batch_size", "7")),
     "odd batch, cutmix": (lambda: recipe(batch_size=7, augment=Augment(cutmix=1.0)), ("even batch_size", "7")),
