@@ -82,7 +82,7 @@ class Browser:
 
     def resize(self, width: int, height: int = 900) -> None:
         """Another size of the window, in CSS pixels."""
-        self("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 500)
 
     def ask(self, expression: str) -> Any:
         """The value of an expression of JavaScript."""

@@ -97,7 +97,7 @@
     const inside = found.createTBody();
     for (const line of lines) {
       const row = inside.insertRow();
-      for (const text of line) row.append(make("td", text));
+      for (const text of line) row.append(make("td", text, String(text).length < 50 ? { class: "short" } : {}));
     }
     const wide = make("div", null, { class: "wide", role: "region", tabindex: "0", "aria-label": header.join(", ") });
     wide.append(found);
