@@ -161,7 +161,7 @@ def test_csv_has_full_precision_and_every_cell(tmp_path: Path) -> None:
     assert len(list(csv.DictReader(csv_text(runs).splitlines()))) == 14
 
 
-def _hostile_plan(store: Store) -> Plan:
+def hostile_plan(store: Store) -> Plan:
     def cell(scale: Scale, seed: int, **point: str) -> dict[str, Evaluation]:
         found = scope_cell(scale, "masked", 0.4 if point["k"] == HOSTILE else 0.6, seed)
         return {HOSTILE: found["top1"]}
@@ -179,7 +179,7 @@ def _hostile_plan(store: Store) -> Plan:
 
 def test_hostile_text_does_no_harm(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    plan = _hostile_plan(store)
+    plan = hostile_plan(store)
     found = _table(plan, store)
     plain = "\n".join(["".join(row) for row in found.plain_rows()] + [*found.header, *found.plain_notes()])
     for text in (plain, csv_text(results_frame(plan, store)), markdown_text(found), latex_text(found, "tab:x")):
@@ -194,12 +194,12 @@ def test_hostile_text_does_no_harm(tmp_path: Path) -> None:
 
 def test_hostile_names_stay_in_their_folder(tmp_path: Path) -> None:
     store = Store(tmp_path / "runs")
-    plan = _hostile_plan(store)
+    plan = hostile_plan(store)
     finish_all(store, replace(plan, rows=tuple(row for row in plan.rows if row.axes["k"] == "plain")))
     report = write(plan, store, tmp_path / "results")
     assert {path.name for path in (tmp_path / "results").iterdir()} == set(report.files)
     assert {path.name for path in tmp_path.iterdir()} == {"runs", "results"}
-    assert all(re.fullmatch(r"[A-Za-z0-9_-]+\.(csv|md|tex|png|pdf)", name) for name in report.files)
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]+\.(csv|md|tex|html|png|pdf)", name) for name in report.files)
 
 
 def test_escapes() -> None:
@@ -219,7 +219,7 @@ def test_latex_compiles(tmp_path: Path) -> None:
     evil = Store(tmp_path / "b")
     bodies = [
         latex_text(_table(plan, store), "tab:one"),
-        latex_text(_table(_hostile_plan(evil), evil), "tab:two"),
+        latex_text(_table(hostile_plan(evil), evil), "tab:two"),
     ]
     head = "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n"
     (tmp_path / "t.tex").write_text(head + "\n".join(bodies) + "\\end{document}\n")
