@@ -59,6 +59,9 @@ if TYPE_CHECKING:
         FineTune as FineTune,
     )
     from harness.spec import (
+        Fourier as Fourier,
+    )
+    from harness.spec import (
         HarnessError as HarnessError,
     )
     from harness.spec import (
@@ -66,6 +69,9 @@ if TYPE_CHECKING:
     )
     from harness.spec import (
         Images as Images,
+    )
+    from harness.spec import (
+        Interactions as Interactions,
     )
     from harness.spec import (
         InverseSwinHead as InverseSwinHead,
@@ -89,6 +95,9 @@ if TYPE_CHECKING:
         MultiStep as MultiStep,
     )
     from harness.spec import (
+        Occlusion as Occlusion,
+    )
+    from harness.spec import (
         PatchWords as PatchWords,
     )
     from harness.spec import (
@@ -102,6 +111,9 @@ if TYPE_CHECKING:
     )
     from harness.spec import (
         Recipe as Recipe,
+    )
+    from harness.spec import (
+        RgbStatistics as RgbStatistics,
     )
     from harness.spec import (
         Scale as Scale,
@@ -133,9 +145,9 @@ _HOME = {
     "harness.spec": (
         "Augment", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption", "Cosine",
         "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "FineTune",
-        "HarnessError", "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe", "Loss",
-        "MlpHead", "MultiStep", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale", "Scratch",
-        "Shapes", "Skip", "SquareMask", "TokenTarget",
+        "Fourier", "HarnessError", "ImageFolder", "Images", "Interactions", "InverseSwinHead", "Knn", "LinearHead",
+        "LinearProbe", "Loss", "MlpHead", "MultiStep", "Occlusion", "PatchWords", "PixelTarget", "Pretrain",
+        "RandomMask", "Recipe", "RgbStatistics", "Scale", "Scratch", "Shapes", "Skip", "SquareMask", "TokenTarget",
     ),
     "harness.papers": (
         "paper_table", "simmim", "simmim_backbone", "simmim_finetune", "simmim_pretrain", "simmim_probe",

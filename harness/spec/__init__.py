@@ -1,29 +1,28 @@
 """What determines a run's numbers: frozen values and their keys. No torch here."""
 
+from harness.spec.analyses import Fourier, Interactions, Occlusion, RgbStatistics
 from harness.spec.backbone import Backbone
 from harness.spec.base import HarnessError, Params, Scalar, Spec, one_line
 from harness.spec.corruption import Corruption
 from harness.spec.data import CustomData, Data, ImageFolder, Images, Shapes
 from harness.spec.heads import CustomHead, Head, InverseSwinHead, LinearHead, MlpHead
-from harness.spec.loss import Loss
-from harness.spec.masking import BlockMask, CustomMask, Mask, RandomMask, SquareMask
-from harness.spec.memory import target_memory
-from harness.spec.recipe import Augment, Cosine, MultiStep, Recipe, Schedule
-from harness.spec.run import (
-    CustomEvaluation,
+from harness.spec.keys import (
+    Analysis,
     Evaluation,
-    FineTune,
-    Knn,
-    LinearProbe,
-    Pretrain,
     Run,
-    Start,
     key,
+    pretraining,
     run_from_json,
     seed_stream,
     shown_metric,
     upstream,
+    upstreams,
 )
+from harness.spec.loss import Loss
+from harness.spec.masking import BlockMask, CustomMask, Mask, RandomMask, SquareMask
+from harness.spec.memory import target_memory
+from harness.spec.recipe import Augment, Cosine, MultiStep, Recipe, Schedule
+from harness.spec.run import CustomEvaluation, FineTune, Knn, LinearProbe, Pretrain, Start
 from harness.spec.scale import Scale, Skip
 from harness.spec.start import Checkpoint, Scratch
 from harness.spec.targets import (
@@ -43,12 +42,12 @@ from harness.spec.targets import (
 )
 
 __all__ = [
-    "Augment", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption", "Cosine",
-    "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "Data",
-    "Evaluation", "FineTune", "HarnessError", "Head", "ImageFolder", "Images", "InverseSwinHead", "KMeans", "Knn",
-    "LinearHead", "LinearProbe", "Loss", "Mask", "MlpHead", "MultiStep", "Params", "PatchWords", "PixelTarget",
-    "Pretrain", "RandomMask", "Recipe", "Run", "Scalar", "Scale", "Schedule", "Scratch", "Shapes", "Skip", "Spec",
-    "SquareMask", "Start", "Target", "TokenTarget", "Tokenizer", "key", "one_line", "run_from_json",
-    "seed_stream", "shown_metric", "target_channels", "target_classes", "target_maps", "target_memory",
-    "upstream",
+    "Analysis", "Augment", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption",
+    "Cosine", "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer",
+    "Data", "Evaluation", "FineTune", "Fourier", "HarnessError", "Head", "ImageFolder", "Images", "Interactions",
+    "InverseSwinHead", "KMeans", "Knn", "LinearHead", "LinearProbe", "Loss", "Mask", "MlpHead", "MultiStep",
+    "Occlusion", "Params", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "RgbStatistics", "Run",
+    "Scalar", "Scale", "Schedule", "Scratch", "Shapes", "Skip", "Spec", "SquareMask", "Start", "Target",
+    "TokenTarget", "Tokenizer", "key", "one_line", "pretraining", "run_from_json", "seed_stream", "shown_metric",
+    "target_channels", "target_classes", "target_maps", "target_memory", "upstream", "upstreams",
 ]  # fmt: skip

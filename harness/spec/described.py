@@ -6,11 +6,13 @@ from typing import Literal, assert_never
 
 from pydantic import PositiveInt
 
+from harness.spec.analyses import Fourier, Interactions, Occlusion, RgbStatistics
 from harness.spec.backbone import Backbone
 from harness.spec.base import Spec
 from harness.spec.data import number_of_classes
 from harness.spec.heads import Head
-from harness.spec.run import CustomEvaluation, Evaluation, FineTune, Knn, LinearProbe, Pretrain, Run
+from harness.spec.keys import Evaluation, Run
+from harness.spec.run import CustomEvaluation, FineTune, Knn, LinearProbe, Pretrain
 from harness.spec.targets import Target
 
 
@@ -67,17 +69,21 @@ def described(run: Run) -> Described:
                 pool=run.pool,
             )
         case LinearProbe() | Knn():
-            return _frozen(run, run.block)
+            return _frozen(run, run.start.backbone, run.block)
         case CustomEvaluation():
-            return _frozen(run, None)
+            return _frozen(run, run.start.backbone)
+        case Interactions() | Occlusion():
+            return described(run.start)
+        case Fourier() | RgbStatistics():
+            return _frozen(run, run.encoder)
         case _:
             assert_never(run)
 
 
-def _frozen(run: Evaluation, block: int | None) -> Described:
+def _frozen(run: Evaluation, backbone: Backbone, block: int | None = None) -> Described:
     return Described(
         stage="frozen",
-        backbone=run.start.backbone,
+        backbone=backbone,
         image_size=run.image_size,
         channels=run.data.channels,
         block=block,
@@ -104,5 +110,7 @@ def _parts(run: Run) -> tuple[object, ...]:
             return (*common, run.start.backbone.digest, run.block)
         case CustomEvaluation():
             return (*common, run.start.backbone.digest)
+        case Interactions() | Occlusion() | Fourier() | RgbStatistics():
+            return (*common, run.start.digest)
         case _:
             assert_never(run)
