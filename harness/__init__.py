@@ -86,6 +86,9 @@ if TYPE_CHECKING:
         FineTune as FineTune,
     )
     from harness.spec import (
+        Fourier as Fourier,
+    )
+    from harness.spec import (
         FourierLoss as FourierLoss,
     )
     from harness.spec import (
@@ -105,6 +108,9 @@ if TYPE_CHECKING:
     )
     from harness.spec import (
         Images as Images,
+    )
+    from harness.spec import (
+        Interactions as Interactions,
     )
     from harness.spec import (
         InverseSwinHead as InverseSwinHead,
@@ -131,6 +137,9 @@ if TYPE_CHECKING:
         MultiStep as MultiStep,
     )
     from harness.spec import (
+        Occlusion as Occlusion,
+    )
+    from harness.spec import (
         PatchWords as PatchWords,
     )
     from harness.spec import (
@@ -144,6 +153,9 @@ if TYPE_CHECKING:
     )
     from harness.spec import (
         Recipe as Recipe,
+    )
+    from harness.spec import (
+        RgbStatistics as RgbStatistics,
     )
     from harness.spec import (
         Scale as Scale,
@@ -195,6 +207,11 @@ _HOME = {
         "FineTune", "HarnessError", "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe",
         "Loss", "MlpHead", "MultiStep", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale",
         "Scratch", "Shapes", "Skip", "SquareMask", "TokenTarget",
+        "Augment", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption", "Cosine",
+        "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "FineTune",
+        "Fourier", "HarnessError", "ImageFolder", "Images", "Interactions", "InverseSwinHead", "Knn", "LinearHead",
+        "LinearProbe", "Loss", "MlpHead", "MultiStep", "Occlusion", "PatchWords", "PixelTarget", "Pretrain",
+        "RandomMask", "Recipe", "RgbStatistics", "Scale", "Scratch", "Shapes", "Skip", "SquareMask", "TokenTarget",
     ),
     "harness.papers": (
         "paper_table", "simmim", "simmim_backbone", "simmim_finetune", "simmim_pretrain", "simmim_probe",

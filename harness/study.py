@@ -18,7 +18,7 @@ from harness.grid import around as around
 from harness.grid import axes as axes
 from harness.grid import zipped as zipped
 from harness.papers.tables import PaperTable
-from harness.spec import Evaluation, HarnessError, Run, Scalar, Scale, Skip, Spec, key, one_line, upstream
+from harness.spec import Evaluation, HarnessError, Run, Scalar, Scale, Skip, Spec, key, one_line, upstreams
 from harness.spec.content import PROJECT_VARIABLE, project_root
 
 CellFunction = Callable[..., Mapping[str, Evaluation] | Skip]
@@ -141,15 +141,15 @@ class Plan:
     rows: tuple[Row, ...]
 
     def runs(self) -> dict[str, Run]:
-        """Every distinct run by key, each pre-training before what starts from it."""
+        """Every distinct run by key, each after the run that it starts from."""
+        wanted = [evaluation for row in self.rows for evaluation in row.evaluations.values()]
+        chains = [upstreams(evaluation) for evaluation in wanted]
         found: dict[str, Run] = {}
-        for row in self.rows:
-            for evaluation in row.evaluations.values():
-                if (first := upstream(evaluation)) is not None:
+        for number in range(max(map(len, chains), default=0)):
+            for chain in chains:
+                for first in chain[number : number + 1]:
                     found.setdefault(key(first), first)
-        for row in self.rows:
-            found |= {key(evaluation): evaluation for evaluation in row.evaluations.values()}
-        return found
+        return found | {key(evaluation): evaluation for evaluation in wanted}
 
     def columns(self) -> tuple[str, ...]:
         """The names of all evaluations."""

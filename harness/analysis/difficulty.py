@@ -71,7 +71,7 @@ def difficulty(mask: Mask, image_size: int, patch: int, *, draws: int, seed: int
             alone. Of a mask with several views each image gives the first.
 
     Raises:
-        HarnessError: the mask is drawn from scores; it hides all, or none of the masks hides any; the patch does not fit.
+        HarnessError: the mask is drawn from scores; it hides all, or none of them hides any; the patch does not fit.
     """
     if mask.scored_by is not None:
         raise HarnessError(f"a {mask.kind} mask depends on the image: its difficulty is that of no fixed distribution")
@@ -101,6 +101,6 @@ def measured(hidden: Tensor, patch: int) -> Difficulty:
         avgdist=Average.of(distances),
         visible=Average.of(((beside * some).flatten(1).sum(1) / count).tolist()),
         isolated=Average.of((((beside == 0) & some).flatten(1).sum(1) / count).tolist()),
-        distinct=len(hidden.flatten(1).unique(dim=0)),
+        distinct=len({tuple(mask) for mask in hidden.flatten(1).tolist()}),
         draws=len(some),
     )

@@ -12,7 +12,7 @@ from harness.core.corruption import IMAGE_MEAN, declared_leaks
 from harness.core.datasets import ImageSet, load
 from harness.core.masking import make_mask, spread
 from harness.core.mim import MaskedImageModel
-from harness.spec import HarnessError, Pretrain, upstream
+from harness.spec import HarnessError, Pretrain, pretraining
 from harness.spec.differences import Difference, differences
 from harness.study import Plan, Row
 
@@ -217,7 +217,7 @@ def dead_arms(plan: Plan) -> list[tuple[Row, str]]:
     dead = []
     for arm in found:
         for column, evaluation in arm.row.evaluations.items():
-            ours, theirs = upstream(evaluation), upstream(reference.row.evaluations[column])
+            ours, theirs = pretraining(evaluation), pretraining(reference.row.evaluations[column])
             if ours is None or theirs is None or not _differ_in_step(ours, theirs):
                 continue
             if first_step(ours).same_as(first_step(theirs)):

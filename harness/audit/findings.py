@@ -20,7 +20,7 @@ from harness.audit.finding import Finding
 from harness.audit.masks import check_masks
 from harness.audit.rates import check_epoch, check_rates
 from harness.core.mim import MaskedImageModel
-from harness.spec import FineTune, HarnessError, Pretrain, Shapes, upstream
+from harness.spec import FineTune, HarnessError, Pretrain, Shapes, pretraining
 from harness.spec.differences import differences
 from harness.study import Plan
 
@@ -52,7 +52,7 @@ def pretrainings(plan: Plan) -> dict[str, Pretrain]:
     found: dict[str, tuple[str, Pretrain]] = {}
     for row in plan.rows:
         for run in row.evaluations.values():
-            if row.seed == 0 and (start := upstream(run)) is not None:
+            if row.seed == 0 and (start := pretraining(run)) is not None:
                 found.setdefault(start.replace(recipe=recipe).digest, (row.text, start))
     return dict(found.values())
 

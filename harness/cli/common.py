@@ -79,15 +79,14 @@ def cell_text(axes: Mapping[str, Scalar]) -> str:
 
 def labels(plan: Plan) -> dict[str, str]:
     """For each run the cell and seed that first need it, in words."""
-    from harness.spec import key, upstream
+    from harness.spec import key, upstreams
 
     found: dict[str, str] = {}
     for row in plan.rows:
         text = f"{cell_text(row.axes)} seed {row.seed}"
         for evaluation in row.evaluations.values():
-            found.setdefault(key(evaluation), text)
-            if (first := upstream(evaluation)) is not None:
-                found.setdefault(key(first), text)
+            for run in (evaluation, *upstreams(evaluation)):
+                found.setdefault(key(run), text)
     return found
 
 

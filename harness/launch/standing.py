@@ -11,7 +11,7 @@ from typing import Literal
 from harness.launch import cluster
 from harness.launch.cluster import GOES_ON, Job, Jobs
 from harness.launch.queue import last_line
-from harness.spec import HarnessError, Run, key, upstream
+from harness.spec import HarnessError, Run, key, upstreams
 from harness.store import State, Store
 from harness.store.ownership import is_alive
 from harness.store.submissions import Entry, Submissions
@@ -182,12 +182,16 @@ def _submitting(entry: Entry, log: Submissions) -> bool:
 
 
 def _blocked(place: Place, run: Run, places: Mapping[str, Place], store: Store) -> Place:
-    first = upstream(run)
-    if first is None or place.word not in ("missing", "cancelled", "queued", "lost"):
+    if place.word not in ("missing", "cancelled", "queued", "lost"):
         return place
-    name = key(first)
-    failed = places[name].word == "failed" if name in places else store.state(name).word == "failed"
-    return Place("blocked", f"waits for {name}, which failed", place.state, place.job) if failed else place
+    for first in reversed(upstreams(run)):
+        name = key(first)
+        word = places[name].word if name in places else store.state(name).word
+        if word == "failed":
+            return Place("blocked", f"waits for {name}, which failed", place.state, place.job)
+        if word == "done":
+            break
+    return place
 
 
 def _recently(store: Store, name: str, state: State, entry: Entry, log: Submissions, array: int) -> bool:
