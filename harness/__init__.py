@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from harness.papers import simmim_pretrain as simmim_pretrain
     from harness.papers import simmim_probe as simmim_probe
     from harness.spec import (
+        AfterStage as AfterStage,
+    )
+    from harness.spec import (
+        AtInput as AtInput,
+    )
+    from harness.spec import (
         Augment as Augment,
     )
     from harness.spec import (
@@ -21,6 +27,9 @@ if TYPE_CHECKING:
     )
     from harness.spec import (
         Backbone as Backbone,
+    )
+    from harness.spec import (
+        BeforeBlock as BeforeBlock,
     )
     from harness.spec import (
         BinTarget as BinTarget,
@@ -68,10 +77,16 @@ if TYPE_CHECKING:
         DalleTokenizer as DalleTokenizer,
     )
     from harness.spec import (
+        DecoderHead as DecoderHead,
+    )
+    from harness.spec import (
         DisjointMask as DisjointMask,
     )
     from harness.spec import (
         FineTune as FineTune,
+    )
+    from harness.spec import (
+        FourierLoss as FourierLoss,
     )
     from harness.spec import (
         GridMask as GridMask,
@@ -108,6 +123,9 @@ if TYPE_CHECKING:
     )
     from harness.spec import (
         MlpHead as MlpHead,
+    )
+    from harness.spec import (
+        MomentumEncoder as MomentumEncoder,
     )
     from harness.spec import (
         MultiStep as MultiStep,
@@ -164,12 +182,13 @@ if TYPE_CHECKING:
 
 _HOME = {
     "harness.spec": (
-        "Augment", "Average", "Backbone", "BinTarget", "BlockMask", "CheckerboardMask", "Checkpoint", "ClusterTarget",
-        "ColourMask", "ComplementMask", "Corruption", "Cosine", "CustomData", "CustomEvaluation", "CustomHead",
-        "CustomMask", "CustomTarget", "DalleTokenizer", "DisjointMask", "FineTune", "GridMask", "GuidedMask",
-        "HardMask", "HarnessError", "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe",
-        "Loss", "MlpHead", "MultiStep", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale",
-        "Scratch", "Shapes", "Skip", "SquareMask", "TokenMask", "TokenTarget", "UniformMask", "VisibleSquareMask",
+        "AfterStage", "AtInput", "Augment", "Average", "Backbone", "BeforeBlock", "BinTarget", "BlockMask",
+        "CheckerboardMask", "Checkpoint", "ClusterTarget", "ColourMask", "ComplementMask", "Corruption", "Cosine",
+        "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "DecoderHead",
+        "DisjointMask", "FineTune", "FourierLoss", "GridMask", "GuidedMask", "HardMask", "HarnessError", "ImageFolder",
+        "Images", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe", "Loss", "MlpHead", "MomentumEncoder",
+        "MultiStep", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale", "Scratch", "Shapes",
+        "Skip", "SquareMask", "TokenMask", "TokenTarget", "UniformMask", "VisibleSquareMask",
     ),
     "harness.papers": (
         "paper_table", "simmim", "simmim_backbone", "simmim_finetune", "simmim_pretrain", "simmim_probe",

@@ -9,13 +9,17 @@ from timm.models.swin_transformer import SwinTransformerStage
 from torch import Tensor, nn
 
 from harness.core.custom import call, load_function
-from harness.spec import CustomHead, HarnessError, Head, InverseSwinHead, LinearHead, MlpHead
+from harness.core.mae import Decoder
+from harness.spec import CustomHead, DecoderHead, HarnessError, Head, InverseSwinHead, LinearHead, MlpHead
 
 
-def build_head(head: Head, *, width: int, channels: int, upscale: int, side: int) -> nn.Module:
+def build_head(head: Head, *, width: int, channels: int, upscale: int, side: int, fills: bool = False) -> nn.Module:
     """A module from [B, width, side, side] to [B, channels, side * upscale, side * upscale].
 
     Pixel shuffle has torch's order: output channel c at offset (i, j) is input channel c * s * s + i * s + j.
+
+    Args:
+        fills: whether hidden places come without features, which a decoder makes up (`harness.core.mae.Decoder`).
     """
     out = channels * upscale**2
     body: nn.Module
@@ -26,6 +30,8 @@ def build_head(head: Head, *, width: int, channels: int, upscale: int, side: int
             body = _mlp(width, head.width or width, out, head.layers)
         case InverseSwinHead():
             return InverseSwin(head, width=width, channels=channels, upscale=upscale, side=side)
+        case DecoderHead():
+            return Decoder(head, width=width, channels=channels, upscale=upscale, side=side, fills=fills)
         case CustomHead():
             made = call(load_function(head.function, head.source), head.function, width, out, **dict(head.params))
             if not isinstance(made, nn.Module):

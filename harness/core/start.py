@@ -73,25 +73,34 @@ def load_start(run: Evaluation, model: Family, session: Session) -> None:
 def load_pretraining_start(start: Checkpoint, model: MaskedImageModel) -> None:
     """Put a checkpoint's weights into a model that is to be pre-trained further.
 
-    The encoder has to fit. A mask token or a prediction head that the file lacks, or that has another shape, begins
-    anew, which is logged.
+    The encoder has to fit. A mask token, its gate or a prediction head that the file lacks, or that has another shape,
+    begins anew, which is logged.
 
     Raises:
         HarnessError: the file is other than the key says, or its encoder does not fit.
     """
     found = checkpoint_weights(start)
     load_encoder(model.encoder.model, found.encoder, start.path)
-    with torch.no_grad():
-        if model.mask_token is not None:
-            if found.mask_token is not None and found.mask_token.shape == model.mask_token.shape:
-                model.mask_token.copy_(found.mask_token)
-            else:
-                LOG.warning("%s has no mask token of width %d: it begins anew", start.path, len(model.mask_token))
+    for name, ours, theirs in (
+        ("mask token", model.mask_token, found.mask_token),
+        ("gate", model.mask_gate, found.mask_gate),
+    ):
+        _taken_over(name, ours, theirs, start.path)
     own = {name: tensor.shape for name, tensor in model.head.state_dict().items()}
     if own == {name: tensor.shape for name, tensor in found.head.items()}:
         model.head.load_state_dict(found.head)
     else:
         LOG.warning("%s has no prediction head of this shape: it begins anew", start.path)
+
+
+@torch.no_grad()
+def _taken_over(name: str, ours: Tensor | None, theirs: Tensor | None, path: str) -> None:
+    if ours is None:
+        return
+    if theirs is not None and theirs.shape == ours.shape:
+        ours.copy_(theirs)
+    else:
+        LOG.warning("%s has no %s of width %d: it begins anew", path, name, len(ours))
 
 
 def checkpoint_weights(start: Checkpoint) -> Weights:

@@ -2,10 +2,10 @@
 
 from harness.spec.backbone import Backbone
 from harness.spec.base import HarnessError, Params, Scalar, Spec, one_line
-from harness.spec.corruption import Corruption
+from harness.spec.corruption import AfterStage, AtInput, BeforeBlock, Corruption
 from harness.spec.data import CustomData, Data, ImageFolder, Images, Shapes
-from harness.spec.heads import CustomHead, Head, InverseSwinHead, LinearHead, MlpHead
-from harness.spec.loss import Loss
+from harness.spec.heads import CustomHead, DecoderHead, Head, InverseSwinHead, LinearHead, MlpHead
+from harness.spec.loss import FourierLoss, Loss
 from harness.spec.masking import (
     BlockMask,
     CheckerboardMask,
@@ -24,6 +24,7 @@ from harness.spec.masking import (
     VisibleSquareMask,
 )
 from harness.spec.memory import target_memory
+from harness.spec.momentum import MomentumEncoder
 from harness.spec.recipe import Augment, Average, Cosine, MultiStep, Recipe, Schedule
 from harness.spec.run import (
     CustomEvaluation,
@@ -59,13 +60,14 @@ from harness.spec.targets import (
 )
 
 __all__ = [
-    "Augment", "Average", "Backbone", "BinTarget", "BlockMask", "CheckerboardMask", "Checkpoint", "ClusterTarget",
-    "ColourMask", "ComplementMask", "Corruption", "Cosine", "CustomData", "CustomEvaluation", "CustomHead",
-    "CustomMask", "CustomTarget", "DalleTokenizer", "Data", "DisjointMask", "Evaluation", "FineTune", "GridMask",
-    "GuidedMask", "HardMask", "HarnessError", "Head", "ImageFolder", "Images", "InverseSwinHead", "KMeans", "Knn",
-    "LinearHead", "LinearProbe", "Loss", "Mask", "MlpHead", "MultiStep", "Params", "PatchWords", "PixelTarget",
-    "Pretrain", "RandomMask", "Recipe", "Run", "Scalar", "Scale", "Schedule", "Scratch", "Shapes", "Skip", "Spec",
-    "SquareMask", "Start", "Target", "TokenMask", "TokenTarget", "Tokenizer", "UniformMask", "VisibleSquareMask",
-    "key", "one_line", "run_from_json", "seed_stream", "shown_metric", "target_channels", "target_classes",
-    "target_maps", "target_memory", "upstream",
+    "AfterStage", "AtInput", "Augment", "Average", "Backbone", "BeforeBlock", "BinTarget", "BlockMask",
+    "CheckerboardMask", "Checkpoint", "ClusterTarget", "ColourMask", "ComplementMask", "Corruption", "Cosine",
+    "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "Data",
+    "DecoderHead", "DisjointMask", "Evaluation", "FineTune", "FourierLoss", "GridMask", "GuidedMask", "HardMask",
+    "HarnessError", "Head", "ImageFolder", "Images", "InverseSwinHead", "KMeans", "Knn", "LinearHead", "LinearProbe",
+    "Loss", "Mask", "MlpHead", "MomentumEncoder", "MultiStep", "Params", "PatchWords", "PixelTarget", "Pretrain",
+    "RandomMask", "Recipe", "Run", "Scalar", "Scale", "Schedule", "Scratch", "Shapes", "Skip", "Spec", "SquareMask",
+    "Start", "Target", "TokenMask", "TokenTarget", "Tokenizer", "UniformMask", "VisibleSquareMask", "key", "one_line",
+    "run_from_json", "seed_stream", "shown_metric", "target_channels", "target_classes", "target_maps",
+    "target_memory", "upstream",
 ]  # fmt: skip

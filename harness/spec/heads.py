@@ -70,6 +70,34 @@ class InverseSwinHead(Spec):
         return cls(embed_dim=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32), window=window)
 
 
+class DecoderHead(Spec):
+    """A transformer decoder over all places of the map (MAE, section 3).
+
+    A linear layer to `width`; where the encoder computes visible tokens only, a learned mask token at each hidden
+    place; positions; `depth` transformer blocks with an MLP of four times the width; a LayerNorm; a linear layer to all
+    values under a place, then pixel shuffle. Behaves as facebookresearch/mae, models_mae.py. There the class token goes
+    through the decoder too, and so does what else an encoder has in front of the visible tokens here; behind an encoder
+    that computes all places the decoder gets the map alone.
+
+    depth, width, heads: MAE has 8 blocks of width 512 with 16 heads.
+    positions: `sincos`: fixed sines and cosines of column and row, as in MAE; `learned`.
+    """
+
+    kind: Literal["decoder"] = "decoder"
+    depth: PositiveInt = 8
+    width: PositiveInt = 512
+    heads: PositiveInt = 16
+    positions: Literal["sincos", "learned"] = "sincos"
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"{self.heads} heads do not divide the width {self.width}")
+        if self.positions == "sincos" and self.width % 4:
+            raise ValueError(f"positions 'sincos' need a width that 4 divides, not {self.width}")
+        return self
+
+
 class CustomHead(OwnFunction):
     """A user's own head.
 
@@ -80,7 +108,7 @@ class CustomHead(OwnFunction):
     kind: Literal["custom"] = "custom"
 
 
-Head = Annotated[LinearHead | MlpHead | InverseSwinHead | CustomHead, Field(discriminator="kind")]
+Head = Annotated[LinearHead | MlpHead | InverseSwinHead | DecoderHead | CustomHead, Field(discriminator="kind")]
 
 
 def check_head(head: Head, stride: int, downsample: int) -> None:

@@ -15,9 +15,11 @@ import pytest
 from PIL import Image
 
 from harness.spec import (
+    AfterStage,
     Augment,
     Average,
     Backbone,
+    BeforeBlock,
     BinTarget,
     BlockMask,
     CheckerboardMask,
@@ -29,8 +31,10 @@ from harness.spec import (
     Cosine,
     CustomMask,
     DalleTokenizer,
+    DecoderHead,
     DisjointMask,
     FineTune,
+    FourierLoss,
     GridMask,
     GuidedMask,
     HardMask,
@@ -41,6 +45,7 @@ from harness.spec import (
     LinearProbe,
     Loss,
     MlpHead,
+    MomentumEncoder,
     MultiStep,
     PatchWords,
     PixelTarget,
@@ -80,6 +85,8 @@ OTHER: dict[Spec, dict[str, Any]] = {
         "recipe": RECIPE.replace(lr=2e-3),
         "seed": 1,
         "start": Checkpoint(path="", backbone=BACKBONE, image_size=32, sha256="0a"),
+        "fourier": FourierLoss(),
+        "momentum": MomentumEncoder(),
     },
     FINETUNE.replace(loss="binary-cross-entropy"): {
         "start": Scratch(backbone=BACKBONE, image_size=32),
@@ -195,6 +202,8 @@ OTHER: dict[Spec, dict[str, Any]] = {
     },
     HardMask(size=16): {"size": 8, "ratio": 0.6, "first": 0.1, "last": 1.0},
     MlpHead(): {"layers": 3, "width": 8},
+    DecoderHead(): {"depth": 4, "width": 256, "heads": 8, "positions": "learned"},
+    MomentumEncoder(): {"start": 0.9, "end": 0.999, "schedule": "linear", "epochs": 10},
     InverseSwinHead(embed_dim=8, depths=(1, 2), num_heads=(1, 2)): {
         "embed_dim": 16,
         "depths": (2, 2),
@@ -206,28 +215,42 @@ OTHER: dict[Spec, dict[str, Any]] = {
     PatchWords(): {"vocabulary": 256, "images": 8, "per_image": 8, "iterations": 8, "seed": 1},
     TokenTarget(): {"tokenizer": PatchWords(seed=1), "downsample": 8},
     DalleTokenizer(path="w.pt", sha256="0a"): {"sha256": "0b", "vocabulary": 16},
-    Corruption(fill="mean"): {"fill": "none", "token": "none"},
+    Corruption(fill="mean", token="gated-add"): {
+        "fill": "none",
+        "token": "add",
+        "site": AfterStage(stage=3, stride=8),
+        "gate": 0.1,
+        "detach": True,
+    },
+    AfterStage(stage=3, stride=8): {"stage": 2, "stride": 16},
+    BeforeBlock(block=3, stride=8): {"block": 2, "stride": 16},
     Loss(kind="smooth-l1"): {"kind": "l1", "scope": "full", "beta": 0.5},
+    Loss(kind="focal-l1"): {"kind": "l1", "scope": "full", "alpha": 0.5, "gamma": 2.0},
+    FourierLoss(): {"variant": "released", "weight": 0.1, "focal": False, "alpha": 2.0},
+    FourierLoss(variant="released"): {"unmask_weight": 1e-3, "group": 4},
+    FourierLoss(variant="released", focal=False): {"reweight": True},
     Cosine(): {"min_lr": 1e-5, "counted_from": "warm-up", "epochs": 5},
     MultiStep(milestones=(3,)): {"milestones": (4,), "gamma": 0.5},
     Shapes(): {"train_images": 8, "split": "validation", "image_size": 64, "train": 8, "test": 8, "seed": 1},
 }
-FIELDS = [
-    (spec, field)
-    for spec in OTHER
-    for field in spec.values
-    if field not in {"kind", *spec.unkeyed} or (isinstance(spec, Loss) and field == "kind")
-]
+FIELDS = [(spec, field) for spec, others in OTHER.items() for field in others]
 
 
 @pytest.mark.parametrize(("spec", "field"), FIELDS, ids=[f"{type(spec).__name__}.{name}" for spec, name in FIELDS])
 def test_every_field_changes_the_digest(spec: Spec, field: str) -> None:
     changes = {field: OTHER[spec][field]}
-    if isinstance(spec, Loss) and field == "kind":
-        changes["beta"] = None
+    if isinstance(spec, Corruption) and field == "token":
+        changes["gate"] = None
     if isinstance(spec, GuidedMask) and field in ("hide", "choose"):  # reveal belongs to ranked salient units
         spec, changes["reveal"] = spec.replace(reveal=0.0), 0.0
     assert spec.replace(**changes).digest != spec.digest
+
+
+@pytest.mark.parametrize("kind", dict.fromkeys(type(spec) for spec in OTHER), ids=lambda kind: kind.__name__)
+def test_every_field_is_tried(kind: type[Spec]) -> None:
+    tried = {field for spec, field in FIELDS if type(spec) is kind}
+    determined = {"hides_nothing"}  # by the other fields of a corruption
+    assert set(kind.model_fields) - kind.unkeyed - {"kind"} - determined <= tried
 
 
 def test_a_change_deep_inside_reaches_the_key_of_the_evaluation() -> None:
