@@ -71,7 +71,7 @@ def difficulty(mask: Mask, image_size: int, patch: int, *, draws: int, seed: int
             alone. Of a mask with several views each image gives the first.
 
     Raises:
-        HarnessError: the mask is drawn from scores; it hides all, or none of them hides any; the patch does not fit.
+        HarnessError: the mask is drawn from scores; it hides all, or none hides any; the patch does not fit.
     """
     if mask.scored_by is not None:
         raise HarnessError(f"a {mask.kind} mask depends on the image: its difficulty is that of no fixed distribution")

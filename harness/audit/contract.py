@@ -10,7 +10,7 @@ from torch import Tensor
 from harness.core.augment import train_batch
 from harness.core.corruption import IMAGE_MEAN, declared_leaks
 from harness.core.datasets import ImageSet, load
-from harness.core.masking import make_mask, spread
+from harness.core.masking import in_views, make_views, spread
 from harness.core.mim import MaskedImageModel
 from harness.spec import HarnessError, Pretrain, pretraining
 from harness.spec.differences import Difference, differences
@@ -61,7 +61,7 @@ class Batch:
 
 
 def fixed_batch(run: Pretrain, size: int = BATCH) -> Batch:
-    """The first batch of a pre-training, cut to `size` images.
+    """The first batch of a pre-training, cut to `size` images, each as often as its mask has views.
 
     Raises:
         HarnessError: its data set is a folder, which is not read here.
@@ -72,8 +72,8 @@ def fixed_batch(run: Pretrain, size: int = BATCH) -> Batch:
     positions = torch.arange(size)
     augment = run.recipe.augment
     images = train_batch(source, positions, positions, 0, augment=augment, image_size=run.image_size, seed=run.seed)
-    units = make_mask(run.mask, image_size=run.image_size, seed=run.seed, step=0, steps=1, positions=positions)
-    return Batch(images, units)
+    units = make_views(run.mask, image_size=run.image_size, seed=run.seed, step=0, steps=1, positions=positions)
+    return Batch(in_views(run.mask, images), units)
 
 
 @torch.no_grad()

@@ -98,6 +98,41 @@ def make_mask(
             assert_never(mask)
 
 
+def make_views(
+    mask: Mask,
+    *,
+    image_size: int,
+    seed: int,
+    step: int,
+    steps: int,
+    positions: Tensor,
+    scores: Tensor | None = None,
+) -> Tensor:
+    """All masks of a batch: bool [B * mask.views, units, units], the views of an image after one another.
+
+    Arguments as for `make_mask`.
+    """
+    views = [
+        make_mask(
+            mask,
+            image_size=image_size,
+            seed=seed,
+            step=step,
+            steps=steps,
+            positions=positions,
+            view=view,
+            scores=scores,
+        )
+        for view in range(mask.views)
+    ]
+    return torch.stack(views, dim=1).flatten(0, 1)
+
+
+def in_views(mask: Mask, images: Tensor) -> Tensor:
+    """Images [B, ...] for the masks of `make_views`: [B * mask.views, ...]."""
+    return images if mask.views == 1 else images.repeat_interleave(mask.views, dim=0)
+
+
 def _custom(mask: CustomMask, draw: Draw) -> Tensor:
     function = load_function(mask.function, mask.source)
     units, calls = draw.image_size // mask.size, itertools.count()

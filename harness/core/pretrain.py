@@ -15,7 +15,7 @@ from harness.core.drop_path import key_drop_paths
 from harness.core.fourier import GradientRatio, require_whole_groups
 from harness.core.loop import LOG_STEPS, train
 from harness.core.losses import loss_weights
-from harness.core.masking import make_mask, spread
+from harness.core.masking import in_views, make_views, spread
 from harness.core.memory_format import placed
 from harness.core.mim import MaskedImageModel
 from harness.core.momentum import momentum_at
@@ -68,7 +68,7 @@ def pretrain(run: Pretrain, session: Session) -> None:
         )
 
     def hidden(batch: Batch) -> Tensor:
-        return make_mask(
+        return make_views(
             run.mask,
             image_size=run.image_size,
             seed=run.seed,
@@ -87,11 +87,11 @@ def pretrain(run: Pretrain, session: Session) -> None:
         place.step, place.positions = batch.step, batch.positions
         prediction: Tensor
         loss: Tensor
-        units = hidden(batch)
-        prediction, loss = replica(batch.images, units)
+        units, shown = hidden(batch), in_views(run.mask, batch.images)
+        prediction, loss = replica(shown, units)
         contrast.copy_(prediction.detach().float().std())
         if run.fourier is not None and logged(batch.step):
-            target = model.targets(batch.images)
+            target = model.targets(shown)
             ratio.add(prediction, target, spread(units, target.shape[-1]), units)
         return loss
 

@@ -31,3 +31,21 @@ Mask = Annotated[
     | CustomMask,
     Field(discriminator="kind"),
 ]
+
+__all__ = [
+    "BlockMask",
+    "CheckerboardMask",
+    "ColourMask",
+    "ComplementMask",
+    "CustomMask",
+    "DisjointMask",
+    "GridMask",
+    "GuidedMask",
+    "HardMask",
+    "Mask",
+    "RandomMask",
+    "SquareMask",
+    "TokenMask",
+    "UniformMask",
+    "VisibleSquareMask",
+]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from harness.spec.backbone import PLAIN_VITS, Backbone
+from harness.spec.backbone import Backbone
 from harness.spec.base import Spec
 from harness.spec.corruption import Corruption
 from harness.spec.data import Data
-from harness.spec.heads import DecoderHead, Head, LinearHead, check_head
+from harness.spec.geometry import check_dropping, check_mask, check_target, choices
+from harness.spec.heads import Head, LinearHead, check_head
 from harness.spec.loss import FourierLoss, Loss, check_fourier, check_loss
 from harness.spec.masking import Mask
 from harness.spec.momentum import MomentumEncoder
@@ -63,26 +63,14 @@ class Pretrain(Spec):
 
     @model_validator(mode="after")
     def _geometry(self) -> Self:
-        size, patch, stride = self.image_size, self.backbone.patch_size, self.backbone.stride
+        size, stride = self.image_size, self.backbone.stride
         if size % stride:
-            raise ValueError(f"stride {stride} does not divide the image of {size} px; {_choices(size)}")
-        unit = self.mask.size
-        if unit % patch:
-            valid = _choices(size, patch)
-            raise ValueError(f"a mask unit of {unit} px is no multiple of the {patch}-px patch; {valid}")
-        if size % unit:
-            valid = _choices(size, patch)
-            raise ValueError(f"a mask unit of {unit} px does not divide the image of {size} px; {valid}")
-        if unit % (there := self.corruption.stride(patch)):
-            raise ValueError(
-                f"a mask unit of {unit} px hides a part of a position at the mask token's site, "
-                f"{self.corruption.site.text}; {_choices(size, there)}"
-            )
-        self.mask.check(size)
+            raise ValueError(f"stride {stride} does not divide the image of {size} px; {choices(size)}")
+        check_mask(self.mask, self)
         if self.mask.scored_by is not None:
             raise ValueError(f"a {self.mask.kind} mask needs a teacher's {self.mask.scored_by}; there is no teacher")
         inside = self.loss.scope == "masked" or self.fourier is not None
-        _check_target(self.target.downsample, stride, unit, inside=inside)
+        check_target(self.target.downsample, stride, self.mask.size, inside=inside)
         if self.recipe.layer_decay is not None:
             raise ValueError("layer_decay belongs to fine-tuning; a pre-training has none")
         if self.recipe.average is not None:
@@ -95,36 +83,10 @@ class Pretrain(Spec):
         if self.fourier is not None:
             check_fourier(self.fourier, self.target, self.recipe.batch_size)
         if self.corruption.token == "drop":
-            _check_dropping(self)
+            check_dropping(self)
         if self.start is not None and self.start.backbone != self.backbone:
             raise ValueError("start.backbone differs from backbone: state the one that is pre-trained in both")
         return self
-
-
-def _check_target(downsample: int, stride: int, unit: int, *, inside: bool) -> None:
-    if stride % downsample:
-        raise ValueError(f"target.downsample {downsample} does not divide the stride; {_choices(stride)}")
-    if inside and unit % downsample:
-        raise ValueError(
-            f"target.downsample {downsample} mixes hidden and visible pixels: it does not divide the mask unit "
-            f"of {unit} px; {_choices(math.gcd(stride, unit))}"
-        )
-
-
-def _check_dropping(run: Pretrain) -> None:
-    """Whether an encoder can compute visible tokens alone, and a head can make up the others."""
-    name, head, mask = run.backbone.name, run.head, run.mask
-    if not isinstance(head, DecoderHead):
-        raise ValueError(f"token='drop' leaves holes that a {head.kind} head cannot fill; valid heads: decoder")
-    if run.backbone.stride != run.backbone.patch_size or not name.startswith(PLAIN_VITS):
-        raise ValueError(f"token='drop' needs a plain ViT (vit_...), not {name}; valid here: token='replace'")
-    if mask.varies(run.image_size):
-        raise ValueError(f"token='drop' needs as many hidden units in every image; this {mask.kind} mask varies")
-
-
-def _choices(size: int, multiple: int = 1) -> str:
-    valid = [str(n) for n in range(multiple, size + 1, multiple) if size % n == 0]
-    return f"valid: {', '.join(valid) or 'none'}"
 
 
 Start = Annotated[Pretrain | Scratch | Checkpoint, Field(discriminator="kind")]

@@ -206,7 +206,10 @@ def test_masks_of_varying_counts_are_refused() -> None:
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"mask": BlockMask(size=4, ratio=0.5, count="beit")}, "count='beit' varies, valid: exact"),
+        (
+            {"mask": BlockMask(size=4, ratio=0.5, count="beit")},
+            "as many hidden units in every image; this block mask varies",
+        ),
         ({"head": LinearHead()}, "holes that a linear head cannot fill; valid heads: decoder"),
         ({"backbone": BEIT}, "needs a plain ViT"),
         ({"backbone": SWIN, "mask": RandomMask(size=4, ratio=0.75)}, "needs a plain ViT"),

@@ -22,15 +22,22 @@ from harness.spec import (
     BeforeBlock,
     BinTarget,
     BlockMask,
+    CheckerboardMask,
     Checkpoint,
     ClusterTarget,
+    ColourMask,
+    ComplementMask,
     Corruption,
     Cosine,
     CustomMask,
     DalleTokenizer,
     DecoderHead,
+    DisjointMask,
     FineTune,
     FourierLoss,
+    GridMask,
+    GuidedMask,
+    HardMask,
     ImageFolder,
     Images,
     InverseSwinHead,
@@ -50,7 +57,10 @@ from harness.spec import (
     Shapes,
     Spec,
     SquareMask,
+    TokenMask,
     TokenTarget,
+    UniformMask,
+    VisibleSquareMask,
     key,
 )
 
@@ -165,10 +175,34 @@ OTHER: dict[Spec, dict[str, Any]] = {
         "ratio": 0.6,
         "count": "beit",
         "min_block": 0.1,
-        "max_block": 0.4,
         "min_aspect": 0.5,
+        "max_block": 0.2,
         "ratio_spread": 0.1,
     },
+    TokenMask(size=16, ratio=0.5): {"size": 8, "ratio": 0.6, "shared": True},
+    VisibleSquareMask(size=16): {"size": 8, "ratio": 0.6, "places": "all"},
+    GridMask(size=16): {"size": 8},
+    UniformMask(size=16): {"size": 8},
+    CheckerboardMask(size=16): {"size": 8, "square": 2, "phase": "both", "strict": True},
+    ColourMask(size=16, sigma=1.0, wide=2.0): {
+        "size": 8,
+        "ratio": 0.6,
+        "colour": "purple",
+        "sigma": 0.5,
+        "wide": 3.0,
+    },
+    ComplementMask(size=16): {"size": 8, "ratio": 0.6},
+    DisjointMask(size=16): {"size": 8, "ratio": 0.7, "shared": True},
+    GuidedMask(size=16, ratio=0.5, reveal=0.05): {
+        "size": 8,
+        "ratio": 0.6,
+        "hide": "rest",
+        "choose": "drawn",
+        "ratio_spread": 0.1,
+        "reveal": 0.1,
+        "reveal_from": 0.2,
+    },
+    HardMask(size=16): {"size": 8, "ratio": 0.6, "first": 0.1, "last": 1.0},
     MlpHead(): {"layers": 3, "width": 8},
     DecoderHead(): {"depth": 4, "width": 256, "heads": 8, "positions": "learned"},
     MomentumEncoder(): {"start": 0.9, "end": 0.999, "schedule": "linear", "epochs": 10},
@@ -209,6 +243,8 @@ def test_every_field_changes_the_digest(spec: Spec, field: str) -> None:
     changes = {field: OTHER[spec][field]}
     if isinstance(spec, Corruption) and field == "token":
         changes["gate"] = None
+    if isinstance(spec, GuidedMask) and field in ("hide", "choose"):  # reveal belongs to ranked salient units
+        spec, changes["reveal"] = spec.replace(reveal=0.0), 0.0
     assert spec.replace(**changes).digest != spec.digest
 
 

@@ -13,8 +13,10 @@ from harness.spec import (
     Backbone,
     BinTarget,
     BlockMask,
+    CheckerboardMask,
     Checkpoint,
     ClusterTarget,
+    ColourMask,
     Corruption,
     Cosine,
     CustomData,
@@ -23,6 +25,7 @@ from harness.spec import (
     CustomMask,
     CustomTarget,
     DalleTokenizer,
+    DisjointMask,
     FineTune,
     FourierLoss,
     ImageFolder,
@@ -43,6 +46,7 @@ from harness.spec import (
     Scratch,
     Shapes,
     SquareMask,
+    TokenMask,
     TokenTarget,
     run_from_json,
 )
@@ -71,6 +75,11 @@ masks = st.one_of(
     st.builds(RandomMask, size=st.just(8), ratio=st.floats(0.01, 0.9)),
     st.builds(SquareMask, size=st.just(8), ratio=st.floats(0.05, 0.6)),
     st.builds(BlockMask, size=st.just(8), ratio=st.floats(0.2, 0.9), count=st.sampled_from(["exact", "beit"])),
+    st.builds(BlockMask, size=st.just(8), ratio=st.just(0.5), max_block=st.none() | st.floats(0.1, 0.9)),
+    st.builds(TokenMask, size=st.just(8), ratio=st.floats(0.3, 0.9), shared=st.booleans()),
+    st.builds(CheckerboardMask, size=st.just(8), phase=st.sampled_from([0, 1, "random", "both"])),
+    st.builds(ColourMask, size=st.just(8), sigma=st.floats(0.1, 0.9), wide=st.floats(1.0, 9.0)),
+    st.builds(DisjointMask, size=st.just(8), ratio=st.floats(0.3, 0.9)),
     st.builds(CustomMask, size=st.just(8), **source),
 )
 heads = st.one_of(

@@ -61,6 +61,10 @@ class BlockMask(MaskSpec):
         """Number of hidden units in a square image of `image_size` pixels, the most where it varies."""
         return math.ceil((image_size // self.size) ** 2 * (self.ratio + self.ratio_spread))
 
+    def varies(self, image_size: int) -> bool:
+        del image_size
+        return self.count == "beit" or self.ratio_spread > 0
+
     def smallest_block(self, image_size: int) -> int:
         """Area of the smallest block in units, in a square image of `image_size` pixels."""
         return max(1, round((image_size // self.size) ** 2 * self.min_block))

@@ -53,6 +53,10 @@ class GuidedMask(MaskSpec):
         units: int = (image_size // self.size) ** 2
         return int(units * (self.ratio + self.ratio_spread)) - int(units * self.reveal)
 
+    def varies(self, image_size: int) -> bool:
+        del image_size
+        return self.ratio_spread > 0
+
     def check(self, image_size: int) -> None:
         units = (image_size // self.size) ** 2
         hide_one(self.ratio, int(units * (self.ratio - self.ratio_spread)) - int(units * self.reveal), units)

@@ -22,3 +22,7 @@ class CustomMask(OwnFunction, MaskSpec):
 
     kind: Literal["custom"] = "custom"
     size: PositiveInt
+
+    def varies(self, image_size: int) -> bool:
+        del image_size
+        return True  # only its function knows

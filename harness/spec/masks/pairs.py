@@ -10,8 +10,10 @@ from harness.spec.masks.base import MaskSpec, hide_one, leave_one
 
 
 class _Pair(MaskSpec):
-    """Two views of each image: the batch that a step trains holds all images with their first mask, then all of them
-    again with their second, so that it costs two steps of a single mask. The loss is over both halves.
+    """Two views of each image.
+
+    A step trains each image of its batch with the first mask and with the second, so that it costs as much as two steps
+    of a single mask. The loss is over both.
     """
 
     @property
@@ -37,6 +39,9 @@ class ComplementMask(_Pair):
         """Number of hidden units of the first mask in a square image of `image_size` pixels."""
         units: int = (image_size // self.size) ** 2
         return units - int(units * (1 - self.ratio))
+
+    def varies(self, image_size: int) -> bool:
+        return 2 * self.hidden_units(image_size) != (image_size // self.size) ** 2
 
     def check(self, image_size: int) -> None:
         units = (image_size // self.size) ** 2

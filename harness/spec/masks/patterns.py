@@ -18,6 +18,15 @@ class GridMask(MaskSpec):
     kind: Literal["grid"] = "grid"
     size: PositiveInt
 
+    @property
+    def ratio(self) -> float:
+        """Share of hidden units."""
+        return 0.75
+
+    @property
+    def is_fixed(self) -> bool:
+        return True
+
     def hidden_units(self, image_size: int) -> int:
         """Number of hidden units in a square image of `image_size` pixels."""
         return (image_size // self.size) ** 2 * 3 // 4
@@ -36,6 +45,11 @@ class UniformMask(MaskSpec):
 
     kind: Literal["uniform"] = "uniform"
     size: PositiveInt
+
+    @property
+    def ratio(self) -> float:
+        """Share of hidden units."""
+        return 0.75
 
     def hidden_units(self, image_size: int) -> int:
         """Number of hidden units in a square image of `image_size` pixels."""
@@ -81,10 +95,7 @@ class Board(NamedTuple):
 
     @property
     def is_mirrored(self) -> bool:
-        """Whether every hidden unit reflects a visible one: so it is where 2 * square divides the side.
-
-        A board of four quadrants, and no other ragged one, has it too.
-        """
+        """Whether every hidden unit reflects a visible one, in both phases: where 2 * square divides the side."""
         return self.mirrored(0) == self.mirrored(1) == 1.0
 
 
@@ -108,6 +119,15 @@ class CheckerboardMask(MaskSpec):
     def views(self) -> int:
         return 2 if self.phase == "both" else 1
 
+    @property
+    def ratio(self) -> float:
+        """Share of hidden units of a board whose squares fill the image."""
+        return 0.5
+
+    @property
+    def is_fixed(self) -> bool:
+        return self.phase != "random"
+
     def board(self, image_size: int) -> Board:
         """Its geometry on a square image of `image_size` pixels."""
         return Board(image_size // self.size, self.square)
@@ -116,6 +136,9 @@ class CheckerboardMask(MaskSpec):
         """Number of hidden units in a square image of `image_size` pixels, the most where the phases differ."""
         hidden = self.board(image_size).hidden
         return max(hidden) if isinstance(self.phase, str) else hidden[self.phase]
+
+    def varies(self, image_size: int) -> bool:
+        return isinstance(self.phase, str) and not self.board(image_size).is_half
 
     def check(self, image_size: int) -> None:
         side = image_size // self.size
