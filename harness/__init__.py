@@ -71,6 +71,9 @@ if TYPE_CHECKING:
         FineTune as FineTune,
     )
     from harness.spec import (
+        FourierLoss as FourierLoss,
+    )
+    from harness.spec import (
         HarnessError as HarnessError,
     )
     from harness.spec import (
@@ -144,6 +147,11 @@ if TYPE_CHECKING:
 _HOME = {
     "harness.spec": (
         "AfterStage", "AtInput", "BeforeBlock",
+        "Augment", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption", "Cosine",
+        "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "FineTune",
+        "FourierLoss", "HarnessError", "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead",
+        "LinearProbe", "Loss", "MlpHead", "MultiStep", "PatchWords", "PixelTarget", "Pretrain", "RandomMask",
+        "Recipe", "Scale", "Scratch", "Shapes", "Skip", "SquareMask", "TokenTarget",
         "Augment", "Average", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption",
         "Cosine", "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer",
         "FineTune", "HarnessError", "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe",

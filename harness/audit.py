@@ -133,7 +133,8 @@ def is_clean(run: Pretrain, batch: Batch, model: MaskedImageModel | None = None)
         return torch.equal(before[0], after[0]) and not torch.equal(before[1], after[1])
     moved = (before[0] - after[0]).abs().max() <= ROUNDING * before[0].abs().max()
     kept = bool(moved) or run.corruption.fill == "none"
-    return kept and bool((before[1] - after[1]).abs() > ROUNDING * before[1].abs())
+    losses = before[1].sum(), after[1].sum()
+    return kept and bool((losses[0] - losses[1]).abs() > ROUNDING * losses[0].abs())
 
 
 def noise(batch: Batch, where: Tensor) -> Tensor:
@@ -182,7 +183,7 @@ def first_step(run: Pretrain, batch: Batch | None = None) -> Step:
     """Loss and gradients of a pre-training's first batch, from its own initial weights."""
     batch = batch or fixed_batch(run)
     model = MaskedImageModel(run, batch.images.shape[1]).train()
-    loss = model(batch.images, batch.units)[1]
+    loss = model(batch.images, batch.units)[1].sum()
     loss.backward()
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     return Step(loss.item(), gradients)
@@ -200,7 +201,7 @@ def dead_parameters(run: Pretrain, batch: Batch | None = None) -> list[str]:
     dead = {name for name, _ in model.named_parameters()}
     for _ in range(2):
         optimiser.zero_grad()
-        model(batch.images, batch.units)[1].backward()
+        model(batch.images, batch.units)[1].sum().backward()
         dead -= {name for name, p in model.named_parameters() if p.grad is not None and bool(p.grad.any())}
         optimiser.step()
     return [name for name, _ in model.named_parameters() if name in dead]

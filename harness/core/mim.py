@@ -9,6 +9,7 @@ from harness.core.corruption import filled
 from harness.core.drop_path import Place
 from harness.core.encoder import Encoder, build
 from harness.core.facts import facts_of
+from harness.core.fourier import fourier_loss
 from harness.core.heads import build_head
 from harness.core.losses import prediction_loss
 from harness.core.masking import spread
@@ -59,11 +60,19 @@ class MaskedImageModel(nn.Module):
         return found
 
     def forward(self, images: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
-        """Prediction [B, K, S / downsample, S / downsample], and the loss it has against the clean images."""
+        """Prediction [B, K, S / downsample, S / downsample], and the loss it has against the clean images.
+
+        The loss is a float32 scalar; or [2], the prediction error and the weighted Fourier loss, which add up to it,
+        where the run has one: they are means over different things (`harness.core.losses.loss_weights`).
+        """
+        run = self.run
         prediction = self.head(self.encode(images, units))
         target = self.targets(images)
-        hidden = spread(units, target.shape[-1]) if self.run.loss.scope == "masked" else None
-        return prediction, prediction_loss(self.run.loss, prediction, target, hidden)
+        hidden = spread(units, target.shape[-1]) if run.loss.scope == "masked" or run.fourier is not None else None
+        error = prediction_loss(run.loss, prediction, target, hidden)
+        if run.fourier is None or hidden is None:
+            return prediction, error
+        return prediction, torch.stack([error, run.fourier.weight * fourier_loss(run, prediction, target, hidden)])
 
 
 def _encoder(run: Pretrain, channels: int) -> Encoder:

@@ -5,7 +5,7 @@ from harness.spec.base import HarnessError, Params, Scalar, Spec, one_line
 from harness.spec.corruption import AfterStage, AtInput, BeforeBlock, Corruption
 from harness.spec.data import CustomData, Data, ImageFolder, Images, Shapes
 from harness.spec.heads import CustomHead, Head, InverseSwinHead, LinearHead, MlpHead
-from harness.spec.loss import Loss
+from harness.spec.loss import FourierLoss, Loss
 from harness.spec.masking import BlockMask, CustomMask, Mask, RandomMask, SquareMask
 from harness.spec.memory import target_memory
 from harness.spec.recipe import Augment, Average, Cosine, MultiStep, Recipe, Schedule
@@ -46,10 +46,9 @@ __all__ = [
     "AfterStage", "AtInput", "BeforeBlock",
     "Augment", "Average", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption", "Cosine",
     "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "Data",
-    "Evaluation", "FineTune", "HarnessError", "Head", "ImageFolder", "Images", "InverseSwinHead", "KMeans", "Knn",
-    "LinearHead", "LinearProbe", "Loss", "Mask", "MlpHead", "MultiStep", "Params", "PatchWords", "PixelTarget",
-    "Pretrain", "RandomMask", "Recipe", "Run", "Scalar", "Scale", "Schedule", "Scratch", "Shapes", "Skip", "Spec",
-    "SquareMask", "Start", "Target", "TokenTarget", "Tokenizer", "key", "one_line", "run_from_json",
-    "seed_stream", "shown_metric", "target_channels", "target_classes", "target_maps", "target_memory",
-    "upstream",
+    "Evaluation", "FineTune", "FourierLoss", "HarnessError", "Head", "ImageFolder", "Images", "InverseSwinHead",
+    "KMeans", "Knn", "LinearHead", "LinearProbe", "Loss", "Mask", "MlpHead", "MultiStep", "Params", "PatchWords",
+    "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Run", "Scalar", "Scale", "Schedule", "Scratch", "Shapes",
+    "Skip", "Spec", "SquareMask", "Start", "Target", "TokenTarget", "Tokenizer", "key", "one_line", "run_from_json",
+    "seed_stream", "shown_metric", "target_channels", "target_classes", "target_maps", "target_memory", "upstream",
 ]  # fmt: skip

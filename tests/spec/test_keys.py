@@ -29,6 +29,7 @@ from harness.spec import (
     CustomMask,
     DalleTokenizer,
     FineTune,
+    FourierLoss,
     ImageFolder,
     Images,
     InverseSwinHead,
@@ -72,6 +73,7 @@ OTHER: dict[Spec, dict[str, Any]] = {
         "recipe": RECIPE.replace(lr=2e-3),
         "seed": 1,
         "start": Checkpoint(path="", backbone=BACKBONE, image_size=32, sha256="0a"),
+        "fourier": FourierLoss(),
     },
     FINETUNE.replace(loss="binary-cross-entropy"): {
         "start": Scratch(backbone=BACKBONE, image_size=32),
@@ -178,27 +180,27 @@ OTHER: dict[Spec, dict[str, Any]] = {
     AfterStage(stage=3, stride=8): {"stage": 2, "stride": 16},
     BeforeBlock(block=3, stride=8): {"block": 2, "stride": 16},
     Loss(kind="smooth-l1"): {"kind": "l1", "scope": "full", "beta": 0.5},
+    Loss(kind="focal-l1"): {"kind": "l1", "scope": "full", "alpha": 0.5, "gamma": 2.0},
+    FourierLoss(): {"variant": "released", "weight": 0.1, "focal": False, "alpha": 2.0},
+    FourierLoss(variant="released"): {"unmask_weight": 1e-3, "group": 4},
+    FourierLoss(variant="released", focal=False): {"reweight": True},
     Cosine(): {"min_lr": 1e-5, "counted_from": "warm-up", "epochs": 5},
     MultiStep(milestones=(3,)): {"milestones": (4,), "gamma": 0.5},
     Shapes(): {"train_images": 8, "split": "validation", "image_size": 64, "train": 8, "test": 8, "seed": 1},
 }
-FIELDS = [
-    (spec, field)
-    for spec in OTHER
-    for field in spec.values
-    if field not in {"kind", "hides_nothing", *spec.unkeyed}  # which the other fields of a corruption determine
-    or (isinstance(spec, Loss) and field == "kind")
-]
+FIELDS = [(spec, field) for spec, others in OTHER.items() for field in others]
 
 
 @pytest.mark.parametrize(("spec", "field"), FIELDS, ids=[f"{type(spec).__name__}.{name}" for spec, name in FIELDS])
 def test_every_field_changes_the_digest(spec: Spec, field: str) -> None:
-    changes = {field: OTHER[spec][field]}
-    if isinstance(spec, Loss) and field == "kind":
-        changes["beta"] = None
-    if isinstance(spec, Corruption) and field == "token":
-        changes["gate"] = None
-    assert spec.replace(**changes).digest != spec.digest
+    assert spec.replace(**{field: OTHER[spec][field]}).digest != spec.digest
+
+
+@pytest.mark.parametrize("kind", dict.fromkeys(type(spec) for spec in OTHER), ids=lambda kind: kind.__name__)
+def test_every_field_is_tried(kind: type[Spec]) -> None:
+    tried = {field for spec, field in FIELDS if type(spec) is kind}
+    follows = {"kind", "hides_nothing"}  # from the type, or from the other fields of a corruption
+    assert set(kind.model_fields) - kind.unkeyed - follows <= tried
 
 
 def test_a_change_deep_inside_reaches_the_key_of_the_evaluation() -> None:
