@@ -7,9 +7,18 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from harness import claims as claims
+    from harness.papers import a2mim as a2mim
+    from harness.papers import a2mim_backbone as a2mim_backbone
+    from harness.papers import a2mim_corruption as a2mim_corruption
+    from harness.papers import a2mim_finetune as a2mim_finetune
+    from harness.papers import a2mim_pretrain as a2mim_pretrain
+    from harness.papers import a2mim_site as a2mim_site
     from harness.papers import paper_table as paper_table
+    from harness.papers import released_simmim_cnn as released_simmim_cnn
     from harness.papers import simmim as simmim
     from harness.papers import simmim_backbone as simmim_backbone
+    from harness.papers import simmim_cnn as simmim_cnn
+    from harness.papers import simmim_cnn_pretrain as simmim_cnn_pretrain
     from harness.papers import simmim_finetune as simmim_finetune
     from harness.papers import simmim_pretrain as simmim_pretrain
     from harness.papers import simmim_probe as simmim_probe
@@ -202,6 +211,12 @@ _HOME = {
         "MultiStep", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale", "Scratch", "Shapes",
         "Skip", "SquareMask", "TokenMask", "TokenTarget", "UniformMask", "VisibleSquareMask",
         "AfterStage", "AtInput", "BeforeBlock",
+        "AfterStage", "AtInput", "BeforeBlock",
+        "Augment", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption", "Cosine",
+        "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "FineTune",
+        "FourierLoss", "HarnessError", "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead",
+        "LinearProbe", "Loss", "MlpHead", "MultiStep", "PatchWords", "PixelTarget", "Pretrain", "RandomMask",
+        "Recipe", "Scale", "Scratch", "Shapes", "Skip", "SquareMask", "TokenTarget",
         "Augment", "Average", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption",
         "Cosine", "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer",
         "FineTune", "HarnessError", "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe",
@@ -214,6 +229,8 @@ _HOME = {
         "RandomMask", "Recipe", "RgbStatistics", "Scale", "Scratch", "Shapes", "Skip", "SquareMask", "TokenTarget",
     ),
     "harness.papers": (
+        "a2mim", "a2mim_backbone", "a2mim_corruption", "a2mim_finetune", "a2mim_pretrain", "a2mim_site",
+        "released_simmim_cnn", "simmim_cnn", "simmim_cnn_pretrain",
         "paper_table", "simmim", "simmim_backbone", "simmim_finetune", "simmim_pretrain", "simmim_probe",
     ),
     "harness.study": ("Study", "around", "axes", "zipped"),

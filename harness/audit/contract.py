@@ -133,7 +133,8 @@ def is_clean(run: Pretrain, batch: Batch, model: MaskedImageModel | None = None)
         return torch.equal(before[0], after[0]) and not torch.equal(before[1], after[1])
     moved = (before[0] - after[0]).abs().max() <= ROUNDING * before[0].abs().max()
     kept = bool(moved) or run.corruption.fill == "none"
-    return kept and bool((before[1] - after[1]).abs() > ROUNDING * before[1].abs())
+    losses = before[1].sum(), after[1].sum()
+    return kept and bool((losses[0] - losses[1]).abs() > ROUNDING * losses[0].abs())
 
 
 def noise(batch: Batch, where: Tensor) -> Tensor:
@@ -200,7 +201,7 @@ def dead_parameters(run: Pretrain, batch: Batch | None = None) -> list[str]:
     dead = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     for _ in range(2):
         optimiser.zero_grad()
-        model(batch.images, batch.units)[1].backward()
+        model(batch.images, batch.units)[1].sum().backward()
         dead -= {name for name, p in model.named_parameters() if p.grad is not None and bool(p.grad.any())}
         optimiser.step()
     return [name for name, _ in model.named_parameters() if name in dead]
