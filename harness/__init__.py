@@ -92,6 +92,9 @@ if TYPE_CHECKING:
         DisjointMask as DisjointMask,
     )
     from harness.spec import (
+        FeatureTarget as FeatureTarget,
+    )
+    from harness.spec import (
         FineTune as FineTune,
     )
     from harness.spec import (
@@ -111,6 +114,9 @@ if TYPE_CHECKING:
     )
     from harness.spec import (
         HarnessError as HarnessError,
+    )
+    from harness.spec import (
+        HogTarget as HogTarget,
     )
     from harness.spec import (
         ImageFolder as ImageFolder,
@@ -137,13 +143,22 @@ if TYPE_CHECKING:
         Loss as Loss,
     )
     from harness.spec import (
+        LowPassTarget as LowPassTarget,
+    )
+    from harness.spec import (
         MlpHead as MlpHead,
     )
     from harness.spec import (
         MomentumEncoder as MomentumEncoder,
     )
     from harness.spec import (
+        MomentumTarget as MomentumTarget,
+    )
+    from harness.spec import (
         MultiStep as MultiStep,
+    )
+    from harness.spec import (
+        NormPixelTarget as NormPixelTarget,
     )
     from harness.spec import (
         Occlusion as Occlusion,
@@ -188,6 +203,9 @@ if TYPE_CHECKING:
         TokenTarget as TokenTarget,
     )
     from harness.spec import (
+        TransformerHead as TransformerHead,
+    )
+    from harness.spec import (
         UniformMask as UniformMask,
     )
     from harness.spec import (
@@ -227,6 +245,12 @@ _HOME = {
         "Fourier", "HarnessError", "ImageFolder", "Images", "Interactions", "InverseSwinHead", "Knn", "LinearHead",
         "LinearProbe", "Loss", "MlpHead", "MultiStep", "Occlusion", "PatchWords", "PixelTarget", "Pretrain",
         "RandomMask", "Recipe", "RgbStatistics", "Scale", "Scratch", "Shapes", "Skip", "SquareMask", "TokenTarget",
+        "Augment", "Average", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption",
+        "Cosine", "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer",
+        "FeatureTarget", "FineTune", "FourierLoss", "HarnessError", "HogTarget", "ImageFolder", "Images",
+        "InverseSwinHead", "Knn", "LinearHead", "LinearProbe", "Loss", "LowPassTarget", "MlpHead", "MomentumTarget",
+        "MultiStep", "NormPixelTarget", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale",
+        "Scratch", "Shapes", "Skip", "SquareMask", "TokenTarget", "TransformerHead",
     ),
     "harness.papers": (
         "a2mim", "a2mim_backbone", "a2mim_corruption", "a2mim_finetune", "a2mim_pretrain", "a2mim_site",

@@ -5,7 +5,8 @@ from harness.spec.backbone import Backbone
 from harness.spec.base import HarnessError, Params, Scalar, Spec, one_line
 from harness.spec.corruption import AfterStage, AtInput, BeforeBlock, Corruption
 from harness.spec.data import CustomData, Data, ImageFolder, Images, Shapes
-from harness.spec.heads import CustomHead, DecoderHead, Head, InverseSwinHead, LinearHead, MlpHead
+from harness.spec.features import FeatureTarget, HogTarget, MomentumTarget
+from harness.spec.heads import CustomHead, DecoderHead, Head, InverseSwinHead, LinearHead, MlpHead, TransformerHead
 from harness.spec.keys import (
     Analysis,
     Evaluation,
@@ -39,11 +40,14 @@ from harness.spec.targets import (
     CustomTarget,
     DalleTokenizer,
     KMeans,
+    LowPassTarget,
+    NormPixelTarget,
     PatchWords,
     PixelTarget,
     Target,
     Tokenizer,
     TokenTarget,
+    is_image,
     target_channels,
     target_classes,
     target_maps,
@@ -53,11 +57,13 @@ __all__ = [
     "AfterStage", "Analysis", "AtInput", "Augment", "Average", "Backbone", "BeforeBlock", "BinTarget", "BlockMask",
     "CheckerboardMask", "Checkpoint", "ClusterTarget", "ColourMask", "ComplementMask", "Corruption", "Cosine",
     "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "Data",
-    "DecoderHead", "DisjointMask", "Evaluation", "FineTune", "Fourier", "FourierLoss", "GridMask", "GuidedMask",
-    "HardMask", "HarnessError", "Head", "ImageFolder", "Images", "Interactions", "InverseSwinHead", "KMeans", "Knn",
-    "LinearHead", "LinearProbe", "Loss", "Mask", "MlpHead", "MomentumEncoder", "MultiStep", "Occlusion", "Params",
-    "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "RgbStatistics", "Run", "Scalar", "Scale",
-    "Schedule", "Scratch", "Shapes", "Skip", "Spec", "SquareMask", "Start", "Target", "TokenMask", "TokenTarget",
-    "Tokenizer", "UniformMask", "VisibleSquareMask", "key", "one_line", "pretraining", "run_from_json", "seed_stream",
-    "shown_metric", "target_channels", "target_classes", "target_maps", "target_memory", "upstream", "upstreams",
+    "DecoderHead", "DisjointMask", "Evaluation", "FeatureTarget", "FineTune", "Fourier", "FourierLoss", "GridMask",
+    "GuidedMask", "HardMask", "HarnessError", "Head", "HogTarget", "ImageFolder", "Images", "Interactions",
+    "InverseSwinHead", "KMeans", "Knn", "LinearHead", "LinearProbe", "Loss", "LowPassTarget", "Mask", "MlpHead",
+    "MomentumEncoder", "MomentumTarget", "MultiStep", "NormPixelTarget", "Occlusion", "Params", "PatchWords",
+    "PixelTarget", "Pretrain", "RandomMask", "Recipe", "RgbStatistics", "Run", "Scalar", "Scale", "Schedule",
+    "Scratch", "Shapes", "Skip", "Spec", "SquareMask", "Start", "Target", "TokenMask", "TokenTarget", "Tokenizer",
+    "TransformerHead", "UniformMask", "VisibleSquareMask", "is_image", "key", "one_line", "pretraining",
+    "run_from_json", "seed_stream", "shown_metric", "target_channels", "target_classes", "target_maps",
+    "target_memory", "upstream", "upstreams",
 ]  # fmt: skip

@@ -19,7 +19,7 @@ from harness.spec.momentum import MomentumEncoder
 from harness.spec.own import OwnFunction
 from harness.spec.recipe import Recipe
 from harness.spec.start import Checkpoint, Scratch
-from harness.spec.targets import PixelTarget, Target
+from harness.spec.targets import PixelTarget, Target, check_target_images
 
 
 class Pretrain(Spec):
@@ -71,6 +71,7 @@ class Pretrain(Spec):
             raise ValueError(f"a {self.mask.kind} mask needs a teacher's {self.mask.scored_by}; there is no teacher")
         inside = self.loss.scope == "masked" or self.fourier is not None
         check_target(self.target.downsample, stride, self.mask.size, inside=inside)
+        check_target_images(self.target, size, self.data.channels)
         if self.recipe.layer_decay is not None:
             raise ValueError("layer_decay belongs to fine-tuning; a pre-training has none")
         if self.recipe.average is not None:

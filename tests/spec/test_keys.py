@@ -33,20 +33,25 @@ from harness.spec import (
     DalleTokenizer,
     DecoderHead,
     DisjointMask,
+    FeatureTarget,
     FineTune,
     FourierLoss,
     GridMask,
     GuidedMask,
     HardMask,
+    HogTarget,
     ImageFolder,
     Images,
     InverseSwinHead,
     Knn,
     LinearProbe,
     Loss,
+    LowPassTarget,
     MlpHead,
     MomentumEncoder,
+    MomentumTarget,
     MultiStep,
+    NormPixelTarget,
     PatchWords,
     PixelTarget,
     Pretrain,
@@ -59,6 +64,7 @@ from harness.spec import (
     SquareMask,
     TokenMask,
     TokenTarget,
+    TransformerHead,
     UniformMask,
     VisibleSquareMask,
     key,
@@ -68,6 +74,8 @@ BACKBONE = Backbone(name="beit_base_patch16_224", args={"embed_dim": 64, "depth"
 RECIPE = Recipe(epochs=10, batch_size=8, lr=1e-3)
 PRETRAIN = Pretrain(data=Shapes(), image_size=32, backbone=BACKBONE, mask=RandomMask(size=16, ratio=0.5), recipe=RECIPE)
 FINETUNE = FineTune(start=PRETRAIN, recipe=RECIPE)
+TEACHER = Checkpoint(path="", backbone=BACKBONE, image_size=64, sha256="0a")
+FEATURES = FeatureTarget(teacher=TEACHER, width=64, downsample=16)
 PROBE = LinearProbe(start=PRETRAIN, recipe=RECIPE)
 KNN = Knn(start=PRETRAIN)
 
@@ -226,6 +234,27 @@ OTHER: dict[Spec, dict[str, Any]] = {
     },
     AfterStage(stage=3, stride=8): {"stage": 2, "stride": 16},
     BeforeBlock(block=3, stride=8): {"block": 2, "stride": 16},
+    NormPixelTarget(): {"size": 8},
+    NormPixelTarget(size=9): {"area": "window"},
+    LowPassTarget(): {"radius": 20.0, "patch": 16},
+    HogTarget(): {"bins": 6, "cell": 4, "cells": 1, "window": 8},
+    FEATURES: {
+        "teacher": TEACHER.replace(sha256="0b"),
+        "width": 32,
+        "block": 2,
+        "norm": "layer",
+        "downsample": 8,
+    },
+    FEATURES.replace(mean=(0.5,), std=(0.5,)): {"mean": (0.4,), "std": (0.4,)},
+    MomentumTarget(width=64, downsample=8): {
+        "width": 32,
+        "downsample": 16,
+        "blocks": 2,
+        "norm": "layer",
+        "mean_norm": "layer",
+    },
+    MlpHead(layers=3): {"depthwise": 5},
+    TransformerHead(): {"layers": 1, "width": 64, "num_heads": 4, "depthwise": 5},
     Loss(kind="smooth-l1"): {"kind": "l1", "scope": "full", "beta": 0.5},
     Loss(kind="focal-l1"): {"kind": "l1", "scope": "full", "alpha": 0.5, "gamma": 2.0},
     FourierLoss(): {"variant": "released", "weight": 0.1, "focal": False, "alpha": 2.0},
