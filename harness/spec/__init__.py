@@ -21,7 +21,7 @@ from harness.spec.keys import (
 from harness.spec.loss import Loss
 from harness.spec.masking import BlockMask, CustomMask, Mask, RandomMask, SquareMask
 from harness.spec.memory import target_memory
-from harness.spec.recipe import Augment, Cosine, MultiStep, Recipe, Schedule
+from harness.spec.recipe import Augment, Average, Cosine, MultiStep, Recipe, Schedule
 from harness.spec.run import CustomEvaluation, FineTune, Knn, LinearProbe, Pretrain, Start
 from harness.spec.scale import Scale, Skip
 from harness.spec.start import Checkpoint, Scratch
@@ -42,12 +42,12 @@ from harness.spec.targets import (
 )
 
 __all__ = [
-    "Analysis", "Augment", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption",
-    "Cosine", "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer",
-    "Data", "Evaluation", "FineTune", "Fourier", "HarnessError", "Head", "ImageFolder", "Images", "Interactions",
-    "InverseSwinHead", "KMeans", "Knn", "LinearHead", "LinearProbe", "Loss", "Mask", "MlpHead", "MultiStep",
-    "Occlusion", "Params", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "RgbStatistics", "Run",
-    "Scalar", "Scale", "Schedule", "Scratch", "Shapes", "Skip", "Spec", "SquareMask", "Start", "Target",
-    "TokenTarget", "Tokenizer", "key", "one_line", "pretraining", "run_from_json", "seed_stream", "shown_metric",
-    "target_channels", "target_classes", "target_maps", "target_memory", "upstream", "upstreams",
+    "Analysis", "Augment", "Average", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget",
+    "Corruption", "Cosine", "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget",
+    "DalleTokenizer", "Data", "Evaluation", "FineTune", "Fourier", "HarnessError", "Head", "ImageFolder", "Images",
+    "Interactions", "InverseSwinHead", "KMeans", "Knn", "LinearHead", "LinearProbe", "Loss", "Mask", "MlpHead",
+    "MultiStep", "Occlusion", "Params", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe",
+    "RgbStatistics", "Run", "Scalar", "Scale", "Schedule", "Scratch", "Shapes", "Skip", "Spec", "SquareMask",
+    "Start", "Target", "TokenTarget", "Tokenizer", "key", "one_line", "pretraining", "run_from_json", "seed_stream",
+    "shown_metric", "target_channels", "target_classes", "target_maps", "target_memory", "upstream", "upstreams",
 ]  # fmt: skip

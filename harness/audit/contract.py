@@ -1,4 +1,4 @@
-"""Contract checks: do arms do what they say? Run on one small batch, on the CPU, before anything is computed."""
+"""Contract checks of a pre-training on one small batch: is it masked, is the target clean, is every switch live?"""
 
 from __future__ import annotations
 
@@ -11,30 +11,11 @@ from harness.core.augment import train_batch
 from harness.core.datasets import ImageSet, load
 from harness.core.masking import make_mask, spread
 from harness.core.mim import MaskedImageModel
-from harness.spec import HarnessError, Pretrain, Spec, pretraining
+from harness.spec import HarnessError, Pretrain, pretraining
+from harness.spec.differences import Difference, differences
 from harness.study import Plan, Row
 
 BATCH = 8
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One field in which two specs differ: its path, such as `start.mask.ratio`, and both values."""
-
-    path: str
-    left: object
-    right: object
-
-
-def differences(left: object, right: object, path: str = "") -> list[Difference]:
-    """Every leaf field in which two specs differ; a piece of another type is one difference."""
-    if isinstance(left, Spec) and isinstance(right, Spec) and type(left) is type(right):
-        return [
-            found
-            for name, value in left.values.items()
-            for found in differences(value, getattr(right, name), f"{path}.{name}" if path else name)
-        ]
-    return [] if repr(left) == repr(right) else [Difference(path, left, right)]  # == takes 0 for False
 
 
 @dataclass(frozen=True)
