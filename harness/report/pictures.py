@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.figure import Figure
 
-from harness.report import drawing, gallery
+from harness.report import analyses, drawing, gallery
 from harness.report.collect import Arm, arms
 from harness.report.escape import file_stem
 from harness.report.figures import LINES, axis_figures, cell_labels, cells_figures, curves
@@ -29,8 +29,9 @@ def make(plan: Plan, store: Store, runs: pd.DataFrame, cells: pd.DataFrame) -> t
     with drawing.style():
         files, remarks = _figures(runs, cells)
         more, others = _curves(found, title, labels, store)
+        seen, unread = _analyses(plan, store, files)
         last, damaged = _gallery(found, title, labels, store)
-    return files | more | last, (*remarks, *others, *damaged)
+    return files | more | seen | last, (*remarks, *others, *unread, *damaged)
 
 
 def _figures(runs: pd.DataFrame, cells: pd.DataFrame) -> tuple[dict[str, bytes], list[str]]:
@@ -55,6 +56,17 @@ def _curves(
     drawn = [drawing.draw_curves(shown[first : first + LINES], title) for first in range(0, len(shown), LINES)]
     number = len(shown) if next(lines, None) is None else len(found)
     return _vector("figure-curves", drawn), _left_out("figure-curves", number, LINES)
+
+
+def _analyses(plan: Plan, store: Store, taken: dict[str, bytes]) -> tuple[dict[str, bytes], list[str]]:
+    found, remarks = analyses.analysis_figures(plan, store)
+    files: dict[str, bytes] = {}
+    for figure in found:
+        stem = _free(file_stem("figure", figure.column, figure.kind), taken | files)
+        pages = figure.pages()
+        files |= _vector(stem, [analyses.draw(page) for page in pages[:PAGES]])
+        remarks += _left_out(stem, len(figure.panels[0].bands), LINES)
+    return files, remarks
 
 
 def _gallery(

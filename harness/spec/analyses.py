@@ -43,10 +43,9 @@ class _Analysis(Evaluated[S], Generic[S]):
     @model_validator(mode="before")
     @classmethod
     def _size_of_tests(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("image_size") is None:
-            if size := getattr(values.get("start"), "test_size", None):
-                return {**values, "image_size": size}
-        return values
+        given = isinstance(values, dict) and values.get("image_size") is None
+        size = getattr(values.get("start"), "test_size", None) if given else None
+        return values if size is None else {**values, "image_size": size}
 
     @model_validator(mode="after")
     def _same_size(self) -> Self:
