@@ -108,7 +108,7 @@ def image_interactions(run: Interactions, image: int, value: Callable[[Tensor], 
         image: its number in the list, which its pairs and contexts are drawn for.
         value: visible patches bool [N, n] to rewards [N].
     """
-    pairs = list(_pairs(run, image))
+    pairs = list(pairs_of(run, image))
     sets = [around_pair(contexts(run, place, pair, size), pair) for place, pair in pairs for size in run.sizes]
     values = value(torch.cat(sets)).double().cpu()
     parts = iter(torch.split(values, [len(part) for part in sets]))
@@ -116,7 +116,7 @@ def image_interactions(run: Interactions, image: int, value: Callable[[Tensor], 
     return [tuple(estimate(next(parts), complete=complete) for complete in every) for _ in pairs]
 
 
-def _pairs(run: Interactions, image: int) -> Iterator[tuple[int, tuple[int, int]]]:
+def pairs_of(run: Interactions, image: int) -> Iterator[tuple[int, tuple[int, int]]]:
     """The pairs of an image, each with its number among all pairs of all images."""
     candidates = run.candidates
     noise = words(seed_stream(run.seed, "pairs"), 0, torch.tensor([image]), 2 * len(candidates))[0].view(2, -1)
@@ -223,19 +223,19 @@ def rewards(
     parts = []
     for part in torch.split(visible, batch):
         seen = spread(part.view(-1, grid, grid), image.shape[-1])
-        parts.append(reward(model(image * seen[:, None]).float(), label, kind))
+        logits = model(image * seen[:, None]).float()
+        parts.append(reward(logits, torch.full_like(logits[:, 0], label, dtype=torch.int64), kind))
     return torch.cat(parts)
 
 
-def reward(logits: Tensor, label: int, kind: Reward) -> Tensor:
-    """v of logits float [B, K] for a label: float [B]; see `Interactions.reward`."""
-    own = logits[:, label]
+def reward(logits: Tensor, labels: Tensor, kind: Reward) -> Tensor:
+    """v of logits float [B, K >= 2] for labels int64 [B]: float [B]; see `Interactions.reward`."""
+    own = logits.gather(1, labels[:, None])[:, 0]
     match kind:
         case "log-odds":
-            others = torch.cat([logits[:, :label], logits[:, label + 1 :]], dim=1)
-            return own - others.logsumexp(dim=1)
+            return own - logits.scatter(1, labels[:, None], -math.inf).logsumexp(dim=1)
         case "log-probability":
-            return logits.log_softmax(dim=1)[:, label]
+            return own - logits.logsumexp(dim=1)
         case "logit":
             return own
         case _:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -115,9 +114,7 @@ def saliency(classify: Classify, images: Tensor, side: int) -> Tensor:
     with torch.enable_grad():
         inputs = images.detach().clone().requires_grad_(True)
         logits = classify(inputs)
-        odds = partial(reward, kind="log-odds")
-        total = torch.stack([odds(row[None], int(row.argmax())).sum() for row in logits]).sum()
-        (gradient,) = torch.autograd.grad(total, inputs)
+        (gradient,) = torch.autograd.grad(reward(logits, logits.argmax(dim=1), "log-odds").sum(), inputs)
     return F.avg_pool2d(gradient.abs().sum(1, keepdim=True), images.shape[-1] // side, divisor_override=1).flatten(1)
 
 

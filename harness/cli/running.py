@@ -170,7 +170,7 @@ def _compute(
         return
     for name in queue.open()[:1]:
         store.register(queue.run(name))  # a store that cannot be written shows before anything is started
-    stop = _Stop()
+    stop = Stop()
     if len(queue):
         with Display(f"{plan.study.name} · {plan.scale.name}", specs, labels(plan), queue) as display:
             if on is Executor.inline:
@@ -199,7 +199,7 @@ def _counts(queue: Queue) -> str:
     return ", ".join(f"{count} {ending}" for ending, count in counts.items()) or "no runs"
 
 
-class _Stop:
+class Stop:
     """True once Ctrl-C or a termination signal came; a second one ends the process at once."""
 
     def __init__(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Annotated, ClassVar, Generic, Literal, Self
+from typing import Annotated, Any, ClassVar, Generic, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -40,9 +40,16 @@ class _Analysis(Evaluated[S], Generic[S]):
         left_out = {"start", "data", "seed", "assumed"}
         return tuple(str(value) for name, value in self.values.items() if name not in left_out)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _size_of_tests(cls, values: Any) -> Any:
+        given = isinstance(values, dict) and values.get("image_size") is None
+        size = getattr(values.get("start"), "test_size", None) if given else None
+        return values if size is None else {**values, "image_size": size}
+
     @model_validator(mode="after")
     def _same_size(self) -> Self:
-        size = getattr(self.start, "image_size", None)
+        size = getattr(self.start, "test_size", None) or getattr(self.start, "image_size", None)
         if self.image_size != size:
             raise ValueError(
                 f"image_size {self.image_size} differs from the start's {size}, whose weights are for that"

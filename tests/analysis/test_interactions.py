@@ -16,6 +16,7 @@ from harness.analysis.interactions import (
     estimate,
     forwards,
     image_interactions,
+    pairs_of,
     reward,
     rewards,
     strength,
@@ -43,9 +44,7 @@ def run(**changes: object) -> Interactions:
 def interaction_of(value: Callable[[Tensor], Tensor], spec: Interactions) -> dict[tuple[int, int], list[float]]:
     """The mean interaction of each pair at each order, by pair."""
     found = image_interactions(spec, 0, value)
-    from harness.analysis.interactions import _pairs
-
-    return {pair: [one.mean for one in row] for (_, pair), row in zip(_pairs(spec, 0), found, strict=True)}
+    return {pair: [one.mean for one in row] for (_, pair), row in zip(pairs_of(spec, 0), found, strict=True)}
 
 
 def test_a_product_of_two_patches_interacts_by_its_factor_at_every_order_and_no_other_pair_does() -> None:
@@ -72,9 +71,7 @@ def test_a_product_of_three_patches_interacts_as_often_as_the_third_is_there() -
 
 def test_sampled_contexts_agree_with_the_closed_form_within_their_error() -> None:
     spec = run(contexts=400, pairs=1, reach=None, orders=(0.5,), band=(0.0, 1.0))
-    from harness.analysis.interactions import _pairs
-
-    ((_, (i, j)),) = _pairs(spec, 0)
+    ((_, (i, j)),) = pairs_of(spec, 0)
     k = next(player for player in range(16) if player not in (i, j))
     ((one,),) = image_interactions(spec, 0, lambda seen: (seen[:, i] & seen[:, j] & seen[:, k]).double())
     assert abs(one.mean - 0.5) < 4 * one.error
@@ -118,11 +115,9 @@ def test_contexts_have_the_size_leave_out_the_pair_and_differ() -> None:
 
 
 def test_pairs_are_near_distinct_and_of_their_own_image() -> None:
-    from harness.analysis.interactions import _pairs
-
     spec = run(reach=1, pairs=20)
     assert len(spec.candidates) == 4 * 3 * 2 + 2 * 9  # rows and columns, then both diagonals
-    first, second = ([pair for _, pair in _pairs(spec, image)] for image in (0, 1))
+    first, second = ([pair for _, pair in pairs_of(spec, image)] for image in (0, 1))
     assert len(set(first)) == 20
     assert first != second
     for i, j in first:
@@ -164,9 +159,10 @@ def test_strength_is_normalised_over_the_orders_and_its_error_is_the_jackknife()
 def test_rewards_against_probabilities() -> None:
     logits = torch.tensor([[1.0, 2.0, -1.0], [0.0, 0.0, 5.0]])
     p = logits.softmax(dim=1)[:, 1]
-    assert torch.allclose(reward(logits, 1, "log-odds"), (p / (1 - p)).log())
-    assert torch.allclose(reward(logits, 1, "log-probability"), p.log())
-    assert torch.equal(reward(logits, 1, "logit"), logits[:, 1])
+    labels = torch.tensor([1, 1])
+    assert torch.allclose(reward(logits, labels, "log-odds"), (p / (1 - p)).log())
+    assert torch.allclose(reward(logits, labels, "log-probability"), p.log())
+    assert torch.equal(reward(logits, labels, "logit"), logits[:, 1])
 
 
 def test_absent_patches_are_zero_and_the_batch_changes_nothing() -> None:
