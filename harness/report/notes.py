@@ -46,15 +46,24 @@ def notes(plan: Plan, runs: pd.DataFrame, cells: pd.DataFrame) -> tuple[str, ...
 
 
 def mixed_provenance(runs: pd.DataFrame) -> tuple[str, ...]:
+    """The sentences of `mixtures`, and one if runs were made with uncommitted changes."""
+    return (*mixtures(runs), *_dirty(_distinct(runs)))
+
+
+def mixtures(runs: pd.DataFrame) -> tuple[str, ...]:
     """A sentence for each of commit, device and versions that differs among the finished runs.
 
     Pre-trainings count too. Where some runs do not say, `unknown` counts as a value of its own.
     """
+    return tuple(_mixtures(_distinct(runs)))
+
+
+def _distinct(runs: pd.DataFrame) -> pd.DataFrame:
+    """Key and provenance of each finished run."""
     done = runs[runs["state"] == "done"]
     one = done[["key", *PROVENANCE]]
     two = done[["pretrain_key", *(f"pretrain_{name}" for name in PROVENANCE)]].set_axis(one.columns, axis=1)
-    distinct = pd.concat([one, two[two["key"] != ""]]).drop_duplicates("key")
-    return (*_mixtures(distinct), *_dirty(distinct))
+    return pd.concat([one, two[two["key"] != ""]]).drop_duplicates("key")
 
 
 def _mixtures(distinct: pd.DataFrame) -> Iterator[str]:
