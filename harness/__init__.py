@@ -18,6 +18,9 @@ if TYPE_CHECKING:
         Augment as Augment,
     )
     from harness.spec import (
+        Average as Average,
+    )
+    from harness.spec import (
         Backbone as Backbone,
     )
     from harness.spec import (
@@ -132,11 +135,11 @@ if TYPE_CHECKING:
 
 _HOME = {
     "harness.spec": (
-        "Augment", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption", "Cosine",
-        "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "FineTune",
-        "HarnessError", "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe", "Loss",
-        "MlpHead", "MultiStep", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale", "Scratch",
-        "Shapes", "Skip", "SquareMask", "TokenTarget",
+        "Augment", "Average", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption",
+        "Cosine", "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer",
+        "FineTune", "HarnessError", "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe",
+        "Loss", "MlpHead", "MultiStep", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale",
+        "Scratch", "Shapes", "Skip", "SquareMask", "TokenTarget",
     ),
     "harness.papers": (
         "paper_table", "simmim", "simmim_backbone", "simmim_finetune", "simmim_pretrain", "simmim_probe",

@@ -37,6 +37,9 @@ class Study:
         reference: the cell that the others are compared with.
         paper: the published table, joined on the axes it shares with the grid.
         claims: what the paper says of it.
+        factors: for an axis the fields of the evaluations that it may change, with what lies in them, such as
+            {"epochs": ("start.recipe.epochs",)}; the audit names all others. An axis that is not named may change the
+            pieces of the pre-training: mask, corruption, head, target, loss and the like, or leave it out.
     """
 
     cell: CellFunction
@@ -46,6 +49,7 @@ class Study:
     seeds: int = 3
     paper: PaperTable | None = None
     claims: tuple[Claim, ...] = ()
+    factors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     name: str = ""
     root: Path = field(default_factory=Path)
 
@@ -63,6 +67,7 @@ class Study:
         self._check_axes("the reference", self.reference)
         if self.complete(self.reference) not in cells:
             raise HarnessError(f"the reference {dict(self.reference)} is no cell of the grid")
+        self._check_axes("factors", self.factors)
         for claim in self.claims:
             about = f"claim {claim.sentence!r}"
             if isinstance(claim, InnerMaximum):
@@ -120,6 +125,11 @@ class Row:
     seed: int
     evaluations: dict[str, Evaluation]
     excluded: str = ""
+
+    @property
+    def text(self) -> str:
+        """The cell in a few words: its values, without the axes it lacks."""
+        return " ".join(str(value) for value in self.axes.values() if value is not None) or "the only cell"
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ INSIDE = {
     "store": {"spec"},
     "core": {"spec", "store"},
     "analysis": {"spec", "core"},
-    "audit": {"spec", "study", "core"},
+    "audit": {"spec", "study", "core", "store"},
     "launch": {"spec", "store"},
     "job": {"spec", "store", "launch", "core", "analysis"},
     "search": {"study", "spec", "store", "launch"},

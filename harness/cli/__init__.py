@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from harness.cli import analysing, comparing, looking, models, on_cluster, planning, running, using
+from harness.cli import analysing, auditing, comparing, looking, models, on_cluster, planning, running, using
 from harness.cli.common import printable
 from harness.spec import HarnessError
 
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 app.command()(planning.new)
 app.command()(planning.plan)
+app.command()(auditing.audit)
 app.command()(running.run)
 app.command()(looking.status)
 app.command()(looking.logs)

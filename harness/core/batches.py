@@ -76,7 +76,7 @@ def training_batches(
     Raises:
         HarnessError: there are fewer images than one batch takes, or an image cannot be read.
     """
-    plan = _plan(source, batch_size, seed, range(first_step, steps))
+    plan = _plan(source, batch_size, seed, range(first_step, steps), augment.repeats)
     places = torch.arange(batch_size)[slice(None) if rows is None else rows]
     if isinstance(source, ImageSet) and not augment.needs_loader:
         compute = partial(train_batch, augment=augment, image_size=image_size, seed=seed)
@@ -85,7 +85,9 @@ def training_batches(
     return _one_by_one(made, plan, places, device, workers)
 
 
-def _plan(source: ImageSet | FolderSet, batch_size: int, seed: int, steps: range) -> Iterator[tuple[int, Tensor]]:
+def _plan(
+    source: ImageSet | FolderSet, batch_size: int, seed: int, steps: range, repeats: int = 1
+) -> Iterator[tuple[int, Tensor]]:
     """Each step with the indices of its global batch, int64 [batch_size]."""
     per_epoch = steps_per_epoch(source, batch_size)
 
@@ -94,7 +96,8 @@ def _plan(source: ImageSet | FolderSet, batch_size: int, seed: int, steps: range
         for step in steps:
             epoch, batch = divmod(step, per_epoch)
             if epoch != shown:
-                shuffled, shown = order(seed, epoch, len(source)), epoch
+                visited = order(seed, epoch, len(source))
+                shuffled, shown = visited.repeat_interleave(repeats)[: len(source)], epoch
             yield step, shuffled[batch * batch_size : (batch + 1) * batch_size]
 
     return planned()

@@ -1,4 +1,4 @@
-"""AdamW: which parameter gets which learning rate and weight decay, and the schedule of rates."""
+"""Optimisers: which parameter gets which learning rate and weight decay, and the schedule of rates."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from typing import Any, assert_never
 
 import torch
+from timm.optim.lamb import Lamb
+from timm.optim.lars import Lars
 from torch import Tensor, nn
 
 from harness.core.encoder import Family, depth, layer_id
@@ -56,9 +58,30 @@ def parameter_groups(
     return [{"params": members, "scale": scale, "weight_decay": decay} for (scale, decay), members in groups.items()]
 
 
-def adamw(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.AdamW:
-    """torch's fused AdamW."""
-    return torch.optim.AdamW(groups, lr=0.0, betas=recipe.betas, eps=recipe.eps, fused=True)
+def make_optimiser(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
+    """The optimiser of a recipe; the loop sets the rates of its groups."""
+    match recipe.optimizer:
+        case "adamw":
+            return torch.optim.AdamW(groups, lr=0.0, betas=recipe.betas, eps=recipe.eps, fused=True)
+        case "lamb":
+            return Lamb(groups, lr=0.0, betas=recipe.betas, eps=recipe.eps, max_grad_norm=None)
+        case "lars":
+            return Lars(_by_shape(groups), lr=0.0, momentum=recipe.momentum or 0.0)
+        case "sgd":
+            nesterov = bool(recipe.momentum)
+            return torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum or 0.0, nesterov=nesterov)
+        case _:
+            assert_never(recipe.optimizer)
+
+
+def _by_shape(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each group in two: matrices, whose rate LARS adapts even without weight decay, and vectors, which it leaves."""
+    return [
+        {**group, "params": members, "always_adapt": adapted}
+        for group in groups
+        for adapted in (True, False)
+        if (members := [parameter for parameter in group["params"] if (parameter.ndim > 1) == adapted])
+    ]
 
 
 def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int, scale: float = 1.0) -> float:

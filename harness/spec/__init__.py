@@ -8,7 +8,7 @@ from harness.spec.heads import CustomHead, Head, InverseSwinHead, LinearHead, Ml
 from harness.spec.loss import Loss
 from harness.spec.masking import BlockMask, CustomMask, Mask, RandomMask, SquareMask
 from harness.spec.memory import target_memory
-from harness.spec.recipe import Augment, Cosine, MultiStep, Recipe, Schedule
+from harness.spec.recipe import Augment, Average, Cosine, MultiStep, Recipe, Schedule
 from harness.spec.run import (
     CustomEvaluation,
     Evaluation,
@@ -43,7 +43,7 @@ from harness.spec.targets import (
 )
 
 __all__ = [
-    "Augment", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption", "Cosine",
+    "Augment", "Average", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption", "Cosine",
     "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "Data",
     "Evaluation", "FineTune", "HarnessError", "Head", "ImageFolder", "Images", "InverseSwinHead", "KMeans", "Knn",
     "LinearHead", "LinearProbe", "Loss", "Mask", "MlpHead", "MultiStep", "Params", "PatchWords", "PixelTarget",

@@ -67,6 +67,8 @@ class Pretrain(Spec):
         _check_target(self.target.downsample, stride, unit, self.loss.scope)
         if self.recipe.layer_decay is not None:
             raise ValueError("layer_decay belongs to fine-tuning; a pre-training has none")
+        if self.recipe.average is not None:
+            raise ValueError("recipe.average belongs to fine-tuning; a pre-training publishes its weights")
         augment = self.recipe.augment
         if augment.mixup or augment.cutmix or augment.smoothing:
             raise ValueError("mixup, cutmix and smoothing belong to fine-tuning: a pre-training has no labels")
@@ -137,6 +139,11 @@ class FineTune(_Evaluation):
     backbone: what is fine-tuned where it is built with other arguments than the start, such as a larger window for a
         larger image (SimMIM pre-trains Swin-B at 192 pixels with windows of 6 and fine-tunes it at 224 with 7); None
         for the start's own.
+    loss: binary-cross-entropy asks for each class by itself; the mean over classes and images.
+    label_threshold: with binary-cross-entropy, mixed or smoothed labels above it become 1 and all others 0 (0.2 in
+        timm's RSB recipes); None leaves them.
+    test_size: side of the test images in pixels where it is not `image_size`; for networks without a fixed input size,
+        such as a ResNet, which RSB A3 trains at 160 and tests at 224.
     """
 
     kind: Literal["finetune"] = "finetune"
@@ -144,13 +151,36 @@ class FineTune(_Evaluation):
     tested_epochs: PositiveInt | None = None
     pool: Literal["mean", "token"] = "mean"
     backbone: Backbone | None = None
+    loss: Literal["cross-entropy", "binary-cross-entropy"] = "cross-entropy"
+    label_threshold: float | None = Field(default=None, gt=0, lt=1)
+    test_size: PositiveInt | None = None
 
-    implicit: ClassVar[Mapping[str, object]] = {"backbone": None}
+    implicit: ClassVar[Mapping[str, object]] = {
+        "backbone": None,
+        "loss": "cross-entropy",
+        "label_threshold": None,
+        "test_size": None,
+    }
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_test_size(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("test_size") is not None:
+            size = values.get("image_size", getattr(values.get("start"), "image_size", None))
+            if values["test_size"] == size:
+                return {**values, "test_size": None}  # two ways to say the same share a key
+        return values
 
     @property
     def built(self) -> Backbone:
         """The backbone that is built and fine-tuned."""
         return self.backbone or self.start.backbone
+
+    @model_validator(mode="after")
+    def _threshold_of_binary(self) -> Self:
+        if self.label_threshold is not None and self.loss != "binary-cross-entropy":
+            raise ValueError(f"label_threshold belongs to binary-cross-entropy, not to {self.loss}")
+        return self
 
     @model_validator(mode="after")
     def _one_family(self) -> Self:
@@ -185,6 +215,8 @@ class LinearProbe(_Evaluation):
     def _plain_recipe(self) -> Self:
         if self.recipe.layer_decay is not None or self.recipe.drop_path:
             raise ValueError("layer_decay and drop_path do nothing to a frozen encoder; leave them out")
+        if self.recipe.average is not None:
+            raise ValueError("recipe.average belongs to fine-tuning; leave it out of a probe")
         return self
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 from harness.spec import (
     Augment,
+    Average,
     Backbone,
     BinTarget,
     BlockMask,
@@ -70,7 +71,7 @@ OTHER: dict[Spec, dict[str, Any]] = {
         "seed": 1,
         "start": Checkpoint(path="", backbone=BACKBONE, image_size=32, sha256="0a"),
     },
-    FINETUNE: {
+    FINETUNE.replace(loss="binary-cross-entropy"): {
         "start": Scratch(backbone=BACKBONE, image_size=32),
         "data": Shapes(seed=1),
         "image_size": 64,
@@ -80,6 +81,9 @@ OTHER: dict[Spec, dict[str, Any]] = {
         "tested_epochs": 1,
         "pool": "token",
         "backbone": BACKBONE.replace(args={"depth": 4}),
+        "loss": "cross-entropy",
+        "label_threshold": 0.2,
+        "test_size": 48,
     },
     PROBE: {
         "start": Scratch(backbone=BACKBONE, image_size=32),
@@ -102,7 +106,7 @@ OTHER: dict[Spec, dict[str, Any]] = {
         "temperature": 0.1,
         "block": 2,
     },
-    RECIPE: {
+    RECIPE.replace(optimizer="sgd"): {
         "epochs": 11,
         "batch_size": 16,
         "lr": 2e-3,
@@ -120,6 +124,9 @@ OTHER: dict[Spec, dict[str, Any]] = {
         "layer_decay": 0.8,
         "precision": "bf16",
         "augment": Augment(flip=0.0),
+        "optimizer": "lars",
+        "momentum": 0.5,
+        "average": Average(decay=0.99),
     },
     Augment(): {
         "crop_scale": (0.2, 1.0),
@@ -132,7 +139,9 @@ OTHER: dict[Spec, dict[str, Any]] = {
         "mixup": 0.8,
         "cutmix": 1.0,
         "smoothing": 0.1,
+        "repeats": 3,
     },
+    Average(warmup_epochs=1): {"decay": 0.5, "warmup_epochs": 2, "warmup_ratio": 0.5},
     BACKBONE: {
         "name": "vit_small_patch16_224",
         "args": {"depth": 4},

@@ -1,4 +1,4 @@
-"""Contract checks: do arms do what they say? Run on one small batch, on the CPU, before anything is computed."""
+"""Contract checks of a pre-training on one small batch: is it masked, is the target clean, is every switch live?"""
 
 from __future__ import annotations
 
