@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from harness.papers import simmim_finetune as simmim_finetune
     from harness.papers import simmim_pretrain as simmim_pretrain
     from harness.papers import simmim_probe as simmim_probe
+    from harness.results import results_frame as results_frame
     from harness.spec import (
         AfterStage as AfterStage,
     )
@@ -257,6 +258,7 @@ _HOME = {
         "released_simmim_cnn", "simmim_cnn", "simmim_cnn_pretrain",
         "paper_table", "simmim", "simmim_backbone", "simmim_finetune", "simmim_pretrain", "simmim_probe",
     ),
+    "harness.results": ("results_frame",),
     "harness.study": ("Study", "around", "axes", "zipped"),
     "harness.use": ("export_weights", "predict", "reconstruct"),
 }  # fmt: skip

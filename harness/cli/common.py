@@ -62,9 +62,9 @@ def planned(
 
 def open_store(study: Study, store: Path | None) -> Store:
     """The store of a study: where the site profile says, or in its project root, unless said otherwise."""
-    from harness.launch.site import store_of_site
+    from harness.launch.site import store_folder
 
-    return Store(store.resolve() if store else store_of_site(study.root) or study.root / "runs")
+    return Store(store.resolve() if store else store_folder(study.root))
 
 
 def results_folder(plan: Plan) -> Path:

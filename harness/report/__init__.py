@@ -13,13 +13,16 @@ from harness.report.escape import file_stem
 from harness.report.statistics import summary
 from harness.report.tables import Table, csv_text, latex_text, markdown_text, table
 from harness.store import Store
-from harness.store.files import disk_errors, write_atomically
+from harness.store.files import disk_errors, read_json, write_atomically
 from harness.study import Plan
 
 if TYPE_CHECKING:
     from harness.report.pictures import Pictures
 
 __all__ = ["Report", "results_frame", "write"]
+
+AUDIT = "audit.json"
+"""What `harness audit` leaves in the folder, if it was run."""
 
 _PICTURES = ("figure-*.png", "figure-*.pdf", "reconstructions*.png")
 
@@ -62,7 +65,7 @@ def write(plan: Plan, store: Store, folder: Path) -> Report:
         "table.tex": latex_text(found, label),
     }
     made = _pictures(plan, store, runs, cells)
-    texts["report.html"] = _page(plan, runs, cells, found, made)
+    texts["report.html"] = _page(plan, runs, cells, found, made, read_json(folder / AUDIT))
     files = {name: text.encode() for name, text in texts.items()} | dict(made.files)
     _publish(folder, files)
     wanted = runs[runs["state"] != "excluded"]
@@ -84,13 +87,16 @@ def _pictures(plan: Plan, store: Store, runs: DataFrame, cells: DataFrame) -> Pi
     return pictures.make(plan, store, runs, cells)
 
 
-def _page(plan: Plan, runs: DataFrame, cells: DataFrame, found: Table, made: Pictures) -> str:
+def _page(plan: Plan, runs: DataFrame, cells: DataFrame, found: Table, made: Pictures, audit: object) -> str:
     """report.html. Jinja is loaded here."""
-    from harness.report.page import content, html_text
+    from harness.report.page import content, html_text, sections
 
-    return html_text(
-        content.page(plan, runs, cells, found, made.shown(), (made.title, made.triplets), remarks=made.remarks)
-    )
+    findings = audit if isinstance(audit, list) else []
+    shown = content.page(
+        plan, runs, cells, found, made.shown(), (made.title, made.triplets), remarks=made.remarks,
+        after=[*sections.paper_section(cells), *sections.audit_section(findings)],
+    )  # fmt: skip
+    return html_text(shown)
 
 
 def _publish(folder: Path, files: dict[str, bytes]) -> None:

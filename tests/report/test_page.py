@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -18,6 +19,7 @@ from harness.report.gallery import Triplets
 from harness.report.page import script_safe
 from harness.report.page.content import sort_number
 from harness.report.page.images import SMALL, reconstructions
+from harness.report.saved import current
 from harness.store import Store
 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
@@ -213,3 +215,33 @@ def test_equal_images_are_kept_once_and_large_ones_small() -> None:
     assert [three[:2] for three in first] == [three[:2] for three in second]
     assert second[0][2] == second[1][2]
     assert all(address.startswith("data:image/webp") for address in found["images"])
+
+
+def test_the_findings_of_an_audit_and_the_papers_values(tmp_path: Path) -> None:
+    store, plan = Store(tmp_path / "runs"), scope_plan()
+    finish_all(store, plan)
+    folder = tmp_path / "results"
+    folder.mkdir()
+    findings = [
+        {"check": "factors", "verdict": "passed", "text": "differs only in mask", "arm": f"arm {number}"}
+        for number in range(5)
+    ]
+    findings += [{"check": "masked", "verdict": "failed", "text": HOSTILE, "arm": "<b>"}, {"verdict": "odd"}, "torn"]
+    (folder / "audit.json").write_text(json.dumps(findings))
+    write(plan, store, folder)
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    assert re.search(r'<tr class="bad"><td>failed</td><td>masked</td><td>a\|b &lt;script&gt;.*<td>&lt;b&gt;</td>', text)
+    assert "<td>arm 0; arm 1; arm 2 and 2 more</td>" in text
+    assert text.index("<td>failed</td>") < text.index("<td>passed</td>")
+    assert re.search(r"<td>full</td><td>0.6</td><td>81.75</td><td>80.81</td>|memory, unverified", text)
+    (folder / "audit.json").write_text("{")
+    write(plan, store, folder)
+    assert ">Audit<" not in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_new_audit_makes_a_new_page(tmp_path: Path) -> None:
+    store, plan, folder = Store(tmp_path / "runs"), scope_plan(), tmp_path / "results"
+    assert current(plan, store, folder).written
+    assert not current(plan, store, folder).written
+    (folder / "audit.json").write_text('[{"check": "live", "verdict": "passed", "text": "all", "arm": ""}]')
+    assert current(plan, store, folder).written

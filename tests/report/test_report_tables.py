@@ -49,17 +49,24 @@ def _table(plan: Plan, store: Store) -> Table:
 def test_a_finished_study(tmp_path: Path) -> None:
     store, plan = Store(tmp_path), scope_plan()
     values = {("masked", 0.4): 80.0, ("masked", 0.6): 84.0, ("full", 0.4): 84.0, ("full", 0.6): 81.5}
-    finish_all(store, plan, lambda row: values.get(tuple(row.axes.values()), 70.0) + row.seed)
+    slope = {"full": 1.2}
+    finish_all(
+        store,
+        plan,
+        lambda row: values.get(tuple(row.axes.values()), 70.0) + slope.get(row.axes["scope"], 1.0) * row.seed,
+    )
     found = _table(plan, store)
-    assert found.header == ("scope", "mask_ratio", "paper", "top1 (n = 2)", "vs reference")
+    assert found.header == ("scope", "mask_ratio", "paper", "top1 (n = 2)", "95 % interval", "vs reference")
+    # The second seed adds 1, and 0.2 more where the scope is full: residuals of 0.06 and 0.04 on 4 degrees of freedom.
+    # The intervals are the t of one degree of freedom, 12.706, times half the difference of both seeds.
     assert found.plain_rows() == (
-        ("masked", "0.4", "82.5", "80.50 ± 0.71", "−4.00"),
-        ("masked", "0.6", "82.8", "84.50 ± 0.71", "reference"),
-        ("masked", "0.99", "–", "excluded [a]", "–"),
-        ("full", "0.4", "–", "84.50 ± 0.71", "0.00"),
-        ("full", "0.6", "81.75 (unverified)", "82.00 ± 0.71", "−2.50"),
-        ("full", "0.99", "–", "excluded [a]", "–"),
-        ("scratch", "–", "–", "70.50 ± 0.71", "−14.00"),
+        ("masked", "0.4", "82.5", "80.50 ± 0.71", "74.15 to 86.85", "−4.00 p < 0.001"),
+        ("masked", "0.6", "82.8", "84.50 ± 0.71 *", "78.15 to 90.85", "reference"),
+        ("masked", "0.99", "–", "excluded [a]", "–", "–"),
+        ("full", "0.4", "–", "84.60 ± 0.85 *", "76.98 to 92.22", "+0.10 n.s."),
+        ("full", "0.6", "81.75 (unverified)", "82.10 ± 0.85", "74.48 to 89.72", "−2.40 p < 0.001"),
+        ("full", "0.99", "–", "excluded [a]", "–", "–"),
+        ("scratch", "–", "–", "70.50 ± 0.71", "64.15 to 76.85", "−14.00 p < 0.001"),
     )
     assert "after the last epoch, on the test split of shapes (32 px)" in found.caption
     notes = "\n".join(found.plain_notes())
@@ -79,10 +86,10 @@ def test_a_half_finished_study(tmp_path: Path) -> None:
     attempt = begin(store, run)
     found = _table(plan, store)
     attempt.release()
-    assert found.header[3:] == ("top1", "n", "vs reference")
+    assert found.header[3:] == ("top1", "n", "95 % interval", "vs reference")
     assert [row[3:5] for row in found.plain_rows()] == [
-        ("81.00 (1 of 2 failed) [a]", "1 of 2"),
-        ("84.50 ± 0.71", "2"),
+        ("81.00 ± 1.12 (pooled, 1 of 2 failed) * [a]", "1 of 2"),
+        ("84.50 ± 0.71 *", "2"),
         ("excluded [b]", "–"),
         ("1 missing, 1 running", "0 of 2"),
         ("1 blocked, 1 lost [c]", "0 of 2"),
@@ -115,7 +122,7 @@ def test_a_part_of_the_cells_without_the_reference(tmp_path: Path) -> None:
     store, plan = Store(tmp_path), expand(scope_plan().study, where={"scope": ["full"]})
     finish_all(store, plan)
     found = _table(plan, store)
-    assert found.header == ("scope", "mask_ratio", "paper", "top1 (n = 2)")
+    assert found.header == ("scope", "mask_ratio", "paper", "top1 (n = 2)", "95 % interval")
     assert any("is not among these cells" in note for note in found.notes)
 
 
@@ -130,9 +137,11 @@ def test_a_group_of_columns_for_each_evaluation(tmp_path: Path) -> None:
     finish_all(store, plan, lambda row: 0.5)
     found = _table(plan, store)
     assert found.header[2:] == (
-        "knn (n = 2)", "knn vs reference", "top1 paper", "top1 (n = 2)", "top1 vs reference",
+        "knn (n = 2)", "knn 95 % interval", "knn vs reference", "top1 paper", "top1 (n = 2)", "top1 95 % interval",
+        "top1 vs reference",
     )  # fmt: skip
-    assert found.plain_rows()[-1][2:] == ("–", "–", "–", "0.5000 ± 0.0000", "0.0000")
+    shown = ("–", "–", "–", "–", "0.5000 ± 0.0000 *", "0.5000 to 0.5000", "0.0000 n.s.")
+    assert found.plain_rows()[-1][2:] == shown
     assert "accuracy of 20 nearest neighbours" in found.caption
 
 
