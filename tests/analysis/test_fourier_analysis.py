@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from harness.analysis.fourier import TINY, frequencies, maps, relative_log_amplitude, taps, variance
-from harness.core.encoder import build, features
+from harness.core.encoder import Encoder, build
 from harness.spec import Backbone
 
 ARGS = {"embed_dim": 16, "depth": 2, "num_heads": 2}
@@ -69,9 +69,8 @@ def test_a_vit_is_read_after_each_attention_and_mlp(backbone: Backbone) -> None:
     assert [layer.name for layer in layers] == ["attention 1", "MLP 1", "attention 2", "MLP 2"]
     found = maps(model, layers, images())
     assert {tuple(one.shape) for one in found} == {(2, 16, 4, 4)}
-    tokens = model.patch_embed(images())
     for block in (1, 2):
-        assert torch.allclose(found[2 * block - 1], features(model, tokens, block), atol=1e-6)
+        assert torch.allclose(found[2 * block - 1], Encoder(model).features(images(), block), atol=1e-6)
     block = model.blocks[1]  # what the MLP adds is what lies between the two taps
     gamma = getattr(block, "gamma_2", None)
     middle = found[2].flatten(2).transpose(1, 2)
@@ -89,6 +88,23 @@ def test_a_swin_is_read_after_each_block() -> None:
     assert [layer.name for layer in layers] == ["patches", "block 1", "block 2", "block 3"]
     found = maps(model, layers, images())
     assert [tuple(one.shape) for one in found] == [(2, 16, 4, 4), (2, 16, 4, 4), (2, 32, 2, 2), (2, 32, 2, 2)]
-    tokens = model.patch_embed(images())
     for block in (1, 2, 3):
-        assert torch.allclose(found[block], features(model, tokens, block), atol=1e-6)
+        assert torch.allclose(found[block], Encoder(model).features(images(), block), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [("resnet18", {}), ("convnext_atto", {"depths": (1, 1, 2, 1), "dims": (8, 16, 24, 32)})],
+)
+@torch.no_grad()
+def test_a_cnn_is_read_after_its_stem_and_each_block(name: str, args: dict[str, tuple[int, ...]]) -> None:
+    backbone = Backbone(name=name, args=args, patch_size=4, stride=32)
+    model = build(backbone, image_size=64, channels=3).eval()
+    layers = taps(model)
+    blocks = len(layers) - 1
+    assert [layer.name for layer in layers] == ["stem", *(f"block {number}" for number in range(1, blocks + 1))]
+    drawn = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    found = maps(model, layers, drawn)
+    assert (found[0].shape[-1], found[-1].shape[-1]) == (16, 2)
+    for block in range(1, blocks + 1):
+        assert torch.allclose(found[block], Encoder(model).features(drawn, block), atol=1e-6)
