@@ -2,6 +2,7 @@
 
 from harness.spec.backbone import Backbone
 from harness.spec.base import HarnessError, Params, Scalar, Spec, one_line
+from harness.spec.contrastive import Contrastive
 from harness.spec.corruption import AfterStage, AtInput, BeforeBlock, Corruption
 from harness.spec.data import CustomData, Data, ImageFolder, Images, Shapes
 from harness.spec.features import FeatureTarget, HogTarget, MomentumTarget
@@ -65,14 +66,14 @@ from harness.spec.targets import (
 
 __all__ = [
     "AfterStage", "AtInput", "Augment", "Average", "Backbone", "BeforeBlock", "BinTarget", "BlockMask",
-    "CheckerboardMask", "Checkpoint", "ClusterTarget", "ColourMask", "ComplementMask", "Corruption", "Cosine",
-    "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "Data",
-    "DecoderHead", "DisjointMask", "Evaluation", "FeatureTarget", "FineTune", "FourierLoss", "GridMask",
-    "GuidedMask", "HardMask", "HarnessError", "Head", "HogTarget", "ImageFolder", "Images", "InverseSwinHead",
-    "KMeans", "Knn", "LinearHead", "LinearProbe", "Loss", "LowPassTarget", "Mask", "MlpHead", "MomentumEncoder",
-    "MomentumTarget", "MultiStep", "NormPixelTarget", "Params", "PatchWords", "PixelTarget", "Pretrain",
-    "RandomMask", "Recipe", "Run", "Scalar", "Scale", "Schedule", "Scratch", "Shapes", "Skip", "Spec", "SquareMask",
-    "Start", "Target", "TokenMask", "TokenTarget", "Tokenizer", "TransformerHead", "UniformMask",
-    "VisibleSquareMask", "is_image", "key", "one_line", "run_from_json", "seed_stream", "shown_metric",
-    "target_channels", "target_classes", "target_maps", "target_memory", "upstream",
+    "CheckerboardMask", "Checkpoint", "ClusterTarget", "ColourMask", "ComplementMask", "Contrastive", "Corruption",
+    "Cosine", "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "Data",
+    "DecoderHead", "DisjointMask", "Evaluation", "FeatureTarget", "FineTune", "FourierLoss", "GridMask", "GuidedMask",
+    "HardMask", "HarnessError", "Head", "HogTarget", "ImageFolder", "Images", "InverseSwinHead", "KMeans", "Knn",
+    "LinearHead", "LinearProbe", "Loss", "LowPassTarget", "Mask", "MlpHead", "MomentumEncoder", "MomentumTarget",
+    "MultiStep", "NormPixelTarget", "Params", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Run",
+    "Scalar", "Scale", "Schedule", "Scratch", "Shapes", "Skip", "Spec", "SquareMask", "Start", "Target", "TokenMask",
+    "TokenTarget", "Tokenizer", "TransformerHead", "UniformMask", "VisibleSquareMask", "is_image", "key", "one_line",
+    "run_from_json", "seed_stream", "shown_metric", "target_channels", "target_classes", "target_maps",
+    "target_memory", "upstream",
 ]  # fmt: skip
