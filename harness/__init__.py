@@ -63,6 +63,9 @@ if TYPE_CHECKING:
         ComplementMask as ComplementMask,
     )
     from harness.spec import (
+        Contrastive as Contrastive,
+    )
+    from harness.spec import (
         Corruption as Corruption,
     )
     from harness.spec import (
@@ -247,11 +250,14 @@ _HOME = {
         "LinearProbe", "Loss", "MlpHead", "MultiStep", "Occlusion", "PatchWords", "PixelTarget", "Pretrain",
         "RandomMask", "Recipe", "RgbStatistics", "Scale", "Scratch", "Shapes", "Skip", "SquareMask", "TokenTarget",
         "Augment", "Average", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption",
+        "CheckerboardMask", "Checkpoint", "ClusterTarget", "ColourMask", "ComplementMask", "Contrastive", "Corruption",
         "Cosine", "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer",
-        "FeatureTarget", "FineTune", "FourierLoss", "HarnessError", "HogTarget", "ImageFolder", "Images",
-        "InverseSwinHead", "Knn", "LinearHead", "LinearProbe", "Loss", "LowPassTarget", "MlpHead", "MomentumTarget",
-        "MultiStep", "NormPixelTarget", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale",
-        "Scratch", "Shapes", "Skip", "SquareMask", "TokenTarget", "TransformerHead",
+        "DecoderHead", "DisjointMask", "FeatureTarget", "FineTune", "FourierLoss", "GridMask", "GuidedMask",
+        "HardMask", "HarnessError", "HogTarget", "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead",
+        "LinearProbe", "Loss", "LowPassTarget", "MlpHead", "MomentumEncoder", "MomentumTarget", "MultiStep",
+        "NormPixelTarget", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale", "Scratch",
+        "Shapes", "Skip", "SquareMask", "TokenMask", "TokenTarget", "TransformerHead", "UniformMask",
+        "VisibleSquareMask",
     ),
     "harness.papers": (
         "a2mim", "a2mim_backbone", "a2mim_corruption", "a2mim_finetune", "a2mim_pretrain", "a2mim_site",

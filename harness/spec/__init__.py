@@ -3,6 +3,7 @@
 from harness.spec.analyses import Fourier, Interactions, Occlusion, RgbStatistics
 from harness.spec.backbone import Backbone
 from harness.spec.base import HarnessError, Params, Scalar, Spec, one_line
+from harness.spec.contrastive import Contrastive
 from harness.spec.corruption import AfterStage, AtInput, BeforeBlock, Corruption
 from harness.spec.data import CustomData, Data, ImageFolder, Images, Shapes
 from harness.spec.features import FeatureTarget, HogTarget, MomentumTarget
@@ -55,8 +56,8 @@ from harness.spec.targets import (
 
 __all__ = [
     "AfterStage", "Analysis", "AtInput", "Augment", "Average", "Backbone", "BeforeBlock", "BinTarget", "BlockMask",
-    "CheckerboardMask", "Checkpoint", "ClusterTarget", "ColourMask", "ComplementMask", "Corruption", "Cosine",
-    "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "Data",
+    "CheckerboardMask", "Checkpoint", "ClusterTarget", "ColourMask", "ComplementMask", "Contrastive", "Corruption",
+    "Cosine", "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "Data",
     "DecoderHead", "DisjointMask", "Evaluation", "FeatureTarget", "FineTune", "Fourier", "FourierLoss", "GridMask",
     "GuidedMask", "HardMask", "HarnessError", "Head", "HogTarget", "ImageFolder", "Images", "Interactions",
     "InverseSwinHead", "KMeans", "Knn", "LinearHead", "LinearProbe", "Loss", "LowPassTarget", "Mask", "MlpHead",

@@ -9,9 +9,10 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from harness.spec.backbone import Backbone
 from harness.spec.base import Spec
+from harness.spec.contrastive import Contrastive
 from harness.spec.corruption import Corruption
 from harness.spec.data import Data
-from harness.spec.geometry import check_dropping, check_mask, check_target, choices
+from harness.spec.geometry import check_dropping, check_mask, check_momentum, check_target, choices
 from harness.spec.heads import Head, LinearHead, check_head
 from harness.spec.loss import FourierLoss, Loss, check_fourier, check_loss
 from harness.spec.masking import Mask
@@ -30,6 +31,7 @@ class Pretrain(Spec):
     start: what to go on from instead of new weights; its backbone has to be this one. A mask token or a prediction head
         that it lacks, or has in another shape, begins anew.
     fourier: an error of the spectrum that is added to the loss; None for none.
+    contrastive: a contrastive loss that is added to the loss; None for none. It needs a momentum encoder.
     momentum: the momentum encoder, where a target, a mask or a loss needs one.
     assumed: notes on values that the paper leaves open; reports print them, keys ignore them.
     """
@@ -47,10 +49,11 @@ class Pretrain(Spec):
     seed: int = Field(default=0, ge=0)
     start: Checkpoint | None = None
     fourier: FourierLoss | None = None
+    contrastive: Contrastive | None = None
     momentum: MomentumEncoder | None = None
     assumed: tuple[str, ...] = ()
 
-    implicit: ClassVar[Mapping[str, object]] = {"start": None, "fourier": None, "momentum": None}
+    implicit: ClassVar[Mapping[str, object]] = {"start": None, "fourier": None, "contrastive": None, "momentum": None}
     unkeyed: ClassVar[frozenset[str]] = frozenset({"assumed"})
 
     @model_validator(mode="before")
@@ -85,6 +88,7 @@ class Pretrain(Spec):
             check_fourier(self.fourier, self.target, self.recipe.batch_size)
         if self.corruption.token == "drop":
             check_dropping(self)
+        check_momentum(self)
         if self.start is not None and self.start.backbone != self.backbone:
             raise ValueError("start.backbone differs from backbone: state the one that is pre-trained in both")
         return self
@@ -206,6 +210,7 @@ class LinearProbe(Evaluated[Start]):
         after its final norm. SimMIM probes block 8 of ViT-B (microsoft/SimMIM issue 14).
     tested_epochs: as for FineTune.
     batch_norm: normalise the features first by a batch norm without parameters, as MAE's probe does.
+    pool: mean of the patch tokens, or the class token, as MAE's probe does.
     """
 
     kind: Literal["linear-probe"] = "linear-probe"
@@ -213,6 +218,9 @@ class LinearProbe(Evaluated[Start]):
     tested_epochs: PositiveInt | None = None
     block: PositiveInt | None = None
     batch_norm: bool = True
+    pool: Literal["mean", "token"] = "mean"
+
+    implicit: ClassVar[Mapping[str, object]] = {"pool": "mean"}
 
     metrics: ClassVar[tuple[str, ...]] = ("top1", "top5", "top1_median5", "top1_best", "loss")
 

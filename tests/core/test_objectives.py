@@ -16,10 +16,12 @@ from tiny import DATA, RECIPE, SWIN, VIT, pretrain
 from harness import audit
 from harness.core.distributed import Group
 from harness.core.encoder import build
+from harness.core.mim import MaskedImageModel
 from harness.launch import Resources
 from harness.spec import (
     Backbone,
     Checkpoint,
+    Corruption,
     FeatureTarget,
     FourierLoss,
     HogTarget,
@@ -27,6 +29,8 @@ from harness.spec import (
     Loss,
     LowPassTarget,
     MlpHead,
+    MomentumEncoder,
+    MomentumTarget,
     NormPixelTarget,
     Pretrain,
     RandomMask,
@@ -43,6 +47,11 @@ PIECES: dict[str, dict[str, Any]] = {
     "hog": {"target": HOG, "loss": Loss(kind="l2")},
     "features, cosine": {"target": "features", "loss": Loss(kind="cosine")},
     "features, l2": {"target": "features", "loss": Loss(kind="l2")},
+    "momentum": {
+        "target": MomentumTarget(width=32, downsample=4, blocks=2, norm="layer"),
+        "loss": Loss(kind="l2"),
+        "momentum": MomentumEncoder(),
+    },
     "focal l1": {"loss": Loss(kind="focal-l1")},
     "frequency": {"loss": Loss(kind="frequency", scope="full")},
     "fourier, paper": {"fourier": FourierLoss()},
@@ -74,7 +83,10 @@ def made_of(name: str, teacher: FeatureTarget, backbone: Backbone = VIT) -> Pret
     pieces, size = PIECES[name], backbone.stride * 2 if backbone is SWIN else 32
     if pieces.get("target") == "features":
         pieces = {**pieces, "target": teacher.replace(downsample=size * 4 // 32)}
-    return pretrain(backbone=backbone, image_size=size, mask=RandomMask(size=8, ratio=0.5), **pieces)
+    if name == "momentum" and backbone is SWIN:
+        whole = RandomMask(size=32, ratio=0.5)
+        pieces = {**pieces, "target": MomentumTarget(width=128, downsample=32, blocks=1, norm="layer"), "mask": whole}
+    return pretrain(**{"backbone": backbone, "image_size": size, "mask": RandomMask(size=8, ratio=0.5), **pieces})
 
 
 @pytest.mark.parametrize("backbone", [VIT, SWIN], ids=["vit", "swin"])
@@ -88,12 +100,20 @@ def test_one_batch_is_learnt_and_nothing_is_dead(name: str, backbone: Backbone, 
 
 
 def _parameters(run: Pretrain) -> list[tuple[str, Any]]:
-    return list(audit.MaskedImageModel(run, 3).named_parameters())
+    return [(name, p) for name, p in MaskedImageModel(run, 3).named_parameters() if p.requires_grad]
 
 
 @pytest.mark.parametrize("name", PIECES)
 def test_the_target_is_of_the_clean_image_and_nothing_hidden_is_seen(name: str, teacher: FeatureTarget) -> None:
     run = made_of(name, teacher)
+    batch = audit.fixed_batch(run, 4)
+    assert audit.is_masked(run, batch)
+    assert audit.is_clean(run, batch)
+
+
+@pytest.mark.parametrize("fourier", [None, FourierLoss(), FourierLoss(variant="released")])
+def test_a_fill_that_leaks_the_mean_leaves_the_target_clean(fourier: FourierLoss | None) -> None:
+    run = pretrain(fourier=fourier, mask=RandomMask(size=8, ratio=0.5), corruption=Corruption(fill="image-mean"))
     batch = audit.fixed_batch(run, 4)
     assert audit.is_masked(run, batch)
     assert audit.is_clean(run, batch)
@@ -123,7 +143,7 @@ def test_grey_images_have_a_third_of_the_histograms() -> None:
     """36 numbers for a patch of one channel, which is predicted, and 108 for three."""
     for data, channels, count in ((DATA, 3, 108), (Images(name="fashion-mnist-mini"), 1, 36)):
         run = pretrain(data=data, target=HOG, loss=Loss(kind="l2"))
-        model = audit.MaskedImageModel(run, channels)
+        model = MaskedImageModel(run, channels)
         units = torch.zeros(2, 4, 4, dtype=torch.bool)
         units[:, :2] = True
         prediction, loss = model(torch.randn(2, channels, 32, 32), units)

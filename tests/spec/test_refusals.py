@@ -30,6 +30,7 @@ from harness.spec import (
     Loss,
     LowPassTarget,
     MlpHead,
+    MomentumTarget,
     NormPixelTarget,
     PixelTarget,
     Pretrain,
@@ -226,6 +227,10 @@ REFUSED: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     "mean without std": (
         lambda: FeatureTarget(teacher=TEACHER, width=8, mean=(0.5, 0.5, 0.5)),
         ("mean and std belong together",),
+    ),
+    "target of no momentum encoder": (
+        lambda: pretrain(target=MomentumTarget(width=8, downsample=4), loss=Loss(kind="l2")),
+        ("target 'momentum' needs a momentum encoder", "MomentumEncoder()"),
     ),
     "even convolution": (lambda: MlpHead(depthwise=4), ("side 4", "valid: odd")),
     "width of a depth-wise head": (lambda: MlpHead(depthwise=5, width=8), ("leave width out",)),
