@@ -43,12 +43,12 @@ from harness.spec.targets import (
 )
 
 __all__ = [
-    "AfterStage", "AtInput", "BeforeBlock",
-    "Augment", "Average", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption", "Cosine",
-    "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "Data",
-    "Evaluation", "FineTune", "FourierLoss", "HarnessError", "Head", "ImageFolder", "Images", "InverseSwinHead",
-    "KMeans", "Knn", "LinearHead", "LinearProbe", "Loss", "Mask", "MlpHead", "MultiStep", "Params", "PatchWords",
-    "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Run", "Scalar", "Scale", "Schedule", "Scratch", "Shapes",
-    "Skip", "Spec", "SquareMask", "Start", "Target", "TokenTarget", "Tokenizer", "key", "one_line", "run_from_json",
-    "seed_stream", "shown_metric", "target_channels", "target_classes", "target_maps", "target_memory", "upstream",
+    "AfterStage", "AtInput", "Augment", "Average", "Backbone", "BeforeBlock", "BinTarget", "BlockMask", "Checkpoint",
+    "ClusterTarget", "Corruption", "Cosine", "CustomData", "CustomEvaluation", "CustomHead", "CustomMask",
+    "CustomTarget", "DalleTokenizer", "Data", "Evaluation", "FineTune", "FourierLoss", "HarnessError", "Head",
+    "ImageFolder", "Images", "InverseSwinHead", "KMeans", "Knn", "LinearHead", "LinearProbe", "Loss", "Mask",
+    "MlpHead", "MultiStep", "Params", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Run", "Scalar",
+    "Scale", "Schedule", "Scratch", "Shapes", "Skip", "Spec", "SquareMask", "Start", "Target", "TokenTarget",
+    "Tokenizer", "key", "one_line", "run_from_json", "seed_stream", "shown_metric", "target_channels",
+    "target_classes", "target_maps", "target_memory", "upstream",
 ]  # fmt: skip

@@ -143,6 +143,20 @@ class Corruption(Spec):
         """A validated copy; a new token begins with its own gate."""
         return super().replace(**({"gate": None, **changes} if "token" in changes else changes))
 
+    def check_unit(self, unit: int, patch_size: int, image_size: int) -> None:
+        """Whether a mask unit of so many pixels hides whole positions at the site.
+
+        Raises:
+            ValueError: it does not; names the valid units.
+        """
+        there = self.stride(patch_size)
+        if unit % there:
+            valid = [str(n) for n in range(there, image_size + 1, there) if image_size % n == 0]
+            raise ValueError(
+                f"a mask unit of {unit} px hides a part of a position at the mask token's site, {self.site.text}; "
+                f"valid: {', '.join(valid) or 'none'}"
+            )
+
     def stride(self, patch_size: int) -> int:
         """Pixels of the input under one position at the site, of a backbone with that patch."""
         return patch_size if isinstance(self.site, AtInput) else self.site.stride

@@ -17,7 +17,7 @@ from harness.spec.heads import Head, LinearHead, check_head
 from harness.spec.loss import FourierLoss, Loss, check_fourier, check_loss
 from harness.spec.masking import Mask, check_share
 from harness.spec.own import OwnFunction
-from harness.spec.recipe import Recipe
+from harness.spec.recipe import Recipe, check_frozen, check_no_mask_token
 from harness.spec.start import Checkpoint, Scratch
 from harness.spec.targets import PixelTarget, Target
 
@@ -73,11 +73,7 @@ class Pretrain(Spec):
         if size % unit:
             valid = _choices(size, patch)
             raise ValueError(f"a mask unit of {unit} px does not divide the image of {size} px; {valid}")
-        if unit % (there := self.corruption.stride(patch)):
-            raise ValueError(
-                f"a mask unit of {unit} px hides a part of a position at the mask token's site, "
-                f"{self.corruption.site.text}; {_choices(size, there)}"
-            )
+        self.corruption.check_unit(unit, patch, size)
         check_share(self.mask, size)
         inside = self.loss.scope == "masked" or self.fourier is not None
         _check_target(self.target.downsample, stride, unit, inside=inside)
@@ -148,13 +144,6 @@ class _Evaluation(Spec):
         }
         return {**values, **taken}
 
-    @model_validator(mode="after")
-    def _no_mask_token(self) -> Self:
-        recipe = getattr(self, "recipe", None)
-        if isinstance(recipe, Recipe) and (recipe.token_lr, recipe.gate_lr) != (1.0, 1.0):
-            raise ValueError("recipe.token_lr and gate_lr belong to pre-training: an evaluation has no mask token")
-        return self
-
 
 class FineTune(_Evaluation):
     """All weights trained on labels; the result is the accuracy after the last epoch.
@@ -203,6 +192,7 @@ class FineTune(_Evaluation):
 
     @model_validator(mode="after")
     def _threshold_of_binary(self) -> Self:
+        check_no_mask_token(self.recipe)
         if self.label_threshold is not None and self.loss != "binary-cross-entropy":
             raise ValueError(f"label_threshold belongs to binary-cross-entropy, not to {self.loss}")
         return self
@@ -238,10 +228,7 @@ class LinearProbe(_Evaluation):
 
     @model_validator(mode="after")
     def _plain_recipe(self) -> Self:
-        if self.recipe.layer_decay is not None or self.recipe.drop_path:
-            raise ValueError("layer_decay and drop_path do nothing to a frozen encoder; leave them out")
-        if self.recipe.average is not None:
-            raise ValueError("recipe.average belongs to fine-tuning; leave it out of a probe")
+        check_frozen(self.recipe)
         return self
 
 
