@@ -47,10 +47,19 @@ if TYPE_CHECKING:
         BlockMask as BlockMask,
     )
     from harness.spec import (
+        CheckerboardMask as CheckerboardMask,
+    )
+    from harness.spec import (
         Checkpoint as Checkpoint,
     )
     from harness.spec import (
         ClusterTarget as ClusterTarget,
+    )
+    from harness.spec import (
+        ColourMask as ColourMask,
+    )
+    from harness.spec import (
+        ComplementMask as ComplementMask,
     )
     from harness.spec import (
         Corruption as Corruption,
@@ -77,13 +86,34 @@ if TYPE_CHECKING:
         DalleTokenizer as DalleTokenizer,
     )
     from harness.spec import (
+        DecoderHead as DecoderHead,
+    )
+    from harness.spec import (
+        DisjointMask as DisjointMask,
+    )
+    from harness.spec import (
+        FeatureTarget as FeatureTarget,
+    )
+    from harness.spec import (
         FineTune as FineTune,
     )
     from harness.spec import (
         FourierLoss as FourierLoss,
     )
     from harness.spec import (
+        GridMask as GridMask,
+    )
+    from harness.spec import (
+        GuidedMask as GuidedMask,
+    )
+    from harness.spec import (
+        HardMask as HardMask,
+    )
+    from harness.spec import (
         HarnessError as HarnessError,
+    )
+    from harness.spec import (
+        HogTarget as HogTarget,
     )
     from harness.spec import (
         ImageFolder as ImageFolder,
@@ -107,10 +137,22 @@ if TYPE_CHECKING:
         Loss as Loss,
     )
     from harness.spec import (
+        LowPassTarget as LowPassTarget,
+    )
+    from harness.spec import (
         MlpHead as MlpHead,
     )
     from harness.spec import (
+        MomentumEncoder as MomentumEncoder,
+    )
+    from harness.spec import (
+        MomentumTarget as MomentumTarget,
+    )
+    from harness.spec import (
         MultiStep as MultiStep,
+    )
+    from harness.spec import (
+        NormPixelTarget as NormPixelTarget,
     )
     from harness.spec import (
         PatchWords as PatchWords,
@@ -143,7 +185,19 @@ if TYPE_CHECKING:
         SquareMask as SquareMask,
     )
     from harness.spec import (
+        TokenMask as TokenMask,
+    )
+    from harness.spec import (
         TokenTarget as TokenTarget,
+    )
+    from harness.spec import (
+        TransformerHead as TransformerHead,
+    )
+    from harness.spec import (
+        UniformMask as UniformMask,
+    )
+    from harness.spec import (
+        VisibleSquareMask as VisibleSquareMask,
     )
     from harness.study import Study as Study
     from harness.study import around as around
@@ -156,11 +210,13 @@ if TYPE_CHECKING:
 _HOME = {
     "harness.spec": (
         "AfterStage", "AtInput", "Augment", "Average", "Backbone", "BeforeBlock", "BinTarget", "BlockMask",
-        "Checkpoint", "ClusterTarget", "Corruption", "Cosine", "CustomData", "CustomEvaluation", "CustomHead",
-        "CustomMask", "CustomTarget", "DalleTokenizer", "FineTune", "FourierLoss", "HarnessError", "ImageFolder",
-        "Images", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe", "Loss", "MlpHead", "MultiStep", "PatchWords",
-        "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale", "Scratch", "Shapes", "Skip", "SquareMask",
-        "TokenTarget",
+        "CheckerboardMask", "Checkpoint", "ClusterTarget", "ColourMask", "ComplementMask", "Corruption", "Cosine",
+        "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "DecoderHead",
+        "DisjointMask", "FeatureTarget", "FineTune", "FourierLoss", "GridMask", "GuidedMask", "HardMask",
+        "HarnessError", "HogTarget", "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe",
+        "Loss", "LowPassTarget", "MlpHead", "MomentumEncoder", "MomentumTarget", "MultiStep", "NormPixelTarget",
+        "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale", "Scratch", "Shapes", "Skip",
+        "SquareMask", "TokenMask", "TokenTarget", "TransformerHead", "UniformMask", "VisibleSquareMask",
     ),
     "harness.papers": (
         "a2mim", "a2mim_backbone", "a2mim_corruption", "a2mim_finetune", "a2mim_pretrain", "a2mim_site", "paper_table",

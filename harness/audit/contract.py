@@ -10,7 +10,7 @@ from torch import Tensor
 from harness.core.augment import train_batch
 from harness.core.corruption import IMAGE_MEAN, declared_leaks
 from harness.core.datasets import ImageSet, load
-from harness.core.masking import make_mask, spread
+from harness.core.masking import in_views, make_views, spread
 from harness.core.mim import MaskedImageModel
 from harness.spec import HarnessError, Pretrain, upstream
 from harness.spec.differences import Difference, differences
@@ -61,7 +61,7 @@ class Batch:
 
 
 def fixed_batch(run: Pretrain, size: int = BATCH) -> Batch:
-    """The first batch of a pre-training, cut to `size` images.
+    """The first batch of a pre-training, cut to `size` images, each as often as its mask has views.
 
     Raises:
         HarnessError: its data set is a folder, which is not read here.
@@ -72,8 +72,8 @@ def fixed_batch(run: Pretrain, size: int = BATCH) -> Batch:
     positions = torch.arange(size)
     augment = run.recipe.augment
     images = train_batch(source, positions, positions, 0, augment=augment, image_size=run.image_size, seed=run.seed)
-    units = make_mask(run.mask, image_size=run.image_size, seed=run.seed, step=0, steps=1, positions=positions)
-    return Batch(images, units)
+    units = make_views(run.mask, image_size=run.image_size, seed=run.seed, step=0, steps=1, positions=positions)
+    return Batch(in_views(run.mask, images), units)
 
 
 @torch.no_grad()
@@ -190,7 +190,7 @@ def first_step(run: Pretrain, batch: Batch | None = None) -> Step:
 
 
 def dead_parameters(run: Pretrain, batch: Batch | None = None) -> list[str]:
-    """Parameters that get no gradient, or a gradient of zeros, in the first two steps.
+    """Parameters that get no gradient, or a gradient of zeros, in the first two steps; those not trained aside.
 
     Two, because what begins at zero keeps the first gradient from all behind it, as the last scale of a residual branch
     of timm's ResNets.
@@ -198,7 +198,7 @@ def dead_parameters(run: Pretrain, batch: Batch | None = None) -> list[str]:
     batch = batch or fixed_batch(run)
     model = MaskedImageModel(run, batch.images.shape[1]).train()
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
-    dead = {name for name, _ in model.named_parameters()}
+    dead = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     for _ in range(2):
         optimiser.zero_grad()
         model(batch.images, batch.units)[1].sum().backward()

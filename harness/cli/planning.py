@@ -25,7 +25,7 @@ from harness.cli.costs import cost_of, cost_text, model_lines
 from harness.cli.on_cluster import show_scripts
 from harness.launch.describe import describe as count_models
 from harness.launch.describe import known
-from harness.spec import HarnessError, ImageFolder, Run, key, upstream
+from harness.spec import HarnessError, ImageFolder, Pretrain, Run, key, upstream
 from harness.spec.described import distinct
 from harness.store import State, Store
 from harness.study import Plan
@@ -72,6 +72,7 @@ def plan(
         ("data", _data(specs)),
         ("claims", _claims(plan)),
         ("assumed", _assumed(specs)),
+        ("geometry", _geometry(specs)),
     ):
         for number, line in enumerate(text):
             say(f"  {name if number == 0 else '':<10} {line}")
@@ -142,6 +143,11 @@ def _claims(plan: Plan) -> list[str]:
 
 def _assumed(specs: dict[str, Run]) -> list[str]:
     return sorted({note for run in specs.values() for note in run.assumed})
+
+
+def _geometry(specs: dict[str, Run]) -> list[str]:
+    starts = (run for run in specs.values() if isinstance(run, Pretrain))
+    return sorted({note for run in starts for note in run.mask.notes(run.image_size)})
 
 
 def new(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from harness.core.backbones import Family, Layers, Piece, layers_named, layers_of, supported
 from harness.core.corruption import combined
+from harness.core.mae import begin_as_released
 from harness.spec import Backbone, Corruption, HarnessError
 
 __all__ = ["Encoder", "Family", "build", "depth", "layer_id", "own_biases", "replace_tokens", "stage_depths"]
@@ -61,6 +62,8 @@ def build(
         )
     if backbone.variant == "simmim":
         _initialise(model, pretraining=not pool)
+    if backbone.variant == "mae" and not pool:
+        begin_as_released(model)
     return model
 
 

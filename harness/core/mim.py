@@ -12,14 +12,19 @@ from harness.core.facts import facts_of
 from harness.core.fourier import fourier_loss
 from harness.core.heads import build_head
 from harness.core.losses import prediction_loss
+from harness.core.mae import encode_visible, visible_map, visible_places
 from harness.core.masking import spread
+from harness.core.momentum import Momentum
 from harness.core.randomness import initialised
 from harness.core.targets import Targets
 from harness.spec import Pretrain, target_channels
 
+FOLLOWED = ("encoder", "mask_token", "mask_gate")
+"""Parts of the model that the momentum encoder has copies of."""
+
 
 class MaskedImageModel(nn.Module):
-    """Encoder, mask token, head and target of a pre-training spec.
+    """Encoder, mask token, head, target and momentum encoder of a pre-training spec.
 
     mask_token, mask_gate: float [C0], C0 the channels at the token's site; None where the corruption has none.
     place: where training stands, which noise that fills hidden pixels is drawn for; to be set before a forward pass.
@@ -30,7 +35,7 @@ class MaskedImageModel(nn.Module):
         self.run = run
         self.encoder = initialised(run.seed, "encoder", lambda: _encoder(run, channels))
         token = initialised(run.seed, "mask token", lambda: _mask_token(run, self.encoder.token_width))
-        self.mask_token = None if run.corruption.token == "none" else token
+        self.mask_token = None if run.corruption.token in ("drop", "none") else token
         gate = run.corruption.gate
         self.mask_gate = None if gate is None else nn.Parameter(torch.full((self.encoder.token_width,), gate))
         self.place = Place()
@@ -45,19 +50,40 @@ class MaskedImageModel(nn.Module):
                 channels=target_channels(run.target, channels),
                 upscale=run.backbone.stride // run.target.downsample,
                 side=run.image_size // run.backbone.stride,
+                fills=run.corruption.token == "drop",
             ),
         )
         self.targets = Targets(run.target, run.data, run.image_size)
+        self.momentum = None if run.momentum is None else Momentum(run.momentum, self, *FOLLOWED)
 
     def encode(self, images: Tensor, units: Tensor) -> Tensor:
-        """Features [B, C, h, w] of corrupted images. images: float [B, C, S, S]; units: bool, from `make_mask`."""
+        """Features [B, C, h, w] of corrupted images; 0 at tokens that are dropped.
+
+        Args:
+            images: float [B, C, S, S]. units: bool, from `make_mask`.
+        """
         side = images.shape[-1]
+        if self.run.corruption.token == "drop":
+            return visible_map(self.encoder.model, images, self._places(units))
         images = filled(
             images, spread(units, side), self.run.corruption.fill, self.black, seed=self.run.seed, place=self.place
         )
         hidden = None if self.mask_token is None else spread(units, side // self.encoder.token_stride)
         found: Tensor = self.encoder(images, hidden, self.mask_token, self.mask_gate)
         return found
+
+    def predict(self, images: Tensor, units: Tensor) -> Tensor:
+        """Prediction [B, K, S / downsample, S / downsample]; arguments as for `encode`."""
+        found: Tensor
+        if self.run.corruption.token == "drop":
+            places = self._places(units)
+            found = self.head(encode_visible(self.encoder.model, images, places), places)
+        else:
+            found = self.head(self.encode(images, units))
+        return found
+
+    def _places(self, units: Tensor) -> Tensor:
+        return visible_places(spread(units, self.run.image_size // self.run.backbone.patch_size))
 
     def forward(self, images: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
         """Prediction [B, K, S / downsample, S / downsample], and the loss it has against the clean images.
@@ -66,8 +92,8 @@ class MaskedImageModel(nn.Module):
         where the run has one: they are means over different things (`harness.core.losses.loss_weights`).
         """
         run = self.run
-        prediction = self.head(self.encode(images, units))
-        target = self.targets(images)
+        prediction = self.predict(images, units)
+        target = self.targets(images, None if self.momentum is None else self.momentum.encoder)
         hidden = spread(units, target.shape[-1]) if run.loss.scope == "masked" or run.fourier is not None else None
         error = prediction_loss(run.loss, prediction, target, hidden)
         if run.fourier is None or hidden is None:

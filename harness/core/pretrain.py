@@ -15,9 +15,10 @@ from harness.core.drop_path import key_drop_paths
 from harness.core.fourier import GradientRatio, require_whole_groups
 from harness.core.loop import LOG_STEPS, train
 from harness.core.losses import loss_weights
-from harness.core.masking import make_mask, spread
+from harness.core.masking import in_views, make_views, spread
 from harness.core.memory_format import placed
 from harness.core.mim import MaskedImageModel
+from harness.core.momentum import momentum_at
 from harness.core.optimiser import parameter_groups
 from harness.core.precision import require
 from harness.core.reconstruct import write_reconstructions
@@ -45,6 +46,8 @@ def pretrain(run: Pretrain, session: Session) -> None:
     model = MaskedImageModel(run, images.channels)
     if run.start is not None:
         load_pretraining_start(run.start, model)
+        if model.momentum is not None:
+            model.momentum.restart(model)
     model = placed(model, device).train()
     place = model.place = key_drop_paths(model, run.seed)
     group_batch_norms(model, run.recipe, session, place)
@@ -65,7 +68,7 @@ def pretrain(run: Pretrain, session: Session) -> None:
         )
 
     def hidden(batch: Batch) -> Tensor:
-        return make_mask(
+        return make_views(
             run.mask,
             image_size=run.image_size,
             seed=run.seed,
@@ -84,13 +87,17 @@ def pretrain(run: Pretrain, session: Session) -> None:
         place.step, place.positions = batch.step, batch.positions
         prediction: Tensor
         loss: Tensor
-        units = hidden(batch)
-        prediction, loss = replica(batch.images, units)
+        units, shown = hidden(batch), in_views(run.mask, batch.images)
+        prediction, loss = replica(shown, units)
         contrast.copy_(prediction.detach().float().std())
         if run.fourier is not None and logged(batch.step):
-            target = model.targets(batch.images)
+            target = model.targets(shown)
             ratio.add(prediction, target, spread(units, target.shape[-1]), units)
         return loss
+
+    def follow(step: int) -> None:
+        if model.momentum is not None:
+            model.momentum.follow(model, step, steps, per_epoch)
 
     for line in train(
         session,
@@ -102,7 +109,10 @@ def pretrain(run: Pretrain, session: Session) -> None:
         batches=batches,
         loss_of=loss_of,
         weight_of=lambda batch: loss_weights(run, hidden(batch)),
+        after_step=follow,
     ):
+        if run.momentum is not None:
+            line["momentum"] = momentum_at(run.momentum, line["step"] - 1, steps, per_epoch)
         line["contrast"] = session.group.mean(contrast).item()
         if run.fourier is not None:
             line["fourier_ratio"] = ratio.settle(session.group)

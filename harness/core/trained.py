@@ -143,7 +143,7 @@ def masked_image_model_of(trained: Trained, device: torch.device) -> MaskedImage
         raise HarnessError(f"{trained.name} holds the encoder only, without the prediction head; name the run itself")
     model = MaskedImageModel(run, trained.facts.channels)
     named = {f"encoder.model.{name}": tensor for name, tensor in weights.encoder.items()}
-    for part, tensors in (("head", weights.head), ("targets", weights.targets)):
+    for part, tensors in (("head", weights.head), ("targets", weights.targets), ("momentum", weights.momentum)):
         named |= {f"{part}.{name}": tensor for name, tensor in tensors.items()}
     for name, tensor in (("mask_token", weights.mask_token), ("mask_gate", weights.mask_gate)):
         named |= {} if tensor is None else {name: tensor}

@@ -4,10 +4,28 @@ from harness.spec.backbone import Backbone
 from harness.spec.base import HarnessError, Params, Scalar, Spec, one_line
 from harness.spec.corruption import AfterStage, AtInput, BeforeBlock, Corruption
 from harness.spec.data import CustomData, Data, ImageFolder, Images, Shapes
-from harness.spec.heads import CustomHead, Head, InverseSwinHead, LinearHead, MlpHead
+from harness.spec.features import FeatureTarget, HogTarget, MomentumTarget
+from harness.spec.heads import CustomHead, DecoderHead, Head, InverseSwinHead, LinearHead, MlpHead, TransformerHead
 from harness.spec.loss import FourierLoss, Loss
-from harness.spec.masking import BlockMask, CustomMask, Mask, RandomMask, SquareMask
+from harness.spec.masking import (
+    BlockMask,
+    CheckerboardMask,
+    ColourMask,
+    ComplementMask,
+    CustomMask,
+    DisjointMask,
+    GridMask,
+    GuidedMask,
+    HardMask,
+    Mask,
+    RandomMask,
+    SquareMask,
+    TokenMask,
+    UniformMask,
+    VisibleSquareMask,
+)
 from harness.spec.memory import target_memory
+from harness.spec.momentum import MomentumEncoder
 from harness.spec.recipe import Augment, Average, Cosine, MultiStep, Recipe, Schedule
 from harness.spec.run import (
     CustomEvaluation,
@@ -32,23 +50,29 @@ from harness.spec.targets import (
     CustomTarget,
     DalleTokenizer,
     KMeans,
+    LowPassTarget,
+    NormPixelTarget,
     PatchWords,
     PixelTarget,
     Target,
     Tokenizer,
     TokenTarget,
+    is_image,
     target_channels,
     target_classes,
     target_maps,
 )
 
 __all__ = [
-    "AfterStage", "AtInput", "Augment", "Average", "Backbone", "BeforeBlock", "BinTarget", "BlockMask", "Checkpoint",
-    "ClusterTarget", "Corruption", "Cosine", "CustomData", "CustomEvaluation", "CustomHead", "CustomMask",
-    "CustomTarget", "DalleTokenizer", "Data", "Evaluation", "FineTune", "FourierLoss", "HarnessError", "Head",
-    "ImageFolder", "Images", "InverseSwinHead", "KMeans", "Knn", "LinearHead", "LinearProbe", "Loss", "Mask",
-    "MlpHead", "MultiStep", "Params", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Run", "Scalar",
-    "Scale", "Schedule", "Scratch", "Shapes", "Skip", "Spec", "SquareMask", "Start", "Target", "TokenTarget",
-    "Tokenizer", "key", "one_line", "run_from_json", "seed_stream", "shown_metric", "target_channels",
-    "target_classes", "target_maps", "target_memory", "upstream",
+    "AfterStage", "AtInput", "Augment", "Average", "Backbone", "BeforeBlock", "BinTarget", "BlockMask",
+    "CheckerboardMask", "Checkpoint", "ClusterTarget", "ColourMask", "ComplementMask", "Corruption", "Cosine",
+    "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "Data",
+    "DecoderHead", "DisjointMask", "Evaluation", "FeatureTarget", "FineTune", "FourierLoss", "GridMask", "GuidedMask",
+    "HardMask", "HarnessError", "Head", "HogTarget", "ImageFolder", "Images", "InverseSwinHead", "KMeans", "Knn",
+    "LinearHead", "LinearProbe", "Loss", "LowPassTarget", "Mask", "MlpHead", "MomentumEncoder", "MomentumTarget",
+    "MultiStep", "NormPixelTarget", "Params", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Run",
+    "Scalar", "Scale", "Schedule", "Scratch", "Shapes", "Skip", "Spec", "SquareMask", "Start", "Target", "TokenMask",
+    "TokenTarget", "Tokenizer", "TransformerHead", "UniformMask", "VisibleSquareMask", "is_image", "key", "one_line",
+    "run_from_json", "seed_stream", "shown_metric", "target_channels", "target_classes", "target_maps",
+    "target_memory", "upstream",
 ]  # fmt: skip

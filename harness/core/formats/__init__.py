@@ -37,8 +37,10 @@ def named_as_timm(tensors: Mapping[str, Tensor]) -> Weights:
     found = recognise(tensors)
     match found:
         case "harness":
-            encoder, head, targets = (below(tensors, prefix) for prefix in ("encoder.model.", "head.", "targets."))
-            return Weights(encoder, tensors.get("mask_token"), head, targets, tensors.get("mask_gate"))
+            parts = ("encoder.model.", "head.", "targets.", "momentum.")
+            encoder, head, targets, momentum = (below(tensors, prefix) for prefix in parts)
+            token, gate = tensors.get("mask_token"), tensors.get("mask_gate")
+            return Weights(encoder, token, head, targets, gate, momentum)
         case "official":
             return from_official(tensors)
         case "mmpretrain":

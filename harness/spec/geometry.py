@@ -1,0 +1,88 @@
+"""Whether the pieces of a pre-training fit each other and the image."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from harness.spec.backbone import PLAIN_VITS
+from harness.spec.features import MomentumTarget
+from harness.spec.heads import DecoderHead
+from harness.spec.masking import BlockMask, Mask
+
+if TYPE_CHECKING:
+    from harness.spec.run import Pretrain
+
+
+def check_mask(mask: Mask, run: Pretrain, what: str = "mask") -> None:
+    """Whether a mask's units fit the image, the patches and the place where hidden patches are hidden.
+
+    Args:
+        what: the mask's name in the complaint.
+
+    Raises:
+        ValueError: they do not; names the valid sizes.
+    """
+    size, patch, unit = run.image_size, run.backbone.patch_size, mask.size
+    if unit % patch:
+        valid = choices(size, patch)
+        raise ValueError(f"a {what} unit of {unit} px is no multiple of the {patch}-px patch; {valid}")
+    if size % unit:
+        valid = choices(size, patch)
+        raise ValueError(f"a {what} unit of {unit} px does not divide the image of {size} px; {valid}")
+    if unit % (there := run.corruption.stride(patch)):
+        raise ValueError(
+            f"a {what} unit of {unit} px hides a part of a position at the mask token's site, "
+            f"{run.corruption.site.text}; {choices(size, there)}"
+        )
+    mask.check(size)
+    if run.corruption.token == "drop" and isinstance(mask, BlockMask) and mask.count != "exact":
+        raise ValueError(f"token='drop' needs as many hidden units in every image; this {mask.kind} mask varies")
+
+
+def check_target(downsample: int, stride: int, unit: int, *, inside: bool) -> None:
+    """Whether a target has the encoder's resolution or a finer one.
+
+    Args:
+        inside: whether it has to tell hidden pixels from visible ones.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if stride % downsample:
+        raise ValueError(f"target.downsample {downsample} does not divide the stride; {choices(stride)}")
+    if inside and unit % downsample:
+        raise ValueError(
+            f"target.downsample {downsample} mixes hidden and visible pixels: it does not divide the mask unit "
+            f"of {unit} px; {choices(math.gcd(stride, unit))}"
+        )
+
+
+def check_dropping(run: Pretrain) -> None:
+    """Whether an encoder can compute visible tokens alone, and a head can make up the others.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    name, head = run.backbone.name, run.head
+    if not isinstance(head, DecoderHead):
+        raise ValueError(f"token='drop' leaves holes that a {head.kind} head cannot fill; valid heads: decoder")
+    if run.backbone.stride != run.backbone.patch_size or not name.startswith(PLAIN_VITS):
+        raise ValueError(f"token='drop' needs a plain ViT (vit_...), not {name}; valid here: token='replace'")
+
+
+def check_momentum(run: Pretrain) -> None:
+    """Whether a momentum encoder is there where one is used, and only there.
+
+    Raises:
+        ValueError: it is not.
+    """
+    used = [name for name, needs in (("the target 'momentum'", isinstance(run.target, MomentumTarget)),) if needs]
+    if used and run.momentum is None:
+        raise ValueError(f"{used[0]} needs a momentum encoder: set momentum, such as MomentumEncoder()")
+
+
+def choices(size: int, multiple: int = 1) -> str:
+    """The multiples of a number that divide a size, as the end of a complaint."""
+    valid = [str(n) for n in range(multiple, size + 1, multiple) if size % n == 0]
+    return f"valid: {', '.join(valid) or 'none'}"
