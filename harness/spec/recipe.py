@@ -207,3 +207,26 @@ class Recipe(Spec):
     def scaled(self, lr: float) -> float:
         """A learning rate of this recipe after the batch scaling rule."""
         return lr if self.lr_batch is None else lr * self.batch_size / self.lr_batch
+
+
+def check_no_mask_token(recipe: Recipe) -> None:
+    """Whether a recipe is one of an evaluation, which has no mask token.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if (recipe.token_lr, recipe.gate_lr) != (1.0, 1.0):
+        raise ValueError("recipe.token_lr and gate_lr belong to pre-training: an evaluation has no mask token")
+
+
+def check_frozen(recipe: Recipe) -> None:
+    """Whether a recipe is one of a frozen encoder.
+
+    Raises:
+        ValueError: it is not.
+    """
+    check_no_mask_token(recipe)
+    if recipe.layer_decay is not None or recipe.drop_path:
+        raise ValueError("layer_decay and drop_path do nothing to a frozen encoder; leave them out")
+    if recipe.average is not None:
+        raise ValueError("recipe.average belongs to fine-tuning; leave it out of a probe")

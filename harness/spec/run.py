@@ -18,7 +18,7 @@ from harness.spec.loss import FourierLoss, Loss, check_fourier, check_loss
 from harness.spec.masking import Mask
 from harness.spec.momentum import MomentumEncoder
 from harness.spec.own import OwnFunction
-from harness.spec.recipe import Recipe
+from harness.spec.recipe import Recipe, check_frozen, check_no_mask_token
 from harness.spec.start import Checkpoint, Scratch
 from harness.spec.targets import PixelTarget, Target, check_target_images
 
@@ -132,13 +132,6 @@ class Evaluated(Spec, Generic[S]):
         }
         return {**values, **taken}
 
-    @model_validator(mode="after")
-    def _no_mask_token(self) -> Self:
-        recipe = getattr(self, "recipe", None)
-        if isinstance(recipe, Recipe) and (recipe.token_lr, recipe.gate_lr) != (1.0, 1.0):
-            raise ValueError("recipe.token_lr and gate_lr belong to pre-training: an evaluation has no mask token")
-        return self
-
 
 class FineTune(Evaluated[Start]):
     """All weights trained on labels; the result is the accuracy after the last epoch.
@@ -187,6 +180,7 @@ class FineTune(Evaluated[Start]):
 
     @model_validator(mode="after")
     def _threshold_of_binary(self) -> Self:
+        check_no_mask_token(self.recipe)
         if self.label_threshold is not None and self.loss != "binary-cross-entropy":
             raise ValueError(f"label_threshold belongs to binary-cross-entropy, not to {self.loss}")
         return self
@@ -226,10 +220,7 @@ class LinearProbe(Evaluated[Start]):
 
     @model_validator(mode="after")
     def _plain_recipe(self) -> Self:
-        if self.recipe.layer_decay is not None or self.recipe.drop_path:
-            raise ValueError("layer_decay and drop_path do nothing to a frozen encoder; leave them out")
-        if self.recipe.average is not None:
-            raise ValueError("recipe.average belongs to fine-tuning; leave it out of a probe")
+        check_frozen(self.recipe)
         return self
 
 
