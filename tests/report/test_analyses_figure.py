@@ -11,6 +11,7 @@ import pytest
 from harness.report import analyses, drawing
 from harness.report import pictures as report_pictures
 from harness.report.analyses import analysis_figures, draw, figure_of
+from harness.report.collect import runs_frame
 from harness.spec import Backbone, FineTune, Interactions, Occlusion, Recipe, RgbStatistics, Scale, Scratch, Shapes
 from harness.store import Attempt, Store
 from harness.study import Plan, Study, axes, expand
@@ -108,6 +109,23 @@ def test_every_fill_has_a_curve() -> None:
     assert [band.label for band in histogram.bands] == list(RgbStatistics.fills)
     assert histogram.bands[0].x.tolist() == [0.125, 0.375, 0.625, 0.875]
     assert (moments.bands[2].x.tolist(), moments.bands[2].y.tolist()) == ([0.5], [0.25])
+
+
+def test_what_an_analysis_waits_for_is_named_in_the_table(store: Store) -> None:
+    plan = planned(1)
+    first, second = plan.rows
+    for run, text in ((first.evaluations["top1"], "Traceback\nValueError: no"),):
+        attempt = store.acquire(run)
+        assert isinstance(attempt, Attempt)
+        attempt.fail(text)
+        attempt.release()
+    running = store.acquire(second.evaluations["top1"])
+    assert isinstance(running, Attempt)
+    frame = runs_frame(plan, store).set_index(["cell", "evaluation"])
+    running.release()
+    assert list(frame.loc[(0, "J"), ["state", "reason"]]) == ["blocked", "its fine-tuning failed: ValueError: no"]
+    assert list(frame.loc[(0, "top1"), ["state", "reason"]]) == ["failed", "ValueError: no"]
+    assert list(frame.loc[(1, "J"), ["state", "reason"]]) == ["missing", "its fine-tuning is running"]
 
 
 def test_pages_hold_no_more_curves_than_there_are_colours() -> None:
