@@ -148,7 +148,7 @@ def _by_slurm(job: Job, state: State, *, recently: bool, alone: bool) -> Place:
     shown = f"job {job.id}"
     if job.state in cluster.WAITING:
         if job.reason == "DependencyNeverSatisfied":
-            return Place("blocked", f"{shown}: waits for a failed pre-training", state, job)
+            return Place("blocked", f"{shown}: waits for a run that failed", state, job)
         return Place("queued", f"{shown}: {job.reason or job.state}", state, job)
     if job.state in cluster.WORKING:
         return Place("queued", f"{shown} starts" if alone else f"{shown} runs; its turn comes", state, job)

@@ -146,6 +146,7 @@ def draw(data: AnalysisFigure) -> Figure:
             handles.setdefault(plain(band.label) if band.label else "", line)
         axes.set_xlabel(panel.x)
         axes.set_ylabel(panel.y)
+    _align(figure)
     named = {label: line for label, line in handles.items() if label}
     if named:
         columns = max(1, min(len(named), int(width * 14 / (max(map(len, named)) + 6))))
@@ -158,6 +159,15 @@ def draw(data: AnalysisFigure) -> Figure:
     if data.note:
         figure.suptitle(f"bands: {data.note}", color=GREY, fontsize=8, x=0.01, ha="left")
     return figure
+
+
+def _align(figure: Figure) -> None:
+    """Give panels that show the same quantity the same range."""
+    for name in {axes.get_ylabel() for axes in figure.axes}:
+        alike = [axes for axes in figure.axes if axes.get_ylabel() == name]
+        low, high = zip(*(axes.get_ylim() for axes in alike), strict=True)
+        for axes in alike:
+            axes.set_ylim(min(low), max(high))
 
 
 def words(data: AnalysisFigure) -> str:

@@ -22,7 +22,7 @@ class _Analysis(Evaluated[S], Generic[S]):
     """Fields of every analysis.
 
     images: number of test images. They are chosen by `seed` and by what they show, classes taking turns, so that
-        neither the order of files nor the process that asks changes them.
+        neither the order of files nor the process that asks changes them. The released code takes training images.
     """
 
     @property
