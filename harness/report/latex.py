@@ -144,6 +144,12 @@ def _entry_lines(text: str, is_axis: bool) -> list[str]:
     return [line for part in parts for line in textwrap.wrap(part, ENTRY_LINE + 8, break_long_words=False)]
 
 
+def _header(found: Table, column: int) -> list[str]:
+    """The lines of a header."""
+    text = escape.shorten(found.header[column], HEADER).replace(" = ", "\u00a0=\u00a0")
+    return textwrap.wrap(text, HEADER_LINE, break_long_words=False, break_on_hyphens=False) or [""]
+
+
 def _is_long(found: Table, column: int) -> bool:
     return column < found.axes and _length(found, column) > LONG
 
