@@ -10,8 +10,9 @@ from pandas import DataFrame
 
 from harness.report.collect import runs_frame as results_frame
 from harness.report.escape import file_stem
+from harness.report.latex import latex_text
 from harness.report.statistics import summary
-from harness.report.tables import Table, csv_text, latex_text, markdown_text, table
+from harness.report.tables import Table, csv_text, markdown_text, table
 from harness.store import Store
 from harness.store.files import disk_errors, read_json, write_atomically
 from harness.study import Plan

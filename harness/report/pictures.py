@@ -13,11 +13,15 @@ from harness.report import analyses, drawing, gallery
 from harness.report.collect import Arm, arms
 from harness.report.escape import clean, file_stem
 from harness.report.figures import LINES, axis_figures, cell_labels, cells_figures, curves
+from harness.report.heatmap import draw_heatmap, heatmaps
 from harness.store import Store
 from harness.study import Plan
 
 PAGES = 4
 """Pages of one figure that are drawn at most: beyond them a table tells more."""
+
+MAPS = 2
+"""Heat maps of one pair of axes that are drawn at most."""
 
 CELLS = 40
 """Cells on one page, side by side."""
@@ -82,6 +86,14 @@ def _figures(runs: pd.DataFrame, cells: pd.DataFrame, words: dict[str, str]) -> 
         files |= made
         words |= _said(made, f"{beside.evaluation} of each cell")
         remarks += _left_out(stem, len(beside.points), CELLS)
+    for maps in heatmaps(cells):
+        first = maps[0]
+        stem = _free(file_stem("figure", first.evaluation, first.rows[0], first.columns[0]), files)
+        made = _vector(stem, [draw_heatmap(page) for page in maps[:MAPS]])
+        files |= made
+        words |= _said(made, f"{first.evaluation} over {first.rows[0]} and {first.columns[0]}")
+        if len(maps) > MAPS:
+            remarks.append(f"{stem} shows the first {MAPS} of {len(maps)} combinations of the other axes.")
     return files, remarks
 
 
