@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from typing import Literal
 
 from harness.papers.simmim_recipes import simmim_finetune
 from harness.spec import Backbone, CustomEvaluation, Evaluation, FineTune, Knn, LinearProbe, upstream
@@ -88,7 +89,7 @@ def _backbone_name(backbone: Backbone | None) -> str | None:
     return backbone.name + (f" ({args})" if args else "")
 
 
-_MODELS = {"Swin-B": "swin-b", "Swin-L": "swin-l", "ViT-B": "vit-b"}
+_MODELS: dict[str, Literal["swin-b", "swin-l", "vit-b"]] = {"Swin-B": "swin-b", "Swin-L": "swin-l", "ViT-B": "vit-b"}
 _ABLATION = {"model": "Swin-B", "pretrain_epochs": "100", "pretrain_size": "192", "finetune_size": "192"}
 
 
