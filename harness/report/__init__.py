@@ -9,6 +9,7 @@ from pandas import DataFrame
 
 from harness.report.collect import runs_frame as results_frame
 from harness.report.escape import file_stem
+from harness.report.judged import claim_lines, claims_text, judged
 from harness.report.statistics import summary
 from harness.report.tables import csv_text, latex_text, markdown_text, table
 from harness.store import Store
@@ -57,6 +58,9 @@ def write(plan: Plan, store: Store, folder: Path) -> Report:
         "table.md": markdown_text(found),
         "table.tex": latex_text(found, label),
     }
+    claims = judged(plan, runs)
+    if claims:
+        texts["claims.md"] = claims_text(plan, claims)
     pictures, remarks = _pictures(plan, store, runs, cells)
     files = {name: text.encode() for name, text in texts.items()} | pictures
     _publish(folder, files)
@@ -67,7 +71,7 @@ def write(plan: Plan, store: Store, folder: Path) -> Report:
         caption=found.caption,
         header=found.header,
         rows=found.plain_rows(),
-        notes=(*found.plain_notes(), *remarks),
+        notes=(*found.plain_notes(), *remarks, *claim_lines(plan, claims)),
         complete=bool(wanted["value"].notna().all()),
     )
 

@@ -56,7 +56,13 @@ def _inputs(plan: Plan, store: Store) -> str:
     states = store.states(plan.runs())
     facts = {
         "version": version("mim-harness"),
-        "study": [plan.study.name, plan.scale.digest, str(plan.study.reference), str(plan.study.paper)],
+        "study": [
+            plan.study.name,
+            plan.scale.digest,
+            str(plan.study.reference),
+            str(plan.study.paper),
+            str((plan.study.claims, plan.study.margin_share, plan.study.looks)),
+        ],
         "rows": [
             [
                 list(row.axes.items()),
