@@ -72,6 +72,15 @@ def results_folder(plan: Plan) -> Path:
     return plan.study.root / "results" / plan.study.name / plan.scale.name
 
 
+def reported(plan: Plan, store: Store) -> Plan:
+    """What a report shows of a whole study: with looks, also the seeds that claims have asked for."""
+    if not plan.study.looks:
+        return plan
+    from harness.report.looks import looked
+
+    return looked(plan, store)
+
+
 def cell_text(axes: Mapping[str, Scalar]) -> str:
     """A cell in a few words: its values, without the axes it lacks."""
     return " ".join(str(value) for value in axes.values() if value is not None) or "the only cell"

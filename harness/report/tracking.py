@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.report.escape import clean, file_stem, shown
-from harness.spec import HarnessError, Run, Scalar, key, upstream
+from harness.spec import HarnessError, Run, Scalar, key, upstreams
 from harness.store import Store
 from harness.store.files import disk_errors
 from harness.study import Plan
@@ -152,7 +152,7 @@ def _places(plan: Plan) -> dict[str, tuple[dict[str, Scalar], int]]:
     found: dict[str, tuple[dict[str, Scalar], int]] = {}
     for row in plan.rows:
         for evaluation in row.evaluations.values():
-            for run in filter(None, (upstream(evaluation), evaluation)):
+            for run in (*upstreams(evaluation), evaluation):
                 found.setdefault(key(run), (row.axes, row.seed))
     return found
 
