@@ -7,17 +7,27 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from harness import claims as claims
+    from harness.papers import a2mim as a2mim
+    from harness.papers import a2mim_backbone as a2mim_backbone
+    from harness.papers import a2mim_corruption as a2mim_corruption
+    from harness.papers import a2mim_finetune as a2mim_finetune
+    from harness.papers import a2mim_pretrain as a2mim_pretrain
+    from harness.papers import a2mim_site as a2mim_site
     from harness.papers import mae as mae
     from harness.papers import mae_finetune as mae_finetune
     from harness.papers import mae_pretrain as mae_pretrain
     from harness.papers import mae_probe as mae_probe
     from harness.papers import paper_table as paper_table
+    from harness.papers import released_simmim_cnn as released_simmim_cnn
     from harness.papers import simmim as simmim
     from harness.papers import simmim_backbone as simmim_backbone
+    from harness.papers import simmim_cnn as simmim_cnn
+    from harness.papers import simmim_cnn_pretrain as simmim_cnn_pretrain
     from harness.papers import simmim_finetune as simmim_finetune
     from harness.papers import simmim_pretrain as simmim_pretrain
     from harness.papers import simmim_probe as simmim_probe
     from harness.papers import symmim as symmim
+    from harness.results import results_frame as results_frame
     from harness.spec import (
         AfterStage as AfterStage,
     )
@@ -97,6 +107,9 @@ if TYPE_CHECKING:
         FineTune as FineTune,
     )
     from harness.spec import (
+        Fourier as Fourier,
+    )
+    from harness.spec import (
         FourierLoss as FourierLoss,
     )
     from harness.spec import (
@@ -119,6 +132,9 @@ if TYPE_CHECKING:
     )
     from harness.spec import (
         Images as Images,
+    )
+    from harness.spec import (
+        Interactions as Interactions,
     )
     from harness.spec import (
         InverseSwinHead as InverseSwinHead,
@@ -157,6 +173,9 @@ if TYPE_CHECKING:
         NormPixelTarget as NormPixelTarget,
     )
     from harness.spec import (
+        Occlusion as Occlusion,
+    )
+    from harness.spec import (
         PatchWords as PatchWords,
     )
     from harness.spec import (
@@ -170,6 +189,9 @@ if TYPE_CHECKING:
     )
     from harness.spec import (
         Recipe as Recipe,
+    )
+    from harness.spec import (
+        RgbStatistics as RgbStatistics,
     )
     from harness.spec import (
         Scale as Scale,
@@ -214,17 +236,21 @@ _HOME = {
         "AfterStage", "AtInput", "Augment", "Average", "Backbone", "BeforeBlock", "BinTarget", "BlockMask",
         "CheckerboardMask", "Checkpoint", "ClusterTarget", "ColourMask", "ComplementMask", "Contrastive", "Corruption",
         "Cosine", "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer",
-        "DecoderHead", "DisjointMask", "FeatureTarget", "FineTune", "FourierLoss", "GridMask", "GuidedMask",
-        "HardMask", "HarnessError", "HogTarget", "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead",
-        "LinearProbe", "Loss", "LossPredictor", "LowPassTarget", "MlpHead", "MomentumEncoder", "MomentumTarget",
-        "MultiStep", "NormPixelTarget", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale",
-        "Scratch", "Shapes", "Skip", "SquareMask", "TokenMask", "TokenTarget", "TransformerHead", "UniformMask",
-        "VisibleSquareMask",
+        "DecoderHead", "DisjointMask", "FeatureTarget", "FineTune", "Fourier", "FourierLoss", "GridMask", "GuidedMask",
+        "HardMask", "HarnessError", "HogTarget", "ImageFolder", "Images", "Interactions", "InverseSwinHead", "Knn",
+        "LinearHead", "LinearProbe", "Loss", "LossPredictor", "LowPassTarget", "MlpHead", "MomentumEncoder",
+        "MomentumTarget", "MultiStep", "NormPixelTarget", "Occlusion", "PatchWords", "PixelTarget", "Pretrain",
+        "RandomMask", "Recipe", "RgbStatistics", "Scale", "Scratch", "Shapes", "Skip", "SquareMask", "TokenMask",
+        "TokenTarget", "TransformerHead", "UniformMask", "VisibleSquareMask",
     ),
     "harness.papers": (
         "mae", "mae_finetune", "mae_pretrain", "mae_probe", "paper_table", "simmim", "simmim_backbone",
         "simmim_finetune", "simmim_pretrain", "simmim_probe", "symmim",
+        "a2mim", "a2mim_backbone", "a2mim_corruption", "a2mim_finetune", "a2mim_pretrain", "a2mim_site", "paper_table",
+        "released_simmim_cnn", "simmim", "simmim_backbone", "simmim_cnn", "simmim_cnn_pretrain", "simmim_finetune",
+        "simmim_pretrain", "simmim_probe",
     ),
+    "harness.results": ("results_frame",),
     "harness.study": ("Study", "around", "axes", "zipped"),
     "harness.use": ("export_weights", "predict", "reconstruct"),
 }  # fmt: skip
