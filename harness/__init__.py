@@ -89,6 +89,9 @@ if TYPE_CHECKING:
         FourierLoss as FourierLoss,
     )
     from harness.spec import (
+        FrequencyMask as FrequencyMask,
+    )
+    from harness.spec import (
         GridMask as GridMask,
     )
     from harness.spec import (
@@ -185,10 +188,11 @@ _HOME = {
         "AfterStage", "AtInput", "Augment", "Average", "Backbone", "BeforeBlock", "BinTarget", "BlockMask",
         "CheckerboardMask", "Checkpoint", "ClusterTarget", "ColourMask", "ComplementMask", "Corruption", "Cosine",
         "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "DecoderHead",
-        "DisjointMask", "FineTune", "FourierLoss", "GridMask", "GuidedMask", "HardMask", "HarnessError", "ImageFolder",
-        "Images", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe", "Loss", "MlpHead", "MomentumEncoder",
-        "MultiStep", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale", "Scratch", "Shapes",
-        "Skip", "SquareMask", "TokenMask", "TokenTarget", "UniformMask", "VisibleSquareMask",
+        "DisjointMask", "FineTune", "FourierLoss", "FrequencyMask", "GridMask", "GuidedMask", "HardMask",
+        "HarnessError", "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe", "Loss",
+        "MlpHead", "MomentumEncoder", "MultiStep", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe",
+        "Scale", "Scratch", "Shapes", "Skip", "SquareMask", "TokenMask", "TokenTarget", "UniformMask",
+        "VisibleSquareMask",
     ),
     "harness.papers": (
         "paper_table", "simmim", "simmim_backbone", "simmim_finetune", "simmim_pretrain", "simmim_probe",

@@ -10,6 +10,7 @@ from harness.core.drop_path import Place
 from harness.core.encoder import Encoder, build
 from harness.core.facts import facts_of
 from harness.core.fourier import fourier_loss
+from harness.core.frequencies import without_frequencies
 from harness.core.heads import build_head
 from harness.core.losses import prediction_loss
 from harness.core.mae import encode_visible, visible_map, visible_places
@@ -17,7 +18,7 @@ from harness.core.masking import spread
 from harness.core.momentum import Momentum
 from harness.core.randomness import initialised
 from harness.core.targets import Targets
-from harness.spec import Pretrain, target_channels
+from harness.spec import FrequencyMask, Pretrain, target_channels
 
 FOLLOWED = ("encoder", "mask_token", "mask_gate")
 """Parts of the model that the momentum encoder has copies of."""
@@ -27,6 +28,7 @@ class MaskedImageModel(nn.Module):
     """Encoder, mask token, head, target and momentum encoder of a pre-training spec.
 
     mask_token, mask_gate: float [C0], C0 the channels at the token's site; None where the corruption has none.
+    colours: float [2, C], mean and deviation that images are normalised with, where frequencies are removed.
     place: where training stands, which noise that fills hidden pixels is drawn for; to be set before a forward pass.
     """
 
@@ -35,12 +37,15 @@ class MaskedImageModel(nn.Module):
         self.run = run
         self.encoder = initialised(run.seed, "encoder", lambda: _encoder(run, channels))
         token = initialised(run.seed, "mask token", lambda: _mask_token(run, self.encoder.token_width))
-        self.mask_token = None if run.corruption.token in ("drop", "none") else token
+        tokenless = run.corruption.token in ("drop", "none") or isinstance(run.mask, FrequencyMask)
+        self.mask_token = None if tokenless else token
         gate = run.corruption.gate
         self.mask_gate = None if gate is None else nn.Parameter(torch.full((self.encoder.token_width,), gate))
         self.place = Place()
         self.black: Tensor
         self.register_buffer("black", _black(run, channels), persistent=False)
+        self.colours: Tensor
+        self.register_buffer("colours", _colours(run, channels), persistent=False)
         self.head = initialised(
             run.seed,
             "head",
@@ -63,6 +68,9 @@ class MaskedImageModel(nn.Module):
             images: float [B, C, S, S]. units: bool, from `make_mask`.
         """
         side = images.shape[-1]
+        if isinstance(self.run.mask, FrequencyMask):
+            features: Tensor = self.encoder(without_frequencies(images, units, *self.colours), None, None, None)
+            return features
         if self.run.corruption.token == "drop":
             return visible_map(self.encoder.model, images, self._places(units))
         images = filled(
@@ -112,6 +120,14 @@ def _black(run: Pretrain, channels: int) -> Tensor:
         return torch.zeros(channels)
     facts = facts_of(run.data)
     return -torch.tensor(facts.mean) / torch.tensor(facts.std)
+
+
+def _colours(run: Pretrain, channels: int) -> Tensor:
+    """Mean and deviation that images are normalised with, float [2, channels]; needed where frequencies are removed."""
+    if not isinstance(run.mask, FrequencyMask):
+        return torch.zeros(2, channels)
+    facts = facts_of(run.data)
+    return torch.tensor([facts.mean, facts.std])
 
 
 def _mask_token(run: Pretrain, width: int) -> nn.Parameter:

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from harness.spec.masks.blocks import BlockMask
+from harness.spec.masks.frequency import FrequencyMask
 from harness.spec.masks.guided import GuidedMask, HardMask
 from harness.spec.masks.noise import ColourMask
 from harness.spec.masks.own import CustomMask
@@ -26,6 +27,7 @@ Mask = Annotated[
     | ColourMask
     | ComplementMask
     | DisjointMask
+    | FrequencyMask
     | GuidedMask
     | HardMask
     | CustomMask,
@@ -39,6 +41,7 @@ __all__ = [
     "ComplementMask",
     "CustomMask",
     "DisjointMask",
+    "FrequencyMask",
     "GridMask",
     "GuidedMask",
     "HardMask",

@@ -12,7 +12,7 @@ from harness.spec.backbone import Backbone
 from harness.spec.base import HarnessError, Spec, one_line
 from harness.spec.corruption import Corruption
 from harness.spec.data import Data
-from harness.spec.geometry import check_dropping, check_mask, check_target, choices
+from harness.spec.geometry import check_dropping, check_frequencies, check_mask, check_target, choices
 from harness.spec.heads import Head, LinearHead, check_head
 from harness.spec.loss import FourierLoss, Loss, check_fourier, check_loss
 from harness.spec.masking import Mask
@@ -70,6 +70,7 @@ class Pretrain(Spec):
         if size % stride:
             raise ValueError(f"stride {stride} does not divide the image of {size} px; {choices(size)}")
         check_mask(self.mask, self)
+        check_frequencies(self)
         if self.mask.scored_by is not None:
             raise ValueError(f"a {self.mask.kind} mask needs a teacher's {self.mask.scored_by}; there is no teacher")
         inside = self.loss.scope == "masked" or self.fourier is not None

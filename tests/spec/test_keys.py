@@ -35,6 +35,7 @@ from harness.spec import (
     DisjointMask,
     FineTune,
     FourierLoss,
+    FrequencyMask,
     GridMask,
     GuidedMask,
     HardMask,
@@ -191,6 +192,7 @@ OTHER: dict[Spec, dict[str, Any]] = {
     },
     ComplementMask(size=16): {"size": 8, "ratio": 0.6},
     DisjointMask(size=16): {"size": 8, "ratio": 0.7, "shared": True},
+    FrequencyMask(): {"radius": 8.0, "low_pass": 0.4},
     GuidedMask(size=16, ratio=0.5, reveal=0.05): {
         "size": 8,
         "ratio": 0.6,
