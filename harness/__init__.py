@@ -122,6 +122,9 @@ if TYPE_CHECKING:
         LinearProbe as LinearProbe,
     )
     from harness.spec import (
+        LocalMask as LocalMask,
+    )
+    from harness.spec import (
         Loss as Loss,
     )
     from harness.spec import (
@@ -189,9 +192,9 @@ _HOME = {
         "CheckerboardMask", "Checkpoint", "ClusterTarget", "ColourMask", "ComplementMask", "Corruption", "Cosine",
         "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "DecoderHead",
         "DisjointMask", "FineTune", "FourierLoss", "FrequencyMask", "GridMask", "GuidedMask", "HardMask",
-        "HarnessError", "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe", "Loss",
-        "MlpHead", "MomentumEncoder", "MultiStep", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe",
-        "Scale", "Scratch", "Shapes", "Skip", "SquareMask", "TokenMask", "TokenTarget", "UniformMask",
+        "HarnessError", "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe", "LocalMask",
+        "Loss", "MlpHead", "MomentumEncoder", "MultiStep", "PatchWords", "PixelTarget", "Pretrain", "RandomMask",
+        "Recipe", "Scale", "Scratch", "Shapes", "Skip", "SquareMask", "TokenMask", "TokenTarget", "UniformMask",
         "VisibleSquareMask",
     ),
     "harness.papers": (

@@ -13,6 +13,7 @@ from harness.core.custom import call, load_function
 from harness.core.draws import Draw
 from harness.core.frequencies import removed_frequencies
 from harness.core.masks_guided import guided_units, hard_units
+from harness.core.masks_local import local_units
 from harness.core.masks_pairs import complements, disjoint_units
 from harness.core.masks_patterns import checkerboards, colour_units, grids, uniform_units
 from harness.core.masks_units import random_tokens, random_units, squares, visible_squares
@@ -28,6 +29,7 @@ from harness.spec import (
     GuidedMask,
     HardMask,
     HarnessError,
+    LocalMask,
     Mask,
     RandomMask,
     SquareMask,
@@ -93,6 +95,8 @@ def make_mask(
             return disjoint_units(mask, draw, view)
         case FrequencyMask():
             return removed_frequencies(mask, draw)
+        case LocalMask():
+            return local_units(mask, draw, view)
         case GuidedMask():
             return guided_units(mask, draw, scores)
         case HardMask():

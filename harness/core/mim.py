@@ -15,6 +15,7 @@ from harness.core.heads import build_head
 from harness.core.losses import prediction_loss
 from harness.core.mae import encode_visible, visible_map, visible_places
 from harness.core.masking import spread
+from harness.core.masks_local import predicted_units
 from harness.core.momentum import Momentum
 from harness.core.randomness import initialised
 from harness.core.targets import Targets
@@ -102,7 +103,8 @@ class MaskedImageModel(nn.Module):
         run = self.run
         prediction = self.predict(images, units)
         target = self.targets(images)
-        hidden = spread(units, target.shape[-1]) if run.loss.scope == "masked" or run.fourier is not None else None
+        scored = predicted_units(run, units, self.place)
+        hidden = spread(scored, target.shape[-1]) if run.loss.scope == "masked" or run.fourier is not None else None
         error = prediction_loss(run.loss, prediction, target, hidden)
         if run.fourier is None or hidden is None:
             return prediction, error

@@ -9,6 +9,7 @@ from pydantic import Field
 from harness.spec.masks.blocks import BlockMask
 from harness.spec.masks.frequency import FrequencyMask
 from harness.spec.masks.guided import GuidedMask, HardMask
+from harness.spec.masks.local import LocalMask
 from harness.spec.masks.noise import ColourMask
 from harness.spec.masks.own import CustomMask
 from harness.spec.masks.pairs import ComplementMask, DisjointMask
@@ -28,6 +29,7 @@ Mask = Annotated[
     | ComplementMask
     | DisjointMask
     | FrequencyMask
+    | LocalMask
     | GuidedMask
     | HardMask
     | CustomMask,
@@ -45,6 +47,7 @@ __all__ = [
     "GridMask",
     "GuidedMask",
     "HardMask",
+    "LocalMask",
     "Mask",
     "RandomMask",
     "SquareMask",

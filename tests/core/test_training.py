@@ -40,6 +40,7 @@ from harness.spec import (
     Knn,
     LinearHead,
     LinearProbe,
+    LocalMask,
     Loss,
     MlpHead,
     PixelTarget,
@@ -167,10 +168,11 @@ def test_slices_agree_where_the_number_of_hidden_units_varies(compute: Compute) 
     [
         {"mask": ComplementMask(size=4, ratio=0.25), "recipe": RECIPE.replace(drop_path=0.2)},
         {"mask": FrequencyMask(radius=4.0), "loss": Loss(kind="frequency")},
+        {"mask": LocalMask(size=4, window=3, windows=2, shared=False)},
     ],
-    ids=["both views of an image", "frequencies"],
+    ids=["both views of an image", "frequencies", "local windows"],
 )
-def test_slices_agree_for_pairs_and_frequencies(compute: Compute, changes: dict[str, Any]) -> None:
+def test_slices_agree_for_views_and_frequencies(compute: Compute, changes: dict[str, Any]) -> None:
     run = pretrain(**changes)
     whole = compute(run)
     assert same(whole, compute(run))

@@ -44,6 +44,7 @@ from harness.spec import (
     InverseSwinHead,
     Knn,
     LinearProbe,
+    LocalMask,
     Loss,
     MlpHead,
     MomentumEncoder,
@@ -192,6 +193,7 @@ OTHER: dict[Spec, dict[str, Any]] = {
     },
     ComplementMask(size=16): {"size": 8, "ratio": 0.6},
     DisjointMask(size=16): {"size": 8, "ratio": 0.7, "shared": True},
+    LocalMask(size=16): {"size": 8, "ratio": 0.7, "window": 3, "windows": 2, "shared": False},
     FrequencyMask(): {"radius": 8.0, "low_pass": 0.4},
     GuidedMask(size=16, ratio=0.5, reveal=0.05): {
         "size": 8,
