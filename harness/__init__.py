@@ -7,12 +7,22 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from harness import claims as claims
+    from harness.papers import a2mim as a2mim
+    from harness.papers import a2mim_backbone as a2mim_backbone
+    from harness.papers import a2mim_corruption as a2mim_corruption
+    from harness.papers import a2mim_finetune as a2mim_finetune
+    from harness.papers import a2mim_pretrain as a2mim_pretrain
+    from harness.papers import a2mim_site as a2mim_site
     from harness.papers import paper_table as paper_table
+    from harness.papers import released_simmim_cnn as released_simmim_cnn
     from harness.papers import simmim as simmim
     from harness.papers import simmim_backbone as simmim_backbone
+    from harness.papers import simmim_cnn as simmim_cnn
+    from harness.papers import simmim_cnn_pretrain as simmim_cnn_pretrain
     from harness.papers import simmim_finetune as simmim_finetune
     from harness.papers import simmim_pretrain as simmim_pretrain
     from harness.papers import simmim_probe as simmim_probe
+    from harness.results import results_frame as results_frame
     from harness.spec import (
         AfterStage as AfterStage,
     )
@@ -53,6 +63,9 @@ if TYPE_CHECKING:
         ComplementMask as ComplementMask,
     )
     from harness.spec import (
+        Contrastive as Contrastive,
+    )
+    from harness.spec import (
         Corruption as Corruption,
     )
     from harness.spec import (
@@ -83,7 +96,13 @@ if TYPE_CHECKING:
         DisjointMask as DisjointMask,
     )
     from harness.spec import (
+        FeatureTarget as FeatureTarget,
+    )
+    from harness.spec import (
         FineTune as FineTune,
+    )
+    from harness.spec import (
+        Fourier as Fourier,
     )
     from harness.spec import (
         FourierLoss as FourierLoss,
@@ -104,10 +123,16 @@ if TYPE_CHECKING:
         HarnessError as HarnessError,
     )
     from harness.spec import (
+        HogTarget as HogTarget,
+    )
+    from harness.spec import (
         ImageFolder as ImageFolder,
     )
     from harness.spec import (
         Images as Images,
+    )
+    from harness.spec import (
+        Interactions as Interactions,
     )
     from harness.spec import (
         InverseSwinHead as InverseSwinHead,
@@ -128,13 +153,25 @@ if TYPE_CHECKING:
         Loss as Loss,
     )
     from harness.spec import (
+        LowPassTarget as LowPassTarget,
+    )
+    from harness.spec import (
         MlpHead as MlpHead,
     )
     from harness.spec import (
         MomentumEncoder as MomentumEncoder,
     )
     from harness.spec import (
+        MomentumTarget as MomentumTarget,
+    )
+    from harness.spec import (
         MultiStep as MultiStep,
+    )
+    from harness.spec import (
+        NormPixelTarget as NormPixelTarget,
+    )
+    from harness.spec import (
+        Occlusion as Occlusion,
     )
     from harness.spec import (
         PatchWords as PatchWords,
@@ -150,6 +187,9 @@ if TYPE_CHECKING:
     )
     from harness.spec import (
         Recipe as Recipe,
+    )
+    from harness.spec import (
+        RgbStatistics as RgbStatistics,
     )
     from harness.spec import (
         Scale as Scale,
@@ -173,6 +213,9 @@ if TYPE_CHECKING:
         TokenTarget as TokenTarget,
     )
     from harness.spec import (
+        TransformerHead as TransformerHead,
+    )
+    from harness.spec import (
         UniformMask as UniformMask,
     )
     from harness.spec import (
@@ -189,17 +232,21 @@ if TYPE_CHECKING:
 _HOME = {
     "harness.spec": (
         "AfterStage", "AtInput", "Augment", "Average", "Backbone", "BeforeBlock", "BinTarget", "BlockMask",
-        "CheckerboardMask", "Checkpoint", "ClusterTarget", "ColourMask", "ComplementMask", "Corruption", "Cosine",
-        "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "DecoderHead",
-        "DisjointMask", "FineTune", "FourierLoss", "FrequencyMask", "GridMask", "GuidedMask", "HardMask",
-        "HarnessError", "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe", "LocalMask",
-        "Loss", "MlpHead", "MomentumEncoder", "MultiStep", "PatchWords", "PixelTarget", "Pretrain", "RandomMask",
-        "Recipe", "Scale", "Scratch", "Shapes", "Skip", "SquareMask", "TokenMask", "TokenTarget", "UniformMask",
-        "VisibleSquareMask",
+        "CheckerboardMask", "Checkpoint", "ClusterTarget", "ColourMask", "ComplementMask", "Contrastive",
+        "Corruption", "Cosine", "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget",
+        "DalleTokenizer", "DecoderHead", "DisjointMask", "FeatureTarget", "FineTune", "Fourier", "FourierLoss",
+        "FrequencyMask", "GridMask", "GuidedMask", "HardMask", "HarnessError", "HogTarget", "ImageFolder", "Images",
+        "Interactions", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe", "LocalMask", "Loss", "LowPassTarget",
+        "MlpHead", "MomentumEncoder", "MomentumTarget", "MultiStep", "NormPixelTarget", "Occlusion", "PatchWords",
+        "PixelTarget", "Pretrain", "RandomMask", "Recipe", "RgbStatistics", "Scale", "Scratch", "Shapes", "Skip",
+        "SquareMask", "TokenMask", "TokenTarget", "TransformerHead", "UniformMask", "VisibleSquareMask",
     ),
     "harness.papers": (
-        "paper_table", "simmim", "simmim_backbone", "simmim_finetune", "simmim_pretrain", "simmim_probe",
+        "a2mim", "a2mim_backbone", "a2mim_corruption", "a2mim_finetune", "a2mim_pretrain", "a2mim_site", "paper_table",
+        "released_simmim_cnn", "simmim", "simmim_backbone", "simmim_cnn", "simmim_cnn_pretrain", "simmim_finetune",
+        "simmim_pretrain", "simmim_probe",
     ),
+    "harness.results": ("results_frame",),
     "harness.study": ("Study", "around", "axes", "zipped"),
     "harness.use": ("export_weights", "predict", "reconstruct"),
 }  # fmt: skip

@@ -12,7 +12,7 @@ from harness import audit
 from harness.audit.masks import check_masks
 from harness.core.masking import make_views
 from harness.core.mim import MaskedImageModel
-from harness.spec import FrequencyMask, LocalMask, Mask, Pretrain, upstream
+from harness.spec import FrequencyMask, LocalMask, Mask, Pretrain, pretraining
 from harness.study import Plan, Row, expand, load
 
 STUDIES = Path(__file__).resolve().parent.parent / "studies"
@@ -28,7 +28,7 @@ def plans() -> dict[str, Plan]:
 
 
 def start_of(row: Row) -> Pretrain:
-    start = upstream(row.evaluations["finetune_top1"])
+    start = pretraining(row.evaluations["finetune_top1"])
     assert start is not None
     return start
 

@@ -11,7 +11,7 @@ import typer
 
 from harness.cli.common import ScaleName, StorePath, Where, cell_text, planned, results_folder, say
 from harness.papers import compared_masks, paper_table
-from harness.spec import BlockMask, FrequencyMask, HarnessError, Mask, Pretrain, RandomMask, SquareMask, upstream
+from harness.spec import BlockMask, FrequencyMask, HarnessError, Mask, Pretrain, RandomMask, SquareMask, pretraining
 from harness.store import Store
 from harness.study import Plan
 
@@ -89,7 +89,7 @@ def _study_rows(plan: Plan, runs: Store, draws: int) -> Iterator[dict[str, Any]]
     frame = runs_frame(plan, runs)
     for row in plan.rows:
         for name, evaluation in row.evaluations.items():
-            start = upstream(evaluation)
+            start = pretraining(evaluation)
             if row.seed or start is None:
                 continue
             number = plan.study.cells.index(row.axes)

@@ -29,8 +29,8 @@ class Complexity:
 
     One multiply-add is one unit, where others write FLOPs: convolutions, linear layers and matrix products as they are
     computed (padded windows included), 5 for each element of a layer norm, 1 for each element that is pooled. Biases,
-    softmax, activations, batch norms and additions are left out. That is mmpretrain's get_flops, whose published figure is
-    `encoder + pooling`: neither a classifier nor a decoder is in it.
+    softmax, activations, batch norms and additions are left out. That is mmpretrain's get_flops, whose published figure
+    is `encoder + pooling`: neither a classifier nor a decoder is in it.
 
     Attributes:
         parameters: all of them, head and mask token included.

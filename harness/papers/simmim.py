@@ -14,11 +14,16 @@ from harness.spec import (
     ClusterTarget,
     Corruption,
     CustomTarget,
+    FeatureTarget,
     Head,
+    HogTarget,
     InverseSwinHead,
     LinearHead,
     Loss,
+    LowPassTarget,
     Mask,
+    MomentumTarget,
+    NormPixelTarget,
     PatchWords,
     PixelTarget,
     Pretrain,
@@ -115,7 +120,7 @@ def _assumed_of_target(target: Target) -> Iterator[str]:
             yield "tokens: words of a k-means over patches in place of BEiT's tokenizer"
         case TokenTarget():
             yield "tokens: the crop itself is scaled for the tokenizer, bicubic"
-        case CustomTarget():
+        case NormPixelTarget() | LowPassTarget() | HogTarget() | FeatureTarget() | MomentumTarget() | CustomTarget():
             pass
         case _:
             assert_never(target)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from harness.spec.backbone import PLAIN_VITS
 from harness.spec.corruption import Corruption
+from harness.spec.features import MomentumTarget
 from harness.spec.heads import DecoderHead
 from harness.spec.masking import CustomMask, FrequencyMask, Mask
 
@@ -39,7 +40,8 @@ def check_mask(mask: Mask, run: Pretrain, what: str = "mask") -> None:
             f"{run.corruption.site.text}; {choices(size, there)}"
         )
     mask.check(size)
-    if run.corruption.token == "drop" and not isinstance(mask, CustomMask) and mask.varies(size):
+    known = not isinstance(mask, CustomMask)  # of which the first batch will tell
+    if run.corruption.token == "drop" and known and mask.varies(size):
         raise ValueError(f"token='drop' needs as many hidden units in every image; this {mask.kind} mask varies")
 
 
@@ -62,6 +64,8 @@ def check_frequencies(run: Pretrain) -> None:
         )
     if run.fourier is not None:
         raise ValueError("fourier needs hidden pixels, and a frequency mask hides none; leave it out")
+    if run.contrastive is not None:
+        raise ValueError("the branches of a contrastive loss hide patches, and a frequency mask none; leave one out")
 
 
 def check_target(downsample: int, stride: int, unit: int, *, inside: bool) -> None:
@@ -93,6 +97,36 @@ def check_dropping(run: Pretrain) -> None:
         raise ValueError(f"token='drop' leaves holes that a {head.kind} head cannot fill; valid heads: decoder")
     if run.backbone.stride != run.backbone.patch_size or not name.startswith(PLAIN_VITS):
         raise ValueError(f"token='drop' needs a plain ViT (vit_...), not {name}; valid here: token='replace'")
+
+
+def check_momentum(run: Pretrain) -> None:
+    """Whether a momentum encoder is there where one is used, and only there.
+
+    Raises:
+        ValueError: it is not, or the contrastive loss does not fit the run.
+    """
+    uses = (
+        ("contrastive", run.contrastive is not None),
+        ("the target 'momentum'", isinstance(run.target, MomentumTarget)),
+        (f"the mask {run.mask.kind!r}", run.mask.scored_by is not None),
+    )
+    used = [name for name, needs in uses if needs]
+    if used and run.momentum is None:
+        raise ValueError(f"{used[0]} needs a momentum encoder: set momentum, such as MomentumEncoder()")
+    if run.momentum is not None and not used:
+        raise ValueError(
+            "nothing uses the momentum encoder; leave it out, or set contrastive, or another target or mask"
+        )
+    if run.contrastive is None:
+        return
+    if run.recipe.batch_size < 2:
+        raise ValueError("a contrastive loss tells images apart: batch_size should be 2 or more")
+    mask = run.contrastive.mask
+    if isinstance(mask, str):
+        return
+    check_mask(mask, run, "momentum encoder's mask")
+    if mask.views > 1 or mask.scored_by is not None:
+        raise ValueError(f"the momentum encoder's mask is one that does not look at the image, once; not {mask.kind}")
 
 
 def choices(size: int, multiple: int = 1) -> str:

@@ -26,8 +26,10 @@ from harness.spec import (
     CustomTarget,
     DalleTokenizer,
     DisjointMask,
+    FeatureTarget,
     FineTune,
     FourierLoss,
+    HogTarget,
     ImageFolder,
     Images,
     InverseSwinHead,
@@ -35,8 +37,11 @@ from harness.spec import (
     LinearHead,
     LinearProbe,
     Loss,
+    LowPassTarget,
     MlpHead,
+    MomentumTarget,
     MultiStep,
+    NormPixelTarget,
     PatchWords,
     PixelTarget,
     Pretrain,
@@ -48,6 +53,7 @@ from harness.spec import (
     SquareMask,
     TokenMask,
     TokenTarget,
+    TransformerHead,
     run_from_json,
 )
 
@@ -85,11 +91,22 @@ masks = st.one_of(
 heads = st.one_of(
     st.builds(LinearHead),
     st.builds(MlpHead, width=st.none() | st.integers(1, 9)),
+    st.builds(MlpHead, depthwise=st.sampled_from([3, 5])),
+    st.builds(TransformerHead, width=st.none() | st.just(64), depthwise=st.none() | st.just(3)),
     st.builds(CustomHead, **source),
     st.builds(InverseSwinHead, embed_dim=st.just(4), depths=st.just((1, 2)), num_heads=st.just((1, 2))),
 )
 downsample = st.sampled_from([1, 2, 4])
-values = st.builds(PixelTarget, downsample=downsample) | st.builds(CustomTarget, channels=st.integers(1, 9), **source)
+teachers = st.builds(Checkpoint, path=st.text(), backbone=backbones, image_size=st.just(64), sha256=st.just("0a"))
+norms = st.sampled_from(["none", "layer", "instance"])
+values = st.one_of(
+    st.builds(PixelTarget, downsample=downsample),
+    st.builds(NormPixelTarget, size=st.sampled_from([2, 4, 8])),
+    st.builds(LowPassTarget, radius=st.floats(1, 99), patch=st.none() | st.just(4)),
+    st.builds(HogTarget, cell=st.sampled_from([2, 4]), window=st.integers(2, 99)),
+    st.builds(FeatureTarget, teacher=teachers, width=st.integers(1, 99), downsample=st.just(4), norm=norms),
+    st.builds(CustomTarget, channels=st.integers(1, 9), **source),
+)
 classes = st.one_of(
     st.builds(BinTarget, bins=st.integers(2, 256), downsample=downsample),
     st.builds(ClusterTarget, clusters=st.integers(2, 999), seed=st.integers(0, 9), downsample=downsample),
@@ -159,6 +176,13 @@ def test_json_gives_the_same_run_back(run: Run) -> None:
     assert type(back) is type(run)
     assert back.digest == run.digest
     assert json.dumps(back.to_plain()) == text
+
+
+@settings(max_examples=20, deadline=None)
+@given(target=st.builds(MomentumTarget, width=st.integers(1, 99), downsample=st.just(8), norm=norms, mean_norm=norms))
+def test_json_gives_a_momentum_target_back(target: MomentumTarget) -> None:
+    back = MomentumTarget.model_validate_json(json.dumps(target.to_plain()))
+    assert (back, back.digest) == (target, target.digest)
 
 
 def test_json_gives_a_file_s_tokenizer_back() -> None:
