@@ -43,7 +43,6 @@ MASKS: dict[str, Mask] = {
     "visible square, all places": VisibleSquareMask(size=16, places="all"),
     "disjoint, shared": DisjointMask(size=32, ratio=0.7, shared=True),
     "complement 0.25": ComplementMask(size=32, ratio=0.25),
-    "local windows": LocalMask(size=16),
     "local windows of each image": LocalMask(size=16, window=5, windows=2, shared=False),
     "iBOT, exact": BlockMask(size=16, ratio=0.3, ratio_spread=0.2),
     "BootMAE, exact": BlockMask(size=16, ratio=0.61, max_block=0.3),
