@@ -113,6 +113,9 @@ if TYPE_CHECKING:
         FourierLoss as FourierLoss,
     )
     from harness.spec import (
+        FrequencyMask as FrequencyMask,
+    )
+    from harness.spec import (
         GridMask as GridMask,
     )
     from harness.spec import (
@@ -147,6 +150,9 @@ if TYPE_CHECKING:
     )
     from harness.spec import (
         LinearProbe as LinearProbe,
+    )
+    from harness.spec import (
+        LocalMask as LocalMask,
     )
     from harness.spec import (
         Loss as Loss,
@@ -242,6 +248,14 @@ _HOME = {
         "MomentumTarget", "MultiStep", "NormPixelTarget", "Occlusion", "PatchWords", "PixelTarget", "Pretrain",
         "RandomMask", "Recipe", "RgbStatistics", "Scale", "Scratch", "Shapes", "Skip", "SquareMask", "TokenMask",
         "TokenTarget", "TransformerHead", "UniformMask", "VisibleSquareMask",
+        "CheckerboardMask", "Checkpoint", "ClusterTarget", "ColourMask", "ComplementMask", "Contrastive",
+        "Corruption", "Cosine", "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget",
+        "DalleTokenizer", "DecoderHead", "DisjointMask", "FeatureTarget", "FineTune", "Fourier", "FourierLoss",
+        "FrequencyMask", "GridMask", "GuidedMask", "HardMask", "HarnessError", "HogTarget", "ImageFolder", "Images",
+        "Interactions", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe", "LocalMask", "Loss", "LowPassTarget",
+        "MlpHead", "MomentumEncoder", "MomentumTarget", "MultiStep", "NormPixelTarget", "Occlusion", "PatchWords",
+        "PixelTarget", "Pretrain", "RandomMask", "Recipe", "RgbStatistics", "Scale", "Scratch", "Shapes", "Skip",
+        "SquareMask", "TokenMask", "TokenTarget", "TransformerHead", "UniformMask", "VisibleSquareMask",
     ),
     "harness.papers": (
         "a2mim", "a2mim_backbone", "a2mim_corruption", "a2mim_finetune", "a2mim_pretrain", "a2mim_site", "mae",
