@@ -13,7 +13,7 @@ from harness.core.corruption import IMAGE_MEAN, declared_leaks
 from harness.core.datasets import ImageSet, load
 from harness.core.masking import in_views, make_views, spread
 from harness.core.mim import MaskedImageModel
-from harness.spec import HarnessError, Pretrain, seed_stream, upstream
+from harness.spec import HarnessError, Pretrain, pretraining, seed_stream
 from harness.spec.differences import Difference, differences
 from harness.study import Plan, Row
 
@@ -148,7 +148,8 @@ def is_clean(run: Pretrain, batch: Batch, model: MaskedImageModel | None = None)
         return torch.equal(before[0], after[0]) and not torch.equal(before[1], after[1])
     moved = (before[0] - after[0]).abs().max() <= ROUNDING * before[0].abs().max()
     kept = bool(moved) or run.corruption.fill == "none"
-    return kept and bool((before[1].sum() - after[1].sum()).abs() > ROUNDING * before[1].sum().abs())
+    losses = before[1].sum(), after[1].sum()
+    return kept and bool((losses[0] - losses[1]).abs() > ROUNDING * losses[0].abs())
 
 
 def noise(batch: Batch, where: Tensor) -> Tensor:
@@ -232,7 +233,7 @@ def dead_arms(plan: Plan) -> list[tuple[Row, str]]:
     dead = []
     for arm in found:
         for column, evaluation in arm.row.evaluations.items():
-            ours, theirs = upstream(evaluation), upstream(reference.row.evaluations[column])
+            ours, theirs = pretraining(evaluation), pretraining(reference.row.evaluations[column])
             if ours is None or theirs is None or not _differ_in_step(ours, theirs):
                 continue
             if first_step(ours).same_as(first_step(theirs)):

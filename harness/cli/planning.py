@@ -25,7 +25,7 @@ from harness.cli.costs import cost_of, cost_text, model_lines, target_lines
 from harness.cli.on_cluster import show_scripts
 from harness.launch.describe import describe as count_models
 from harness.launch.describe import known
-from harness.spec import HarnessError, ImageFolder, Pretrain, Run, key, upstream
+from harness.spec import HarnessError, ImageFolder, Pretrain, Run, key, pretraining
 from harness.spec.described import distinct
 from harness.store import State, Store
 from harness.study import Plan
@@ -93,7 +93,7 @@ def _runs(specs: dict[str, Run]) -> list[str]:
 def _shared(plan: Plan) -> list[str]:
     users: Counter[str] = Counter()
     for row in plan.rows:
-        users.update({key(first) for e in row.evaluations.values() if (first := upstream(e)) is not None})
+        users.update({key(first) for e in row.evaluations.values() if (first := pretraining(e)) is not None})
     evaluations = sum(len(row.evaluations) for row in plan.rows)
     shared = sum(count > 1 for count in users.values())
     return [f"{shared} pre-trainings serve several cells"] if shared and evaluations else []

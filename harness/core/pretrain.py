@@ -17,6 +17,7 @@ from harness.core.fourier import GradientRatio, require_whole_groups
 from harness.core.loop import LOG_STEPS, train
 from harness.core.losses import loss_weights
 from harness.core.masking import in_views, make_views, spread
+from harness.core.memory_format import placed
 from harness.core.mim import MaskedImageModel
 from harness.core.momentum import momentum_at
 from harness.core.optimiser import parameter_groups
@@ -49,7 +50,7 @@ def pretrain(run: Pretrain, session: Session) -> None:
         load_pretraining_start(run.start, model)
         if model.momentum is not None:
             model.momentum.restart(model)
-    model = model.to(device).train()
+    model = placed(model, device).train()
     place = model.place = key_drop_paths(model, run.seed)
     model.processes = session.group
     swaps = run.contrastive is not None and run.contrastive.crops == "swapped"

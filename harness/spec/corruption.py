@@ -142,6 +142,10 @@ class Corruption(Spec):
             raise ValueError(f"detach does nothing to token={self.token!r}; valid there: add, gated-add")
         return self
 
+    def replace(self, **changes: Any) -> Self:
+        """A validated copy; a new token begins with its own gate."""
+        return super().replace(**({"gate": None, **changes} if "token" in changes else changes))
+
     def stride(self, patch_size: int) -> int:
         """Pixels of the input under one position at the site, of a backbone with that patch."""
         return patch_size if isinstance(self.site, AtInput) else self.site.stride

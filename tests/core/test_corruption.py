@@ -13,6 +13,7 @@ from tiny import BEIT, SWIN, VIT, pretrain
 from harness import audit
 from harness.core.backbones import Piece
 from harness.core.corruption import combined, declared_leaks, filled
+from harness.core.datasets import load
 from harness.core.drop_path import Place
 from harness.core.masking import spread
 from harness.core.mim import MaskedImageModel
@@ -64,7 +65,7 @@ def test_fills_by_an_independent_computation(fill: str) -> None:
 def test_black_is_the_pixel_value_0_after_normalisation() -> None:
     run = pretrain(corruption=Corruption(fill="zero"))
     model = MaskedImageModel(run, 3)
-    source = audit.load(run.data, "pretrain")
+    source = load(run.data, "pretrain")
     wanted = [(0 - mean) / std for mean, std in zip(source.mean, source.std, strict=True)]
     assert model.black.tolist() == pytest.approx(wanted)
     assert "black" not in model.state_dict()

@@ -147,6 +147,8 @@ REFUSED: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     "nothing hidden, not so": (lambda: Corruption(fill="mean", hides_nothing=True), ("against hides_nothing=True",)),
     "gate of no gate": (lambda: Corruption(fill="mean", token="add", gate=0.1), ("gate belongs to token='gated-add'",)),
     "detached, replaced": (lambda: Corruption(detach=True), ("detach does nothing to token='replace'", "gated-add")),
+    "rates of no token": (lambda: FineTune(start=pretrain(), recipe=recipe(token_lr=0.1)), ("token_lr", "no mask")),
+    "gate's rate, frozen": (lambda: LinearProbe(start=pretrain(), recipe=recipe(gate_lr=0.1)), ("gate_lr",)),
     "site of no token": (
         lambda: Corruption(fill="mean", token="none", site=AfterStage(stage=1, stride=4)),
         ("token='none' has no site",),
