@@ -167,6 +167,21 @@ class Encoder(nn.Module):
         x, piece = self._up_to(images, block)
         return _as_map(x, piece, images.shape[-1])
 
+    def last_blocks(self, images: Tensor, count: int) -> list[Tensor]:
+        """Outputs [B, C, h, w] of the last `count` blocks, all of the last stage.
+
+        Raises:
+            HarnessError: the last stage has fewer.
+        """
+        if count > (found := stage_depths(self.model)[-1]):
+            raise HarnessError(f"the last stage has {found} blocks, not {count}; make blocks of the target smaller")
+        x, outputs, first = images, [], depth(self.model) - count
+        for piece in self.layers.pieces(self.model):
+            x = piece.run(x)
+            if piece.block is not None and piece.block > first:
+                outputs.append(_as_map(x, piece, images.shape[-1]))
+        return outputs
+
     def class_token(self, images: Tensor, block: int | None = None) -> Tensor:
         """The class token [B, C'] after a block, as in `features`.
 
