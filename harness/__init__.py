@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from harness.papers import simmim_finetune as simmim_finetune
     from harness.papers import simmim_pretrain as simmim_pretrain
     from harness.papers import simmim_probe as simmim_probe
+    from harness.results import results_frame as results_frame
     from harness.spec import (
         AfterStage as AfterStage,
     )
@@ -62,6 +63,9 @@ if TYPE_CHECKING:
         ComplementMask as ComplementMask,
     )
     from harness.spec import (
+        Contrastive as Contrastive,
+    )
+    from harness.spec import (
         Corruption as Corruption,
     )
     from harness.spec import (
@@ -98,6 +102,9 @@ if TYPE_CHECKING:
         FineTune as FineTune,
     )
     from harness.spec import (
+        Fourier as Fourier,
+    )
+    from harness.spec import (
         FourierLoss as FourierLoss,
     )
     from harness.spec import (
@@ -120,6 +127,9 @@ if TYPE_CHECKING:
     )
     from harness.spec import (
         Images as Images,
+    )
+    from harness.spec import (
+        Interactions as Interactions,
     )
     from harness.spec import (
         InverseSwinHead as InverseSwinHead,
@@ -155,6 +165,9 @@ if TYPE_CHECKING:
         NormPixelTarget as NormPixelTarget,
     )
     from harness.spec import (
+        Occlusion as Occlusion,
+    )
+    from harness.spec import (
         PatchWords as PatchWords,
     )
     from harness.spec import (
@@ -168,6 +181,9 @@ if TYPE_CHECKING:
     )
     from harness.spec import (
         Recipe as Recipe,
+    )
+    from harness.spec import (
+        RgbStatistics as RgbStatistics,
     )
     from harness.spec import (
         Scale as Scale,
@@ -212,6 +228,36 @@ _HOME = {
         "AfterStage", "AtInput", "Augment", "Average", "Backbone", "BeforeBlock", "BinTarget", "BlockMask",
         "CheckerboardMask", "Checkpoint", "ClusterTarget", "ColourMask", "ComplementMask", "Corruption", "Cosine",
         "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "DecoderHead",
+        "DisjointMask", "FineTune", "FourierLoss", "GridMask", "GuidedMask", "HardMask", "HarnessError", "ImageFolder",
+        "Images", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe", "Loss", "MlpHead", "MomentumEncoder",
+        "MultiStep", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale", "Scratch", "Shapes",
+        "Skip", "SquareMask", "TokenMask", "TokenTarget", "UniformMask", "VisibleSquareMask",
+        "AfterStage", "AtInput", "BeforeBlock",
+        "AfterStage", "AtInput", "BeforeBlock",
+        "Augment", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption", "Cosine",
+        "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "FineTune",
+        "FourierLoss", "HarnessError", "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead",
+        "LinearProbe", "Loss", "MlpHead", "MultiStep", "PatchWords", "PixelTarget", "Pretrain", "RandomMask",
+        "Recipe", "Scale", "Scratch", "Shapes", "Skip", "SquareMask", "TokenTarget",
+        "Augment", "Average", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption",
+        "Cosine", "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer",
+        "FineTune", "HarnessError", "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe",
+        "Loss", "MlpHead", "MultiStep", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale",
+        "Scratch", "Shapes", "Skip", "SquareMask", "TokenTarget",
+        "Augment", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption", "Cosine",
+        "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "FineTune",
+        "Fourier", "HarnessError", "ImageFolder", "Images", "Interactions", "InverseSwinHead", "Knn", "LinearHead",
+        "LinearProbe", "Loss", "MlpHead", "MultiStep", "Occlusion", "PatchWords", "PixelTarget", "Pretrain",
+        "RandomMask", "Recipe", "RgbStatistics", "Scale", "Scratch", "Shapes", "Skip", "SquareMask", "TokenTarget",
+        "Augment", "Average", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption",
+        "CheckerboardMask", "Checkpoint", "ClusterTarget", "ColourMask", "ComplementMask", "Contrastive", "Corruption",
+        "Cosine", "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer",
+        "DecoderHead", "DisjointMask", "FeatureTarget", "FineTune", "FourierLoss", "GridMask", "GuidedMask",
+        "HardMask", "HarnessError", "HogTarget", "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead",
+        "LinearProbe", "Loss", "LowPassTarget", "MlpHead", "MomentumEncoder", "MomentumTarget", "MultiStep",
+        "NormPixelTarget", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale", "Scratch",
+        "Shapes", "Skip", "SquareMask", "TokenMask", "TokenTarget", "TransformerHead", "UniformMask",
+        "VisibleSquareMask",
         "DisjointMask", "FeatureTarget", "FineTune", "FourierLoss", "GridMask", "GuidedMask", "HardMask",
         "HarnessError", "HogTarget", "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe",
         "Loss", "LowPassTarget", "MlpHead", "MomentumEncoder", "MomentumTarget", "MultiStep", "NormPixelTarget",
@@ -223,6 +269,7 @@ _HOME = {
         "released_simmim_cnn", "simmim", "simmim_backbone", "simmim_cnn", "simmim_cnn_pretrain", "simmim_finetune",
         "simmim_pretrain", "simmim_probe",
     ),
+    "harness.results": ("results_frame",),
     "harness.study": ("Study", "around", "axes", "zipped"),
     "harness.use": ("export_weights", "predict", "reconstruct"),
 }  # fmt: skip

@@ -101,6 +101,6 @@ def measured(hidden: Tensor, patch: int) -> Difficulty:
         avgdist=Average.of(distances),
         visible=Average.of(((beside * some).flatten(1).sum(1) / count).tolist()),
         isolated=Average.of((((beside == 0) & some).flatten(1).sum(1) / count).tolist()),
-        distinct=len(torch.unique(hidden.flatten(1), dim=0)),
+        distinct=len({tuple(mask) for mask in hidden.flatten(1).tolist()}),
         draws=len(some),
     )

@@ -21,7 +21,7 @@ from harness.audit.masks import check_masks
 from harness.audit.rates import check_epoch, check_rates
 from harness.core.corruption import declared_leaks
 from harness.core.mim import MaskedImageModel
-from harness.spec import FineTune, HarnessError, Pretrain, Shapes, upstream
+from harness.spec import FineTune, HarnessError, Pretrain, Shapes, pretraining, upstreams
 from harness.spec.differences import differences
 from harness.study import Plan
 
@@ -53,7 +53,7 @@ def pretrainings(plan: Plan) -> dict[str, Pretrain]:
     found: dict[str, tuple[str, Pretrain]] = {}
     for row in plan.rows:
         for run in row.evaluations.values():
-            if row.seed == 0 and (start := upstream(run)) is not None:
+            if row.seed == 0 and (start := pretraining(run)) is not None:
                 found.setdefault(start.replace(recipe=recipe).digest, (row.text, start))
     return dict(found.values())
 
@@ -62,7 +62,7 @@ def finetunings(plan: Plan) -> dict[str, FineTune]:
     """One fine-tuning for each recipe and encoder, by the first cell that needs it."""
     found: dict[str, tuple[str, FineTune]] = {}
     for row in plan.rows:
-        for run in row.evaluations.values():
+        for run in (run for final in row.evaluations.values() for run in (*upstreams(final), final)):
             if isinstance(run, FineTune):
                 found.setdefault(run.recipe.digest + run.built.digest, (row.text, run))
     return dict(found.values())

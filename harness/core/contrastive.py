@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -33,12 +34,15 @@ class Pairs(NamedTuple):
 
 
 def mlp(layers: int, width: int, hidden: int, out: int) -> nn.Sequential:
-    """Linear layers without bias, a batch norm behind each, ReLU between them; the last norm has no weights."""
+    """Linear layers without bias, a batch norm behind each, ReLU between them; the last norm has no weights.
+
+    Only training computes them, so the norms keep no running statistics.
+    """
     parts: list[nn.Module] = []
     for number in range(layers):
         last = number == layers - 1
         size = out if last else hidden
-        parts += [nn.Linear(width, size, bias=False), nn.BatchNorm1d(size, affine=not last)]
+        parts += [nn.Linear(width, size, bias=False), nn.BatchNorm1d(size, affine=not last, track_running_stats=False)]
         parts += [] if last else [nn.ReLU()]
         width = size
     return nn.Sequential(*parts)
@@ -54,6 +58,29 @@ def info_nce(queries: Tensor, keys: Tensor, places: Tensor, temperature: float) 
     with torch.autocast(queries.device.type, enabled=False):
         scores = F.normalize(queries.float(), dim=1) @ F.normalize(keys.float(), dim=1).T / temperature
         return 2 * temperature * F.cross_entropy(scores, places)
+
+
+def told_apart(
+    queries: Tensor,
+    keys: Tensor,
+    *,
+    views: int,
+    temperature: float,
+    of_all: Callable[[Tensor], tuple[Tensor, Tensor]],
+) -> Tensor:
+    """InfoNCE of images that have several queries each, the mean over these: a float32 scalar.
+
+    Args:
+        queries: [b * views, D], those of an image after one another. keys: [b, D], or [b * views, D] in the same order,
+            and then a query is compared with the keys of its own view.
+        of_all: the keys of all images and the places of the own ones, from [b, D].
+    """
+    ways = len(keys) * views // len(queries)  # views of the keys
+    losses = []
+    for view in range(views):
+        whole, places = of_all(keys[view % ways :: ways])
+        losses.append(info_nce(queries[view::views], whole, places, temperature))
+    return torch.stack(losses).mean()
 
 
 def of_all(keys: Tensor, positions: Tensor, batch_size: int, group: Group) -> tuple[Tensor, Tensor]:

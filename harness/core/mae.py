@@ -73,12 +73,11 @@ def encode_visible(model: Any, images: Tensor, places: Tensor) -> Tensor:
     return found
 
 
-def visible_map(model: Any, images: Tensor, places: Tensor) -> Tensor:
-    """The visible tokens as a map [B, C, h, w], 0 where hidden; arguments as for `encode_visible`."""
-    tokens = encode_visible(model, images, places)[:, model.num_prefix_tokens :]
-    rows, columns = model.patch_embed.grid_size
-    blank = tokens.new_zeros(len(tokens), rows * columns, tokens.shape[2])
-    return _scattered(blank, places, tokens).mT.reshape(len(tokens), -1, rows, columns)
+def visible_map(tokens: Tensor, places: Tensor, side: int) -> Tensor:
+    """Visible tokens as a map [B, C, side, side], 0 where hidden; tokens as `encode_visible` gives them."""
+    seen = tokens[:, -places.shape[1] :]
+    blank = seen.new_zeros(len(seen), side * side, seen.shape[2])
+    return _scattered(blank, places, seen).mT.reshape(len(seen), -1, side, side)
 
 
 def _gathered(tokens: Tensor, places: Tensor) -> Tensor:

@@ -7,13 +7,15 @@ from typing import ClassVar, Literal, assert_never
 
 from pydantic import PositiveInt
 
+from harness.spec.analyses import Fourier, Interactions, Occlusion, RgbStatistics
 from harness.spec.backbone import Backbone
 from harness.spec.base import Spec
 from harness.spec.corruption import AtInput, Site
 from harness.spec.data import number_of_classes
 from harness.spec.heads import Head
+from harness.spec.keys import Evaluation, Run
 from harness.spec.masking import CustomMask
-from harness.spec.run import CustomEvaluation, Evaluation, FineTune, Knn, LinearProbe, Pretrain, Run
+from harness.spec.run import CustomEvaluation, FineTune, Knn, LinearProbe, Pretrain
 from harness.spec.targets import Target
 
 
@@ -79,9 +81,13 @@ def described(run: Run) -> Described:
                 pool=run.pool,
             )
         case LinearProbe() | Knn():
-            return _frozen(run, run.block)
+            return _frozen(run, run.start.backbone, run.block)
         case CustomEvaluation():
-            return _frozen(run, None)
+            return _frozen(run, run.start.backbone)
+        case Interactions() | Occlusion():
+            return described(run.start)
+        case Fourier() | RgbStatistics():
+            return _frozen(run, run.encoder)
         case _:
             assert_never(run)
 
@@ -95,10 +101,10 @@ def _visible(run: Pretrain) -> int | None:
     return places - run.mask.hidden_units(run.image_size) * unit**2
 
 
-def _frozen(run: Evaluation, block: int | None) -> Described:
+def _frozen(run: Evaluation, backbone: Backbone, block: int | None = None) -> Described:
     return Described(
         stage="frozen",
-        backbone=run.start.backbone,
+        backbone=backbone,
         image_size=run.image_size,
         channels=run.data.channels,
         block=block,
@@ -125,5 +131,7 @@ def _parts(run: Run) -> tuple[object, ...]:
             return (*common, run.start.backbone.digest, run.block)
         case CustomEvaluation():
             return (*common, run.start.backbone.digest)
+        case Interactions() | Occlusion() | Fourier() | RgbStatistics():
+            return (*common, run.start.digest)
         case _:
             assert_never(run)

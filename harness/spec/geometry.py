@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from harness.spec.backbone import PLAIN_VITS
 from harness.spec.features import MomentumTarget
 from harness.spec.heads import DecoderHead
-from harness.spec.masking import BlockMask, Mask
+from harness.spec.masking import CustomMask, Mask
 
 if TYPE_CHECKING:
     from harness.spec.run import Pretrain
@@ -36,7 +36,8 @@ def check_mask(mask: Mask, run: Pretrain, what: str = "mask") -> None:
             f"{run.corruption.site.text}; {choices(size, there)}"
         )
     mask.check(size)
-    if run.corruption.token == "drop" and isinstance(mask, BlockMask) and mask.count != "exact":
+    known = not isinstance(mask, CustomMask)  # of which the first batch will tell
+    if run.corruption.token == "drop" and known and mask.varies(size):
         raise ValueError(f"token='drop' needs as many hidden units in every image; this {mask.kind} mask varies")
 
 
@@ -75,11 +76,30 @@ def check_momentum(run: Pretrain) -> None:
     """Whether a momentum encoder is there where one is used, and only there.
 
     Raises:
-        ValueError: it is not.
+        ValueError: it is not, or the contrastive loss does not fit the run.
     """
-    used = [name for name, needs in (("the target 'momentum'", isinstance(run.target, MomentumTarget)),) if needs]
+    uses = (
+        ("contrastive", run.contrastive is not None),
+        ("the target 'momentum'", isinstance(run.target, MomentumTarget)),
+        (f"the mask {run.mask.kind!r}", run.mask.scored_by is not None),
+    )
+    used = [name for name, needs in uses if needs]
     if used and run.momentum is None:
         raise ValueError(f"{used[0]} needs a momentum encoder: set momentum, such as MomentumEncoder()")
+    if run.momentum is not None and not used:
+        raise ValueError(
+            "nothing uses the momentum encoder; leave it out, or set contrastive, or another target or mask"
+        )
+    if run.contrastive is None:
+        return
+    if run.recipe.batch_size < 2:
+        raise ValueError("a contrastive loss tells images apart: batch_size should be 2 or more")
+    mask = run.contrastive.mask
+    if isinstance(mask, str):
+        return
+    check_mask(mask, run, "momentum encoder's mask")
+    if mask.views > 1 or mask.scored_by is not None:
+        raise ValueError(f"the momentum encoder's mask is one that does not look at the image, once; not {mask.kind}")
 
 
 def choices(size: int, multiple: int = 1) -> str:

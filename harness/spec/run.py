@@ -1,15 +1,15 @@
-"""Runs: one pre-training, or one evaluation that contains what it starts from."""
+"""Pre-training, and the evaluations of it that tables of accuracy are made of."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
 
-from pydantic import Field, PositiveFloat, PositiveInt, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from harness.spec.backbone import Backbone
-from harness.spec.base import HarnessError, Spec, one_line
+from harness.spec.base import Spec
+from harness.spec.contrastive import Contrastive
 from harness.spec.corruption import Corruption
 from harness.spec.data import Data
 from harness.spec.geometry import check_dropping, check_mask, check_momentum, check_target, choices
@@ -22,8 +22,6 @@ from harness.spec.recipe import Recipe, check_frozen, check_no_mask_token
 from harness.spec.start import Checkpoint, Scratch
 from harness.spec.targets import PixelTarget, Target, check_target_images
 
-KEY_DIGITS = 20
-
 
 class Pretrain(Spec):
     """One masked-image-modelling pre-training.
@@ -33,6 +31,7 @@ class Pretrain(Spec):
     start: what to go on from instead of new weights; its backbone has to be this one. A mask token or a prediction head
         that it lacks, or has in another shape, begins anew.
     fourier: an error of the spectrum that is added to the loss; None for none.
+    contrastive: a contrastive loss that is added to the loss; None for none. It needs a momentum encoder.
     momentum: the momentum encoder, where a target, a mask or a loss needs one.
     assumed: notes on values that the paper leaves open; reports print them, keys ignore them.
     """
@@ -50,10 +49,11 @@ class Pretrain(Spec):
     seed: int = Field(default=0, ge=0)
     start: Checkpoint | None = None
     fourier: FourierLoss | None = None
+    contrastive: Contrastive | None = None
     momentum: MomentumEncoder | None = None
     assumed: tuple[str, ...] = ()
 
-    implicit: ClassVar[Mapping[str, object]] = {"start": None, "fourier": None, "momentum": None}
+    implicit: ClassVar[Mapping[str, object]] = {"start": None, "fourier": None, "contrastive": None, "momentum": None}
     unkeyed: ClassVar[frozenset[str]] = frozenset({"assumed"})
 
     @model_validator(mode="before")
@@ -95,18 +95,20 @@ class Pretrain(Spec):
 
 
 Start = Annotated[Pretrain | Scratch | Checkpoint, Field(discriminator="kind")]
+S = TypeVar("S", bound=Spec)
 
 
-class _Evaluation(Spec):
+class Evaluated(Spec, Generic[S]):
     """Fields of every evaluation.
 
-    start: what is evaluated: a Pretrain (run first, once, however many evaluations share it), Scratch or Checkpoint.
+    start: what is evaluated: a run (computed first, once, however many evaluations share it), Scratch or Checkpoint.
     data, image_size: what it is evaluated on; by default what the start was trained on.
-    crop: share of the image's side that the central test crop keeps; SimMIM and most recipes use 224 / 256.
+    crop: share of the image's side that the central test crop keeps; SimMIM and most recipes use 224 / 256. By default
+        that of a start that has one.
     assumed: as for Pretrain.
     """
 
-    start: Start
+    start: S
     data: Data
     image_size: PositiveInt
     crop: float = Field(default=0.875, gt=0, le=1)
@@ -125,13 +127,13 @@ class _Evaluation(Spec):
             return values
         taken = {
             name: getattr(start, name)
-            for name in ("data", "image_size")
+            for name in ("data", "image_size", "crop")
             if values.get(name) is None and hasattr(start, name)
         }
         return {**values, **taken}
 
 
-class FineTune(_Evaluation):
+class FineTune(Evaluated[Start]):
     """All weights trained on labels; the result is the accuracy after the last epoch.
 
     tested_epochs: after how many of the last epochs the accuracy is measured; None for all of them.
@@ -195,13 +197,14 @@ class FineTune(_Evaluation):
     metrics: ClassVar[tuple[str, ...]] = ("top1", "top5", "top1_median5", "top1_best", "loss")
 
 
-class LinearProbe(_Evaluation):
+class LinearProbe(Evaluated[Start]):
     """A linear classifier on frozen features.
 
     block: number of the block whose output is used, counted from 1 over all stages; None for the encoder's output
         after its final norm. SimMIM probes block 8 of ViT-B (microsoft/SimMIM issue 14).
     tested_epochs: as for FineTune.
     batch_norm: normalise the features first by a batch norm without parameters, as MAE's probe does.
+    pool: mean of the patch tokens, or the class token, as MAE's probe does.
     """
 
     kind: Literal["linear-probe"] = "linear-probe"
@@ -209,6 +212,9 @@ class LinearProbe(_Evaluation):
     tested_epochs: PositiveInt | None = None
     block: PositiveInt | None = None
     batch_norm: bool = True
+    pool: Literal["mean", "token"] = "mean"
+
+    implicit: ClassVar[Mapping[str, object]] = {"pool": "mean"}
 
     metrics: ClassVar[tuple[str, ...]] = ("top1", "top5", "top1_median5", "top1_best", "loss")
 
@@ -218,7 +224,7 @@ class LinearProbe(_Evaluation):
         return self
 
 
-class Knn(_Evaluation):
+class Knn(Evaluated[Start]):
     """Weighted k-nearest-neighbour accuracy on frozen features: votes weighted by exp(cosine / temperature).
 
     The definition is that of instance discrimination (Wu et al., CVPR 2018), as DINO and MAE comparisons use it.
@@ -231,7 +237,7 @@ class Knn(_Evaluation):
     block: PositiveInt | None = None
 
 
-class CustomEvaluation(_Evaluation, OwnFunction):
+class CustomEvaluation(Evaluated[Start], OwnFunction):
     """A user's own evaluation.
 
     function: `package.module:name`; called as `name(encoder, train, test, **params)` it returns a dict of metric names
@@ -241,41 +247,3 @@ class CustomEvaluation(_Evaluation, OwnFunction):
 
     kind: Literal["custom"] = "custom"
     metric: str
-
-
-Evaluation = FineTune | LinearProbe | Knn | CustomEvaluation
-Run = Pretrain | Evaluation
-_RUN: TypeAdapter[Run] = TypeAdapter(Annotated[Run, Field(discriminator="kind")])
-
-
-def shown_metric(run: Evaluation) -> str:
-    """The metric of an evaluation that tables show."""
-    return run.metric if isinstance(run, CustomEvaluation) else run.metrics[0]
-
-
-def key(run: Run) -> str:
-    """The name of a run, computed from its content: `finetune-0123456789abcdef0123`."""
-    return f"{run.kind}-{run.digest[:KEY_DIGITS]}"
-
-
-def upstream(run: Run) -> Pretrain | None:
-    """The pre-training that must be done before a run, if any."""
-    return run.start if not isinstance(run, Pretrain) and isinstance(run.start, Pretrain) else None
-
-
-def run_from_json(text: str) -> Run:
-    """The run whose `to_plain()` was written as JSON.
-
-    Raises:
-        HarnessError: the text is no such run.
-    """
-    try:
-        return _RUN.validate_json(text)
-    except ValidationError as error:
-        raise HarnessError(one_line(error)) from None
-
-
-def seed_stream(seed: int, purpose: str) -> int:
-    """A 63-bit number for one purpose of one seed index: streams of different purposes are unrelated."""
-    word = hashlib.sha256(f"{seed}\0{purpose}".encode()).digest()
-    return int.from_bytes(word[:8], "big") >> 1

@@ -18,11 +18,12 @@ from harness.core.momentum import Momentum, momentum_at
 from harness.core.optimiser import parameter_groups
 from harness.launch import Event, Resources
 from harness.launch.job import work
-from harness.spec import MomentumEncoder, Pretrain, key
+from harness.spec import Contrastive, MomentumEncoder, Pretrain, key
 from harness.store import Store
 
 SPEC = MomentumEncoder(start=0.9, end=0.98)
-RUN = pretrain(momentum=SPEC, recipe=RECIPE.replace(epochs=3, drop_path=0.2))
+CONTRASTIVE = Contrastive(hidden=16, out=8)
+RUN = pretrain(momentum=SPEC, contrastive=CONTRASTIVE, recipe=RECIPE.replace(epochs=3, drop_path=0.2))
 STEPS = 12
 """64 images in batches of 16, three times."""
 
@@ -99,7 +100,7 @@ def test_it_follows_the_schedule_to_the_last_step(tmp_path: Path, seen: list[tup
     assert [step for step, _ in seen] == list(range(STEPS))
     found = weights(tmp_path, RUN)
     names = [name.removeprefix("momentum.") for name in found if name.startswith("momentum.")]
-    assert set(names) == {name for name in found if name.startswith(("encoder.", "mask_token"))}
+    assert set(names) == {name for name in found if name.startswith(("encoder.", "mask_token", "projector."))}
     for name in names:
         average = first[name]
         assert torch.equal(average, first[f"momentum.{name}"])
@@ -111,20 +112,18 @@ def test_it_follows_the_schedule_to_the_last_step(tmp_path: Path, seen: list[tup
     assert lines[-1]["momentum"] == pytest.approx(0.98 - 0.08 * (1 + math.cos(math.pi * 11 / 12)) / 2)
 
 
-def test_it_does_not_change_the_training_of_the_encoder(tmp_path: Path) -> None:
-    plain = RUN.replace(momentum=None)
-    for run in (RUN, plain):
-        assert computed(tmp_path, run).kind == "done"
-    with_it, without = weights(tmp_path, RUN), weights(tmp_path, plain)
-    assert all(torch.equal(with_it[name], tensor) for name, tensor in without.items())
-    assert key(RUN) != key(plain)
+def test_it_is_there_where_it_is_used_and_only_there() -> None:
+    with pytest.raises(ValueError, match="nothing uses the momentum encoder; leave momentum out"):
+        pretrain(momentum=SPEC)
+    with pytest.raises(ValueError, match="contrastive needs a momentum encoder: set momentum"):
+        pretrain(contrastive=CONTRASTIVE)
 
 
 def test_nothing_is_learnt_in_it() -> None:
     model = MaskedImageModel(RUN, 3)
     assert model.momentum is not None
     batch = audit.fixed_batch(RUN, 4)
-    model.train()(batch.images, batch.units)[1].backward()
+    model.train()(*batch.inputs)[1].sum().backward()
     own = dict(model.momentum.named_parameters())
     assert own
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in own.values())

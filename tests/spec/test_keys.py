@@ -27,6 +27,7 @@ from harness.spec import (
     ClusterTarget,
     ColourMask,
     ComplementMask,
+    Contrastive,
     Corruption,
     Cosine,
     CustomMask,
@@ -73,6 +74,7 @@ from harness.spec import (
 BACKBONE = Backbone(name="beit_base_patch16_224", args={"embed_dim": 64, "depth": 3}, patch_size=8)
 RECIPE = Recipe(epochs=10, batch_size=8, lr=1e-3)
 PRETRAIN = Pretrain(data=Shapes(), image_size=32, backbone=BACKBONE, mask=RandomMask(size=16, ratio=0.5), recipe=RECIPE)
+TAUGHT = PRETRAIN.replace(contrastive=Contrastive(), momentum=MomentumEncoder())
 FINETUNE = FineTune(start=PRETRAIN, recipe=RECIPE)
 TEACHER = Checkpoint(path="", backbone=BACKBONE, image_size=64, sha256="0a")
 FEATURES = FeatureTarget(teacher=TEACHER, width=64, downsample=16)
@@ -94,8 +96,8 @@ OTHER: dict[Spec, dict[str, Any]] = {
         "seed": 1,
         "start": Checkpoint(path="", backbone=BACKBONE, image_size=32, sha256="0a"),
         "fourier": FourierLoss(),
-        "momentum": MomentumEncoder(),
     },
+    TAUGHT: {"contrastive": Contrastive(weight=0.5), "momentum": MomentumEncoder(start=0.5)},
     FINETUNE.replace(loss="binary-cross-entropy"): {
         "start": Scratch(backbone=BACKBONE, image_size=32),
         "data": Shapes(seed=1),
@@ -120,6 +122,7 @@ OTHER: dict[Spec, dict[str, Any]] = {
         "tested_epochs": 1,
         "block": 2,
         "batch_norm": False,
+        "pool": "token",
     },
     KNN: {
         "start": Scratch(backbone=BACKBONE, image_size=32),
@@ -213,6 +216,16 @@ OTHER: dict[Spec, dict[str, Any]] = {
     HardMask(size=16): {"size": 8, "ratio": 0.6, "first": 0.1, "last": 1.0},
     MlpHead(): {"layers": 3, "width": 8},
     DecoderHead(): {"depth": 4, "width": 256, "heads": 8, "positions": "learned"},
+    Contrastive(): {
+        "weight": 0.1,
+        "temperature": 0.1,
+        "crops": "two",
+        "mask": "same",
+        "hidden": 8,
+        "out": 8,
+        "projector_layers": 2,
+        "predictor_layers": 1,
+    },
     MomentumEncoder(): {"start": 0.9, "end": 0.999, "schedule": "linear", "epochs": 10},
     InverseSwinHead(embed_dim=8, depths=(1, 2), num_heads=(1, 2)): {
         "embed_dim": 16,
@@ -225,6 +238,15 @@ OTHER: dict[Spec, dict[str, Any]] = {
     PatchWords(): {"vocabulary": 256, "images": 8, "per_image": 8, "iterations": 8, "seed": 1},
     TokenTarget(): {"tokenizer": PatchWords(seed=1), "downsample": 8},
     DalleTokenizer(path="w.pt", sha256="0a"): {"sha256": "0b", "vocabulary": 16},
+    Corruption(fill="mean", token="gated-add"): {
+        "fill": "none",
+        "token": "add",
+        "site": AfterStage(stage=3, stride=8),
+        "gate": 0.1,
+        "detach": True,
+    },
+    AfterStage(stage=3, stride=8): {"stage": 2, "stride": 16},
+    BeforeBlock(block=3, stride=8): {"block": 2, "stride": 16},
     NormPixelTarget(): {"size": 8},
     NormPixelTarget(size=9): {"area": "window"},
     LowPassTarget(): {"radius": 20.0, "patch": 16},
@@ -246,15 +268,6 @@ OTHER: dict[Spec, dict[str, Any]] = {
     },
     MlpHead(layers=3): {"depthwise": 5},
     TransformerHead(): {"layers": 1, "width": 64, "num_heads": 4, "depthwise": 5},
-    Corruption(fill="mean", token="gated-add"): {
-        "fill": "none",
-        "token": "add",
-        "site": AfterStage(stage=3, stride=8),
-        "gate": 0.1,
-        "detach": True,
-    },
-    AfterStage(stage=3, stride=8): {"stage": 2, "stride": 16},
-    BeforeBlock(block=3, stride=8): {"block": 2, "stride": 16},
     Loss(kind="smooth-l1"): {"kind": "l1", "scope": "full", "beta": 0.5},
     Loss(kind="focal-l1"): {"kind": "l1", "scope": "full", "alpha": 0.5, "gamma": 2.0},
     FourierLoss(): {"variant": "released", "weight": 0.1, "focal": False, "alpha": 2.0},

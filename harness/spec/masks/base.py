@@ -22,6 +22,11 @@ class MaskSpec(Spec):
         """How many masks of each image are trained in one step, one after another in the batch."""
         return 1
 
+    @property
+    def is_fixed(self) -> bool:
+        """Whether there is one mask in the whole training (or one for each view)."""
+        return False
+
     def varies(self, image_size: int) -> bool:
         """Whether the number of hidden units differs from image to image, view to view or step to step."""
         del image_size

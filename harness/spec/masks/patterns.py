@@ -18,6 +18,15 @@ class GridMask(MaskSpec):
     kind: Literal["grid"] = "grid"
     size: PositiveInt
 
+    @property
+    def ratio(self) -> float:
+        """Share of hidden units."""
+        return 0.75
+
+    @property
+    def is_fixed(self) -> bool:
+        return True
+
     def hidden_units(self, image_size: int) -> int:
         """Number of hidden units in a square image of `image_size` pixels."""
         return (image_size // self.size) ** 2 * 3 // 4
@@ -36,6 +45,11 @@ class UniformMask(MaskSpec):
 
     kind: Literal["uniform"] = "uniform"
     size: PositiveInt
+
+    @property
+    def ratio(self) -> float:
+        """Share of hidden units."""
+        return 0.75
 
     def hidden_units(self, image_size: int) -> int:
         """Number of hidden units in a square image of `image_size` pixels."""
@@ -104,6 +118,15 @@ class CheckerboardMask(MaskSpec):
     @property
     def views(self) -> int:
         return 2 if self.phase == "both" else 1
+
+    @property
+    def ratio(self) -> float:
+        """Share of hidden units of a board whose squares fill the image."""
+        return 0.5
+
+    @property
+    def is_fixed(self) -> bool:
+        return self.phase != "random"
 
     def board(self, image_size: int) -> Board:
         """Its geometry on a square image of `image_size` pixels."""

@@ -73,6 +73,10 @@ class SquareMask(MaskSpec):
 
     implicit: ClassVar[Mapping[str, object]] = {"place": "random"}
 
+    @property
+    def is_fixed(self) -> bool:
+        return self.place == "centre"
+
     def side(self, image_size: int) -> int:
         """Side of the hidden square in units, in a square image of `image_size` pixels."""
         return round(image_size // self.size * math.sqrt(self.ratio))
