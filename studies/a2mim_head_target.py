@@ -70,6 +70,8 @@ def cell(scale, table, arm, backbone, seed):
     ours = scale_of(scale, backbone)
     if arm == "DINO feature":
         raise Skip(NO_TEACHER)
+    if arm == "momentum feature" and ours.pixels(32) % ours.backbone.stride:
+        raise Skip(f"positions of {ours.backbone.stride} px mix hidden and visible units of {ours.pixels(32)} px")
     start = a2mim(ours, head=HEADS.get(arm.removeprefix("HoG, ")), seed=seed)
     if arm.startswith("HoG"):
         start = start.replace(target=hog(ours), loss=Loss(kind="l2"), fourier=None)
