@@ -7,12 +7,27 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from harness import claims as claims
+    from harness.papers import a2mim as a2mim
+    from harness.papers import a2mim_backbone as a2mim_backbone
+    from harness.papers import a2mim_corruption as a2mim_corruption
+    from harness.papers import a2mim_finetune as a2mim_finetune
+    from harness.papers import a2mim_pretrain as a2mim_pretrain
+    from harness.papers import a2mim_site as a2mim_site
     from harness.papers import paper_table as paper_table
+    from harness.papers import released_simmim_cnn as released_simmim_cnn
     from harness.papers import simmim as simmim
     from harness.papers import simmim_backbone as simmim_backbone
+    from harness.papers import simmim_cnn as simmim_cnn
+    from harness.papers import simmim_cnn_pretrain as simmim_cnn_pretrain
     from harness.papers import simmim_finetune as simmim_finetune
     from harness.papers import simmim_pretrain as simmim_pretrain
     from harness.papers import simmim_probe as simmim_probe
+    from harness.spec import (
+        AfterStage as AfterStage,
+    )
+    from harness.spec import (
+        AtInput as AtInput,
+    )
     from harness.spec import (
         Augment as Augment,
     )
@@ -21,6 +36,9 @@ if TYPE_CHECKING:
     )
     from harness.spec import (
         Backbone as Backbone,
+    )
+    from harness.spec import (
+        BeforeBlock as BeforeBlock,
     )
     from harness.spec import (
         BinTarget as BinTarget,
@@ -63,6 +81,9 @@ if TYPE_CHECKING:
     )
     from harness.spec import (
         Fourier as Fourier,
+    )
+    from harness.spec import (
+        FourierLoss as FourierLoss,
     )
     from harness.spec import (
         HarnessError as HarnessError,
@@ -146,19 +167,17 @@ if TYPE_CHECKING:
 
 _HOME = {
     "harness.spec": (
-        "Augment", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption", "Cosine",
-        "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "FineTune",
-        "Fourier", "HarnessError", "ImageFolder", "Images", "Interactions", "InverseSwinHead", "Knn", "LinearHead",
-        "LinearProbe", "Loss", "MlpHead", "MultiStep", "Occlusion", "PatchWords", "PixelTarget", "Pretrain",
-        "RandomMask", "Recipe", "RgbStatistics", "Scale", "Scratch", "Shapes", "Skip", "SquareMask", "TokenTarget",
-        "Augment", "Average", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption",
-        "Cosine", "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer",
-        "FineTune", "HarnessError", "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe",
-        "Loss", "MlpHead", "MultiStep", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale",
-        "Scratch", "Shapes", "Skip", "SquareMask", "TokenTarget",
+        "AfterStage", "AtInput", "Augment", "Average", "Backbone", "BeforeBlock", "BinTarget", "BlockMask",
+        "Checkpoint", "ClusterTarget", "Corruption", "Cosine", "CustomData", "CustomEvaluation", "CustomHead",
+        "CustomMask", "CustomTarget", "DalleTokenizer", "FineTune", "Fourier", "FourierLoss", "HarnessError",
+        "ImageFolder", "Images", "Interactions", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe", "Loss",
+        "MlpHead", "MultiStep", "Occlusion", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe",
+        "RgbStatistics", "Scale", "Scratch", "Shapes", "Skip", "SquareMask", "TokenTarget",
     ),
     "harness.papers": (
-        "paper_table", "simmim", "simmim_backbone", "simmim_finetune", "simmim_pretrain", "simmim_probe",
+        "a2mim", "a2mim_backbone", "a2mim_corruption", "a2mim_finetune", "a2mim_pretrain", "a2mim_site", "paper_table",
+        "released_simmim_cnn", "simmim", "simmim_backbone", "simmim_cnn", "simmim_cnn_pretrain", "simmim_finetune",
+        "simmim_pretrain", "simmim_probe",
     ),
     "harness.study": ("Study", "around", "axes", "zipped"),
     "harness.use": ("export_weights", "predict", "reconstruct"),

@@ -19,6 +19,7 @@ from harness.audit.factors import check_factors, check_recipe
 from harness.audit.finding import Finding
 from harness.audit.masks import check_masks
 from harness.audit.rates import check_epoch, check_rates
+from harness.core.corruption import declared_leaks
 from harness.core.mim import MaskedImageModel
 from harness.spec import FineTune, HarnessError, Pretrain, Shapes, pretraining, upstreams
 from harness.spec.differences import differences
@@ -103,6 +104,9 @@ def _first_batch(run: Pretrain) -> tuple[Pretrain, Batch]:
 
 def _masked(run: Pretrain, batch: Batch, model: MaskedImageModel, arm: str) -> Finding:
     if is_masked(run, batch, model):
+        if leaks := declared_leaks(run):
+            words = f"hidden pixels reach the encoder as declared: {', '.join(leaks)}"
+            return Finding("masked", "remark", f"{words}; its output changes by {leak(run, batch, model):.2g}", arm)
         return Finding("masked", "passed", "hidden pixels do not reach the encoder", arm)
     if not batch.units.any() or batch.units.all():
         return Finding("masked", "failed", "the mask hides nothing, or everything", arm)

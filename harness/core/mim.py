@@ -5,7 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from harness.core.corruption import filled
+from harness.core.drop_path import Place
 from harness.core.encoder import Encoder, build
+from harness.core.facts import facts_of
+from harness.core.fourier import fourier_loss
 from harness.core.heads import build_head
 from harness.core.losses import prediction_loss
 from harness.core.masking import spread
@@ -15,14 +19,23 @@ from harness.spec import Pretrain, target_channels
 
 
 class MaskedImageModel(nn.Module):
-    """Encoder, mask token, head and target of a pre-training spec."""
+    """Encoder, mask token, head and target of a pre-training spec.
+
+    mask_token, mask_gate: float [C0], C0 the channels at the token's site; None where the corruption has none.
+    place: where training stands, which noise that fills hidden pixels is drawn for; to be set before a forward pass.
+    """
 
     def __init__(self, run: Pretrain, channels: int) -> None:
         super().__init__()
         self.run = run
         self.encoder = initialised(run.seed, "encoder", lambda: _encoder(run, channels))
         token = initialised(run.seed, "mask token", lambda: _mask_token(run, self.encoder.token_width))
-        self.mask_token = token if run.corruption.token == "replace" else None
+        self.mask_token = None if run.corruption.token == "none" else token
+        gate = run.corruption.gate
+        self.mask_gate = None if gate is None else nn.Parameter(torch.full((self.encoder.token_width,), gate))
+        self.place = Place()
+        self.black: Tensor
+        self.register_buffer("black", _black(run, channels), persistent=False)
         self.head = initialised(
             run.seed,
             "head",
@@ -39,21 +52,40 @@ class MaskedImageModel(nn.Module):
     def encode(self, images: Tensor, units: Tensor) -> Tensor:
         """Features [B, C, h, w] of corrupted images. images: float [B, C, S, S]; units: bool, from `make_mask`."""
         side = images.shape[-1]
-        if self.run.corruption.fill == "mean":  # zero is the mean of a normalised data set
-            images = images.masked_fill(spread(units, side)[:, None], 0.0)
-        found: Tensor = self.encoder(images, spread(units, side // self.run.backbone.patch_size), self.mask_token)
+        images = filled(
+            images, spread(units, side), self.run.corruption.fill, self.black, seed=self.run.seed, place=self.place
+        )
+        hidden = None if self.mask_token is None else spread(units, side // self.encoder.token_stride)
+        found: Tensor = self.encoder(images, hidden, self.mask_token, self.mask_gate)
         return found
 
     def forward(self, images: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
-        """Prediction [B, K, S / downsample, S / downsample], and the loss it has against the clean images."""
+        """Prediction [B, K, S / downsample, S / downsample], and the loss it has against the clean images.
+
+        The loss is a float32 scalar; or [2], the prediction error and the weighted Fourier loss, which add up to it,
+        where the run has one: they are means over different things (`harness.core.losses.loss_weights`).
+        """
+        run = self.run
         prediction = self.head(self.encode(images, units))
         target = self.targets(images)
-        hidden = spread(units, target.shape[-1]) if self.run.loss.scope == "masked" else None
-        return prediction, prediction_loss(self.run.loss, prediction, target, hidden)
+        hidden = spread(units, target.shape[-1]) if run.loss.scope == "masked" or run.fourier is not None else None
+        error = prediction_loss(run.loss, prediction, target, hidden)
+        if run.fourier is None or hidden is None:
+            return prediction, error
+        return prediction, torch.stack([error, run.fourier.weight * fourier_loss(run, prediction, target, hidden)])
 
 
 def _encoder(run: Pretrain, channels: int) -> Encoder:
-    return Encoder(build(run.backbone, image_size=run.image_size, channels=channels, drop_path=run.recipe.drop_path))
+    model = build(run.backbone, image_size=run.image_size, channels=channels, drop_path=run.recipe.drop_path)
+    return Encoder(model, run.corruption)
+
+
+def _black(run: Pretrain, channels: int) -> Tensor:
+    """The pixel value 0 after normalisation, float [channels]; zeros where nothing is filled with it."""
+    if run.corruption.fill != "zero":
+        return torch.zeros(channels)
+    facts = facts_of(run.data)
+    return -torch.tensor(facts.mean) / torch.tensor(facts.std)
 
 
 def _mask_token(run: Pretrain, width: int) -> nn.Parameter:

@@ -12,9 +12,11 @@ from harness.core.batchnorm import group_batch_norms
 from harness.core.checkpoint import weights_of
 from harness.core.datasets import load
 from harness.core.drop_path import key_drop_paths
-from harness.core.loop import train
-from harness.core.losses import loss_weight
-from harness.core.masking import make_mask
+from harness.core.fourier import GradientRatio, require_whole_groups
+from harness.core.loop import LOG_STEPS, train
+from harness.core.losses import loss_weights
+from harness.core.masking import make_mask, spread
+from harness.core.memory_format import placed
 from harness.core.mim import MaskedImageModel
 from harness.core.optimiser import parameter_groups
 from harness.core.precision import require
@@ -32,17 +34,19 @@ def pretrain(run: Pretrain, session: Session) -> None:
 
     Raises:
         Diverged: the loss is not finite, or in the second half of training the predictions are one flat colour.
+        HarnessError: the device lacks the precision, or processes and micro-batches cut a group of images apart.
     """
     device = session.device
     require(run.recipe, device)
+    require_whole_groups(run, session)
     images = load(run.data, "pretrain").to(device)
     per_epoch = steps_per_epoch(images, run.recipe.batch_size)
     steps = run.recipe.epochs * per_epoch
     model = MaskedImageModel(run, images.channels)
     if run.start is not None:
         load_pretraining_start(run.start, model)
-    model = model.to(device).train()
-    place = key_drop_paths(model, run.seed)
+    model = placed(model, device).train()
+    place = model.place = key_drop_paths(model, run.seed)
     group_batch_norms(model, run.recipe, session, place)
     replica = session.group.replicate(model, may_skip=isinstance(run.head, CustomHead))
 
@@ -71,13 +75,21 @@ def pretrain(run: Pretrain, session: Session) -> None:
         )
 
     contrast = torch.zeros((), device=device)
+    ratio = GradientRatio(run)
+
+    def logged(step: int) -> bool:
+        return (step + 1) % LOG_STEPS == 0 or (step + 1) % per_epoch == 0
 
     def loss_of(batch: Batch) -> Tensor:
         place.step, place.positions = batch.step, batch.positions
         prediction: Tensor
         loss: Tensor
-        prediction, loss = replica(batch.images, hidden(batch))
+        units = hidden(batch)
+        prediction, loss = replica(batch.images, units)
         contrast.copy_(prediction.detach().float().std())
+        if run.fourier is not None and logged(batch.step):
+            target = model.targets(batch.images)
+            ratio.add(prediction, target, spread(units, target.shape[-1]), units)
         return loss
 
     for line in train(
@@ -89,9 +101,11 @@ def pretrain(run: Pretrain, session: Session) -> None:
         steps_per_epoch=per_epoch,
         batches=batches,
         loss_of=loss_of,
-        weight_of=lambda batch: loss_weight(run.loss, hidden(batch)),
+        weight_of=lambda batch: loss_weights(run, hidden(batch)),
     ):
         line["contrast"] = session.group.mean(contrast).item()
+        if run.fourier is not None:
+            line["fourier_ratio"] = ratio.settle(session.group)
         if isinstance(run.target, PixelTarget) and line["step"] * 2 > steps and line["contrast"] < COLLAPSED:
             raise Diverged(
                 f"the predictions collapsed to one colour (sd {line['contrast']:.1e}) at step {line['step']}"

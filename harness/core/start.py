@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, assert_never
 import torch
 from torch import Tensor, nn
 
+from harness.core.backbones import layers_named
 from harness.core.checkpoint import load_encoder, read_weights
 from harness.core.encoder import Encoder, Family, build
 from harness.core.formats import Weights, named_as_timm
+from harness.core.memory_format import placed
 from harness.core.randomness import initialised
 from harness.core.session import Session
 from harness.spec import (
@@ -33,9 +35,6 @@ if TYPE_CHECKING:
     from harness.core.mim import MaskedImageModel
 
 LOG = logging.getLogger(__name__)
-CLASSIFIER = ("head.fc.weight", "head.weight")
-"""Names of the classifier's weights in timm's models."""
-
 Frozen = LinearProbe | Knn | CustomEvaluation | Fourier
 """Evaluations of an encoder as it is."""
 
@@ -68,7 +67,7 @@ def frozen_encoder(run: Frozen, session: Session, *, channels: int) -> Encoder:
         run.seed, "encoder", lambda: build(start.backbone, image_size=run.image_size, channels=channels)
     )
     load_start(run, model, session)
-    return Encoder(model).to(session.device).eval().requires_grad_(False)
+    return placed(Encoder(model), session.device).eval().requires_grad_(False)
 
 
 def fine_tuned(run: FineTune, session: Session, *, channels: int) -> Family:
@@ -79,16 +78,14 @@ def fine_tuned(run: FineTune, session: Session, *, channels: int) -> Family:
     """
     name = key(run)
     tensors = read_weights(session.attempt.upstream_weights(name))
-    sizes = [len(tensors[part]) for part in CLASSIFIER if part in tensors]
+    classes = len(tensors[layers_named(run.built.name).classifier])
     model = initialised(
         run.seed,
         "encoder",
-        lambda: build(
-            run.built, image_size=run.image_size, channels=channels, num_classes=sum(sizes[:1]), pool=run.pool
-        ),
+        lambda: build(run.built, image_size=run.image_size, channels=channels, num_classes=classes, pool=run.pool),
     )
     load_own(model, tensors, name)
-    return model.to(session.device).eval().requires_grad_(False)
+    return placed(model, session.device).eval().requires_grad_(False)
 
 
 def load_own(model: nn.Module, tensors: dict[str, Tensor], name: str) -> None:
@@ -128,25 +125,34 @@ def load_start(run: FineTune | Frozen, model: Family, session: Session) -> None:
 def load_pretraining_start(start: Checkpoint, model: MaskedImageModel) -> None:
     """Put a checkpoint's weights into a model that is to be pre-trained further.
 
-    The encoder has to fit. A mask token or a prediction head that the file lacks, or that has another shape, begins
-    anew, which is logged.
+    The encoder has to fit. A mask token, its gate or a prediction head that the file lacks, or that has another shape,
+    begins anew, which is logged.
 
     Raises:
         HarnessError: the file is other than the key says, or its encoder does not fit.
     """
     found = checkpoint_weights(start)
     load_encoder(model.encoder.model, found.encoder, start.path)
-    with torch.no_grad():
-        if model.mask_token is not None:
-            if found.mask_token is not None and found.mask_token.shape == model.mask_token.shape:
-                model.mask_token.copy_(found.mask_token)
-            else:
-                LOG.warning("%s has no mask token of width %d: it begins anew", start.path, len(model.mask_token))
+    for name, ours, theirs in (
+        ("mask token", model.mask_token, found.mask_token),
+        ("gate", model.mask_gate, found.mask_gate),
+    ):
+        _taken_over(name, ours, theirs, start.path)
     own = {name: tensor.shape for name, tensor in model.head.state_dict().items()}
     if own == {name: tensor.shape for name, tensor in found.head.items()}:
         model.head.load_state_dict(found.head)
     else:
         LOG.warning("%s has no prediction head of this shape: it begins anew", start.path)
+
+
+@torch.no_grad()
+def _taken_over(name: str, ours: Tensor | None, theirs: Tensor | None, path: str) -> None:
+    if ours is None:
+        return
+    if theirs is not None and theirs.shape == ours.shape:
+        ours.copy_(theirs)
+    else:
+        LOG.warning("%s has no %s of width %d: it begins anew", path, name, len(ours))
 
 
 def checkpoint_weights(start: Checkpoint) -> Weights:

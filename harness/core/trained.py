@@ -8,12 +8,13 @@ from pathlib import Path
 
 import torch
 
+from harness.core.backbones import layers_named
 from harness.core.checkpoint import read_noted, read_weights
 from harness.core.encoder import Family, build
 from harness.core.facts import Facts, facts_of
 from harness.core.formats import Weights, named_as_timm
 from harness.core.mim import MaskedImageModel
-from harness.core.start import CLASSIFIER, load_own
+from harness.core.start import load_own
 from harness.spec import FineTune, HarnessError, Pretrain, Run, key, run_from_json
 from harness.store import Store
 from harness.store.files import sha256
@@ -33,8 +34,9 @@ class Trained:
     @property
     def num_classes(self) -> int:
         """Classes that a classifier tells apart; 0 of a pre-training."""
-        found = [len(self.weights.encoder[name]) for name in CLASSIFIER if name in self.weights.encoder]
-        return found[0] if found else 0
+        backbone = self.run.built if isinstance(self.run, FineTune) else self.run.backbone
+        name = layers_named(backbone.name).classifier
+        return len(self.weights.encoder[name]) if name in self.weights.encoder else 0
 
 
 def opened(source: Run | str | Path, store: Store) -> Trained:
@@ -143,6 +145,7 @@ def masked_image_model_of(trained: Trained, device: torch.device) -> MaskedImage
     named = {f"encoder.model.{name}": tensor for name, tensor in weights.encoder.items()}
     for part, tensors in (("head", weights.head), ("targets", weights.targets)):
         named |= {f"{part}.{name}": tensor for name, tensor in tensors.items()}
-    named |= {} if weights.mask_token is None else {"mask_token": weights.mask_token}
+    for name, tensor in (("mask_token", weights.mask_token), ("mask_gate", weights.mask_gate)):
+        named |= {} if tensor is None else {name: tensor}
     load_own(model, named, trained.name)
     return model.to(device).eval().requires_grad_(False)

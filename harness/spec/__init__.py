@@ -3,7 +3,7 @@
 from harness.spec.analyses import Fourier, Interactions, Occlusion, RgbStatistics
 from harness.spec.backbone import Backbone
 from harness.spec.base import HarnessError, Params, Scalar, Spec, one_line
-from harness.spec.corruption import Corruption
+from harness.spec.corruption import AfterStage, AtInput, BeforeBlock, Corruption
 from harness.spec.data import CustomData, Data, ImageFolder, Images, Shapes
 from harness.spec.heads import CustomHead, Head, InverseSwinHead, LinearHead, MlpHead
 from harness.spec.keys import (
@@ -18,7 +18,7 @@ from harness.spec.keys import (
     upstream,
     upstreams,
 )
-from harness.spec.loss import Loss
+from harness.spec.loss import FourierLoss, Loss
 from harness.spec.masking import BlockMask, CustomMask, Mask, RandomMask, SquareMask
 from harness.spec.memory import target_memory
 from harness.spec.recipe import Augment, Average, Cosine, MultiStep, Recipe, Schedule
@@ -42,12 +42,13 @@ from harness.spec.targets import (
 )
 
 __all__ = [
-    "Analysis", "Augment", "Average", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget",
-    "Corruption", "Cosine", "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget",
-    "DalleTokenizer", "Data", "Evaluation", "FineTune", "Fourier", "HarnessError", "Head", "ImageFolder", "Images",
-    "Interactions", "InverseSwinHead", "KMeans", "Knn", "LinearHead", "LinearProbe", "Loss", "Mask", "MlpHead",
-    "MultiStep", "Occlusion", "Params", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe",
-    "RgbStatistics", "Run", "Scalar", "Scale", "Schedule", "Scratch", "Shapes", "Skip", "Spec", "SquareMask",
-    "Start", "Target", "TokenTarget", "Tokenizer", "key", "one_line", "pretraining", "run_from_json", "seed_stream",
-    "shown_metric", "target_channels", "target_classes", "target_maps", "target_memory", "upstream", "upstreams",
+    "AfterStage", "Analysis", "AtInput", "Augment", "Average", "Backbone", "BeforeBlock", "BinTarget", "BlockMask",
+    "Checkpoint", "ClusterTarget", "Corruption", "Cosine", "CustomData", "CustomEvaluation", "CustomHead",
+    "CustomMask", "CustomTarget", "DalleTokenizer", "Data", "Evaluation", "FineTune", "Fourier", "FourierLoss",
+    "HarnessError", "Head", "ImageFolder", "Images", "Interactions", "InverseSwinHead", "KMeans", "Knn",
+    "LinearHead", "LinearProbe", "Loss", "Mask", "MlpHead", "MultiStep", "Occlusion", "Params", "PatchWords",
+    "PixelTarget", "Pretrain", "RandomMask", "Recipe", "RgbStatistics", "Run", "Scalar", "Scale", "Schedule",
+    "Scratch", "Shapes", "Skip", "Spec", "SquareMask", "Start", "Target", "TokenTarget", "Tokenizer", "key",
+    "one_line", "pretraining", "run_from_json", "seed_stream", "shown_metric", "target_channels", "target_classes",
+    "target_maps", "target_memory", "upstream", "upstreams",
 ]  # fmt: skip

@@ -13,13 +13,14 @@ from harness.spec.base import Params, Spec
 class Backbone(Spec):
     """A timm model as an encoder.
 
-    name: a timm name of the ViT, BEiT or Swin families, such as `vit_base_patch16_224`, `beit_base_patch16_224` or
-        `swin_base_patch4_window7_224`.
+    name: a timm name of the ViT, DeiT, BEiT, Swin, ConvNeXt or ResNet families, such as `vit_base_patch16_224`,
+        `beit_base_patch16_224`, `swin_base_patch4_window7_224`, `convnext_tiny` or `resnet50`.
     args: keyword arguments for `timm.create_model`, such as {"embed_dim": 64, "depth": 4, "num_heads": 4}.
         Image size, patch size, input channels, classes, pooling and drop path are set by the harness.
-    patch_size: pixels covered by one input token.
-    stride: pixels covered by one output token: the patch for a ViT, 32 for Swin. Both are stated here because
-        masks and targets are checked against them before torch is loaded; the built model must agree.
+    patch_size: pixels covered by one input token; of a CNN the stride of its stem, which is 4 of every ResNet (max
+        pooling included) and the patch of a ConvNeXt's stem, 4 by default.
+    stride: pixels covered by one output token: the patch for a ViT, 32 for Swin, ConvNeXt and ResNet. Both are stated
+        here because masks and targets are checked against them before torch is loaded; the built model must agree.
     variant: `simmim` builds a BEiT as the released SimMIM builds its ViT: in pre-training all blocks share one relative
         position table, in fine-tuning each has its own, begun as a copy of the shared one; first weights are drawn as
         there (microsoft/SimMIM, models/vision_transformer.py). `timm` leaves both to timm and `args`.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, assert_never
+from collections.abc import Mapping
+from typing import ClassVar, Literal, assert_never
 
 from pydantic import PositiveInt
 
 from harness.spec.analyses import Fourier, Interactions, Occlusion, RgbStatistics
 from harness.spec.backbone import Backbone
 from harness.spec.base import Spec
+from harness.spec.corruption import AtInput, Site
 from harness.spec.data import number_of_classes
 from harness.spec.heads import Head
 from harness.spec.keys import Evaluation, Run
@@ -21,7 +23,7 @@ class Described(Spec):
 
     stage: pretrain (encoder, mask token, prediction head), finetune (classifier) or frozen (encoder).
     image_size: side in pixels. channels: of the image.
-    head, target, mask_token: of a pre-training.
+    head, target, mask_token: of a pre-training. site, gated: where its mask token comes in, and whether it has a gate.
     num_classes, pool: of a fine-tuning; None classes where the data set has to be read to know, which leaves the
         classifier out.
     block: last block that a frozen encoder computes; None for all and the final norm.
@@ -34,9 +36,13 @@ class Described(Spec):
     head: Head | None = None
     target: Target | None = None
     mask_token: bool = False
+    site: Site = AtInput()
+    gated: bool = False
     num_classes: PositiveInt | None = None
     pool: Literal["", "mean", "token"] = ""
     block: PositiveInt | None = None
+
+    implicit: ClassVar[Mapping[str, object]] = {"site": AtInput(), "gated": False}
 
     @property
     def text(self) -> str:
@@ -57,7 +63,9 @@ def described(run: Run) -> Described:
                 channels=run.data.channels,
                 head=run.head,
                 target=run.target,
-                mask_token=run.corruption.token == "replace",
+                mask_token=run.corruption.token != "none",
+                site=run.corruption.site,
+                gated=run.corruption.gate is not None,
             )
         case FineTune():
             return Described(

@@ -13,10 +13,10 @@ from harness.spec.base import Spec
 from harness.spec.corruption import Corruption
 from harness.spec.data import Data
 from harness.spec.heads import Head, LinearHead, check_head
-from harness.spec.loss import Loss, check_loss
+from harness.spec.loss import FourierLoss, Loss, check_fourier, check_loss
 from harness.spec.masking import Mask, check_share
 from harness.spec.own import OwnFunction
-from harness.spec.recipe import Recipe
+from harness.spec.recipe import Recipe, check_frozen, check_no_mask_token
 from harness.spec.start import Checkpoint, Scratch
 from harness.spec.targets import PixelTarget, Target
 
@@ -28,6 +28,7 @@ class Pretrain(Spec):
     seed: seed index; the same index gives every cell the same initialisation, data order and mask stream.
     start: what to go on from instead of new weights; its backbone has to be this one. A mask token or a prediction head
         that it lacks, or has in another shape, begins anew.
+    fourier: an error of the spectrum that is added to the loss; None for none.
     assumed: notes on values that the paper leaves open; reports print them, keys ignore them.
     """
 
@@ -43,10 +44,19 @@ class Pretrain(Spec):
     recipe: Recipe
     seed: int = Field(default=0, ge=0)
     start: Checkpoint | None = None
+    fourier: FourierLoss | None = None
     assumed: tuple[str, ...] = ()
 
-    implicit: ClassVar[Mapping[str, object]] = {"start": None}
+    implicit: ClassVar[Mapping[str, object]] = {"start": None, "fourier": None}
     unkeyed: ClassVar[frozenset[str]] = frozenset({"assumed"})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_batch(cls, values: Any) -> Any:
+        fourier, recipe = (values.get("fourier"), values.get("recipe")) if isinstance(values, dict) else (None, None)
+        if isinstance(fourier, FourierLoss) and isinstance(recipe, Recipe) and fourier.group == recipe.batch_size:
+            return {**values, "fourier": fourier.replace(group=None)}  # two ways to say the same share a key
+        return values
 
     @model_validator(mode="after")
     def _geometry(self) -> Self:
@@ -60,8 +70,10 @@ class Pretrain(Spec):
         if size % unit:
             valid = _choices(size, patch)
             raise ValueError(f"a mask unit of {unit} px does not divide the image of {size} px; {valid}")
+        self.corruption.check_unit(unit, patch, size)
         check_share(self.mask, size)
-        _check_target(self.target.downsample, stride, unit, self.loss.scope)
+        inside = self.loss.scope == "masked" or self.fourier is not None
+        _check_target(self.target.downsample, stride, unit, inside=inside)
         if self.recipe.layer_decay is not None:
             raise ValueError("layer_decay belongs to fine-tuning; a pre-training has none")
         if self.recipe.average is not None:
@@ -71,15 +83,17 @@ class Pretrain(Spec):
             raise ValueError("mixup, cutmix and smoothing belong to fine-tuning: a pre-training has no labels")
         check_head(self.head, stride, self.target.downsample)
         check_loss(self.loss, self.target, self.data.channels)
+        if self.fourier is not None:
+            check_fourier(self.fourier, self.target, self.recipe.batch_size)
         if self.start is not None and self.start.backbone != self.backbone:
             raise ValueError("start.backbone differs from backbone: state the one that is pre-trained in both")
         return self
 
 
-def _check_target(downsample: int, stride: int, unit: int, scope: str) -> None:
+def _check_target(downsample: int, stride: int, unit: int, *, inside: bool) -> None:
     if stride % downsample:
         raise ValueError(f"target.downsample {downsample} does not divide the stride; {_choices(stride)}")
-    if scope == "masked" and unit % downsample:
+    if inside and unit % downsample:
         raise ValueError(
             f"target.downsample {downsample} mixes hidden and visible pixels: it does not divide the mask unit "
             f"of {unit} px; {_choices(math.gcd(stride, unit))}"
@@ -177,6 +191,7 @@ class FineTune(Evaluated[Start]):
 
     @model_validator(mode="after")
     def _threshold_of_binary(self) -> Self:
+        check_no_mask_token(self.recipe)
         if self.label_threshold is not None and self.loss != "binary-cross-entropy":
             raise ValueError(f"label_threshold belongs to binary-cross-entropy, not to {self.loss}")
         return self
@@ -212,10 +227,7 @@ class LinearProbe(Evaluated[Start]):
 
     @model_validator(mode="after")
     def _plain_recipe(self) -> Self:
-        if self.recipe.layer_decay is not None or self.recipe.drop_path:
-            raise ValueError("layer_decay and drop_path do nothing to a frozen encoder; leave them out")
-        if self.recipe.average is not None:
-            raise ValueError("recipe.average belongs to fine-tuning; leave it out of a probe")
+        check_frozen(self.recipe)
         return self
 
 

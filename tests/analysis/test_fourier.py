@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.analysis.fourier import TINY, frequencies, maps, relative_log_amplitude, taps, variance
-from harness.core.encoder import build, features
+from harness.analysis.fourier import TINY, frequencies, maps, relative_log_amplitude, variance
+from harness.core.encoder import Encoder, build
 from harness.spec import Backbone
 
 ARGS = {"embed_dim": 16, "depth": 2, "num_heads": 2}
@@ -22,6 +22,8 @@ SWIN = Backbone(
     patch_size=4,
     stride=8,
 )
+
+RESNET = Backbone(name="resnet18", args={"layers": (1, 1, 1, 1), "channels": (8, 16, 24, 32)}, patch_size=4, stride=32)
 
 
 def published(found: np.ndarray) -> np.ndarray:
@@ -57,38 +59,47 @@ def test_variance_over_places() -> None:
     np.testing.assert_allclose(variance(features_).numpy(), expected)
 
 
-def images() -> Tensor:
-    return torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+def images(size: int = 16) -> Tensor:
+    return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def read(backbone: Backbone, size: int = 16) -> tuple[Encoder, list[str], list[Tensor]]:
+    encoder = Encoder(build(backbone, image_size=size, channels=3)).eval()
+    names, found = zip(*maps(encoder, images(size)), strict=True)
+    return encoder, list(names), list(found)
 
 
 @pytest.mark.parametrize("backbone", [VIT, BEIT], ids=["vit", "beit"])
 @torch.no_grad()
 def test_a_vit_is_read_after_each_attention_and_mlp(backbone: Backbone) -> None:
-    model = build(backbone, image_size=16, channels=3).eval()
-    layers = taps(model)
-    assert [layer.name for layer in layers] == ["attention 1", "MLP 1", "attention 2", "MLP 2"]
-    found = maps(model, layers, images())
+    encoder, names, found = read(backbone)
+    assert names == ["attention 1", "MLP 1", "attention 2", "MLP 2"]
     assert {tuple(one.shape) for one in found} == {(2, 16, 4, 4)}
-    tokens = model.patch_embed(images())
     for block in (1, 2):
-        assert torch.allclose(found[2 * block - 1], features(model, tokens, block), atol=1e-6)
-    block = model.blocks[1]  # what the MLP adds is what lies between the two taps
-    gamma = getattr(block, "gamma_2", None)
+        assert torch.allclose(found[2 * block - 1], encoder.features(images(), block), atol=1e-6)
+    layer = encoder.model.blocks[1]  # what the MLP adds is what lies between the two
+    gamma = getattr(layer, "gamma_2", None)
     middle = found[2].flatten(2).transpose(1, 2)
-    added = block.mlp(block.norm2(middle)) * (1 if gamma is None else gamma)
+    added = layer.mlp(layer.norm2(middle)) * (1 if gamma is None else gamma)
     assert torch.allclose(middle + added, found[3].flatten(2).transpose(1, 2), atol=1e-5)
-    assert not model._forward_hooks
-    assert not block._forward_hooks
-    assert not block.norm2._forward_pre_hooks
+    assert not layer.norm2._forward_pre_hooks
 
 
 @torch.no_grad()
-def test_a_swin_is_read_after_each_block() -> None:
-    model = build(SWIN, image_size=16, channels=3).eval()
-    layers = taps(model)
-    assert [layer.name for layer in layers] == ["patches", "block 1", "block 2", "block 3"]
-    found = maps(model, layers, images())
+def test_a_swin_is_read_after_its_patches_and_each_block() -> None:
+    encoder, names, found = read(SWIN)
+    assert names == ["stem", "block 1", "block 2", "block 3"]
     assert [tuple(one.shape) for one in found] == [(2, 16, 4, 4), (2, 16, 4, 4), (2, 32, 2, 2), (2, 32, 2, 2)]
-    tokens = model.patch_embed(images())
     for block in (1, 2, 3):
-        assert torch.allclose(found[block], features(model, tokens, block), atol=1e-6)
+        assert torch.allclose(found[block], encoder.features(images(), block), atol=1e-6)
+
+
+@torch.no_grad()
+def test_a_cnn_is_read_after_its_stem_and_each_block() -> None:
+    encoder, names, found = read(RESNET, 32)
+    assert names == ["stem", "block 1", "block 2", "block 3", "block 4"]
+    assert [one.shape[-1] for one in found] == [8, 8, 4, 2, 1]
+    model = encoder.model
+    stem = model.maxpool(model.act1(model.bn1(model.conv1(images(32)))))
+    assert torch.equal(found[0], stem)
+    assert torch.equal(found[1], model.layer1(stem))

@@ -28,6 +28,7 @@ from harness.spec import (
     CustomHead,
     CustomMask,
     FineTune,
+    FourierLoss,
     HarnessError,
     Knn,
     LinearProbe,
@@ -220,6 +221,20 @@ def test_micro_batches_are_exact_where_masks_hide_unequal_numbers(tmp_path: Path
     whole, sliced = (lines(store, VARYING, "loss", "grad_norm") for store in stores)
     for one, other in zip(whole, sliced, strict=True):
         assert one == pytest.approx(other, rel=1e-5)
+
+
+def test_the_fourier_loss_of_four_processes_is_that_of_one(tmp_path: Path, gang: Gang) -> None:
+    """Beside masks that hide unequal numbers; the released one over groups of four, of which each process has one."""
+    runs = [
+        VARYING.replace(fourier=fourier, recipe=STEPS.replace(epochs=5))
+        for fourier in (FourierLoss(), FourierLoss(variant="released", group=4))
+    ]
+    whole, ranks = computed(gang, tmp_path / "one", 1, *runs), computed(gang, tmp_path / "four", 4, *runs)
+    for run in runs:
+        one, four = (lines(store, run, "loss", "fourier_ratio") for store in (whole, ranks))
+        assert len(one) == 5
+        for left, right in zip(one, four, strict=True):
+            assert left == pytest.approx(right, rel=1e-4)
 
 
 def test_four_processes_give_the_losses_of_one(tmp_path: Path, gang: Gang) -> None:

@@ -15,9 +15,11 @@ import pytest
 from PIL import Image
 
 from harness.spec import (
+    AfterStage,
     Augment,
     Average,
     Backbone,
+    BeforeBlock,
     BinTarget,
     BlockMask,
     Checkpoint,
@@ -27,6 +29,7 @@ from harness.spec import (
     CustomMask,
     DalleTokenizer,
     FineTune,
+    FourierLoss,
     ImageFolder,
     Images,
     InverseSwinHead,
@@ -70,6 +73,7 @@ OTHER: dict[Spec, dict[str, Any]] = {
         "recipe": RECIPE.replace(lr=2e-3),
         "seed": 1,
         "start": Checkpoint(path="", backbone=BACKBONE, image_size=32, sha256="0a"),
+        "fourier": FourierLoss(),
     },
     FINETUNE.replace(loss="binary-cross-entropy"): {
         "start": Scratch(backbone=BACKBONE, image_size=32),
@@ -122,6 +126,8 @@ OTHER: dict[Spec, dict[str, Any]] = {
         "drop_path": 0.1,
         "batch_norm_group": 4,
         "layer_decay": 0.8,
+        "token_lr": 0.1,
+        "gate_lr": 0.1,
         "precision": "bf16",
         "augment": Augment(flip=0.0),
         "optimizer": "lars",
@@ -164,26 +170,37 @@ OTHER: dict[Spec, dict[str, Any]] = {
     PatchWords(): {"vocabulary": 256, "images": 8, "per_image": 8, "iterations": 8, "seed": 1},
     TokenTarget(): {"tokenizer": PatchWords(seed=1), "downsample": 8},
     DalleTokenizer(path="w.pt", sha256="0a"): {"sha256": "0b", "vocabulary": 16},
-    Corruption(fill="mean"): {"fill": "none", "token": "none"},
+    Corruption(fill="mean", token="gated-add"): {
+        "fill": "none",
+        "token": "add",
+        "site": AfterStage(stage=3, stride=8),
+        "gate": 0.1,
+        "detach": True,
+    },
+    AfterStage(stage=3, stride=8): {"stage": 2, "stride": 16},
+    BeforeBlock(block=3, stride=8): {"block": 2, "stride": 16},
     Loss(kind="smooth-l1"): {"kind": "l1", "scope": "full", "beta": 0.5},
+    Loss(kind="focal-l1"): {"kind": "l1", "scope": "full", "alpha": 0.5, "gamma": 2.0},
+    FourierLoss(): {"variant": "released", "weight": 0.1, "focal": False, "alpha": 2.0},
+    FourierLoss(variant="released"): {"unmask_weight": 1e-3, "group": 4},
+    FourierLoss(variant="released", focal=False): {"reweight": True},
     Cosine(): {"min_lr": 1e-5, "counted_from": "warm-up", "epochs": 5},
     MultiStep(milestones=(3,)): {"milestones": (4,), "gamma": 0.5},
     Shapes(): {"train_images": 8, "split": "validation", "image_size": 64, "train": 8, "test": 8, "seed": 1},
 }
-FIELDS = [
-    (spec, field)
-    for spec in OTHER
-    for field in spec.values
-    if field not in {"kind", *spec.unkeyed} or (isinstance(spec, Loss) and field == "kind")
-]
+FIELDS = [(spec, field) for spec, others in OTHER.items() for field in others]
 
 
 @pytest.mark.parametrize(("spec", "field"), FIELDS, ids=[f"{type(spec).__name__}.{name}" for spec, name in FIELDS])
 def test_every_field_changes_the_digest(spec: Spec, field: str) -> None:
-    changes = {field: OTHER[spec][field]}
-    if isinstance(spec, Loss) and field == "kind":
-        changes["beta"] = None
-    assert spec.replace(**changes).digest != spec.digest
+    assert spec.replace(**{field: OTHER[spec][field]}).digest != spec.digest
+
+
+@pytest.mark.parametrize("kind", dict.fromkeys(type(spec) for spec in OTHER), ids=lambda kind: kind.__name__)
+def test_every_field_is_tried(kind: type[Spec]) -> None:
+    tried = {field for spec, field in FIELDS if type(spec) is kind}
+    follows = {"kind", "hides_nothing"}  # from the type, or from the other fields of a corruption
+    assert set(kind.model_fields) - kind.unkeyed - follows <= tried
 
 
 def test_a_change_deep_inside_reaches_the_key_of_the_evaluation() -> None:

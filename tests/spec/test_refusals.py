@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from harness.spec import (
+    AfterStage,
     Augment,
     Backbone,
     BinTarget,
@@ -17,6 +18,7 @@ from harness.spec import (
     CustomMask,
     DalleTokenizer,
     FineTune,
+    FourierLoss,
     HarnessError,
     ImageFolder,
     Images,
@@ -106,13 +108,48 @@ REFUSED: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         ("no field 'siez'", "did you mean 'size'?", "kind, size, ratio"),
     ),
     "misspelt inside": (lambda: pretrain(recpie=1), ("'recpie'", "did you mean 'recipe'?")),
-    "loss kind": (lambda: Loss(kind="huber"), ("kind", "'l1', 'l2', 'smooth-l1' or 'cross-entropy'", "'huber'")),
+    "loss kind": (lambda: Loss(kind="huber"), ("kind", "'l1', 'l2', 'smooth-l1', 'focal-l1'", "'huber'")),
     "loss scope": (lambda: Loss(scope="all"), ("scope", "'masked' or 'full'")),
     "precision": (lambda: recipe(precision="fp8"), ("'fp32', 'tf32', 'bf16' or 'fp16'",)),
     "data set": (lambda: Images(name="mnist"), ("fashion-mnist-mini", "cifar10", "stl10", "'mnist'")),
     "folder name": (lambda: ImageFolder(name="../etc"), ("name", "pattern")),
     "beta of l1": (lambda: Loss(kind="l1", beta=1.0), ("beta", "smooth-l1")),
+    "alpha of l2": (lambda: Loss(kind="l2", alpha=0.2), ("alpha belongs to focal-l1", "l2")),
+    "gamma of cosine": (lambda: Loss(kind="cosine", gamma=1.0), ("gamma belongs to focal-l1 and frequency", "cosine")),
+    "cosine of pixels": (lambda: pretrain(loss=Loss(kind="cosine")), ("'cosine'", "'pixels'", "focal-l1, frequency")),
+    "group of the paper's loss": (lambda: FourierLoss(group=4), ("group belongs to variant='released' with focal",)),
+    "group without focal": (
+        lambda: FourierLoss(variant="released", focal=False, group=4),
+        ("group belongs to", "leave it out"),
+    ),
+    "alpha without focal": (lambda: FourierLoss(focal=False, alpha=1.0), ("alpha belongs to focal=True",)),
+    "visible part of the paper's loss": (lambda: FourierLoss(unmask_weight=0.1), ("unmask_weight", "'released'")),
+    "reweighted and focal": (lambda: FourierLoss(variant="released", reweight=True), ("reweight", "focal=False")),
+    "group that does not divide": (
+        lambda: pretrain(fourier=FourierLoss(variant="released", group=3)),
+        ("fourier.group 3", "batch_size 8", "valid: 1, 2, 4, 8"),
+    ),
+    "spectrum of classes": (
+        lambda: pretrain(target=BinTarget(), loss=Loss(kind="cross-entropy"), fourier=FourierLoss()),
+        ("Fourier loss", "'bins'", "leave fourier out"),
+    ),
     "nothing hidden": (lambda: Corruption(fill="none", token="none"), ("hides nothing", "token='replace'")),
+    "nothing removed": (lambda: Corruption(token="add"), ("token='add' hides nothing", "set a fill such as 'mean'")),
+    "nothing hidden, not so": (lambda: Corruption(fill="mean", hides_nothing=True), ("against hides_nothing=True",)),
+    "gate of no gate": (lambda: Corruption(fill="mean", token="add", gate=0.1), ("gate belongs to token='gated-add'",)),
+    "detached, replaced": (lambda: Corruption(detach=True), ("detach does nothing to token='replace'", "gated-add")),
+    "rates of no token": (lambda: FineTune(start=pretrain(), recipe=recipe(token_lr=0.1)), ("token_lr", "no mask")),
+    "gate's rate, frozen": (lambda: LinearProbe(start=pretrain(), recipe=recipe(gate_lr=0.1)), ("gate_lr",)),
+    "site of no token": (
+        lambda: Corruption(fill="mean", token="none", site=AfterStage(stage=1, stride=4)),
+        ("token='none' has no site",),
+    ),
+    "unit finer than the site": (
+        lambda: pretrain(
+            mask=RandomMask(size=8, ratio=0.5), corruption=Corruption(site=AfterStage(stage=3, stride=16))
+        ),
+        ("a mask unit of 8 px", "after stage 3 (stride 16)", "valid: 16, 48"),
+    ),
     "odd batch, mixup": (lambda: recipe(batch_size=7, augment=Augment(mixup=0.8)), ("even batch_size", "7")),
     "odd batch, cutmix": (lambda: recipe(batch_size=7, augment=Augment(cutmix=1.0)), ("even batch_size", "7")),
     "warm-up": (lambda: recipe(warmup_epochs=4), ("warmup_epochs 4", "4 epochs")),
@@ -138,7 +175,7 @@ REFUSED: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     ),
     "classes of pixels": (
         lambda: pretrain(loss=Loss(kind="cross-entropy")),
-        ("'cross-entropy'", "target 'pixels'", "valid: l1, l2, smooth-l1"),
+        ("'cross-entropy'", "target 'pixels'", "valid: l1, l2, smooth-l1, focal-l1, frequency"),
     ),
     "dalle on grey images": (
         lambda: pretrain(

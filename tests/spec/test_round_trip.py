@@ -24,6 +24,7 @@ from harness.spec import (
     CustomTarget,
     DalleTokenizer,
     FineTune,
+    FourierLoss,
     ImageFolder,
     Images,
     InverseSwinHead,
@@ -87,10 +88,17 @@ classes = st.one_of(
 )
 scopes = st.sampled_from(["masked", "full"])
 losses = st.builds(Loss, kind=st.just("smooth-l1"), beta=st.none() | positive) | st.builds(
-    Loss, kind=st.sampled_from(["l1", "l2"]), scope=scopes
+    Loss, kind=st.sampled_from(["l1", "l2", "focal-l1"]), scope=scopes
 )
-objectives = st.tuples(values, losses) | st.tuples(
-    classes, st.builds(Loss, kind=st.just("cross-entropy"), scope=scopes)
+fouriers = st.one_of(
+    st.builds(FourierLoss, weight=positive, alpha=positive),
+    st.builds(FourierLoss, variant=st.just("released"), unmask_weight=unit, group=st.none() | st.just(1)),
+    st.builds(FourierLoss, variant=st.just("released"), focal=st.just(False), reweight=st.booleans()),
+)
+objectives = st.one_of(
+    st.tuples(values, losses, st.none()),
+    st.tuples(st.builds(PixelTarget, downsample=downsample), losses, fouriers),
+    st.tuples(classes, st.builds(Loss, kind=st.just("cross-entropy"), scope=scopes), st.none()),
 )
 schedules = st.builds(Cosine, min_lr=unit) | st.builds(
     MultiStep, milestones=st.lists(st.integers(1, 99), max_size=3).map(tuple), gamma=positive
@@ -107,7 +115,7 @@ recipes = st.builds(
     augment=st.builds(Augment, flip=unit, rand_augment=st.text()),
 )
 pretrains = st.builds(
-    lambda objective, **pieces: Pretrain(target=objective[0], loss=objective[1], **pieces),
+    lambda objective, **pieces: Pretrain(target=objective[0], loss=objective[1], fourier=objective[2], **pieces),
     data=data,
     image_size=st.just(32),
     backbone=backbones,

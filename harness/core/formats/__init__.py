@@ -38,7 +38,7 @@ def named_as_timm(tensors: Mapping[str, Tensor]) -> Weights:
     match found:
         case "harness":
             encoder, head, targets = (below(tensors, prefix) for prefix in ("encoder.model.", "head.", "targets."))
-            return Weights(encoder, tensors.get("mask_token"), head, targets)
+            return Weights(encoder, tensors.get("mask_token"), head, targets, tensors.get("mask_gate"))
         case "official":
             return from_official(tensors)
         case "mmpretrain":
