@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from harness.core.augment import train_batch
+from harness.core.contrastive import SECOND, Pairs, has_second_crop, pairs_of
 from harness.core.corruption import IMAGE_MEAN, declared_leaks
 from harness.core.datasets import ImageSet, load
-from harness.core.masking import make_mask, spread
+from harness.core.masking import in_views, make_views, spread
 from harness.core.mim import MaskedImageModel
-from harness.spec import HarnessError, Pretrain, pretraining
+from harness.spec import HarnessError, Pretrain, pretraining, seed_stream
 from harness.spec.differences import Difference, differences
 from harness.study import Plan, Row
 
@@ -54,14 +55,23 @@ def arms(plan: Plan) -> list[Arm]:
 
 @dataclass(frozen=True)
 class Batch:
-    """One fixed batch: images float32 [B, C, S, S], normalised, and the mask's units, bool, True = hidden."""
+    """One fixed batch: images float32 [B, C, S, S], normalised, and the mask's units, bool, True = hidden.
+
+    pairs: what a contrastive loss sees besides; None where the run has none.
+    """
 
     images: Tensor
     units: Tensor
+    pairs: Pairs | None = None
+
+    @property
+    def inputs(self) -> tuple[Tensor | Pairs, ...]:
+        """What a model is called with in training."""
+        return (self.images, self.units) if self.pairs is None else (self.images, self.units, self.pairs)
 
 
 def fixed_batch(run: Pretrain, size: int = BATCH) -> Batch:
-    """The first batch of a pre-training, cut to `size` images.
+    """The first batch of a pre-training, cut to `size` images, each as often as its mask has views.
 
     Raises:
         HarnessError: its data set is a folder, which is not read here.
@@ -71,9 +81,14 @@ def fixed_batch(run: Pretrain, size: int = BATCH) -> Batch:
         raise HarnessError("these checks need a set that fits into memory; run them at a smaller scale")
     positions = torch.arange(size)
     augment = run.recipe.augment
-    images = train_batch(source, positions, positions, 0, augment=augment, image_size=run.image_size, seed=run.seed)
-    units = make_mask(run.mask, image_size=run.image_size, seed=run.seed, step=0, steps=1, positions=positions)
-    return Batch(images, units)
+
+    def crops(seed: int) -> Tensor:
+        return train_batch(source, positions, positions, 0, augment=augment, image_size=run.image_size, seed=seed)
+
+    images = crops(run.seed)
+    second = crops(seed_stream(run.seed, SECOND)) if has_second_crop(run.contrastive) else None
+    units = make_views(run.mask, image_size=run.image_size, seed=run.seed, step=0, steps=1, positions=positions)
+    return Batch(in_views(run.mask, images), units, pairs_of(run, second, step=0, steps=1, positions=positions))
 
 
 @torch.no_grad()
@@ -183,14 +198,14 @@ def first_step(run: Pretrain, batch: Batch | None = None) -> Step:
     """Loss and gradients of a pre-training's first batch, from its own initial weights."""
     batch = batch or fixed_batch(run)
     model = MaskedImageModel(run, batch.images.shape[1]).train()
-    loss = model(batch.images, batch.units)[1].sum()
+    loss = model(*batch.inputs)[1].sum()
     loss.backward()
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     return Step(loss.item(), gradients)
 
 
 def dead_parameters(run: Pretrain, batch: Batch | None = None) -> list[str]:
-    """Parameters that get no gradient, or a gradient of zeros, in the first two steps.
+    """Parameters that get no gradient, or a gradient of zeros, in the first two steps; those not trained aside.
 
     Two, because what begins at zero keeps the first gradient from all behind it, as the last scale of a residual branch
     of timm's ResNets.
@@ -198,10 +213,10 @@ def dead_parameters(run: Pretrain, batch: Batch | None = None) -> list[str]:
     batch = batch or fixed_batch(run)
     model = MaskedImageModel(run, batch.images.shape[1]).train()
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
-    dead = {name for name, _ in model.named_parameters()}
+    dead = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     for _ in range(2):
         optimiser.zero_grad()
-        model(batch.images, batch.units)[1].sum().backward()
+        model(*batch.inputs)[1].sum().backward()
         dead -= {name for name, p in model.named_parameters() if p.grad is not None and bool(p.grad.any())}
         optimiser.step()
     return [name for name, _ in model.named_parameters() if name in dead]

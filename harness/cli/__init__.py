@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from harness.cli import analyses, analysing, auditing, looking, models, on_cluster, planning, running, using
+from harness.cli import analyses, analysing, auditing, comparing, looking, models, on_cluster, planning, running, using
 from harness.cli.common import printable
 from harness.spec import HarnessError
 
@@ -31,6 +31,8 @@ app.command()(looking.logs)
 app.command()(running.retry)
 app.command()(on_cluster.cancel)
 app.command()(looking.report)
+app.command()(comparing.compare)
+app.command()(comparing.metrics)
 app.command()(looking.clean)
 app.command()(on_cluster.doctor)
 app.command()(models.models)

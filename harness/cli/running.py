@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import on_cluster
+from harness.cli import deciding, on_cluster
 from harness.cli.common import (
     ScaleName,
     Seeds,
@@ -18,6 +18,7 @@ from harness.cli.common import (
     Where,
     labels,
     planned,
+    reported,
     results_folder,
     runs_of,
     say,
@@ -71,6 +72,10 @@ MicroBatch = Annotated[
     int | None,
     typer.Option("--micro-batch", min=1, help="images on the device at once; gradients are added up"),
 ]
+UntilDecided = Annotated[
+    bool,
+    typer.Option("--until-decided", help="add seeds where claims are open, at the study's looks; waits, on Slurm too"),
+]
 Deterministic = Annotated[bool, typer.Option("--deterministic", help="only deterministic algorithms on a GPU")]
 
 
@@ -88,6 +93,7 @@ def run(
     workers: Workers = 0,
     micro_batch: MicroBatch = None,
     deterministic: Deterministic = False,
+    until_decided: UntilDecided = False,
 ) -> None:
     """Compute what is missing, then write tables and figures. Done runs are never computed again.
 
@@ -102,7 +108,29 @@ def run(
         micro_batch=micro_batch,
         deterministic=deterministic,
     )
+    if until_decided:
+        deciding.require_looks(plan, selected=bool(where or seeds))
+        _until_decided(plan, runs, resources, on, slots)
+        return
     _compute(plan, runs, runs_of(plan), resources, on, slots, retry=False)
+
+
+def _until_decided(plan: Plan, store: Store, resources: Resources, on: Executor, slots: int | None) -> None:
+    failed = False
+
+    def here(wanted: Plan) -> None:
+        nonlocal failed
+        try:
+            _compute(wanted, store, runs_of(wanted), resources, on, slots, retry=False)
+        except typer.Exit as ended:
+            if ended.exit_code != 1:  # failures leave other claims to be decided
+                raise
+            failed = True
+
+    deciding.follow(plan, store, deciding.on_slurm(store, resources) if on is Executor.slurm else here)
+    show_report(reported(plan, store), store, results_folder(plan))
+    if failed:
+        raise typer.Exit(1)
 
 
 def retry(
@@ -182,8 +210,8 @@ def _compute(
         say(f"nothing to compute: {_counts(queue)}")
     seeds = len({row.seed for row in plan.rows})
     whole = len(plan.rows) == seeds * len(plan.study.cells)  # a selection must not narrow the study's tables
-    shown = plan if whole else expand(plan.study, scale=plan.scale.name, seeds=seeds)
-    show_report(shown, store, results_folder(plan))
+    shown = plan if whole or plan.study.looks else expand(plan.study, scale=plan.scale.name, seeds=seeds)
+    show_report(reported(shown, store), store, results_folder(plan))
     counts = Counter(queue.endings.values())
     if counts["failed"] or counts["blocked"]:
         say(f"{_counts(queue)}. harness logs shows why, harness retry runs them again.")

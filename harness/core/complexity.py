@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from harness.core.encoder import Encoder, build, depth
 from harness.core.heads import build_head
+from harness.core.mae import encode_visible
 from harness.spec import Backbone, Corruption, Head, Target, target_channels
 
 NORM_ELEMENT = 5
@@ -63,10 +64,13 @@ def pretraining(
     target: Target,
     mask_token: bool = True,
     corruption: Corruption | None = None,
+    visible: int | None = None,
 ) -> Complexity:
     """Cost of encoder, mask token and its gate, and prediction head.
 
-    corruption: where the token comes in and whether it has a gate; the input and none unless given.
+    Args:
+        corruption: where the token comes in and whether it has a gate; the input and none unless given.
+        visible: tokens that the encoder computes behind the patch embedding; None for all of them.
     """
     with torch.device("meta"):
         encoder = Encoder(build(backbone, image_size=image_size, channels=channels), corruption)
@@ -76,10 +80,20 @@ def pretraining(
             channels=target_channels(target, channels),
             upscale=backbone.stride // target.downsample,
             side=image_size // backbone.stride,
+            fills=visible is not None,
         )
         vectors = 1 if encoder.corruption.gate is None else 2
         images = torch.zeros(1, channels, image_size, image_size)
         features = torch.zeros(1, encoder.width, *(image_size // backbone.stride,) * 2)
+        places = torch.zeros(1, visible or 0, dtype=torch.int64)
+    if visible is not None:
+        tokens = encode_visible(encoder.model, images, places)
+        return Complexity(
+            parameters=count(encoder) + count(prediction),
+            encoder=multiply_adds(lambda: encode_visible(encoder.model, images, places)),
+            pooling=0,
+            head=multiply_adds(lambda: prediction(tokens, places)),
+        )
     return Complexity(
         parameters=count(encoder) + count(prediction) + (encoder.token_width * vectors if mask_token else 0),
         encoder=multiply_adds(lambda: encoder(images)),

@@ -127,7 +127,7 @@ def _combined(x: Tensor, weight: Tensor, token: Tensor, gate: Tensor | None, cor
         case "gated-add":
             assert gate is not None, "a gated addition has a gate"
             return x * (1 - weight) + gate * x * weight + token * weight
-        case "none":
+        case "drop" | "none":
             return x
         case _:
             assert_never(corruption.token)

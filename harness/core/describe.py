@@ -31,6 +31,7 @@ def cost(model: Described) -> Complexity:
                 target=model.target,
                 mask_token=model.mask_token,
                 corruption=Corruption(token="gated-add" if model.gated else "replace", site=model.site),
+                visible=model.visible,
             )
         case "finetune":
             return complexity.classifier(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from harness.core.backbones import Family, Layers, Piece, layers_named, layers_of, supported
 from harness.core.corruption import combined
+from harness.core.mae import begin_as_released
 from harness.spec import Backbone, Corruption, HarnessError
 
 __all__ = ["Encoder", "Family", "build", "depth", "layer_id", "own_biases", "replace_tokens", "stage_depths"]
@@ -62,6 +63,8 @@ def build(
         )
     if backbone.variant == "simmim":
         _initialise(model, pretraining=not pool)
+    if backbone.variant == "mae" and not pool:
+        begin_as_released(model)
     return model
 
 
@@ -169,6 +172,21 @@ class Encoder(nn.Module):
         Raises:
             HarnessError: the model has no such block.
         """
+        x, piece = self._up_to(images, block)
+        return as_map(x, piece, images.shape[-1])
+
+    def class_token(self, images: Tensor, block: int | None = None) -> Tensor:
+        """The class token [B, C'] after a block, as in `features`.
+
+        Raises:
+            HarnessError: the model has no such block, or no class token.
+        """
+        if getattr(self.model, "cls_token", None) is None:
+            raise HarnessError(f"{type(self.model).__name__} has no class token here; set pool='mean'")
+        return self._up_to(images, block)[0][:, 0]
+
+    def _up_to(self, images: Tensor, block: int | None) -> tuple[Tensor, Piece]:
+        """What comes out of a block, or of the whole model, in the layout of the step that is returned with it."""
         if block is not None and block > depth(self.model):
             raise HarnessError(f"block {block} of a model that has {depth(self.model)}")
         x = images
@@ -176,7 +194,7 @@ class Encoder(nn.Module):
             x = piece.run(x)
             if block is not None and piece.block == block:
                 break
-        return as_map(x, piece, images.shape[-1])
+        return x, piece
 
 
 def _place(pieces: list[Piece], corruption: Corruption) -> int:

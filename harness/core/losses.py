@@ -34,16 +34,17 @@ def loss_weight(loss: Loss, hidden: Tensor) -> Tensor:
 
 
 def loss_weights(run: Pretrain, hidden: Tensor) -> Tensor:
-    """`loss_weight`, and where the run has a Fourier loss, the number of images that its second loss is a mean over.
+    """`loss_weight`, and for each other loss that the run has, the number of images that it is a mean over.
 
     Args:
         hidden: bool [B, units, units], True = hidden.
 
     Returns:
-        A float64 scalar, or float64 [2].
+        A float64 scalar, or float64 [T] of T losses.
     """
     first = loss_weight(run.loss, hidden)
-    return first if run.fourier is None else torch.stack([first, torch.full_like(first, len(hidden))])
+    others = [torch.full_like(first, len(hidden)) for other in (run.fourier, run.contrastive) if other is not None]
+    return torch.stack([first, *others]) if others else first
 
 
 def prediction_loss(loss: Loss, prediction: Tensor, target: Tensor, hidden: Tensor | None = None) -> Tensor:

@@ -33,6 +33,8 @@ def decays(name: str, parameter: Tensor, no_decay: NoDecay = "usual") -> bool:
             exempt = (*POSITIONS, *TOKENS, "mask_token")
         case "simmim-vit":
             exempt = (*POSITIONS, *TOKENS)
+        case "mae":
+            exempt = ()
         case "mmpretrain":
             return not any(part in name for part in ("norm", "bias", *POSITIONS))
         case _:

@@ -142,7 +142,7 @@ def masked_image_model_of(trained: Trained, device: torch.device) -> MaskedImage
     if not weights.head:
         raise HarnessError(f"{trained.name} holds the encoder only, without the prediction head; name the run itself")
     model = MaskedImageModel(run, trained.facts.channels)
-    named = {f"encoder.model.{name}": tensor for name, tensor in weights.encoder.items()}
+    named = weights.rest | {f"encoder.model.{name}": tensor for name, tensor in weights.encoder.items()}
     for part, tensors in (("head", weights.head), ("targets", weights.targets)):
         named |= {f"{part}.{name}": tensor for name, tensor in tensors.items()}
     for name, tensor in (("mask_token", weights.mask_token), ("mask_gate", weights.mask_gate)):

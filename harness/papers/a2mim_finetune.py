@@ -8,7 +8,7 @@ A2MIM's tables report; here the last one is.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from harness.papers.a2mim import Variant
 from harness.papers.a2mim_recipes import CNNS, MODELS, Model, a2mim_pretrain
@@ -49,7 +49,7 @@ def a2mim_finetune(
     """
     if model not in MODELS:
         raise HarnessError(f"A2MIM has no model {model!r}; valid: {', '.join(MODELS)}")
-    valid = ("rsb-a2", "rsb-a3") if model in CNNS else ("beit",)
+    valid: tuple[Protocol, ...] = ("rsb-a2", "rsb-a3") if model in CNNS else ("beit",)
     protocol = protocol or valid[0]
     if protocol not in valid:
         raise HarnessError(f"A2MIM fine-tunes {model} by {' or '.join(valid)}, not by {protocol!r}")
@@ -93,7 +93,7 @@ def _rsb_a3(model: Model, variant: Variant, start: Start, data: Data, seed: int)
     )
 
 
-def _binary(model: Model, variant: Variant) -> dict[str, object]:
+def _binary(model: Model, variant: Variant) -> dict[str, Any]:
     """Binary cross-entropy: of labels as they are mixed (released), or of those above timm's threshold."""
     notes = [CONVNEXT] if model.startswith("convnext") else []
     if variant == "released":
@@ -101,7 +101,7 @@ def _binary(model: Model, variant: Variant) -> dict[str, object]:
     return {"loss": "binary-cross-entropy", "label_threshold": 0.2, "assumed": (A3_THRESHOLD, *notes)}
 
 
-def _rsb(peak: float) -> dict[str, object]:
+def _rsb(peak: float) -> dict[str, Any]:
     return {
         "batch_size": 2048,
         "lr_batch": None,

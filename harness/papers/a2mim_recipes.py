@@ -98,7 +98,7 @@ def a2mim_backbone(model: Model) -> Backbone:
         raise HarnessError(f"A2MIM has no model {model!r}; valid: {', '.join(MODELS)}")
     size, args = VITS[model]
     shared: dict[str, int | float | bool] = {"use_abs_pos_emb": True, "init_values": 0.1}
-    return Backbone(name=f"beit_{size}_patch16_224", args=tuple({**shared, **args}.items()), patch_size=16)
+    return Backbone(name=f"beit_{size}_patch16_224", args=tuple({**shared, **args}.items()), patch_size=16, stride=16)
 
 
 def a2mim_pretrain(

@@ -9,6 +9,9 @@ from pydantic import PositiveInt, model_validator
 
 from harness.spec.base import Params, Spec
 
+PLAIN_VITS = ("vit_", "deit_")
+"""How timm's names of the class VisionTransformer begin."""
+
 
 class Backbone(Spec):
     """A timm model as an encoder.
@@ -23,14 +26,16 @@ class Backbone(Spec):
         here because masks and targets are checked against them before torch is loaded; the built model must agree.
     variant: `simmim` builds a BEiT as the released SimMIM builds its ViT: in pre-training all blocks share one relative
         position table, in fine-tuning each has its own, begun as a copy of the shared one; first weights are drawn as
-        there (microsoft/SimMIM, models/vision_transformer.py). `timm` leaves both to timm and `args`.
+        there (microsoft/SimMIM, models/vision_transformer.py). `mae` builds a ViT as the released MAE does: in
+        pre-training its positions are sines and cosines that are not trained, which fine-tuning begins with and trains;
+        first weights are drawn as there (facebookresearch/mae, models_mae.py). `timm` leaves all to timm and `args`.
     """
 
     name: str
     args: Params = ()
     patch_size: PositiveInt
     stride: PositiveInt
-    variant: Literal["timm", "simmim"] = "timm"
+    variant: Literal["timm", "simmim", "mae"] = "timm"
 
     implicit: ClassVar[Mapping[str, object]] = {"variant": "timm"}
 
@@ -50,6 +55,8 @@ class Backbone(Spec):
             raise ValueError(f"args may not set {', '.join(sorted(taken))}: other fields of the run do")
         if self.variant == "simmim":
             self._simmim()
+        if self.variant == "mae" and not self.name.startswith(PLAIN_VITS):
+            raise ValueError(f"variant 'mae' is a ViT's (name vit_...), not {self.name}'s; valid here: timm")
         return self
 
     def _simmim(self) -> None:

@@ -88,6 +88,7 @@ class Corruption(Spec):
         `add`: x + T m (A2MIM).
         `gated-add`: x (1 - m) + gate x m + T m, with a learned factor `gate` per channel, which the released A2MIM of
             CNNs has.
+        `drop`: there is no token; the encoder computes without hidden tokens (MAE). Plain ViTs only.
         `none`: there is no token.
     site: where the token comes in. A mask unit has to be a multiple of the stride there, so that no position is
         hidden in part.
@@ -98,7 +99,7 @@ class Corruption(Spec):
     """
 
     fill: Fill = "none"
-    token: Literal["replace", "add", "gated-add", "none"] = "replace"
+    token: Literal["replace", "add", "gated-add", "drop", "none"] = "replace"
     site: Site = AtInput()
     gate: NonNegativeFloat | None = None
     detach: bool = False
@@ -124,7 +125,7 @@ class Corruption(Spec):
 
     @model_validator(mode="after")
     def _hides_something(self) -> Self:
-        hides = self.fill != "none" or self.token in ("replace", "gated-add")
+        hides = self.fill != "none" or self.token in ("replace", "gated-add", "drop")
         if not hides and not self.hides_nothing:
             raise ValueError(
                 f"fill='none' with token={self.token!r} hides nothing; set a fill such as 'mean', or token='replace'"
@@ -133,8 +134,10 @@ class Corruption(Spec):
             raise ValueError(
                 f"fill={self.fill!r} with token={self.token!r} hides something, against hides_nothing=True"
             )
-        if self.token == "none" and self.site != AtInput():
-            raise ValueError("token='none' has no site; leave it out")
+        if self.token in ("drop", "none") and self.site != AtInput():
+            raise ValueError(f"token={self.token!r} has no site; leave it out")
+        if self.fill != "none" and self.token == "drop":
+            raise ValueError(f"fill={self.fill!r} does nothing to tokens that are dropped; leave it out")
         if self.detach and self.token not in ("add", "gated-add"):
             raise ValueError(f"detach does nothing to token={self.token!r}; valid there: add, gated-add")
         return self
@@ -142,20 +145,6 @@ class Corruption(Spec):
     def replace(self, **changes: Any) -> Self:
         """A validated copy; a new token begins with its own gate."""
         return super().replace(**({"gate": None, **changes} if "token" in changes else changes))
-
-    def check_unit(self, unit: int, patch_size: int, image_size: int) -> None:
-        """Whether a mask unit of so many pixels hides whole positions at the site.
-
-        Raises:
-            ValueError: it does not; names the valid units.
-        """
-        there = self.stride(patch_size)
-        if unit % there:
-            valid = [str(n) for n in range(there, image_size + 1, there) if image_size % n == 0]
-            raise ValueError(
-                f"a mask unit of {unit} px hides a part of a position at the mask token's site, {self.site.text}; "
-                f"valid: {', '.join(valid) or 'none'}"
-            )
 
     def stride(self, patch_size: int) -> int:
         """Pixels of the input under one position at the site, of a backbone with that patch."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from harness.spec.base import Spec
-from harness.spec.targets import DalleTokenizer, PixelTarget, Target, TokenTarget, target_classes
+from harness.spec.targets import DalleTokenizer, Target, TokenTarget, is_image, target_classes
 
 OWN: dict[str, dict[str, float]] = {
     "smooth-l1": {"beta": 1.0},
@@ -145,11 +145,6 @@ def _fitting(target: Target) -> tuple[str, ...]:
     if is_image(target):
         return (*values, "frequency")
     return (*values, "cosine")
-
-
-def is_image(target: Target) -> bool:
-    """Whether a target is an image, so that its spectrum means something."""
-    return isinstance(target, PixelTarget)
 
 
 def check_fourier(fourier: FourierLoss, target: Target, batch_size: int) -> None:

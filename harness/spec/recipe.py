@@ -10,7 +10,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from harness.spec.base import Spec
 
 Unit = Annotated[float, Field(ge=0, le=1)]
-NoDecay = Literal["usual", "simmim-swin", "simmim-vit", "mmpretrain", "usual-but-gate"]
+NoDecay = Literal["usual", "simmim-swin", "simmim-vit", "mmpretrain", "mae", "usual-but-gate"]
 
 
 class Cosine(Spec):
@@ -127,6 +127,7 @@ class Recipe(Spec):
         `simmim-swin`: as `usual`, but tables decay. The released SimMIM pre-trains Swin so: the keyword that should
             find the tables has a prefix that their names lack.
         `simmim-vit`: as `usual`, but tables and the mask token decay. The released SimMIM trains ViT so in both stages.
+        `mae`: vectors and biases; tokens decay. The released MAE pre-trains so, and fine-tunes as `usual`.
         `mmpretrain`: norms, biases, position embeddings and tables, by name; all else decays, the mask token too.
         `usual-but-gate`: as `usual`, but the gate of a mask token decays. The released A2MIM pre-trains CNNs for 300
             epochs so, where the option that spares it is missing.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
 
@@ -10,15 +9,18 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from harness.spec.backbone import Backbone
 from harness.spec.base import Spec
+from harness.spec.contrastive import Contrastive
 from harness.spec.corruption import Corruption
 from harness.spec.data import Data
+from harness.spec.geometry import check_dropping, check_mask, check_momentum, check_target, choices
 from harness.spec.heads import Head, LinearHead, check_head
 from harness.spec.loss import FourierLoss, Loss, check_fourier, check_loss
-from harness.spec.masking import Mask, check_share
+from harness.spec.masking import Mask
+from harness.spec.momentum import MomentumEncoder
 from harness.spec.own import OwnFunction
 from harness.spec.recipe import Recipe, check_frozen, check_no_mask_token
 from harness.spec.start import Checkpoint, Scratch
-from harness.spec.targets import PixelTarget, Target
+from harness.spec.targets import PixelTarget, Target, check_target_images
 
 
 class Pretrain(Spec):
@@ -29,6 +31,8 @@ class Pretrain(Spec):
     start: what to go on from instead of new weights; its backbone has to be this one. A mask token or a prediction head
         that it lacks, or has in another shape, begins anew.
     fourier: an error of the spectrum that is added to the loss; None for none.
+    contrastive: a contrastive loss that is added to the loss; None for none. It needs a momentum encoder.
+    momentum: the momentum encoder, where a target, a mask or a loss needs one.
     assumed: notes on values that the paper leaves open; reports print them, keys ignore them.
     """
 
@@ -45,9 +49,11 @@ class Pretrain(Spec):
     seed: int = Field(default=0, ge=0)
     start: Checkpoint | None = None
     fourier: FourierLoss | None = None
+    contrastive: Contrastive | None = None
+    momentum: MomentumEncoder | None = None
     assumed: tuple[str, ...] = ()
 
-    implicit: ClassVar[Mapping[str, object]] = {"start": None, "fourier": None}
+    implicit: ClassVar[Mapping[str, object]] = {"start": None, "fourier": None, "contrastive": None, "momentum": None}
     unkeyed: ClassVar[frozenset[str]] = frozenset({"assumed"})
 
     @model_validator(mode="before")
@@ -60,20 +66,15 @@ class Pretrain(Spec):
 
     @model_validator(mode="after")
     def _geometry(self) -> Self:
-        size, patch, stride = self.image_size, self.backbone.patch_size, self.backbone.stride
+        size, stride = self.image_size, self.backbone.stride
         if size % stride:
-            raise ValueError(f"stride {stride} does not divide the image of {size} px; {_choices(size)}")
-        unit = self.mask.size
-        if unit % patch:
-            valid = _choices(size, patch)
-            raise ValueError(f"a mask unit of {unit} px is no multiple of the {patch}-px patch; {valid}")
-        if size % unit:
-            valid = _choices(size, patch)
-            raise ValueError(f"a mask unit of {unit} px does not divide the image of {size} px; {valid}")
-        self.corruption.check_unit(unit, patch, size)
-        check_share(self.mask, size)
+            raise ValueError(f"stride {stride} does not divide the image of {size} px; {choices(size)}")
+        check_mask(self.mask, self)
+        if self.mask.scored_by is not None:
+            raise ValueError(f"a {self.mask.kind} mask needs a teacher's {self.mask.scored_by}; there is no teacher")
         inside = self.loss.scope == "masked" or self.fourier is not None
-        _check_target(self.target.downsample, stride, unit, inside=inside)
+        check_target(self.target.downsample, stride, self.mask.size, inside=inside)
+        check_target_images(self.target, size, self.data.channels)
         if self.recipe.layer_decay is not None:
             raise ValueError("layer_decay belongs to fine-tuning; a pre-training has none")
         if self.recipe.average is not None:
@@ -85,24 +86,12 @@ class Pretrain(Spec):
         check_loss(self.loss, self.target, self.data.channels)
         if self.fourier is not None:
             check_fourier(self.fourier, self.target, self.recipe.batch_size)
+        if self.corruption.token == "drop":
+            check_dropping(self)
+        check_momentum(self)
         if self.start is not None and self.start.backbone != self.backbone:
             raise ValueError("start.backbone differs from backbone: state the one that is pre-trained in both")
         return self
-
-
-def _check_target(downsample: int, stride: int, unit: int, *, inside: bool) -> None:
-    if stride % downsample:
-        raise ValueError(f"target.downsample {downsample} does not divide the stride; {_choices(stride)}")
-    if inside and unit % downsample:
-        raise ValueError(
-            f"target.downsample {downsample} mixes hidden and visible pixels: it does not divide the mask unit "
-            f"of {unit} px; {_choices(math.gcd(stride, unit))}"
-        )
-
-
-def _choices(size: int, multiple: int = 1) -> str:
-    valid = [str(n) for n in range(multiple, size + 1, multiple) if size % n == 0]
-    return f"valid: {', '.join(valid) or 'none'}"
 
 
 Start = Annotated[Pretrain | Scratch | Checkpoint, Field(discriminator="kind")]
@@ -215,6 +204,7 @@ class LinearProbe(Evaluated[Start]):
         after its final norm. SimMIM probes block 8 of ViT-B (microsoft/SimMIM issue 14).
     tested_epochs: as for FineTune.
     batch_norm: normalise the features first by a batch norm without parameters, as MAE's probe does.
+    pool: mean of the patch tokens, or the class token, as MAE's probe does.
     """
 
     kind: Literal["linear-probe"] = "linear-probe"
@@ -222,6 +212,9 @@ class LinearProbe(Evaluated[Start]):
     tested_epochs: PositiveInt | None = None
     block: PositiveInt | None = None
     batch_norm: bool = True
+    pool: Literal["mean", "token"] = "mean"
+
+    implicit: ClassVar[Mapping[str, object]] = {"pool": "mean"}
 
     metrics: ClassVar[tuple[str, ...]] = ("top1", "top5", "top1_median5", "top1_best", "loss")
 

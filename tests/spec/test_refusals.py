@@ -14,18 +14,24 @@ from harness.spec import (
     Backbone,
     BinTarget,
     BlockMask,
+    Checkpoint,
     Corruption,
     CustomMask,
     DalleTokenizer,
+    FeatureTarget,
     FineTune,
     FourierLoss,
     HarnessError,
+    HogTarget,
     ImageFolder,
     Images,
     InverseSwinHead,
     LinearProbe,
     Loss,
+    LowPassTarget,
     MlpHead,
+    MomentumTarget,
+    NormPixelTarget,
     PixelTarget,
     Pretrain,
     RandomMask,
@@ -35,6 +41,7 @@ from harness.spec import (
     Skip,
     SquareMask,
     TokenTarget,
+    TransformerHead,
     one_line,
     run_from_json,
 )
@@ -54,6 +61,8 @@ def pretrain(**changes: Any) -> Pretrain:
 def recipe(**changes: Any) -> Recipe:
     return Recipe(**{"epochs": 4, "batch_size": 8, "lr": 1e-3, **changes})
 
+
+TEACHER = Checkpoint(path="", backbone=Backbone(name="vit", patch_size=16), image_size=224, sha256="0a")
 
 # What is built, and what the one line must say.
 REFUSED: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
@@ -186,6 +195,48 @@ REFUSED: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         ("'dalle'", "1 channels", "valid here: patch-words"),
     ),
     "file of no tokenizer": (lambda: DalleTokenizer(path="/nowhere/dalle.pt"), ("cannot read", "dalle.pt")),
+    "patches that do not fill the image": (
+        lambda: pretrain(target=NormPixelTarget(size=9), loss=Loss(kind="l2")),
+        ("patches of 9 px", "48 px", "valid: 2, 3, 4, 6, 8, 12, 16, 24, 48"),
+    ),
+    "low-pass patches": (lambda: pretrain(target=LowPassTarget(patch=5)), ("patches of 5 px", "48 px")),
+    "window without a middle": (lambda: NormPixelTarget(size=8, area="window"), ("8 px", "valid here: 7, 9")),
+    "histograms coarser than the stride": (
+        lambda: pretrain(target=HogTarget(), loss=Loss(kind="l2")),
+        ("target.downsample 16", "stride", "valid: 1, 2, 4"),
+    ),
+    "spectrum of histograms": (
+        lambda: pretrain(target=HogTarget(cell=2), fourier=FourierLoss()),
+        ("Fourier loss", "'hog'"),
+    ),
+    "frequencies of features": (
+        lambda: pretrain(target=HogTarget(cell=2), loss=Loss(kind="frequency")),
+        ("'frequency'", "'hog'", "valid: l1, l2, smooth-l1, focal-l1, cosine"),
+    ),
+    "teacher of another size": (
+        lambda: pretrain(target=FeatureTarget(teacher=TEACHER, width=8, downsample=4), loss=Loss(kind="l2")),
+        ("stride 16", "sees 192 px", "not the teacher.image_size of 224"),
+    ),
+    "teacher's mean": (
+        lambda: pretrain(
+            target=FeatureTarget(
+                teacher=TEACHER.replace(image_size=192), width=8, downsample=4, mean=(0.5,), std=(0.5,)
+            ),
+            loss=Loss(kind="l2"),
+        ),
+        ("mean has 1 numbers", "3 channels"),
+    ),
+    "mean without std": (
+        lambda: FeatureTarget(teacher=TEACHER, width=8, mean=(0.5, 0.5, 0.5)),
+        ("mean and std belong together",),
+    ),
+    "target of no momentum encoder": (
+        lambda: pretrain(target=MomentumTarget(width=8, downsample=4), loss=Loss(kind="l2")),
+        ("target 'momentum' needs a momentum encoder", "MomentumEncoder()"),
+    ),
+    "even convolution": (lambda: MlpHead(depthwise=4), ("side 4", "valid: odd")),
+    "width of a depth-wise head": (lambda: MlpHead(depthwise=5, width=8), ("leave width out",)),
+    "heads of a transformer": (lambda: TransformerHead(width=20, num_heads=8), ("8 heads", "width 20")),
     "one bin": (lambda: BinTarget(bins=1), ("bins", "greater than or equal to 2")),
     "bins of no byte": (lambda: BinTarget(bins=257), ("bins", "less than or equal to 256")),
     "tokens coarser than the stride": (

@@ -55,7 +55,7 @@ class BEiT(ViT):
 
     def arguments(self, backbone: Backbone, *, image_size: int, pool: str) -> dict[str, Any]:
         given = super().arguments(backbone, image_size=image_size, pool=pool)
-        if backbone.variant == "timm":
+        if backbone.variant != "simmim":
             return given
         return {**given, "use_shared_rel_pos_bias": not pool, "use_rel_pos_bias": bool(pool)}
 

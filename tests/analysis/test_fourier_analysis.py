@@ -25,6 +25,10 @@ SWIN = Backbone(
 
 RESNET = Backbone(name="resnet18", args={"layers": (1, 1, 1, 1), "channels": (8, 16, 24, 32)}, patch_size=4, stride=32)
 
+CONVNEXT = Backbone(
+    name="convnext_atto", args={"depths": (1, 1, 2, 1), "dims": (8, 16, 24, 32)}, patch_size=4, stride=32
+)
+
 
 def published(found: np.ndarray) -> np.ndarray:
     """Log amplitude of [B, C, s, s], rolled by half a side, averaged over both, its diagonal from the middle."""
@@ -94,12 +98,19 @@ def test_a_swin_is_read_after_its_patches_and_each_block() -> None:
         assert torch.allclose(found[block], encoder.features(images(), block), atol=1e-6)
 
 
+@pytest.mark.parametrize("backbone", [RESNET, CONVNEXT], ids=["resnet", "convnext"])
 @torch.no_grad()
-def test_a_cnn_is_read_after_its_stem_and_each_block() -> None:
-    encoder, names, found = read(RESNET, 32)
-    assert names == ["stem", "block 1", "block 2", "block 3", "block 4"]
-    assert [one.shape[-1] for one in found] == [8, 8, 4, 2, 1]
+def test_a_cnn_is_read_after_its_stem_and_each_block(backbone: Backbone) -> None:
+    encoder, names, found = read(backbone, 32)
+    assert names == ["stem", *(f"block {number}" for number in range(1, len(names)))]
+    assert [one.shape[-1] for one in found][:2] == [8, 8]
+    assert found[-1].shape[-1] == 1
+    for block in range(1, len(names)):
+        assert torch.allclose(found[block], encoder.features(images(32), block), atol=1e-6)
+
+
+@torch.no_grad()
+def test_the_stem_of_a_resnet_ends_with_its_pooling() -> None:
+    encoder, _, found = read(RESNET, 32)
     model = encoder.model
-    stem = model.maxpool(model.act1(model.bn1(model.conv1(images(32)))))
-    assert torch.equal(found[0], stem)
-    assert torch.equal(found[1], model.layer1(stem))
+    assert torch.equal(found[0], model.maxpool(model.act1(model.bn1(model.conv1(images(32))))))
