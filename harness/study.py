@@ -19,7 +19,7 @@ from harness.grid import around as around
 from harness.grid import axes as axes
 from harness.grid import zipped as zipped
 from harness.papers.tables import PaperTable
-from harness.spec import Evaluation, HarnessError, Run, Scalar, Scale, Skip, Spec, key, one_line, upstream
+from harness.spec import Evaluation, HarnessError, Run, Scalar, Scale, Skip, Spec, key, one_line, upstreams
 from harness.spec.content import PROJECT_VARIABLE, project_root
 
 CellFunction = Callable[..., Mapping[str, Evaluation] | Skip]
@@ -38,6 +38,9 @@ class Study:
         reference: the cell that the others are compared with.
         paper: the published table, joined on the axes it shares with the grid.
         claims: what the paper says of it.
+        factors: for an axis the fields of the evaluations that it may change, with what lies in them, such as
+            {"epochs": ("start.recipe.epochs",)}; the audit names all others. An axis that is not named may change the
+            pieces of the pre-training: mask, corruption, head, target, loss and the like, or leave it out.
         margin_share: a difference up to this share of what the reference gains over training from scratch does not
             matter to a claim without a margin of its own.
         looks: numbers of seeds after which `harness run --until-decided` looks at the claims, the first being `seeds`
@@ -51,6 +54,7 @@ class Study:
     seeds: int = 3
     paper: PaperTable | None = None
     claims: tuple[Claim, ...] = ()
+    factors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     margin_share: float = 0.2
     looks: tuple[int, ...] = ()
     name: str = ""
@@ -73,6 +77,7 @@ class Study:
         self._check_axes("the reference", self.reference)
         if self.complete(self.reference) not in cells:
             raise HarnessError(f"the reference {dict(self.reference)} is no cell of the grid")
+        self._check_axes("factors", self.factors)
         for claim in self.claims:
             about = f"claim {claim.sentence!r}"
             _check_margin(about, claim.margin, [scale.name for scale in self.scales])
@@ -149,6 +154,11 @@ class Row:
     evaluations: dict[str, Evaluation]
     excluded: str = ""
 
+    @property
+    def text(self) -> str:
+        """The cell in a few words: its values, without the axes it lacks."""
+        return " ".join(str(value) for value in self.axes.values() if value is not None) or "the only cell"
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -159,15 +169,15 @@ class Plan:
     rows: tuple[Row, ...]
 
     def runs(self) -> dict[str, Run]:
-        """Every distinct run by key, each pre-training before what starts from it."""
+        """Every distinct run by key, each after the run that it starts from."""
+        wanted = [evaluation for row in self.rows for evaluation in row.evaluations.values()]
+        chains = [upstreams(evaluation) for evaluation in wanted]
         found: dict[str, Run] = {}
-        for row in self.rows:
-            for evaluation in row.evaluations.values():
-                if (first := upstream(evaluation)) is not None:
+        for number in range(max(map(len, chains), default=0)):
+            for chain in chains:
+                for first in chain[number : number + 1]:
                     found.setdefault(key(first), first)
-        for row in self.rows:
-            found |= {key(evaluation): evaluation for evaluation in row.evaluations.values()}
-        return found
+        return found | {key(evaluation): evaluation for evaluation in wanted}
 
     def columns(self) -> tuple[str, ...]:
         """The names of all evaluations."""

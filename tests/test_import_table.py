@@ -24,11 +24,12 @@ INSIDE = {
     "store": {"spec"},
     "core": {"spec", "store"},
     "analysis": {"spec", "core"},
-    "audit": {"spec", "study", "core"},
+    "audit": {"spec", "study", "core", "store"},
     "launch": {"spec", "store"},
     "job": {"spec", "store", "launch", "core", "analysis"},
     "search": {"study", "spec", "store", "launch"},
     "report": {"study", "claims", "spec", "store", "papers"},
+    "results": {"study", "store", "launch", "report"},
     "use": {"spec", "store", "core"},
 }
 TORCH = {"torch", "torchvision", "timm", "numpy", "PIL", "safetensors"}
@@ -45,7 +46,8 @@ OUTSIDE = {
     "launch": {"submitit", "pydantic"},
     "job": TORCH,
     "search": {"optuna"},
-    "report": {"pandas", "matplotlib", "scipy", "numpy", "PIL", "jinja2", "tabulate"},
+    "report": {"pandas", "matplotlib", "scipy", "numpy", "PIL", "jinja2", "tabulate", "tensorboard", "wandb"},
+    "results": {"pandas"},
     "use": TORCH | {"pydantic"},
     "cli": {"typer", "rich"},
 }

@@ -32,7 +32,7 @@ from harness.launch.queue import Queue
 from harness.launch.resources import Resources
 from harness.launch.standing import overview
 from harness.launch.task import open_to_group
-from harness.spec import HarnessError, Run, key, upstream
+from harness.spec import HarnessError, Run, key, upstreams
 from harness.store import Store
 from harness.study import Plan, expand
 
@@ -167,15 +167,14 @@ def retry(
     if not failed:
         say("nothing has failed")
         return
-    chosen = {name: spec for name, spec in specs.items() if {name, _first(spec)} & failed}
-    needed = {first for spec in chosen.values() if (first := _first(spec))}
+    chosen = {name: spec for name, spec in specs.items() if {name, *_before(spec)} & failed}
+    needed = {first for spec in chosen.values() for first in _before(spec)}
     wanted = {name: spec for name, spec in specs.items() if name in chosen or name in needed}
     _compute(plan, runs, wanted, resources, on, slots, retry=True)
 
 
-def _first(run: Run) -> str | None:
-    start = upstream(run)
-    return None if start is None else key(start)
+def _before(run: Run) -> list[str]:
+    return [key(first) for first in upstreams(run)]
 
 
 def _compute(
@@ -199,7 +198,7 @@ def _compute(
         return
     for name in queue.open()[:1]:
         store.register(queue.run(name))  # a store that cannot be written shows before anything is started
-    stop = _Stop()
+    stop = Stop()
     if len(queue):
         with Display(f"{plan.study.name} · {plan.scale.name}", specs, labels(plan), queue) as display:
             if on is Executor.inline:
@@ -228,7 +227,7 @@ def _counts(queue: Queue) -> str:
     return ", ".join(f"{count} {ending}" for ending, count in counts.items()) or "no runs"
 
 
-class _Stop:
+class Stop:
     """True once Ctrl-C or a termination signal came; a second one ends the process at once."""
 
     def __init__(self) -> None:

@@ -66,7 +66,7 @@ def whole_set(
     """
     return test_batches(
         images,
-        image_size=run.image_size,
+        image_size=(run.test_size if isinstance(run, FineTune) else None) or run.image_size,
         crop=run.crop,
         batch_size=test_batch_size(session),
         device=session.device,

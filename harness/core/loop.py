@@ -15,7 +15,7 @@ from harness.core.batches import Batch
 from harness.core.batchnorm import GroupBatchNorm
 from harness.core.checkpoint import Progress, restore_state, save_state
 from harness.core.distributed import gathering, original
-from harness.core.optimiser import adamw, learning_rate
+from harness.core.optimiser import learning_rate, make_optimiser
 from harness.core.precision import autocast, loss_scaler
 from harness.core.session import Diverged, Interrupted, Session
 from harness.spec import Recipe, seed_stream
@@ -35,15 +35,19 @@ def train(
     batches: Callable[[int], Iterator[Batch]],
     loss_of: Callable[[Batch], Tensor],
     weight_of: Callable[[Batch], Tensor] | None = None,
+    after_step: Callable[[int], None] | None = None,
 ) -> Iterator[Line]:
     """Train to the end, from the latest checkpoint if there is one.
 
     Args:
         model: as `session.group.replicate` gave it; its forward pass is what `loss_of` calls.
         batches: the batches from a given step on, this process's rows of them.
-        loss_of: forward pass and loss of a batch, or of a slice of one: a mean.
-        weight_of: over how much a slice's loss is a mean (the denominator, up to a constant factor), a scalar, so that
-            the slices of all processes add up to the loss of the global batch; None where it is the number of images.
+        loss_of: forward pass and loss of a batch, or of a slice of one: a mean, or several that add up, [T].
+        weight_of: over how much a slice's loss is a mean (the denominator, up to a constant factor), a scalar or [T],
+            so that the slices of all processes add up to the loss of the global batch; None where it is the number of
+            images.
+        after_step: called with each step, counted from 0, once the weights have changed. What it changes has to be
+            part of `model`, so that it is saved.
 
     Yields:
         A metrics line every LOG_STEPS steps and at the end of each epoch. What the caller adds to it is logged with it
@@ -57,7 +61,7 @@ def train(
         Superseded: another process took the run over.
     """
     group, module = session.group, original(model)
-    optimiser, scaler = adamw(groups, recipe), loss_scaler(recipe, session.device)
+    optimiser, scaler = make_optimiser(groups, recipe), loss_scaler(recipe, session.device)
     loop = Progress(total=torch.zeros((), device=session.device))
     restore_state(session, loop, model=module, optimiser=optimiser, scaler=scaler)
     if group.rank:
@@ -78,6 +82,8 @@ def train(
         scaler.step(optimiser)
         scaler.update()
         optimiser.zero_grad(set_to_none=True)
+        if after_step is not None:
+            after_step(loop.step)
         loop.step, loop.since = loop.step + 1, loop.since + 1
         if loop.step % LOG_STEPS == 0 or loop.step % steps_per_epoch == 0:
             group.sum(loop.total)
@@ -130,7 +136,7 @@ def _accumulate(
     for part, share in zip(parts, _shares(session, recipe, parts, weight_of), strict=True):
         with nullcontext() if part is parts[-1] else gathering(model):
             with autocast(recipe, session.device):
-                loss = loss_of(part) * share
+                loss = (loss_of(part) * share).sum()
             # Replicas average their gradients, where those of the parts are to be added up.
             scaler.scale(loss * session.group.size).backward()
         total += loss.detach()
@@ -144,7 +150,7 @@ def _shares(
     if weight_of is None or (len(parts) == 1 and session.group.size == 1):
         return [len(part.images) / recipe.batch_size for part in parts]
     weights = torch.stack([weight_of(part) for part in parts]).double()
-    whole = session.group.sum(weights.sum())
+    whole = session.group.sum(weights.sum(0))
     return (weights / whole.clamp(min=1)).float()
 
 

@@ -1,4 +1,4 @@
-"""AdamW: which parameter gets which learning rate and weight decay, and the schedule of rates."""
+"""Optimisers: which parameter gets which learning rate and weight decay, and the schedule of rates."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from typing import Any, assert_never
 
 import torch
+from timm.optim.lamb import Lamb
+from timm.optim.lars import Lars
 from torch import Tensor, nn
 
 from harness.core.encoder import Family, depth, layer_id
@@ -16,18 +18,23 @@ from harness.spec.recipe import NoDecay
 TABLES = ("relative_position_bias_table",)
 TOKENS = ("cls_token", "reg_token")
 POSITIONS = ("pos_embed",)
+MASK_TOKEN, MASK_GATE = "mask_token", "mask_gate"
 
 
 def decays(name: str, parameter: Tensor, no_decay: NoDecay = "usual") -> bool:
     """Whether weight decay applies to a parameter of this name; `no_decay` as in `Recipe`."""
     exempt: tuple[str, ...]
     match no_decay:
-        case "usual":
+        case "usual" | "usual-but-gate":
+            if no_decay == "usual-but-gate" and name.endswith(MASK_GATE):
+                return True
             exempt = (*POSITIONS, *TOKENS, "mask_token", *TABLES)
         case "simmim-swin":
             exempt = (*POSITIONS, *TOKENS, "mask_token")
         case "simmim-vit":
             exempt = (*POSITIONS, *TOKENS)
+        case "mae":
+            exempt = ()
         case "mmpretrain":
             return not any(part in name for part in ("norm", "bias", *POSITIONS))
         case _:
@@ -50,15 +57,36 @@ def parameter_groups(
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in named:
         if parameter.requires_grad:
-            scale = scales[name] if scales else 1.0
+            scale = scales[name] if scales else {MASK_TOKEN: recipe.token_lr, MASK_GATE: recipe.gate_lr}.get(name, 1.0)
             decay = recipe.weight_decay if decays(name, parameter, recipe.no_decay) else 0.0
             groups.setdefault((scale, decay), []).append(parameter)
     return [{"params": members, "scale": scale, "weight_decay": decay} for (scale, decay), members in groups.items()]
 
 
-def adamw(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.AdamW:
-    """torch's fused AdamW."""
-    return torch.optim.AdamW(groups, lr=0.0, betas=recipe.betas, eps=recipe.eps, fused=True)
+def make_optimiser(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
+    """The optimiser of a recipe; the loop sets the rates of its groups."""
+    match recipe.optimizer:
+        case "adamw":
+            return torch.optim.AdamW(groups, lr=0.0, betas=recipe.betas, eps=recipe.eps, fused=True)
+        case "lamb":
+            return Lamb(groups, lr=0.0, betas=recipe.betas, eps=recipe.eps, max_grad_norm=None)
+        case "lars":
+            return Lars(_by_shape(groups), lr=0.0, momentum=recipe.momentum or 0.0)
+        case "sgd":
+            nesterov = bool(recipe.momentum)
+            return torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum or 0.0, nesterov=nesterov)
+        case _:
+            assert_never(recipe.optimizer)
+
+
+def _by_shape(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each group in two: matrices, whose rate LARS adapts even without weight decay, and vectors, which it leaves."""
+    return [
+        {**group, "params": members, "always_adapt": adapted}
+        for group in groups
+        for adapted in (True, False)
+        if (members := [parameter for parameter in group["params"] if (parameter.ndim > 1) == adapted])
+    ]
 
 
 def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int, scale: float = 1.0) -> float:

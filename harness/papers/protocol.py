@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Literal
 
 from harness.papers.simmim_recipes import simmim_finetune
-from harness.spec import Backbone, CustomEvaluation, Evaluation, FineTune, Knn, LinearProbe, upstream
+from harness.spec import Backbone, CustomEvaluation, Evaluation, FineTune, LinearProbe, pretraining
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ def _words(name: str) -> str:
 
 def protocol_of(run: Evaluation) -> Protocol:
     """How an evaluation of ours is measured: its last epoch counts."""
-    first = upstream(run)
+    first = pretraining(run)
     limited = run.data.train_images
     return Protocol(
         data=_data_name(run) + ("" if limited is None else f" ({limited} images)"),
@@ -78,7 +78,7 @@ def _built(run: Evaluation) -> Backbone | None:
     match run:
         case FineTune():
             return run.built
-        case LinearProbe() | Knn() | CustomEvaluation():
+        case _:
             return getattr(run.start, "backbone", None)
 
 

@@ -19,8 +19,12 @@ from harness.spec import (
     Data,
     Evaluation,
     FineTune,
+    Fourier,
+    Interactions,
     Knn,
     LinearProbe,
+    Occlusion,
+    RgbStatistics,
     Shapes,
 )
 from harness.study import Plan
@@ -49,15 +53,24 @@ def notes(plan: Plan, runs: pd.DataFrame, cells: pd.DataFrame) -> tuple[str, ...
 
 
 def mixed_provenance(runs: pd.DataFrame) -> tuple[str, ...]:
+    """The sentences of `mixtures`, and one if runs were made with uncommitted changes."""
+    return (*mixtures(runs), *_dirty(_distinct(runs)))
+
+
+def mixtures(runs: pd.DataFrame) -> tuple[str, ...]:
     """A sentence for each of commit, device and versions that differs among the finished runs.
 
     Pre-trainings count too. Where some runs do not say, `unknown` counts as a value of its own.
     """
+    return tuple(_mixtures(_distinct(runs)))
+
+
+def _distinct(runs: pd.DataFrame) -> pd.DataFrame:
+    """Key and provenance of each finished run."""
     done = runs[runs["state"] == "done"]
     one = done[["key", *PROVENANCE]]
     two = done[["pretrain_key", *(f"pretrain_{name}" for name in PROVENANCE)]].set_axis(one.columns, axis=1)
-    distinct = pd.concat([one, two[two["key"] != ""]]).drop_duplicates("key")
-    return (*_mixtures(distinct), *_dirty(distinct))
+    return pd.concat([one, two[two["key"] != ""]]).drop_duplicates("key")
 
 
 def _mixtures(distinct: pd.DataFrame) -> Iterator[str]:
@@ -173,6 +186,15 @@ def _measure(evaluation: Evaluation) -> str:
             return f"accuracy of {evaluation.k} nearest neighbours, {place}"
         case CustomEvaluation():
             return f"{clean(evaluation.metric)} of {clean(evaluation.function)}, {place}"
+        case Interactions():
+            low, high = evaluation.band
+            return f"interaction strength J(m), mean over the orders from {low:g} n to {high:g} n, {place}"
+        case Occlusion():
+            return f"accuracy with randomly dropped patches, mean over the drop ratios, {place}"
+        case Fourier():
+            return f"relative log amplitude of the highest frequency, mean over the layers, {place}"
+        case RgbStatistics():
+            return f"shift of the mean colour by the mask, under the run's own fill, {place}"
 
 
 def _data_name(data: Data) -> str:

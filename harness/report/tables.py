@@ -1,4 +1,4 @@
-"""The aggregated table: from cells to entries, and from entries to plain rows, Markdown, LaTeX and CSV."""
+"""The aggregated table: from cells to entries, and from entries to plain rows, Markdown and CSV."""
 
 from __future__ import annotations
 
@@ -104,29 +104,6 @@ def markdown_text(found: Table) -> str:
     below = [f"<sup>{mark}</sup> {escape.markdown(text)}" for mark, text in found.footnotes]
     below += [escape.markdown(text) for text in found.notes]
     return "\n\n".join([escape.markdown(found.caption), body, *below]) + "\n"
-
-
-def latex_text(found: Table, label: str) -> str:
-    """The table as a LaTeX float that needs `\\usepackage{booktabs}` and nothing else."""
-    columns = "l" * found.axes + "r" * (len(found.header) - found.axes)
-    marked = [rf"\textsuperscript{{{mark}}}\,{escape.latex(text)}" for mark, text in found.footnotes]
-    below = [*marked, *map(escape.latex, found.notes)]
-    lines = [
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{escape.latex(found.caption)}}}",
-        rf"\label{{{label}}}",
-        rf"\begin{{tabular}}{{{columns}}}",
-        r"\toprule",
-        _latex_row(escape.latex(text) for text in found.header),
-        r"\midrule",
-        *(_latex_row(map(_latex_entry, row)) for row in found.rows),
-        r"\bottomrule",
-        r"\end{tabular}",
-        *(rf"\par\smallskip\parbox{{\linewidth}}{{\footnotesize {text}}}" for text in below),
-        r"\end{table}",
-    ]
-    return "\n".join(lines) + "\n"
 
 
 def decimals(values: Sequence[float]) -> int:
@@ -248,11 +225,3 @@ def _letters(number: int) -> str:
 def _markdown_entry(entry: Entry) -> str:
     text = escape.markdown(entry.text)
     return (f"**{text}**" if entry.bold else text) + (f" <sup>{entry.mark}</sup>" if entry.mark else "")
-
-
-def _latex_entry(entry: Entry) -> str:
-    return escape.latex(entry.text) + (rf"\textsuperscript{{{entry.mark}}}" if entry.mark else "")
-
-
-def _latex_row(entries: Any) -> str:
-    return " & ".join(entries) + r" \\"

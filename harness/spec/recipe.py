@@ -10,7 +10,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from harness.spec.base import Spec
 
 Unit = Annotated[float, Field(ge=0, le=1)]
-NoDecay = Literal["usual", "simmim-swin", "simmim-vit", "mmpretrain"]
+NoDecay = Literal["usual", "simmim-swin", "simmim-vit", "mmpretrain", "mae", "usual-but-gate"]
 
 
 class Cosine(Spec):
@@ -42,6 +42,28 @@ class MultiStep(Spec):
 Schedule = Annotated[Cosine | MultiStep, Field(discriminator="kind")]
 
 
+class Average(Spec):
+    """An exponential moving average of the weights, which is what is tested and published.
+
+    After each step average = d * average + (1 - d) * weights. Buffers, such as a batch norm's statistics, are those of
+    the weights. Behaves as openmixup/core/hooks/ema_hook.py of Westlake-AI/openmixup, whose warm-up is linear.
+
+    decay: d after the warm-up.
+    warmup_epochs: over these, d rises linearly from `warmup_ratio` * decay to decay.
+    """
+
+    decay: Annotated[float, Field(gt=0, lt=1)] = 0.9999
+    warmup_epochs: NonNegativeInt = 0
+    warmup_ratio: Unit = 0.9
+
+    def decay_at(self, step: int, steps_per_epoch: int) -> float:
+        """d after a step counted from 0."""
+        warmup = self.warmup_epochs * steps_per_epoch
+        if step >= warmup:
+            return self.decay
+        return self.decay * (1 - (1 - step / warmup) * (1 - self.warmup_ratio))
+
+
 class Augment(Spec):
     """What happens to a training image before the network sees it.
 
@@ -56,6 +78,8 @@ class Augment(Spec):
     erasing: probability of random erasing (mode `pixel`, one rectangle).
     mixup, cutmix: alpha of each; 0 for none. timm's Mixup in mode `batch`, probability 1, switching with 0.5.
     smoothing: label smoothing.
+    repeats: how often each image comes in a row, cropped anew each time (repeated augmentation, as timm's
+        RepeatAugSampler orders one process's images). An epoch has the same length and 1 / repeats of the images.
     """
 
     crop_scale: tuple[float, float] = (0.67, 1.0)
@@ -68,6 +92,9 @@ class Augment(Spec):
     mixup: NonNegativeFloat = 0.0
     cutmix: NonNegativeFloat = 0.0
     smoothing: Unit = 0.0
+    repeats: PositiveInt = 1
+
+    implicit: ClassVar[Mapping[str, object]] = {"repeats": 1}
 
     @property
     def needs_loader(self) -> bool:
@@ -84,12 +111,15 @@ class Augment(Spec):
 
 
 class Recipe(Spec):
-    """One stage of training, with AdamW.
+    """One stage of training.
 
     epochs: length in passes over the training images; the last incomplete batch of a pass is dropped.
     batch_size: effective batch in images, over all devices and accumulation steps.
     lr: peak learning rate for `lr_batch` images; it is used times batch_size / lr_batch, and so are the schedule's
         min_lr and warmup_lr. lr_batch None: used as it is.
+    optimizer: adamw is torch's; lamb, lars and sgd with Nesterov's momentum are timm's, without their own clipping of
+        gradients. lars leaves the rate of vectors and biases as it is, as MAE's linear probe does.
+    betas, eps: of adamw and lamb. momentum: of lars and sgd, 0.9 by default there.
     warmup_epochs, warmup_lr: linear warm-up from warmup_lr to the peak.
     no_decay: what weight decay leaves out.
         `usual`: vectors, biases, tokens, position embeddings and relative position tables. The released SimMIM
@@ -97,11 +127,16 @@ class Recipe(Spec):
         `simmim-swin`: as `usual`, but tables decay. The released SimMIM pre-trains Swin so: the keyword that should
             find the tables has a prefix that their names lack.
         `simmim-vit`: as `usual`, but tables and the mask token decay. The released SimMIM trains ViT so in both stages.
+        `mae`: vectors and biases; tokens decay. The released MAE pre-trains so, and fine-tunes as `usual`.
         `mmpretrain`: norms, biases, position embeddings and tables, by name; all else decays, the mask token too.
+        `usual-but-gate`: as `usual`, but the gate of a mask token decays. The released A2MIM pre-trains CNNs for 300
+            epochs so, where the option that spares it is missing.
+    token_lr, gate_lr: factors on the rates of the mask token and of its gate. Pre-training only.
     clip: largest gradient norm; None for no clipping.
     drop_path: stochastic depth, rising linearly to this rate in the last block.
     layer_decay: each layer's rate is the next deeper layer's times this; None for equal rates.
     precision: arithmetic of the forward and backward pass. fp16 scales the loss. A device that lacks it is refused.
+    average: what is tested and published instead of the weights themselves; None for these. Fine-tuning only.
     batch_norm_group: images over which batch norms take their statistics in training: neighbours in the batch, so many
         at a time, however processes and micro-batches cut it. None for the whole batch. Refused for a model without
         batch norm.
@@ -113,6 +148,8 @@ class Recipe(Spec):
     lr_batch: PositiveInt | None = 512
     betas: tuple[Unit, Unit] = (0.9, 0.999)
     eps: PositiveFloat = 1e-8
+    optimizer: Literal["adamw", "lamb", "lars", "sgd"] = "adamw"
+    momentum: Unit | None = None
     weight_decay: NonNegativeFloat = 0.05
     no_decay: NoDecay = "usual"
     warmup_epochs: NonNegativeInt = 0
@@ -121,17 +158,39 @@ class Recipe(Spec):
     clip: PositiveFloat | None = 5.0
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
     layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
+    token_lr: PositiveFloat = 1.0
+    gate_lr: PositiveFloat = 1.0
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     augment: Augment = Augment()
+    average: Average | None = None
     batch_norm_group: PositiveInt | None = None
 
-    implicit: ClassVar[Mapping[str, object]] = {"no_decay": "usual", "batch_norm_group": None}
+    implicit: ClassVar[Mapping[str, object]] = {
+        "no_decay": "usual",
+        "batch_norm_group": None,
+        "optimizer": "adamw",
+        "momentum": None,
+        "average": None,
+        "token_lr": 1.0,
+        "gate_lr": 1.0,
+    }
 
     @model_validator(mode="before")
     @classmethod
     def _whole_batch(cls, values: Any) -> Any:
         if isinstance(values, dict) and values.get("batch_norm_group") == values.get("batch_size"):
             return {**values, "batch_norm_group": None}  # two ways to say the same share a key
+        return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _momentum(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            optimizer, given = values.get("optimizer", "adamw"), values.get("momentum")
+            if optimizer in ("lars", "sgd") and given is None:
+                return {**values, "momentum": 0.9}
+            if optimizer in ("adamw", "lamb") and given is not None:
+                raise ValueError(f"momentum belongs to lars and sgd; {optimizer} has betas")
         return values
 
     @model_validator(mode="after")
@@ -148,3 +207,26 @@ class Recipe(Spec):
     def scaled(self, lr: float) -> float:
         """A learning rate of this recipe after the batch scaling rule."""
         return lr if self.lr_batch is None else lr * self.batch_size / self.lr_batch
+
+
+def check_no_mask_token(recipe: Recipe) -> None:
+    """Whether a recipe is one of an evaluation, which has no mask token.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if (recipe.token_lr, recipe.gate_lr) != (1.0, 1.0):
+        raise ValueError("recipe.token_lr and gate_lr belong to pre-training: an evaluation has no mask token")
+
+
+def check_frozen(recipe: Recipe) -> None:
+    """Whether a recipe is one of a frozen encoder.
+
+    Raises:
+        ValueError: it is not.
+    """
+    check_no_mask_token(recipe)
+    if recipe.layer_decay is not None or recipe.drop_path:
+        raise ValueError("layer_decay and drop_path do nothing to a frozen encoder; leave them out")
+    if recipe.average is not None:
+        raise ValueError("recipe.average belongs to fine-tuning; leave it out of a probe")

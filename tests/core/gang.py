@@ -155,12 +155,12 @@ def first_gradients(group: Group, root: Path, run: Run) -> dict[str, Tensor]:
         optimiser.step = step  # type: ignore[method-assign]
         return optimiser
 
-    ours, loop.adamw = loop.adamw, still
+    ours, loop.make_optimiser = loop.make_optimiser, still
     try:
         event = work(Store(root), run, CPU, Resources(), group=group, report=lambda event: None)
         assert event.kind == "done", event.text
     finally:
-        loop.adamw = ours
+        loop.make_optimiser = ours
     return caught
 
 

@@ -19,7 +19,7 @@ from harness.core.drop_path import KeyedDropPath, Place, key_drop_paths
 from harness.core.encoder import build
 from harness.core.labelled import measured_after, summary
 from harness.core.mim import MaskedImageModel
-from harness.core.optimiser import adamw, parameter_groups
+from harness.core.optimiser import make_optimiser, parameter_groups
 from harness.core.probe import vote
 from harness.core.randomness import initialised
 from harness.core.session import Session
@@ -107,7 +107,7 @@ def check_learnt(run: Pretrain) -> None:
     rate = 2e-3 if run.head == INVERSE else 5e-3
     batch = fixed_batch(run)
     model = MaskedImageModel(run, 3).train()
-    optimiser = adamw(parameter_groups(model.named_parameters(), run.recipe), run.recipe)
+    optimiser = make_optimiser(parameter_groups(model.named_parameters(), run.recipe), run.recipe)
     losses = []
     for _ in range(31):
         value = model(batch.images, batch.units)[1]
