@@ -152,8 +152,9 @@ def _places(plan: Plan) -> dict[str, tuple[dict[str, Scalar], int]]:
     found: dict[str, tuple[dict[str, Scalar], int]] = {}
     for row in plan.rows:
         for evaluation in row.evaluations.values():
-            for run in filter(None, (upstream(evaluation), evaluation)):
-                found.setdefault(key(run), (row.axes, row.seed))
+            if (first := upstream(evaluation)) is not None:
+                found.setdefault(key(first), (row.axes, row.seed))
+            found.setdefault(key(evaluation), (row.axes, row.seed))
     return found
 
 

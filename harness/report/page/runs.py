@@ -104,7 +104,7 @@ def _differences(plan: Plan) -> dict[tuple[int, int, str], tuple[tuple[str, str,
 
 
 def _shown(reference: Evaluation, evaluation: Evaluation) -> tuple[tuple[str, str, str], ...]:
-    return tuple((_text(item.path), *map(_value, (item.left, item.right))) for item in _found(reference, evaluation))
+    return tuple((_text(item.path), _value(item.left), _value(item.right)) for item in _found(reference, evaluation))
 
 
 def _found(reference: Evaluation, evaluation: Evaluation) -> list[Difference]:
