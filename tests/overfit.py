@@ -31,7 +31,7 @@ def _steps(run: Pretrain, batch: audit.Batch, rate: float) -> tuple[float, audit
     losses: list[float] = []
     for step in range(STEPS + 1):
         optimiser.zero_grad()
-        loss = model(batch.images, batch.units)[1]
+        loss = model(*batch.inputs)[1].sum()
         loss.backward()
         losses.append(loss.item())
         if step == 0:

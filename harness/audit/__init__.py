@@ -12,6 +12,7 @@ from harness.audit.contract import (
     is_clean,
     is_masked,
     leak,
+    leak_beside_mean,
     noise,
     reach_of_visible,
 )
@@ -21,5 +22,6 @@ from harness.spec.differences import Difference, differences
 
 __all__ = [
     "Arm", "Batch", "Difference", "Finding", "Step", "arms", "audit", "dead_arms", "dead_parameters", "differences",
-    "first_step", "fixed_batch", "is_clean", "is_masked", "leak", "noise", "reach_of_visible",
+    "first_step", "fixed_batch", "is_clean", "is_masked", "leak", "leak_beside_mean", "noise",
+    "reach_of_visible",
 ]  # fmt: skip

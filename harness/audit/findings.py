@@ -19,8 +19,9 @@ from harness.audit.factors import check_factors, check_recipe
 from harness.audit.finding import Finding
 from harness.audit.masks import check_masks
 from harness.audit.rates import check_epoch, check_rates
+from harness.core.corruption import declared_leaks
 from harness.core.mim import MaskedImageModel
-from harness.spec import FineTune, HarnessError, Pretrain, Shapes, upstream
+from harness.spec import FineTune, HarnessError, Pretrain, Shapes, pretraining, upstreams
 from harness.spec.differences import differences
 from harness.study import Plan
 
@@ -52,7 +53,7 @@ def pretrainings(plan: Plan) -> dict[str, Pretrain]:
     found: dict[str, tuple[str, Pretrain]] = {}
     for row in plan.rows:
         for run in row.evaluations.values():
-            if row.seed == 0 and (start := upstream(run)) is not None:
+            if row.seed == 0 and (start := pretraining(run)) is not None:
                 found.setdefault(start.replace(recipe=recipe).digest, (row.text, start))
     return dict(found.values())
 
@@ -61,7 +62,7 @@ def finetunings(plan: Plan) -> dict[str, FineTune]:
     """One fine-tuning for each recipe and encoder, by the first cell that needs it."""
     found: dict[str, tuple[str, FineTune]] = {}
     for row in plan.rows:
-        for run in row.evaluations.values():
+        for run in (run for final in row.evaluations.values() for run in (*upstreams(final), final)):
             if isinstance(run, FineTune):
                 found.setdefault(run.recipe.digest + run.built.digest, (row.text, run))
     return dict(found.values())
@@ -103,6 +104,9 @@ def _first_batch(run: Pretrain) -> tuple[Pretrain, Batch]:
 
 def _masked(run: Pretrain, batch: Batch, model: MaskedImageModel, arm: str) -> Finding:
     if is_masked(run, batch, model):
+        if leaks := declared_leaks(run):
+            words = f"hidden pixels reach the encoder as declared: {', '.join(leaks)}"
+            return Finding("masked", "remark", f"{words}; its output changes by {leak(run, batch, model):.2g}", arm)
         return Finding("masked", "passed", "hidden pixels do not reach the encoder", arm)
     if not batch.units.any() or batch.units.all():
         return Finding("masked", "failed", "the mask hides nothing, or everything", arm)

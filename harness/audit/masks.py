@@ -9,7 +9,16 @@ from torch import Tensor
 
 from harness.audit.finding import Finding, Verdict
 from harness.core.masking import make_mask
-from harness.spec import BlockMask, CustomMask, Mask, Pretrain, SquareMask
+from harness.core.randomness import uniform
+from harness.spec import (
+    CheckerboardMask,
+    CustomMask,
+    Mask,
+    Pretrain,
+    SquareMask,
+    VisibleSquareMask,
+    seed_stream,
+)
 
 IMAGES, STEPS = 16, 8
 """Images in a batch, and steps spread over a training, of which masks are drawn."""
@@ -19,10 +28,23 @@ def drawn_masks(run: Pretrain) -> Tensor:
     """Masks of the first images of some steps from the first to the last: bool [STEPS, IMAGES, units, units]."""
     positions = torch.arange(IMAGES)
     drawn = (
-        make_mask(run.mask, image_size=run.image_size, seed=run.seed, step=step, steps=STEPS, positions=positions)
+        make_mask(
+            run.mask,
+            image_size=run.image_size,
+            seed=run.seed,
+            step=step,
+            steps=STEPS,
+            positions=positions,
+            scores=_scores(run.image_size // run.mask.size, step, positions),
+        )
         for step in range(STEPS)
     )
     return torch.stack(list(drawn))
+
+
+def _scores(units: int, step: int, positions: Tensor) -> Tensor:
+    """Noise in place of what a teacher would say of the images, for the masks that ask one."""
+    return uniform(seed_stream(0, "audited scores"), step, positions, units**2).view(-1, units, units)
 
 
 def check_masks(run: Pretrain, arm: str) -> Iterator[Finding]:
@@ -54,7 +76,7 @@ def _share(mask: Mask, counts: Tensor, total: int, image_size: int, arm: str) ->
     if ratio is None:
         return Finding("masks", "remark", f"{text}; its spec states no ratio", arm)
     exact = None if isinstance(mask, CustomMask) else getattr(mask, "hidden_units", None)
-    varies = isinstance(mask, BlockMask) and mask.count == "beit"
+    varies = not isinstance(mask, CustomMask) and mask.varies(image_size)
     if exact is not None and not varies and not least == most == exact(image_size):
         return Finding("masks", "failed", f"{text} where its spec means {exact(image_size)}", arm)
     meant = bool(((counts - ratio * total).abs() <= 1).any())  # at least one mask hides what the spec says
@@ -62,12 +84,16 @@ def _share(mask: Mask, counts: Tensor, total: int, image_size: int, arm: str) ->
         return Finding("masks", "passed" if not varies else "remark", f"{text}; ratio {ratio:g} is stated", arm)
     turned = abs(total - mean - ratio * total) <= 1
     hint = ", as if True meant visible" if turned else ""
-    verdict: Verdict = "remark" if isinstance(mask, SquareMask) else "failed"  # a square has the nearest side there is
+    # A square has the nearest side there is, and a board is half hidden where its squares fill the image.
+    nearest = isinstance(mask, SquareMask | VisibleSquareMask | CheckerboardMask)
+    verdict: Verdict = "remark" if nearest else "failed"
     return Finding("masks", verdict, f"{text}, but ratio {ratio:g} is stated{hint}", arm)
 
 
 def _variety(mask: Mask, units: Tensor, distinct: int, arm: str) -> Finding:
     text = f"{mask.kind} mask: {distinct} distinct masks of {STEPS * IMAGES}"
+    if mask.is_fixed:
+        return Finding("masks", "remark", f"{text}: its spec means the same mask everywhere", arm)
     if distinct == 1:
         return Finding("masks", "failed", f"{text}: every image of every batch has the same mask", arm)
     if bool((units == units[:1]).all()):

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from harness.cli import analysing, auditing, comparing, looking, models, on_cluster, planning, running, using
+from harness.cli import analyses, analysing, auditing, comparing, looking, models, on_cluster, planning, running, using
 from harness.cli.common import printable
 from harness.spec import HarnessError
 
@@ -37,6 +37,7 @@ app.command()(looking.clean)
 app.command()(on_cluster.doctor)
 app.command()(models.models)
 app.command()(analysing.avgdist)
+app.command()(analyses.analyse)
 app.command()(using.predict)
 app.command()(using.reconstruct)
 app.command()(using.export)

@@ -72,6 +72,15 @@ def results_folder(plan: Plan) -> Path:
     return plan.study.root / "results" / plan.study.name / plan.scale.name
 
 
+def reported(plan: Plan, store: Store) -> Plan:
+    """What a report shows of a whole study: with looks, also the seeds that claims have asked for."""
+    if not plan.study.looks:
+        return plan
+    from harness.report.looks import looked
+
+    return looked(plan, store)
+
+
 def cell_text(axes: Mapping[str, Scalar]) -> str:
     """A cell in a few words: its values, without the axes it lacks."""
     return " ".join(str(value) for value in axes.values() if value is not None) or "the only cell"
@@ -79,15 +88,14 @@ def cell_text(axes: Mapping[str, Scalar]) -> str:
 
 def labels(plan: Plan) -> dict[str, str]:
     """For each run the cell and seed that first need it, in words."""
-    from harness.spec import key, upstream
+    from harness.spec import key, upstreams
 
     found: dict[str, str] = {}
     for row in plan.rows:
         text = f"{cell_text(row.axes)} seed {row.seed}"
         for evaluation in row.evaluations.values():
-            found.setdefault(key(evaluation), text)
-            if (first := upstream(evaluation)) is not None:
-                found.setdefault(key(first), text)
+            for run in (evaluation, *upstreams(evaluation)):
+                found.setdefault(key(run), text)
     return found
 
 

@@ -21,6 +21,7 @@ from harness.cli.common import (
     open_store,
     planned,
     printable,
+    reported,
     results_folder,
     say,
     selection,
@@ -157,12 +158,13 @@ def report(
     plan, runs = planned(study, scale, where, seeds, store)
     if where and out is None:
         raise HarnessError("--where would leave cells out of the study's own tables; name another folder with --out")
+    shown = plan if where or seeds else reported(plan, runs)
     if strict:
         from harness.report.collect import runs_frame
         from harness.report.notes import mixtures
 
-        refuse_mixed(mixtures(runs_frame(plan, runs)))
-    show_report(plan, runs, out or results_folder(plan), always=True)
+        refuse_mixed(mixtures(runs_frame(shown, runs)))
+    show_report(shown, runs, out or results_folder(plan), always=True)
 
 
 def show_report(plan: Plan, store: Store, folder: Path, *, always: bool = False) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from harness.spec import Run, key, upstream
-from harness.store import Store
+from harness.spec import Run, key, upstream, upstreams
+from harness.store import Store, Word
 
 Ending = Literal["done", "failed", "blocked", "elsewhere", "interrupted"]
 
@@ -17,7 +17,8 @@ class Event:
     """Something that happened to a run.
 
     kind: `started`; `line` (a metrics line was written); or how it ended: done, failed (its last line as text),
-        blocked (its pre-training failed), elsewhere (another process works on it), interrupted (saved, to go on later).
+        blocked (a run it starts from failed), elsewhere (another process works on it), interrupted (saved, to go on
+        later).
     """
 
     kind: Literal["started", "line"] | Ending
@@ -27,10 +28,10 @@ class Event:
 
 
 class Queue:
-    """The runs that are not done, each after the pre-training it starts from.
+    """The runs that are not done, each after the run it starts from.
 
-    A pre-training is needed only while one of its evaluations is not done; one whose weights were cleaned away is
-    computed again if an evaluation needs them.
+    A pre-training is needed only while one of its evaluations is not done; a run whose weights were cleaned away is
+    computed again if one that starts from it needs them.
 
     Args:
         retry: also take runs that failed.
@@ -40,20 +41,15 @@ class Queue:
     def __init__(self, runs: Mapping[str, Run], store: Store, *, retry: bool = False, reading: bool = False) -> None:
         self._runs, self._store, self.retry = runs, store, retry
         states = store.states(runs)
-        evaluations = {name: run for name, run in runs.items() if upstream(run) is not None}
-        needed = {_upstream_key(run) for name, run in evaluations.items() if states[name].word != "done"}
-        served = {_upstream_key(run) for run in evaluations.values()} - needed
+        words, gone = _needed(runs, store, {name: state.word for name, state in states.items()})
+        for name in gone if not reading else ():
+            store.put_result_aside(name)
         self.already: dict[str, Ending] = {}
         self._waiting: dict[str, str | None] = {}
         for name, run in runs.items():
-            word = states[name].word
-            if word == "done" and name in needed and store.weights(name) is None:
-                if not reading:
-                    store.put_result_aside(name)
-                word = "missing"
-            if word == "done" or name in served:
+            if words[name] == "done":
                 self.already[name] = "done"
-            elif word == "failed" and not retry:
+            elif words[name] == "failed" and not retry:
                 self.already[name] = "failed"
             else:
                 self._waiting[name] = _upstream_key(run)
@@ -72,13 +68,13 @@ class Queue:
         return self._runs[name]
 
     def take(self) -> str | None:
-        """The next run that can start now: evaluations first, so that tables fill early. None if none can."""
+        """The next run that can start now: what starts from another first, so that tables fill early. None if none."""
         ready = [
             name
             for name, first in self._waiting.items()
             if name not in self._taken and (first is None or self.endings.get(first) == "done")
         ]
-        ready.sort(key=lambda name: self._waiting[name] is None)
+        ready.sort(key=lambda name: -len(upstreams(self._runs[name])))
         if not ready:
             return None
         self._taken.add(ready[0])
@@ -95,13 +91,15 @@ class Queue:
         return self.blocked()
 
     def blocked(self) -> list[Event]:
-        """End the runs whose pre-training failed or was interrupted."""
+        """End the runs that start, directly or not, from one that failed or was interrupted."""
         events = []
-        for name, first in list(self._waiting.items()):
+        for name in sorted(self._waiting, key=lambda name: len(upstreams(self._runs[name]))):
+            first = self._waiting[name]
             match self.endings.get(first) if first else None:
-                case "failed" | "blocked":
+                case "failed" | "blocked" as ending:
                     self._close(name, "blocked")
-                    events.append(Event("blocked", name, f"waits for {first}, which failed"))
+                    what = "failed" if ending == "failed" else "is blocked"
+                    events.append(Event("blocked", name, f"waits for {first}, which {what}"))
                 case "interrupted":
                     self._close(name, "interrupted")
                     events.append(Event("interrupted", name, f"waits for {first}, which is not done"))
@@ -138,8 +136,28 @@ class Queue:
         self.endings[name] = ending
 
 
+def _needed(runs: Mapping[str, Run], store: Store, words: dict[str, Word]) -> tuple[dict[str, Word], list[str]]:
+    """The words as they count here, and the done runs whose weights are needed again and gone, which count as missing.
+
+    A pre-training that is not done counts as done where everything is that starts from it.
+    """
+    words, gone = dict(words), []
+    serving: set[str | None] = set()
+    needed: set[str | None] = set()
+    for name in sorted(runs, key=lambda name: -len(upstreams(runs[name]))):  # what starts from a run before the run
+        if words[name] == "done" and name in needed and store.weights(name) is None:
+            words[name] = "missing"
+            gone.append(name)
+        elif runs[name].kind == "pretrain" and name in serving - needed:
+            words[name] = "done"
+        serving.add(_upstream_key(runs[name]))
+        if words[name] != "done":
+            needed.add(_upstream_key(runs[name]))
+    return words, gone
+
+
 def _ending_elsewhere(store: Store, name: str) -> Ending:
-    """How a pre-training that is not among the runs stands with those that start from it."""
+    """How a run that is not among the runs stands with those that start from it."""
     if store.weights(name) is not None:
         return "done"
     return "failed" if store.state(name).word == "failed" else "interrupted"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from typing import Literal
 
 from harness.papers.simmim_recipes import simmim_finetune
-from harness.spec import Backbone, CustomEvaluation, Evaluation, FineTune, Knn, LinearProbe, upstream
+from harness.spec import Backbone, CustomEvaluation, Evaluation, FineTune, LinearProbe, pretraining
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ def _words(name: str) -> str:
 
 def protocol_of(run: Evaluation) -> Protocol:
     """How an evaluation of ours is measured: its last epoch counts."""
-    first = upstream(run)
+    first = pretraining(run)
     limited = run.data.train_images
     return Protocol(
         data=_data_name(run) + ("" if limited is None else f" ({limited} images)"),
@@ -77,7 +78,7 @@ def _built(run: Evaluation) -> Backbone | None:
     match run:
         case FineTune():
             return run.built
-        case LinearProbe() | Knn() | CustomEvaluation():
+        case _:
             return getattr(run.start, "backbone", None)
 
 
@@ -88,7 +89,7 @@ def _backbone_name(backbone: Backbone | None) -> str | None:
     return backbone.name + (f" ({args})" if args else "")
 
 
-_MODELS = {"Swin-B": "swin-b", "Swin-L": "swin-l", "ViT-B": "vit-b"}
+_MODELS: dict[str, Literal["swin-b", "swin-l", "vit-b"]] = {"Swin-B": "swin-b", "Swin-L": "swin-l", "ViT-B": "vit-b"}
 _ABLATION = {"model": "Swin-B", "pretrain_epochs": "100", "pretrain_size": "192", "finetune_size": "192"}
 
 

@@ -61,6 +61,8 @@ def paper_table(
     metric: str = "top1",
     rename: Mapping[str, str] | None = None,
     at: Mapping[str, Scalar] | None = None,
+    where: Mapping[str, Scalar] | None = None,
+    across: tuple[str, Mapping[str, str]] | None = None,
     protocol: Protocol | None = None,
 ) -> PaperTable:
     """A shipped table by name, such as `simmim_table4_scope`.
@@ -68,6 +70,10 @@ def paper_table(
     Args:
         metric: the column that holds the result; rows where it is empty are left out.
         rename: CSV column -> name of the study's axis.
+        where: values of printed columns that rows have to have, such as {"backbone": "ResNet-50"}, in a file of several
+            tables; these columns are left out of the axes.
+        across: of a table with a column for each value of an axis: the axis, and its values by column, such as
+            ("method", {"SimMIM": "simmim", "A2MIM": "a2mim"}). The metric is then a name only.
         at: axis values that the table has throughout but does not print, such as {"mask_ratio": 0.6}.
         protocol: how all of its numbers were measured, instead of what is known of the table.
 
@@ -80,7 +86,9 @@ def paper_table(
         raise HarnessError(f"no table {name!r}; shipped: {', '.join(shipped)}")
     records = list(csv.DictReader((folder / f"{name}.csv").read_text(encoding="utf-8").splitlines()))
     names = rename or {}
-    for column in (metric, *names):
+    spread = across or ("", {})
+    columns = tuple(spread[1].values()) or (metric,)
+    for column in (*columns, *names, *(where or {})):
         if column not in records[0]:
             raise HarnessError(f"table {name} has no column {column!r}; it has {', '.join(records[0])}")
     if printed := set(at or {}) & {names.get(column, column) for column in records[0]}:
@@ -88,10 +96,14 @@ def paper_table(
     fixed = {axis: str(value) for axis, value in (at or {}).items()}
     rows = []
     for record in records:
-        if record[metric]:
-            measured = protocol or _protocol(name, metric, record)
-            value = PublishedValue(float(record[metric]), _trust(metric, record), record["source"], measured)
-            rows.append(({names.get(column, column): text for column, text in record.items()} | fixed, value))
+        if not all(_same(record[column], wanted) for column, wanted in (where or {}).items()):
+            continue
+        axes = {names.get(column, column): text for column, text in record.items() if column not in (where or {})}
+        for label, column in spread[1].items() if across else [("", metric)]:
+            if record[column]:
+                measured = protocol or _protocol(name, column, record)
+                value = PublishedValue(float(record[column]), _trust(column, record), record["source"], measured)
+                rows.append((axes | fixed | ({spread[0]: label} if across else {}), value))
     return PaperTable(name, metric, tuple(rows))
 
 

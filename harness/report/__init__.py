@@ -10,6 +10,7 @@ from pandas import DataFrame
 
 from harness.report.collect import runs_frame as results_frame
 from harness.report.escape import file_stem
+from harness.report.judged import claim_lines, claims_text, judged
 from harness.report.latex import latex_text
 from harness.report.statistics import summary
 from harness.report.tables import Table, csv_text, markdown_text, table
@@ -65,6 +66,9 @@ def write(plan: Plan, store: Store, folder: Path) -> Report:
         "table.md": markdown_text(found),
         "table.tex": latex_text(found, label),
     }
+    claims = judged(plan, runs)
+    if claims:
+        texts["claims.md"] = claims_text(plan, claims)
     made = _pictures(plan, store, runs, cells)
     texts["report.html"] = _page(plan, runs, cells, found, made, read_json(folder / AUDIT))
     files = {name: text.encode() for name, text in texts.items()} | dict(made.files)
@@ -76,7 +80,7 @@ def write(plan: Plan, store: Store, folder: Path) -> Report:
         caption=found.caption,
         header=found.header,
         rows=found.plain_rows(),
-        notes=(*found.plain_notes(), *made.remarks),
+        notes=(*found.plain_notes(), *made.remarks, *claim_lines(plan, claims)),
         complete=bool(wanted["value"].notna().all()),
     )
 

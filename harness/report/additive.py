@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import stdtrit
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -68,7 +68,8 @@ class Additive:
     @property
     def n(self) -> NDArray[np.int64]:
         """int [cells], the number of values of each."""
-        return np.isfinite(self.values).sum(axis=1).astype(np.int64)
+        counts: NDArray[np.int64] = np.isfinite(self.values).sum(axis=1).astype(np.int64)
+        return counts
 
     def contrasts(self, weights: Floats, *, own: bool | None = None) -> Estimate:
         """Weighted sums of cells, each row of weights [contrasts, cells] summing to zero.
@@ -209,5 +210,5 @@ def _spread(residuals: Floats, expected: Floats) -> Floats:
 
 def t_quantile(probability: float | Floats, df: Floats) -> Floats:
     """Quantile of Student's t, NaN where there are no degrees of freedom."""
-    found: Floats = np.where(df > 0, stats.t.ppf(probability, np.maximum(df, 1)), np.nan)
+    found: Floats = np.where(df > 0, stdtrit(np.maximum(df, 1), probability), np.nan)
     return found

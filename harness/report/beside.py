@@ -64,7 +64,8 @@ def with_paper(cells: pd.DataFrame, plan: Plan) -> pd.DataFrame:
         values = dict(zip(study.grid.axes, point.values(), strict=True))
         found = study.paper.lookup(values) if record["evaluation"] == beside else None
         rows.append(_columns(found, ours.get(tuple(values.values())), record["mean"]))
-    return cells.assign(**{name: [row[name] for row in rows] for name in _columns(None, None, math.nan)})
+    columns = pd.DataFrame(rows, index=cells.index, columns=list(_columns(None, None, math.nan)))
+    return pd.concat([cells, columns], axis=1)
 
 
 def _columns(found: PublishedValue | None, ours: Protocol | None, mean: float) -> dict[str, object]:

@@ -19,8 +19,12 @@ from harness.spec import (
     Data,
     Evaluation,
     FineTune,
+    Fourier,
+    Interactions,
     Knn,
     LinearProbe,
+    Occlusion,
+    RgbStatistics,
     Shapes,
 )
 from harness.study import Plan
@@ -182,6 +186,15 @@ def _measure(evaluation: Evaluation) -> str:
             return f"accuracy of {evaluation.k} nearest neighbours, {place}"
         case CustomEvaluation():
             return f"{clean(evaluation.metric)} of {clean(evaluation.function)}, {place}"
+        case Interactions():
+            low, high = evaluation.band
+            return f"interaction strength J(m), mean over the orders from {low:g} n to {high:g} n, {place}"
+        case Occlusion():
+            return f"accuracy with randomly dropped patches, mean over the drop ratios, {place}"
+        case Fourier():
+            return f"relative log amplitude of the highest frequency, mean over the layers, {place}"
+        case RgbStatistics():
+            return f"shift of the mean colour by the mask, under the run's own fill, {place}"
 
 
 def _data_name(data: Data) -> str:

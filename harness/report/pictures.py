@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.figure import Figure
 
-from harness.report import drawing, gallery
+from harness.report import analyses, drawing, gallery
 from harness.report.collect import Arm, arms
 from harness.report.escape import clean, file_stem
 from harness.report.figures import LINES, axis_figures, cell_labels, cells_figures, curves
@@ -58,14 +58,16 @@ def make(plan: Plan, store: Store, runs: pd.DataFrame, cells: pd.DataFrame) -> P
     with drawing.style():
         files, remarks = _figures(runs, cells, words)
         more, others = _curves(found, title, labels, store, words)
+        seen, unread = _analyses(plan, store, files)
+        words |= _said(seen, "Analyses of trained models")
         triplets, damaged = gallery.gallery(found, labels, store, limit=PAGES * gallery.ARMS + 1)
         last, left_out = _gallery(triplets, len(found), title)
     return Pictures(
-        files=files | more | last,
+        files=files | more | seen | last,
         words=words,
         title=title,
         triplets=triplets,
-        remarks=(*remarks, *others, *damaged, *left_out),
+        remarks=(*remarks, *others, *unread, *damaged, *left_out),
     )
 
 
@@ -105,6 +107,17 @@ def _curves(
     made = _vector("figure-curves", drawn)
     words |= _said(made, "Loss of pre-training over its epochs")
     return made, _left_out("figure-curves", number, LINES)
+
+
+def _analyses(plan: Plan, store: Store, taken: dict[str, bytes]) -> tuple[dict[str, bytes], list[str]]:
+    found, remarks = analyses.analysis_figures(plan, store)
+    files: dict[str, bytes] = {}
+    for figure in found:
+        stem = _free(file_stem("figure", figure.column, figure.kind), taken | files)
+        pages = figure.pages()
+        files |= _vector(stem, [analyses.draw(page) for page in pages[:PAGES]])
+        remarks += _left_out(stem, len(figure.panels[0].bands), LINES)
+    return files, remarks
 
 
 def _gallery(triplets: Sequence[gallery.Triplets], arms: int, title: str) -> tuple[dict[str, bytes], list[str]]:

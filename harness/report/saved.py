@@ -56,7 +56,13 @@ def _inputs(plan: Plan, store: Store, folder: Path) -> str:
     facts = {
         "version": version("mim-harness"),
         "audit": read_json(folder / AUDIT),
-        "study": [plan.study.name, plan.scale.digest, str(plan.study.reference), str(plan.study.paper)],
+        "study": [
+            plan.study.name,
+            plan.scale.digest,
+            str(plan.study.reference),
+            str(plan.study.paper),
+            str((plan.study.claims, plan.study.margin_share, plan.study.looks)),
+        ],
         "rows": [
             [
                 list(row.axes.items()),

@@ -7,7 +7,6 @@ the variance, so their t-values are correlated by l_i l_j with l_i^2 = v0 / (v0 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -24,9 +23,9 @@ _WEIGHTS = stats.norm.pdf(_NORMAL) * (_NORMAL[1] - _NORMAL[0])
 _SCALES = 121
 
 
-def groups(control: float, others: Sequence[float]) -> Groups:
+def groups(control: float, others: Floats) -> Groups:
     """Comparisons of cells with a control, from the variances of their means."""
-    shares = Counter(round(float(np.sqrt(control / (control + other))), 4) for other in others)
+    shares = Counter(np.round(np.sqrt(control / (control + others)), 4).tolist())
     return tuple(sorted(shares.items()))
 
 
@@ -68,7 +67,7 @@ def _scale(df: float) -> tuple[Floats, Floats]:
     if df > 1e5:
         return np.ones(1), np.ones(1)
     ends = np.log(stats.chi2.ppf([1e-9, 1 - 1e-12], df) / df) / 2
-    nodes = np.linspace(*ends, _SCALES)
+    nodes = np.linspace(float(ends[0]), float(ends[1]), _SCALES)
     squares = np.exp(2 * nodes)
     density = stats.chi2.pdf(df * squares, df) * 2 * df * squares
     return np.exp(nodes), density / density.sum()

@@ -78,8 +78,14 @@ def _with_interval(part: pd.DataFrame) -> pd.DataFrame:
     squares, df = (sd[several] ** 2 * (n[several] - 1)).sum(), (n[several] - 1).sum()
     borrowed = (n == 1) & bool(several.any())
     sd = np.where(borrowed, math.sqrt(squares / df) if df else np.nan, sd)
-    half = t_quantile((1 + LEVEL) / 2, np.where(borrowed, n.max(initial=1) - 1, n - 1)) * sd / np.sqrt(np.maximum(n, 1))
+    half = half_width(sd, n, np.where(borrowed, n.max(initial=1) - 1, n - 1))
     return part.assign(sd=sd, low=part["mean"] - half, high=part["mean"] + half, borrowed=borrowed)
+
+
+def half_width(sd: Floats, n: Floats, df: Floats) -> Floats:
+    """Of the 95 % interval of a mean of n values, from a standard deviation with df degrees of freedom."""
+    found: Floats = t_quantile((1 + LEVEL) / 2, df) * sd / np.sqrt(np.maximum(n, 1))
+    return found
 
 
 def _reasons(runs: pd.DataFrame) -> pd.Series[str]:

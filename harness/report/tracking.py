@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.report.escape import clean, file_stem, shown
-from harness.spec import HarnessError, Run, Scalar, key, upstream
+from harness.spec import HarnessError, Run, Scalar, key, upstreams
 from harness.store import Store
 from harness.store.files import disk_errors
 from harness.study import Plan
@@ -152,9 +152,8 @@ def _places(plan: Plan) -> dict[str, tuple[dict[str, Scalar], int]]:
     found: dict[str, tuple[dict[str, Scalar], int]] = {}
     for row in plan.rows:
         for evaluation in row.evaluations.values():
-            if (first := upstream(evaluation)) is not None:
-                found.setdefault(key(first), (row.axes, row.seed))
-            found.setdefault(key(evaluation), (row.axes, row.seed))
+            for run in (*upstreams(evaluation), evaluation):
+                found.setdefault(key(run), (row.axes, row.seed))
     return found
 
 

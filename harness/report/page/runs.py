@@ -104,7 +104,8 @@ def _differences(plan: Plan) -> dict[tuple[int, int, str], tuple[tuple[str, str,
 
 
 def _shown(reference: Evaluation, evaluation: Evaluation) -> tuple[tuple[str, str, str], ...]:
-    return tuple((_text(item.path), _value(item.left), _value(item.right)) for item in _found(reference, evaluation))
+    found = _found(reference, evaluation)
+    return tuple((_text(item.path), _value(item.left), _value(item.right)) for item in found)
 
 
 def _found(reference: Evaluation, evaluation: Evaluation) -> list[Difference]:
