@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from harness.papers import simmim_finetune as simmim_finetune
     from harness.papers import simmim_pretrain as simmim_pretrain
     from harness.papers import simmim_probe as simmim_probe
+    from harness.search import Rungs as Rungs
+    from harness.search import Search as Search
     from harness.spec import (
         Augment as Augment,
     )
@@ -119,6 +121,9 @@ if TYPE_CHECKING:
         Skip as Skip,
     )
     from harness.spec import (
+        Snapshot as Snapshot,
+    )
+    from harness.spec import (
         SquareMask as SquareMask,
     )
     from harness.spec import (
@@ -138,11 +143,12 @@ _HOME = {
         "Cosine", "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer",
         "FineTune", "HarnessError", "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe",
         "Loss", "MlpHead", "MultiStep", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale",
-        "Scratch", "Shapes", "Skip", "SquareMask", "TokenTarget",
+        "Scratch", "Shapes", "Skip", "Snapshot", "SquareMask", "TokenTarget",
     ),
     "harness.papers": (
         "paper_table", "simmim", "simmim_backbone", "simmim_finetune", "simmim_pretrain", "simmim_probe",
     ),
+    "harness.search": ("Rungs", "Search"),
     "harness.study": ("Study", "around", "axes", "zipped"),
     "harness.use": ("export_weights", "predict", "reconstruct"),
 }  # fmt: skip

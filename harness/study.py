@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import ModuleType
 
 from pydantic import ValidationError
 
@@ -167,7 +168,7 @@ def expand(
     count = study.seeds if seeds is None else seeds
     if count < 1:
         raise HarnessError(f"seeds should be 1 or more, not {count}")
-    rows = tuple(_row(study, chosen, cell, seed) for cell in cells for seed in range(count))
+    rows = tuple(resolve(study.cell, chosen, cell, seed) for cell in cells for seed in range(count))
     return Plan(study, chosen, rows)
 
 
@@ -185,9 +186,14 @@ def _select(study: Study, where: Mapping[str, Sequence[Scalar]]) -> list[dict[st
     return cells
 
 
-def _row(study: Study, scale: Scale, cell: dict[str, Scalar], seed: int) -> Row:
+def resolve(function: CellFunction, scale: Scale, cell: dict[str, Scalar], seed: int) -> Row:
+    """What a cell function makes of a cell with one seed.
+
+    Raises:
+        HarnessError: it fails, gives no evaluations, or a spec is refused.
+    """
     try:
-        found = study.cell(scale, **cell, seed=seed)
+        found = function(scale, **cell, seed=seed)
     except Skip as skip:
         return Row(cell, seed, {}, skip.reason)
     except ValidationError as error:
@@ -219,6 +225,18 @@ def load(path: Path) -> Study:
     Raises:
         HarnessError: the file is missing, does not parse, fails, or has no STUDY.
     """
+    study = getattr(run_file(path), "STUDY", None)
+    if not isinstance(study, Study):
+        raise HarnessError(f"{path.name} has no STUDY = Study(...)")
+    return replace(study, name=study.name or path.stem, root=project_root(path.resolve().parent))
+
+
+def run_file(path: Path) -> ModuleType:
+    """The module of a study file, run with its project root first on the import path.
+
+    Raises:
+        HarnessError: the file is missing, does not parse, or fails.
+    """
     path = path.resolve()
     if not path.is_file():
         raise HarnessError(f"there is no study file {path}")
@@ -242,7 +260,4 @@ def load(path: Path) -> Study:
         raise HarnessError(f"{path.name}: {type(error).__name__}: {error}".replace("\n", " ")) from error
     finally:
         sys.dont_write_bytecode = cached
-    study = getattr(module, "STUDY", None)
-    if not isinstance(study, Study):
-        raise HarnessError(f"{path.name} has no STUDY = Study(...)")
-    return replace(study, name=study.name or path.stem, root=root)
+    return module

@@ -27,8 +27,8 @@ INSIDE = {
     "audit": {"spec", "study", "core"},
     "launch": {"spec", "store"},
     "job": {"spec", "store", "launch", "core", "analysis"},
-    "search": {"study", "spec", "store", "launch"},
-    "report": {"study", "claims", "spec", "store", "papers"},
+    "search": {"study", "grid", "spec", "store", "launch"},
+    "report": {"study", "claims", "spec", "store", "papers", "search"},
     "use": {"spec", "store", "core"},
 }
 TORCH = {"torch", "torchvision", "timm", "numpy", "PIL", "safetensors"}

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from harness.cli import analysing, looking, models, on_cluster, planning, running, using
+from harness.cli import analysing, looking, models, on_cluster, planning, running, searching, using
 from harness.cli.common import printable
 from harness.spec import HarnessError
 
@@ -25,6 +25,7 @@ app = typer.Typer(
 app.command()(planning.new)
 app.command()(planning.plan)
 app.command()(running.run)
+app.command()(searching.search)
 app.command()(looking.status)
 app.command()(looking.logs)
 app.command()(running.retry)

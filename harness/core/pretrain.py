@@ -9,7 +9,7 @@ from torch import Tensor
 
 from harness.core.batches import Batch, steps_per_epoch, training_batches
 from harness.core.batchnorm import group_batch_norms
-from harness.core.checkpoint import weights_of
+from harness.core.checkpoint import weights_of, write_snapshot
 from harness.core.datasets import load
 from harness.core.drop_path import key_drop_paths
 from harness.core.loop import train
@@ -96,6 +96,7 @@ def pretrain(run: Pretrain, session: Session) -> None:
             raise Diverged(
                 f"the predictions collapsed to one colour (sd {line['contrast']:.1e}) at step {line['step']}"
             )
+        write_snapshot(model, line["epoch"], session)
 
     write_reconstructions(run, model.eval(), session)
     last = session.attempt.lines()[-1]

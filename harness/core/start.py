@@ -14,8 +14,9 @@ from harness.core.encoder import Encoder, Family, build
 from harness.core.formats import Weights, named_as_timm
 from harness.core.randomness import initialised
 from harness.core.session import Session
-from harness.spec import Backbone, Checkpoint, Evaluation, FineTune, HarnessError, Pretrain, Scratch, key
+from harness.spec import Backbone, Checkpoint, Evaluation, FineTune, HarnessError, Pretrain, Scratch, Snapshot, key
 from harness.spec.content import file_sha256
+from harness.store.snapshots import whole_snapshot
 
 if TYPE_CHECKING:
     from harness.core.mim import MaskedImageModel
@@ -64,6 +65,10 @@ def load_start(run: Evaluation, model: Family, session: Session) -> None:
             name = key(run.start)
             tensors = read_weights(session.attempt.upstream_weights(name))
             load_encoder(model, encoder_part(tensors), name)
+        case Snapshot():
+            name, epoch = key(run.start.pretrain), run.start.epoch
+            tensors = read_weights(whole_snapshot(session.attempt.store, name, epoch))
+            load_encoder(model, encoder_part(tensors), f"{name} after epoch {epoch}")
         case Checkpoint():
             load_encoder(model, checkpoint_weights(run.start).encoder, run.start.path)
         case _:

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from harness.spec import Run, key, upstream
+from harness.spec import Run, key, snapshot_epoch, upstream
 from harness.store import Store
+from harness.store.snapshots import ask_for_snapshot, snapshot_of
 
 Ending = Literal["done", "failed", "blocked", "elsewhere", "interrupted"]
 
@@ -38,30 +39,56 @@ class Queue:
     """
 
     def __init__(self, runs: Mapping[str, Run], store: Store, *, retry: bool = False, reading: bool = False) -> None:
-        self._runs, self._store, self.retry = runs, store, retry
-        states = store.states(runs)
-        evaluations = {name: run for name, run in runs.items() if upstream(run) is not None}
-        needed = {_upstream_key(run) for name, run in evaluations.items() if states[name].word != "done"}
-        served = {_upstream_key(run) for run in evaluations.values()} - needed
+        self._runs, self._store, self.retry = dict(runs), store, retry
         self.already: dict[str, Ending] = {}
+        self.endings: dict[str, Ending] = {}
         self._waiting: dict[str, str | None] = {}
-        for name, run in runs.items():
-            word = states[name].word
-            if word == "done" and name in needed and store.weights(name) is None:
-                if not reading:
-                    store.put_result_aside(name)
-                word = "missing"
-            if word == "done" or name in served:
-                self.already[name] = "done"
-            elif word == "failed" and not retry:
-                self.already[name] = "failed"
-            else:
-                self._waiting[name] = _upstream_key(run)
-        self.endings: dict[str, Ending] = dict(self.already)
-        for first in {first for first in self._waiting.values() if first and first not in runs}:
-            self.endings[first] = _ending_elsewhere(store, first)
         self._taken: set[str] = set()
         self._elsewhere: set[str] = set()
+        self._look(runs, reading=reading)
+        self.already |= self.endings
+        self._look_before()
+
+    def add(self, runs: Mapping[str, Run]) -> None:
+        """Take in further runs, or again some that were interrupted or failed; those that wait or run are left alone.
+
+        An evaluation comes together with the pre-training that it starts from.
+        """
+        fresh = {name: run for name, run in runs.items() if name not in self._waiting}
+        self._runs |= fresh
+        for name in fresh:
+            self.endings.pop(name, None)
+            self._taken.discard(name)
+        self._look(fresh)
+        self._look_before()
+
+    def _look(self, runs: Mapping[str, Run], *, reading: bool = False) -> None:
+        """Sort runs into those that wait and those that have ended, by what the store says."""
+        states = self._store.states(runs)
+        evaluations = {name: run for name, run in runs.items() if upstream(run) is not None}
+        open_ = {name: run for name, run in evaluations.items() if states[name].word != "done"}
+        needed = {_upstream_key(run) for run in open_.values()}
+        served = {_upstream_key(run) for run in evaluations.values()} - needed
+        lacking = {_upstream_key(run) for run in open_.values() if not _has_start(self._store, run)}
+        if not reading:
+            _ask_for_snapshots(self._store, open_.values())
+        for name, run in runs.items():
+            word = states[name].word
+            if word == "done" and name in lacking:
+                if not reading:
+                    self._store.put_result_aside(name)
+                word = "missing"
+            if word == "done" or name in served:
+                self.endings[name] = "done"
+            elif word == "failed" and not self.retry:
+                self.endings[name] = "failed"
+            else:
+                self._waiting[name] = _awaited(self._store, run)
+
+    def _look_before(self) -> None:
+        """Note how pre-trainings stand that waiting runs start from, but that are not among the runs."""
+        for first in {first for first in self._waiting.values() if first and first not in self._runs}:
+            self.endings[first] = _ending_elsewhere(self._store, first)
 
     def __len__(self) -> int:
         """Runs that have not ended yet."""
@@ -143,6 +170,26 @@ def _ending_elsewhere(store: Store, name: str) -> Ending:
     if store.weights(name) is not None:
         return "done"
     return "failed" if store.state(name).word == "failed" else "interrupted"
+
+
+def _has_start(store: Store, run: Run) -> bool:
+    """Whether the weights that an evaluation starts from are in the store."""
+    first, epoch = upstream(run), snapshot_epoch(run)
+    if first is None:
+        return True
+    return (store.weights(key(first)) if epoch is None else snapshot_of(store, key(first), epoch)) is not None
+
+
+def _ask_for_snapshots(store: Store, runs: Iterable[Run]) -> None:
+    for run in runs:
+        first, epoch = upstream(run), snapshot_epoch(run)
+        if first is not None and epoch is not None:
+            ask_for_snapshot(store, store.register(first), epoch)
+
+
+def _awaited(store: Store, run: Run) -> str | None:
+    """Key of the pre-training that has to be done before a run; a snapshot that is there needs no more of it."""
+    return None if snapshot_epoch(run) is not None and _has_start(store, run) else _upstream_key(run)
 
 
 def last_line(text: str) -> str:

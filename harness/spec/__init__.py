@@ -8,6 +8,7 @@ from harness.spec.heads import CustomHead, Head, InverseSwinHead, LinearHead, Ml
 from harness.spec.loss import Loss
 from harness.spec.masking import BlockMask, CustomMask, Mask, RandomMask, SquareMask
 from harness.spec.memory import target_memory
+from harness.spec.naming import key, run_from_json, shown_metric, snapshot_epoch, upstream
 from harness.spec.recipe import Augment, Average, Cosine, MultiStep, Recipe, Schedule
 from harness.spec.run import (
     CustomEvaluation,
@@ -17,12 +18,9 @@ from harness.spec.run import (
     LinearProbe,
     Pretrain,
     Run,
+    Snapshot,
     Start,
-    key,
-    run_from_json,
     seed_stream,
-    shown_metric,
-    upstream,
 )
 from harness.spec.scale import Scale, Skip
 from harness.spec.start import Checkpoint, Scratch
@@ -47,8 +45,8 @@ __all__ = [
     "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "Data",
     "Evaluation", "FineTune", "HarnessError", "Head", "ImageFolder", "Images", "InverseSwinHead", "KMeans", "Knn",
     "LinearHead", "LinearProbe", "Loss", "Mask", "MlpHead", "MultiStep", "Params", "PatchWords", "PixelTarget",
-    "Pretrain", "RandomMask", "Recipe", "Run", "Scalar", "Scale", "Schedule", "Scratch", "Shapes", "Skip", "Spec",
-    "SquareMask", "Start", "Target", "TokenTarget", "Tokenizer", "key", "one_line", "run_from_json",
-    "seed_stream", "shown_metric", "target_channels", "target_classes", "target_maps", "target_memory",
-    "upstream",
+    "Pretrain", "RandomMask", "Recipe", "Run", "Scalar", "Scale", "Schedule", "Scratch", "Shapes", "Skip", "Snapshot",
+    "Spec", "SquareMask", "Start", "Target", "TokenTarget", "Tokenizer", "key", "one_line", "run_from_json",
+    "seed_stream", "shown_metric", "snapshot_epoch", "target_channels", "target_classes", "target_maps",
+    "target_memory", "upstream",
 ]  # fmt: skip

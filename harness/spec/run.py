@@ -7,10 +7,10 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from harness.spec.backbone import Backbone
-from harness.spec.base import HarnessError, Spec, one_line
+from harness.spec.base import Spec
 from harness.spec.corruption import Corruption
 from harness.spec.data import Data
 from harness.spec.heads import Head, LinearHead, check_head
@@ -20,8 +20,6 @@ from harness.spec.own import OwnFunction
 from harness.spec.recipe import Recipe
 from harness.spec.start import Checkpoint, Scratch
 from harness.spec.targets import PixelTarget, Target
-
-KEY_DIGITS = 20
 
 
 class Pretrain(Spec):
@@ -94,13 +92,50 @@ def _choices(size: int, multiple: int = 1) -> str:
     return f"valid: {', '.join(valid) or 'none'}"
 
 
-Start = Annotated[Pretrain | Scratch | Checkpoint, Field(discriminator="kind")]
+class Snapshot(Spec):
+    """A starting point for evaluations: the weights of a pre-training after one of its epochs.
+
+    The schedule keeps its length (`pretrain.recipe.epochs`), so nothing is trained for a snapshot: a pre-training
+    writes those that were asked for in its run folder. Which ones were determines none of its numbers, and is not in
+    its key.
+
+    epoch: counted from 1, at most the length of the pre-training.
+    """
+
+    kind: Literal["snapshot"] = "snapshot"
+    pretrain: Pretrain
+    epoch: PositiveInt
+
+    @model_validator(mode="after")
+    def _within(self) -> Self:
+        if self.epoch > (epochs := self.pretrain.recipe.epochs):
+            raise ValueError(f"epoch {self.epoch} lies beyond the pre-training; valid: 1 to {epochs}")
+        return self
+
+    @property
+    def data(self) -> Data:
+        """What the pre-training is trained on."""
+        return self.pretrain.data
+
+    @property
+    def image_size(self) -> int:
+        """Side of the pre-training's input in pixels."""
+        return self.pretrain.image_size
+
+    @property
+    def backbone(self) -> Backbone:
+        """The backbone that is pre-trained."""
+        return self.pretrain.backbone
+
+
+Start = Annotated[Pretrain | Scratch | Checkpoint | Snapshot, Field(discriminator="kind")]
 
 
 class _Evaluation(Spec):
     """Fields of every evaluation.
 
-    start: what is evaluated: a Pretrain (run first, once, however many evaluations share it), Scratch or Checkpoint.
+    start: what is evaluated: a Pretrain (run first, once, however many evaluations share it), one of its Snapshots,
+        Scratch or Checkpoint.
     data, image_size: what it is evaluated on; by default what the start was trained on.
     crop: share of the image's side that the central test crop keeps; SimMIM and most recipes use 224 / 256.
     assumed: as for Pretrain.
@@ -247,34 +282,6 @@ class CustomEvaluation(_Evaluation, OwnFunction):
 
 Evaluation = FineTune | LinearProbe | Knn | CustomEvaluation
 Run = Pretrain | Evaluation
-_RUN: TypeAdapter[Run] = TypeAdapter(Annotated[Run, Field(discriminator="kind")])
-
-
-def shown_metric(run: Evaluation) -> str:
-    """The metric of an evaluation that tables show."""
-    return run.metric if isinstance(run, CustomEvaluation) else run.metrics[0]
-
-
-def key(run: Run) -> str:
-    """The name of a run, computed from its content: `finetune-0123456789abcdef0123`."""
-    return f"{run.kind}-{run.digest[:KEY_DIGITS]}"
-
-
-def upstream(run: Run) -> Pretrain | None:
-    """The pre-training that must be done before a run, if any."""
-    return run.start if not isinstance(run, Pretrain) and isinstance(run.start, Pretrain) else None
-
-
-def run_from_json(text: str) -> Run:
-    """The run whose `to_plain()` was written as JSON.
-
-    Raises:
-        HarnessError: the text is no such run.
-    """
-    try:
-        return _RUN.validate_json(text)
-    except ValidationError as error:
-        raise HarnessError(one_line(error)) from None
 
 
 def seed_stream(seed: int, purpose: str) -> int:
