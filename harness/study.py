@@ -113,6 +113,10 @@ def _check_scales(scales: tuple[Scale, ...]) -> None:
         raise HarnessError("the first scale is the default, and paper is too large to start by accident: name it later")
 
 
+class Refused(HarnessError):
+    """A cell function asked for a spec that cannot be."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One cell with one seed: the evaluations that make its columns, or the reason why it is excluded."""
@@ -190,14 +194,15 @@ def resolve(function: CellFunction, scale: Scale, cell: dict[str, Scalar], seed:
     """What a cell function makes of a cell with one seed.
 
     Raises:
-        HarnessError: it fails, gives no evaluations, or a spec is refused.
+        Refused: a spec is refused.
+        HarnessError: it fails, or gives no evaluations.
     """
     try:
         found = function(scale, **cell, seed=seed)
     except Skip as skip:
         return Row(cell, seed, {}, skip.reason)
     except ValidationError as error:
-        raise HarnessError(f"{_place(cell)}: {one_line(error)}") from None
+        raise Refused(f"{_place(cell)}: {one_line(error)}") from None
     except HarnessError as error:
         raise HarnessError(f"{_place(cell)}: {error}") from None
     except Exception as error:  # the user's own code

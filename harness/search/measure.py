@@ -21,7 +21,7 @@ from harness.spec import (
     upstream,
 )
 from harness.store import Store
-from harness.study import Row, resolve
+from harness.study import Refused, Row, resolve
 
 
 @dataclass(frozen=True)
@@ -71,13 +71,20 @@ class Measure:
         rows = self._known.setdefault(tuple(sorted(cell.items())), {})
         for seed in seeds:
             if seed not in rows:
-                rows[seed] = resolve(self.search.cell, self.scale, dict(cell), seed)
+                rows[seed] = self._row(dict(cell), seed)
         found = tuple(rows[seed] for seed in seeds)
         excluded = next((row.excluded for row in found if row.excluded), "")
         for row in found:
             if not row.excluded and (lacking := [name for name in self._own_columns() if name not in row.evaluations]):
                 raise HarnessError(f"the cell {dict(cell)} has no column {lacking[0]!r}, which the search optimises")
         return Candidate(dict(cell), found, excluded)
+
+    def _row(self, cell: dict[str, Scalar], seed: int) -> Row:
+        """What the cell function makes of a cell. A space crosses all it has, so what cannot be is excluded."""
+        try:
+            return resolve(self.search.cell, self.scale, cell, seed)
+        except Refused as refused:
+            return Row(cell, seed, {}, str(refused))
 
     def _own_columns(self) -> tuple[str, ...]:
         return tuple(metric.column for metric in self.metrics if metric.column)
