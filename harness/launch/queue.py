@@ -69,7 +69,7 @@ class Queue:
         open_ = {name: run for name, run in evaluations.items() if states[name].word != "done"}
         needed = {_upstream_key(run) for run in open_.values()}
         served = {_upstream_key(run) for run in evaluations.values()} - needed
-        lacking = {_upstream_key(run) for run in open_.values() if not _has_start(self._store, run)}
+        lacking = {_upstream_key(run) for run in open_.values() if not has_start(self._store, run)}
         if not reading:
             _ask_for_snapshots(self._store, open_.values())
         for name, run in runs.items():
@@ -172,7 +172,7 @@ def _ending_elsewhere(store: Store, name: str) -> Ending:
     return "failed" if store.state(name).word == "failed" else "interrupted"
 
 
-def _has_start(store: Store, run: Run) -> bool:
+def has_start(store: Store, run: Run) -> bool:
     """Whether the weights that an evaluation starts from are in the store."""
     first, epoch = upstream(run), snapshot_epoch(run)
     if first is None:
@@ -189,7 +189,7 @@ def _ask_for_snapshots(store: Store, runs: Iterable[Run]) -> None:
 
 def _awaited(store: Store, run: Run) -> str | None:
     """Key of the pre-training that has to be done before a run; a snapshot that is there needs no more of it."""
-    return None if snapshot_epoch(run) is not None and _has_start(store, run) else _upstream_key(run)
+    return None if snapshot_epoch(run) is not None and has_start(store, run) else _upstream_key(run)
 
 
 def last_line(text: str) -> str:

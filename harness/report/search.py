@@ -64,7 +64,7 @@ def _pictures(trials: Sequence[Trial], search: Search, importance: dict[str, flo
     from harness.report.drawing import pdf, png, style
     from harness.report.search_figures import figures
 
-    found = {}
+    found: dict[str, bytes] = {}
     for name, figure in figures(trials, search.metrics, search.directions, importance).items():
         with style():
             found |= {f"{name}.png": png(figure), f"{name}.pdf": pdf(figure)}

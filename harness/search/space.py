@@ -138,9 +138,9 @@ def values_of(distribution: BaseDistribution) -> tuple[list[Any], bool]:
         case FloatDistribution(step=None):
             low, high = distribution.low, distribution.high
             return [low, (low + high) / 2, high], low == high
-        case FloatDistribution():
-            steps = round((distribution.high - distribution.low) / distribution.step)
-            return [distribution.low + number * distribution.step for number in range(steps + 1)], True
+        case FloatDistribution(step=float(step)):
+            steps = round((distribution.high - distribution.low) / step)
+            return [distribution.low + number * step for number in range(steps + 1)], True
         case _:
             raise HarnessError(f"a space holds categories, integers and floats, not {type(distribution).__name__}")
 
@@ -199,7 +199,8 @@ def explore(space: Space) -> KnownSpace:
             break
     if not distributions:
         raise HarnessError("the space asks for no parameter: there is nothing to search")
-    conditional = frozenset(set(distributions) - set.intersection(*asked))
+    common = asked[0].intersection(*asked)
+    conditional = frozenset(set(distributions) - common)
     axes = tuple(dict.fromkeys(axis for point in points if not point.excluded for axis in point.cell))
     return KnownSpace(space, distributions, conditional, axes, tuple(points) if whole else None)
 

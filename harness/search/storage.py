@@ -12,6 +12,7 @@ from optuna.pruners import BasePruner
 from optuna.storages import BaseStorage, JournalStorage, get_storage
 from optuna.storages.journal import JournalFileBackend
 
+from harness.search.declaration import Direction
 from harness.search.space import changes
 from harness.spec import HarnessError
 from harness.store.files import disk_errors
@@ -89,7 +90,7 @@ def versions(storage: BaseStorage, name: str) -> list[str]:
 
 
 def begin(
-    storage: BaseStorage, name: str, directions: tuple[str, ...], settings: dict[str, Any], pruner: BasePruner
+    storage: BaseStorage, name: str, directions: tuple[Direction, ...], settings: dict[str, Any], pruner: BasePruner
 ) -> optuna.Study:
     """A new study, under a name that no other has, with what must not change noted in it."""
     count = len(versions(storage, name)) + 1

@@ -5,8 +5,8 @@
 Starts the test cluster (root, Linux), runs a search of TRIALS cells (24) with four at a time whose runs take between
 SHORTEST (20) and LONGEST (80) seconds, then the same runs in batches of four, each begun when the last of the batch
 before has ended. Idle is the share of node time, from the first job's start to the last trial's start, in which no job
-holds the node, as squeue shows it every half second; "not computing" counts a node as busy only while its run is at work,
-so that the start of Python counts as idle.
+holds the node, as squeue shows it every half second; "not computing" counts a node as busy only while its run is at
+work, so that the start of Python counts as idle.
 """
 
 from __future__ import annotations
