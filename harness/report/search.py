@@ -82,13 +82,17 @@ def _table(best: Sequence[Confirmed], search: Search) -> tuple[list[str], list[l
         line = ["default" if row.reference else f"best {number}"]
         line += [escape.shown(row.cell.get(axis)) for axis in axes]
         line += [_number(row.found), _with(row.mean, row.half), str(row.n)]
-        line += [_with(row.difference, row.difference_half), _number(row.p, "{:.2g}")]
+        line += [_with(row.difference, row.difference_half), _p_value(row.p)]
         rows.append(line + ([_with(row.test, row.test_sd)] if search.test else []))
     return header, rows
 
 
 def _number(value: float, form: str = "{:.2f}") -> str:
     return escape.NOTHING if math.isnan(value) else form.format(value)
+
+
+def _p_value(p: float) -> str:
+    return "< 0.0001" if p < 1e-4 else _number(p, "{:.2g}")
 
 
 def _with(value: float, spread: float) -> str:

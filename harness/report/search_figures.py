@@ -78,7 +78,7 @@ def _slices(told: Sequence[Trial], names: Sequence[str], metric: str) -> Figure:
         order = [trial.number for trial in found]
         panel.scatter(places, [trial.values[0] for trial in found], c=order, cmap="viridis_r", s=14, alpha=0.8)
         if ticks:
-            panel.set_xticks(range(len(ticks)), ticks, rotation=30 if max(map(len, ticks)) > 5 else 0)
+            panel.set_xticks(range(len(ticks)), ticks, rotation=_turn(ticks))
             panel.set_xlim(-0.5, len(ticks) - 0.5)
         panel.set_xlabel(plain(name))
     for panel in list(panels.flat)[len(names) :]:
@@ -110,11 +110,14 @@ def _contour(told: Sequence[Trial], left: str, right: str, metric: str) -> Figur
     xs, ys = _distinct([pair[0] for pair in pairs]), _distinct([pair[1] for pair in pairs])
     if len(xs) <= FEW and len(ys) <= FEW:
         grid = np.full((len(ys), len(xs)), np.nan)
-        for (x, y), (value, count) in pairs.items():
+        for (x, y), (value, _) in pairs.items():
             grid[ys.index(y), xs.index(x)] = value
-            axes.text(xs.index(x), ys.index(y), str(count), ha="center", va="center", color="white", fontsize=7)
         shown: Any = axes.imshow(grid, origin="lower", aspect="auto", cmap="viridis")
-        axes.set_xticks(range(len(xs)), [plain(_short(x), 16) for x in xs], rotation=30)
+        for (x, y), (value, count) in pairs.items():
+            ink = "black" if shown.norm(value) > 0.6 else "white"
+            axes.text(xs.index(x), ys.index(y), str(count), ha="center", va="center", color=ink, fontsize=7)
+        names = [plain(_short(x), 16) for x in xs]
+        axes.set_xticks(range(len(xs)), names, rotation=_turn(names))
         axes.set_yticks(range(len(ys)), [plain(_short(y), 16) for y in ys])
         axes.grid(visible=False)
         axes.set_title("mean; how many trials", color=GREY, fontsize=8, loc="left")
@@ -132,13 +135,18 @@ def _surface(axes: Axes, points: Sequence[tuple[Any, Any, float]]) -> Any:
     ys, y_ticks = _places([point[1] for point in points])
     values = [point[2] for point in points]
     if x_ticks:
-        axes.set_xticks(range(len(x_ticks)), x_ticks, rotation=30)
+        axes.set_xticks(range(len(x_ticks)), x_ticks, rotation=_turn(x_ticks))
     if y_ticks:
         axes.set_yticks(range(len(y_ticks)), y_ticks)
     spread = np.linalg.matrix_rank(np.stack([np.subtract(xs, xs[0]), np.subtract(ys, ys[0])]))
     if len(points) >= 4 and spread == 2:
         axes.tricontourf(xs, ys, values, levels=12, cmap="viridis")
     return axes.scatter(xs, ys, c=values, cmap="viridis", edgecolors="white", linewidths=0.5, s=22, zorder=3)
+
+
+def _turn(names: Sequence[str]) -> float:
+    """Long names are turned, so that they do not overlap."""
+    return 30 if max(map(len, names)) > 5 else 0
 
 
 def _short(value: object) -> str:

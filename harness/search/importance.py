@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
+
 import optuna
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 LEAST_TRIALS = 10
@@ -23,6 +26,15 @@ def importances(study: optuna.Study) -> dict[str, float]:
     names = sorted(name for name in common if len({trial.params[name] for trial in finished}) > 1)
     if not names:
         return {}
-    target = (lambda trial: trial.values[0]) if len(study.directions) > 1 else None
-    found = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(), params=names, target=target)
+    evaluator = PedAnovaImportanceEvaluator()
+    if len(study.directions) == 1:
+        found = get_param_importances(study, evaluator=evaluator, params=names)
+    else:
+        sign = -1 if study.directions[0] is StudyDirection.MAXIMIZE else 1
+        with warnings.catch_warnings():
+            # that low values of a target are the good ones, which is seen to
+            warnings.filterwarnings("ignore", "PedAnovaImportanceEvaluator computes")
+            found = get_param_importances(
+                study, evaluator=evaluator, params=names, target=lambda trial: sign * trial.values[0]
+            )
     return {name: float(share) for name, share in found.items()}
