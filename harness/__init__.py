@@ -7,14 +7,30 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from harness import claims as claims
+    from harness.papers import a2mim as a2mim
+    from harness.papers import a2mim_backbone as a2mim_backbone
+    from harness.papers import a2mim_corruption as a2mim_corruption
+    from harness.papers import a2mim_finetune as a2mim_finetune
+    from harness.papers import a2mim_pretrain as a2mim_pretrain
+    from harness.papers import a2mim_site as a2mim_site
     from harness.papers import paper_table as paper_table
+    from harness.papers import released_simmim_cnn as released_simmim_cnn
     from harness.papers import simmim as simmim
     from harness.papers import simmim_backbone as simmim_backbone
+    from harness.papers import simmim_cnn as simmim_cnn
+    from harness.papers import simmim_cnn_pretrain as simmim_cnn_pretrain
     from harness.papers import simmim_finetune as simmim_finetune
     from harness.papers import simmim_pretrain as simmim_pretrain
     from harness.papers import simmim_probe as simmim_probe
+    from harness.results import results_frame as results_frame
     from harness.search import Rungs as Rungs
     from harness.search import Search as Search
+    from harness.spec import (
+        AfterStage as AfterStage,
+    )
+    from harness.spec import (
+        AtInput as AtInput,
+    )
     from harness.spec import (
         Augment as Augment,
     )
@@ -25,16 +41,31 @@ if TYPE_CHECKING:
         Backbone as Backbone,
     )
     from harness.spec import (
+        BeforeBlock as BeforeBlock,
+    )
+    from harness.spec import (
         BinTarget as BinTarget,
     )
     from harness.spec import (
         BlockMask as BlockMask,
     )
     from harness.spec import (
+        CheckerboardMask as CheckerboardMask,
+    )
+    from harness.spec import (
         Checkpoint as Checkpoint,
     )
     from harness.spec import (
         ClusterTarget as ClusterTarget,
+    )
+    from harness.spec import (
+        ColourMask as ColourMask,
+    )
+    from harness.spec import (
+        ComplementMask as ComplementMask,
+    )
+    from harness.spec import (
+        Contrastive as Contrastive,
     )
     from harness.spec import (
         Corruption as Corruption,
@@ -61,16 +92,46 @@ if TYPE_CHECKING:
         DalleTokenizer as DalleTokenizer,
     )
     from harness.spec import (
+        DecoderHead as DecoderHead,
+    )
+    from harness.spec import (
+        DisjointMask as DisjointMask,
+    )
+    from harness.spec import (
+        FeatureTarget as FeatureTarget,
+    )
+    from harness.spec import (
         FineTune as FineTune,
     )
     from harness.spec import (
+        Fourier as Fourier,
+    )
+    from harness.spec import (
+        FourierLoss as FourierLoss,
+    )
+    from harness.spec import (
+        GridMask as GridMask,
+    )
+    from harness.spec import (
+        GuidedMask as GuidedMask,
+    )
+    from harness.spec import (
+        HardMask as HardMask,
+    )
+    from harness.spec import (
         HarnessError as HarnessError,
+    )
+    from harness.spec import (
+        HogTarget as HogTarget,
     )
     from harness.spec import (
         ImageFolder as ImageFolder,
     )
     from harness.spec import (
         Images as Images,
+    )
+    from harness.spec import (
+        Interactions as Interactions,
     )
     from harness.spec import (
         InverseSwinHead as InverseSwinHead,
@@ -88,10 +149,25 @@ if TYPE_CHECKING:
         Loss as Loss,
     )
     from harness.spec import (
+        LowPassTarget as LowPassTarget,
+    )
+    from harness.spec import (
         MlpHead as MlpHead,
     )
     from harness.spec import (
+        MomentumEncoder as MomentumEncoder,
+    )
+    from harness.spec import (
+        MomentumTarget as MomentumTarget,
+    )
+    from harness.spec import (
         MultiStep as MultiStep,
+    )
+    from harness.spec import (
+        NormPixelTarget as NormPixelTarget,
+    )
+    from harness.spec import (
+        Occlusion as Occlusion,
     )
     from harness.spec import (
         PatchWords as PatchWords,
@@ -107,6 +183,9 @@ if TYPE_CHECKING:
     )
     from harness.spec import (
         Recipe as Recipe,
+    )
+    from harness.spec import (
+        RgbStatistics as RgbStatistics,
     )
     from harness.spec import (
         Scale as Scale,
@@ -127,7 +206,19 @@ if TYPE_CHECKING:
         SquareMask as SquareMask,
     )
     from harness.spec import (
+        TokenMask as TokenMask,
+    )
+    from harness.spec import (
         TokenTarget as TokenTarget,
+    )
+    from harness.spec import (
+        TransformerHead as TransformerHead,
+    )
+    from harness.spec import (
+        UniformMask as UniformMask,
+    )
+    from harness.spec import (
+        VisibleSquareMask as VisibleSquareMask,
     )
     from harness.study import Study as Study
     from harness.study import around as around
@@ -139,15 +230,52 @@ if TYPE_CHECKING:
 
 _HOME = {
     "harness.spec": (
+        "Snapshot",
+        "AfterStage", "AtInput", "Augment", "Average", "Backbone", "BeforeBlock", "BinTarget", "BlockMask",
+        "CheckerboardMask", "Checkpoint", "ClusterTarget", "ColourMask", "ComplementMask", "Corruption", "Cosine",
+        "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "DecoderHead",
+        "DisjointMask", "FineTune", "FourierLoss", "GridMask", "GuidedMask", "HardMask", "HarnessError", "ImageFolder",
+        "Images", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe", "Loss", "MlpHead", "MomentumEncoder",
+        "MultiStep", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale", "Scratch", "Shapes",
+        "Skip", "SquareMask", "TokenMask", "TokenTarget", "UniformMask", "VisibleSquareMask",
+        "AfterStage", "AtInput", "BeforeBlock",
+        "AfterStage", "AtInput", "BeforeBlock",
+        "Augment", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption", "Cosine",
+        "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "FineTune",
+        "FourierLoss", "HarnessError", "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead",
+        "LinearProbe", "Loss", "MlpHead", "MultiStep", "PatchWords", "PixelTarget", "Pretrain", "RandomMask",
+        "Recipe", "Scale", "Scratch", "Shapes", "Skip", "SquareMask", "TokenTarget",
         "Augment", "Average", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption",
         "Cosine", "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer",
         "FineTune", "HarnessError", "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe",
         "Loss", "MlpHead", "MultiStep", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale",
-        "Scratch", "Shapes", "Skip", "Snapshot", "SquareMask", "TokenTarget",
+        "Scratch", "Shapes", "Skip", "SquareMask", "TokenTarget",
+        "Augment", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption", "Cosine",
+        "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "FineTune",
+        "Fourier", "HarnessError", "ImageFolder", "Images", "Interactions", "InverseSwinHead", "Knn", "LinearHead",
+        "LinearProbe", "Loss", "MlpHead", "MultiStep", "Occlusion", "PatchWords", "PixelTarget", "Pretrain",
+        "RandomMask", "Recipe", "RgbStatistics", "Scale", "Scratch", "Shapes", "Skip", "SquareMask", "TokenTarget",
+        "Augment", "Average", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption",
+        "CheckerboardMask", "Checkpoint", "ClusterTarget", "ColourMask", "ComplementMask", "Contrastive", "Corruption",
+        "Cosine", "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer",
+        "DecoderHead", "DisjointMask", "FeatureTarget", "FineTune", "FourierLoss", "GridMask", "GuidedMask",
+        "HardMask", "HarnessError", "HogTarget", "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead",
+        "LinearProbe", "Loss", "LowPassTarget", "MlpHead", "MomentumEncoder", "MomentumTarget", "MultiStep",
+        "NormPixelTarget", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale", "Scratch",
+        "Shapes", "Skip", "SquareMask", "TokenMask", "TokenTarget", "TransformerHead", "UniformMask",
+        "VisibleSquareMask",
+        "DisjointMask", "FeatureTarget", "FineTune", "FourierLoss", "GridMask", "GuidedMask", "HardMask",
+        "HarnessError", "HogTarget", "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe",
+        "Loss", "LowPassTarget", "MlpHead", "MomentumEncoder", "MomentumTarget", "MultiStep", "NormPixelTarget",
+        "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale", "Scratch", "Shapes", "Skip",
+        "SquareMask", "TokenMask", "TokenTarget", "TransformerHead", "UniformMask", "VisibleSquareMask",
     ),
     "harness.papers": (
-        "paper_table", "simmim", "simmim_backbone", "simmim_finetune", "simmim_pretrain", "simmim_probe",
+        "a2mim", "a2mim_backbone", "a2mim_corruption", "a2mim_finetune", "a2mim_pretrain", "a2mim_site", "paper_table",
+        "released_simmim_cnn", "simmim", "simmim_backbone", "simmim_cnn", "simmim_cnn_pretrain", "simmim_finetune",
+        "simmim_pretrain", "simmim_probe",
     ),
+    "harness.results": ("results_frame",),
     "harness.search": ("Rungs", "Search"),
     "harness.study": ("Study", "around", "axes", "zipped"),
     "harness.use": ("export_weights", "predict", "reconstruct"),

@@ -10,6 +10,9 @@ Scalar = str | int | float | bool | None
 Where = Mapping[str, Scalar]
 """Axis values that select cells; an axis that is not named is free."""
 
+Margin = float | Mapping[str, float] | None
+"""A difference that does not matter, in points: at every scale, or by the name of the scale. None: the study's own."""
+
 
 @dataclass(frozen=True)
 class Best:
@@ -23,6 +26,7 @@ class Comparison:
     """Cells `left` against cells `right`, both within `at`, equal on all axes that neither of them names.
 
     kind: left is better; left is no worse than right by more than the margin; both are the same within it.
+    margin: of no_worse and same; with it a claim of better can end as `no difference beyond the margin`.
     """
 
     sentence: str
@@ -30,15 +34,20 @@ class Comparison:
     left: Where | Best
     right: Where | Best
     at: Where
+    margin: Margin = None
 
 
 @dataclass(frozen=True)
 class InnerMaximum:
-    """Accuracy over a numeric axis is highest at a value that is neither its first nor its last."""
+    """Accuracy over a numeric axis is highest at a value that is neither its first nor its last.
+
+    A plateau that reaches an end of the axis is no inner maximum.
+    """
 
     sentence: str
     axis: str
     at: Where
+    margin: Margin = None
 
 
 Claim = Comparison | InnerMaximum
@@ -49,24 +58,35 @@ def best(**where: Scalar) -> Best:
     return Best(where)
 
 
-def better(sentence: str, left: Where | Best, right: Where | Best, *, at: Where | None = None) -> Comparison:
+def better(
+    sentence: str, left: Where | Best, right: Where | Best, *, at: Where | None = None, margin: Margin = None
+) -> Comparison:
     """Claim that `left` scores higher than `right`."""
-    return Comparison(sentence, "better", left, right, at or {})
+    return Comparison(sentence, "better", left, right, at or {}, margin)
 
 
-def no_worse(sentence: str, left: Where | Best, right: Where | Best, *, at: Where | None = None) -> Comparison:
+def no_worse(
+    sentence: str, left: Where | Best, right: Where | Best, *, at: Where | None = None, margin: Margin = None
+) -> Comparison:
     """Claim that `left` does not score lower than `right` by more than the margin."""
-    return Comparison(sentence, "no_worse", left, right, at or {})
+    return Comparison(sentence, "no_worse", left, right, at or {}, margin)
 
 
-def same(sentence: str, left: Where | Best, right: Where | Best, *, at: Where | None = None) -> Comparison:
+def same(
+    sentence: str, left: Where | Best, right: Where | Best, *, at: Where | None = None, margin: Margin = None
+) -> Comparison:
     """Claim that `left` and `right` score the same within the margin."""
-    return Comparison(sentence, "same", left, right, at or {})
+    return Comparison(sentence, "same", left, right, at or {}, margin)
 
 
-def inner_maximum(sentence: str, *, axis: str, at: Where | None = None) -> InnerMaximum:
+def inner_maximum(sentence: str, *, axis: str, at: Where | None = None, margin: Margin = None) -> InnerMaximum:
     """Claim that the score has a maximum inside the range of `axis`."""
-    return InnerMaximum(sentence, axis, at or {})
+    return InnerMaximum(sentence, axis, at or {}, margin)
+
+
+def margin_at(claim: Claim, scale: str) -> float | None:
+    """The declared margin of a claim at the scale of that name, in points."""
+    return claim.margin.get(scale) if isinstance(claim.margin, Mapping) else claim.margin
 
 
 def selections(claim: Claim) -> list[Where]:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
-from types import ModuleType
 
 from pydantic import ValidationError
 
-from harness.claims import Claim, InnerMaximum, selections, selector
+from harness.claims import Claim, InnerMaximum, Margin, selections, selector
 from harness.grid import Axes
 from harness.grid import Grid as Grid
 from harness.grid import around as around
 from harness.grid import axes as axes
 from harness.grid import zipped as zipped
 from harness.papers.tables import PaperTable
-from harness.spec import Evaluation, HarnessError, Run, Scalar, Scale, Skip, Spec, key, one_line, upstream
-from harness.spec.content import PROJECT_VARIABLE, project_root
+from harness.spec import Evaluation, HarnessError, Run, Scalar, Scale, Skip, Spec, key, one_line, upstreams
+from harness.spec.content import project_root
+from harness.studyfile import run_file
 
 CellFunction = Callable[..., Mapping[str, Evaluation] | Skip]
 
@@ -38,6 +36,13 @@ class Study:
         reference: the cell that the others are compared with.
         paper: the published table, joined on the axes it shares with the grid.
         claims: what the paper says of it.
+        factors: for an axis the fields of the evaluations that it may change, with what lies in them, such as
+            {"epochs": ("start.recipe.epochs",)}; the audit names all others. An axis that is not named may change the
+            pieces of the pre-training: mask, corruption, head, target, loss and the like, or leave it out.
+        margin_share: a difference up to this share of what the reference gains over training from scratch does not
+            matter to a claim without a margin of its own.
+        looks: numbers of seeds after which `harness run --until-decided` looks at the claims, the first being `seeds`
+            and the last the most it spends on a cell. They are part of the test: fix them before the first run.
     """
 
     cell: CellFunction
@@ -47,6 +52,9 @@ class Study:
     seeds: int = 3
     paper: PaperTable | None = None
     claims: tuple[Claim, ...] = ()
+    factors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    margin_share: float = 0.2
+    looks: tuple[int, ...] = ()
     name: str = ""
     root: Path = field(default_factory=Path)
 
@@ -60,12 +68,17 @@ class Study:
             raise HarnessError("scale is no axis: it is what a cell function is called with first")
         if self.seeds < 1:
             raise HarnessError(f"seeds should be 1 or more, not {self.seeds}")
+        if not 0 < self.margin_share < 1:
+            raise HarnessError(f"margin_share should be between 0 and 1, not {self.margin_share}")
+        _check_looks(self.looks, self.seeds)
         cells = self.cells
         self._check_axes("the reference", self.reference)
         if self.complete(self.reference) not in cells:
             raise HarnessError(f"the reference {dict(self.reference)} is no cell of the grid")
+        self._check_axes("factors", self.factors)
         for claim in self.claims:
             about = f"claim {claim.sentence!r}"
+            _check_margin(about, claim.margin, [scale.name for scale in self.scales])
             if isinstance(claim, InnerMaximum):
                 self._check_axes(about, (claim.axis,))
             for where in selections(claim):
@@ -101,6 +114,23 @@ class Study:
         raise HarnessError(f"no scale {name!r}; this study has {', '.join(scale.name for scale in self.scales)}")
 
 
+def _check_looks(looks: tuple[int, ...], seeds: int) -> None:
+    if not looks:
+        return
+    if looks[0] != seeds or any(later <= earlier for earlier, later in pairwise(looks)):
+        raise HarnessError(f"looks should rise from the study's {seeds} seeds, such as looks=({seeds}, {seeds + 3})")
+    if seeds < 2:
+        raise HarnessError("looks need 2 seeds or more to begin with: one shows no spread")
+
+
+def _check_margin(about: str, margin: Margin, scales: Sequence[str]) -> None:
+    points = margin if isinstance(margin, Mapping) else {} if margin is None else {scales[0]: margin}
+    if unknown := sorted(set(points) - set(scales)):
+        raise HarnessError(f"{about}: a margin for scale {unknown[0]!r}; this study has {', '.join(scales)}")
+    if wrong := [value for value in points.values() if not 0 < value < float("inf")]:
+        raise HarnessError(f"{about}: a margin should be a positive number of points, not {wrong[0]}")
+
+
 def _check_scales(scales: tuple[Scale, ...]) -> None:
     if not isinstance(scales, tuple) or not all(isinstance(scale, Scale) for scale in scales):
         raise HarnessError("scales should be a tuple of scales, such as scales=(SMALL, PAPER)")
@@ -126,6 +156,11 @@ class Row:
     evaluations: dict[str, Evaluation]
     excluded: str = ""
 
+    @property
+    def text(self) -> str:
+        """The cell in a few words: its values, without the axes it lacks."""
+        return " ".join(str(value) for value in self.axes.values() if value is not None) or "the only cell"
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -136,15 +171,15 @@ class Plan:
     rows: tuple[Row, ...]
 
     def runs(self) -> dict[str, Run]:
-        """Every distinct run by key, each pre-training before what starts from it."""
+        """Every distinct run by key, each after the run that it starts from."""
+        wanted = [evaluation for row in self.rows for evaluation in row.evaluations.values()]
+        chains = [upstreams(evaluation) for evaluation in wanted]
         found: dict[str, Run] = {}
-        for row in self.rows:
-            for evaluation in row.evaluations.values():
-                if (first := upstream(evaluation)) is not None:
+        for number in range(max(map(len, chains), default=0)):
+            for chain in chains:
+                for first in chain[number : number + 1]:
                     found.setdefault(key(first), first)
-        for row in self.rows:
-            found |= {key(evaluation): evaluation for evaluation in row.evaluations.values()}
-        return found
+        return found | {key(evaluation): evaluation for evaluation in wanted}
 
     def columns(self) -> tuple[str, ...]:
         """The names of all evaluations."""
@@ -234,35 +269,3 @@ def load(path: Path) -> Study:
     if not isinstance(study, Study):
         raise HarnessError(f"{path.name} has no STUDY = Study(...)")
     return replace(study, name=study.name or path.stem, root=project_root(path.resolve().parent))
-
-
-def run_file(path: Path) -> ModuleType:
-    """The module of a study file, run with its project root first on the import path.
-
-    Raises:
-        HarnessError: the file is missing, does not parse, or fails.
-    """
-    path = path.resolve()
-    if not path.is_file():
-        raise HarnessError(f"there is no study file {path}")
-    root = project_root(path.parent)
-    os.environ[PROJECT_VARIABLE] = str(root)
-    sys.path[:] = [str(root), *(folder for folder in sys.path if folder != str(root))]
-    loaded = importlib.util.spec_from_file_location(f"harness_study_{path.stem}", path)
-    if loaded is None or loaded.loader is None:
-        raise HarnessError(f"{path.name} is no Python file")
-    module = importlib.util.module_from_spec(loaded)
-    cached, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # looking at a study leaves nothing behind
-    try:
-        loaded.loader.exec_module(module)
-    except SyntaxError as error:
-        raise HarnessError(f"{Path(error.filename or path).name}, line {error.lineno or 1}: {error.msg}") from None
-    except ValidationError as error:
-        raise HarnessError(f"{path.name}: {one_line(error)}") from None
-    except HarnessError as error:
-        raise HarnessError(f"{path.name}: {error}") from None
-    except (Exception, SystemExit) as error:  # the user's own code
-        raise HarnessError(f"{path.name}: {type(error).__name__}: {error}".replace("\n", " ")) from error
-    finally:
-        sys.dont_write_bytecode = cached
-    return module

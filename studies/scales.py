@@ -1,7 +1,7 @@
 """The scales of the SimMIM studies: the published setting, one GPU, two cores.
 
 PAPER   ImageNet-1K, Swin-B with windows of 6 at 192 px, 100 epochs of pre-training and 100 of fine-tuning, batch 2048.
-SMALL   Fashion-MNIST at 96 px, a Swin of 1.2M parameters. Its four stages have the paper's maps (48, 24, 12 and 6
+SMALL   Fashion-MNIST at 96 px, a Swin of 1.4M parameters. Its four stages have the paper's maps (48, 24, 12 and 6
         tokens a side) and windows, so that every mask of the paper exists.
 TINY    The packaged subset of Fashion-MNIST at 48 px, a Swin of three stages (24, 12 and 6 tokens a side).
 TINY_96 The same at 96 px with patches of 4, for questions about targets: more of the paper's resolutions exist.

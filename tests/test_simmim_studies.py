@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from overfit import overfit
+from overfit import LEARNT, overfit
 
 from harness import audit
 from harness.core.mim import MaskedImageModel
@@ -196,8 +196,8 @@ def test_every_cell_at_scale_tiny_hides_learns_and_differs(name: str) -> None:
         batch = audit.fixed_batch(run, 2)
         model = MaskedImageModel(run, batch.images.shape[1])
         assert audit.is_masked(run, batch, model)
-        ratio, first = overfit(model, batch)
-        assert ratio < 1.0, f"{run.mask} {run.head} {run.target} {run.loss}"
+        share, first = overfit(run, batch)
+        assert share <= LEARNT, f"{run.mask} {run.head} {run.target} {run.loss}"
         assert not any(first.same_as(other) for other in steps), f"{run.mask} {run.head} {run.target} {run.loss}"
         steps.append(first)
 

@@ -6,7 +6,6 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import assert_never
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from harness.core.masking import make_mask, spread
-from harness.spec import BlockMask, CustomMask, HarnessError, Mask, RandomMask, SquareMask
+from harness.spec import HarnessError, Mask, RandomMask, SquareMask
 
 ENUMERATED = 5_000
 """Masks of one kind that are gone through one by one at most."""
@@ -97,12 +96,10 @@ def exact_average_distance(mask: Mask, image_size: int) -> float | None:
         case RandomMask():
             count = mask.hidden_units(image_size)
             every = _combinations(units, count) if math.comb(units**2, count) <= ENUMERATED else None
-        case SquareMask():
+        case SquareMask(place="random"):
             every = _places(units, mask.side(image_size))
-        case BlockMask() | CustomMask():
-            every = None
         case _:
-            assert_never(mask)
+            every = None
     if every is None:
         return None
     return float(np.mean([distance for part in every for distance in _distances(part[None], image_size)]))

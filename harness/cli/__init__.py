@@ -10,7 +10,19 @@ from typing import Any, NoReturn
 
 import typer
 
-from harness.cli import analysing, looking, models, on_cluster, planning, running, searching, using
+from harness.cli import (
+    analyses,
+    analysing,
+    auditing,
+    comparing,
+    looking,
+    models,
+    on_cluster,
+    planning,
+    running,
+    searching,
+    using,
+)
 from harness.cli.common import printable
 from harness.spec import HarnessError
 
@@ -24,6 +36,7 @@ app = typer.Typer(
 )
 app.command()(planning.new)
 app.command()(planning.plan)
+app.command()(auditing.audit)
 app.command()(running.run)
 app.command()(searching.search)
 app.command()(looking.status)
@@ -31,10 +44,13 @@ app.command()(looking.logs)
 app.command()(running.retry)
 app.command()(on_cluster.cancel)
 app.command()(looking.report)
+app.command()(comparing.compare)
+app.command()(comparing.metrics)
 app.command()(looking.clean)
 app.command()(on_cluster.doctor)
 app.command()(models.models)
 app.command()(analysing.avgdist)
+app.command()(analyses.analyse)
 app.command()(using.predict)
 app.command()(using.reconstruct)
 app.command()(using.export)

@@ -9,9 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.cli.common import say
-from harness.papers import paper_table
-from harness.spec import BlockMask, RandomMask, SquareMask
+from harness.cli.common import ScaleName, StorePath, Where, cell_text, planned, results_folder, say
+from harness.papers import compared_masks, paper_table
+from harness.spec import BlockMask, HarnessError, Mask, Pretrain, RandomMask, SquareMask, pretraining
+from harness.store import Store
+from harness.study import Plan
 
 IMAGE_SIZE = 192
 """Side of the image of SimMIM Table 1, in pixels."""
@@ -25,15 +27,98 @@ _MASKS: dict[str, type[RandomMask | SquareMask | BlockMask]] = {
 
 
 def avgdist(
-    out: Annotated[Path, typer.Option("--out", help="folder to write to")] = Path("results/avgdist"),
+    study: Annotated[
+        Path | None, typer.Argument(metavar="[STUDY]", help="a study file: the masks of its cells instead of Table 1's")
+    ] = None,
+    compared: Annotated[bool, typer.Option("--compared", help="the masks that papers compare, at 224 px")] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="folder to write to")] = None,
     draws: Annotated[int, typer.Option("--draws", min=2, help="masks drawn where not all can be gone through")] = 1000,
+    scale: ScaleName = None,
+    where: Where = None,
+    store: StorePath = None,
 ) -> None:
     """Compute AvgDist of every mask of SimMIM Table 1, print it beside the published accuracy, write CSV and figure.
 
-    AvgDist is the mean distance of a hidden pixel from the nearest visible one, in pixels. Nothing is trained.
+    AvgDist is the mean distance of a hidden pixel from the nearest visible one, in pixels. Nothing is trained. Of the
+    masks of a study (beside the accuracy, where there is one) or of many papers it also says the visible neighbours of
+    a hidden patch, the share of hidden patches that have none, and how many of the masks differ.
 
-    Example: harness avgdist --draws 200
+    Example: harness avgdist studies/masks_zoo.py --scale small
     """
+    if study is not None and compared:
+        raise HarnessError("--compared shows the masks of papers, not those of a study: give one of the two")
+    if study is not None:
+        plan, runs = planned(study, scale, where, None, store)
+        rows = list(_study_rows(plan, runs, draws))
+        _show(rows, out or results_folder(plan), f"{plan.study.name} · {plan.scale.name}: {_sizes(plan)}", draws)
+        return
+    if scale or where or store:
+        raise HarnessError("--scale, --where and --store belong to a study: name its file")
+    if compared:
+        rows = [{"mask": name, **_difficulty(mask, 224, 16, draws)} for name, mask in compared_masks().items()]
+        _show(rows, out or Path("results/avgdist"), "224 px in patches of 16", draws)
+        return
+    _table_1(out or Path("results/avgdist"), draws)
+
+
+def _show(rows: list[dict[str, Any]], out: Path, title: str, draws: int) -> None:
+    """Print and write rows that have the columns of `_difficulty`, a mask's name, and perhaps an accuracy."""
+    from harness.report.difficulty import HEADER, difficulty_line, write_difficulty
+
+    width = max(len(row["mask"]) for row in rows)
+    scored = "accuracy" in rows[0]
+    say(f"{title}; means of {draws} masks ± standard error, AvgDist in pixels, visible neighbours of a hidden patch")
+    say(f"{'mask':<{width}}{HEADER}" + (f"  {'accuracy':>8}  {'n':>2}" if scored else ""))
+    for row in rows:
+        accuracy = f"  {row['accuracy']:>8.2f}  {row['n']:>2}" if scored and row["n"] else f"  {'-':>8}" * scored
+        say(f"{row['mask']:<{width}}{difficulty_line(row)}{accuracy}")
+    say(f"wrote {write_difficulty(rows, out)} to {out}")
+
+
+def _sizes(plan: Plan) -> str:
+    starts = [first for run in plan.runs().values() if isinstance(first := run, Pretrain)]
+    return ", ".join(
+        dict.fromkeys(f"{start.image_size} px in patches of {start.backbone.patch_size}" for start in starts)
+    )
+
+
+def _study_rows(plan: Plan, runs: Store, draws: int) -> Iterator[dict[str, Any]]:
+    """A row for each cell and evaluation that starts from a pre-training, with the mean over the finished seeds."""
+    from harness.report.collect import runs_frame
+
+    frame = runs_frame(plan, runs)
+    for row in plan.rows:
+        for name, evaluation in row.evaluations.items():
+            start = pretraining(evaluation)
+            if row.seed or start is None:
+                continue
+            number = plan.study.cells.index(row.axes)
+            values = frame[(frame["cell"] == number) & (frame["evaluation"] == name)]["value"].dropna()
+            yield {
+                "mask": cell_text(row.axes),
+                **_difficulty(start.mask, start.image_size, start.backbone.patch_size, draws),
+                "evaluation": name,
+                "accuracy": float(values.mean()) if len(values) else math.nan,
+                "n": len(values),
+            }
+
+
+def _difficulty(mask: Mask, image_size: int, patch: int, draws: int) -> dict[str, float]:
+    """The columns of a mask's difficulty; NaN for one that depends on the image."""
+    from harness.analysis.difficulty import difficulty
+
+    names = ("ratio", "avgdist", "avgdist_error", "visible", "isolated", "distinct")
+    if mask.scored_by is not None:
+        return dict.fromkeys(names, math.nan)
+    found = difficulty(mask, image_size, patch, draws=draws)
+    values = (
+        found.ratio.mean, found.avgdist.mean, found.avgdist.error, found.visible.mean, found.isolated.mean,
+        found.distinct,
+    )  # fmt: skip
+    return dict(zip(names, values, strict=True))
+
+
+def _table_1(out: Path, draws: int) -> None:
     from harness.report.avgdist import write_avgdist
 
     say(f"{'mask':<11} {'unit':>4} {'ratio':>5}   {'AvgDist':>16}   {'exact':>6}   {'paper':>5}")

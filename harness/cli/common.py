@@ -62,14 +62,23 @@ def planned(
 
 def open_store(study: Study, store: Path | None) -> Store:
     """The store of a study: where the site profile says, or in its project root, unless said otherwise."""
-    from harness.launch.site import store_of_site
+    from harness.launch.site import store_folder
 
-    return Store(store.resolve() if store else store_of_site(study.root) or study.root / "runs")
+    return Store(store.resolve() if store else store_folder(study.root))
 
 
 def results_folder(plan: Plan) -> Path:
     """Where the tables and figures of a study at a scale go."""
     return plan.study.root / "results" / plan.study.name / plan.scale.name
+
+
+def reported(plan: Plan, store: Store) -> Plan:
+    """What a report shows of a whole study: with looks, also the seeds that claims have asked for."""
+    if not plan.study.looks:
+        return plan
+    from harness.report.looks import looked
+
+    return looked(plan, store)
 
 
 def cell_text(axes: Mapping[str, Scalar]) -> str:
@@ -79,15 +88,14 @@ def cell_text(axes: Mapping[str, Scalar]) -> str:
 
 def labels(plan: Plan) -> dict[str, str]:
     """For each run the cell and seed that first need it, in words."""
-    from harness.spec import key, upstream
+    from harness.spec import key, upstreams
 
     found: dict[str, str] = {}
     for row in plan.rows:
         text = f"{cell_text(row.axes)} seed {row.seed}"
         for evaluation in row.evaluations.values():
-            found.setdefault(key(evaluation), text)
-            if (first := upstream(evaluation)) is not None:
-                found.setdefault(key(first), text)
+            for run in (evaluation, *upstreams(evaluation)):
+                found.setdefault(key(run), text)
     return found
 
 

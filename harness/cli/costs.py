@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.launch.cost import Cost, remaining
 from harness.launch.describe import Answer
 from harness.launch.site import read_site
-from harness.spec import Run
+from harness.spec import Pretrain, Run, target_classes, target_memory
 from harness.store import State, Store
 
 SHOWN = 12
@@ -54,6 +54,23 @@ def model_lines(answers: Iterable[Answer]) -> list[str]:
     more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
     unknown = [f"{silent} not counted yet; --describe counts them"] if silent and lines else []
     return lines[:SHOWN] + more + unknown
+
+
+def target_lines(runs: Iterable[Run]) -> list[str]:
+    """What the targets of pre-trainings take, a line for each target at an image size, the largest first."""
+    sizes: dict[str, int] = {}
+    for run in runs:
+        if isinstance(run, Pretrain):
+            classes = target_classes(run.target)
+            kind = f"{run.target.kind} of {classes} classes" if classes else run.target.kind
+            side = run.image_size // run.target.downsample
+            sizes[f"{kind} at {side} x {side}"] = target_memory(run) // run.recipe.batch_size
+    found = sorted(sizes.items(), key=lambda item: -item[1])
+    more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
+    return [
+        f"{what}: at least {short(size)}B an image for prediction, its gradient and target"
+        for what, size in found[:SHOWN]
+    ] + more
 
 
 def short(count: int) -> str:

@@ -71,7 +71,8 @@ class Display:
     def _line(self, event: Event) -> None:
         line = event.line
         left = (line["steps"] - line["step"]) * line["seconds"] / line["step"]
-        detail = f"loss {line['loss']:.4f}  {line['images_per_second']:,.0f} img/s  {duration(left)} left"
+        loss = f"loss {line['loss']:.4f}  " if "loss" in line else ""
+        detail = f"{loss}{line['images_per_second']:,.0f} img/s  {duration(left)} left"
         if "test_top1" in line:
             detail += f"  top1 {line['test_top1']:.2f}"
         if event.name in self._bars:

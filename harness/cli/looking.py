@@ -21,10 +21,12 @@ from harness.cli.common import (
     open_store,
     planned,
     printable,
+    reported,
     results_folder,
     say,
     selection,
 )
+from harness.cli.comparing import refuse_mixed
 from harness.cli.costs import cost_of, cost_text
 from harness.cli.live import duration
 from harness.launch.slurm import log_of
@@ -145,15 +147,24 @@ def report(
     seeds: Seeds = None,
     store: StorePath = None,
     out: Annotated[Path | None, typer.Option("--out", help="folder to write to; default: results/STUDY/SCALE")] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="refuse a table that mixes commits, versions or devices")
+    ] = False,
 ) -> None:
-    """Write runs.csv, the table (CSV, Markdown, LaTeX), figures and reconstructions from what is done.
+    """Write runs.csv, the table (CSV, Markdown, LaTeX), figures, and report.html with all of it, from what is done.
 
     Example: harness report studies/quickstart.py
     """
     plan, runs = planned(study, scale, where, seeds, store)
     if where and out is None:
         raise HarnessError("--where would leave cells out of the study's own tables; name another folder with --out")
-    show_report(plan, runs, out or results_folder(plan), always=True)
+    shown = plan if where or seeds else reported(plan, runs)
+    if strict:
+        from harness.report.collect import runs_frame
+        from harness.report.notes import mixtures
+
+        refuse_mixed(mixtures(runs_frame(shown, runs)))
+    show_report(shown, runs, out or results_folder(plan), always=True)
 
 
 def show_report(plan: Plan, store: Store, folder: Path, *, always: bool = False) -> None:

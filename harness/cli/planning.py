@@ -21,11 +21,11 @@ from harness.cli.common import (
     planned,
     say,
 )
-from harness.cli.costs import cost_of, cost_text, model_lines
+from harness.cli.costs import cost_of, cost_text, model_lines, target_lines
 from harness.cli.on_cluster import show_scripts
 from harness.launch.describe import describe as count_models
 from harness.launch.describe import known
-from harness.spec import HarnessError, ImageFolder, Run, key, upstream
+from harness.spec import HarnessError, ImageFolder, Pretrain, Run, key, pretraining
 from harness.spec.described import distinct
 from harness.store import State, Store
 from harness.study import Plan
@@ -48,7 +48,10 @@ def plan(
     store: StorePath = None,
     on: Annotated[PlanFor | None, typer.Option("--on", help="slurm: also the jobs and sbatch scripts")] = None,
     describe: Annotated[
-        bool, typer.Option("--describe", help="count parameters and multiply-adds of the models, once")
+        bool,
+        typer.Option(
+            "--describe", help="count parameters and multiply-adds of the models, once, and the targets' memory"
+        ),
     ] = False,
 ) -> None:
     """Show cells, shared pre-trainings, what is done, what would run and what it costs. Trains nothing.
@@ -67,11 +70,13 @@ def plan(
         ("excluded", _excluded(plan)),
         ("done", _progress(states)),
         ("models", model_lines((count_models if describe else known)(runs.root, distinct(specs)))),
+        ("memory", target_lines(specs.values()) if describe else []),
         ("cost", [cost_text(cost_of(specs, states, runs, plan.study.root))] if specs else []),
         ("disk", _disk(specs, states, runs)),
         ("data", _data(specs)),
         ("claims", _claims(plan)),
         ("assumed", _assumed(specs)),
+        ("geometry", _geometry(specs)),
     ):
         for number, line in enumerate(text):
             say(f"  {name if number == 0 else '':<10} {line}")
@@ -88,7 +93,7 @@ def _runs(specs: dict[str, Run]) -> list[str]:
 def _shared(plan: Plan) -> list[str]:
     users: Counter[str] = Counter()
     for row in plan.rows:
-        users.update({key(first) for e in row.evaluations.values() if (first := upstream(e)) is not None})
+        users.update({key(first) for e in row.evaluations.values() if (first := pretraining(e)) is not None})
     evaluations = sum(len(row.evaluations) for row in plan.rows)
     shared = sum(count > 1 for count in users.values())
     return [f"{shared} pre-trainings serve several cells"] if shared and evaluations else []
@@ -142,6 +147,11 @@ def _claims(plan: Plan) -> list[str]:
 
 def _assumed(specs: dict[str, Run]) -> list[str]:
     return sorted({note for run in specs.values() for note in run.assumed})
+
+
+def _geometry(specs: dict[str, Run]) -> list[str]:
+    starts = (run for run in specs.values() if isinstance(run, Pretrain))
+    return sorted({note for run in starts for note in run.mask.notes(run.image_size)})
 
 
 def new(

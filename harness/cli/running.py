@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli import on_cluster
+from harness.cli import deciding, on_cluster
 from harness.cli.common import (
     ScaleName,
     Seeds,
@@ -18,6 +18,7 @@ from harness.cli.common import (
     Where,
     labels,
     planned,
+    reported,
     results_folder,
     runs_of,
     say,
@@ -31,7 +32,7 @@ from harness.launch.queue import Queue
 from harness.launch.resources import Resources
 from harness.launch.standing import overview
 from harness.launch.task import open_to_group
-from harness.spec import HarnessError, Run, key, upstream
+from harness.spec import HarnessError, Run, key, upstreams
 from harness.store import Store
 from harness.study import Plan, expand
 
@@ -71,6 +72,10 @@ MicroBatch = Annotated[
     int | None,
     typer.Option("--micro-batch", min=1, help="images on the device at once; gradients are added up"),
 ]
+UntilDecided = Annotated[
+    bool,
+    typer.Option("--until-decided", help="add seeds where claims are open, at the study's looks; waits, on Slurm too"),
+]
 Deterministic = Annotated[bool, typer.Option("--deterministic", help="only deterministic algorithms on a GPU")]
 
 
@@ -88,6 +93,7 @@ def run(
     workers: Workers = 0,
     micro_batch: MicroBatch = None,
     deterministic: Deterministic = False,
+    until_decided: UntilDecided = False,
 ) -> None:
     """Compute what is missing, then write tables and figures. Done runs are never computed again.
 
@@ -102,7 +108,29 @@ def run(
         micro_batch=micro_batch,
         deterministic=deterministic,
     )
+    if until_decided:
+        deciding.require_looks(plan, selected=bool(where or seeds))
+        _until_decided(plan, runs, resources, on, slots)
+        return
     _compute(plan, runs, runs_of(plan), resources, on, slots, retry=False)
+
+
+def _until_decided(plan: Plan, store: Store, resources: Resources, on: Executor, slots: int | None) -> None:
+    failed = False
+
+    def here(wanted: Plan) -> None:
+        nonlocal failed
+        try:
+            _compute(wanted, store, runs_of(wanted), resources, on, slots, retry=False)
+        except typer.Exit as ended:
+            if ended.exit_code != 1:  # failures leave other claims to be decided
+                raise
+            failed = True
+
+    deciding.follow(plan, store, deciding.on_slurm(store, resources) if on is Executor.slurm else here)
+    show_report(reported(plan, store), store, results_folder(plan))
+    if failed:
+        raise typer.Exit(1)
 
 
 def retry(
@@ -139,15 +167,14 @@ def retry(
     if not failed:
         say("nothing has failed")
         return
-    chosen = {name: spec for name, spec in specs.items() if {name, _first(spec)} & failed}
-    needed = {first for spec in chosen.values() if (first := _first(spec))}
+    chosen = {name: spec for name, spec in specs.items() if {name, *_before(spec)} & failed}
+    needed = {first for spec in chosen.values() for first in _before(spec)}
     wanted = {name: spec for name, spec in specs.items() if name in chosen or name in needed}
     _compute(plan, runs, wanted, resources, on, slots, retry=True)
 
 
-def _first(run: Run) -> str | None:
-    start = upstream(run)
-    return None if start is None else key(start)
+def _before(run: Run) -> list[str]:
+    return [key(first) for first in upstreams(run)]
 
 
 def _compute(
@@ -171,7 +198,7 @@ def _compute(
         return
     for name in queue.open()[:1]:
         store.register(queue.run(name))  # a store that cannot be written shows before anything is started
-    stop = _Stop()
+    stop = Stop()
     if len(queue):
         with Display(f"{plan.study.name} · {plan.scale.name}", specs, labels(plan), queue) as display:
             if on is Executor.inline:
@@ -183,8 +210,8 @@ def _compute(
         say(f"nothing to compute: {_counts(queue)}")
     seeds = len({row.seed for row in plan.rows})
     whole = len(plan.rows) == seeds * len(plan.study.cells)  # a selection must not narrow the study's tables
-    shown = plan if whole else expand(plan.study, scale=plan.scale.name, seeds=seeds)
-    show_report(shown, store, results_folder(plan))
+    shown = plan if whole or plan.study.looks else expand(plan.study, scale=plan.scale.name, seeds=seeds)
+    show_report(reported(shown, store), store, results_folder(plan))
     counts = Counter(queue.endings.values())
     if counts["failed"] or counts["blocked"]:
         say(f"{_counts(queue)}. harness logs shows why, harness retry runs them again.")
@@ -200,7 +227,7 @@ def _counts(queue: Queue) -> str:
     return ", ".join(f"{count} {ending}" for ending, count in counts.items()) or "no runs"
 
 
-class _Stop:
+class Stop:
     """True once Ctrl-C or a termination signal came; a second one ends the process at once."""
 
     def __init__(self) -> None:

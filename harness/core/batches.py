@@ -23,7 +23,7 @@ from harness.spec import Augment, HarnessError
 class Batch(NamedTuple):
     """The rows of a training batch that this process takes.
 
-    images: float32 [b, C, S, S], normalised. labels: int64 [b], or targets made of them.
+    images: float32 [b, C, S, S], normalised, or [b, 2, C, S, S] in pairs. labels: int64 [b], or targets made of them.
     positions: int64 [b], places in the global batch. All on the device of the training.
     """
 
@@ -61,6 +61,7 @@ def training_batches(
     device: torch.device,
     workers: int = 0,
     rows: slice | Tensor | None = None,
+    crop_seed: int | None = None,
 ) -> Iterator[Batch]:
     """The batches of steps first_step to steps - 1, counted over all epochs.
 
@@ -72,17 +73,25 @@ def training_batches(
         batch_size: images in the global batch.
         workers: loader processes for images that are computed one by one; 0 computes them here.
         rows: the part of every global batch that this process takes, a slice or indices int64 [b]; None for all of it.
+        crop_seed: what the augmentation is drawn from, for other crops of the same images; None for `seed`.
 
     Raises:
         HarnessError: there are fewer images than one batch takes, or an image cannot be read.
     """
+    drawn = seed if crop_seed is None else crop_seed
     plan = _plan(source, batch_size, seed, range(first_step, steps), augment.repeats)
     places = torch.arange(batch_size)[slice(None) if rows is None else rows]
     if isinstance(source, ImageSet) and not augment.needs_loader:
-        compute = partial(train_batch, augment=augment, image_size=image_size, seed=seed)
+        compute = partial(train_batch, augment=augment, image_size=image_size, seed=drawn)
         return _in_memory(source.to(device), compute, plan, places)
-    made = TrainingSamples(source, augment, image_size, seed)
+    made = TrainingSamples(source, augment, image_size, drawn)
     return _one_by_one(made, plan, places, device, workers)
+
+
+def in_pairs(first: Iterator[Batch], second: Iterator[Batch]) -> Iterator[Batch]:
+    """Batches of the same images with two crops of each, images [b, 2, C, S, S]."""
+    for one, other in zip(first, second, strict=True):
+        yield one._replace(images=torch.stack((one.images, other.images), dim=1))
 
 
 def _plan(

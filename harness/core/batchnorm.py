@@ -122,13 +122,17 @@ class GroupBatchNorm(_BatchNorm):
             buffer.copy_((1 - rate) * buffer + rate * value)
 
 
-def group_batch_norms(model: nn.Module, recipe: Recipe, session: Session, place: Place) -> None:
+def group_batch_norms(
+    model: nn.Module, recipe: Recipe, session: Session, place: Place, *, repeated: bool = False
+) -> None:
     """Make a model's batch norms take their statistics over the recipe's groups.
 
     torch's own layers stay where they do so: in one process, over the whole batch at once.
 
     Args:
         place: to be set before each forward pass in training.
+        repeated: whether a step calls layers more than once, after which torch's running statistics would have moved
+            more than once.
 
     Raises:
         HarnessError: micro-batches cut groups apart, a layer is of an unknown kind, or there is no batch norm to group.
@@ -140,7 +144,7 @@ def group_batch_norms(model: nn.Module, recipe: Recipe, session: Session, place:
         return
     size, processes = recipe.batch_norm_group or recipe.batch_size, session.group
     piece = session.micro_batch or recipe.batch_size
-    if size == recipe.batch_size and processes.size == 1 and piece >= size:
+    if size == recipe.batch_size and processes.size == 1 and piece >= size and not repeated:
         return
     across = _across(recipe, size, processes.size, piece)
     grouping = Grouping(size, recipe.batch_size // size, place, processes, across)

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.core.randomness import words
-from harness.spec import BlockMask, seed_stream
+from harness.core.draws import Draw
+from harness.spec import BlockMask
 
 TRIES = 10
 """How often BEiT draws a block anew before it stops."""
@@ -26,29 +26,39 @@ class _Rectangles(NamedTuple):
     width: Tensor
 
 
-def block_masks(mask: BlockMask, *, image_size: int, seed: int, step: int, positions: Tensor) -> Tensor:
-    """Block-wise masks; see `BlockMask` for the algorithm, `make_mask` for the arguments.
+def block_masks(mask: BlockMask, draw: Draw) -> Tensor:
+    """Block-wise masks; see `BlockMask` for the algorithm.
 
     All candidates of a block are drawn at once and the first that fits is taken: the same as drawing them one by one.
     The host waits for the device once a block, about ten times a batch.
 
     Returns:
-        bool [B, units, units], on the device of `positions`.
+        bool [B, units, units], on the device of the draw.
     """
-    units, target = image_size // mask.size, mask.hidden_units(image_size)
-    hidden = torch.zeros(len(positions), units, units, dtype=torch.bool, device=positions.device)
-    growing = torch.ones(len(positions), dtype=torch.bool, device=positions.device)
+    units, target = draw.image_size // mask.size, _targets(mask, draw)
+    smallest, largest = mask.smallest_block(draw.image_size), mask.largest_block(draw.image_size)
+    hidden = torch.zeros(draw.batch, units, units, dtype=torch.bool, device=target.device)
+    growing = torch.ones(draw.batch, dtype=torch.bool, device=target.device)
     for number in itertools.count():
-        missing = target - hidden.sum((1, 2))
-        noise = words(seed_stream(seed, f"mask block {number}"), step, positions, 4 * TRIES)
-        tried = _draw(noise.view(-1, 4, TRIES), mask.smallest_block(image_size), missing, units, mask.min_aspect)
+        missing = (target - hidden.sum((1, 2))).clamp(max=largest)
+        noise = draw.words(f"mask block {number}", 4 * TRIES)
+        tried = _draw(noise.view(-1, 4, TRIES), smallest, missing, units, mask.min_aspect)
         fits = _fits(hidden, tried, missing)
         growing &= fits.any(1)  # an image that stopped once has stopped for good
         if not growing.any():
             break
         first = fits.int().argmax(1, keepdim=True)
         hidden |= _painted(_Rectangles(*(values.gather(1, first) for values in tried)), units) & growing[:, None, None]
-    return topped_up(hidden, target, seed, step, positions) if mask.count == "exact" else hidden
+    return topped_up(hidden, target, draw) if mask.count == "exact" else hidden
+
+
+def _targets(mask: BlockMask, draw: Draw) -> Tensor:
+    """How many units each image should hide, float64 [B]; whole numbers but where iBOT leaves them as they are."""
+    if not mask.ratio_spread:
+        return torch.full((draw.batch,), mask.hidden_units(draw.image_size), device=draw.positions.device).double()
+    place = draw.words("mask ratio", 1)[:, 0].double() * 2.0**-32
+    target = (draw.image_size // mask.size) ** 2 * (mask.ratio + (2 * place - 1) * mask.ratio_spread)
+    return target.ceil() if mask.count == "exact" else target
 
 
 def _draw(noise: Tensor, smallest: int, missing: Tensor, units: int, min_aspect: float) -> _Rectangles:
@@ -88,16 +98,17 @@ def _painted(block: _Rectangles, units: int) -> Tensor:
     return rows[:, :, None] & columns[:, None, :]
 
 
-def topped_up(hidden: Tensor, target: int, seed: int, step: int, positions: Tensor) -> Tensor:
-    """Masks grown at their border until each hides `target` units, fewer than all of them.
+def topped_up(hidden: Tensor, target: Tensor, draw: Draw) -> Tensor:
+    """Masks grown at their border until each hides its target, fewer than all units.
 
     Units are drawn at random among those that share a side with a hidden one; all of them are taken, and then their
     neighbours are drawn from, where they are too few. Where nothing is hidden, any unit may be drawn.
 
     Args:
-        hidden: bool [B, units, units]. The result is like it; rows that hide `target` units or more stay as they are.
+        hidden: bool [B, units, units]. The result is like it; rows that hide their target or more stay as they are.
+        target: float64 [B], whole numbers.
     """
-    order = words(seed_stream(seed, "mask top-up"), step, positions, hidden[0].numel())
+    order = draw.words("mask top-up", hidden[0].numel())
     while len(short := (hidden.sum((1, 2)) < target).nonzero()[:, 0]):
         found = hidden[short]
         around = F.pad(found, (1, 1, 1, 1))
@@ -105,6 +116,6 @@ def topped_up(hidden: Tensor, target: int, seed: int, step: int, positions: Tens
         beside |= ~found.flatten(1).any(1)[:, None, None]
         ring = (beside & ~found).flatten(1)
         rank = order[short].masked_fill(~ring, 1 << 32).argsort(dim=1, stable=True).argsort(dim=1)
-        ring &= rank < (target - found.sum((1, 2)))[:, None]
+        ring &= rank < (target[short] - found.sum((1, 2)))[:, None]
         hidden = hidden.index_put((short,), found | ring.view_as(found))
     return hidden

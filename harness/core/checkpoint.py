@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from harness.core.backbones import layers_of
 from harness.core.encoder import Family, own_biases
 from harness.core.formats import resized
 from harness.core.session import Session
@@ -158,6 +159,8 @@ def _read_torch(path: Path) -> Any:
 def load_encoder(model: Family, tensors: dict[str, Tensor], source: str) -> None:
     """Load encoder weights under timm's names into a model, which may have a classifier of its own.
 
+    Which names a classifier takes and which begin anew is said by its family (`harness.core.backbones`).
+
     A model that pools the mean of patch tokens has a new `fc_norm` instead of the pre-training's final `norm`, as
     SimMIM's fine-tuning does; a relative position table that all blocks shared is copied to each, and one of another
     window is resized (`harness.core.formats.positions`). Nothing else may be missing or left over.
@@ -167,13 +170,10 @@ def load_encoder(model: Family, tensors: dict[str, Tensor], source: str) -> None
     """
     own = model.state_dict()
     sized = resized(own_biases(model, tensors), {name: tuple(tensor.shape) for name, tensor in own.items()})
-    new_norm = any(name.startswith("fc_norm.") for name in own)
-    given = {
-        name: tensor
-        for name, tensor in sized.items()
-        if not name.startswith(("head.", "fc_norm.")) and not (new_norm and name.startswith("norm."))
-    }
-    wanted = {name for name in own if not name.startswith(("head.", "fc_norm."))}
+    layers = layers_of(model)
+    taken = layers.taken(sized, own)
+    given = {name: tensor for name, tensor in sized.items() if name in taken}
+    wanted = {name for name in own if not name.startswith(layers.new)}
     differing = [name for name in wanted & set(given) if own[name].shape != given[name].shape]
     for complaint, names in (
         ("lacks", wanted - set(given)),

@@ -11,9 +11,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.core.encoder import Encoder, build
+from harness.core.encoder import Encoder, build, depth
 from harness.core.heads import build_head
-from harness.spec import Backbone, Head, Target, target_channels
+from harness.core.mae import encode_visible
+from harness.spec import Backbone, Corruption, Head, Target, target_channels
 
 NORM_ELEMENT = 5
 """Multiply-adds of a layer norm for each element of its input, as mmengine counts them (jit_handles.py)."""
@@ -28,8 +29,8 @@ class Complexity:
 
     One multiply-add is one unit, where others write FLOPs: convolutions, linear layers and matrix products as they are
     computed (padded windows included), 5 for each element of a layer norm, 1 for each element that is pooled. Biases,
-    softmax, activations and additions are left out. That is mmpretrain's get_flops, whose published figure is
-    `encoder + pooling`: neither a classifier nor a decoder is in it.
+    softmax, activations, batch norms and additions are left out. That is mmpretrain's get_flops, whose published figure
+    is `encoder + pooling`: neither a classifier nor a decoder is in it.
 
     Attributes:
         parameters: all of them, head and mask token included.
@@ -55,22 +56,46 @@ class Complexity:
 
 
 def pretraining(
-    backbone: Backbone, *, image_size: int, channels: int, head: Head, target: Target, mask_token: bool = True
+    backbone: Backbone,
+    *,
+    image_size: int,
+    channels: int,
+    head: Head,
+    target: Target,
+    mask_token: bool = True,
+    corruption: Corruption | None = None,
+    visible: int | None = None,
 ) -> Complexity:
-    """Cost of encoder, mask token and prediction head."""
+    """Cost of encoder, mask token and its gate, and prediction head.
+
+    Args:
+        corruption: where the token comes in and whether it has a gate; the input and none unless given.
+        visible: tokens that the encoder computes behind the patch embedding; None for all of them.
+    """
     with torch.device("meta"):
-        encoder = Encoder(build(backbone, image_size=image_size, channels=channels))
+        encoder = Encoder(build(backbone, image_size=image_size, channels=channels), corruption)
         prediction = build_head(
             head,
             width=encoder.width,
             channels=target_channels(target, channels),
             upscale=backbone.stride // target.downsample,
             side=image_size // backbone.stride,
+            fills=visible is not None,
         )
+        vectors = 1 if encoder.corruption.gate is None else 2
         images = torch.zeros(1, channels, image_size, image_size)
         features = torch.zeros(1, encoder.width, *(image_size // backbone.stride,) * 2)
+        places = torch.zeros(1, visible or 0, dtype=torch.int64)
+    if visible is not None:
+        tokens = encode_visible(encoder.model, images, places)
+        return Complexity(
+            parameters=count(encoder) + count(prediction),
+            encoder=multiply_adds(lambda: encode_visible(encoder.model, images, places)),
+            pooling=0,
+            head=multiply_adds(lambda: prediction(tokens, places)),
+        )
     return Complexity(
-        parameters=count(encoder) + count(prediction) + (encoder.token_width if mask_token else 0),
+        parameters=count(encoder) + count(prediction) + (encoder.token_width * vectors if mask_token else 0),
         encoder=multiply_adds(lambda: encoder(images)),
         pooling=0,
         head=multiply_adds(lambda: prediction(features)),
@@ -85,7 +110,8 @@ def classifier(
         model = build(backbone, image_size=image_size, channels=channels, num_classes=num_classes, pool=pool)
         encoder, images = Encoder(model), torch.zeros(1, channels, image_size, image_size)
     pooled = encoder.width * (image_size // backbone.stride) ** 2 if pool == "mean" else 0
-    body = multiply_adds(lambda: encoder(images))
+    last = depth(model) if encoder.layers.norm_behind_pooling else None
+    body = multiply_adds(lambda: encoder.features(images, last))
     whole = multiply_adds(lambda: model(images))  # with the norm behind the pooling, where a model has one
     return Complexity(parameters=count(model), encoder=body, pooling=pooled, head=whole - body)
 

@@ -12,7 +12,7 @@ from typing import assert_never
 
 from harness.core import complexity
 from harness.core.complexity import Complexity
-from harness.spec import HarnessError
+from harness.spec import Corruption, HarnessError
 from harness.spec.described import Described
 
 
@@ -30,6 +30,8 @@ def cost(model: Described) -> Complexity:
                 head=model.head,
                 target=model.target,
                 mask_token=model.mask_token,
+                corruption=Corruption(token="gated-add" if model.gated else "replace", site=model.site),
+                visible=model.visible,
             )
         case "finetune":
             return complexity.classifier(

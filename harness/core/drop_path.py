@@ -23,7 +23,8 @@ class Place:
 class KeyedDropPath(nn.Module):
     """Drops a whole residual branch for a sample with probability `rate`, and scales the kept ones by 1 / (1 - rate).
 
-    As timm's DropPath, but for where the draws come from. The first axis of the input is the batch.
+    As timm's DropPath, but for where the draws come from. The first axis of the input is the batch,
+    or the views of each of its images after one another.
     """
 
     def __init__(self, rate: float, stream: int, place: Place) -> None:
@@ -34,6 +35,7 @@ class KeyedDropPath(nn.Module):
         if not self.training or self.rate == 0.0:
             return x
         draws = uniform(self.stream, self.place.step, self.place.positions, 1)
+        draws = draws.repeat_interleave(len(x) // len(draws), dim=0)  # the views of an image keep or drop together
         kept = (draws >= self.rate).to(x.dtype) / (1.0 - self.rate)
         return x * kept.view(-1, *(1,) * (x.ndim - 1))
 

@@ -1,26 +1,29 @@
-"""timm models as encoders: the one place that knows what a family's layers are called."""
+"""timm models as encoders: built from their specs, and with hidden patches kept from them.
+
+What the families' layers are called is said in `harness.core.backbones`, a module a family.
+"""
 
 from __future__ import annotations
 
 import difflib
 import math
-import re
 from typing import Any, assert_never
 
 import timm
 import torch
-from timm.models.beit import Beit
-from timm.models.swin_transformer import SwinTransformer
-from timm.models.swin_transformer_v2 import SwinTransformerV2
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from harness.spec import Backbone, HarnessError
+from harness.core.backbones import Family, Layers, Piece, layers_named, layers_of, supported
+from harness.core.corruption import combined
+from harness.core.mae import begin_as_released
+from harness.spec import Backbone, Corruption, HarnessError
 
-Family = VisionTransformer | Beit | SwinTransformer | SwinTransformerV2
+__all__ = ["Encoder", "Family", "build", "depth", "layer_id", "own_biases", "replace_tokens", "stage_depths"]
 
 SHARED_BIAS = "rel_pos_bias.relative_position_bias_table"
 """timm's name of the one relative position table that all blocks of a BEiT share."""
+
+SHOWN = 12
 
 
 def build(
@@ -45,23 +48,22 @@ def build(
     args = timm_arguments(
         backbone, image_size=image_size, channels=channels, num_classes=num_classes, pool=pool, drop_path=drop_path
     )
-    if backbone.name not in timm.list_models():
-        close = difflib.get_close_matches(backbone.name, timm.list_models(), n=3)
-        raise HarnessError(f"timm has no model {backbone.name!r}; close names: {', '.join(close) or 'none'}")
     try:
-        model = timm.create_model(backbone.name, pretrained=False, **args)
+        made = timm.create_model(backbone.name, pretrained=False, **args)
     except (TypeError, ValueError, AssertionError) as error:
         raise HarnessError(f"timm refuses {backbone.name}: {error}".replace("\n", " ")) from None
-    if not isinstance(model, VisionTransformer | Beit | SwinTransformer | SwinTransformerV2):
+    model = supported(made, backbone.name)
+    first, *_, last = layers_of(model).pieces(model)
+    if last.stride != backbone.stride:
+        raise HarnessError(f"{backbone.name} has stride {last.stride}, not the stated {backbone.stride}")
+    if first.stride != backbone.patch_size:
         raise HarnessError(
-            f"{backbone.name} is timm's {type(model).__name__}; "
-            "valid families: VisionTransformer, Beit, SwinTransformer, SwinTransformerV2"
+            f"the stem of {backbone.name} has stride {first.stride}, not the stated patch_size {backbone.patch_size}"
         )
-    stride = model.feature_info[-1]["reduction"]
-    if stride != backbone.stride:
-        raise HarnessError(f"{backbone.name} has stride {stride}, not the stated {backbone.stride}")
     if backbone.variant == "simmim":
         _initialise(model, pretraining=not pool)
+    if backbone.variant == "mae" and not pool:
+        begin_as_released(model)
     return model
 
 
@@ -71,29 +73,19 @@ def timm_arguments(
     """What `build` gives to `timm.create_model`, whose arguments these are.
 
     Raises:
-        HarnessError: a class token is to be pooled of a model that has none.
+        HarnessError: there is no such model, its family is not known here, or a class token is to be pooled of a model
+            that has none.
     """
-    pooling = {"": "", "mean": "avg", "token": "token"}[pool]
-    swin = "swin" in backbone.name
-    if swin and pool == "token":
-        raise HarnessError(f"{backbone.name} has no class token; set pool='mean'")
+    if backbone.name not in timm.list_models():
+        close = difflib.get_close_matches(backbone.name, timm.list_models(), n=3)
+        raise HarnessError(f"timm has no model {backbone.name!r}; close names: {', '.join(close) or 'none'}")
     return {
-        "img_size": image_size,
-        "patch_size": backbone.patch_size,
+        **layers_named(backbone.name).arguments(backbone, image_size=image_size, pool=pool),
         "in_chans": channels,
         "num_classes": num_classes,
-        "global_pool": "avg" if swin and pool else pooling,
         "drop_path_rate": drop_path,
-        **_position_bias(backbone, shared=not pool),
         **dict(backbone.args),
     }
-
-
-def _position_bias(backbone: Backbone, *, shared: bool) -> dict[str, bool]:
-    """Where a backbone of variant `simmim` keeps its relative position biases, as timm's arguments."""
-    if backbone.variant == "timm":
-        return {}
-    return {"use_shared_rel_pos_bias": shared, "use_rel_pos_bias": not shared}
 
 
 def _initialise(model: Any, *, pretraining: bool) -> None:
@@ -117,40 +109,108 @@ def _initialise(model: Any, *, pretraining: bool) -> None:
 
 
 class Encoder(nn.Module):
-    """A timm model that gives feature maps, and that can have tokens hidden from it.
+    """A timm model that gives feature maps, and that can have patches hidden from it.
 
     Attributes:
-        token_width: channels C0 of the tokens after the patch embedding.
+        token_width: channels C0 at the site where the mask token comes in.
+        token_stride: pixels of the image under one position there.
         width: channels C of the output.
     """
 
-    def __init__(self, model: Family) -> None:
+    def __init__(self, model: Family, corruption: Corruption | None = None) -> None:
+        """corruption: where a mask token comes in and what it does; SimMIM's replacement at the input unless given.
+
+        Raises:
+            HarnessError: the model has no such site.
+        """
         super().__init__()
         self.model = model
-        parts: Any = model  # timm declares its submodules as Tensor | Module
-        self.token_width = int(parts.patch_embed.proj.out_channels)
-        self.width = int(parts.num_features)
+        self.layers: Layers = layers_of(model)
+        self.corruption = corruption or Corruption()
+        pieces = self.layers.pieces(model)
+        self.at = _place(pieces, self.corruption)
+        self.token_width, self.token_stride = pieces[self.at].width, pieces[self.at].stride
+        self.width = pieces[-1].width
 
-    def forward(self, images: Tensor, hidden: Tensor | None = None, mask_token: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        images: Tensor,
+        hidden: Tensor | None = None,
+        mask_token: Tensor | None = None,
+        gate: Tensor | None = None,
+    ) -> Tensor:
         """Features after the final norm.
 
         Args:
             images: float [B, channels, S, S].
-            hidden: bool [B, S / patch, S / patch], True = hidden; None hides nothing.
-            mask_token: [C0], what replaces hidden tokens after the patch embedding and before the class token and
-                positions are added (released SimMIM, models/simmim.py); None replaces nothing.
+            hidden: bool [B, S / token_stride, S / token_stride], True = hidden; None hides nothing.
+            mask_token: [C0], what comes in at the site; None changes nothing. In released SimMIM (models/simmim.py) it
+                replaces hidden tokens before the class token and positions are added.
+            gate: [C0], of a gated addition.
 
         Returns:
             [B, C, S / stride, S / stride].
         """
-        tokens = self.model.patch_embed(images)
-        if hidden is not None and mask_token is not None:
-            tokens = replace_tokens(tokens, hidden, mask_token)
-        return features(self.model, tokens)
+        x = images
+        for place, piece in enumerate(self.layers.pieces(self.model)):
+            x = piece.run(x)
+            if place == self.at and hidden is not None and mask_token is not None:
+                x = combined(x, hidden, mask_token, gate, self.corruption, piece)
+        return _as_map(x, piece, images.shape[-1])
 
     def features(self, images: Tensor, block: int | None = None) -> Tensor:
-        """Features [B, C', h, w] after block `block`, counted from 1 over all stages; None as in `forward`."""
-        return features(self.model, self.model.patch_embed(images), block)
+        """Features [B, C', h, w] after block `block`, counted from 1 over all stages; None as in `forward`.
+
+        Raises:
+            HarnessError: the model has no such block.
+        """
+        x, piece = self._up_to(images, block)
+        return _as_map(x, piece, images.shape[-1])
+
+    def class_token(self, images: Tensor, block: int | None = None) -> Tensor:
+        """The class token [B, C'] after a block, as in `features`.
+
+        Raises:
+            HarnessError: the model has no such block, or no class token.
+        """
+        if getattr(self.model, "cls_token", None) is None:
+            raise HarnessError(f"{type(self.model).__name__} has no class token here; set pool='mean'")
+        return self._up_to(images, block)[0][:, 0]
+
+    def _up_to(self, images: Tensor, block: int | None) -> tuple[Tensor, Piece]:
+        """What comes out of a block, or of the whole model, in the layout of the step that is returned with it."""
+        if block is not None and block > depth(self.model):
+            raise HarnessError(f"block {block} of a model that has {depth(self.model)}")
+        x = images
+        for piece in self.layers.pieces(self.model):
+            x = piece.run(x)
+            if block is not None and piece.block == block:
+                break
+        return x, piece
+
+
+def _place(pieces: list[Piece], corruption: Corruption) -> int:
+    """Number of the step behind which a mask token comes in."""
+    for place, piece in enumerate(pieces):
+        if corruption.site in piece.sites:
+            return place
+    valid = [site.text for piece in pieces for site in piece.sites]
+    shown = valid if len(valid) <= SHOWN else [*valid[: SHOWN - 3], "...", *valid[-2:]]
+    raise HarnessError(f"the backbone has no site {corruption.site.text}; valid: {', '.join(shown)}")
+
+
+def _as_map(x: Tensor, piece: Piece, side: int) -> Tensor:
+    """What came out of a step as a map [B, C, h, w], without class and register tokens."""
+    match piece.layout:
+        case "tokens":
+            rows = side // piece.stride
+            return x[:, piece.prefix :].transpose(1, 2).reshape(x.shape[0], -1, rows, rows)
+        case "last":
+            return x.permute(0, 3, 1, 2)
+        case "first":
+            return x
+        case _:
+            assert_never(piece.layout)
 
 
 def replace_tokens(tokens: Tensor, hidden: Tensor, mask_token: Tensor) -> Tensor:
@@ -163,68 +223,6 @@ def replace_tokens(tokens: Tensor, hidden: Tensor, mask_token: Tensor) -> Tensor
     return tokens * (1 - weight) + mask_token.to(tokens.dtype) * weight
 
 
-def features(model: Family, tokens: Tensor, block: int | None = None) -> Tensor:
-    """Run everything behind the patch embedding.
-
-    Args:
-        tokens: what `model.patch_embed` gave. block: as in `Encoder.features`.
-
-    Returns:
-        [B, C, h, w].
-
-    Raises:
-        HarnessError: the model has no such block.
-    """
-    if block is not None and block > depth(model):
-        raise HarnessError(f"block {block} of a model that has {depth(model)}")
-    match model:
-        case VisionTransformer():
-            return _vit_features(model, tokens, block)
-        case Beit():
-            return _beit_features(model, tokens, block)
-        case SwinTransformer() | SwinTransformerV2():
-            return _swin_features(model, tokens, block)
-        case _:
-            assert_never(model)
-
-
-def _vit_features(model: Any, tokens: Tensor, block: int | None) -> Tensor:
-    x: Tensor = model.norm_pre(model.patch_drop(model._pos_embed(tokens)))
-    for layer in model.blocks[:block]:
-        x = layer(x)
-    return _patch_map(model, model.norm(x) if block is None else x)
-
-
-def _beit_features(model: Any, tokens: Tensor, block: int | None) -> Tensor:
-    x = torch.cat((model.cls_token.expand(tokens.shape[0], -1, -1), tokens), dim=1)
-    x = model.pos_drop(x if model.pos_embed is None else x + model.pos_embed)
-    bias = None if model.rel_pos_bias is None else model.rel_pos_bias()
-    for layer in model.blocks[:block]:
-        x = layer(x, shared_rel_pos_bias=bias)
-    return _patch_map(model, model.norm(x) if block is None else x)
-
-
-def _patch_map(model: Any, x: Tensor) -> Tensor:
-    """Tokens [B, prefix + N, C] as a map [B, C, h, w], without class and register tokens."""
-    rows, columns = model.patch_embed.grid_size
-    found: Tensor = x[:, model.num_prefix_tokens :].transpose(1, 2).reshape(x.shape[0], -1, rows, columns)
-    return found
-
-
-def _swin_features(model: Any, tokens: Tensor, block: int | None) -> Tensor:
-    x, left = tokens, block
-    for stage in model.layers:
-        if left is not None and left <= len(stage.blocks):
-            x = stage.downsample(x)
-            for layer in stage.blocks[:left]:
-                x = layer(x)
-            break
-        x = stage(x)
-        left = None if left is None else left - len(stage.blocks)
-    found: Tensor = (model.norm(x) if block is None else x).permute(0, 3, 1, 2)
-    return found
-
-
 def depth(model: Family) -> int:
     """Number of blocks over all stages."""
     return sum(stage_depths(model))
@@ -232,15 +230,7 @@ def depth(model: Family) -> int:
 
 def stage_depths(model: Family) -> list[int]:
     """Number of blocks of each stage; a ViT has one stage."""
-    match model:
-        case VisionTransformer() | Beit():
-            blocks: Any = model.blocks
-            return [len(blocks)]
-        case SwinTransformer() | SwinTransformerV2():
-            stages: Any = model.layers
-            return [len(stage.blocks) for stage in stages]
-        case _:
-            assert_never(model)
+    return layers_of(model).depths(model)
 
 
 def own_biases(model: Family, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -258,18 +248,8 @@ def own_biases(model: Family, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def layer_id(model: Family, name: str) -> int:
     """Depth of a parameter for layer-wise decay, as the released SimMIM counts it.
 
-    0 for the embeddings, k + 1 for block k counted from 0 over all stages, depth + 1 for the final norm, the classifier
-    and a relative position table that all blocks share. timm's Swin puts the patch merging at the beginning of a stage
-    where the released code ends the stage before with it; it keeps the released code's id, that of the last block
-    before it.
+    0 for the embeddings or the stem, k + 1 for block k counted from 0 over all stages, depth + 1 for the final norm,
+    the classifier and a relative position table that all blocks share. What reduces the map between two stages (timm's
+    Swin and ConvNeXt put it at the beginning of a stage) has the id of the last block before it.
     """
-    depths = stage_depths(model)
-    if name.startswith(("patch_embed.", "cls_token", "reg_token", "pos_embed", "norm_pre.")):
-        return 0
-    if found := re.match(r"layers\.(\d+)\.downsample\.", name):
-        return sum(depths[: int(found[1])])
-    if found := re.match(r"layers\.(\d+)\.blocks\.(\d+)\.", name):
-        return sum(depths[: int(found[1])]) + int(found[2]) + 1
-    if found := re.match(r"blocks\.(\d+)\.", name):
-        return int(found[1]) + 1
-    return sum(depths) + 1
+    return layers_of(model).layer_id(model, name)

@@ -17,6 +17,7 @@ from harness.core.datasets import load
 from harness.core.drop_path import key_drop_paths
 from harness.core.labelled import accuracy, labelled_batches, measured_after, summary
 from harness.core.loop import train
+from harness.core.memory_format import placed
 from harness.core.optimiser import layer_scales, parameter_groups
 from harness.core.precision import require
 from harness.core.session import Session
@@ -29,7 +30,8 @@ def finetune(run: FineTune, session: Session) -> None:
     device, recipe = session.device, run.recipe
     require(recipe, device)
     images, test = load(run.data, "train").to(device), load(run.data, "test").to(device)
-    model = classifier(run, session, channels=images.channels, num_classes=images.num_classes).to(device).train()
+    model = classifier(run, session, channels=images.channels, num_classes=images.num_classes)
+    model = placed(model, device).train()
     scales = layer_scales(model, recipe.layer_decay)
     averaged = Averaged(model) if recipe.average else None
     place = key_drop_paths(model, run.seed)

@@ -4,18 +4,34 @@ from __future__ import annotations
 
 from typing import assert_never
 
+import torch
 import torch.nn.functional as F
+from timm.layers.norm import LayerNorm2d
 from timm.models.swin_transformer import SwinTransformerStage
+from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from harness.core.custom import call, load_function
-from harness.spec import CustomHead, HarnessError, Head, InverseSwinHead, LinearHead, MlpHead
+from harness.core.mae import Decoder
+from harness.spec import (
+    CustomHead,
+    DecoderHead,
+    HarnessError,
+    Head,
+    InverseSwinHead,
+    LinearHead,
+    MlpHead,
+    TransformerHead,
+)
 
 
-def build_head(head: Head, *, width: int, channels: int, upscale: int, side: int) -> nn.Module:
+def build_head(head: Head, *, width: int, channels: int, upscale: int, side: int, fills: bool = False) -> nn.Module:
     """A module from [B, width, side, side] to [B, channels, side * upscale, side * upscale].
 
     Pixel shuffle has torch's order: output channel c at offset (i, j) is input channel c * s * s + i * s + j.
+
+    Args:
+        fills: whether hidden places come without features, which a decoder makes up (`harness.core.mae.Decoder`).
     """
     out = channels * upscale**2
     body: nn.Module
@@ -23,9 +39,13 @@ def build_head(head: Head, *, width: int, channels: int, upscale: int, side: int
         case LinearHead():
             body = nn.Conv2d(width, out, 1)
         case MlpHead():
-            body = _mlp(width, head.width or width, out, head.layers)
+            body = _mlp(head, width, out)
+        case TransformerHead():
+            body = Transformer(head, width=width, out=out, side=side)
         case InverseSwinHead():
             return InverseSwin(head, width=width, channels=channels, upscale=upscale, side=side)
+        case DecoderHead():
+            return Decoder(head, width=width, channels=channels, upscale=upscale, side=side, fills=fills)
         case CustomHead():
             made = call(load_function(head.function, head.source), head.function, width, out, **dict(head.params))
             if not isinstance(made, nn.Module):
@@ -36,11 +56,59 @@ def build_head(head: Head, *, width: int, channels: int, upscale: int, side: int
     return nn.Sequential(body, nn.PixelShuffle(upscale))
 
 
-def _mlp(width: int, hidden: int, out: int, layers: int) -> nn.Sequential:
-    parts: list[nn.Module] = [nn.Conv2d(width, hidden, 1)]
-    for _ in range(layers - 2):
-        parts += [nn.GELU(), nn.Conv2d(hidden, hidden, 1)]
-    return nn.Sequential(*parts, nn.GELU(), nn.Conv2d(hidden, out, 1))
+def _mlp(head: MlpHead, width: int, out: int) -> nn.Sequential:
+    if head.depthwise is not None:
+        hidden = [part for _ in range(head.layers - 1) for part in _depthwise(width, head.depthwise)]
+        return nn.Sequential(*hidden, nn.Conv2d(width, out, 1))
+    inner = head.width or width
+    parts: list[nn.Module] = [nn.Conv2d(width, inner, 1)]
+    for _ in range(head.layers - 2):
+        parts += [nn.GELU(), nn.Conv2d(inner, inner, 1)]
+    return nn.Sequential(*parts, nn.GELU(), nn.Conv2d(inner, out, 1))
+
+
+def _depthwise(width: int, side: int) -> list[nn.Module]:
+    return [
+        nn.Conv2d(width, width, side, padding=side // 2, groups=width, bias=False),
+        LayerNorm2d(width),
+        nn.GELU(),
+    ]
+
+
+class Transformer(nn.Module):
+    """Transformer blocks over a map, as `harness.spec.TransformerHead` says.
+
+    Raises:
+        HarnessError: the heads do not divide the width.
+    """
+
+    def __init__(self, head: TransformerHead, *, width: int, out: int, side: int) -> None:
+        super().__init__()
+        dim = head.width or width
+        if dim % head.num_heads:
+            valid = ", ".join(str(n) for n in range(1, dim + 1) if dim % n == 0)
+            raise HarnessError(f"{head.num_heads} heads do not divide the encoder's {dim} channels; valid: {valid}")
+        self.embed = nn.Identity() if head.width is None else nn.Conv2d(width, dim, 1)
+        self.pos_embed = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, dim, side, side), std=0.02))
+        self.around = nn.ModuleList()
+        if head.depthwise is not None:
+            side = head.depthwise
+            self.around.extend(nn.Conv2d(dim, dim, side, padding=side // 2, groups=dim) for _ in range(head.layers))
+        self.blocks = nn.ModuleList(Block(dim, head.num_heads, qkv_bias=True) for _ in range(head.layers))
+        self.norm = nn.LayerNorm(dim)
+        self.predict = nn.Conv2d(dim, out, 1)
+        for name, parameter in self.blocks.named_parameters():
+            _draw(name, parameter)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, out, h, w] from features [B, width, h, w]."""
+        x = self.embed(x) + self.pos_embed
+        for number, block in enumerate(self.blocks):
+            if len(self.around):
+                x = x + self.around[number](x)
+            x = block(x.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(x.shape)
+        found: Tensor = self.predict(self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+        return found
 
 
 class InverseSwin(nn.Module):

@@ -42,9 +42,10 @@ def train(
     Args:
         model: as `session.group.replicate` gave it; its forward pass is what `loss_of` calls.
         batches: the batches from a given step on, this process's rows of them.
-        loss_of: forward pass and loss of a batch, or of a slice of one: a mean.
-        weight_of: over how much a slice's loss is a mean (the denominator, up to a constant factor), a scalar, so that
-            the slices of all processes add up to the loss of the global batch; None where it is the number of images.
+        loss_of: forward pass and loss of a batch, or of a slice of one: a mean, or several that add up, [T].
+        weight_of: over how much a slice's loss is a mean (the denominator, up to a constant factor), a scalar or [T],
+            so that the slices of all processes add up to the loss of the global batch; None where it is the number of
+            images.
         after_step: called with each step, counted from 0, once the weights have changed. What it changes has to be
             part of `model`, so that it is saved.
 
@@ -135,7 +136,7 @@ def _accumulate(
     for part, share in zip(parts, _shares(session, recipe, parts, weight_of), strict=True):
         with nullcontext() if part is parts[-1] else gathering(model):
             with autocast(recipe, session.device):
-                loss = loss_of(part) * share
+                loss = (loss_of(part) * share).sum()
             # Replicas average their gradients, where those of the parts are to be added up.
             scaler.scale(loss * session.group.size).backward()
         total += loss.detach()
@@ -149,7 +150,7 @@ def _shares(
     if weight_of is None or (len(parts) == 1 and session.group.size == 1):
         return [len(part.images) / recipe.batch_size for part in parts]
     weights = torch.stack([weight_of(part) for part in parts]).double()
-    whole = session.group.sum(weights.sum())
+    whole = session.group.sum(weights.sum(0))
     return (weights / whole.clamp(min=1)).float()
 
 

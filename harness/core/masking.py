@@ -10,69 +10,143 @@ from torch import Tensor
 
 from harness.core.blocks import block_masks
 from harness.core.custom import call, load_function
-from harness.core.randomness import uniform, words
-from harness.spec import BlockMask, CustomMask, HarnessError, Mask, RandomMask, SquareMask, seed_stream
+from harness.core.draws import Draw
+from harness.core.masks_guided import guided_units, hard_units
+from harness.core.masks_pairs import complements, disjoint_units
+from harness.core.masks_patterns import checkerboards, colour_units, grids, uniform_units
+from harness.core.masks_units import random_tokens, random_units, squares, visible_squares
+from harness.spec import (
+    BlockMask,
+    CheckerboardMask,
+    ColourMask,
+    ComplementMask,
+    CustomMask,
+    DisjointMask,
+    GridMask,
+    GuidedMask,
+    HardMask,
+    HarnessError,
+    Mask,
+    RandomMask,
+    SquareMask,
+    TokenMask,
+    UniformMask,
+    VisibleSquareMask,
+)
 
 
-def make_mask(mask: Mask, *, image_size: int, seed: int, step: int, steps: int, positions: Tensor) -> Tensor:
+def make_mask(
+    mask: Mask,
+    *,
+    image_size: int,
+    seed: int,
+    step: int,
+    steps: int,
+    positions: Tensor,
+    view: int = 0,
+    scores: Tensor | None = None,
+) -> Tensor:
     """Which units are hidden.
 
     Args:
         image_size: side of the input in pixels.
-        positions: int64 [B], place of each image in the global batch; row i depends on positions[i] alone.
-        step, steps: the training step and their number.
+        positions: int64 [B], place of each image in the global batch; row i depends on positions[i] (and scores[i])
+            alone.
+        step, steps: the training step, counted from 0, and their number.
+        view: which of the `mask.views` masks of the same images, counted from 0.
+        scores: float [B, units, units], or finer by a whole factor and then averaged over each unit, for a mask whose
+            `scored_by` is not None, unused by others: how salient a unit is to a teacher's attention, not negative
+            (GuidedMask), or the loss that a predictor expects there (HardMask). No gradient flows through them.
 
     Returns:
         bool [B, units, units], units = image_size / mask.size, on the device of `positions`.
+
+    Raises:
+        HarnessError: scores are missing or of another shape; a user's own function returns something else.
     """
-    units = image_size // mask.size
+    draw = Draw(image_size, seed, step, steps, positions)
     match mask:
         case RandomMask():
-            count = mask.hidden_units(image_size)
-            stream = seed_stream(seed, "mask")
-            return _hide_lowest(words(stream, step, positions, 2 * units * units), count).view(-1, units, units)
+            return random_units(mask, draw)
+        case TokenMask():
+            return random_tokens(mask, draw)
         case SquareMask():
-            noise = words(seed_stream(seed, "mask"), step, positions, 2)
-            return _squares(noise, mask.side(image_size), units)
+            return squares(mask, draw)
+        case VisibleSquareMask():
+            return visible_squares(mask, draw)
         case BlockMask():
-            return block_masks(mask, image_size=image_size, seed=seed, step=step, positions=positions)
+            return block_masks(mask, draw)
+        case GridMask():
+            return grids(mask, draw)
+        case UniformMask():
+            return uniform_units(mask, draw)
+        case CheckerboardMask():
+            return checkerboards(mask, draw, view)
+        case ColourMask():
+            return colour_units(mask, draw)
+        case ComplementMask():
+            return complements(mask, draw, view)
+        case DisjointMask():
+            return disjoint_units(mask, draw, view)
+        case GuidedMask():
+            return guided_units(mask, draw, scores)
+        case HardMask():
+            return hard_units(mask, draw, scores)
         case CustomMask():
-            return _custom(mask, units, seed, step, steps, positions)
+            return _custom(mask, draw)
         case _:
             assert_never(mask)
 
 
-def _hide_lowest(noise: Tensor, count: int) -> Tensor:
-    """Hide the `count` units of lowest 62-bit noise. noise: int64 [B, 2 N] of 32-bit words -> bool [B, N]."""
-    high, low = noise.chunk(2, dim=1)
-    order = ((high >> 1) << 31 | (low >> 1)).argsort(dim=1, stable=True)
-    hidden = torch.zeros_like(order, dtype=torch.bool)
-    return hidden.scatter_(1, order[:, :count], value=True)
+def make_views(
+    mask: Mask,
+    *,
+    image_size: int,
+    seed: int,
+    step: int,
+    steps: int,
+    positions: Tensor,
+    scores: Tensor | None = None,
+) -> Tensor:
+    """All masks of a batch: bool [B * mask.views, units, units], the views of an image after one another.
+
+    Arguments as for `make_mask`.
+    """
+    views = [
+        make_mask(
+            mask,
+            image_size=image_size,
+            seed=seed,
+            step=step,
+            steps=steps,
+            positions=positions,
+            view=view,
+            scores=scores,
+        )
+        for view in range(mask.views)
+    ]
+    return torch.stack(views, dim=1).flatten(0, 1)
 
 
-def _squares(noise: Tensor, side: int, units: int) -> Tensor:
-    """A square of `side` units at a random place. noise: int64 [B, 2] of 32-bit words -> bool [B, units, units]."""
-    first = noise * (units - side + 1) >> 32  # [B, 2]: first row and column
-    places = torch.arange(units, device=noise.device)
-    rows, columns = ((places >= start) & (places < start + side) for start in first[:, :, None].unbind(1))
-    return rows[:, :, None] & columns[:, None, :]
+def in_views(mask: Mask, images: Tensor) -> Tensor:
+    """Images [B, ...] for the masks of `make_views`: [B * mask.views, ...]."""
+    return images if mask.views == 1 else images.repeat_interleave(mask.views, dim=0)
 
 
-def _custom(mask: CustomMask, units: int, seed: int, step: int, steps: int, positions: Tensor) -> Tensor:
+def _custom(mask: CustomMask, draw: Draw) -> Tensor:
     function = load_function(mask.function, mask.source)
-    calls = itertools.count()
+    units, calls = draw.image_size // mask.size, itertools.count()
 
     def random(*shape: int) -> Tensor:
-        stream = seed_stream(seed, f"mask {next(calls)}")
         count = int(torch.Size(shape).numel())
-        return uniform(stream, step, positions, count).view(-1, *shape)
+        return draw.uniform(f"mask {next(calls)}", count).view(-1, *shape)
 
-    hidden = call(function, mask.function, random, (units, units), step, steps, **dict(mask.params))
-    wanted = (len(positions), units, units)
+    hidden = call(function, mask.function, random, (units, units), draw.step, draw.steps, **dict(mask.params))
+    wanted = (draw.batch, units, units)
     if not isinstance(hidden, Tensor) or hidden.dtype != torch.bool or tuple(hidden.shape) != wanted:
         found = f"{hidden.dtype} {list(hidden.shape)}" if isinstance(hidden, Tensor) else type(hidden).__name__
         raise HarnessError(f"{mask.function} should return a bool tensor {list(wanted)}, not {found}")
-    return hidden.to(positions.device)
+    return hidden.to(draw.positions.device)
 
 
 def spread(hidden: Tensor, side: int) -> Tensor:

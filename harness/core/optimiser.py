@@ -18,18 +18,23 @@ from harness.spec.recipe import NoDecay
 TABLES = ("relative_position_bias_table",)
 TOKENS = ("cls_token", "reg_token")
 POSITIONS = ("pos_embed",)
+MASK_TOKEN, MASK_GATE = "mask_token", "mask_gate"
 
 
 def decays(name: str, parameter: Tensor, no_decay: NoDecay = "usual") -> bool:
     """Whether weight decay applies to a parameter of this name; `no_decay` as in `Recipe`."""
     exempt: tuple[str, ...]
     match no_decay:
-        case "usual":
+        case "usual" | "usual-but-gate":
+            if no_decay == "usual-but-gate" and name.endswith(MASK_GATE):
+                return True
             exempt = (*POSITIONS, *TOKENS, "mask_token", *TABLES)
         case "simmim-swin":
             exempt = (*POSITIONS, *TOKENS, "mask_token")
         case "simmim-vit":
             exempt = (*POSITIONS, *TOKENS)
+        case "mae":
+            exempt = ()
         case "mmpretrain":
             return not any(part in name for part in ("norm", "bias", *POSITIONS))
         case _:
@@ -52,7 +57,7 @@ def parameter_groups(
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in named:
         if parameter.requires_grad:
-            scale = scales[name] if scales else 1.0
+            scale = scales[name] if scales else {MASK_TOKEN: recipe.token_lr, MASK_GATE: recipe.gate_lr}.get(name, 1.0)
             decay = recipe.weight_decay if decays(name, parameter, recipe.no_decay) else 0.0
             groups.setdefault((scale, decay), []).append(parameter)
     return [{"params": members, "scale": scale, "weight_decay": decay} for (scale, decay), members in groups.items()]

@@ -7,21 +7,25 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from harness.core.batches import Batch, steps_per_epoch, training_batches
+from harness.core.batches import Batch, in_pairs, steps_per_epoch, training_batches
 from harness.core.batchnorm import group_batch_norms
 from harness.core.checkpoint import weights_of, write_snapshot
+from harness.core.contrastive import SECOND, has_second_crop, pairs_of, require_whole_batch
 from harness.core.datasets import load
 from harness.core.drop_path import key_drop_paths
-from harness.core.loop import train
-from harness.core.losses import loss_weight
-from harness.core.masking import make_mask
+from harness.core.fourier import GradientRatio, require_whole_groups
+from harness.core.loop import LOG_STEPS, train
+from harness.core.losses import loss_weights
+from harness.core.masking import in_views, make_views, spread
+from harness.core.memory_format import placed
 from harness.core.mim import MaskedImageModel
+from harness.core.momentum import momentum_at
 from harness.core.optimiser import parameter_groups
 from harness.core.precision import require
 from harness.core.reconstruct import write_reconstructions
 from harness.core.session import Diverged, Session
 from harness.core.start import load_pretraining_start
-from harness.spec import CustomHead, PixelTarget, Pretrain
+from harness.spec import CustomHead, PixelTarget, Pretrain, seed_stream
 
 COLLAPSED = 1e-3
 """Predicted pixels whose standard deviation is below this, in units of the data set's, show one colour everywhere."""
@@ -32,21 +36,28 @@ def pretrain(run: Pretrain, session: Session) -> None:
 
     Raises:
         Diverged: the loss is not finite, or in the second half of training the predictions are one flat colour.
+        HarnessError: the device lacks the precision, or processes and micro-batches cut a group of images apart.
     """
     device = session.device
     require(run.recipe, device)
+    require_whole_groups(run, session)
+    require_whole_batch(run, session)
     images = load(run.data, "pretrain").to(device)
     per_epoch = steps_per_epoch(images, run.recipe.batch_size)
-    steps = run.recipe.epochs * per_epoch
+    steps, twice = run.recipe.epochs * per_epoch, has_second_crop(run.contrastive)
     model = MaskedImageModel(run, images.channels)
     if run.start is not None:
         load_pretraining_start(run.start, model)
-    model = model.to(device).train()
-    place = key_drop_paths(model, run.seed)
-    group_batch_norms(model, run.recipe, session, place)
+        if model.momentum is not None:
+            model.momentum.restart(model)
+    model = placed(model, device).train()
+    place = model.place = key_drop_paths(model, run.seed)
+    model.processes = session.group
+    swaps = run.contrastive is not None and run.contrastive.crops == "swapped"
+    group_batch_norms(model, run.recipe, session, place, repeated=swaps)
     replica = session.group.replicate(model, may_skip=isinstance(run.head, CustomHead))
 
-    def batches(first: int) -> Iterator[Batch]:
+    def crops(first: int, purpose: str | None = None) -> Iterator[Batch]:
         return training_batches(
             images,
             run.recipe.augment,
@@ -58,10 +69,14 @@ def pretrain(run: Pretrain, session: Session) -> None:
             device=device,
             workers=session.workers,
             rows=session.group.rows(run.recipe.batch_size),
+            crop_seed=None if purpose is None else seed_stream(run.seed, purpose),
         )
 
+    def batches(first: int) -> Iterator[Batch]:
+        return crops(first) if not twice else in_pairs(crops(first), crops(first, SECOND))
+
     def hidden(batch: Batch) -> Tensor:
-        return make_mask(
+        return make_views(
             run.mask,
             image_size=run.image_size,
             seed=run.seed,
@@ -70,15 +85,31 @@ def pretrain(run: Pretrain, session: Session) -> None:
             positions=batch.positions,
         )
 
-    contrast = torch.zeros((), device=device)
+    contrast, apart = torch.zeros(2, device=device)
+    ratio = GradientRatio(run)
+
+    def logged(step: int) -> bool:
+        return (step + 1) % LOG_STEPS == 0 or (step + 1) % per_epoch == 0
 
     def loss_of(batch: Batch) -> Tensor:
         place.step, place.positions = batch.step, batch.positions
         prediction: Tensor
         loss: Tensor
-        prediction, loss = replica(batch.images, hidden(batch))
+        first, second = batch.images.unbind(1) if twice else (batch.images, None)
+        units, shown = hidden(batch), in_views(run.mask, first)
+        pairs = pairs_of(run, second, step=batch.step, steps=steps, positions=batch.positions)
+        prediction, loss = replica(shown, units, pairs)
+        if pairs is not None:
+            apart.copy_(loss[-1].detach())
         contrast.copy_(prediction.detach().float().std())
+        if run.fourier is not None and logged(batch.step):
+            target = model.targets(shown)
+            ratio.add(prediction, target, spread(units, target.shape[-1]), units)
         return loss
+
+    def follow(step: int) -> None:
+        if model.momentum is not None:
+            model.momentum.follow(model, step, steps, per_epoch)
 
     for line in train(
         session,
@@ -89,9 +120,16 @@ def pretrain(run: Pretrain, session: Session) -> None:
         steps_per_epoch=per_epoch,
         batches=batches,
         loss_of=loss_of,
-        weight_of=lambda batch: loss_weight(run.loss, hidden(batch)),
+        weight_of=lambda batch: loss_weights(run, hidden(batch)),
+        after_step=follow,
     ):
+        if run.momentum is not None:
+            line["momentum"] = momentum_at(run.momentum, line["step"] - 1, steps, per_epoch)
         line["contrast"] = session.group.mean(contrast).item()
+        if run.contrastive is not None:
+            line["contrastive"] = session.group.mean(apart).item()
+        if run.fourier is not None:
+            line["fourier_ratio"] = ratio.settle(session.group)
         if isinstance(run.target, PixelTarget) and line["step"] * 2 > steps and line["contrast"] < COLLAPSED:
             raise Diverged(
                 f"the predictions collapsed to one colour (sd {line['contrast']:.1e}) at step {line['step']}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from functools import partial
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -42,19 +43,20 @@ def linear_probe(run: LinearProbe, session: Session) -> None:
     require(recipe, device)
     images, test = load(run.data, "train").to(device), load(run.data, "test").to(device)
     encoder = frozen_encoder(run, session, channels=images.channels)
-    width = pooled(encoder, torch.zeros(1, images.channels, run.image_size, run.image_size, device=device), run.block)
+    blank = torch.zeros(1, images.channels, run.image_size, run.image_size, device=device)
+    width = pooled(encoder, blank, run.block, run.pool)
     probe = initialised(run.seed, "classifier", lambda: _probe(width.shape[1], images.num_classes, run.batch_norm))
     probe, place = probe.to(device).train(), Place()
     group_batch_norms(probe, recipe, session, place)
     replica = session.group.replicate(probe)
 
     def logits(inputs: Tensor) -> Tensor:
-        found: Tensor = probe(pooled(encoder, inputs, run.block))
+        found: Tensor = probe(pooled(encoder, inputs, run.block, run.pool))
         return found
 
     def loss_of(batch: Batch) -> Tensor:
         place.step, place.positions = batch.step, batch.positions
-        return F.cross_entropy(replica(pooled(encoder, batch.images, run.block)).float(), batch.labels)
+        return F.cross_entropy(replica(pooled(encoder, batch.images, run.block, run.pool)).float(), batch.labels)
 
     for line in train(
         session,
@@ -159,9 +161,11 @@ def custom_evaluation(run: CustomEvaluation, session: Session) -> None:
     session.attempt.finish(metrics, time.monotonic() - begun)
 
 
-def pooled(encoder: Encoder, images: Tensor, block: int | None) -> Tensor:
-    """Mean over all places of the feature map, float32 [B, C]."""
+def pooled(encoder: Encoder, images: Tensor, block: int | None, pool: Literal["mean", "token"] = "mean") -> Tensor:
+    """Mean over all places of the feature map, or the class token: float32 [B, C]."""
     with torch.no_grad():
+        if pool == "token":
+            return encoder.class_token(images, block).float()
         return encoder.features(images, block).float().mean(dim=(2, 3))
 
 

@@ -67,7 +67,7 @@ def reconstructed(
     Args:
         images: float [n, C, H, W], normalised with mean and std. units: bool, from `make_mask`.
     """
-    picture = model.targets.picture(model(images, units)[0].float())
+    picture = model.targets.picture(model(images, units)[0].float(), images)
     if picture is None:
         return None
     prediction = F.interpolate(picture, images.shape[-2:], mode="nearest")

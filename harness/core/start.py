@@ -12,9 +12,23 @@ from torch import Tensor, nn
 from harness.core.checkpoint import load_encoder, read_weights
 from harness.core.encoder import Encoder, Family, build
 from harness.core.formats import Weights, named_as_timm
+from harness.core.memory_format import placed
 from harness.core.randomness import initialised
 from harness.core.session import Session
-from harness.spec import Backbone, Checkpoint, Evaluation, FineTune, HarnessError, Pretrain, Scratch, Snapshot, key
+from harness.spec import (
+    Backbone,
+    Checkpoint,
+    CustomEvaluation,
+    FineTune,
+    Fourier,
+    HarnessError,
+    Knn,
+    LinearProbe,
+    Pretrain,
+    Scratch,
+    Snapshot,
+    key,
+)
 from harness.spec.content import file_sha256
 from harness.store.snapshots import whole_snapshot
 
@@ -22,6 +36,11 @@ if TYPE_CHECKING:
     from harness.core.mim import MaskedImageModel
 
 LOG = logging.getLogger(__name__)
+CLASSIFIER = ("head.fc.weight", "head.weight")
+"""Names of the classifier's weights in timm's models."""
+
+Frozen = LinearProbe | Knn | CustomEvaluation | Fourier
+"""Evaluations of an encoder as it is."""
 
 
 def classifier(run: FineTune, session: Session, *, channels: int, num_classes: int) -> Family:
@@ -43,16 +62,52 @@ def classifier(run: FineTune, session: Session, *, channels: int, num_classes: i
     return model
 
 
-def frozen_encoder(run: Evaluation, session: Session, *, channels: int) -> Encoder:
+def frozen_encoder(run: Frozen, session: Session, *, channels: int) -> Encoder:
     """The encoder that is evaluated as it is, in evaluation mode and without gradients."""
+    start = run.start
+    if isinstance(start, FineTune):
+        return Encoder(fine_tuned(start, session, channels=channels))
     model = initialised(
-        run.seed, "encoder", lambda: build(run.start.backbone, image_size=run.image_size, channels=channels)
+        run.seed, "encoder", lambda: build(start.backbone, image_size=run.image_size, channels=channels)
     )
     load_start(run, model, session)
-    return Encoder(model).to(session.device).eval().requires_grad_(False)
+    return placed(Encoder(model), session.device).eval().requires_grad_(False)
 
 
-def load_start(run: Evaluation, model: Family, session: Session) -> None:
+def fine_tuned(run: FineTune, session: Session, *, channels: int) -> Family:
+    """The classifier that a fine-tuning made, in evaluation mode and without gradients.
+
+    Raises:
+        HarnessError: its weights are missing, damaged, or do not fit its own model.
+    """
+    name = key(run)
+    tensors = read_weights(session.attempt.upstream_weights(name))
+    sizes = [len(tensors[part]) for part in CLASSIFIER if part in tensors]
+    model = initialised(
+        run.seed,
+        "encoder",
+        lambda: build(
+            run.built, image_size=run.image_size, channels=channels, num_classes=sum(sizes[:1]), pool=run.pool
+        ),
+    )
+    load_own(model, tensors, name)
+    return model.to(session.device).eval().requires_grad_(False)
+
+
+def load_own(model: nn.Module, tensors: dict[str, Tensor], name: str) -> None:
+    """Put the weights that a run left into a model that is built as it was.
+
+    Raises:
+        HarnessError: they do not fit.
+    """
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise HarnessError(f"the weights of {name} do not fit its own model: {reason:.200}") from None
+
+
+def load_start(run: FineTune | Frozen, model: Family, session: Session) -> None:
     """Put the start's weights into a model.
 
     Raises:
@@ -61,6 +116,8 @@ def load_start(run: Evaluation, model: Family, session: Session) -> None:
     match run.start:
         case Scratch():
             return
+        case FineTune():
+            raise HarnessError(f"{key(run.start)} is a whole classifier, of which `fine_tuned` makes the model")
         case Pretrain():
             name = key(run.start)
             tensors = read_weights(session.attempt.upstream_weights(name))
@@ -78,25 +135,34 @@ def load_start(run: Evaluation, model: Family, session: Session) -> None:
 def load_pretraining_start(start: Checkpoint, model: MaskedImageModel) -> None:
     """Put a checkpoint's weights into a model that is to be pre-trained further.
 
-    The encoder has to fit. A mask token or a prediction head that the file lacks, or that has another shape, begins
-    anew, which is logged.
+    The encoder has to fit. A mask token, its gate or a prediction head that the file lacks, or that has another shape,
+    begins anew, which is logged.
 
     Raises:
         HarnessError: the file is other than the key says, or its encoder does not fit.
     """
     found = checkpoint_weights(start)
     load_encoder(model.encoder.model, found.encoder, start.path)
-    with torch.no_grad():
-        if model.mask_token is not None:
-            if found.mask_token is not None and found.mask_token.shape == model.mask_token.shape:
-                model.mask_token.copy_(found.mask_token)
-            else:
-                LOG.warning("%s has no mask token of width %d: it begins anew", start.path, len(model.mask_token))
+    for name, ours, theirs in (
+        ("mask token", model.mask_token, found.mask_token),
+        ("gate", model.mask_gate, found.mask_gate),
+    ):
+        _taken_over(name, ours, theirs, start.path)
     own = {name: tensor.shape for name, tensor in model.head.state_dict().items()}
     if own == {name: tensor.shape for name, tensor in found.head.items()}:
         model.head.load_state_dict(found.head)
     else:
         LOG.warning("%s has no prediction head of this shape: it begins anew", start.path)
+
+
+@torch.no_grad()
+def _taken_over(name: str, ours: Tensor | None, theirs: Tensor | None, path: str) -> None:
+    if ours is None:
+        return
+    if theirs is not None and theirs.shape == ours.shape:
+        ours.copy_(theirs)
+    else:
+        LOG.warning("%s has no %s of width %d: it begins anew", path, name, len(ours))
 
 
 def checkpoint_weights(start: Checkpoint) -> Weights:

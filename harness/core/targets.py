@@ -12,18 +12,26 @@ from harness.core import dalle
 from harness.core.codebook import colours, learn, nearest, patches, raw
 from harness.core.custom import call, load_function
 from harness.core.datasets import load
+from harness.core.encoder import Encoder
+from harness.core.features import momentum_features, teacher_features, teacher_of
+from harness.core.hog import hog, strokes
+from harness.core.pixels import local_statistics, low_pass
 from harness.spec import (
     BinTarget,
     ClusterTarget,
     CustomTarget,
     DalleTokenizer,
     Data,
+    FeatureTarget,
     HarnessError,
+    HogTarget,
+    LowPassTarget,
+    MomentumTarget,
+    NormPixelTarget,
     PatchWords,
     PixelTarget,
     Target,
     TokenTarget,
-    target_classes,
 )
 
 
@@ -45,13 +53,14 @@ class Targets(nn.Module):
         self.colours = _colours(target, data)
         # Frozen, and named by its digest in the key: neither a part of the weights nor anything to optimise.
         self._weights = dalle.read(_tokenizer(target)) if _tokenizer(target) else {}
+        self._teachers = [teacher_of(target, data.channels)] if isinstance(target, FeatureTarget) else []
 
     @torch.no_grad()
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, momentum: Encoder | None = None) -> Tensor:
         """The target of clean normalised images. Classes do not depend on the precision of training.
 
         Args:
-            images: float [B, C, S, S].
+            images: float [B, C, S, S]. momentum: the momentum encoder, for a target of its features.
 
         Returns:
             [B, maps, S / downsample, S / downsample]: float32 values to regress, or int64 class indices.
@@ -60,6 +69,21 @@ class Targets(nn.Module):
         match target:
             case PixelTarget():
                 return F.avg_pool2d(images, target.downsample) if target.downsample > 1 else images
+            case NormPixelTarget():
+                mean, deviation = local_statistics(images, target.size, target.area)
+                return (images - mean) / deviation
+            case LowPassTarget():
+                values = self._smoothed(target, images)
+                mean, deviation = self._statistics(target, values)
+                return (values - mean) / deviation
+            case HogTarget():
+                return hog(images, target)
+            case FeatureTarget():
+                return self._features(target, images)
+            case MomentumTarget():
+                if momentum is None:
+                    raise HarnessError("the target 'momentum' needs a momentum encoder")
+                return momentum_features(target, momentum, images)
             case BinTarget():
                 return bin_of(F.avg_pool2d(self._raw(images), target.downsample), target.bins)
             case ClusterTarget():
@@ -81,19 +105,46 @@ class Targets(nn.Module):
             case _:
                 assert_never(target.tokenizer)
 
-    def picture(self, prediction: Tensor) -> Tensor | None:
+    def _smoothed(self, target: LowPassTarget, images: Tensor) -> Tensor:
+        mean, std = self._mean_and_std(images.device)
+        return (low_pass(images.float() * std + mean, target.radius) - mean) / std
+
+    def _statistics(self, target: LowPassTarget, values: Tensor) -> tuple[Tensor, Tensor]:
+        if target.patch is None:
+            return values.new_zeros(()), values.new_ones(())
+        return local_statistics(values, target.patch, "patch")
+
+    def _features(self, target: FeatureTarget, images: Tensor) -> Tensor:
+        teacher = self._teachers[0].to(images.device)
+        if target.mean is not None:
+            mean, std = self._mean_and_std(images.device)
+            own = [images.new_tensor(numbers)[:, None, None] for numbers in (target.mean, target.std)]
+            images = (images * std + mean - own[0]) / own[1]
+        return teacher_features(target, teacher, images)
+
+    def picture(self, prediction: Tensor, images: Tensor) -> Tensor | None:
         """What a prediction looks like: normalised images [B, C, h, w], of whatever resolution; None if like nothing.
 
-        Pixels as they are; for bins the expected colour, of the middles of the bins; for clusters and patch words the
-        most probable entry.
+        Pixels as they are; locally normalised ones with the clean image's own local mean and deviation (as MAE shows
+        them); for bins the expected colour, of the middles of the bins; for clusters and patch words the most probable
+        entry; for histograms of gradients a stroke along each edge.
 
         Args:
             prediction: [B, target_channels, S / downsample, S / downsample].
+            images: the clean images, float [B, C, S, S].
         """
         target = self.target
         match target:
             case PixelTarget():
                 return prediction
+            case NormPixelTarget():
+                mean, deviation = local_statistics(images, target.size, target.area)
+                return prediction * deviation + mean
+            case LowPassTarget():
+                mean, deviation = self._statistics(target, self._smoothed(target, images))
+                return prediction * deviation + mean
+            case HogTarget():
+                return self._normalised(strokes(prediction, target))
             case BinTarget():
                 middles = (torch.arange(target.bins, device=prediction.device) + 0.5) / target.bins
                 chances = split_classes(prediction.float(), target.bins).softmax(1)
@@ -102,7 +153,7 @@ class Targets(nn.Module):
                 return self._normalised(self._shown(prediction))
             case TokenTarget(tokenizer=PatchWords()):
                 return self._normalised(F.pixel_shuffle(self._shown(prediction), target.downsample))
-            case TokenTarget() | CustomTarget():
+            case TokenTarget() | FeatureTarget() | MomentumTarget() | CustomTarget():
                 return None
             case _:
                 assert_never(target)
@@ -119,8 +170,12 @@ class Targets(nn.Module):
         return raw(images, *self.colours)
 
     def _normalised(self, values: Tensor) -> Tensor:
-        mean, std = (torch.tensor(numbers, device=values.device)[:, None, None] for numbers in self.colours)
+        mean, std = self._mean_and_std(values.device)
         return (values - mean) / std
+
+    def _mean_and_std(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        mean, std = (torch.tensor(numbers, device=device)[:, None, None] for numbers in self.colours)
+        return mean, std
 
     def _weights_on(self, device: torch.device) -> dalle.Weights:
         if any(tensor.device != device for tensor in self._weights.values()):
@@ -151,10 +206,14 @@ def _codebook(target: Target, data: Data, image_size: int) -> Tensor | None:
 
 def _colours(target: Target, data: Data) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation that images are normalised by; asked only where a target undoes it."""
-    if target_classes(target) is None:
-        return (), ()
-    source = load(data, "pretrain")
-    return source.mean, source.std
+    match target:
+        case PixelTarget() | NormPixelTarget() | MomentumTarget() | CustomTarget() | FeatureTarget(mean=None):
+            return (), ()
+        case LowPassTarget() | BinTarget() | ClusterTarget() | TokenTarget() | HogTarget() | FeatureTarget():
+            source = load(data, "pretrain")
+            return source.mean, source.std
+        case _:
+            assert_never(target)
 
 
 def _tokenizer(target: Target) -> DalleTokenizer | None:

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
+from harness.core.backbones import layers_named
 from harness.core.checkpoint import read_noted, read_weights
 from harness.core.encoder import Family, build
 from harness.core.facts import Facts, facts_of
 from harness.core.formats import Weights, named_as_timm
 from harness.core.mim import MaskedImageModel
+from harness.core.start import load_own
 from harness.spec import FineTune, HarnessError, Pretrain, Run, key, run_from_json
 from harness.store import Store
 from harness.store.files import sha256
 
-CLASSIFIER = ("head.fc.weight", "head.weight")
 SHOWN = 5
 
 
@@ -34,8 +34,9 @@ class Trained:
     @property
     def num_classes(self) -> int:
         """Classes that a classifier tells apart; 0 of a pre-training."""
-        found = [len(self.weights.encoder[name]) for name in CLASSIFIER if name in self.weights.encoder]
-        return found[0] if found else 0
+        backbone = self.run.built if isinstance(self.run, FineTune) else self.run.backbone
+        name = layers_named(backbone.name).classifier
+        return len(self.weights.encoder[name]) if name in self.weights.encoder else 0
 
 
 def opened(source: Run | str | Path, store: Store) -> Trained:
@@ -125,7 +126,7 @@ def classifier_of(trained: Trained, device: torch.device) -> Family:
         num_classes=trained.num_classes,
         pool=run.pool,
     )
-    _load(model, trained.weights.encoder, trained.name)
+    load_own(model, trained.weights.encoder, trained.name)
     return model.to(device).eval().requires_grad_(False)
 
 
@@ -141,17 +142,10 @@ def masked_image_model_of(trained: Trained, device: torch.device) -> MaskedImage
     if not weights.head:
         raise HarnessError(f"{trained.name} holds the encoder only, without the prediction head; name the run itself")
     model = MaskedImageModel(run, trained.facts.channels)
-    named = {f"encoder.model.{name}": tensor for name, tensor in weights.encoder.items()}
+    named = weights.rest | {f"encoder.model.{name}": tensor for name, tensor in weights.encoder.items()}
     for part, tensors in (("head", weights.head), ("targets", weights.targets)):
         named |= {f"{part}.{name}": tensor for name, tensor in tensors.items()}
-    named |= {} if weights.mask_token is None else {"mask_token": weights.mask_token}
-    _load(model, named, trained.name)
+    for name, tensor in (("mask_token", weights.mask_token), ("mask_gate", weights.mask_gate)):
+        named |= {} if tensor is None else {name: tensor}
+    load_own(model, named, trained.name)
     return model.to(device).eval().requires_grad_(False)
-
-
-def _load(model: torch.nn.Module, tensors: dict[str, Tensor], name: str) -> None:
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise HarnessError(f"the weights of {name} do not fit its own model: {reason:.200}") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, TypeVar
 
-from harness.spec import Run, key, upstream
+from harness.spec import Run, key, upstream, upstreams
 from harness.store.submissions import Array
 
 Elements = list[tuple[str, ...]]
@@ -24,11 +24,13 @@ def arrays(
 
     A pre-training and what starts from it have different resources, so different arrays. Evaluations are aligned index
     by index with the pre-trainings they start from, so that each waits for its own alone: pre-trainings with the most
-    evaluations come first, and the j-th pack of each makes the j-th array beside theirs, a prefix of it.
+    evaluations come first, and the j-th pack of each makes the j-th array beside theirs, a prefix of it. What starts
+    from an evaluation follows it in the same job.
 
     Args:
-        packs: runs a job, by stage. largest: elements an array may have.
-        elsewhere: for pre-trainings that are queued already, the job to wait for, such as `12_3`.
+        packs: runs a job, by stage; an evaluation and what starts from it stay together, however many they are.
+        largest: elements an array may have.
+        elsewhere: for runs that are queued already, the job to wait for, such as `12_3`.
     """
     found: list[Array] = []
 
@@ -38,22 +40,20 @@ def arrays(
 
     starts = {name: start_key(run) for name, run in runs.items()}
     first = [name for name, run in runs.items() if run.kind == "pretrain"]
-    waiting: dict[str, list[str]] = {name: [] for name in first}
-    foreign: dict[str, list[str]] = {}
-    free: list[str] = []
-    for name, run in runs.items():
-        start = starts[name]
-        if run.kind == "pretrain":
-            continue
+    waiting: dict[str, Elements] = {name: [] for name in first}
+    foreign: dict[str, Elements] = {}
+    free: Elements = []
+    for together in _families(runs, starts):
+        start = starts[together[0]]
         if start in waiting:
-            waiting[start].append(name)
+            waiting[start].append(together)
         elif start is not None and start in elsewhere:
-            foreign.setdefault(elsewhere[start], []).append(name)
+            foreign.setdefault(elsewhere[start], []).append(together)
         else:
-            free.append(name)
+            free.append(together)
     first.sort(key=lambda name: -len(waiting[name]))  # equal ones share a pack
     jobs = [(pack, _packs([e for name in pack for e in waiting[name]], packs["evaluation"]))
-            for pack in _packs(first, packs["pretrain"])]  # fmt: skip
+            for pack in _packs([(name,) for name in first], packs["pretrain"])]  # fmt: skip
     jobs.sort(key=lambda job: -len(job[1]))
     for chunk in _chunks(jobs, largest):
         upper = add("pretrain", [pack for pack, _ in chunk])
@@ -90,8 +90,24 @@ def within(found: Sequence[Array], room: int | None) -> tuple[list[Array], int]:
     return kept, left
 
 
-def _packs(names: Sequence[str], size: int) -> Elements:
-    return [tuple(names[first : first + size]) for first in range(0, len(names), size)]
+def _families(runs: Mapping[str, Run], starts: Mapping[str, str | None]) -> Elements:
+    """Every evaluation that starts from no other of these, followed by those that do start from it."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(runs, key=lambda name: len(upstreams(runs[name]))):
+        if runs[name].kind != "pretrain":
+            found.setdefault(starts[name] if starts[name] in found else name, []).append(name)  # type: ignore[arg-type]
+    return [tuple(found[name]) for name in runs if name in found]
+
+
+def _packs(families: Elements, size: int) -> Elements:
+    """Families one after the other, into jobs of `size` runs; what is larger has a job of its own."""
+    found: Elements = []
+    for family in families:
+        if found and len(found[-1]) + len(family) <= size:
+            found[-1] += family
+        else:
+            found.append(family)
+    return found
 
 
 def _chunks(items: Sequence[T], size: int) -> list[list[T]]:
@@ -99,6 +115,6 @@ def _chunks(items: Sequence[T], size: int) -> list[list[T]]:
 
 
 def start_key(run: Run) -> str | None:
-    """Key of the pre-training that a run starts from, if any."""
+    """Key of the run that a run starts from, if any."""
     first = upstream(run)
     return None if first is None else key(first)

@@ -9,7 +9,19 @@ from dataclasses import dataclass
 from typing import NamedTuple, assert_never
 
 from harness.launch.site import Stage
-from harness.spec import CustomEvaluation, FineTune, Knn, LinearProbe, Pretrain, Run
+from harness.spec import (
+    Analysis,
+    CustomEvaluation,
+    FineTune,
+    Fourier,
+    Interactions,
+    Knn,
+    LinearProbe,
+    Occlusion,
+    Pretrain,
+    RgbStatistics,
+    Run,
+)
 from harness.spec.data import training_images
 from harness.spec.described import described
 from harness.store import State, Store
@@ -171,6 +183,8 @@ def _kind(run: Run) -> Kind:
             return (run.kind, run.start.backbone.digest, run.image_size, run.data.digest, run.block)
         case CustomEvaluation():
             return (run.kind, run.start.backbone.digest, run.image_size, run.data.digest, run.function)
+        case Interactions() | Occlusion() | Fourier() | RgbStatistics():
+            return (run.kind, run.encoder.digest, run.image_size, run.data.digest, *run.setting)
         case _:
             assert_never(run)
 
@@ -185,7 +199,7 @@ class _Images:
     def of(self, run: Run) -> float | None:
         """Images that a run trains on in all; 1 for an evaluation that trains nothing; None if unknown."""
         match run:
-            case Knn() | CustomEvaluation():
+            case Knn() | CustomEvaluation() | Interactions() | Occlusion() | Fourier() | RgbStatistics():
                 return 1.0
             case Pretrain() | FineTune() | LinearProbe():
                 size, labelled = run.recipe.batch_size, not isinstance(run, Pretrain)
@@ -205,7 +219,7 @@ class _Images:
                 (
                     round(line["steps"] / run.recipe.epochs)
                     for name, run in self._runs.items()
-                    if not isinstance(run, Knn | CustomEvaluation)
+                    if not isinstance(run, Knn | CustomEvaluation | Analysis)
                     and (run.data.digest, run.recipe.batch_size, not isinstance(run, Pretrain)) == place
                     and self._states[name].word != "missing"
                     and (line := next(iter(self._store.metrics(name)[-1:]), {})).get("steps")
@@ -236,7 +250,7 @@ def _stated(run: Run, work: float | None, store: Store, rates: Rates) -> float |
     """Hours by multiply-adds at a stated rate; None where either is missing, or where the work is not in images."""
     stage: Stage = "pretrain" if isinstance(run, Pretrain) else "evaluation"
     rate = rates.get(stage)
-    if rate is None or work is None or isinstance(run, Knn | CustomEvaluation):
+    if rate is None or work is None or isinstance(run, Knn | CustomEvaluation | Analysis):
         return None
     found = read_description(store.root, described(run))
     if found is None:

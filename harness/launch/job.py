@@ -10,6 +10,10 @@ from typing import Any, assert_never
 
 import torch
 
+from harness.analysis.fourier import fourier
+from harness.analysis.interactions import interactions
+from harness.analysis.occlusion import occlusion
+from harness.analysis.rgb import rgb_statistics
 from harness.core.distributed import Group, LeaderLeft
 from harness.core.finetune import finetune
 from harness.core.pretrain import pretrain
@@ -19,7 +23,20 @@ from harness.core.shared import SharedAttempt
 from harness.launch import provenance
 from harness.launch.queue import Ending, Event, last_line
 from harness.launch.resources import Resources
-from harness.spec import CustomEvaluation, FineTune, HarnessError, Knn, LinearProbe, Pretrain, Run, key
+from harness.spec import (
+    CustomEvaluation,
+    FineTune,
+    Fourier,
+    HarnessError,
+    Interactions,
+    Knn,
+    LinearProbe,
+    Occlusion,
+    Pretrain,
+    RgbStatistics,
+    Run,
+    key,
+)
 from harness.store import Attempt, State, Store, Superseded
 
 WORD_SECONDS = 10.0
@@ -187,5 +204,13 @@ def _compute(run: Run, session: Session) -> None:
             knn(run, session)
         case CustomEvaluation():
             custom_evaluation(run, session)
+        case Interactions():
+            interactions(run, session)
+        case Occlusion():
+            occlusion(run, session)
+        case Fourier():
+            fourier(run, session)
+        case RgbStatistics():
+            rgb_statistics(run, session)
         case _:
             assert_never(run)

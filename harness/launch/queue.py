@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from harness.spec import Run, key, snapshot_epoch, upstream
-from harness.store import Store
+from harness.spec import Run, key, snapshot_epoch, upstream, upstreams
+from harness.store import Store, Word
 from harness.store.snapshots import ask_for_snapshot, snapshot_of
 
 Ending = Literal["done", "failed", "blocked", "elsewhere", "interrupted"]
@@ -18,7 +18,8 @@ class Event:
     """Something that happened to a run.
 
     kind: `started`; `line` (a metrics line was written); or how it ended: done, failed (its last line as text),
-        blocked (its pre-training failed), elsewhere (another process works on it), interrupted (saved, to go on later).
+        blocked (a run it starts from failed), elsewhere (another process works on it), interrupted (saved, to go on
+        later).
     """
 
     kind: Literal["started", "line"] | Ending
@@ -28,10 +29,10 @@ class Event:
 
 
 class Queue:
-    """The runs that are not done, each after the pre-training it starts from.
+    """The runs that are not done, each after the run it starts from.
 
-    A pre-training is needed only while one of its evaluations is not done; one whose weights were cleaned away is
-    computed again if an evaluation needs them.
+    A pre-training is needed only while one of its evaluations is not done; a run whose weights were cleaned away is
+    computed again if one that starts from it needs them.
 
     Args:
         retry: also take runs that failed.
@@ -52,7 +53,7 @@ class Queue:
     def add(self, runs: Mapping[str, Run]) -> None:
         """Take in further runs, or again some that were interrupted or failed; those that wait or run are left alone.
 
-        An evaluation comes together with the pre-training that it starts from.
+        A run comes together with those that it starts from, unless these are done.
         """
         fresh = {name: run for name, run in runs.items() if name not in self._waiting}
         self._runs |= fresh
@@ -65,28 +66,21 @@ class Queue:
     def _look(self, runs: Mapping[str, Run], *, reading: bool = False) -> None:
         """Sort runs into those that wait and those that have ended, by what the store says."""
         states = self._store.states(runs)
-        evaluations = {name: run for name, run in runs.items() if upstream(run) is not None}
-        open_ = {name: run for name, run in evaluations.items() if states[name].word != "done"}
-        needed = {_upstream_key(run) for run in open_.values()}
-        served = {_upstream_key(run) for run in evaluations.values()} - needed
-        lacking = {_upstream_key(run) for run in open_.values() if not has_start(self._store, run)}
+        words, gone = _needed(runs, self._store, {name: state.word for name, state in states.items()})
         if not reading:
-            _ask_for_snapshots(self._store, open_.values())
+            for name in gone:
+                self._store.put_result_aside(name)
+            _ask_for_snapshots(self._store, (run for name, run in runs.items() if words[name] != "done"))
         for name, run in runs.items():
-            word = states[name].word
-            if word == "done" and name in lacking:
-                if not reading:
-                    self._store.put_result_aside(name)
-                word = "missing"
-            if word == "done" or name in served:
+            if words[name] == "done":
                 self.endings[name] = "done"
-            elif word == "failed" and not self.retry:
+            elif words[name] == "failed" and not self.retry:
                 self.endings[name] = "failed"
             else:
                 self._waiting[name] = _awaited(self._store, run)
 
     def _look_before(self) -> None:
-        """Note how pre-trainings stand that waiting runs start from, but that are not among the runs."""
+        """Note how runs stand that waiting ones start from, but that are not among the runs."""
         for first in {first for first in self._waiting.values() if first and first not in self._runs}:
             self.endings[first] = _ending_elsewhere(self._store, first)
 
@@ -99,13 +93,13 @@ class Queue:
         return self._runs[name]
 
     def take(self) -> str | None:
-        """The next run that can start now: evaluations first, so that tables fill early. None if none can."""
+        """The next run that can start now: what starts from another first, so that tables fill early. None if none."""
         ready = [
             name
             for name, first in self._waiting.items()
             if name not in self._taken and (first is None or self.endings.get(first) == "done")
         ]
-        ready.sort(key=lambda name: self._waiting[name] is None)
+        ready.sort(key=lambda name: -len(upstreams(self._runs[name])))
         if not ready:
             return None
         self._taken.add(ready[0])
@@ -122,13 +116,15 @@ class Queue:
         return self.blocked()
 
     def blocked(self) -> list[Event]:
-        """End the runs whose pre-training failed or was interrupted."""
+        """End the runs that start, directly or not, from one that failed or was interrupted."""
         events = []
-        for name, first in list(self._waiting.items()):
+        for name in sorted(self._waiting, key=lambda name: len(upstreams(self._runs[name]))):
+            first = self._waiting[name]
             match self.endings.get(first) if first else None:
-                case "failed" | "blocked":
+                case "failed" | "blocked" as ending:
                     self._close(name, "blocked")
-                    events.append(Event("blocked", name, f"waits for {first}, which failed"))
+                    what = "failed" if ending == "failed" else "is blocked"
+                    events.append(Event("blocked", name, f"waits for {first}, which {what}"))
                 case "interrupted":
                     self._close(name, "interrupted")
                     events.append(Event("interrupted", name, f"waits for {first}, which is not done"))
@@ -165,15 +161,31 @@ class Queue:
         self.endings[name] = ending
 
 
-def _ending_elsewhere(store: Store, name: str) -> Ending:
-    """How a pre-training that is not among the runs stands with those that start from it."""
-    if store.weights(name) is not None:
-        return "done"
-    return "failed" if store.state(name).word == "failed" else "interrupted"
+def _needed(runs: Mapping[str, Run], store: Store, words: dict[str, Word]) -> tuple[dict[str, Word], list[str]]:
+    """The words as they count here, and the done runs whose weights are needed again and gone, which count as missing.
+
+    A pre-training that is not done counts as done where everything is that starts from it.
+    """
+    words, gone = dict(words), []
+    serving: set[str | None] = set()
+    needed: set[str | None] = set()
+    lacking: set[str | None] = set()
+    for name in sorted(runs, key=lambda name: -len(upstreams(runs[name]))):  # what starts from a run before the run
+        if words[name] == "done" and name in lacking:
+            words[name] = "missing"
+            gone.append(name)
+        elif runs[name].kind == "pretrain" and name in serving - needed:
+            words[name] = "done"
+        serving.add(_upstream_key(runs[name]))
+        if words[name] != "done":
+            needed.add(_upstream_key(runs[name]))
+            if not has_start(store, runs[name]):
+                lacking.add(_upstream_key(runs[name]))
+    return words, gone
 
 
 def has_start(store: Store, run: Run) -> bool:
-    """Whether the weights that an evaluation starts from are in the store."""
+    """Whether the weights that a run starts from are in the store, or it needs none."""
     first, epoch = upstream(run), snapshot_epoch(run)
     if first is None:
         return True
@@ -188,8 +200,15 @@ def _ask_for_snapshots(store: Store, runs: Iterable[Run]) -> None:
 
 
 def _awaited(store: Store, run: Run) -> str | None:
-    """Key of the pre-training that has to be done before a run; a snapshot that is there needs no more of it."""
+    """Key of the run that has to be done before a run; a snapshot that is there needs no more of its pre-training."""
     return None if snapshot_epoch(run) is not None and has_start(store, run) else _upstream_key(run)
+
+
+def _ending_elsewhere(store: Store, name: str) -> Ending:
+    """How a run that is not among the runs stands with those that start from it."""
+    if store.weights(name) is not None:
+        return "done"
+    return "failed" if store.state(name).word == "failed" else "interrupted"
 
 
 def last_line(text: str) -> str:

@@ -132,6 +132,11 @@ def store_of_site(root: Path) -> Path | None:
     return found
 
 
+def store_folder(root: Path) -> Path:
+    """The folder of the runs of a project: where a profile says, or `runs/` in the project root."""
+    return store_of_site(root) or root / "runs"
+
+
 def _slurm_table(path: Path) -> dict[str, Any]:
     table = _read(path).get("slurm", {})
     if not isinstance(table, dict):

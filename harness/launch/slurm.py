@@ -17,7 +17,7 @@ from harness.launch.resources import Resources
 from harness.launch.site import STAGES, Site, Stage
 from harness.launch.standing import Overview, overview
 from harness.launch.task import Task, open_to_group
-from harness.spec import HarnessError, ImageFolder, Run
+from harness.spec import HarnessError, ImageFolder, Run, upstreams
 from harness.spec.content import data_location
 from harness.store import Store
 from harness.store.submissions import Array, Entry, Submissions, asked_for
@@ -56,7 +56,10 @@ def wanted(
     open_ = Queue(runs, store, retry=True, reading=reading).open()
     chosen = {name: runs[name] for name in open_ if seen.places[name].word in words and not seen.places[name].job}
     nameless = {name for name, place in seen.places.items() if place.word in ("running", "queued") and not place.job}
-    return {name: run for name, run in chosen.items() if start_key(run) not in nameless}, seen
+    for name in sorted(chosen, key=lambda name: len(upstreams(chosen[name]))):  # starts before what starts from them
+        if start_key(chosen[name]) in nameless:
+            nameless.add(name)
+    return {name: run for name, run in chosen.items() if name not in nameless}, seen
 
 
 def submit(

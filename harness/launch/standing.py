@@ -11,7 +11,7 @@ from typing import Literal
 from harness.launch import cluster
 from harness.launch.cluster import GOES_ON, Job, Jobs
 from harness.launch.queue import last_line
-from harness.spec import HarnessError, Run, key, upstream
+from harness.spec import HarnessError, Run, key, upstreams
 from harness.store import State, Store
 from harness.store.ownership import is_alive
 from harness.store.submissions import Entry, Submissions
@@ -148,7 +148,7 @@ def _by_slurm(job: Job, state: State, *, recently: bool, alone: bool) -> Place:
     shown = f"job {job.id}"
     if job.state in cluster.WAITING:
         if job.reason == "DependencyNeverSatisfied":
-            return Place("blocked", f"{shown}: waits for a failed pre-training", state, job)
+            return Place("blocked", f"{shown}: waits for a run that failed", state, job)
         return Place("queued", f"{shown}: {job.reason or job.state}", state, job)
     if job.state in cluster.WORKING:
         return Place("queued", f"{shown} starts" if alone else f"{shown} runs; its turn comes", state, job)
@@ -182,12 +182,16 @@ def _submitting(entry: Entry, log: Submissions) -> bool:
 
 
 def _blocked(place: Place, run: Run, places: Mapping[str, Place], store: Store) -> Place:
-    first = upstream(run)
-    if first is None or place.word not in ("missing", "cancelled", "queued", "lost"):
+    if place.word not in ("missing", "cancelled", "queued", "lost"):
         return place
-    name = key(first)
-    failed = places[name].word == "failed" if name in places else store.state(name).word == "failed"
-    return Place("blocked", f"waits for {name}, which failed", place.state, place.job) if failed else place
+    for first in reversed(upstreams(run)):
+        name = key(first)
+        word = places[name].word if name in places else store.state(name).word
+        if word == "failed":
+            return Place("blocked", f"waits for {name}, which failed", place.state, place.job)
+        if word == "done":
+            break
+    return place
 
 
 def _recently(store: Store, name: str, state: State, entry: Entry, log: Submissions, array: int) -> bool:

@@ -87,7 +87,7 @@ def compute(store: Store, number: int, array: int, element: int) -> None:
     left = [name for name, ending in endings.items() if ending == "interrupted"]
     note.unlink(missing_ok=True)  # of the time before it was queued again
     if left:
-        write_atomically(note, f"{stop.reason or 'its pre-training is not done'}\n".encode())
+        write_atomically(note, f"{stop.reason or 'what it starts from is not done'}\n".encode())
     if stop.reason and left:
         _note(store, left, stop.reason)
         if stop.requeue and requeue():

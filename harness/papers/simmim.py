@@ -13,13 +13,17 @@ from harness.spec import (
     BlockMask,
     ClusterTarget,
     Corruption,
-    CustomMask,
     CustomTarget,
+    FeatureTarget,
     Head,
+    HogTarget,
     InverseSwinHead,
     LinearHead,
     Loss,
+    LowPassTarget,
     Mask,
+    MomentumTarget,
+    NormPixelTarget,
     PatchWords,
     PixelTarget,
     Pretrain,
@@ -88,10 +92,8 @@ def _assumed_of_mask(mask: Mask) -> tuple[str, ...]:
             counts = {"exact": "the exact count", "beit": "a count that varies"}
             return (f"block-wise masks: BEiT's algorithm with {counts[mask.count]}, smallest block {mask.min_block:g} "
                     f"of the units, aspect ratio from {mask.min_aspect:g}",)  # fmt: skip
-        case RandomMask() | CustomMask():
-            return ()
         case _:
-            assert_never(mask)
+            return ()
 
 
 def _assumed_of_head(head: Head) -> Iterator[str]:
@@ -118,7 +120,7 @@ def _assumed_of_target(target: Target) -> Iterator[str]:
             yield "tokens: words of a k-means over patches in place of BEiT's tokenizer"
         case TokenTarget():
             yield "tokens: the crop itself is scaled for the tokenizer, bicubic"
-        case CustomTarget():
+        case NormPixelTarget() | LowPassTarget() | HogTarget() | FeatureTarget() | MomentumTarget() | CustomTarget():
             pass
         case _:
             assert_never(target)

@@ -33,7 +33,7 @@ from harness.spec import (
 )
 from harness.spec.recipe import NoDecay
 
-Model = Literal["swin-b", "swin-l", "vit-b"]
+Model = Literal["swin-b", "swin-l", "vit-b", "swin-t", "swinv2-b", "vit-s"]
 Variant = Literal["official", "mmpretrain"]
 ViTSchedule = Literal["released", "paper"]
 
@@ -51,7 +51,10 @@ FINETUNE_AUGMENT = Augment(
     cutmix=1.0,
     smoothing=0.1,
 )
-IMAGE_SIZE = {"swin-b": 192, "swin-l": 192, "vit-b": 224}
+IMAGE_SIZE = {"swin-b": 192, "swin-l": 192, "vit-b": 224, "swin-t": 192, "swinv2-b": 192, "vit-s": 224}
+
+BORROWED: dict[Model, Model] = {"swin-t": "swin-b", "swinv2-b": "swin-b", "vit-s": "vit-b"}
+"""Models without a published recipe, and whose they are given. Every run of theirs says so among its `assumed`."""
 
 PRETRAINED: tuple[tuple[Model, int], ...] = (("swin-b", 100), ("swin-b", 800), ("swin-l", 800), ("vit-b", 800))
 """Models and epochs whose pre-training is published."""
@@ -76,7 +79,7 @@ FINETUNED: dict[tuple[Model, int, int], FineTuned] = {
 
 VIT_TEXT = (
     "ViT-B on the paper's schedule: peak, warm-up start and floor are those of the Swin-B ablation, drop path and what "
-    "weight decay leaves out those of the released configuration"
+    "weight decay leaves out those of the released configuration; 20 epochs of warm-up and the cosine are the text's"
 )
 PROBE = (
     "linear probe: SimMIM publishes neither code nor recipe. Block 8 and the mean over patch tokens are the authors' "
@@ -102,12 +105,30 @@ def simmim_backbone(model: Model, *, window: int | None = None, variant: Variant
             if variant == "mmpretrain":
                 raise HarnessError("mmpretrain has no SimMIM recipe of vit-b; valid there: swin-b, swin-l")
             return Backbone(name="beit_base_patch16_224", patch_size=16, stride=16, variant="simmim")
+        case "swin-t" | "swinv2-b" | "vit-s" if variant == "mmpretrain":
+            raise HarnessError(f"mmpretrain has no SimMIM recipe of {model}; valid there: swin-b, swin-l")
+        case "swin-t":
+            return _swin("tiny", {"window_size": window or 6})
+        case "swinv2-b":
+            args = (("window_size", window or 6),)
+            return Backbone(name="swinv2_base_window8_256", args=args, patch_size=4, stride=32)
+        case "vit-s":
+            args_s = {"embed_dim": 384, "depth": 12, "num_heads": 6}
+            name = "beit_base_patch16_224"
+            return Backbone(name=name, args=tuple(args_s.items()), patch_size=16, stride=16, variant="simmim")
         case _:
             raise HarnessError(f"SimMIM has no model {model!r}; valid: {', '.join(IMAGE_SIZE)}")
 
 
 def _swin(size: str, args: dict[str, int]) -> Backbone:
     return Backbone(name=f"swin_{size}_patch4_window7_224", args=tuple(args.items()), patch_size=4, stride=32)
+
+
+def borrowed(model: Model) -> tuple[Model, tuple[str, ...]]:
+    """The model whose recipe a model has, and the note that says so if it is another one."""
+    lender = BORROWED.get(model, model)
+    note = f"SimMIM publishes no recipe of {model}: it has that of {lender}"
+    return lender, () if lender == model else (note,)
 
 
 def simmim_pretrain(
@@ -119,7 +140,7 @@ def simmim_pretrain(
     data: Data | None = None,
     seed: int = 0,
 ) -> Pretrain:
-    """A published pre-training; `replace` changes one piece of it.
+    """A published pre-training; `replace` changes one piece of it. Models without one borrow it (`BORROWED`).
 
     Args:
         epochs: 100 (Swin-B) or 800.
@@ -130,10 +151,11 @@ def simmim_pretrain(
         HarnessError: it is not published.
     """
     backbone = simmim_backbone(model, variant=variant)
-    if (model, epochs) not in PRETRAINED:
+    lender, notes = borrowed(model)
+    if (lender, epochs) not in PRETRAINED:
         valid = ", ".join(f"{name} {length}" for name, length in PRETRAINED)
         raise HarnessError(f"SimMIM publishes no pre-training of {model} for {epochs} epochs; valid: {valid}")
-    if schedule == "paper" and model != "vit-b":
+    if schedule == "paper" and lender != "vit-b":
         raise HarnessError(f"schedule='paper' is a choice of vit-b, not of {model}; valid: released")
     return Pretrain(
         data=data or ImageFolder(name="imagenet"),
@@ -144,9 +166,9 @@ def simmim_pretrain(
         head=HEAD,
         target=TARGET,
         loss=LOSS,
-        recipe=_pretrain_recipe(model, epochs, variant, schedule),
+        recipe=_pretrain_recipe(lender, epochs, variant, schedule),
         seed=seed,
-        assumed=(VIT_TEXT,) if schedule == "paper" else (),
+        assumed=(*notes, VIT_TEXT) if schedule == "paper" else notes,
     )
 
 
@@ -195,20 +217,22 @@ def simmim_finetune(
         HarnessError: it is not published.
     """
     backbone = simmim_backbone(model, variant=variant)
-    if (model, epochs, image_size) not in FINETUNED:
+    lender, notes = borrowed(model)
+    if (lender, epochs, image_size) not in FINETUNED:
         valid = ", ".join(f"{name} {length} at {side}" for name, length, side in FINETUNED)
         what = f"{model} after {epochs} epochs at {image_size} px"
         raise HarnessError(f"SimMIM publishes no fine-tuning of {what}; valid: {valid}")
-    found = FINETUNED[model, epochs, image_size]
+    found = FINETUNED[lender, epochs, image_size]
     built = simmim_backbone(model, window=found.window, variant=variant)
     given = simmim_pretrain(model, epochs=epochs, variant=variant, schedule=schedule, data=data, seed=seed)
     return FineTune(
         start=start or given,
         data=data or given.data,
         image_size=image_size,
-        recipe=_finetune_recipe(model, epochs, found, variant),
+        recipe=_finetune_recipe(lender, epochs, found, variant),
         backbone=None if built == backbone else built,
         seed=seed,
+        assumed=notes,
     )
 
 

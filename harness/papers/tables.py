@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 
+from harness.papers.protocol import UNKNOWN, Protocol, simmim_protocol
 from harness.spec import HarnessError, Scalar
 
 UNVERIFIED = frozenset({"memory", "ai"})
@@ -15,11 +16,15 @@ UNVERIFIED = frozenset({"memory", "ai"})
 
 @dataclass(frozen=True)
 class PublishedValue:
-    """One published number. trust: image, code, text, abstract, secondary, computed; memory and ai are unverified."""
+    """One published number.
+
+    trust: image, code, text, abstract, secondary, computed; memory and ai are unverified. protocol: of its measurement.
+    """
 
     value: float
     trust: str
     source: str
+    protocol: Protocol = UNKNOWN
 
     @property
     def verified(self) -> bool:
@@ -56,13 +61,21 @@ def paper_table(
     metric: str = "top1",
     rename: Mapping[str, str] | None = None,
     at: Mapping[str, Scalar] | None = None,
+    where: Mapping[str, Scalar] | None = None,
+    across: tuple[str, Mapping[str, str]] | None = None,
+    protocol: Protocol | None = None,
 ) -> PaperTable:
     """A shipped table by name, such as `simmim_table4_scope`.
 
     Args:
         metric: the column that holds the result; rows where it is empty are left out.
         rename: CSV column -> name of the study's axis.
+        where: values of printed columns that rows have to have, such as {"backbone": "ResNet-50"}, in a file of several
+            tables; these columns are left out of the axes.
+        across: of a table with a column for each value of an axis: the axis, and its values by column, such as
+            ("method", {"SimMIM": "simmim", "A2MIM": "a2mim"}). The metric is then a name only.
         at: axis values that the table has throughout but does not print, such as {"mask_ratio": 0.6}.
+        protocol: how all of its numbers were measured, instead of what is known of the table.
 
     Raises:
         HarnessError: there is no such table or column, or `at` names one that is printed.
@@ -73,7 +86,9 @@ def paper_table(
         raise HarnessError(f"no table {name!r}; shipped: {', '.join(shipped)}")
     records = list(csv.DictReader((folder / f"{name}.csv").read_text(encoding="utf-8").splitlines()))
     names = rename or {}
-    for column in (metric, *names):
+    spread = across or ("", {})
+    columns = tuple(spread[1].values()) or (metric,)
+    for column in (*columns, *names, *(where or {})):
         if column not in records[0]:
             raise HarnessError(f"table {name} has no column {column!r}; it has {', '.join(records[0])}")
     if printed := set(at or {}) & {names.get(column, column) for column in records[0]}:
@@ -81,10 +96,31 @@ def paper_table(
     fixed = {axis: str(value) for axis, value in (at or {}).items()}
     rows = []
     for record in records:
-        if record[metric]:
-            value = PublishedValue(float(record[metric]), record["trust"], record["source"])
-            rows.append(({names.get(column, column): text for column, text in record.items()} | fixed, value))
+        if not all(_same(record[column], wanted) for column, wanted in (where or {}).items()):
+            continue
+        axes = {names.get(column, column): text for column, text in record.items() if column not in (where or {})}
+        for label, column in spread[1].items() if across else [("", metric)]:
+            if record[column]:
+                measured = protocol or _protocol(name, column, record)
+                value = PublishedValue(float(record[column]), _trust(column, record), record["source"], measured)
+                rows.append((axes | fixed | ({spread[0]: label} if across else {}), value))
     return PaperTable(name, metric, tuple(rows))
+
+
+def _trust(metric: str, record: Mapping[str, str]) -> str:
+    """A column of results may have a trust of its own."""
+    return record.get(f"{metric.removesuffix('_top1')}_trust") or record["trust"]
+
+
+def _protocol(name: str, metric: str, record: Mapping[str, str]) -> Protocol:
+    found = simmim_protocol(name, record)
+    match metric:
+        case "linear_top1":  # its recipe is another
+            return replace(found, finetune_epochs=None, evaluation="linear-probe")
+        case "supervised_top1":
+            return replace(found, pretrain_size=0, pretrain_epochs=0, finetune_epochs=None)
+        case _:
+            return found
 
 
 def _same(text: str, value: Scalar) -> bool:

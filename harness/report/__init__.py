@@ -4,18 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pandas import DataFrame
 
 from harness.report.collect import runs_frame as results_frame
 from harness.report.escape import file_stem
+from harness.report.judged import claim_lines, claims_text, judged
+from harness.report.latex import latex_text
 from harness.report.statistics import summary
-from harness.report.tables import csv_text, latex_text, markdown_text, table
+from harness.report.tables import Table, csv_text, markdown_text, table
 from harness.store import Store
-from harness.store.files import disk_errors, write_atomically
+from harness.store.files import disk_errors, read_json, write_atomically
 from harness.study import Plan
 
+if TYPE_CHECKING:
+    from harness.report.pictures import Pictures
+
 __all__ = ["Report", "results_frame", "write"]
+
+AUDIT = "audit.json"
+"""What `harness audit` leaves in the folder, if it was run."""
 
 _PICTURES = ("figure-*.png", "figure-*.pdf", "reconstructions*.png")
 
@@ -57,8 +66,12 @@ def write(plan: Plan, store: Store, folder: Path) -> Report:
         "table.md": markdown_text(found),
         "table.tex": latex_text(found, label),
     }
-    pictures, remarks = _pictures(plan, store, runs, cells)
-    files = {name: text.encode() for name, text in texts.items()} | pictures
+    claims = judged(plan, runs)
+    if claims:
+        texts["claims.md"] = claims_text(plan, claims)
+    made = _pictures(plan, store, runs, cells)
+    texts["report.html"] = _page(plan, runs, cells, found, made, read_json(folder / AUDIT))
+    files = {name: text.encode() for name, text in texts.items()} | dict(made.files)
     _publish(folder, files)
     wanted = runs[runs["state"] != "excluded"]
     return Report(
@@ -67,16 +80,28 @@ def write(plan: Plan, store: Store, folder: Path) -> Report:
         caption=found.caption,
         header=found.header,
         rows=found.plain_rows(),
-        notes=(*found.plain_notes(), *remarks),
+        notes=(*found.plain_notes(), *made.remarks, *claim_lines(plan, claims)),
         complete=bool(wanted["value"].notna().all()),
     )
 
 
-def _pictures(plan: Plan, store: Store, runs: DataFrame, cells: DataFrame) -> tuple[dict[str, bytes], tuple[str, ...]]:
-    """All pictures by file name, and remarks on what they leave out. Matplotlib is loaded here."""
+def _pictures(plan: Plan, store: Store, runs: DataFrame, cells: DataFrame) -> Pictures:
+    """All pictures. Matplotlib is loaded here."""
     from harness.report import pictures
 
     return pictures.make(plan, store, runs, cells)
+
+
+def _page(plan: Plan, runs: DataFrame, cells: DataFrame, found: Table, made: Pictures, audit: object) -> str:
+    """report.html. Jinja is loaded here."""
+    from harness.report.page import content, html_text, sections
+
+    findings = audit if isinstance(audit, list) else []
+    shown = content.page(
+        plan, runs, cells, found, made.shown(), (made.title, made.triplets), remarks=made.remarks,
+        after=[*sections.paper_section(cells), *sections.audit_section(findings)],
+    )  # fmt: skip
+    return html_text(shown)
 
 
 def _publish(folder: Path, files: dict[str, bytes]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from harness.report.escape import clean, shorten
-from harness.spec import Evaluation, Scalar, key, shown_metric, upstream
+from harness.spec import Evaluation, Scalar, key, pretraining, shown_metric, upstreams
 from harness.store import State, Store
 from harness.study import Plan, Row
 
@@ -29,8 +29,10 @@ _RUN_COLUMNS = {
 _LEADING = {"evaluation": "object", "state": "object", "reason": "object", "value": "float64"}
 _TRAILING = _RUN_COLUMNS | {f"pretrain_{name}": kind for name, kind in _RUN_COLUMNS.items()}
 _OF_CELLS = (
-    "n", "n_planned", "mean", "sd", "reference", "difference", "paired", "paper", "paper_trust",
-    "paper_unverified", "paper_source", *STATES,
+    "n", "n_planned", "mean", "sd", "low", "high", "borrowed", "values", "reference", "difference", "difference_low",
+    "difference_high", "simultaneous_low", "simultaneous_high", "p", "best", "paired", "residual_sd", "df", "p_equal",
+    "unequal", "paper", "paper_trust", "paper_unverified", "paper_source", "paper_protocol", "paper_differs",
+    "paper_unknown", "paper_delta", *STATES,
 )  # fmt: skip
 _RESERVED = frozenset({"cell", "seed", *_LEADING, *_TRAILING, *_OF_CELLS})
 
@@ -98,7 +100,7 @@ def arms(plan: Plan) -> tuple[Arm, ...]:
     cells: dict[tuple[tuple[Scalar, ...], str], tuple[Row, list[str]]] = {}
     for row in plan.rows:
         for name, evaluation in row.evaluations.items():
-            if (first := upstream(evaluation)) is not None:
+            if (first := pretraining(evaluation)) is not None:
                 _, keys = cells.setdefault((tuple(row.axes.values()), name), (row, []))
                 keys.append(key(first))
     found: dict[tuple[str, ...], Arm] = {}
@@ -146,10 +148,10 @@ def _records(row: Row, names: Sequence[str], snapshot: _Snapshot) -> Iterator[di
 
 
 def _record(evaluation: Evaluation, snapshot: _Snapshot) -> dict[str, Any]:
-    first = upstream(evaluation)
+    first = pretraining(evaluation)
     before = snapshot.columns(key(first)) if first else {}
     state = snapshot.states[key(evaluation)]
-    word, reason = _standing(state, snapshot.states[key(first)] if first else None)
+    word, reason = _standing(state, [(run.kind, snapshot.states[key(run)]) for run in upstreams(evaluation)])
     metrics = state.result.metrics if state.result else {}
     value = metrics.get(shown_metric(evaluation), math.nan)
     if word == "done" and not math.isfinite(value):
@@ -164,15 +166,19 @@ def _record(evaluation: Evaluation, snapshot: _Snapshot) -> dict[str, Any]:
     }
 
 
-def _standing(state: State, before: State | None) -> tuple[str, str]:
-    """Word and reason of an evaluation, given where the pre-training that it starts from stands."""
+def _standing(state: State, before: Sequence[tuple[str, State]]) -> tuple[str, str]:
+    """Word and reason of an evaluation, given the kind and the state of each run that has to be done before it."""
     if state.word == "failed":
         return "failed", _last_line(state.error)
-    if state.word == "done" or before is None or before.word == "done":
+    if state.word == "done" or not before or before[-1][1].word == "done":
         return state.word, ""
-    if before.word == "failed":
-        return "blocked", f"its pre-training failed: {_last_line(before.error)}"
-    return state.word, f"its pre-training is {before.word}" if before.word != "missing" else ""
+    for kind, other in before:
+        stage = {"pretrain": "pre-training", "finetune": "fine-tuning"}[kind]
+        if other.word == "failed":
+            return "blocked", f"its {stage} failed: {_last_line(other.error)}"
+        if other.word not in ("done", "missing"):
+            return state.word, f"its {stage} is {other.word}"
+    return state.word, ""
 
 
 def _last_line(error: str) -> str:

@@ -94,7 +94,10 @@ def draw_axis(data: AxisFigure) -> Figure:
 
 
 def draw_cells(data: CellsFigure) -> Figure:
-    """Cells side by side, from the top: mean ± sd, single seeds faint; what has no number says why."""
+    """Cells side by side, from the top: bars of mean ± sd, single seeds faint; what has no number says why.
+
+    Bars begin where the axis does, which is seldom at zero; its label says so.
+    """
     panels = 2 if data.shows_paper else 1
     figure = Figure(layout="constrained")
     found = figure.subplots(1, panels, squeeze=False, sharey=True, width_ratios=[2.2, 1][:panels])[0]
@@ -103,7 +106,7 @@ def draw_cells(data: CellsFigure) -> Figure:
         _draw_cell(found[0], point, place)
     found[0].set_yticks(places, [plain(point.label) for point in data.points])
     found[0].set_ylim(len(places) - 0.5, -0.5)
-    found[0].set_xlabel(plain(data.evaluation))
+    found[0].set_xlabel(plain(data.evaluation) + _draw_bars(found[0], data.points))
     if data.title:
         found[0].set_title(plain(data.title), color=GREY, fontsize=8, loc="left")
     if data.shows_paper:
@@ -164,6 +167,19 @@ def _draw_cell(axes: Axes, point: Point, place: int) -> None:
     if point.reference:
         _mark_reference(axes, point.mean, place)
         axes.axvline(point.mean, color=GREY, linestyle=":", linewidth=0.9, zorder=1)
+
+
+def _draw_bars(axes: Axes, points: Sequence[Point]) -> str:
+    """A bar up to each mean, from the left end of the axis; returns what the axis should say of that end."""
+    means = {place: point.mean for place, point in enumerate(points) if not point.hole}
+    if not means:
+        return ""
+    left, right = axes.get_xlim()
+    left = 0.0 if 0 <= left < 0.25 * (right - left) else left - 0.12 * (right - left)
+    widths = [mean - left for mean in means.values()]
+    axes.barh(list(means), widths, left=left, height=0.62, color=COLOURS[5], alpha=0.45, zorder=1)
+    axes.set_xlim(left, right)
+    return "" if left == 0 else f"   (bars begin at {left:.4g})"
 
 
 def _name(label: str) -> str | None:

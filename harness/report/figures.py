@@ -128,7 +128,7 @@ def axis_figures(runs: pd.DataFrame, cells: pd.DataFrame) -> list[AxisFigure]:
         figure
         for _, part in cells.groupby("evaluation", sort=False)
         for axis in axes_of(cells)
-        if _is_numeric(part[axis]) and (figure := _axis_figure(axis, part, runs)).lines
+        if is_numeric(part[axis]) and (figure := _axis_figure(axis, part, runs)).lines
     ]
 
 
@@ -136,7 +136,7 @@ def cells_figures(runs: pd.DataFrame, cells: pd.DataFrame) -> list[CellsFigure]:
     """The cells side by side, for each evaluation in which some cell stands in no line of `axis_figures`."""
     figures = []
     for name, part in cells.groupby("evaluation", sort=False):
-        numeric = [axis for axis in axes_of(cells) if _is_numeric(part[axis])]
+        numeric = [axis for axis in axes_of(cells) if is_numeric(part[axis])]
         covered = {number for axis in numeric for number in _covered(axis, part)}
         if not covered.issuperset(part["cell"]):
             points = records(part[axes_of(cells)])
@@ -184,7 +184,8 @@ def _values(cell: Cell, names: Sequence[str]) -> str:
     return ", ".join(shorten(value, PART_LENGTH) for value in values)
 
 
-def _is_numeric(values: pd.Series) -> bool:
+def is_numeric(values: pd.Series) -> bool:
+    """Whether an axis holds two different numbers or more, and nothing else where it applies."""
     found = {value for value in values if value is not None}
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in found)
     return numbers and len(found) > 1
@@ -238,10 +239,11 @@ def _is_geometric(found: set[float]) -> bool:
 
 
 def _absent(cells: pd.DataFrame) -> str:
-    return count_words(Counter(_hole(record) for record in records(cells[cells["n"] == 0])))
+    return count_words(Counter(hole(record) for record in records(cells[cells["n"] == 0])))
 
 
-def _hole(record: Mapping[str, Any]) -> str:
+def hole(record: Mapping[str, Any]) -> str:
+    """Why a cell has no number, in a word."""
     return next((state for state in ("excluded", "failed", "blocked") if record[state]), "not finished")
 
 
@@ -256,7 +258,7 @@ def _points(cells: pd.DataFrame, runs: pd.DataFrame, axis: str | None, labels: S
             mean=record["mean"],
             sd=record["sd"],
             seeds=seeds[record["cell"]],
-            hole="" if record["n"] else _hole(record),
+            hole="" if record["n"] else hole(record),
             reference=bool(record["reference"]),
             paper=record.get("paper", math.nan),
             unverified=bool(record.get("paper_unverified", False)),

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator
 
 import pandas as pd
 
+from harness.report.beside import PAPER_SD, SEPARABLE, order_agreement
 from harness.report.collect import PROVENANCE
 from harness.report.escape import clean, shown
+from harness.report.statistics import model_of
 from harness.spec import (
     CustomData,
     CustomEvaluation,
     Data,
     Evaluation,
     FineTune,
+    Fourier,
+    Interactions,
     Knn,
     LinearProbe,
+    Occlusion,
+    RgbStatistics,
     Shapes,
 )
 from harness.study import Plan
@@ -31,7 +38,7 @@ def caption(plan: Plan) -> str:
     for name in plan.columns():
         found = (row.evaluations[name] for row in plan.rows if name in row.evaluations)
         parts.append(f"{clean(name)}: {'; '.join(dict.fromkeys(map(_measure, found)))}.")
-    return " ".join([*parts, "Mean ± standard deviation over seeds."])
+    return " ".join([*parts, "Mean ± standard deviation over seeds; 95 % interval of the mean."])
 
 
 def notes(plan: Plan, runs: pd.DataFrame, cells: pd.DataFrame) -> tuple[str, ...]:
@@ -39,22 +46,31 @@ def notes(plan: Plan, runs: pd.DataFrame, cells: pd.DataFrame) -> tuple[str, ...
     return (
         *_holes(runs, cells),
         *_comparison(plan, cells),
-        *_paper(plan, cells),
+        *_paper(plan, runs, cells),
         *mixed_provenance(runs),
         *_assumed(plan),
     )
 
 
 def mixed_provenance(runs: pd.DataFrame) -> tuple[str, ...]:
+    """The sentences of `mixtures`, and one if runs were made with uncommitted changes."""
+    return (*mixtures(runs), *_dirty(_distinct(runs)))
+
+
+def mixtures(runs: pd.DataFrame) -> tuple[str, ...]:
     """A sentence for each of commit, device and versions that differs among the finished runs.
 
     Pre-trainings count too. Where some runs do not say, `unknown` counts as a value of its own.
     """
+    return tuple(_mixtures(_distinct(runs)))
+
+
+def _distinct(runs: pd.DataFrame) -> pd.DataFrame:
+    """Key and provenance of each finished run."""
     done = runs[runs["state"] == "done"]
     one = done[["key", *PROVENANCE]]
     two = done[["pretrain_key", *(f"pretrain_{name}" for name in PROVENANCE)]].set_axis(one.columns, axis=1)
-    distinct = pd.concat([one, two[two["key"] != ""]]).drop_duplicates("key")
-    return (*_mixtures(distinct), *_dirty(distinct))
+    return pd.concat([one, two[two["key"] != ""]]).drop_duplicates("key")
 
 
 def _mixtures(distinct: pd.DataFrame) -> Iterator[str]:
@@ -81,7 +97,9 @@ def _holes(runs: pd.DataFrame, cells: pd.DataFrame) -> Iterator[str]:
     if done < len(wanted):
         others = Counter(wanted.loc[wanted["value"].isna(), "state"])
         yield f"Unfinished: {done} of {len(wanted)} values are there ({count_words(others)})."
-    if (cells["n"] == 1).any():
+    if cells["borrowed"].any():
+        yield "pooled: one seed shows no spread, so its sd is that of the other cells, and its interval comes from it."
+    elif (cells["n"] == 1).any():
         yield "Where n = 1, one seed shows no spread."
 
 
@@ -96,16 +114,59 @@ def _comparison(plan: Plan, cells: pd.DataFrame) -> Iterator[str]:
     if not cells["reference"].any():
         yield f"The reference ({where}) is not among these cells."
         return
-    yield f"Differences are means over the seeds that a cell and the reference ({where}) both have."
+    for name, part in cells.groupby("evaluation", sort=False):
+        if part["p"].notna().any():
+            prefix = f"{clean(str(name))}: " if cells["evaluation"].nunique() > 1 else ""
+            yield prefix + _model(part, where)
+    if cells["best"].any():
+        yield "Bold (here *): not told from the best cell by simultaneous comparisons at 95 %."
 
 
-def _paper(plan: Plan, cells: pd.DataFrame) -> Iterator[str]:
+def _model(part: pd.DataFrame, where: str) -> str:
+    """How the differences of one evaluation were found."""
+    first = part.iloc[0]
+    checked = "too little to check" if math.isnan(first["p_equal"]) else f"p = {first['p_equal']:.2g}"
+    if first["unequal"]:
+        return (
+            f"Differences from the reference ({where}) are paired by seed, each with its own variance, since the "
+            f"cells' variances look unequal ({checked}); their p-values are Sidak-adjusted."
+        )
+    return (
+        f"Differences from the reference ({where}) are least-squares estimates of cell + seed with a pooled residual "
+        f"sd of {first['residual_sd']:.3g} on {first['df']} degrees of freedom; their p-values are Dunnett-adjusted. "
+        f"Variances look equal ({checked})."
+    )
+
+
+def _paper(plan: Plan, runs: pd.DataFrame, cells: pd.DataFrame) -> Iterator[str]:
     if plan.study.paper is None or not cells["paper"].notna().any():
         return
-    table = plan.study.paper
-    yield f"paper: {clean(table.metric)} of {clean(table.name)}, measured under the paper's own protocol."
+    table, printed = plan.study.paper, cells[cells["paper"].notna()]
+    protocols = " | ".join(dict.fromkeys(text for text in printed["paper_protocol"] if text))
+    measured = f"; measured with {protocols}" if protocols else ""
+    yield f"paper: {clean(table.metric)} of {clean(table.name)}{measured}."
+    trusts = ", ".join(f"{clean(word)} ({count})" for word, count in Counter(printed["paper_trust"]).most_common())
+    yield f"Trust in the paper's values: {trusts}."
+    if differing := list(dict.fromkeys(text for text in printed["paper_differs"] if text)):
+        more = f" (and {len(differing) - 1} more such lists)" if len(differing) > 1 else ""
+        yield f"No difference from the paper is shown where the protocol differs: {differing[0]}{more}."
+    if unknown := list(dict.fromkeys(text for text in printed["paper_unknown"] if text)):
+        yield f"Not known of the paper's protocol: {unknown[0]}."
     if cells["paper_unverified"].any():
-        yield "unverified: the paper's value was not checked against a source."
+        yield "unverified: the paper's value was not checked against a source; it enters no comparison."
+    yield from _order(runs, cells)
+
+
+def _order(runs: pd.DataFrame, cells: pd.DataFrame) -> Iterator[str]:
+    part = cells[cells["evaluation"] == cells.loc[cells["paper"].notna(), "evaluation"].iloc[0]]
+    found = order_agreement(part, model_of(part, runs))
+    if found.pairs:
+        yield (
+            f"Order: of the {found.pairs} pairs that the paper separates, {found.kept} keep their order here; of the "
+            f"{found.resolved} of them whose own 95 % interval here excludes zero, {found.resolved_kept} do. "
+            f"A pair counts if it is {SEPARABLE} or more apart in the paper, 1.96 x sqrt(2) x {PAPER_SD}, the sd of "
+            f"MAE's published runs; {found.dropped} closer ones do not."
+        )
 
 
 def _assumed(plan: Plan) -> Iterator[str]:
@@ -125,6 +186,15 @@ def _measure(evaluation: Evaluation) -> str:
             return f"accuracy of {evaluation.k} nearest neighbours, {place}"
         case CustomEvaluation():
             return f"{clean(evaluation.metric)} of {clean(evaluation.function)}, {place}"
+        case Interactions():
+            low, high = evaluation.band
+            return f"interaction strength J(m), mean over the orders from {low:g} n to {high:g} n, {place}"
+        case Occlusion():
+            return f"accuracy with randomly dropped patches, mean over the drop ratios, {place}"
+        case Fourier():
+            return f"relative log amplitude of the highest frequency, mean over the layers, {place}"
+        case RgbStatistics():
+            return f"shift of the mean colour by the mask, under the run's own fill, {place}"
 
 
 def _data_name(data: Data) -> str:

@@ -3,71 +3,141 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from harness.report import drawing, gallery
+from harness.report import analyses, drawing, gallery
 from harness.report.collect import Arm, arms
-from harness.report.escape import file_stem
+from harness.report.escape import clean, file_stem
 from harness.report.figures import LINES, axis_figures, cell_labels, cells_figures, curves
+from harness.report.heatmap import draw_heatmap, heatmaps
 from harness.store import Store
 from harness.study import Plan
 
 PAGES = 4
 """Pages of one figure that are drawn at most: beyond them a table tells more."""
 
+MAPS = 2
+"""Heat maps of one pair of axes that are drawn at most."""
+
 CELLS = 40
 """Cells on one page, side by side."""
 
 
-def make(plan: Plan, store: Store, runs: pd.DataFrame, cells: pd.DataFrame) -> tuple[dict[str, bytes], tuple[str, ...]]:
-    """Every picture by file name, and a remark for each that leaves something out."""
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """All pictures of a report.
+
+    files: by name. words: what a picture shows, by its name without suffix. triplets: the reconstructions, and
+    `title`, what their labels hold. remarks: one for each picture that leaves something out.
+    """
+
+    files: Mapping[str, bytes]
+    words: Mapping[str, str]
+    title: str
+    triplets: Sequence[gallery.Triplets]
+    remarks: tuple[str, ...]
+
+    def shown(self) -> dict[str, tuple[str, bytes]]:
+        """The PNG files but those of reconstructions, by name, each with what it shows."""
+        return {
+            name: (self.words.get(name.removesuffix(".png"), name), data)
+            for name, data in self.files.items()
+            if name.endswith(".png") and not name.startswith("reconstructions")
+        }
+
+
+def make(plan: Plan, store: Store, runs: pd.DataFrame, cells: pd.DataFrame) -> Pictures:
+    """Every picture of a study at a scale."""
     found = arms(plan)
     title, labels = cell_labels([arm.axes for arm in found], plan.study.complete(plan.study.reference))
+    words: dict[str, str] = {}
     with drawing.style():
-        files, remarks = _figures(runs, cells)
-        more, others = _curves(found, title, labels, store)
-        last, damaged = _gallery(found, title, labels, store)
-    return files | more | last, (*remarks, *others, *damaged)
+        files, remarks = _figures(runs, cells, words)
+        more, others = _curves(found, title, labels, store, words)
+        seen, unread = _analyses(plan, store, files)
+        words |= _said(seen, "Analyses of trained models")
+        triplets, damaged = gallery.gallery(found, labels, store, limit=PAGES * gallery.ARMS + 1)
+        last, left_out = _gallery(triplets, len(found), title)
+    return Pictures(
+        files=files | more | seen | last,
+        words=words,
+        title=title,
+        triplets=triplets,
+        remarks=(*remarks, *others, *unread, *damaged, *left_out),
+    )
 
 
-def _figures(runs: pd.DataFrame, cells: pd.DataFrame) -> tuple[dict[str, bytes], list[str]]:
+def _figures(runs: pd.DataFrame, cells: pd.DataFrame, words: dict[str, str]) -> tuple[dict[str, bytes], list[str]]:
     files: dict[str, bytes] = {}
     remarks: list[str] = []
     for over in axis_figures(runs, cells):
         stem = _free(file_stem("figure", over.evaluation, over.axis), files)
-        files |= _vector(stem, [drawing.draw_axis(page) for page in over.pages()[:PAGES]])
+        made = _vector(stem, [drawing.draw_axis(page) for page in over.pages()[:PAGES]])
+        files |= made
+        words |= _said(made, f"{over.evaluation} over {over.axis}")
         remarks += _left_out(stem, len(over.lines), LINES)
     for beside in cells_figures(runs, cells):
         stem = _free(file_stem("figure", beside.evaluation, "cells"), files)
-        files |= _vector(stem, [drawing.draw_cells(page) for page in beside.pages(CELLS)[:PAGES]])
+        made = _vector(stem, [drawing.draw_cells(page) for page in beside.pages(CELLS)[:PAGES]])
+        files |= made
+        words |= _said(made, f"{beside.evaluation} of each cell")
         remarks += _left_out(stem, len(beside.points), CELLS)
+    for maps in heatmaps(cells):
+        first = maps[0]
+        stem = _free(file_stem("figure", first.evaluation, first.rows[0], first.columns[0]), files)
+        made = _vector(stem, [draw_heatmap(page) for page in maps[:MAPS]])
+        files |= made
+        words |= _said(made, f"{first.evaluation} over {first.rows[0]} and {first.columns[0]}")
+        if len(maps) > MAPS:
+            remarks.append(f"{stem} shows the first {MAPS} of {len(maps)} combinations of the other axes.")
     return files, remarks
 
 
 def _curves(
-    found: Sequence[Arm], title: str, labels: Sequence[str], store: Store
+    found: Sequence[Arm], title: str, labels: Sequence[str], store: Store, words: dict[str, str]
 ) -> tuple[dict[str, bytes], list[str]]:
     lines = curves(found, labels, store)
     shown = list(itertools.islice(lines, PAGES * LINES))
     drawn = [drawing.draw_curves(shown[first : first + LINES], title) for first in range(0, len(shown), LINES)]
     number = len(shown) if next(lines, None) is None else len(found)
-    return _vector("figure-curves", drawn), _left_out("figure-curves", number, LINES)
+    made = _vector("figure-curves", drawn)
+    words |= _said(made, "Loss of pre-training over its epochs")
+    return made, _left_out("figure-curves", number, LINES)
 
 
-def _gallery(
-    found: Sequence[Arm], title: str, labels: Sequence[str], store: Store
-) -> tuple[dict[str, bytes], list[str]]:
-    triplets, damaged = gallery.gallery(found, labels, store, limit=PAGES * gallery.ARMS + 1)
+def _analyses(plan: Plan, store: Store, taken: dict[str, bytes]) -> tuple[dict[str, bytes], list[str]]:
+    found, remarks = analyses.analysis_figures(plan, store)
+    files: dict[str, bytes] = {}
+    for figure in found:
+        stem = _free(file_stem("figure", figure.column, figure.kind), taken | files)
+        pages = figure.pages()
+        files |= _vector(stem, [analyses.draw(page) for page in pages[:PAGES]])
+        remarks += _left_out(stem, len(figure.panels[0].bands), LINES)
+    return files, remarks
+
+
+def _gallery(triplets: Sequence[gallery.Triplets], arms: int, title: str) -> tuple[dict[str, bytes], list[str]]:
     parts = gallery.pages(triplets)[:PAGES]
     files = {
         f"{_page('reconstructions', number)}.png": drawing.png(gallery.draw(part, title))
         for number, part in enumerate(parts)
     }
-    number = len(found) if len(triplets) > PAGES * gallery.ARMS else len(triplets)
-    return files, [*damaged, *_left_out("reconstructions", number, gallery.ARMS)]
+    number = arms if len(triplets) > PAGES * gallery.ARMS else len(triplets)
+    return files, _left_out("reconstructions", number, gallery.ARMS)
+
+
+def _said(files: Mapping[str, bytes], text: str) -> dict[str, str]:
+    """The same words for each page of a figure, with the number of the page."""
+    stems = dict.fromkeys(name.rpartition(".")[0] for name in files)
+    several = len(stems) > 1
+    return {
+        stem: clean(f"{text}, part {number} of {len(stems)}" if several else text)
+        for number, stem in enumerate(stems, start=1)
+    }
 
 
 def _vector(stem: str, pages: Sequence[Figure]) -> dict[str, bytes]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from harness.report import AUDIT, write
 from harness.spec import key
 from harness.store import Store
 from harness.store.files import read_json, write_atomically
@@ -32,13 +33,11 @@ def current(plan: Plan, store: Store, folder: Path, *, always: bool = False) -> 
     Raises:
         HarnessError: the disk refuses.
     """
-    digest = _inputs(plan, store)
+    digest = _inputs(plan, store, folder)
     saved = read_json(folder / STAMP)
     if not always and isinstance(saved, dict) and saved.get("inputs") == digest and _whole(folder, saved["files"]):
         rows = tuple(tuple(row) for row in saved["rows"])
         return Shown(tuple(saved["header"]), rows, tuple(saved["notes"]), written=False)
-    from harness.report import write
-
     report = write(plan, store, folder)
     stamp = {
         "inputs": digest,
@@ -51,12 +50,19 @@ def current(plan: Plan, store: Store, folder: Path, *, always: bool = False) -> 
     return Shown(report.header, report.rows, report.notes, written=True)
 
 
-def _inputs(plan: Plan, store: Store) -> str:
+def _inputs(plan: Plan, store: Store, folder: Path) -> str:
     """Digest of everything that a report is made from."""
     states = store.states(plan.runs())
     facts = {
         "version": version("mim-harness"),
-        "study": [plan.study.name, plan.scale.digest, str(plan.study.reference), str(plan.study.paper)],
+        "audit": read_json(folder / AUDIT),
+        "study": [
+            plan.study.name,
+            plan.scale.digest,
+            str(plan.study.reference),
+            str(plan.study.paper),
+            str((plan.study.claims, plan.study.margin_share, plan.study.looks)),
+        ],
         "rows": [
             [
                 list(row.axes.items()),

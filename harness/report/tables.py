@@ -1,4 +1,4 @@
-"""The aggregated table: from cells to entries, and from entries to plain rows, Markdown, LaTeX and CSV."""
+"""The aggregated table: from cells to entries, and from entries to plain rows, Markdown and CSV."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ _SHOWN_LENGTH = 60
 
 @dataclass(frozen=True)
 class Entry:
-    """One place of the table: its text, and the letter of its footnote, if any."""
+    """One place of the table: its text, the letter of its footnote, if any, and whether it is set in bold."""
 
     text: str
     mark: str = ""
+    bold: bool = False
 
     def plain(self) -> str:
-        """As it is printed on a terminal: `excluded [a]`."""
-        return f"{self.text} [{self.mark}]" if self.mark else self.text
+        """As it is printed on a terminal: `excluded [a]`; what would be bold has a star, `84.50 ± 0.71 *`."""
+        return self.text + " *" * self.bold + (f" [{self.mark}]" if self.mark else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,29 +106,6 @@ def markdown_text(found: Table) -> str:
     return "\n\n".join([escape.markdown(found.caption), body, *below]) + "\n"
 
 
-def latex_text(found: Table, label: str) -> str:
-    """The table as a LaTeX float that needs `\\usepackage{booktabs}` and nothing else."""
-    columns = "l" * found.axes + "r" * (len(found.header) - found.axes)
-    marked = [rf"\textsuperscript{{{mark}}}\,{escape.latex(text)}" for mark, text in found.footnotes]
-    below = [*marked, *map(escape.latex, found.notes)]
-    lines = [
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{escape.latex(found.caption)}}}",
-        rf"\label{{{label}}}",
-        rf"\begin{{tabular}}{{{columns}}}",
-        r"\toprule",
-        _latex_row(escape.latex(text) for text in found.header),
-        r"\midrule",
-        *(_latex_row(map(_latex_entry, row)) for row in found.rows),
-        r"\bottomrule",
-        r"\end{tabular}",
-        *(rf"\par\smallskip\parbox{{\linewidth}}{{\footnotesize {text}}}" for text in below),
-        r"\end{table}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
 def decimals(values: Sequence[float]) -> int:
     """Digits after the point that show the largest value with four significant digits, at least two."""
     largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
@@ -135,7 +113,7 @@ def decimals(values: Sequence[float]) -> int:
 
 
 def _columns(name: str, cells: pd.DataFrame, marks: Mapping[str, str], groups: int) -> list[_Column]:
-    """The columns of one evaluation: paper, ours, n where it is not the same everywhere, difference."""
+    """The columns of one evaluation: paper, ours, n where it is not the same everywhere, interval, differences."""
     title, digits = clean(name) or "result", decimals(list(cells["mean"]))
     prefix = f"{title} " if groups > 1 else ""
     counts = cells[["n", "n_planned"]][cells["n_planned"] > 0].drop_duplicates().to_numpy().tolist()
@@ -147,27 +125,32 @@ def _columns(name: str, cells: pd.DataFrame, marks: Mapping[str, str], groups: i
     columns.append(_Column(ours, lambda record: _ours(record, digits, marks)))
     if not uniform:
         columns.append(_Column(f"{prefix}n", _count))
+    if cells["low"].notna().any():
+        columns.append(_Column(f"{prefix}95 % interval", lambda record: _interval(record, digits)))
     if cells["reference"].any():
         columns.append(_Column(f"{prefix}vs reference", lambda record: _difference(record, digits)))
+    if "paper_delta" in cells and cells["paper_delta"].notna().any():
+        columns.append(_Column(f"{prefix}vs paper", lambda record: Entry(_signed(record["paper_delta"], digits))))
     return columns
 
 
 def _ours(record: Record, digits: int, marks: Mapping[str, str]) -> Entry:
-    return Entry(_status(record, digits), marks.get(record["reason"], ""))
+    return Entry(_status(record, digits), marks.get(record["reason"], ""), bool(record["best"]))
 
 
 def _status(record: Record, digits: int) -> str:
     """The number; in its place, or behind it, where the seeds without a number stand."""
     holes = {state: int(record[state]) for state in STATES if state != "done" and record[state]}
     seeds = sum(int(record[state]) for state in STATES)
-    if unmeasured := seeds - record["n"] - sum(holes.values()):
+    if unmeasured := seeds - record["values"] - sum(holes.values()):
         holes["without a value"] = unmeasured
     if not record["n"]:
         return next(iter(holes)) if len(holes) == 1 else count_words(Counter(holes))
     number = f"{record['mean']:.{digits}f}"
     if not math.isnan(record["sd"]):
         number += f" ± {record['sd']:.{digits}f}"
-    told = ", ".join(f"{count} of {seeds} {word}" for word, count in sorted(holes.items()))
+    words = [f"{held} of {seeds} {word}" for word, held in sorted(holes.items())]
+    told = ", ".join(["pooled"] * bool(record["borrowed"]) + words)
     return f"{number} ({told})" if told else number
 
 
@@ -178,15 +161,39 @@ def _count(record: Record) -> Entry:
     return Entry(str(done) if done == planned else f"{done} of {planned}")
 
 
+def _interval(record: Record, digits: int) -> Entry:
+    if math.isnan(record["low"]):
+        return Entry(NOTHING)
+    return Entry(f"{_number(record['low'], digits)} to {_number(record['high'], digits)}")
+
+
 def _difference(record: Record, digits: int) -> Entry:
     if record["reference"]:
         return Entry("reference")
-    if math.isnan(record["difference"]):
-        return Entry(NOTHING)
-    size = f"{abs(record['difference']):.{digits}f}"
+    return Entry(" ".join(filter(None, (_signed(record["difference"], digits), _significance(record["p"])))))
+
+
+def _significance(p: float) -> str:
+    """`n.s.` from 0.05 upwards, nothing without a p-value."""
+    if math.isnan(p):
+        return ""
+    if p >= 0.05:
+        return "n.s."
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def _signed(value: float, digits: int) -> str:
+    """With its sign, unless it rounds to zero."""
+    if math.isnan(value):
+        return NOTHING
+    size = f"{abs(value):.{digits}f}"
     if not float(size):
-        return Entry(size)
-    return Entry(("+" if record["difference"] > 0 else "−") + size)
+        return size
+    return ("+" if value > 0 else "−") + size
+
+
+def _number(value: float, digits: int) -> str:
+    return ("−" if value < 0 else "") + f"{abs(value):.{digits}f}"
 
 
 def _paper(record: Record) -> Entry:
@@ -216,12 +223,5 @@ def _letters(number: int) -> str:
 
 
 def _markdown_entry(entry: Entry) -> str:
-    return escape.markdown(entry.text) + (f" <sup>{entry.mark}</sup>" if entry.mark else "")
-
-
-def _latex_entry(entry: Entry) -> str:
-    return escape.latex(entry.text) + (rf"\textsuperscript{{{entry.mark}}}" if entry.mark else "")
-
-
-def _latex_row(entries: Any) -> str:
-    return " & ".join(entries) + r" \\"
+    text = escape.markdown(entry.text)
+    return (f"**{text}**" if entry.bold else text) + (f" <sup>{entry.mark}</sup>" if entry.mark else "")

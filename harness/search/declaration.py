@@ -10,7 +10,8 @@ from typing import Any, Literal, get_args
 from harness.grid import Axes, Grid
 from harness.spec import Evaluation, HarnessError, Scalar, Scale
 from harness.spec.content import project_root
-from harness.study import CellFunction, Study, run_file
+from harness.study import CellFunction, Study
+from harness.studyfile import run_file
 
 Direction = Literal["maximize", "minimize"]
 SamplerName = Literal["tpe", "gp", "cmaes", "random", "nsga2"]

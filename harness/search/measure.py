@@ -17,8 +17,9 @@ from harness.spec import (
     Scale,
     Snapshot,
     key,
+    pretraining,
     shown_metric,
-    upstream,
+    upstreams,
 )
 from harness.store import Store
 from harness.study import Refused, Row, resolve
@@ -113,7 +114,7 @@ class Measure:
         found = []
         for row in candidate.rows:
             for column in self.columns:
-                first = upstream(row.evaluations[column])
+                first = pretraining(row.evaluations[column])
                 if first is not None and epoch <= first.recipe.epochs:
                     start = Snapshot(pretrain=first, epoch=epoch)
                     evaluation = self.search.rungs.evaluation(self.scale, start, row.seed)
@@ -178,7 +179,7 @@ def metric_of(run: Evaluation, name: str, store: Store) -> float:
 def gpu_hours(evaluations: Iterable[Evaluation], store: Store) -> float:
     """Hours that evaluations and their pre-trainings took, times the processes that computed them."""
     names = {key(run): None for run in evaluations}
-    names |= {key(first): None for run in evaluations if (first := upstream(run)) is not None}
+    names |= {key(first): None for run in evaluations for first in upstreams(run)}
     total = 0.0
     for name in names:
         if (result := store.result(name)) is not None:
@@ -187,12 +188,11 @@ def gpu_hours(evaluations: Iterable[Evaluation], store: Store) -> float:
 
 
 def with_starts(evaluations: Iterable[Evaluation]) -> dict[str, Run]:
-    """Runs by key: evaluations, each after the pre-training it starts from."""
+    """Runs by key: evaluations, each after the runs it starts from."""
     found: dict[str, Run] = {}
     for run in evaluations:
-        if (first := upstream(run)) is not None:
-            found.setdefault(key(first), first)
-    return found | {key(run): run for run in evaluations}
+        found |= {key(before): before for before in (*upstreams(run), run)}
+    return found
 
 
 def mean(values: Sequence[float]) -> float:

@@ -1,27 +1,39 @@
 """What determines a run's numbers: frozen values and their keys. No torch here."""
 
+from harness.spec.analyses import Fourier, Interactions, Occlusion, RgbStatistics
 from harness.spec.backbone import Backbone
 from harness.spec.base import HarnessError, Params, Scalar, Spec, one_line
-from harness.spec.corruption import Corruption
+from harness.spec.contrastive import Contrastive
+from harness.spec.corruption import AfterStage, AtInput, BeforeBlock, Corruption
 from harness.spec.data import CustomData, Data, ImageFolder, Images, Shapes
-from harness.spec.heads import CustomHead, Head, InverseSwinHead, LinearHead, MlpHead
-from harness.spec.loss import Loss
-from harness.spec.masking import BlockMask, CustomMask, Mask, RandomMask, SquareMask
-from harness.spec.memory import target_memory
-from harness.spec.naming import key, run_from_json, shown_metric, snapshot_epoch, upstream
-from harness.spec.recipe import Augment, Average, Cosine, MultiStep, Recipe, Schedule
-from harness.spec.run import (
-    CustomEvaluation,
+from harness.spec.features import FeatureTarget, HogTarget, MomentumTarget
+from harness.spec.heads import CustomHead, DecoderHead, Head, InverseSwinHead, LinearHead, MlpHead, TransformerHead
+from harness.spec.keys import (
+    Analysis,
     Evaluation,
-    FineTune,
-    Knn,
-    LinearProbe,
-    Pretrain,
     Run,
-    Snapshot,
-    Start,
+    key,
+    pretraining,
+    run_from_json,
     seed_stream,
+    shown_metric,
+    snapshot_epoch,
+    upstream,
+    upstreams,
 )
+from harness.spec.loss import FourierLoss, Loss
+from harness.spec.masking import Mask
+from harness.spec.masks.blocks import BlockMask
+from harness.spec.masks.guided import GuidedMask, HardMask
+from harness.spec.masks.noise import ColourMask
+from harness.spec.masks.own import CustomMask
+from harness.spec.masks.pairs import ComplementMask, DisjointMask
+from harness.spec.masks.patterns import CheckerboardMask, GridMask, UniformMask
+from harness.spec.masks.units import RandomMask, SquareMask, TokenMask, VisibleSquareMask
+from harness.spec.memory import target_memory
+from harness.spec.momentum import MomentumEncoder
+from harness.spec.recipe import Augment, Average, Cosine, MultiStep, Recipe, Schedule
+from harness.spec.run import CustomEvaluation, FineTune, Knn, LinearProbe, Pretrain, Snapshot, Start
 from harness.spec.scale import Scale, Skip
 from harness.spec.start import Checkpoint, Scratch
 from harness.spec.targets import (
@@ -30,23 +42,30 @@ from harness.spec.targets import (
     CustomTarget,
     DalleTokenizer,
     KMeans,
+    LowPassTarget,
+    NormPixelTarget,
     PatchWords,
     PixelTarget,
     Target,
     Tokenizer,
     TokenTarget,
+    is_image,
     target_channels,
     target_classes,
     target_maps,
 )
 
 __all__ = [
-    "Augment", "Average", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption", "Cosine",
-    "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "Data",
-    "Evaluation", "FineTune", "HarnessError", "Head", "ImageFolder", "Images", "InverseSwinHead", "KMeans", "Knn",
-    "LinearHead", "LinearProbe", "Loss", "Mask", "MlpHead", "MultiStep", "Params", "PatchWords", "PixelTarget",
-    "Pretrain", "RandomMask", "Recipe", "Run", "Scalar", "Scale", "Schedule", "Scratch", "Shapes", "Skip", "Snapshot",
-    "Spec", "SquareMask", "Start", "Target", "TokenTarget", "Tokenizer", "key", "one_line", "run_from_json",
-    "seed_stream", "shown_metric", "snapshot_epoch", "target_channels", "target_classes", "target_maps",
-    "target_memory", "upstream",
+    "AfterStage", "Analysis", "AtInput", "Augment", "Average", "Backbone", "BeforeBlock", "BinTarget", "BlockMask",
+    "CheckerboardMask", "Checkpoint", "ClusterTarget", "ColourMask", "ComplementMask", "Contrastive", "Corruption",
+    "Cosine", "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "Data",
+    "DecoderHead", "DisjointMask", "Evaluation", "FeatureTarget", "FineTune", "Fourier", "FourierLoss", "GridMask",
+    "GuidedMask", "HardMask", "HarnessError", "Head", "HogTarget", "ImageFolder", "Images", "Interactions",
+    "InverseSwinHead", "KMeans", "Knn", "LinearHead", "LinearProbe", "Loss", "LowPassTarget", "Mask", "MlpHead",
+    "MomentumEncoder", "MomentumTarget", "MultiStep", "NormPixelTarget", "Occlusion", "Params", "PatchWords",
+    "PixelTarget", "Pretrain", "RandomMask", "Recipe", "RgbStatistics", "Run", "Scalar", "Scale", "Schedule",
+    "Scratch", "Shapes", "Skip", "Spec", "SquareMask", "Start", "Target", "TokenMask", "TokenTarget", "Tokenizer",
+    "TransformerHead", "UniformMask", "VisibleSquareMask", "is_image", "key", "one_line", "pretraining",
+    "run_from_json", "seed_stream", "shown_metric", "target_channels", "target_classes", "target_maps",
+    "target_memory", "upstream", "upstreams", "Snapshot", "snapshot_epoch",
 ]  # fmt: skip

@@ -9,27 +9,33 @@ from pydantic import PositiveInt, model_validator
 
 from harness.spec.base import Params, Spec
 
+PLAIN_VITS = ("vit_", "deit_")
+"""How timm's names of the class VisionTransformer begin."""
+
 
 class Backbone(Spec):
     """A timm model as an encoder.
 
-    name: a timm name of the ViT, BEiT or Swin families, such as `vit_base_patch16_224`, `beit_base_patch16_224` or
-        `swin_base_patch4_window7_224`.
+    name: a timm name of the ViT, DeiT, BEiT, Swin, ConvNeXt or ResNet families, such as `vit_base_patch16_224`,
+        `beit_base_patch16_224`, `swin_base_patch4_window7_224`, `convnext_tiny` or `resnet50`.
     args: keyword arguments for `timm.create_model`, such as {"embed_dim": 64, "depth": 4, "num_heads": 4}.
         Image size, patch size, input channels, classes, pooling and drop path are set by the harness.
-    patch_size: pixels covered by one input token.
-    stride: pixels covered by one output token: the patch for a ViT, 32 for Swin. Both are stated here because
-        masks and targets are checked against them before torch is loaded; the built model must agree.
+    patch_size: pixels covered by one input token; of a CNN the stride of its stem, which is 4 of every ResNet (max
+        pooling included) and the patch of a ConvNeXt's stem, 4 by default.
+    stride: pixels covered by one output token: the patch for a ViT, 32 for Swin, ConvNeXt and ResNet. Both are stated
+        here because masks and targets are checked against them before torch is loaded; the built model must agree.
     variant: `simmim` builds a BEiT as the released SimMIM builds its ViT: in pre-training all blocks share one relative
         position table, in fine-tuning each has its own, begun as a copy of the shared one; first weights are drawn as
-        there (microsoft/SimMIM, models/vision_transformer.py). `timm` leaves both to timm and `args`.
+        there (microsoft/SimMIM, models/vision_transformer.py). `mae` builds a ViT as the released MAE does: in
+        pre-training its positions are sines and cosines that are not trained, which fine-tuning begins with and trains;
+        first weights are drawn as there (facebookresearch/mae, models_mae.py). `timm` leaves all to timm and `args`.
     """
 
     name: str
     args: Params = ()
     patch_size: PositiveInt
     stride: PositiveInt
-    variant: Literal["timm", "simmim"] = "timm"
+    variant: Literal["timm", "simmim", "mae"] = "timm"
 
     implicit: ClassVar[Mapping[str, object]] = {"variant": "timm"}
 
@@ -49,6 +55,8 @@ class Backbone(Spec):
             raise ValueError(f"args may not set {', '.join(sorted(taken))}: other fields of the run do")
         if self.variant == "simmim":
             self._simmim()
+        if self.variant == "mae" and not self.name.startswith(PLAIN_VITS):
+            raise ValueError(f"variant 'mae' is a ViT's (name vit_...), not {self.name}'s; valid here: timm")
         return self
 
     def _simmim(self) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal, assert_never
+from collections.abc import Mapping
+from typing import ClassVar, Literal, assert_never
 
 from pydantic import PositiveInt
 
+from harness.spec.analyses import Fourier, Interactions, Occlusion, RgbStatistics
 from harness.spec.backbone import Backbone
 from harness.spec.base import Spec
+from harness.spec.corruption import AtInput, Site
 from harness.spec.data import number_of_classes
 from harness.spec.heads import Head
-from harness.spec.run import CustomEvaluation, Evaluation, FineTune, Knn, LinearProbe, Pretrain, Run
+from harness.spec.keys import Evaluation, Run
+from harness.spec.masking import CustomMask
+from harness.spec.run import CustomEvaluation, FineTune, Knn, LinearProbe, Pretrain
 from harness.spec.targets import Target
 
 
@@ -19,7 +24,8 @@ class Described(Spec):
 
     stage: pretrain (encoder, mask token, prediction head), finetune (classifier) or frozen (encoder).
     image_size: side in pixels. channels: of the image.
-    head, target, mask_token: of a pre-training.
+    head, target, mask_token: of a pre-training. site, gated: where its mask token comes in, and whether it has a gate.
+    visible: tokens that its encoder computes; None for all of them.
     num_classes, pool: of a fine-tuning; None classes where the data set has to be read to know, which leaves the
         classifier out.
     block: last block that a frozen encoder computes; None for all and the final norm.
@@ -32,9 +38,14 @@ class Described(Spec):
     head: Head | None = None
     target: Target | None = None
     mask_token: bool = False
+    site: Site = AtInput()
+    gated: bool = False
+    visible: PositiveInt | None = None
     num_classes: PositiveInt | None = None
     pool: Literal["", "mean", "token"] = ""
     block: PositiveInt | None = None
+
+    implicit: ClassVar[Mapping[str, object]] = {"site": AtInput(), "gated": False, "visible": None}
 
     @property
     def text(self) -> str:
@@ -55,7 +66,10 @@ def described(run: Run) -> Described:
                 channels=run.data.channels,
                 head=run.head,
                 target=run.target,
-                mask_token=run.corruption.token == "replace",
+                mask_token=run.corruption.token not in ("drop", "none"),
+                site=run.corruption.site,
+                gated=run.corruption.gate is not None,
+                visible=_visible(run),
             )
         case FineTune():
             return Described(
@@ -67,17 +81,30 @@ def described(run: Run) -> Described:
                 pool=run.pool,
             )
         case LinearProbe() | Knn():
-            return _frozen(run, run.block)
+            return _frozen(run, run.start.backbone, run.block)
         case CustomEvaluation():
-            return _frozen(run, None)
+            return _frozen(run, run.start.backbone)
+        case Interactions() | Occlusion():
+            return described(run.start)
+        case Fourier() | RgbStatistics():
+            return _frozen(run, run.encoder)
         case _:
             assert_never(run)
 
 
-def _frozen(run: Evaluation, block: int | None) -> Described:
+def _visible(run: Pretrain) -> int | None:
+    """How many tokens the encoder computes; None for all, and where a user's own mask decides."""
+    if run.corruption.token != "drop" or isinstance(run.mask, CustomMask):
+        return None
+    unit = run.mask.size // run.backbone.patch_size
+    places = (run.image_size // run.backbone.patch_size) ** 2
+    return places - run.mask.hidden_units(run.image_size) * unit**2
+
+
+def _frozen(run: Evaluation, backbone: Backbone, block: int | None = None) -> Described:
     return Described(
         stage="frozen",
-        backbone=run.start.backbone,
+        backbone=backbone,
         image_size=run.image_size,
         channels=run.data.channels,
         block=block,
@@ -97,12 +124,14 @@ def _parts(run: Run) -> tuple[object, ...]:
     match run:
         case Pretrain():
             parts = (run.backbone, run.head, run.target, run.corruption)
-            return (*common, *(part.digest for part in parts))
+            return (*common, *(part.digest for part in parts), _visible(run))
         case FineTune():
             return (*common, run.built.digest, run.pool)
         case LinearProbe() | Knn():
             return (*common, run.start.backbone.digest, run.block)
         case CustomEvaluation():
             return (*common, run.start.backbone.digest)
+        case Interactions() | Occlusion() | Fourier() | RgbStatistics():
+            return (*common, run.start.digest)
         case _:
             assert_never(run)

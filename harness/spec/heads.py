@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -21,11 +22,55 @@ class MlpHead(Spec):
 
     layers: number of convolutions, 2 for the paper's "2-layer MLP".
     width: hidden channels; None for the encoder's C, which gives the published 90.9M (SimMIM Table 2).
+    depthwise: side of a depth-wise convolution; each of the convolutions but the last is then one, without bias, with a
+        LayerNorm over channels before the GELU. With 2 layers and 5 that is the MLP of the released A2MIM
+        (Westlake-AI/openmixup, configs/selfsup/a2mim/imagenet100/deit_small_l0_mlp..., ConvNeck).
     """
 
     kind: Literal["mlp"] = "mlp"
     layers: int = Field(default=2, ge=2)
     width: PositiveInt | None = None
+    depthwise: PositiveInt | None = None
+
+    implicit: ClassVar[Mapping[str, object]] = {"depthwise": None}
+
+    @model_validator(mode="after")
+    def _depthwise(self) -> Self:
+        _odd(self.depthwise)
+        if self.depthwise is not None and self.width is not None:
+            raise ValueError("a depth-wise convolution keeps the encoder's channels; leave width out")
+        return self
+
+
+class TransformerHead(Spec):
+    """Transformer blocks over the encoder's output tokens, then one 1x1 convolution and pixel shuffle.
+
+    A linear layer to `width`, learned positions, blocks as timm's ViT has them (pre-norm, MLP of four times the width),
+    a LayerNorm. A2MIM compares heads of two such blocks; its code has none, so the construction is assumed. It differs
+    from MAE's decoder in that it gets hidden places from the encoder.
+
+    layers: number of blocks. width: channels of a token; None for the encoder's C, without the linear layer.
+    num_heads: of each block; they divide the width.
+    depthwise: side of a depth-wise convolution over the map, added to it before each block; None for none. Assumed too.
+    """
+
+    kind: Literal["transformer"] = "transformer"
+    layers: PositiveInt = 2
+    width: PositiveInt | None = None
+    num_heads: PositiveInt = 8
+    depthwise: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        _odd(self.depthwise)
+        if self.width is not None and self.width % self.num_heads:
+            raise ValueError(f"{self.num_heads} heads do not divide the width {self.width}")
+        return self
+
+
+def _odd(kernel: int | None) -> None:
+    if kernel is not None and kernel % 2 == 0:
+        raise ValueError(f"a depth-wise convolution of side {kernel} moves the map; valid: odd sides, such as 3, 5, 7")
 
 
 class InverseSwinHead(Spec):
@@ -70,6 +115,34 @@ class InverseSwinHead(Spec):
         return cls(embed_dim=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32), window=window)
 
 
+class DecoderHead(Spec):
+    """A transformer decoder over all places of the map (MAE, section 3).
+
+    A linear layer to `width`; where the encoder computes visible tokens only, a learned mask token at each hidden
+    place; positions; `depth` transformer blocks with an MLP of four times the width; a LayerNorm; a linear layer to all
+    values under a place, then pixel shuffle. Behaves as facebookresearch/mae, models_mae.py. There the class token goes
+    through the decoder too, and so does what else an encoder has in front of the visible tokens here; behind an encoder
+    that computes all places the decoder gets the map alone.
+
+    depth, width, heads: MAE has 8 blocks of width 512 with 16 heads.
+    positions: `sincos`: fixed sines and cosines of column and row, as in MAE; `learned`.
+    """
+
+    kind: Literal["decoder"] = "decoder"
+    depth: PositiveInt = 8
+    width: PositiveInt = 512
+    heads: PositiveInt = 16
+    positions: Literal["sincos", "learned"] = "sincos"
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"{self.heads} heads do not divide the width {self.width}")
+        if self.positions == "sincos" and self.width % 4:
+            raise ValueError(f"positions 'sincos' need a width that 4 divides, not {self.width}")
+        return self
+
+
 class CustomHead(OwnFunction):
     """A user's own head.
 
@@ -80,7 +153,9 @@ class CustomHead(OwnFunction):
     kind: Literal["custom"] = "custom"
 
 
-Head = Annotated[LinearHead | MlpHead | InverseSwinHead | CustomHead, Field(discriminator="kind")]
+Head = Annotated[
+    LinearHead | MlpHead | TransformerHead | InverseSwinHead | DecoderHead | CustomHead, Field(discriminator="kind")
+]
 
 
 def check_head(head: Head, stride: int, downsample: int) -> None:

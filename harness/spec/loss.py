@@ -2,36 +2,127 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import PositiveFloat, model_validator
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from harness.spec.base import Spec
-from harness.spec.targets import DalleTokenizer, Target, TokenTarget, target_classes
+from harness.spec.targets import DalleTokenizer, Target, TokenTarget, is_image, target_classes
+
+OWN: dict[str, dict[str, float]] = {
+    "smooth-l1": {"beta": 1.0},
+    "focal-l1": {"alpha": 0.2, "gamma": 1.0},
+    "frequency": {"gamma": 1.0},
+}
+"""Fields that belong to some kinds of loss alone, and their values where they are left out."""
 
 
 class Loss(Spec):
     """The prediction error.
 
-    kind: l1 (SimMIM's default), l2 or smooth-l1 for values; cross-entropy for classes.
-    scope: where it counts: under hidden patches only, or over the full image (SimMIM Table 4).
+    kind: for values l1 (SimMIM's default), l2, smooth-l1, focal-l1, cosine or frequency; for classes cross-entropy.
+        `focal-l1`: |d| * (2 * sigmoid(alpha * |d|) - 1) ** gamma, what the released A2MIM takes for CNNs
+            (Westlake-AI/openmixup, losses/regression_loss.py).
+        `cosine`: 2 - 2 * cosine of prediction and target as vectors of channels, for features (EVA, MILAN).
+        `frequency`: |F(prediction) - F(target)| ** gamma with the orthonormal Fourier transform F of each channel (MFM;
+            Jiahao000/MFM, models/frequency_loss.py).
+    scope: where it counts: under hidden patches only, or over the full image (SimMIM Table 4); of a frequency loss, the
+        frequencies that the mask removes, or all.
     beta: where smooth-l1 turns from quadratic to linear; unused by the others. The paper states none.
+    alpha: of focal-l1. gamma: of focal-l1 and frequency.
     """
 
-    kind: Literal["l1", "l2", "smooth-l1", "cross-entropy"] = "l1"
+    kind: Literal["l1", "l2", "smooth-l1", "focal-l1", "cosine", "frequency", "cross-entropy"] = "l1"
     scope: Literal["masked", "full"] = "masked"
     beta: PositiveFloat | None = None
+    alpha: PositiveFloat | None = None
+    gamma: PositiveFloat | None = None
+
+    implicit: ClassVar[Mapping[str, object]] = {"alpha": None, "gamma": None}
 
     @model_validator(mode="before")
     @classmethod
-    def _beta_of_smooth_l1(cls, values: Any) -> Any:
-        if isinstance(values, dict):
-            smooth = values.get("kind") == "smooth-l1"
-            if smooth and values.get("beta") is None:
-                return {**values, "beta": 1.0}
-            if not smooth and values.get("beta") is not None:
-                raise ValueError(f"beta belongs to smooth-l1, not to {values.get('kind', 'l1')}")
-        return values
+    def _own_fields(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        kind = values.get("kind", "l1")
+        own = OWN.get(kind, {}) if isinstance(kind, str) else {}
+        for name in ("beta", "alpha", "gamma"):
+            if name not in own and values.get(name) is not None:
+                owners = " and ".join(other for other, fields in OWN.items() if name in fields)
+                raise ValueError(f"{name} belongs to {owners}, not to {kind}")
+        return {**values, **{name: value for name, value in own.items() if values.get(name) is None}}
+
+    def replace(self, **changes: Any) -> Self:
+        """A validated copy; a new kind begins with its own fields."""
+        if "kind" in changes:
+            changes = {"beta": None, "alpha": None, "gamma": None, **changes}
+        return super().replace(**changes)
+
+
+class FourierLoss(Spec):
+    """An error of the spectrum, added to the prediction error: A2MIM's (Li et al., ICML 2023), in two variants.
+
+    With prediction y, clean image x, m = 1 where hidden, F the orthonormal 2-D Fourier transform of a channel, and sg
+    for "no gradient":
+
+    `paper` (its section on the loss), for each image: y' = y m + sg(y) (1 - m), d = |F(y') - F(x)|, and the loss is the
+    mean over images, channels and frequencies of sg(d ** alpha) d, or of d without `focal`. Assumed, because the text
+    leaves it open: the weight has no gradient, as in the focal frequency loss that it comes from; the transform is
+    orthonormal and the mean is taken where the text has sums, as in the released code.
+
+    `released` (Westlake-AI/openmixup, heads/mim_head.py and losses/focal_loss.py): y' = y m' + (y sg/2 + x/2) (1 - m')
+    with m' = m + (1 - m) unmask_weight. With `focal`, the complex spectra are first averaged over a group of images;
+    d = |mean F(y') - mean F(x)|, w = log(d ** alpha + 1) divided by its maximum over channels and frequencies of the
+    group, without gradient, and the loss is the mean of w d ** 2, over groups too. Its effective weight falls as groups
+    grow. Without `focal` it is, for each image, the mean of e or, with `reweight`, of sg(e) e, where e is the
+    prediction error (`Loss.kind`) of the two spectra.
+
+    weight: factor on it in the loss. The paper's default is 0.5; the released ViTs have 0.1, ResNet-50 0.5.
+    focal: whether frequencies are weighted by their error. alpha: exponent of that weight.
+    unmask_weight: of `released`, what the visible part keeps of its gradient: 0.001 for the released ResNets, else 0.
+    reweight: of `released` without focal.
+    group: of `released` with focal, images that are averaged: neighbours in the batch, so many at a time; None for the
+        whole batch. The released code averages what one GPU holds: 256 for ResNet-50, 128 for ViT-B. Every process and
+        every micro-batch has to hold whole groups.
+    """
+
+    kind: Literal["fourier"] = "fourier"
+    variant: Literal["paper", "released"] = "paper"
+    weight: PositiveFloat = 0.5
+    focal: bool = True
+    alpha: PositiveFloat | None = None
+    unmask_weight: NonNegativeFloat | None = None
+    reweight: bool = False
+    group: PositiveInt | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_fields(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        released, focal = values.get("variant") == "released", values.get("focal", True) is not False
+        belongs = {
+            "alpha": (focal, "focal=True"),
+            "unmask_weight": (released, "variant='released'"),
+            "reweight": (released and not focal, "variant='released' with focal=False"),
+            "group": (released and focal, "variant='released' with focal=True"),
+        }
+        for name, (fits, owner) in belongs.items():
+            if not fits and values.get(name) not in (None, False):
+                raise ValueError(f"{name} belongs to {owner}; leave it out")
+        filled = {"alpha": 1.0 if focal else None, "unmask_weight": 0.0 if released else None}
+        return {**values, **{name: value for name, value in filled.items() if values.get(name) is None}}
+
+    def replace(self, **changes: Any) -> Self:
+        """A validated copy; what does not belong to a new variant is left out."""
+        variant, focal = changes.get("variant", self.variant), changes.get("focal", self.focal)
+        if (variant, focal) != (self.variant, self.focal):
+            kept = {"alpha": self.alpha if focal else None}
+            kept["unmask_weight"] = self.unmask_weight if variant == "released" else None
+            changes = {**kept, "reweight": False, "group": None, **changes}
+        return super().replace(**changes)
 
 
 def check_loss(loss: Loss, target: Target, channels: int) -> None:
@@ -40,9 +131,30 @@ def check_loss(loss: Loss, target: Target, channels: int) -> None:
     Raises:
         ValueError: they do not.
     """
-    classified = target_classes(target) is not None
-    if classified != (loss.kind == "cross-entropy"):
-        valid = "cross-entropy" if classified else "l1, l2, smooth-l1"
-        raise ValueError(f"loss.kind {loss.kind!r} does not fit the target {target.kind!r}; valid: {valid}")
+    if loss.kind not in (valid := _fitting(target)):
+        raise ValueError(f"loss.kind {loss.kind!r} does not fit the target {target.kind!r}; valid: {', '.join(valid)}")
     if isinstance(target, TokenTarget) and isinstance(target.tokenizer, DalleTokenizer) and channels != 3:
         raise ValueError(f"the tokenizer 'dalle' sees colours, not {channels} channels; valid here: patch-words")
+
+
+def _fitting(target: Target) -> tuple[str, ...]:
+    """Kinds of loss for a target."""
+    if target_classes(target) is not None:
+        return ("cross-entropy",)
+    values = ("l1", "l2", "smooth-l1", "focal-l1")
+    if is_image(target):
+        return (*values, "frequency")
+    return (*values, "cosine")
+
+
+def check_fourier(fourier: FourierLoss, target: Target, batch_size: int) -> None:
+    """Whether a Fourier loss fits a target and a batch.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if not is_image(target):
+        raise ValueError(f"a Fourier loss is of images, not of the target {target.kind!r}; leave fourier out")
+    if fourier.group is not None and batch_size % fourier.group:
+        valid = ", ".join(str(size) for size in range(1, batch_size + 1) if batch_size % size == 0)
+        raise ValueError(f"fourier.group {fourier.group} does not divide batch_size {batch_size}; valid: {valid}")

@@ -10,7 +10,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from harness.spec.base import Spec
 
 Unit = Annotated[float, Field(ge=0, le=1)]
-NoDecay = Literal["usual", "simmim-swin", "simmim-vit", "mmpretrain"]
+NoDecay = Literal["usual", "simmim-swin", "simmim-vit", "mmpretrain", "mae", "usual-but-gate"]
 
 
 class Cosine(Spec):
@@ -127,7 +127,11 @@ class Recipe(Spec):
         `simmim-swin`: as `usual`, but tables decay. The released SimMIM pre-trains Swin so: the keyword that should
             find the tables has a prefix that their names lack.
         `simmim-vit`: as `usual`, but tables and the mask token decay. The released SimMIM trains ViT so in both stages.
+        `mae`: vectors and biases; tokens decay. The released MAE pre-trains so, and fine-tunes as `usual`.
         `mmpretrain`: norms, biases, position embeddings and tables, by name; all else decays, the mask token too.
+        `usual-but-gate`: as `usual`, but the gate of a mask token decays. The released A2MIM pre-trains CNNs for 300
+            epochs so, where the option that spares it is missing.
+    token_lr, gate_lr: factors on the rates of the mask token and of its gate. Pre-training only.
     clip: largest gradient norm; None for no clipping.
     drop_path: stochastic depth, rising linearly to this rate in the last block.
     layer_decay: each layer's rate is the next deeper layer's times this; None for equal rates.
@@ -154,6 +158,8 @@ class Recipe(Spec):
     clip: PositiveFloat | None = 5.0
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
     layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
+    token_lr: PositiveFloat = 1.0
+    gate_lr: PositiveFloat = 1.0
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     augment: Augment = Augment()
     average: Average | None = None
@@ -165,6 +171,8 @@ class Recipe(Spec):
         "optimizer": "adamw",
         "momentum": None,
         "average": None,
+        "token_lr": 1.0,
+        "gate_lr": 1.0,
     }
 
     @model_validator(mode="before")
@@ -199,3 +207,26 @@ class Recipe(Spec):
     def scaled(self, lr: float) -> float:
         """A learning rate of this recipe after the batch scaling rule."""
         return lr if self.lr_batch is None else lr * self.batch_size / self.lr_batch
+
+
+def check_no_mask_token(recipe: Recipe) -> None:
+    """Whether a recipe is one of an evaluation, which has no mask token.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if (recipe.token_lr, recipe.gate_lr) != (1.0, 1.0):
+        raise ValueError("recipe.token_lr and gate_lr belong to pre-training: an evaluation has no mask token")
+
+
+def check_frozen(recipe: Recipe) -> None:
+    """Whether a recipe is one of a frozen encoder.
+
+    Raises:
+        ValueError: it is not.
+    """
+    check_no_mask_token(recipe)
+    if recipe.layer_decay is not None or recipe.drop_path:
+        raise ValueError("layer_decay and drop_path do nothing to a frozen encoder; leave them out")
+    if recipe.average is not None:
+        raise ValueError("recipe.average belongs to fine-tuning; leave it out of a probe")

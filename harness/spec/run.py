@@ -1,25 +1,26 @@
-"""Runs: one pre-training, or one evaluation that contains what it starts from."""
+"""Pre-training, and the evaluations of it that tables of accuracy are made of."""
 
 from __future__ import annotations
 
-import hashlib
-import math
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from harness.spec.backbone import Backbone
 from harness.spec.base import Spec
+from harness.spec.contrastive import Contrastive
 from harness.spec.corruption import Corruption
 from harness.spec.data import Data
+from harness.spec.geometry import check_dropping, check_mask, check_momentum, check_target, choices
 from harness.spec.heads import Head, LinearHead, check_head
-from harness.spec.loss import Loss, check_loss
-from harness.spec.masking import Mask, check_share
+from harness.spec.loss import FourierLoss, Loss, check_fourier, check_loss
+from harness.spec.masking import Mask
+from harness.spec.momentum import MomentumEncoder
 from harness.spec.own import OwnFunction
-from harness.spec.recipe import Recipe
+from harness.spec.recipe import Recipe, check_frozen, check_no_mask_token
 from harness.spec.start import Checkpoint, Scratch
-from harness.spec.targets import PixelTarget, Target
+from harness.spec.targets import PixelTarget, Target, check_target_images
 
 
 class Pretrain(Spec):
@@ -29,6 +30,9 @@ class Pretrain(Spec):
     seed: seed index; the same index gives every cell the same initialisation, data order and mask stream.
     start: what to go on from instead of new weights; its backbone has to be this one. A mask token or a prediction head
         that it lacks, or has in another shape, begins anew.
+    fourier: an error of the spectrum that is added to the loss; None for none.
+    contrastive: a contrastive loss that is added to the loss; None for none. It needs a momentum encoder.
+    momentum: the momentum encoder, where a target, a mask or a loss needs one.
     assumed: notes on values that the paper leaves open; reports print them, keys ignore them.
     """
 
@@ -44,25 +48,33 @@ class Pretrain(Spec):
     recipe: Recipe
     seed: int = Field(default=0, ge=0)
     start: Checkpoint | None = None
+    fourier: FourierLoss | None = None
+    contrastive: Contrastive | None = None
+    momentum: MomentumEncoder | None = None
     assumed: tuple[str, ...] = ()
 
-    implicit: ClassVar[Mapping[str, object]] = {"start": None}
+    implicit: ClassVar[Mapping[str, object]] = {"start": None, "fourier": None, "contrastive": None, "momentum": None}
     unkeyed: ClassVar[frozenset[str]] = frozenset({"assumed"})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_batch(cls, values: Any) -> Any:
+        fourier, recipe = (values.get("fourier"), values.get("recipe")) if isinstance(values, dict) else (None, None)
+        if isinstance(fourier, FourierLoss) and isinstance(recipe, Recipe) and fourier.group == recipe.batch_size:
+            return {**values, "fourier": fourier.replace(group=None)}  # two ways to say the same share a key
+        return values
 
     @model_validator(mode="after")
     def _geometry(self) -> Self:
-        size, patch, stride = self.image_size, self.backbone.patch_size, self.backbone.stride
+        size, stride = self.image_size, self.backbone.stride
         if size % stride:
-            raise ValueError(f"stride {stride} does not divide the image of {size} px; {_choices(size)}")
-        unit = self.mask.size
-        if unit % patch:
-            valid = _choices(size, patch)
-            raise ValueError(f"a mask unit of {unit} px is no multiple of the {patch}-px patch; {valid}")
-        if size % unit:
-            valid = _choices(size, patch)
-            raise ValueError(f"a mask unit of {unit} px does not divide the image of {size} px; {valid}")
-        check_share(self.mask, size)
-        _check_target(self.target.downsample, stride, unit, self.loss.scope)
+            raise ValueError(f"stride {stride} does not divide the image of {size} px; {choices(size)}")
+        check_mask(self.mask, self)
+        if self.mask.scored_by is not None:
+            raise ValueError(f"a {self.mask.kind} mask needs a teacher's {self.mask.scored_by}; there is no teacher")
+        inside = self.loss.scope == "masked" or self.fourier is not None
+        check_target(self.target.downsample, stride, self.mask.size, inside=inside)
+        check_target_images(self.target, size, self.data.channels)
         if self.recipe.layer_decay is not None:
             raise ValueError("layer_decay belongs to fine-tuning; a pre-training has none")
         if self.recipe.average is not None:
@@ -72,24 +84,14 @@ class Pretrain(Spec):
             raise ValueError("mixup, cutmix and smoothing belong to fine-tuning: a pre-training has no labels")
         check_head(self.head, stride, self.target.downsample)
         check_loss(self.loss, self.target, self.data.channels)
+        if self.fourier is not None:
+            check_fourier(self.fourier, self.target, self.recipe.batch_size)
+        if self.corruption.token == "drop":
+            check_dropping(self)
+        check_momentum(self)
         if self.start is not None and self.start.backbone != self.backbone:
             raise ValueError("start.backbone differs from backbone: state the one that is pre-trained in both")
         return self
-
-
-def _check_target(downsample: int, stride: int, unit: int, scope: str) -> None:
-    if stride % downsample:
-        raise ValueError(f"target.downsample {downsample} does not divide the stride; {_choices(stride)}")
-    if scope == "masked" and unit % downsample:
-        raise ValueError(
-            f"target.downsample {downsample} mixes hidden and visible pixels: it does not divide the mask unit "
-            f"of {unit} px; {_choices(math.gcd(stride, unit))}"
-        )
-
-
-def _choices(size: int, multiple: int = 1) -> str:
-    valid = [str(n) for n in range(multiple, size + 1, multiple) if size % n == 0]
-    return f"valid: {', '.join(valid) or 'none'}"
 
 
 class Snapshot(Spec):
@@ -129,19 +131,20 @@ class Snapshot(Spec):
 
 
 Start = Annotated[Pretrain | Scratch | Checkpoint | Snapshot, Field(discriminator="kind")]
+S = TypeVar("S", bound=Spec)
 
 
-class _Evaluation(Spec):
+class Evaluated(Spec, Generic[S]):
     """Fields of every evaluation.
 
-    start: what is evaluated: a Pretrain (run first, once, however many evaluations share it), one of its Snapshots,
-        Scratch or Checkpoint.
+    start: what is evaluated: a run (computed first, once, however many evaluations share it), Scratch or Checkpoint.
     data, image_size: what it is evaluated on; by default what the start was trained on.
-    crop: share of the image's side that the central test crop keeps; SimMIM and most recipes use 224 / 256.
+    crop: share of the image's side that the central test crop keeps; SimMIM and most recipes use 224 / 256. By default
+        that of a start that has one.
     assumed: as for Pretrain.
     """
 
-    start: Start
+    start: S
     data: Data
     image_size: PositiveInt
     crop: float = Field(default=0.875, gt=0, le=1)
@@ -160,13 +163,13 @@ class _Evaluation(Spec):
             return values
         taken = {
             name: getattr(start, name)
-            for name in ("data", "image_size")
+            for name in ("data", "image_size", "crop")
             if values.get(name) is None and hasattr(start, name)
         }
         return {**values, **taken}
 
 
-class FineTune(_Evaluation):
+class FineTune(Evaluated[Start]):
     """All weights trained on labels; the result is the accuracy after the last epoch.
 
     tested_epochs: after how many of the last epochs the accuracy is measured; None for all of them.
@@ -213,6 +216,7 @@ class FineTune(_Evaluation):
 
     @model_validator(mode="after")
     def _threshold_of_binary(self) -> Self:
+        check_no_mask_token(self.recipe)
         if self.label_threshold is not None and self.loss != "binary-cross-entropy":
             raise ValueError(f"label_threshold belongs to binary-cross-entropy, not to {self.loss}")
         return self
@@ -229,13 +233,14 @@ class FineTune(_Evaluation):
     metrics: ClassVar[tuple[str, ...]] = ("top1", "top5", "top1_median5", "top1_best", "loss")
 
 
-class LinearProbe(_Evaluation):
+class LinearProbe(Evaluated[Start]):
     """A linear classifier on frozen features.
 
     block: number of the block whose output is used, counted from 1 over all stages; None for the encoder's output
         after its final norm. SimMIM probes block 8 of ViT-B (microsoft/SimMIM issue 14).
     tested_epochs: as for FineTune.
     batch_norm: normalise the features first by a batch norm without parameters, as MAE's probe does.
+    pool: mean of the patch tokens, or the class token, as MAE's probe does.
     """
 
     kind: Literal["linear-probe"] = "linear-probe"
@@ -243,19 +248,19 @@ class LinearProbe(_Evaluation):
     tested_epochs: PositiveInt | None = None
     block: PositiveInt | None = None
     batch_norm: bool = True
+    pool: Literal["mean", "token"] = "mean"
+
+    implicit: ClassVar[Mapping[str, object]] = {"pool": "mean"}
 
     metrics: ClassVar[tuple[str, ...]] = ("top1", "top5", "top1_median5", "top1_best", "loss")
 
     @model_validator(mode="after")
     def _plain_recipe(self) -> Self:
-        if self.recipe.layer_decay is not None or self.recipe.drop_path:
-            raise ValueError("layer_decay and drop_path do nothing to a frozen encoder; leave them out")
-        if self.recipe.average is not None:
-            raise ValueError("recipe.average belongs to fine-tuning; leave it out of a probe")
+        check_frozen(self.recipe)
         return self
 
 
-class Knn(_Evaluation):
+class Knn(Evaluated[Start]):
     """Weighted k-nearest-neighbour accuracy on frozen features: votes weighted by exp(cosine / temperature).
 
     The definition is that of instance discrimination (Wu et al., CVPR 2018), as DINO and MAE comparisons use it.
@@ -268,7 +273,7 @@ class Knn(_Evaluation):
     block: PositiveInt | None = None
 
 
-class CustomEvaluation(_Evaluation, OwnFunction):
+class CustomEvaluation(Evaluated[Start], OwnFunction):
     """A user's own evaluation.
 
     function: `package.module:name`; called as `name(encoder, train, test, **params)` it returns a dict of metric names
@@ -278,13 +283,3 @@ class CustomEvaluation(_Evaluation, OwnFunction):
 
     kind: Literal["custom"] = "custom"
     metric: str
-
-
-Evaluation = FineTune | LinearProbe | Knn | CustomEvaluation
-Run = Pretrain | Evaluation
-
-
-def seed_stream(seed: int, purpose: str) -> int:
-    """A 63-bit number for one purpose of one seed index: streams of different purposes are unrelated."""
-    word = hashlib.sha256(f"{seed}\0{purpose}".encode()).digest()
-    return int.from_bytes(word[:8], "big") >> 1

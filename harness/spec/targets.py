@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, assert_never
+from typing import Annotated, ClassVar, Literal, Self, assert_never
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from harness.spec.base import Spec
+from harness.spec.features import FeatureTarget, HogTarget, MomentumTarget
 from harness.spec.own import OwnFile, OwnFunction
 
 
@@ -19,6 +20,47 @@ class PixelTarget(Spec):
 
     kind: Literal["pixels"] = "pixels"
     downsample: PositiveInt = 1
+
+
+class NormPixelTarget(Spec):
+    """The clean image, normalised locally: (x - mean) / sqrt(variance + 1e-6), the variance unbiased.
+
+    area: `patch`: over all values of a patch, channels together (MAE; facebookresearch/mae, models_mae.py); `window`:
+        over a window around each pixel, cut off at the image's border, each channel for itself (later SimMIM;
+        microsoft/SimMIM, models/simmim.py, where the window is 47 pixels).
+    size: side of the patch or window in pixels; a window's is odd.
+    """
+
+    kind: Literal["norm-pixels"] = "norm-pixels"
+    size: int = Field(default=16, ge=2)
+    area: Literal["patch", "window"] = "patch"
+
+    downsample: ClassVar[int] = 1
+
+    @model_validator(mode="after")
+    def _odd_window(self) -> Self:
+        if self.area == "window" and self.size % 2 == 0:
+            raise ValueError(f"a window of {self.size} px has no middle; valid here: {self.size - 1}, {self.size + 1}")
+        return self
+
+
+class LowPassTarget(Spec):
+    """The clean image without its high frequencies (PixMIM).
+
+    The image with values in [0, 1], without normalisation, is Fourier transformed; what lies further than `radius` from
+    ((h - 1) / 2, (w - 1) / 2) of the shifted spectrum is removed; the absolute value of what is transformed back is
+    normalised again (open-mmlab/mmselfsup, models/target_generators/low_freq_generator.py). That middle is half a place
+    beside frequency 0, hence the absolute value.
+
+    radius: 40 for the paper's 224 pixels.
+    patch: side of the patches that are then normalised as by NormPixelTarget, as in PixMIM; None for none.
+    """
+
+    kind: Literal["low-pass"] = "low-pass"
+    radius: float = Field(default=40.0, ge=1)
+    patch: int | None = Field(default=None, ge=2)
+
+    downsample: ClassVar[int] = 1
 
 
 class BinTarget(Spec):
@@ -114,7 +156,16 @@ class CustomTarget(OwnFunction):
 
 
 Target = Annotated[
-    PixelTarget | BinTarget | ClusterTarget | TokenTarget | CustomTarget,
+    PixelTarget
+    | NormPixelTarget
+    | LowPassTarget
+    | BinTarget
+    | ClusterTarget
+    | TokenTarget
+    | HogTarget
+    | FeatureTarget
+    | MomentumTarget
+    | CustomTarget,
     Field(discriminator="kind"),
 ]
 
@@ -122,7 +173,9 @@ Target = Annotated[
 def target_classes(target: Target) -> int | None:
     """Classes at each place (and channel, for bins) of a classification target; None for values to regress."""
     match target:
-        case PixelTarget() | CustomTarget():
+        case PixelTarget() | NormPixelTarget() | LowPassTarget() | HogTarget() | FeatureTarget() | MomentumTarget():
+            return None
+        case CustomTarget():
             return None
         case BinTarget():
             return target.bins
@@ -137,10 +190,14 @@ def target_classes(target: Target) -> int | None:
 def target_maps(target: Target, channels: int) -> int:
     """Maps that a target of images of `channels` channels has: values to regress, or class indices."""
     match target:
-        case PixelTarget() | BinTarget():
+        case PixelTarget() | NormPixelTarget() | LowPassTarget() | BinTarget():
             return channels
         case ClusterTarget() | TokenTarget():
             return 1
+        case HogTarget():
+            return channels * target.bins * target.cells**2
+        case FeatureTarget() | MomentumTarget():
+            return target.width
         case CustomTarget():
             return target.channels
         case _:
@@ -150,3 +207,31 @@ def target_maps(target: Target, channels: int) -> int:
 def target_channels(target: Target, channels: int) -> int:
     """Channels of the prediction for images of `channels` channels: maps * classes, the classes of a map together."""
     return target_maps(target, channels) * (target_classes(target) or 1)
+
+
+def is_image(target: Target) -> bool:
+    """Whether a target is an image, so that its spectrum means something."""
+    return isinstance(target, PixelTarget | NormPixelTarget | LowPassTarget)
+
+
+def check_target_images(target: Target, image_size: int, channels: int) -> None:
+    """Whether a target can be made of square images of `image_size` pixels and `channels` channels.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    match target:
+        case NormPixelTarget(area="patch", size=patch) | LowPassTarget(patch=int(patch)) if image_size % patch:
+            valid = ", ".join(str(size) for size in range(2, image_size + 1) if image_size % size == 0)
+            raise ValueError(f"patches of {patch} px do not fill the image of {image_size} px; valid: {valid}")
+        case FeatureTarget(teacher=teacher, downsample=downsample):
+            seen = image_size * teacher.backbone.stride / downsample
+            if seen != teacher.image_size:
+                raise ValueError(
+                    f"a teacher of stride {teacher.backbone.stride} that has a feature for every {downsample} of "
+                    f"{image_size} px sees {seen:g} px, not the teacher.image_size of {teacher.image_size}"
+                )
+            if target.mean is not None and len(target.mean) != channels:
+                raise ValueError(f"the teacher's mean has {len(target.mean)} numbers, the images {channels} channels")
+        case _:
+            pass

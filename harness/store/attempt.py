@@ -122,7 +122,7 @@ class Attempt:
             write_atomically(self.files.patch, patch.encode())
 
     def upstream_weights(self, name: str) -> Path:
-        """The weights of the pre-training this run starts from.
+        """The weights of the run that this one starts from.
 
         Raises:
             HarnessError: it is not done, or its weights are gone or damaged.

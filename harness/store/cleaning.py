@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.spec import Run, key, upstream
+from harness.spec import Run, key, upstreams
 from harness.store.files import size_below
 from harness.store.layout import RunFolder
 from harness.store.store import Store
@@ -32,9 +32,7 @@ def removable(
         unfinished: also whole folders of failed and lost runs. Running ones are left alone.
     """
     states = store.states(runs)
-    needed = {
-        key(first) for name, run in runs.items() if states[name].word != "done" and (first := upstream(run)) is not None
-    }
+    needed = {key(first) for name, run in runs.items() if states[name].word != "done" for first in upstreams(run)}
     found: list[Removable] = []
     for name, state in states.items():
         folder = store.folder(name)

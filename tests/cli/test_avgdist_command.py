@@ -30,3 +30,34 @@ def test_one_draw_has_no_error_and_is_refused(harness: Command, tmp_path: Path) 
     ended = harness("avgdist", "--draws", 1, "--out", tmp_path)
     assert ended.code == 2
     assert "--draws" in ended.err
+
+
+def test_the_masks_of_papers(harness: Command, tmp_path: Path) -> None:
+    ended = harness("avgdist", "--compared", "--draws", 3, "--out", tmp_path / "out")
+    assert (ended.code, ended.err) == (0, "")
+    with (tmp_path / "out" / "difficulty.csv").open() as file:
+        rows = {row["mask"]: row for row in csv.DictReader(file)}
+    board = {name: round(float(value), 2) for name, value in rows["checkerboard 2, phase 0"].items() if name != "mask"}
+    assert board == {
+        "ratio": 0.49, "avgdist": 6.51, "avgdist_error": 0.0, "visible": 1.75, "isolated": 0.0, "distinct": 1.0,
+    }  # fmt: skip
+    assert any(line.split()[:3] == ["grid", "75.00", "5.95"] for line in ended.out.splitlines())
+    assert len(rows) == 26
+
+
+def test_the_masks_of_a_study(harness: Command, tmp_path: Path) -> None:
+    study = Path(__file__).resolve().parents[2] / "studies" / "masks_zoo.py"
+    options = ("--draws", 3, "--scale", "tiny", "--where", "mask=grid,square", "--store", tmp_path / "runs")
+    ended = harness("avgdist", study, *options, "--out", tmp_path / "out")
+    assert (ended.code, ended.err) == (0, "")
+    assert "masks_zoo · tiny: 28 px in patches of 2" in ended.out
+    with (tmp_path / "out" / "difficulty.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["mask"] for row in rows] == ["square 0.75", "square 0.5", "grid 0.75"]
+    assert {(row["evaluation"], row["accuracy"], row["n"]) for row in rows} == {("finetune_top1", "", "0")}
+
+
+def test_options_that_do_not_fit_are_refused(harness: Command, tmp_path: Path) -> None:
+    assert "belong to a study" in harness("avgdist", "--scale", "tiny", "--out", tmp_path).err
+    ended = harness("avgdist", tmp_path / "a.py", "--compared")
+    assert (ended.code, "give one of the two" in ended.err) == (2, True)

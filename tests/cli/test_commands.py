@@ -15,7 +15,7 @@ from harness.study import Plan, expand, load
 
 COMMANDS = (
     "new", "plan", "run", "status", "logs", "retry", "cancel", "report", "clean", "doctor", "models", "predict",
-    "reconstruct", "export", "avgdist",
+    "reconstruct", "export", "avgdist", "compare", "metrics",
 )  # fmt: skip
 
 

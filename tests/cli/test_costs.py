@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Command
 from test_commands import evaluation, finish, first, plan, store
 
-from harness.cli.costs import cost_text, hours, model_lines, short
+from harness.cli.costs import cost_text, hours, model_lines, short, target_lines
 from harness.cli.models import published
 from harness.launch.cost import Cost
 from harness.launch.describe import Answer
+from harness.spec import (
+    Backbone,
+    BinTarget,
+    ClusterTarget,
+    FineTune,
+    HogTarget,
+    Loss,
+    PixelTarget,
+    Pretrain,
+    RandomMask,
+    Recipe,
+    Shapes,
+)
 from harness.spec.described import distinct
 from harness.store import Store
 from harness.store.descriptions import Description
@@ -53,6 +67,40 @@ def test_plan_counts_models_once_and_remembers(harness: Command, study: Path) ->
     assert "vit_tiny_patch16_224 at 16 px" in line
     assert "parameters" in line
     assert line in harness("plan", study).out.splitlines()
+
+
+def test_the_memory_of_targets_by_hand() -> None:
+    """SimMIM Table 5 at 192 px: an image of 256 bins is 192 * 192 * (2 * 768 * 4 + 3 * 8) bytes."""
+    recipe = Recipe(epochs=1, batch_size=16, lr=1e-3)
+    swin = Backbone(name="swin", patch_size=4, stride=32)
+    common: dict[str, Any] = {"data": Shapes(), "image_size": 192, "backbone": swin, "recipe": recipe}
+    runs = [
+        Pretrain(mask=RandomMask(size=32, ratio=0.5), target=target, loss=loss, **common)
+        for target, loss in (
+            (PixelTarget(), Loss()),
+            (BinTarget(bins=256), Loss(kind="cross-entropy")),
+            (ClusterTarget(clusters=512, downsample=4), Loss(kind="cross-entropy")),
+            (HogTarget(), Loss(kind="l2")),
+        )
+    ]
+    sizes = (36864 * 6168, 48 * 48 * (2 * 512 * 4 + 8), 36864 * 36, 12 * 12 * 108 * 12)
+    kinds = ("bins of 256 classes at 192 x 192", "clusters of 512 classes at 48 x 48", "pixels at 192 x 192")
+    wanted = [
+        f"{kind}: at least {short(size)}B an image for prediction, its gradient and target"
+        for kind, size in zip((*kinds, "hog at 12 x 12"), sizes, strict=True)
+    ]
+    assert target_lines([*runs, runs[0].replace(seed=1), FineTune(start=runs[0], recipe=recipe)]) == wanted
+    assert wanted[0].startswith("bins of 256 classes at 192 x 192: at least 227.38 MB")
+
+
+def test_plan_describes_the_memory_of_the_bins_and_clusters(harness: Command, tmp_path: Path) -> None:
+    """The arms of SimMIM Table 5, as they would be trained at the paper's size."""
+    study = Path(__file__).resolve().parents[2] / "studies" / "simmim_target.py"
+    ended = harness("plan", study, "--scale", "tiny", "--seeds", "1", "--describe", "--store", tmp_path)
+    found = " ".join(ended.out.split())
+    for kind in ("bins of 256 classes", "bins of 8 classes", "clusters of "):
+        assert f"{kind}" in found
+    assert "B an image for prediction, its gradient and target" in found
 
 
 def test_plan_and_status_say_what_is_done_and_to_do(harness: Command, study: Path, plan: Plan, store: Store) -> None:

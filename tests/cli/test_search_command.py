@@ -43,6 +43,7 @@ def file(project: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_search_from_beginning_to_end(harness: Command, file: Path, project: Path) -> None:
     before = harness("search", file, "--status")
     assert before.code == 2

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from harness.core.blocks import TRIES, block_masks, topped_up
+from harness.core.draws import Draw
 from harness.core.randomness import words
 from harness.spec import BlockMask, seed_stream
 
@@ -15,7 +16,7 @@ Grid = list[list[bool]]
 
 
 def drawn(mask: BlockMask, image: int = 192, seed: int = 0, step: int = 0, first: int = 0, n: int = 8) -> torch.Tensor:
-    return block_masks(mask, image_size=image, seed=seed, step=step, positions=torch.arange(first, first + n))
+    return block_masks(mask, Draw(image, seed, step, 1, torch.arange(first, first + n)))
 
 
 def one_by_one(mask: BlockMask, image: int, seed: int, step: int, position: int) -> Grid:
@@ -96,6 +97,11 @@ def test_exact_counts_contain_beit_s_blocks(size: int, ratio: float) -> None:
     assert torch.equal(exact[~short], blocks[~short])
 
 
+def grown(start: torch.Tensor, target: int) -> torch.Tensor:
+    n = len(start)
+    return topped_up(start, torch.full((n,), target).double(), Draw(4, 0, 0, 1, torch.arange(n)))
+
+
 def grid(*rows: str) -> torch.Tensor:
     return torch.tensor([[character == "#" for character in row] for row in rows])
 
@@ -103,7 +109,7 @@ def grid(*rows: str) -> torch.Tensor:
 def test_units_that_are_missing_are_drawn_from_the_border() -> None:
     n = 40_000
     start = grid("....", ".#..", "....", "....")
-    found = topped_up(start.expand(n, 4, 4), 2, seed=0, step=0, positions=torch.arange(n))
+    found = grown(start.expand(n, 4, 4), 2)
     assert bool(found[:, 1, 1].all())
     counts = found.sum(0)
     around = grid(".#..", "#.#.", ".#..", "....")
@@ -113,7 +119,7 @@ def test_units_that_are_missing_are_drawn_from_the_border() -> None:
 
 def test_a_ring_that_is_too_small_is_filled_before_the_next() -> None:
     start = grid("#...", "....", "....", "....")
-    found = topped_up(start.expand(300, 4, 4), 5, seed=0, step=0, positions=torch.arange(300))
+    found = grown(start.expand(300, 4, 4), 5)
     ring, next_ring = grid("##..", "#...", "....", "...."), grid("..#.", ".#..", "#...", "....")
     assert bool(found[:, ring].all())
     assert found[:, next_ring].sum(1).tolist() == [2] * 300
@@ -121,8 +127,8 @@ def test_a_ring_that_is_too_small_is_filled_before_the_next() -> None:
 
 
 def test_an_empty_mask_may_begin_anywhere_and_a_full_one_stays() -> None:
-    found = topped_up(torch.zeros(400, 3, 3, dtype=torch.bool), 1, seed=0, step=0, positions=torch.arange(400))
+    found = grown(torch.zeros(400, 3, 3, dtype=torch.bool), 1)
     assert found.flatten(1).sum(1).tolist() == [1] * 400
     assert bool(found.any(0).all())
     full = torch.ones(2, 3, 3, dtype=torch.bool)
-    assert torch.equal(topped_up(full, 5, seed=0, step=0, positions=torch.arange(2)), full)
+    assert torch.equal(grown(full, 5), full)

@@ -11,7 +11,7 @@ from tiny import VIT
 from torch import nn
 
 from harness.core.complexity import Complexity, classifier, frozen, multiply_adds, pretraining
-from harness.spec import Backbone, LinearHead, MlpHead, PixelTarget
+from harness.spec import Backbone, DecoderHead, LinearHead, MlpHead, PixelTarget
 
 
 def of_pretraining(backbone: Backbone, image_size: int) -> Complexity:
@@ -109,3 +109,16 @@ def test_a_frozen_encoder_is_counted_up_to_the_block_that_is_probed() -> None:
     assert (part.encoder - embedding) * 12 == (whole.encoder - embedding - norm) * 8
     assert part.pooling == whole.pooling == 196 * 768
     assert not whole.trained
+
+
+def test_an_encoder_of_visible_tokens_costs_what_they_cost() -> None:
+    """ViT of width 32 and depth 2 on 64 patches of 4 px, 16 of them and the class token visible; by hand."""
+    found = pretraining(
+        VIT, image_size=32, channels=3, head=DecoderHead(depth=1, width=16, heads=2), target=PixelTarget(), visible=16
+    )
+
+    def block(tokens: int, width: int) -> int:
+        return tokens * 12 * width**2 + 2 * tokens**2 * width + 2 * 5 * tokens * width  # matrices, attention, two norms
+
+    assert found.encoder == 64 * 48 * 32 + 2 * block(17, 32) + 5 * 17 * 32
+    assert found.head == 17 * 32 * 16 + block(65, 16) + 5 * 65 * 16 + 64 * 16 * 48

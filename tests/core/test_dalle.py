@@ -137,7 +137,7 @@ def test_tokens_of_a_file(reference: Reference, tmp_path: Path, suffix: str) -> 
     assert len(found.unique()) > 1
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(made(images), found)
-    assert made.picture(torch.zeros(2, 16, 4, 4)) is None
+    assert made.picture(torch.zeros(2, 16, 4, 4), torch.zeros(2, 3, 32, 32)) is None
     assert not made.state_dict()
     assert not list(made.parameters())
 

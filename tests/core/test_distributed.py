@@ -24,16 +24,23 @@ from harness.core.session import Session
 from harness.launch import Resources
 from harness.spec import (
     Augment,
+    Contrastive,
+    Corruption,
     CustomEvaluation,
     CustomHead,
     CustomMask,
+    DecoderHead,
     FineTune,
+    FourierLoss,
     HarnessError,
     Knn,
     LinearProbe,
     Loss,
+    MomentumEncoder,
+    RandomMask,
     Run,
     Shapes,
+    TokenMask,
     key,
 )
 from harness.store import Store
@@ -46,6 +53,8 @@ SMALL = VIT.replace(args={"embed_dim": 16, "depth": 2, "num_heads": 2})
 RAGGED = CustomMask(function="gang_pieces:ragged", size=4)
 PLAIN = pretrain(data=FEW, image_size=16, backbone=SMALL, recipe=STEPS)
 VARYING = PLAIN.replace(mask=RAGGED)
+KEYS = Contrastive(hidden=16, out=8, crops="swapped", mask=TokenMask(size=4, ratio=0.5))
+CONTRASTED = VARYING.replace(contrastive=KEYS, momentum=MomentumEncoder(start=0.9))
 NORMED = VARYING.replace(head=CustomHead(function="gang_pieces:normed"))
 
 
@@ -222,6 +231,20 @@ def test_micro_batches_are_exact_where_masks_hide_unequal_numbers(tmp_path: Path
         assert one == pytest.approx(other, rel=1e-5)
 
 
+def test_the_fourier_loss_of_four_processes_is_that_of_one(tmp_path: Path, gang: Gang) -> None:
+    """Beside masks that hide unequal numbers; the released one over groups of four, of which each process has one."""
+    runs = [
+        VARYING.replace(fourier=fourier, recipe=STEPS.replace(epochs=5))
+        for fourier in (FourierLoss(), FourierLoss(variant="released", group=4))
+    ]
+    whole, ranks = computed(gang, tmp_path / "one", 1, *runs), computed(gang, tmp_path / "four", 4, *runs)
+    for run in runs:
+        one, four = (lines(store, run, "loss", "fourier_ratio") for store in (whole, ranks))
+        assert len(one) == 5
+        for left, right in zip(one, four, strict=True):
+            assert left == pytest.approx(right, rel=1e-4)
+
+
 def test_four_processes_give_the_losses_of_one(tmp_path: Path, gang: Gang) -> None:
     """Over 20 steps, with drop path; the second run with masks of unequal numbers, and in the same group."""
     whole = computed(gang, tmp_path / "one", 1, PLAIN, VARYING)
@@ -334,6 +357,54 @@ def test_groups_smaller_than_a_process_are_the_same_however_they_are_cut(tmp_pat
     for other in losses[1:]:
         assert all(a == pytest.approx(b, rel=1e-4) for a, b in zip(losses[0], other, strict=True))
     assert losses[0] != lines(computed(gang, tmp_path / "whole", 1, NORMED), NORMED, "loss")[:5]
+
+
+# Momentum encoders, keys of all processes, dropped tokens
+
+
+def test_keys_come_from_all_processes(tmp_path: Path, gang: Gang) -> None:
+    """Losses and gradients of the first step, the losses of 20, and the averaged weights; three processes take uneven
+    shares of a batch of masks that vary.
+    """
+    one_step = CONTRASTED.replace(recipe=STEPS.replace(epochs=1, clip=None, drop_path=0.0))
+    whole = first_gradients(Group(), tmp_path / "first", one_step)
+    ranks = gang.call(3, first_gradients, tmp_path / "firsts", one_step)
+    largest = max(gradient.abs().max().item() for gradient in whole.values())
+    for found in ranks:
+        for name, gradient in whole.items():
+            error = (found[name] - gradient).abs().max().item()
+            assert error <= 1e-4 * gradient.abs().max().item() + 1e-6 * largest
+    losses = [lines(Store(tmp_path / name), one_step, "loss")[0][0] for name in ("first", "firsts")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    stores = [computed(gang, tmp_path / str(size), size, CONTRASTED) for size in (1, 3)]
+    one, three = (lines(store, CONTRASTED, "loss") for store in stores)
+    for left, right in zip(one, three, strict=True):
+        assert left == pytest.approx(right, rel=1e-4)
+    states = [load_file(store.folder(key(CONTRASTED)).attempt(1).weights) for store in stores]
+    for name in (name for name in states[0] if name.startswith("momentum.")):
+        torch.testing.assert_close(states[0][name], states[1][name], rtol=1e-3, atol=1e-4)
+
+
+def test_negatives_are_those_of_all_processes(tmp_path: Path, gang: Gang) -> None:
+    """With keys of a process's own images alone the loss would be that of smaller batches."""
+    one_step = CONTRASTED.replace(recipe=STEPS.replace(epochs=1), contrastive=KEYS.replace(temperature=100.0))
+    (loss,) = lines(computed(gang, tmp_path, 4, one_step), one_step, "contrastive")
+    # at such a temperature every key is as likely as every other: log 16, not log 4, in both directions
+    assert loss[0] == pytest.approx(2 * 2 * 100 * math.log(16), rel=1e-2)
+
+
+def test_dropped_tokens_in_four_processes(tmp_path: Path, gang: Gang) -> None:
+    dropped = PLAIN.replace(
+        mask=RandomMask(size=4, ratio=0.75),
+        corruption=Corruption(token="drop"),
+        head=DecoderHead(depth=1, width=16, heads=2),
+    )
+    stores = [
+        computed(gang, tmp_path / str(size), size, dropped, micro_batch=piece) for size, piece in ((1, 5), (4, 3))
+    ]
+    one, four = (lines(store, dropped, "loss") for store in stores)
+    for left, right in zip(one, four, strict=True):
+        assert left == pytest.approx(right, rel=1e-5)
 
 
 # Stopping and going on

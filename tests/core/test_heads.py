@@ -10,10 +10,22 @@ from torch import nn
 from harness.core.encoder import build
 from harness.core.heads import build_head
 from harness.core.mim import MaskedImageModel
-from harness.spec import Backbone, Head, InverseSwinHead, LinearHead, MlpHead, PixelTarget, RandomMask
+from harness.spec import (
+    Backbone,
+    HarnessError,
+    Head,
+    InverseSwinHead,
+    LinearHead,
+    MlpHead,
+    PixelTarget,
+    RandomMask,
+    TransformerHead,
+)
 
 SMALL = InverseSwinHead(embed_dim=4, depths=(2, 1, 1, 2), num_heads=(1, 1, 2, 2), window=2)
-HEADS = [LinearHead(), MlpHead(), MlpHead(layers=4, width=5), SMALL]
+DEPTHWISE = MlpHead(depthwise=5)
+TRANSFORMERS = (TransformerHead(num_heads=2), TransformerHead(layers=1, width=8, num_heads=4, depthwise=3))
+HEADS = [LinearHead(), MlpHead(), MlpHead(layers=4, width=5), SMALL, DEPTHWISE, *TRANSFORMERS]
 
 
 def parameters(module: nn.Module) -> int:
@@ -60,7 +72,11 @@ def test_published_totals_of_the_inverse_heads(swin_b: int, head: InverseSwinHea
     assert f"{(swin_b + found) / 1e6:.1f}M" == printed
 
 
-@pytest.mark.parametrize("head", HEADS, ids=["linear", "mlp", "deep mlp", "inverse swin"])
+@pytest.mark.parametrize(
+    "head",
+    HEADS,
+    ids=["linear", "mlp", "deep mlp", "inverse swin", "depth-wise", "transformer", "transformer with convolutions"],
+)
 @pytest.mark.parametrize("stride", [1, 2, 4, 8, 16, 32])
 def test_shapes_at_every_stride_and_resolution(head: Head, stride: int) -> None:
     for downsample in (1, 2, 4, 8, 16, 32):
@@ -83,10 +99,12 @@ def test_an_inverse_head_has_the_stages_that_its_target_needs(upscale: int, stag
 
 
 @pytest.mark.parametrize(
-    "head", [*HEADS[:3], SMALL.replace(window=1)], ids=["linear", "mlp", "deep mlp", "inverse swin"]
+    "head",
+    [*HEADS[:3], SMALL.replace(window=1)],
+    ids=["linear", "mlp", "deep mlp", "inverse swin"],
 )
 def test_a_feature_reaches_its_own_pixels_only(head: Head) -> None:
-    """All heads are local but for attention; with windows of one token the inverse one is, too."""
+    """All these heads are local but for attention; with windows of one token the inverse one is, too."""
     made = build_head(head, width=6, channels=2, upscale=16, side=4).eval()
     features = torch.randn(1, 6, 4, 4)
     other = features.clone()
@@ -122,3 +140,63 @@ def test_an_inverse_head_fits_encoders(backbone: Backbone, downsample: int) -> N
 def test_a_heavier_head_leaves_the_start_of_the_encoder_as_it_was() -> None:
     light, heavy = (MaskedImageModel(pretrain(head=head), 3).encoder.state_dict() for head in (LinearHead(), SMALL))
     assert all(torch.equal(light[name], heavy[name]) for name in light)
+
+
+# Depth-wise convolutions and transformer blocks
+
+
+def test_the_depthwise_mlp_by_hand() -> None:
+    """One 5x5 convolution a channel without bias, LayerNorm over channels, GELU, the 1x1 predictor."""
+    width, channels, upscale = 6, 3, 4
+    made = build_head(DEPTHWISE, width=width, channels=channels, upscale=upscale, side=3)
+    out = channels * upscale**2
+    assert parameters(made) == width * 25 + 2 * width + width * out + out
+    convolution, norm, _, predictor = made[0]
+    x = torch.randn(2, width, 3, 3)
+    padded = nn.functional.pad(x, (2, 2, 2, 2))
+    around = torch.stack(
+        [
+            (padded[:, :, i : i + 5, j : j + 5] * convolution.weight[:, 0]).sum((2, 3))
+            for i in range(3)
+            for j in range(3)
+        ],
+        dim=-1,
+    ).view(2, width, 3, 3)
+    centred = around - around.mean(1, keepdim=True)
+    normal = centred / (around.var(1, correction=0, keepdim=True) + norm.eps).sqrt()
+    active = nn.functional.gelu(normal)
+    wanted = torch.einsum("oc,bchw->bohw", predictor.weight[:, :, 0, 0], active) + predictor.bias[:, None, None]
+    assert torch.allclose(made(x), nn.functional.pixel_shuffle(wanted, upscale), atol=1e-5)
+
+
+def test_parameters_of_a_transformer_head() -> None:
+    """ViT blocks by hand: attention 4 c^2 + 4 c, MLP 8 c^2 + 5 c, two norms 4 c."""
+    plain, wide = TRANSFORMERS
+    made = build_head(plain, width=6, channels=3, upscale=4, side=3)
+    blocks = 2 * (12 * 6 * 6 + 13 * 6)
+    assert parameters(made) == 6 * 9 + blocks + 2 * 6 + 6 * 48 + 48
+    made = build_head(wide, width=6, channels=3, upscale=4, side=3)
+    assert parameters(made) == (6 * 8 + 8) + 8 * 9 + (8 * 9 + 8) + 12 * 64 + 13 * 8 + 2 * 8 + 8 * 48 + 48
+
+
+def test_places_see_each_other_in_a_transformer_head_and_their_neighbours_in_a_depthwise_one() -> None:
+    x = torch.zeros(1, 8, 7, 7, requires_grad=True)
+    for head, reach in ((LinearHead(), 1), (DEPTHWISE, 5), (MlpHead(layers=3, depthwise=3), 5), (TRANSFORMERS[0], 7)):
+        made = build_head(head, width=8, channels=1, upscale=1, side=7)
+        for parameter in made.parameters():
+            nn.init.normal_(parameter)
+        shifted = x + torch.randn(1, 8, 7, 7)
+        (seen,) = torch.autograd.grad(made(shifted)[0, 0, 3, 3], x)
+        rows = seen.abs().sum((0, 1, 3)).nonzero().flatten()
+        assert len(rows) == reach, head
+
+
+def test_positions_tell_places_apart() -> None:
+    made = build_head(TRANSFORMERS[0], width=8, channels=1, upscale=1, side=3)
+    even = made(torch.ones(1, 8, 3, 3))
+    assert len(even.flatten().unique()) > 1
+
+
+def test_heads_that_do_not_divide_the_encoders_channels_are_refused() -> None:
+    with pytest.raises(HarnessError, match="4 heads do not divide the encoder's 6 channels; valid: 1, 2, 3, 6"):
+        build_head(TransformerHead(num_heads=4), width=6, channels=3, upscale=4, side=3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from tiny import VIT, pretrain
@@ -32,6 +33,72 @@ HIDDEN = torch.tensor([[[True, False], [True, False]]])
 )
 def test_loss_by_hand(loss: Loss, value: float) -> None:
     assert prediction_loss(loss, PREDICTION, TARGET, HIDDEN).item() == pytest.approx(value, rel=1e-5)
+
+
+def test_focal_l1_by_hand() -> None:
+    """|d| (2 sigmoid(alpha |d|) - 1) ** gamma on hidden errors 0.5, 1, 0 and -3."""
+
+    def focal(alpha: float, gamma: float) -> float:
+        errors = (0.5, 1.0, 0.0, 3.0)
+        return sum(e * (2 / (1 + math.exp(-alpha * e)) - 1) ** gamma for e in errors) / 4
+
+    for loss, value in (
+        (Loss(kind="focal-l1"), focal(0.2, 1.0)),
+        (Loss(kind="focal-l1", alpha=0.7, gamma=2.0), focal(0.7, 2.0)),
+    ):
+        assert prediction_loss(loss, PREDICTION, TARGET, HIDDEN).item() == pytest.approx(value, rel=1e-5)
+
+
+def test_small_errors_are_nearly_squared_by_focal_l1() -> None:
+    error = torch.full((1, 1, 1, 1), 0.01)
+    found = prediction_loss(Loss(kind="focal-l1", scope="full"), error, torch.zeros_like(error)).item()
+    assert found == pytest.approx(0.1 * 0.01**2, rel=1e-3)
+
+
+def test_cosine_by_hand() -> None:
+    """One error for all channels."""
+    prediction = torch.tensor([[3.0, 4.0], [0.0, 2.0]]).view(1, 2, 1, 2)  # vectors (3, 0) and (4, 2)
+    target = torch.tensor([[1.0, 2.0], [1.0, 1.0]]).view(1, 2, 1, 2)  # vectors (1, 1) and (2, 1): same direction
+    first = 2 - 2 / math.sqrt(2)
+    hidden = torch.tensor([[[True, False]]])
+    assert prediction_loss(Loss(kind="cosine"), prediction, target, hidden).item() == pytest.approx(first, rel=1e-4)
+    full = Loss(kind="cosine", scope="full")
+    assert prediction_loss(full, prediction, target).item() == pytest.approx(first / 2, rel=1e-4)
+
+
+def test_frequency_loss_by_hand() -> None:
+    """The difference [[3, 1], [0, 0]] has the spectrum [[2, 1], [2, 1]]; shifted, zero is at (1, 1)."""
+    prediction = torch.tensor([[4.0, 1.0], [5.0, 0.0]]).view(1, 1, 2, 2)
+    target = torch.tensor([[1.0, 0.0], [5.0, 0.0]]).view(1, 1, 2, 2)
+    lowest = torch.tensor([[[False, False], [False, True]]])
+    across = torch.tensor([[[False, False], [True, False]]])  # the fastest column frequency, row frequency 0
+    for loss, removed, value in (
+        (Loss(kind="frequency"), lowest, 2.0),
+        (Loss(kind="frequency"), across, 1.0),
+        (Loss(kind="frequency"), ~lowest, 4 / 3),
+        (Loss(kind="frequency", gamma=2.0), ~lowest, 2.0),
+        (Loss(kind="frequency", scope="full"), None, 1.5),
+    ):
+        assert prediction_loss(loss, prediction, target, removed).item() == pytest.approx(value, rel=1e-4)
+
+
+@pytest.mark.parametrize("gamma", [1.0, 2.0, 0.5])
+def test_frequency_loss_against_numpy(gamma: float) -> None:
+    prediction, target = torch.randn(2, 3, 3, 8, 6, generator=torch.Generator().manual_seed(0))
+    removed = torch.rand(3, 8, 6, generator=torch.Generator().manual_seed(1)) < 0.4
+    spectra = [np.fft.fftshift(np.fft.fft2(x.double().numpy(), norm="ortho"), (-2, -1)) for x in (prediction, target)]
+    errors = np.abs(spectra[0] - spectra[1]) ** gamma
+    where = removed.numpy()
+    wanted = errors.transpose(0, 2, 3, 1)[where].sum() / where.sum() / 3
+    found = prediction_loss(Loss(kind="frequency", gamma=gamma), prediction, target, removed).item()
+    assert found == pytest.approx(wanted, rel=1e-4)
+
+
+def test_equal_spectra_have_a_finite_gradient() -> None:
+    prediction = torch.zeros(1, 1, 4, 4, requires_grad=True)
+    prediction_loss(Loss(kind="frequency", scope="full"), prediction, torch.zeros(1, 1, 4, 4)).backward()
+    assert prediction.grad is not None
+    assert prediction.grad.isfinite().all()
 
 
 def test_eps_of_the_denominator() -> None:

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -240,3 +240,27 @@ def test_effective_rate_of_every_parameter(name: str) -> None:
         found = learning_rate(run.recipe, step, STEPS, group.lr_scale)
         assert found == pytest.approx(1e-6 + (peak - 1e-6) * (1 + math.cos(0.6 * math.pi)) / 2, rel=1e-12)
         assert learning_rate(run.recipe, 0, STEPS, group.lr_scale) == pytest.approx(1e-6)
+
+
+def test_token_and_gate_may_learn_at_rates_of_their_own() -> None:
+    """The released A2MIM of CNNs: both at a tenth and without decay for 100 epochs; for 300 the gate's option lacks."""
+    named = [(name, nn.Parameter(torch.zeros(3))) for name in ("mask_token", "mask_gate", "encoder.model.bn1.weight")]
+    named += [("head.0.weight", nn.Parameter(torch.zeros(3, 3)))]
+    names = {id(parameter): name for name, parameter in named}
+
+    def found(**changes: Any) -> dict[str, tuple[float, float]]:
+        recipe = Recipe(epochs=1, batch_size=1, lr=1.0, weight_decay=0.05, **changes)
+        return {
+            names[id(parameter)]: (group["scale"], group["weight_decay"])
+            for group in parameter_groups(named, recipe)
+            for parameter in group["params"]
+        }
+
+    short = found(token_lr=0.1, gate_lr=0.1)
+    assert short == {
+        "mask_token": (0.1, 0.0),
+        "mask_gate": (0.1, 0.0),
+        "encoder.model.bn1.weight": (1.0, 0.0),
+        "head.0.weight": (1.0, 0.05),
+    }
+    assert found(token_lr=0.1, no_decay="usual-but-gate") == {**short, "mask_gate": (1.0, 0.05)}

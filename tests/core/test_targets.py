@@ -36,6 +36,7 @@ FEW: dict[str, Any] = {"images": 32, "per_image": 16, "iterations": 3}
 CLUSTERS = ClusterTarget(clusters=8, **FEW)
 WORDS = TokenTarget(tokenizer=PatchWords(vocabulary=8, **FEW), downsample=4)
 GREY = Images(name="fashion-mnist-mini")
+GREYS = torch.zeros(1, 1, 32, 32)
 
 
 def targets(target: Target, data: Data = DATA) -> Targets:
@@ -151,7 +152,7 @@ def test_a_perfect_prediction_looks_like_its_target(target: Target, data: Data) 
     classes = target_channels(target, wanted.shape[1]) // wanted.shape[1]
     # certain of the right class: [B, maps, h, w] to [B, maps * classes, h, w]
     sure = 100.0 * torch.nn.functional.one_hot(wanted, classes).permute(0, 1, 4, 2, 3).flatten(1, 2)
-    picture = made.picture(sure)
+    picture = made.picture(sure, images)
     assert picture is not None
     assert picture.shape == images.shape
     assert torch.equal(made(picture), wanted)  # a shown colour or word is its own nearest
@@ -159,10 +160,10 @@ def test_a_perfect_prediction_looks_like_its_target(target: Target, data: Data) 
 
 def test_the_picture_of_bins_is_the_expected_colour() -> None:
     made = targets(BinTarget(bins=2), GREY)
-    even = made.picture(torch.zeros(1, 2, 4, 4))
+    even = made.picture(torch.zeros(1, 2, 4, 4), GREYS)
     assert even is not None
     assert torch.allclose(even, normalised(torch.full((1, 1, 4, 4), 0.5), GREY), atol=1e-6)
-    odds = made.picture(torch.tensor([0.0, np.log(3.0)]).view(1, 2, 1, 1))  # 1/4 of 0.25 and 3/4 of 0.75
+    odds = made.picture(torch.tensor([0.0, np.log(3.0)]).view(1, 2, 1, 1), GREYS)  # 1/4 of 0.25 and 3/4 of 0.75
     assert odds is not None
     assert torch.allclose(odds, normalised(torch.full((1, 1, 1, 1), 0.625), GREY), atol=1e-6)
 
@@ -173,7 +174,7 @@ def test_a_user_s_own_target_has_no_picture(tmp_path: Path, monkeypatch: pytest.
     made = targets(CustomTarget(function="own_target:same", channels=3))
     images = torch.randn(1, 3, 32, 32)
     assert torch.equal(made(images), images)
-    assert made.picture(images) is None
+    assert made.picture(images, images) is None
 
 
 @pytest.mark.parametrize(

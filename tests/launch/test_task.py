@@ -200,7 +200,7 @@ def test_an_evaluation_whose_start_is_not_done_is_not_begun_and_not_failed(store
     assert ended(started(store))[0] == 1
     slurm.says("squeue", "12|FAILED|NonZeroExitCode|12|mim-x-0")
     place = overview(by_key(run), store).places[key(run)]
-    assert (place.word, place.detail) == ("missing", "its pre-training is not done; harness run goes on with it")
+    assert (place.word, place.detail) == ("missing", "what it starts from is not done; harness run goes on with it")
 
 
 def test_retry_begins_what_failed_before_it_was_submitted(store: Store, slurm: FakeSlurm) -> None:

@@ -8,7 +8,20 @@ import torch
 
 from harness.launch import Event, Resources
 from harness.launch.job import work
-from harness.spec import Augment, Backbone, CustomMask, FineTune, Mask, Pretrain, RandomMask, Recipe, Run, Shapes, key
+from harness.spec import (
+    Augment,
+    Backbone,
+    CustomMask,
+    FineTune,
+    Mask,
+    Occlusion,
+    Pretrain,
+    RandomMask,
+    Recipe,
+    Run,
+    Shapes,
+    key,
+)
 from harness.store import Store
 
 OFTEN = Resources(device="cpu", checkpoint_seconds=0.0)
@@ -41,6 +54,11 @@ def finetuning(start: Pretrain, *, epochs: int = 3, seed: int = 0) -> FineTune:
         augment=Augment(mixup=0.8, cutmix=1.0, smoothing=0.1),
     )
     return FineTune(start=start, recipe=recipe, seed=seed)
+
+
+def occluding(start: FineTune, *, seed: int = 0) -> Occlusion:
+    """What starts from a fine-tuning."""
+    return Occlusion(start=start, size=8, ratios=(0.0, 0.5, 1.0), draws=2, seed=seed)
 
 
 def masked_by(function: str, *, seed: int = 0) -> Pretrain:

@@ -36,7 +36,14 @@ SHIPPED = sorted(
     for entry in (files("harness.papers") / "published").iterdir()
     if entry.name.endswith(".csv")
 )
-METRICS = {"simmim_table6_vit_b": "finetune_top1", "simmim_table7_scaling": "simmim_top1"}
+METRICS = {
+    "mae_table1f_masks": "finetune_top1",
+    "simmim_table6_vit_b": "finetune_top1",
+    "simmim_table7_scaling": "simmim_top1",
+    "a2mim_comparison_memory": "finetune_top1",
+    "a2mim_downstream": "coco_box_ap",
+    "a2mim_imagenet": "a2mim",
+}
 RENAMED = {"masked_patch_size": "mask_patch_size"}
 
 
@@ -117,13 +124,41 @@ def test_shipped_tables_are_whole(name: str) -> None:
         assert None not in record.values()
         assert record["trust"] in {"image", "code", "text", "abstract", "secondary", "computed", "memory", "ai"}
         assert record["source"]
-    assert all(50 < value.value < 100 for _, value in table.rows)
+    assert all((30 if "downstream" in name else 50) < value.value < 100 for _, value in table.rows)
+
+
+def test_one_table_of_a_file_of_several() -> None:
+    where = {"table": "component", "backbone": "ResNet-50", "dataset": "ImageNet-1K"}
+    table = paper_table("a2mim_ablation_memory", where=where)
+    assert [(axes["arm"].split()[0], value.value, value.verified) for axes, value in table.rows] == [
+        ("SimMIM", 78.2, False),
+        ("without", 78.5, False),
+        ("without", 78.6, False),
+        ("A2MIM", 78.8, False),
+    ]
+    found = table.lookup({"arm": "A2MIM", "backbone": "anything"})
+    assert found is not None
+    assert found.value == 78.8
+
+
+def test_a_table_with_a_column_for_each_method() -> None:
+    across = ("method", {"supervised": "supervised", "SimMIM": "simmim", "A2MIM": "a2mim"})
+    table = paper_table("a2mim_imagenet", across=across)
+    assert len(table.rows) == 27
+    for method, value in (("supervised", 79.8), ("SimMIM", 79.9), ("A2MIM", 80.4)):
+        found = table.lookup({"backbone": "ResNet-50", "method": method})
+        assert found is not None
+        assert (found.value, found.verified) == (value, True)
+    with pytest.raises(HarnessError, match="no column 'a3mim'"):
+        paper_table("a2mim_imagenet", across=("method", {"A2MIM": "a3mim"}))
+    with pytest.raises(HarnessError, match="no column 'bone'"):
+        paper_table("a2mim_imagenet", metric="a2mim", where={"bone": "ResNet-50"})
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "simmim_table9"}, "no table 'simmim_table9'; shipped: simmim_table1_masking, "),
+        ({"name": "simmim_table9"}, "no table 'simmim_table9'; shipped: a2mim_ablation_memory, "),
         ({"name": "../published/simmim_table4_scope"}, "no table"),
         ({"name": "simmim_table4_scope", "metric": "top5"}, "no column 'top5'; it has scope, top1"),
         ({"name": "simmim_table4_scope", "rename": {"skope": "x"}}, "no column 'skope'"),

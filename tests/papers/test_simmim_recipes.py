@@ -191,7 +191,7 @@ def test_another_start() -> None:
             "mmpretrain has no SimMIM recipe of vit-b",
         ),
         (lambda: simmim_pretrain("swin-b", schedule="paper"), "schedule='paper' is a choice of vit-b"),
-        (lambda: simmim_pretrain("swin-t"), "no model 'swin-t'; valid: swin-b, swin-l, vit-b"),
+        (lambda: simmim_pretrain("swin-h"), "no model 'swin-h'; valid: swin-b, swin-l, vit-b"),
         (
             lambda: simmim_finetune("swin-b", epochs=800, image_size=192),
             "no fine-tuning of swin-b after 800 epochs at 192",
@@ -212,3 +212,17 @@ def test_a_backbone_of_another_patch_is_refused() -> None:
 def test_all_points_differ() -> None:
     runs = [simmim_pretrain(model, epochs=epochs) for model, epochs in PRETRAINED]
     assert all(left.digest != right.digest for left, right in itertools.combinations(runs, 2))
+
+
+@pytest.mark.parametrize(
+    ("model", "lender", "epochs"), [("swin-t", "swin-b", 800), ("swinv2-b", "swin-b", 100), ("vit-s", "vit-b", 800)]
+)
+def test_smaller_models_have_a_lent_recipe_and_say_so(model: Any, lender: Any, epochs: int) -> None:
+    ours, theirs = (simmim_finetune(name, epochs=epochs, image_size=224) for name in (model, lender))
+    assert ours.recipe == theirs.recipe
+    assert isinstance(ours.start, Pretrain)
+    assert isinstance(theirs.start, Pretrain)
+    assert ours.start.recipe == theirs.start.recipe
+    assert ours.start.mask == theirs.start.mask
+    assert ours.assumed == ours.start.assumed == (f"SimMIM publishes no recipe of {model}: it has that of {lender}",)
+    assert theirs.assumed == ()

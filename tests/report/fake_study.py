@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.papers import PaperTable, PublishedValue
+from harness.papers import PaperTable, Protocol, PublishedValue
 from harness.spec import (
     Backbone,
     Evaluation,
@@ -46,11 +46,12 @@ ENVIRONMENT = {
     "started": "2026-01-01T00:00:00Z",
 }
 GRID = axes(scope=("masked", "full"), mask_ratio=(0.4, 0.6, 0.99)) | Grid([{"scope": "scratch"}])
+PROTOCOL = Protocol(data="imagenet", evaluation="finetune", image_size=192)
 PAPER = PaperTable(
     "made_up_table",
     "top1",
     tuple(
-        ({"scope": scope, "mask_ratio": ratio}, PublishedValue(value, trust, "by hand"))
+        ({"scope": scope, "mask_ratio": ratio}, PublishedValue(value, trust, "by hand", PROTOCOL))
         for scope, ratio, value, trust in (
             ("masked", "0.4", 82.5, "image"),
             ("masked", "0.6", 82.8, "image"),

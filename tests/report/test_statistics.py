@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from fake_study import evaluation, finish, finish_all, half_finished, scope_plan
+from scipy import stats
 
 from harness.report import results_frame
 from harness.report.statistics import summary
@@ -33,9 +34,12 @@ def test_holes_are_counted(tmp_path: Path) -> None:
     half_finished(store, plan)
     cells = summary(plan, results_frame(plan, store)).set_index("cell")
     assert (cells.loc[0, "n"], cells.loc[0, "n_planned"], cells.loc[0, "failed"]) == (1, 2, 1)
-    assert math.isnan(cells.loc[0, "sd"])
-    # Seed 0 only: 81 against the reference's 84, not against its mean of 84.5.
-    assert (cells.loc[0, "difference"], cells.loc[0, "paired"]) == (-3.0, 1)
+    # One seed: the sd of the two cells with two, sqrt(0.5) and sqrt(2), pooled; the t of one degree of freedom.
+    assert (cells.loc[0, "sd"], bool(cells.loc[0, "borrowed"])) == (pytest.approx(math.sqrt(1.25)), True)
+    assert cells.loc[0, "high"] == pytest.approx(81 + stats.t.ppf(0.975, 1) * math.sqrt(1.25))
+    # Seed 0 is 1.5 / 2 below the mean of both in the other two cells, so that 81 is worth 81.75 against 84.5.
+    assert (cells.loc[0, "difference"], cells.loc[0, "paired"]) == (pytest.approx(-2.75), 1)
+    assert set(cells["df"]) == {5 - 4}
     assert (cells.loc[4, "blocked"], cells.loc[4, "lost"]) == (1, 1)
     assert math.isnan(cells.loc[4, "mean"])
     assert cells.loc[2, "reason"] == "excluded: 0.99 hides all 16 units"

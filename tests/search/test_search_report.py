@@ -118,6 +118,7 @@ def test_what_fails_in_a_confirmation_is_left_out(store: Store) -> None:
     assert {entry.n for entry in confirmed(trials, opened.measure, store)} == {1}
 
 
+@pytest.mark.slow
 def test_the_files_of_a_report(store: Store, tmp_path: Path) -> None:
     jobs = FakeJobs(store)
     jobs.fails = lambda run: getattr(run, "k", 0) == 6

@@ -15,26 +15,44 @@ import pytest
 from PIL import Image
 
 from harness.spec import (
+    AfterStage,
     Augment,
     Average,
     Backbone,
+    BeforeBlock,
     BinTarget,
     BlockMask,
+    CheckerboardMask,
     Checkpoint,
     ClusterTarget,
+    ColourMask,
+    ComplementMask,
+    Contrastive,
     Corruption,
     Cosine,
     CustomMask,
     DalleTokenizer,
+    DecoderHead,
+    DisjointMask,
+    FeatureTarget,
     FineTune,
+    FourierLoss,
+    GridMask,
+    GuidedMask,
+    HardMask,
+    HogTarget,
     ImageFolder,
     Images,
     InverseSwinHead,
     Knn,
     LinearProbe,
     Loss,
+    LowPassTarget,
     MlpHead,
+    MomentumEncoder,
+    MomentumTarget,
     MultiStep,
+    NormPixelTarget,
     PatchWords,
     PixelTarget,
     Pretrain,
@@ -45,14 +63,21 @@ from harness.spec import (
     Shapes,
     Spec,
     SquareMask,
+    TokenMask,
     TokenTarget,
+    TransformerHead,
+    UniformMask,
+    VisibleSquareMask,
     key,
 )
 
 BACKBONE = Backbone(name="beit_base_patch16_224", args={"embed_dim": 64, "depth": 3}, patch_size=8)
 RECIPE = Recipe(epochs=10, batch_size=8, lr=1e-3)
 PRETRAIN = Pretrain(data=Shapes(), image_size=32, backbone=BACKBONE, mask=RandomMask(size=16, ratio=0.5), recipe=RECIPE)
+TAUGHT = PRETRAIN.replace(contrastive=Contrastive(), momentum=MomentumEncoder())
 FINETUNE = FineTune(start=PRETRAIN, recipe=RECIPE)
+TEACHER = Checkpoint(path="", backbone=BACKBONE, image_size=64, sha256="0a")
+FEATURES = FeatureTarget(teacher=TEACHER, width=64, downsample=16)
 PROBE = LinearProbe(start=PRETRAIN, recipe=RECIPE)
 KNN = Knn(start=PRETRAIN)
 
@@ -70,7 +95,9 @@ OTHER: dict[Spec, dict[str, Any]] = {
         "recipe": RECIPE.replace(lr=2e-3),
         "seed": 1,
         "start": Checkpoint(path="", backbone=BACKBONE, image_size=32, sha256="0a"),
+        "fourier": FourierLoss(),
     },
+    TAUGHT: {"contrastive": Contrastive(weight=0.5), "momentum": MomentumEncoder(start=0.5)},
     FINETUNE.replace(loss="binary-cross-entropy"): {
         "start": Scratch(backbone=BACKBONE, image_size=32),
         "data": Shapes(seed=1),
@@ -95,6 +122,7 @@ OTHER: dict[Spec, dict[str, Any]] = {
         "tested_epochs": 1,
         "block": 2,
         "batch_norm": False,
+        "pool": "token",
     },
     KNN: {
         "start": Scratch(backbone=BACKBONE, image_size=32),
@@ -122,6 +150,8 @@ OTHER: dict[Spec, dict[str, Any]] = {
         "drop_path": 0.1,
         "batch_norm_group": 4,
         "layer_decay": 0.8,
+        "token_lr": 0.1,
+        "gate_lr": 0.1,
         "precision": "bf16",
         "augment": Augment(flip=0.0),
         "optimizer": "lars",
@@ -150,9 +180,53 @@ OTHER: dict[Spec, dict[str, Any]] = {
         "variant": "simmim",
     },
     RandomMask(size=16, ratio=0.5): {"size": 8, "ratio": 0.6},
-    SquareMask(size=16, ratio=0.5): {"size": 8, "ratio": 0.6},
-    BlockMask(size=16, ratio=0.5): {"size": 8, "ratio": 0.6, "count": "beit", "min_block": 0.1, "min_aspect": 0.5},
+    SquareMask(size=16, ratio=0.5): {"size": 8, "ratio": 0.6, "place": "centre"},
+    BlockMask(size=16, ratio=0.5): {
+        "size": 8,
+        "ratio": 0.6,
+        "count": "beit",
+        "min_block": 0.1,
+        "min_aspect": 0.5,
+        "max_block": 0.2,
+        "ratio_spread": 0.1,
+    },
+    TokenMask(size=16, ratio=0.5): {"size": 8, "ratio": 0.6, "shared": True},
+    VisibleSquareMask(size=16): {"size": 8, "ratio": 0.6, "places": "all"},
+    GridMask(size=16): {"size": 8},
+    UniformMask(size=16): {"size": 8},
+    CheckerboardMask(size=16): {"size": 8, "square": 2, "phase": "both", "strict": True},
+    ColourMask(size=16, sigma=1.0, wide=2.0): {
+        "size": 8,
+        "ratio": 0.6,
+        "colour": "purple",
+        "sigma": 0.5,
+        "wide": 3.0,
+    },
+    ComplementMask(size=16): {"size": 8, "ratio": 0.6},
+    DisjointMask(size=16): {"size": 8, "ratio": 0.7, "shared": True},
+    GuidedMask(size=16, ratio=0.5, reveal=0.05): {
+        "size": 8,
+        "ratio": 0.6,
+        "hide": "rest",
+        "choose": "drawn",
+        "ratio_spread": 0.1,
+        "reveal": 0.1,
+        "reveal_from": 0.2,
+    },
+    HardMask(size=16): {"size": 8, "ratio": 0.6, "first": 0.1, "last": 1.0},
     MlpHead(): {"layers": 3, "width": 8},
+    DecoderHead(): {"depth": 4, "width": 256, "heads": 8, "positions": "learned"},
+    Contrastive(): {
+        "weight": 0.1,
+        "temperature": 0.1,
+        "crops": "two",
+        "mask": "same",
+        "hidden": 8,
+        "out": 8,
+        "projector_layers": 2,
+        "predictor_layers": 1,
+    },
+    MomentumEncoder(): {"start": 0.9, "end": 0.999, "schedule": "linear", "epochs": 10},
     InverseSwinHead(embed_dim=8, depths=(1, 2), num_heads=(1, 2)): {
         "embed_dim": 16,
         "depths": (2, 2),
@@ -164,26 +238,61 @@ OTHER: dict[Spec, dict[str, Any]] = {
     PatchWords(): {"vocabulary": 256, "images": 8, "per_image": 8, "iterations": 8, "seed": 1},
     TokenTarget(): {"tokenizer": PatchWords(seed=1), "downsample": 8},
     DalleTokenizer(path="w.pt", sha256="0a"): {"sha256": "0b", "vocabulary": 16},
-    Corruption(fill="mean"): {"fill": "none", "token": "none"},
+    Corruption(fill="mean", token="gated-add"): {
+        "fill": "none",
+        "token": "add",
+        "site": AfterStage(stage=3, stride=8),
+        "gate": 0.1,
+        "detach": True,
+    },
+    AfterStage(stage=3, stride=8): {"stage": 2, "stride": 16},
+    BeforeBlock(block=3, stride=8): {"block": 2, "stride": 16},
+    NormPixelTarget(): {"size": 8},
+    NormPixelTarget(size=9): {"area": "window"},
+    LowPassTarget(): {"radius": 20.0, "patch": 16},
+    HogTarget(): {"bins": 6, "cell": 4, "cells": 1, "window": 8},
+    FEATURES: {
+        "teacher": TEACHER.replace(sha256="0b"),
+        "width": 32,
+        "block": 2,
+        "norm": "layer",
+        "downsample": 8,
+    },
+    FEATURES.replace(mean=(0.5,), std=(0.5,)): {"mean": (0.4,), "std": (0.4,)},
+    MomentumTarget(width=64, downsample=8): {
+        "width": 32,
+        "downsample": 16,
+        "blocks": 2,
+        "norm": "layer",
+        "mean_norm": "layer",
+    },
+    MlpHead(layers=3): {"depthwise": 5},
+    TransformerHead(): {"layers": 1, "width": 64, "num_heads": 4, "depthwise": 5},
     Loss(kind="smooth-l1"): {"kind": "l1", "scope": "full", "beta": 0.5},
+    Loss(kind="focal-l1"): {"kind": "l1", "scope": "full", "alpha": 0.5, "gamma": 2.0},
+    FourierLoss(): {"variant": "released", "weight": 0.1, "focal": False, "alpha": 2.0},
+    FourierLoss(variant="released"): {"unmask_weight": 1e-3, "group": 4},
+    FourierLoss(variant="released", focal=False): {"reweight": True},
     Cosine(): {"min_lr": 1e-5, "counted_from": "warm-up", "epochs": 5},
     MultiStep(milestones=(3,)): {"milestones": (4,), "gamma": 0.5},
     Shapes(): {"train_images": 8, "split": "validation", "image_size": 64, "train": 8, "test": 8, "seed": 1},
 }
-FIELDS = [
-    (spec, field)
-    for spec in OTHER
-    for field in spec.values
-    if field not in {"kind", *spec.unkeyed} or (isinstance(spec, Loss) and field == "kind")
-]
+FIELDS = [(spec, field) for spec, others in OTHER.items() for field in others]
 
 
 @pytest.mark.parametrize(("spec", "field"), FIELDS, ids=[f"{type(spec).__name__}.{name}" for spec, name in FIELDS])
 def test_every_field_changes_the_digest(spec: Spec, field: str) -> None:
     changes = {field: OTHER[spec][field]}
-    if isinstance(spec, Loss) and field == "kind":
-        changes["beta"] = None
+    if isinstance(spec, GuidedMask) and field in ("hide", "choose"):  # reveal belongs to ranked salient units
+        spec, changes["reveal"] = spec.replace(reveal=0.0), 0.0
     assert spec.replace(**changes).digest != spec.digest
+
+
+@pytest.mark.parametrize("kind", dict.fromkeys(type(spec) for spec in OTHER), ids=lambda kind: kind.__name__)
+def test_every_field_is_tried(kind: type[Spec]) -> None:
+    tried = {field for spec, field in FIELDS if type(spec) is kind}
+    follows = {"kind", "hides_nothing"}  # from the type, or from the other fields of a corruption
+    assert set(kind.model_fields) - kind.unkeyed - follows <= tried
 
 
 def test_a_change_deep_inside_reaches_the_key_of_the_evaluation() -> None:

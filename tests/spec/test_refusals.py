@@ -9,21 +9,29 @@ import pytest
 from pydantic import ValidationError
 
 from harness.spec import (
+    AfterStage,
     Augment,
     Backbone,
     BinTarget,
     BlockMask,
+    Checkpoint,
     Corruption,
     CustomMask,
     DalleTokenizer,
+    FeatureTarget,
     FineTune,
+    FourierLoss,
     HarnessError,
+    HogTarget,
     ImageFolder,
     Images,
     InverseSwinHead,
     LinearProbe,
     Loss,
+    LowPassTarget,
     MlpHead,
+    MomentumTarget,
+    NormPixelTarget,
     PixelTarget,
     Pretrain,
     RandomMask,
@@ -33,6 +41,7 @@ from harness.spec import (
     Skip,
     SquareMask,
     TokenTarget,
+    TransformerHead,
     one_line,
     run_from_json,
 )
@@ -52,6 +61,8 @@ def pretrain(**changes: Any) -> Pretrain:
 def recipe(**changes: Any) -> Recipe:
     return Recipe(**{"epochs": 4, "batch_size": 8, "lr": 1e-3, **changes})
 
+
+TEACHER = Checkpoint(path="", backbone=Backbone(name="vit", patch_size=16), image_size=224, sha256="0a")
 
 # What is built, and what the one line must say.
 REFUSED: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
@@ -106,13 +117,48 @@ REFUSED: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         ("no field 'siez'", "did you mean 'size'?", "kind, size, ratio"),
     ),
     "misspelt inside": (lambda: pretrain(recpie=1), ("'recpie'", "did you mean 'recipe'?")),
-    "loss kind": (lambda: Loss(kind="huber"), ("kind", "'l1', 'l2', 'smooth-l1' or 'cross-entropy'", "'huber'")),
+    "loss kind": (lambda: Loss(kind="huber"), ("kind", "'l1', 'l2', 'smooth-l1', 'focal-l1'", "'huber'")),
     "loss scope": (lambda: Loss(scope="all"), ("scope", "'masked' or 'full'")),
     "precision": (lambda: recipe(precision="fp8"), ("'fp32', 'tf32', 'bf16' or 'fp16'",)),
     "data set": (lambda: Images(name="mnist"), ("fashion-mnist-mini", "cifar10", "stl10", "'mnist'")),
     "folder name": (lambda: ImageFolder(name="../etc"), ("name", "pattern")),
     "beta of l1": (lambda: Loss(kind="l1", beta=1.0), ("beta", "smooth-l1")),
+    "alpha of l2": (lambda: Loss(kind="l2", alpha=0.2), ("alpha belongs to focal-l1", "l2")),
+    "gamma of cosine": (lambda: Loss(kind="cosine", gamma=1.0), ("gamma belongs to focal-l1 and frequency", "cosine")),
+    "cosine of pixels": (lambda: pretrain(loss=Loss(kind="cosine")), ("'cosine'", "'pixels'", "focal-l1, frequency")),
+    "group of the paper's loss": (lambda: FourierLoss(group=4), ("group belongs to variant='released' with focal",)),
+    "group without focal": (
+        lambda: FourierLoss(variant="released", focal=False, group=4),
+        ("group belongs to", "leave it out"),
+    ),
+    "alpha without focal": (lambda: FourierLoss(focal=False, alpha=1.0), ("alpha belongs to focal=True",)),
+    "visible part of the paper's loss": (lambda: FourierLoss(unmask_weight=0.1), ("unmask_weight", "'released'")),
+    "reweighted and focal": (lambda: FourierLoss(variant="released", reweight=True), ("reweight", "focal=False")),
+    "group that does not divide": (
+        lambda: pretrain(fourier=FourierLoss(variant="released", group=3)),
+        ("fourier.group 3", "batch_size 8", "valid: 1, 2, 4, 8"),
+    ),
+    "spectrum of classes": (
+        lambda: pretrain(target=BinTarget(), loss=Loss(kind="cross-entropy"), fourier=FourierLoss()),
+        ("Fourier loss", "'bins'", "leave fourier out"),
+    ),
     "nothing hidden": (lambda: Corruption(fill="none", token="none"), ("hides nothing", "token='replace'")),
+    "nothing removed": (lambda: Corruption(token="add"), ("token='add' hides nothing", "set a fill such as 'mean'")),
+    "nothing hidden, not so": (lambda: Corruption(fill="mean", hides_nothing=True), ("against hides_nothing=True",)),
+    "gate of no gate": (lambda: Corruption(fill="mean", token="add", gate=0.1), ("gate belongs to token='gated-add'",)),
+    "detached, replaced": (lambda: Corruption(detach=True), ("detach does nothing to token='replace'", "gated-add")),
+    "rates of no token": (lambda: FineTune(start=pretrain(), recipe=recipe(token_lr=0.1)), ("token_lr", "no mask")),
+    "gate's rate, frozen": (lambda: LinearProbe(start=pretrain(), recipe=recipe(gate_lr=0.1)), ("gate_lr",)),
+    "site of no token": (
+        lambda: Corruption(fill="mean", token="none", site=AfterStage(stage=1, stride=4)),
+        ("token='none' has no site",),
+    ),
+    "unit finer than the site": (
+        lambda: pretrain(
+            mask=RandomMask(size=8, ratio=0.5), corruption=Corruption(site=AfterStage(stage=3, stride=16))
+        ),
+        ("a mask unit of 8 px", "after stage 3 (stride 16)", "valid: 16, 48"),
+    ),
     "odd batch, mixup": (lambda: recipe(batch_size=7, augment=Augment(mixup=0.8)), ("even batch_size", "7")),
     "odd batch, cutmix": (lambda: recipe(batch_size=7, augment=Augment(cutmix=1.0)), ("even batch_size", "7")),
     "warm-up": (lambda: recipe(warmup_epochs=4), ("warmup_epochs 4", "4 epochs")),
@@ -138,7 +184,7 @@ REFUSED: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     ),
     "classes of pixels": (
         lambda: pretrain(loss=Loss(kind="cross-entropy")),
-        ("'cross-entropy'", "target 'pixels'", "valid: l1, l2, smooth-l1"),
+        ("'cross-entropy'", "target 'pixels'", "valid: l1, l2, smooth-l1, focal-l1, frequency"),
     ),
     "dalle on grey images": (
         lambda: pretrain(
@@ -149,6 +195,48 @@ REFUSED: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         ("'dalle'", "1 channels", "valid here: patch-words"),
     ),
     "file of no tokenizer": (lambda: DalleTokenizer(path="/nowhere/dalle.pt"), ("cannot read", "dalle.pt")),
+    "patches that do not fill the image": (
+        lambda: pretrain(target=NormPixelTarget(size=9), loss=Loss(kind="l2")),
+        ("patches of 9 px", "48 px", "valid: 2, 3, 4, 6, 8, 12, 16, 24, 48"),
+    ),
+    "low-pass patches": (lambda: pretrain(target=LowPassTarget(patch=5)), ("patches of 5 px", "48 px")),
+    "window without a middle": (lambda: NormPixelTarget(size=8, area="window"), ("8 px", "valid here: 7, 9")),
+    "histograms coarser than the stride": (
+        lambda: pretrain(target=HogTarget(), loss=Loss(kind="l2")),
+        ("target.downsample 16", "stride", "valid: 1, 2, 4"),
+    ),
+    "spectrum of histograms": (
+        lambda: pretrain(target=HogTarget(cell=2), fourier=FourierLoss()),
+        ("Fourier loss", "'hog'"),
+    ),
+    "frequencies of features": (
+        lambda: pretrain(target=HogTarget(cell=2), loss=Loss(kind="frequency")),
+        ("'frequency'", "'hog'", "valid: l1, l2, smooth-l1, focal-l1, cosine"),
+    ),
+    "teacher of another size": (
+        lambda: pretrain(target=FeatureTarget(teacher=TEACHER, width=8, downsample=4), loss=Loss(kind="l2")),
+        ("stride 16", "sees 192 px", "not the teacher.image_size of 224"),
+    ),
+    "teacher's mean": (
+        lambda: pretrain(
+            target=FeatureTarget(
+                teacher=TEACHER.replace(image_size=192), width=8, downsample=4, mean=(0.5,), std=(0.5,)
+            ),
+            loss=Loss(kind="l2"),
+        ),
+        ("mean has 1 numbers", "3 channels"),
+    ),
+    "mean without std": (
+        lambda: FeatureTarget(teacher=TEACHER, width=8, mean=(0.5, 0.5, 0.5)),
+        ("mean and std belong together",),
+    ),
+    "target of no momentum encoder": (
+        lambda: pretrain(target=MomentumTarget(width=8, downsample=4), loss=Loss(kind="l2")),
+        ("target 'momentum' needs a momentum encoder", "MomentumEncoder()"),
+    ),
+    "even convolution": (lambda: MlpHead(depthwise=4), ("side 4", "valid: odd")),
+    "width of a depth-wise head": (lambda: MlpHead(depthwise=5, width=8), ("leave width out",)),
+    "heads of a transformer": (lambda: TransformerHead(width=20, num_heads=8), ("8 heads", "width 20")),
     "one bin": (lambda: BinTarget(bins=1), ("bins", "greater than or equal to 2")),
     "bins of no byte": (lambda: BinTarget(bins=257), ("bins", "less than or equal to 256")),
     "tokens coarser than the stride": (

@@ -13,8 +13,10 @@ from harness.spec import (
     Backbone,
     BinTarget,
     BlockMask,
+    CheckerboardMask,
     Checkpoint,
     ClusterTarget,
+    ColourMask,
     Corruption,
     Cosine,
     CustomData,
@@ -23,7 +25,11 @@ from harness.spec import (
     CustomMask,
     CustomTarget,
     DalleTokenizer,
+    DisjointMask,
+    FeatureTarget,
     FineTune,
+    FourierLoss,
+    HogTarget,
     ImageFolder,
     Images,
     InverseSwinHead,
@@ -31,8 +37,11 @@ from harness.spec import (
     LinearHead,
     LinearProbe,
     Loss,
+    LowPassTarget,
     MlpHead,
+    MomentumTarget,
     MultiStep,
+    NormPixelTarget,
     PatchWords,
     PixelTarget,
     Pretrain,
@@ -42,7 +51,9 @@ from harness.spec import (
     Scratch,
     Shapes,
     SquareMask,
+    TokenMask,
     TokenTarget,
+    TransformerHead,
     run_from_json,
 )
 
@@ -70,16 +81,32 @@ masks = st.one_of(
     st.builds(RandomMask, size=st.just(8), ratio=st.floats(0.01, 0.9)),
     st.builds(SquareMask, size=st.just(8), ratio=st.floats(0.05, 0.6)),
     st.builds(BlockMask, size=st.just(8), ratio=st.floats(0.2, 0.9), count=st.sampled_from(["exact", "beit"])),
+    st.builds(BlockMask, size=st.just(8), ratio=st.just(0.5), max_block=st.none() | st.floats(0.1, 0.9)),
+    st.builds(TokenMask, size=st.just(8), ratio=st.floats(0.3, 0.9), shared=st.booleans()),
+    st.builds(CheckerboardMask, size=st.just(8), phase=st.sampled_from([0, 1, "random", "both"])),
+    st.builds(ColourMask, size=st.just(8), sigma=st.floats(0.1, 0.9), wide=st.floats(1.0, 9.0)),
+    st.builds(DisjointMask, size=st.just(8), ratio=st.floats(0.3, 0.9)),
     st.builds(CustomMask, size=st.just(8), **source),
 )
 heads = st.one_of(
     st.builds(LinearHead),
     st.builds(MlpHead, width=st.none() | st.integers(1, 9)),
+    st.builds(MlpHead, depthwise=st.sampled_from([3, 5])),
+    st.builds(TransformerHead, width=st.none() | st.just(64), depthwise=st.none() | st.just(3)),
     st.builds(CustomHead, **source),
     st.builds(InverseSwinHead, embed_dim=st.just(4), depths=st.just((1, 2)), num_heads=st.just((1, 2))),
 )
 downsample = st.sampled_from([1, 2, 4])
-values = st.builds(PixelTarget, downsample=downsample) | st.builds(CustomTarget, channels=st.integers(1, 9), **source)
+teachers = st.builds(Checkpoint, path=st.text(), backbone=backbones, image_size=st.just(64), sha256=st.just("0a"))
+norms = st.sampled_from(["none", "layer", "instance"])
+values = st.one_of(
+    st.builds(PixelTarget, downsample=downsample),
+    st.builds(NormPixelTarget, size=st.sampled_from([2, 4, 8])),
+    st.builds(LowPassTarget, radius=st.floats(1, 99), patch=st.none() | st.just(4)),
+    st.builds(HogTarget, cell=st.sampled_from([2, 4]), window=st.integers(2, 99)),
+    st.builds(FeatureTarget, teacher=teachers, width=st.integers(1, 99), downsample=st.just(4), norm=norms),
+    st.builds(CustomTarget, channels=st.integers(1, 9), **source),
+)
 classes = st.one_of(
     st.builds(BinTarget, bins=st.integers(2, 256), downsample=downsample),
     st.builds(ClusterTarget, clusters=st.integers(2, 999), seed=st.integers(0, 9), downsample=downsample),
@@ -87,10 +114,17 @@ classes = st.one_of(
 )
 scopes = st.sampled_from(["masked", "full"])
 losses = st.builds(Loss, kind=st.just("smooth-l1"), beta=st.none() | positive) | st.builds(
-    Loss, kind=st.sampled_from(["l1", "l2"]), scope=scopes
+    Loss, kind=st.sampled_from(["l1", "l2", "focal-l1"]), scope=scopes
 )
-objectives = st.tuples(values, losses) | st.tuples(
-    classes, st.builds(Loss, kind=st.just("cross-entropy"), scope=scopes)
+fouriers = st.one_of(
+    st.builds(FourierLoss, weight=positive, alpha=positive),
+    st.builds(FourierLoss, variant=st.just("released"), unmask_weight=unit, group=st.none() | st.just(1)),
+    st.builds(FourierLoss, variant=st.just("released"), focal=st.just(False), reweight=st.booleans()),
+)
+objectives = st.one_of(
+    st.tuples(values, losses, st.none()),
+    st.tuples(st.builds(PixelTarget, downsample=downsample), losses, fouriers),
+    st.tuples(classes, st.builds(Loss, kind=st.just("cross-entropy"), scope=scopes), st.none()),
 )
 schedules = st.builds(Cosine, min_lr=unit) | st.builds(
     MultiStep, milestones=st.lists(st.integers(1, 99), max_size=3).map(tuple), gamma=positive
@@ -107,7 +141,7 @@ recipes = st.builds(
     augment=st.builds(Augment, flip=unit, rand_augment=st.text()),
 )
 pretrains = st.builds(
-    lambda objective, **pieces: Pretrain(target=objective[0], loss=objective[1], **pieces),
+    lambda objective, **pieces: Pretrain(target=objective[0], loss=objective[1], fourier=objective[2], **pieces),
     data=data,
     image_size=st.just(32),
     backbone=backbones,
@@ -142,6 +176,13 @@ def test_json_gives_the_same_run_back(run: Run) -> None:
     assert type(back) is type(run)
     assert back.digest == run.digest
     assert json.dumps(back.to_plain()) == text
+
+
+@settings(max_examples=20, deadline=None)
+@given(target=st.builds(MomentumTarget, width=st.integers(1, 99), downsample=st.just(8), norm=norms, mean_norm=norms))
+def test_json_gives_a_momentum_target_back(target: MomentumTarget) -> None:
+    back = MomentumTarget.model_validate_json(json.dumps(target.to_plain()))
+    assert (back, back.digest) == (target, target.digest)
 
 
 def test_json_gives_a_file_s_tokenizer_back() -> None:

@@ -12,6 +12,9 @@ from harness.core.formats.official import from_official, to_official
 from harness.core.formats.positions import resized, resized_table
 from harness.core.formats.weights import BUFFERS, Weights, below, without_buffers
 
+REST = ("momentum.", "projector.", "predictor.")
+"""How the names of what a pre-training has besides begin."""
+
 Format = Literal["harness", "official", "mmpretrain", "timm"]
 
 __all__ = ["BUFFERS", "Format", "Weights", "named_as_timm", "recognise", "resized", "resized_table", "to_official"]
@@ -38,7 +41,8 @@ def named_as_timm(tensors: Mapping[str, Tensor]) -> Weights:
     match found:
         case "harness":
             encoder, head, targets = (below(tensors, prefix) for prefix in ("encoder.model.", "head.", "targets."))
-            return Weights(encoder, tensors.get("mask_token"), head, targets)
+            rest = {name: tensor for name, tensor in tensors.items() if name.startswith(REST)}
+            return Weights(encoder, tensors.get("mask_token"), head, targets, tensors.get("mask_gate"), rest)
         case "official":
             return from_official(tensors)
         case "mmpretrain":

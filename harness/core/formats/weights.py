@@ -16,15 +16,18 @@ class Weights:
     """The parts of a checkpoint.
 
     encoder: under timm's names, with the classifier's `head.*` and `fc_norm.*` where the file has one.
-    mask_token: [C0], or None if the file has none.
+    mask_token: [C0], or None if the file has none. mask_gate: its gate, likewise.
     head: the prediction head's, under the names of `harness.core.heads.build_head`; empty if the file has none.
     targets: what the target is made of, under the names of `harness.core.targets.Targets`; empty for most.
+    rest: what else a pre-training has, momentum encoder, projector and predictor, under its own names.
     """
 
     encoder: dict[str, Tensor]
     mask_token: Tensor | None = None
     head: dict[str, Tensor] = field(default_factory=dict)
     targets: dict[str, Tensor] = field(default_factory=dict)
+    mask_gate: Tensor | None = None
+    rest: dict[str, Tensor] = field(default_factory=dict)
 
 
 def without_buffers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent / "core"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 
 from tiny import BINS, CLASSES, CLUSTERS, INVERSE, SWIN, SWIN_V2, VIT, WORDS, pretrain
 

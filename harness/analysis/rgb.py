@@ -1,0 +1,157 @@
+"""Statistics of masked inputs under each fill of hidden pixels: how far it moves colours, contrast, histograms."""
+
+from __future__ import annotations
+
+import math
+from typing import assert_never
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from harness.analysis.chosen import chosen
+from harness.analysis.sweep import sweep, write_arrays
+from harness.core.batches import test_batches
+from harness.core.datasets import load
+from harness.core.labelled import test_batch_size
+from harness.core.masking import make_mask, spread
+from harness.core.randomness import words
+from harness.core.session import Session
+from harness.spec import RgbStatistics, seed_stream
+from harness.spec.analyses import Fill
+
+Values = NDArray[np.float64]
+
+
+def rgb_statistics(run: RgbStatistics, session: Session) -> None:
+    """Publish how far each fill moves the statistics of images, and write analysis.npz.
+
+    Arrays, float64, over images and masks, colours in [0, 1]: fills str [fills]; mean, variance and dc [fills,
+    channels], the means of an image's mean, variance and `dc`; mean_sd, the standard deviation of an image's mean;
+    histogram [fills, channels, bins], shares that add up to 1, what lies outside [0, 1] in the outermost bins; shift
+    [fills], the mean over images and channels of how far the mean colour moves.
+    """
+    source = load(run.data, "test")
+    images = chosen(source, run.images, run.seed).to(session.device)
+    size, fills, channels = test_batch_size(session), run.fills, source.channels
+    parts, draws = math.ceil(len(images) / size), len(images) * run.masks
+    scale, shift = (torch.tensor(values, device=session.device)[:, None, None] for values in (source.std, source.mean))
+    names = ("mean", "squares", "variance", "dc")
+    found = {name: torch.zeros(parts, len(fills), channels, dtype=torch.float64) for name in names}
+    found["shift"] = torch.zeros(parts, len(fills), dtype=torch.float64)
+    found["histogram"] = torch.zeros(parts, len(fills), channels, run.bins, dtype=torch.float64)
+
+    def compute(part: int) -> None:
+        batches = test_batches(
+            images, image_size=run.image_size, crop=run.crop, batch_size=size, device=session.device,
+            workers=session.workers, rank=part, size=parts,
+        )  # fmt: skip
+        pixels = (next(iter(batches))[0] * scale + shift).double()
+        positions = part * size + torch.arange(len(pixels), device=session.device)
+        for draw in range(run.masks):
+            hidden = _hidden(run, draw, positions)
+            noise = _noise(run, draw, positions, channels) * scale + shift
+            for number, fill in enumerate(fills):
+                masked = filled(pixels, hidden, fill, colour=shift[:, 0, 0].double(), noise=noise.double())
+                for name, values in statistics(masked, pixels, run.bins).items():
+                    found[name][part, number] += values.cpu()
+
+    seconds = sweep(session, parts=parts, found=found, compute=compute, images=size * run.masks * len(fills))
+    total = {name: array.sum(0).numpy() / draws for name, array in found.items()}
+    deviation = np.sqrt(np.maximum(total["squares"] - total["mean"] ** 2, 0))
+    kept = {name: values for name, values in total.items() if name != "squares"}
+    write_arrays(session, fills=np.array(fills), mean_sd=deviation, **kept)
+    session.attempt.finish(_metrics(run, kept), seconds)
+
+
+def _hidden(run: RgbStatistics, draw: int, positions: Tensor) -> Tensor:
+    """Hidden pixels, bool [B, S, S]: the masks of the pre-training's own kind, a draw a step."""
+    units = make_mask(
+        run.start.mask, image_size=run.image_size, seed=run.seed, step=draw, steps=run.masks, positions=positions
+    )
+    return spread(units, run.image_size)
+
+
+def _noise(run: RgbStatistics, draw: int, positions: Tensor, channels: int) -> Tensor:
+    """Standard normal noise float64 [B, channels, S, S], by Box and Muller's formula."""
+    count = channels * run.image_size**2
+    first, second = (
+        ((words(seed_stream(run.seed, "noise"), draw, positions, 2 * count) + 0.5) * 2.0**-32).double().chunk(2, dim=1)
+    )
+    normal = (-2 * first.log()).sqrt() * (2 * math.pi * second).cos()
+    return normal.view(-1, channels, run.image_size, run.image_size)
+
+
+def filled(pixels: Tensor, hidden: Tensor, fill: Fill, *, colour: Tensor, noise: Tensor) -> Tensor:
+    """Images whose hidden pixels are filled.
+
+    Args:
+        pixels: float [B, C, S, S]. hidden: bool [B, S, S], True = hidden. colour: [C], the data set's mean.
+        noise: as pixels, what `noise` fills in.
+    """
+    place = hidden[:, None]
+    match fill:
+        case "none":
+            return pixels
+        case "zero":
+            return pixels.masked_fill(place, 0.0)
+        case "mean":
+            return torch.where(place, colour[:, None, None], pixels)
+        case "image-mean":
+            return torch.where(place, pixels.mean(dim=(2, 3), keepdim=True), pixels)
+        case "visible-mean":
+            seen = (~place).to(pixels.dtype)
+            mean = (pixels * seen).sum(dim=(2, 3), keepdim=True) / seen.sum(dim=(2, 3), keepdim=True).clamp(min=1)
+            return torch.where(place, mean, pixels)
+        case "noise":
+            return torch.where(place, noise, pixels)
+        case _:
+            assert_never(fill)
+
+
+def statistics(masked: Tensor, clean: Tensor, bins: int) -> dict[str, Tensor]:
+    """Sums over a batch; see `rgb_statistics`. squares: of the means. masked, clean: float64 [B, C, S, S] in [0, 1]."""
+    mean = masked.mean(dim=(2, 3))
+    return {
+        "mean": mean.sum(0),
+        "squares": mean.square().sum(0),
+        "variance": masked.var(dim=(2, 3), correction=0).sum(0),
+        "dc": dc(masked).sum(0),
+        "shift": (mean - clean.mean(dim=(2, 3))).abs().mean(dim=1).sum(),
+        "histogram": histogram(masked, bins).sum(0),
+    }
+
+
+def dc(images: Tensor) -> Tensor:
+    """Share of an image's power that its frequency zero has: float [B, C, S, S] -> float [B, C].
+
+    By Parseval's theorem this is mean^2 / (mean^2 + variance); 1 for a black image.
+    """
+    square = images.mean(dim=(2, 3)).square()
+    power = images.square().mean(dim=(2, 3))
+    return torch.where(power > 0, square / power.clamp(min=torch.finfo(power.dtype).tiny), torch.ones_like(power))
+
+
+def histogram(images: Tensor, bins: int) -> Tensor:
+    """Shares of an image's pixels in `bins` equal parts of [0, 1]: float [B, C, S, S] -> float64 [B, C, bins]."""
+    places = (images * bins).floor().clamp(0, bins - 1).long().flatten(2)
+    counts = torch.zeros(*places.shape[:2], bins, dtype=torch.float64, device=images.device)
+    return counts.scatter_add_(2, places, torch.ones_like(places, dtype=torch.float64)) / places.shape[2]
+
+
+def _metrics(run: RgbStatistics, total: dict[str, Values]) -> dict[str, float]:
+    """For each fill: the shift of the mean colour, the ratio of variances to the clean images', the power of frequency
+
+    zero, and half the sum of absolute differences between the histograms; and the shift of the run's own fill.
+    """
+    own = run.fills.index(run.start.corruption.fill)
+    metrics = {"mean_shift": total["shift"][own]}
+    clean = run.fills.index("none")
+    for number, fill in enumerate(run.fills):
+        metrics[f"mean_shift({fill})"] = total["shift"][number]
+        metrics[f"variance_ratio({fill})"] = total["variance"][number].mean() / total["variance"][clean].mean()
+        metrics[f"dc({fill})"] = total["dc"][number].mean()
+        distance = np.abs(total["histogram"][number] - total["histogram"][clean]).sum(axis=1) / 2
+        metrics[f"histogram_distance({fill})"] = distance.mean()
+    return {name: float(value) for name, value in metrics.items()}

@@ -1,0 +1,82 @@
+"""Going through the parts of an analysis: progress, checkpoints, and several processes that share the work."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.core.session import Interrupted, Session
+from harness.spec import HarnessError
+
+FILE = "analysis.npz"
+
+
+def sweep(
+    session: Session, *, parts: int, found: dict[str, Tensor], compute: Callable[[int], None], images: int = 1
+) -> float:
+    """Fill arrays part by part, going on from the latest checkpoint if there is one.
+
+    Where n processes compute the run, each computes every n-th part; at the end all have all of them.
+
+    Args:
+        found: arrays [parts, ...] of zeros on the CPU. compute: fills row `part` of each.
+        images: how many images pass through the model for each part, for the shown speed.
+
+    Returns:
+        Seconds spent, over all attempts.
+
+    Raises:
+        Interrupted: the executor asked to stop; what is done is saved.
+    """
+    group = session.group
+    done, spent = _restored(session, found)
+    if group.rank:  # the sum over all ranks is what was saved
+        for array in found.values():
+            array.zero_()
+    begun = saved = time.monotonic()
+    first = done
+    while done < parts:
+        if done + group.rank < parts:
+            compute(done + group.rank)
+        done = min(done + group.size, parts)
+        seconds = time.monotonic() - begun
+        line = {"step": done, "steps": parts, "images_per_second": (done - first) * images / max(seconds, 1e-9)}
+        line["seconds"] = spent + seconds
+        session.attempt.log(line)
+        session.report(line)
+        asked, due = group.agree(session.stopping(), time.monotonic() - saved >= session.checkpoint_seconds)
+        stop = asked and done < parts
+        if stop or (due and done < parts):
+            whole = {name: group.sum(array.clone()) for name, array in found.items()}
+            state = {"key": session.attempt.key, "done": done, "seconds": line["seconds"], "found": whole}
+            session.attempt.write_checkpoint(done, lambda file, state=state: torch.save(state, file))  # type: ignore[misc]
+            saved = time.monotonic()
+        if stop:
+            raise Interrupted(f"stopped after {done} of {parts} parts")
+    for array in found.values():
+        group.sum(array)
+    return spent + time.monotonic() - begun
+
+
+def write_arrays(session: Session, **arrays: Any) -> None:
+    """Write analysis.npz, which a report shows: arrays by name, of numbers or of text, without pickles."""
+    np.savez_compressed(session.attempt.artefact(FILE), allow_pickle=False, **arrays)
+
+
+def _restored(session: Session, found: dict[str, Tensor]) -> tuple[int, float]:
+    """How many parts are done, in how many seconds; their rows are filled in."""
+    for file in session.attempt.checkpoints():
+        state = torch.load(file.path, map_location="cpu", weights_only=True)
+        if state["key"] != session.attempt.key:
+            raise HarnessError(f"{file.path} is a checkpoint of another spec, {state['key']}; move it away")
+        for name, array in found.items():
+            array.copy_(state["found"][name])
+        session.attempt.begin_metrics(file)
+        return int(state["done"]), float(state["seconds"])
+    session.attempt.begin_metrics(None)
+    return 0, 0.0

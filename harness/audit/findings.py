@@ -1,0 +1,135 @@
+"""All checks of a study, in the order in which a reader wants them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from harness.audit.contract import (
+    Batch,
+    Step,
+    dead_parameters,
+    first_step,
+    fixed_batch,
+    is_clean,
+    is_masked,
+    leak,
+    reach_of_visible,
+)
+from harness.audit.factors import check_factors, check_recipe
+from harness.audit.finding import Finding
+from harness.audit.masks import check_masks
+from harness.audit.rates import check_epoch, check_rates
+from harness.core.corruption import declared_leaks
+from harness.core.mim import MaskedImageModel
+from harness.spec import FineTune, HarnessError, Pretrain, Shapes, pretraining, upstreams
+from harness.spec.differences import differences
+from harness.study import Plan
+
+BATCH = 2
+
+
+def audit(plan: Plan, tell: Callable[[str], None] = lambda text: None) -> list[Finding]:
+    """Every check of a study at one scale, at its first seed.
+
+    Args:
+        tell: is called with what is looked at next.
+
+    Raises:
+        HarnessError: the reference is excluded at this scale, or left out by a selection.
+    """
+    tell("specs")
+    found = [*check_factors(plan)]
+    starts = pretrainings(plan)
+    found += _contracts(starts, tell)
+    for name, run in finetunings(plan).items():
+        tell(f"rates of {name}")
+        found += check_rates(run, name)
+    return [*found, check_epoch(), *check_recipe(plan)]
+
+
+def pretrainings(plan: Plan) -> dict[str, Pretrain]:
+    """The distinct pre-trainings by the first cell that needs each; those that differ in their recipe only are one."""
+    recipe = plan.scale.pretrain
+    found: dict[str, tuple[str, Pretrain]] = {}
+    for row in plan.rows:
+        for run in row.evaluations.values():
+            if row.seed == 0 and (start := pretraining(run)) is not None:
+                found.setdefault(start.replace(recipe=recipe).digest, (row.text, start))
+    return dict(found.values())
+
+
+def finetunings(plan: Plan) -> dict[str, FineTune]:
+    """One fine-tuning for each recipe and encoder, by the first cell that needs it."""
+    found: dict[str, tuple[str, FineTune]] = {}
+    for row in plan.rows:
+        for run in (run for final in row.evaluations.values() for run in (*upstreams(final), final)):
+            if isinstance(run, FineTune):
+                found.setdefault(run.recipe.digest + run.built.digest, (row.text, run))
+    return dict(found.values())
+
+
+def _contracts(starts: dict[str, Pretrain], tell: Callable[[str], None]) -> Iterator[Finding]:
+    steps: list[tuple[str, Pretrain, Step]] = []
+    for arm, planned in starts.items():
+        tell(arm)
+        try:
+            run, batch = _first_batch(planned)
+        except HarnessError as error:
+            yield Finding("masked", "remark", f"not looked at: {error}", arm)
+            continue
+        if run.data != planned.data:
+            yield Finding("data", "remark", f"{planned.data.kind} is not at hand: checked on generated images", arm)
+        yield from check_masks(run, arm)
+        model = MaskedImageModel(run, batch.images.shape[1])
+        yield _masked(run, batch, model, arm)
+        clean = is_clean(run, batch, model)
+        text = "the target is made of the clean image" if clean else "the target does not show what is hidden"
+        yield Finding("clean", "passed" if clean else "failed", text, arm)
+        yield from _live(run, arm)
+        step = first_step(run, batch)
+        yield from _twins(run, step, steps, arm)
+        steps.append((arm, run, step))
+
+
+def _first_batch(run: Pretrain) -> tuple[Pretrain, Batch]:
+    """A pre-training's first images, generated ones where its data set is a folder or is not at hand."""
+    try:
+        return run, fixed_batch(run, BATCH)
+    except HarnessError:
+        if run.data.channels != Shapes.channels:
+            raise
+    generated = run.replace(data=Shapes(image_size=run.image_size, train=64, test=16))
+    return generated, fixed_batch(generated, BATCH)
+
+
+def _masked(run: Pretrain, batch: Batch, model: MaskedImageModel, arm: str) -> Finding:
+    if is_masked(run, batch, model):
+        if leaks := declared_leaks(run):
+            words = f"hidden pixels reach the encoder as declared: {', '.join(leaks)}"
+            return Finding("masked", "remark", f"{words}; its output changes by {leak(run, batch, model):.2g}", arm)
+        return Finding("masked", "passed", "hidden pixels do not reach the encoder", arm)
+    if not batch.units.any() or batch.units.all():
+        return Finding("masked", "failed", "the mask hides nothing, or everything", arm)
+    if reach_of_visible(run, batch, model) == 0.0:
+        return Finding(
+            "masked", "failed", "visible pixels do not reach the encoder: the mask is the wrong way round", arm
+        )
+    return Finding(
+        "masked", "failed", f"hidden pixels reach the encoder: its output changes by {leak(run, batch, model):.2g}", arm
+    )
+
+
+def _live(run: Pretrain, arm: str) -> Iterator[Finding]:
+    if dead := dead_parameters(run):
+        shown = ", ".join(dead[:3]) + (f" and {len(dead) - 3} more" if len(dead) > 3 else "")
+        yield Finding("live", "failed", f"parameters without a gradient: {shown}", arm)
+    else:
+        yield Finding("live", "passed", "every parameter gets a gradient", arm)
+
+
+def _twins(run: Pretrain, step: Step, others: list[tuple[str, Pretrain, Step]], arm: str) -> Iterator[Finding]:
+    for name, other, theirs in others:
+        paths = [item.path for item in differences(other, run) if item.path.split(".")[0] not in ("recipe", "assumed")]
+        if paths and step.same_as(theirs):
+            text = f"differs from {name} in {', '.join(paths)}, but not in loss or gradients: a dead switch"
+            yield Finding("live", "failed", text, arm)

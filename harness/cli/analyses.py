@@ -1,0 +1,165 @@
+"""`harness analyse`: interactions, occlusion, spectra and colours of single runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from harness.cli.common import StorePath, say
+from harness.cli.live import Display
+from harness.cli.running import Stop
+from harness.cli.using import Device as Device
+from harness.cli.using import OnDevice
+from harness.launch import Queue, Resources, run_inline
+from harness.spec import (
+    Analysis,
+    FineTune,
+    Fourier,
+    HarnessError,
+    Interactions,
+    Occlusion,
+    Pretrain,
+    RgbStatistics,
+    Run,
+    key,
+    one_line,
+    shown_metric,
+)
+from harness.store import Store
+from harness.store.files import disk_errors, write_atomically
+
+
+class Kind(StrEnum):
+    """What is looked at."""
+
+    interactions = "interactions"
+    occlusion = "occlusion"
+    fourier = "fourier"
+    rgb = "rgb"
+
+
+_SPECS: dict[Kind, type[Any]] = {
+    Kind.interactions: Interactions,
+    Kind.occlusion: Occlusion,
+    Kind.fourier: Fourier,
+    Kind.rgb: RgbStatistics,
+}
+_STARTS: dict[Kind, tuple[str, ...]] = {
+    Kind.interactions: ("finetune",),
+    Kind.occlusion: ("finetune",),
+    Kind.fourier: ("pretrain", "finetune"),
+    Kind.rgb: ("pretrain",),
+}
+
+
+def analyse(
+    kind: Annotated[Kind, typer.Argument(metavar="KIND", help="interactions, occlusion, fourier or rgb")],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="keys of runs or beginnings of them, or folders")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="a field of the analysis, such as images=20; repeat"),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="folder for the figure")] = Path("results/analyses"),
+    store: StorePath = None,
+    device: OnDevice = Device.auto,
+    micro_batch: Annotated[
+        int | None, typer.Option("--micro-batch", min=1, help="images at once on the device")
+    ] = None,
+) -> None:
+    """Look into trained models, and draw what is found: KIND.png and KIND.pdf.
+
+    interactions and occlusion look into fine-tunings, fourier into pre-trainings or fine-tunings, rgb at the masked
+    inputs of pre-trainings. Each analysis is a run of the store: asked for again, it is not computed again.
+
+    Example: harness analyse occlusion finetune-3f2a finetune-91bc --set draws=3
+    """
+    from harness.use import open_store
+
+    found = open_store(store)
+    labels = {_key_of(text, found): text for text in runs}
+    specs = {name: _spec(kind, found.spec(name), name, _fields(settings or ()), found) for name in labels}
+    _compute(
+        kind, {key(run): run for run in specs.values()}, found, Resources(device=device.value, micro_batch=micro_batch)
+    )
+    for name, run in specs.items():
+        say(f"{labels[name]}   {_metrics(run, found)}   {key(run)}")
+    files = _draw(kind, {labels[name]: run for name, run in specs.items()}, found, out)
+    say(f"wrote {', '.join(files)} to {out}")
+
+
+def _key_of(text: str, store: Store) -> str:
+    from harness.core.trained import found_key
+
+    folder = Path(text)
+    return folder.resolve().name if (folder / "spec.json").is_file() else found_key(text, store)
+
+
+def _fields(settings: Sequence[str]) -> dict[str, object]:
+    """`["images=20", "reward=logit"]` as values: what reads as JSON is taken as that, else as text."""
+    chosen: dict[str, object] = {}
+    for item in settings:
+        name, equals, value = item.partition("=")
+        if not equals or not name or not value:
+            raise HarnessError(f"--set {item}: should read field=value, such as --set images=20")
+        try:
+            chosen[name.strip()] = json.loads(value)
+        except json.JSONDecodeError:
+            chosen[name.strip()] = value
+    return chosen
+
+
+def _spec(kind: Kind, start: Run, name: str, fields: Mapping[str, object], store: Store) -> Analysis:
+    if not isinstance(start, Pretrain | FineTune) or start.kind not in _STARTS[kind]:
+        raise HarnessError(f"{name} is a {start.kind}; {kind.value} takes a {' or a '.join(_STARTS[kind])}")
+    if kind is not Kind.rgb and store.weights(name) is None:
+        word = store.state(name).word
+        raise HarnessError(f"{name} {'keeps no weights any more' if word == 'done' else f'is not done: it is {word}'}")
+    try:
+        made: Analysis = _SPECS[kind](start=start, **fields)
+    except ValidationError as error:
+        raise HarnessError(one_line(error)) from None
+    return made
+
+
+def _compute(kind: Kind, specs: dict[str, Run], store: Store, resources: Resources) -> None:
+    queue = Queue(specs, store, retry=True)
+    if len(queue):
+        with Display(kind.value, specs, {}, queue) as display:
+            run_inline(queue, store, resources, report=display.show, stopping=Stop())
+    if unfinished := [name for name, ending in queue.endings.items() if name in specs and ending != "done"]:
+        say(f"not finished: {', '.join(unfinished)}. The same command goes on from here.")
+        raise typer.Exit(1)
+
+
+def _metrics(run: Analysis, store: Store) -> str:
+    result = store.result(key(run))
+    found = {} if result is None else result.metrics
+    names = [name for name in dict.fromkeys((shown_metric(run), *run.metrics)) if name in found]
+    return "   ".join(f"{name} {found[name]:.4g}" for name in names)
+
+
+def _draw(kind: Kind, specs: Mapping[str, Analysis], store: Store, out: Path) -> list[str]:
+    from harness.report import analyses, drawing
+
+    read = {label: analyses.read([run], store) for label, run in specs.items()}
+    if remarks := [remark for _, damaged in read.values() for remark in damaged]:
+        raise HarnessError(remarks[0])
+    arrays = [(label, found) for label, (found, _) in read.items()]
+    with drawing.style():
+        figure = analyses.figure_of(kind.value, arrays, column=kind.value, title="")
+        files: dict[str, bytes] = {}
+        for number, page in enumerate(figure.pages()):
+            stem = kind.value if number == 0 else f"{kind.value}-{number + 1}"
+            made = analyses.draw(page)
+            files |= {f"{stem}.png": drawing.png(made), f"{stem}.pdf": drawing.pdf(made)}
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+        for name, data in files.items():
+            write_atomically(out / name, data)
+    return list(files)

@@ -1,0 +1,67 @@
+"""`harness audit`: whether the arms of a study do what they say, before anything is computed."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Annotated
+
+import typer
+
+from harness.cli.common import ScaleName, StudyFile, Where, console, printable, results_folder, say, selection
+from harness.spec import HarnessError
+from harness.store.files import disk_errors, write_atomically
+from harness.study import expand, load
+
+MARKS = {"passed": "ok", "failed": "FAILED", "remark": "note"}
+SHOWN = 3
+
+
+def audit(
+    study: StudyFile,
+    scale: ScaleName = None,
+    where: Where = None,
+    every: Annotated[bool, typer.Option("--all", help="every finding, also those that passed")] = False,
+) -> None:
+    """Check that cells differ only as declared, that masks hide, targets are clean, switches live and rates right.
+
+    Computes on the CPU, on a few images; starts no run. Exits with 1 if a check failed. The findings are written into
+    the study's results folder (audit.json), where its report shows them.
+
+    Example: harness audit studies/simmim_masking.py --scale paper
+    """
+    from harness.audit import Finding
+    from harness.audit import audit as findings_of
+
+    plan = expand(load(study), scale=scale, where=selection(where), seeds=1)
+    if not plan.runs():
+        raise HarnessError(f"no cell of {plan.study.name} can run at scale {plan.scale.name}")
+    with console.status("") as status:
+        found = findings_of(plan, lambda text: status.update(printable(text)))
+    with disk_errors(results_folder(plan)):
+        results_folder(plan).mkdir(parents=True, exist_ok=True)
+        text = json.dumps([vars(finding) for finding in found], indent=1)
+        write_atomically(results_folder(plan) / "audit.json", text.encode())
+    say(f"{plan.study.name} · {plan.scale.name}")
+    counts: Counter[tuple[str, str]] = Counter((finding.check, finding.verdict) for finding in found)
+    for check in dict.fromkeys(finding.check for finding in found):
+        said = ", ".join(f"{number} {word}" for word in MARKS if (number := counts[check, word]))
+        say(f"  {check:<8} {said}")
+    for word in ("failed", "remark", "passed"):
+        chosen: dict[tuple[str, str], list[Finding]] = {}
+        for finding in found:
+            if finding.verdict == word and (word != "passed" or every):
+                chosen.setdefault((finding.check, finding.text), []).append(finding)
+        for (check, text), same in chosen.items():
+            say(f"  {MARKS[word]:<7} {check:<8} {text}{_arms([finding.arm for finding in same])}")
+    failed = sum(finding.verdict == "failed" for finding in found)
+    say(f"{failed} failed" if failed else "no check failed")
+    raise typer.Exit(1 if failed else 0)
+
+
+def _arms(names: list[str]) -> str:
+    named = [name for name in names if name]
+    if not named:
+        return ""
+    more = f" and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
+    return f"   ({'; '.join(named[:SHOWN])}{more})"

@@ -1,0 +1,78 @@
+"""Histograms of oriented gradients, and what they look like. The definition is in `harness.spec.HogTarget`."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from harness.spec import HogTarget
+
+
+def hog(images: Tensor, target: HogTarget) -> Tensor:
+    """Descriptors of patches.
+
+    A scale of a channel changes nothing, nor does a shift, so it does not matter how images are normalised.
+
+    Args:
+        images: float [B, C, H, W].
+
+    Returns:
+        float32 [B, C * bins * cells * cells, H / downsample, W / downsample], in this order: channel, bin, row and
+        column of the cell in the patch.
+    """
+    gx, gy = _gradients(images.float())
+    bins = (torch.atan2(gx, gy) / math.pi * target.bins).floor().long() % target.bins
+    weighted = (gx.square() + gy.square()).sqrt() * _window(target.window, *images.shape[-2:]).to(images.device)
+    votes = weighted.new_zeros(*images.shape[:2], target.bins, *images.shape[-2:])
+    votes.scatter_(2, bins[:, :, None], weighted[:, :, None])
+    cells = F.avg_pool2d(votes.flatten(1, 2), target.cell, divisor_override=1)
+    cells = F.normalize(_by_bin(cells, target), dim=2).flatten(1, 2)
+    return F.pixel_unshuffle(cells, target.cells)
+
+
+def _by_bin(cells: Tensor, target: HogTarget) -> Tensor:
+    """[B, C * bins, h, w] as [B, C, bins, h, w]."""
+    batch, _, *size = cells.shape
+    return cells.view(batch, -1, target.bins, *size)
+
+
+def _gradients(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Sobel's gx and gy as cross-correlations: left minus right, top minus bottom.
+
+    Differences come first, so that equal values give exactly 0, whose direction would else be that of rounding.
+    """
+    x = F.pad(images, (1, 1, 1, 1), mode="reflect")
+    across, down = x[..., :-2] - x[..., 2:], x[..., :-2, :] - x[..., 2:, :]
+    gx = across[..., :-2, :] + 2 * across[..., 1:-1, :] + across[..., 2:, :]
+    gy = down[..., :-2] + 2 * down[..., 1:-1] + down[..., 2:]
+    return gx, gy
+
+
+def _window(size: int, height: int, width: int) -> Tensor:
+    """The Gaussian window, repeated: float32 [height, width]."""
+    places = torch.arange(size) - (size - 1) / 2
+    line = torch.exp(-0.5 * (places / (size // 2)).square())
+    kernel = torch.outer(line, line)
+    rows, columns = torch.arange(height) % size, torch.arange(width) % size
+    return (kernel / kernel.sum())[rows][:, columns]
+
+
+def strokes(descriptors: Tensor, target: HogTarget) -> Tensor:
+    """A picture of descriptors: in each cell a stroke along the edges of each bin, as bright as the bin is strong.
+
+    Args:
+        descriptors: float [B, C * bins * cells * cells, h, w], as `hog` orders them; what is negative counts as 0.
+
+    Returns:
+        float32 [B, C, h * downsample, w * downsample], values in [0, 1].
+    """
+    cells = _by_bin(F.pixel_shuffle(descriptors.float(), target.cells).clamp(min=0), target)
+    angles = (torch.arange(target.bins, device=cells.device) + 0.5) * math.pi / target.bins
+    places = torch.arange(target.cell, device=cells.device) - (target.cell - 1) / 2
+    # The gradient (gx, gy) of an angle is (sin, cos): its edge is the line through the middle that is normal to it.
+    distance = angles.sin()[:, None, None] * places + angles.cos()[:, None, None] * places[:, None]
+    drawn = torch.einsum("bcnhw,nij->bchiwj", cells, (1 - distance.abs()).clamp(min=0))
+    return drawn.flatten(4, 5).flatten(2, 3).clamp(max=1)

@@ -1,0 +1,255 @@
+"""What analyses found, as curves: mean over the seeds of a cell, with a band of one standard deviation or error."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from harness.report.drawing import COLOURS, DASHES, GREY, MARKERS, plain
+from harness.report.escape import clean
+from harness.report.figures import LINES, cell_labels
+from harness.spec import Analysis, Scalar, key
+from harness.store import Store
+from harness.study import Plan
+
+FILE = "analysis.npz"
+
+Values = NDArray[np.float64]
+Arrays = Mapping[str, NDArray[Any]]
+Kind = Literal["interactions", "occlusion", "fourier", "rgb"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Band:
+    """A curve: float64 [points] each. spread: half the height of the band, NaN where there is none."""
+
+    label: str
+    x: Values
+    y: Values
+    spread: Values
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """Curves over one axis. level: where a line is drawn that all are compared with, if anywhere."""
+
+    x: str
+    y: str
+    bands: tuple[Band, ...]
+    level: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnalysisFigure:
+    """The curves of one column of a study. title: what the labels hold. note: what the bands are."""
+
+    column: str
+    kind: Kind
+    title: str
+    note: str
+    panels: tuple[Panel, ...]
+
+    def pages(self) -> list[AnalysisFigure]:
+        """The figure in parts of `LINES` curves a panel."""
+        count = max(len(panel.bands) for panel in self.panels)
+        return [
+            AnalysisFigure(
+                column=self.column,
+                kind=self.kind,
+                title=self.title,
+                note=self.note,
+                panels=tuple(
+                    Panel(x=panel.x, y=panel.y, bands=panel.bands[first : first + LINES], level=panel.level)
+                    for panel in self.panels
+                ),
+            )
+            for first in range(0, count, LINES)
+        ]
+
+
+def analysis_figures(plan: Plan, store: Store) -> tuple[list[AnalysisFigure], list[str]]:
+    """The figures of a plan's analyses that are done, one a column, and a remark on each file that is damaged."""
+    figures, remarks = [], []
+    for column in plan.columns():
+        cells: dict[tuple[Scalar, ...], tuple[Mapping[str, Scalar], list[Analysis]]] = {}
+        for row in plan.rows:
+            run = row.evaluations.get(column)
+            if isinstance(run, Analysis):
+                cells.setdefault(tuple(row.axes.values()), (row.axes, []))[1].append(run)
+        title, labels = cell_labels([axes for axes, _ in cells.values()], plan.study.complete(plan.study.reference))
+        found: list[tuple[str, list[Arrays]]] = []
+        for label, (_, runs) in zip(labels, cells.values(), strict=True):
+            arrays, damaged = read(runs, store)
+            remarks += damaged
+            if arrays:
+                found.append((label, arrays))
+        if found:
+            kind = next(iter(cells.values()))[1][0].kind
+            figures.append(figure_of(kind, found, column=column, title=title))
+    return figures, remarks
+
+
+def read(runs: Sequence[Analysis], store: Store) -> tuple[list[Arrays], list[str]]:
+    """The arrays of each of some runs that is done, and a remark on each file that is damaged."""
+    found: list[Arrays] = []
+    remarks: list[str] = []
+    for name in dict.fromkeys(map(key, runs)):
+        attempt = store.final_attempt(name)
+        if attempt is None:
+            continue
+        try:
+            with np.load(attempt.artefacts / FILE, allow_pickle=False) as arrays:
+                found.append(dict(arrays))
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            remarks.append(f"The curves of {name} do not read: {clean(str(error))}")
+    return found, remarks
+
+
+def figure_of(kind: Kind, found: Sequence[tuple[str, Sequence[Arrays]]], *, column: str, title: str) -> AnalysisFigure:
+    """The figure of some models. found: a label and the arrays of one run or more (seeds) for each."""
+    single = all(len(arrays) == 1 for _, arrays in found)
+    made = {"interactions": _interactions, "occlusion": _occlusion, "fourier": _fourier, "rgb": _rgb}[kind]
+    note = {
+        "interactions": "standard error over images",
+        "occlusion": "standard deviation over draws",
+        "fourier": "standard error over images",
+        "rgb": "",
+    }[kind]
+    if not single:
+        note = "standard deviation over seeds"
+    return AnalysisFigure(column=column, kind=kind, title=title, note=note, panels=tuple(made(found)))
+
+
+def draw(data: AnalysisFigure) -> Figure:
+    """The panels side by side, one legend below."""
+    width = 3.1 * len(data.panels) + 0.6
+    figure = Figure(figsize=(width, 2.6), layout="constrained")
+    handles: dict[str, Any] = {}
+    for axes, panel in zip(figure.subplots(1, len(data.panels), squeeze=False)[0], data.panels, strict=True):
+        if panel.level is not None:
+            axes.axhline(panel.level, color=GREY, linestyle=":", linewidth=0.9, zorder=1)
+        for number, band in enumerate(panel.bands):
+            colour, marker = COLOURS[number % LINES], MARKERS[number % LINES] if len(band.x) <= 24 else ""
+            (line,) = axes.plot(
+                band.x, band.y, color=colour, linestyle=DASHES[number % LINES], marker=marker, markersize=3.5, zorder=3
+            )
+            axes.fill_between(
+                band.x, band.y - band.spread, band.y + band.spread, color=colour, alpha=0.15, linewidth=0, zorder=2
+            )
+            handles.setdefault(plain(band.label) if band.label else "", line)
+        axes.set_xlabel(panel.x)
+        axes.set_ylabel(panel.y)
+    _align(figure)
+    named = {label: line for label, line in handles.items() if label}
+    if named:
+        columns = max(1, min(len(named), int(width * 14 / (max(map(len, named)) + 6))))
+        rows = math.ceil(len(named) / columns) + bool(data.title)
+        figure.legend(
+            list(named.values()), list(named), loc="outside lower center", ncols=columns,
+            title=plain(data.title) or None,
+        )  # fmt: skip
+        figure.set_size_inches(width, 2.6 + 0.19 * rows)
+    if data.note:
+        figure.suptitle(f"bands: {data.note}", color=GREY, fontsize=8, x=0.01, ha="left")
+    return figure
+
+
+def _align(figure: Figure) -> None:
+    """Give panels that show the same quantity the same range."""
+    for name in {axes.get_ylabel() for axes in figure.axes}:
+        alike = [axes for axes in figure.axes if axes.get_ylabel() == name]
+        low, high = zip(*(axes.get_ylim() for axes in alike), strict=True)
+        for axes in alike:
+            axes.set_ylim(min(low), max(high))
+
+
+def words(data: AnalysisFigure) -> str:
+    """What a figure shows, in a few words."""
+    said: dict[Kind, str] = {
+        "interactions": "interaction strength over the order",
+        "occlusion": "accuracy over the share of dropped patches",
+        "fourier": "spectra and variance of the layers' feature maps",
+        "rgb": "colours of the masked inputs under each fill",
+    }
+    return f"{clean(data.column)}: {said[data.kind]}"
+
+
+def _interactions(found: Sequence[tuple[str, Sequence[Arrays]]]) -> Iterator[Panel]:
+    bands = tuple(
+        _band(label, runs[0]["orders"], [run["strength"] for run in runs], runs[0]["error"]) for label, runs in found
+    )
+    yield Panel(x="order m / (n - 2)", y="interaction strength J(m)", bands=bands, level=1.0)
+
+
+def _occlusion(found: Sequence[tuple[str, Sequence[Arrays]]]) -> Iterator[Panel]:
+    bands = []
+    for label, runs in found:
+        draws = runs[0]["random"]
+        own = draws.std(axis=1, ddof=1) if draws.shape[1] > 1 else np.full(len(draws), np.nan)
+        bands.append(_band(label, runs[0]["ratios"], [run["random"].mean(axis=1) for run in runs], own))
+    yield Panel(x="share of patches dropped at random", y="top-1 (%)", bands=tuple(bands))
+    for name, shown in (("salient", "the most salient first"), ("nonsalient", "the least salient first")):
+        curves = tuple(_band(label, runs[0]["ratios"], [run[name] for run in runs]) for label, runs in found)
+        yield Panel(x=f"share dropped, {shown}", y="top-1 (%)", bands=curves)
+
+
+def _fourier(found: Sequence[tuple[str, Sequence[Arrays]]]) -> Iterator[Panel]:
+    spectra, depths, variances = [], [], []
+    for label, runs in found:
+        sides, error = runs[0]["sides"], runs[0]["error"]
+        last = [int(np.isfinite(row).sum()) - 1 for row in runs[0]["amplitude"]]
+        layers = np.arange(len(sides))
+        depth = layers / max(len(layers) - 1, 1)
+        steps = np.arange(last[-1] + 1)
+        spectra.append(
+            _band(label, 2 * steps / sides[-1], [run["amplitude"][-1, steps] for run in runs], error[-1, steps])
+        )
+        depths.append(_band(label, depth, [run["amplitude"][layers, last] for run in runs], error[layers, last]))
+        variances.append(_band(label, depth, [run["variance"] for run in runs]))
+    yield Panel(x="frequency of the last layer (pi)", y="relative log amplitude", bands=tuple(spectra), level=0.0)
+    yield Panel(x="depth", y="at the highest frequency", bands=tuple(depths), level=0.0)
+    yield Panel(x="depth", y="variance of the maps", bands=tuple(variances))
+
+
+def _rgb(found: Sequence[tuple[str, Sequence[Arrays]]]) -> Iterator[Panel]:
+    """The fills of the first model; others with the same mask and data have the same."""
+    label, runs = found[0]
+    fills = [str(name) for name in runs[0]["fills"]]
+    bins = runs[0]["histogram"].shape[2]
+    colour = (np.arange(bins) + 0.5) / bins
+    prefix = f"{label}: " if len(found) > 1 and label else ""
+    yield Panel(
+        x="colour",
+        y="share of pixels",
+        bands=tuple(
+            _band(prefix + fill, colour, [run["histogram"][number].mean(axis=0) for run in runs])
+            for number, fill in enumerate(fills)
+        ),
+    )
+    yield Panel(
+        x="mean colour",
+        y="variance",
+        bands=tuple(
+            _band(
+                prefix + fill,
+                np.array([runs[0]["mean"][number].mean()]),
+                [np.array([run["variance"][number].mean()]) for run in runs],
+            )
+            for number, fill in enumerate(fills)
+        ),
+    )
+
+
+def _band(label: str, x: Values, curves: Sequence[Values], own: Values | None = None) -> Band:
+    """Mean and standard deviation over runs; of a single run its own spread."""
+    every = np.stack(curves)
+    nothing = np.full(every.shape[1], np.nan)
+    spread = every.std(axis=0, ddof=1) if len(every) > 1 else (nothing if own is None else own)
+    return Band(label=label, x=np.asarray(x, dtype=np.float64), y=every.mean(axis=0), spread=spread)

@@ -1,0 +1,116 @@
+"""The paper's numbers beside ours: joined on the axes, with what is known of how they were measured."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from harness.papers import Protocol, PublishedValue, protocol_of
+from harness.papers.protocol import UNKNOWN
+from harness.report.additive import Additive, t_quantile
+from harness.report.collect import axes_of, records
+from harness.study import Plan
+
+PAPER_SD = 0.09
+"""Standard deviation of a published accuracy from run to run, in points: MAE, ViT-B, over fine-tuning seeds.
+
+From facebookresearch/mae, FINETUNE.md: 83.63, 83.66, 83.52 and 83.46, which is 0.094.
+"""
+
+SEPARABLE = 0.25
+"""Published values closer than this are not told apart: 1.96 times the square root of two times PAPER_SD."""
+
+
+@dataclass(frozen=True)
+class OrderAgreement:
+    """Pairs of cells that the paper separates, and how many keep their order here.
+
+    pairs, kept: all that have values here. resolved, resolved_kept: those whose difference here is significant too.
+    dropped: pairs that the paper does not separate.
+    """
+
+    pairs: int
+    kept: int
+    resolved: int
+    resolved_kept: int
+    dropped: int
+
+
+def column_beside(plan: Plan, names: list[str]) -> str:
+    """The evaluation that the paper's values and the claims speak of: the one named as its metric, else the first."""
+    paper = plan.study.paper
+    return paper.metric if paper is not None and paper.metric in names else (names or [""])[0]
+
+
+def with_paper(cells: pd.DataFrame, plan: Plan) -> pd.DataFrame:
+    """Add the published values.
+
+    Columns: paper (NaN where there is none), paper_trust, paper_unverified, paper_source, paper_protocol (what is known
+    of it), paper_differs (known differences from ours), paper_unknown (what is not known of it), and paper_delta (our
+    mean minus the paper's; NaN where a known difference of protocol or an unverified value forbids it).
+
+    They stand beside the evaluation that is named as the table's metric; if there is none, beside the first one.
+    """
+    study = plan.study
+    assert study.paper is not None
+    beside = column_beside(plan, list(dict.fromkeys(cells["evaluation"])))
+    ours = _protocols(plan, beside)
+    points = records(cells[axes_of(cells)])
+    rows = []
+    for point, record in zip(points, records(cells), strict=True):
+        values = dict(zip(study.grid.axes, point.values(), strict=True))
+        found = study.paper.lookup(values) if record["evaluation"] == beside else None
+        rows.append(_columns(found, ours.get(tuple(values.values())), record["mean"]))
+    columns = pd.DataFrame(rows, index=cells.index, columns=list(_columns(None, None, math.nan)))
+    return pd.concat([cells, columns], axis=1)
+
+
+def _columns(found: PublishedValue | None, ours: Protocol | None, mean: float) -> dict[str, object]:
+    theirs = found.protocol if found else UNKNOWN
+    differing = theirs.differing(ours) if ours else {}
+    comparable = found is not None and found.verified and ours is not None and not differing
+    return {
+        "paper": found.value if found else math.nan,
+        "paper_trust": found.trust if found else "",
+        "paper_unverified": found is not None and not found.verified,
+        "paper_source": found.source if found else "",
+        "paper_protocol": _listed(theirs.items()),
+        "paper_differs": "; ".join(f"{name} {a}, here {b}" for name, (a, b) in differing.items()),
+        "paper_unknown": ", ".join(theirs.unknown()) if found else "",
+        "paper_delta": mean - found.value if found and comparable else math.nan,
+    }
+
+
+def _listed(items: dict[str, str]) -> str:
+    return "; ".join(f"{name} {value}" for name, value in items.items())
+
+
+def _protocols(plan: Plan, name: str) -> dict[tuple[object, ...], Protocol]:
+    """Our protocol of each cell."""
+    found: dict[tuple[object, ...], Protocol] = {}
+    for row in plan.rows:
+        place = tuple(row.axes.values())
+        if place not in found and name in row.evaluations:
+            found[place] = protocol_of(row.evaluations[name])
+    return found
+
+
+def order_agreement(cells: pd.DataFrame, model: Additive) -> OrderAgreement:
+    """Compare orders. Unverified values do not enter.
+
+    Args:
+        cells: the rows of one evaluation, with the columns of `with_paper`. model: fitted to the same cells in order.
+    """
+    paper = cells["paper"].where(~cells["paper_unverified"].astype(bool)).to_numpy(dtype=np.float64)
+    found = model.pairs()
+    theirs = paper[:, None] - paper
+    once = np.triu(np.ones(theirs.shape, dtype=bool), 1) & np.isfinite(theirs) & np.isfinite(found.value)
+    separate = once & (np.abs(theirs) >= SEPARABLE - 1e-9)
+    kept = separate & (theirs * found.value > 0)
+    with np.errstate(invalid="ignore"):
+        clear = np.abs(found.value) > t_quantile(0.975, found.df) * found.error
+    counts = (separate, kept, separate & clear, kept & clear, once & ~separate)
+    return OrderAgreement(*(int(flags.sum()) for flags in counts))

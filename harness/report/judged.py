@@ -1,0 +1,115 @@
+"""All claims of a study with their verdicts, failed ones first, and the page that lists them."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+import pandas as pd
+
+from harness.claims import margin_at
+from harness.report import escape
+from harness.report.escape import NOTHING, clean
+from harness.report.looks import standing
+from harness.report.verdicts import ERROR, ORDER, Verdict, scored, verdict
+from harness.study import Plan
+
+_HEADER = ("verdict", "claim", "effect", "interval", "n", "needs about", "margin", "compared")
+
+
+def judged(plan: Plan, runs: pd.DataFrame) -> tuple[Verdict, ...]:
+    """The verdict on every claim of a study, failed ones first, else in the study's order.
+
+    Where the study has looks, each claim is judged at the first look that decided it, with the bounds of a look.
+    """
+    study = plan.study
+    if not study.claims:
+        return ()
+    if study.looks:
+        found = [standing(claim, plan, runs).verdict for claim in study.claims]
+    else:
+        data = scored(plan, runs)
+        found = [verdict(claim, data) for claim in study.claims]
+    return tuple(sorted(found, key=lambda verdict: ORDER.index(verdict.word)))
+
+
+def family_error(found: Sequence[Verdict]) -> float:
+    """At most how probable it is that any verdict is false: the sum over the claims that can be tested."""
+    return min(1.0, ERROR * sum(verdict.word != "not testable at this scale" for verdict in found))
+
+
+def claim_rows(found: Sequence[Verdict]) -> tuple[tuple[str, ...], ...]:
+    """Verdict, claim, effect, interval, n, seeds it would need, margin, and what was compared or is missing."""
+    return tuple(map(_row, found))
+
+
+def claims_text(plan: Plan, found: Sequence[Verdict]) -> str:
+    """The page of claims in Markdown."""
+    rule = ("---", "---", *["---:"] * 5, "---")
+    escaped = [tuple(map(escape.markdown, row)) for row in (_HEADER, *claim_rows(found))]
+    body = "\n".join(f"| {' | '.join(row)} |" for row in (escaped[0], rule, *escaped[1:]))
+    title = f"# Claims of {escape.markdown(plan.study.name) or 'the study'} at scale {escape.markdown(plan.scale.name)}"
+    return "\n\n".join([title, body, *map(escape.markdown, explained(plan, found))]) + "\n"
+
+
+def claim_lines(plan: Plan, found: Sequence[Verdict]) -> tuple[str, ...]:
+    """The verdicts for a terminal: a summary, then a line for each."""
+    if not found:
+        return ()
+    counts = Counter(verdict.word for verdict in found)
+    summary = ", ".join(f"{counts[word]} {word}" for word in reversed(ORDER) if counts[word])
+    return (f"Claims: {summary}. {explained(plan, found)[0]}", *map(_line, found))
+
+
+def explained(plan: Plan, found: Sequence[Verdict]) -> tuple[str, ...]:
+    """What the verdicts mean: their error, the looks, the margins."""
+    tested = sum(verdict.word != "not testable at this scale" for verdict in found)
+    error = (
+        f"A verdict is false with a probability of at most {ERROR:.0%}; that any of the {tested} tested claims has a "
+        f"false one, of at most {family_error(found):.0%}."
+    )
+    looks = plan.study.looks
+    seen = (
+        f"Claims were looked at with {', '.join(map(str, looks))} seeds; intervals hold at all looks together."
+        if looks
+        else "Intervals are of 95 %, simultaneous over the candidates where a best one was chosen."
+    )
+    estimated = [item for item in found if math.isfinite(item.margin) and _declared(item, plan) is None]
+    share = (
+        f"Margins that are not declared are {plan.study.margin_share:.0%} of what the reference gains over training "
+        "from scratch, whose uncertainty is taken into account."
+    )
+    return (error, seen, *[share] * bool(estimated))
+
+
+def _declared(found: Verdict, plan: Plan) -> float | None:
+    return margin_at(found.claim, plan.scale.name)
+
+
+def _row(found: Verdict) -> tuple[str, ...]:
+    low, high = found.n
+    return (
+        found.word,
+        clean(found.claim.sentence),
+        _signed(found.effect),
+        f"{_signed(found.low)} to {_signed(found.high)}" if math.isfinite(found.low + found.high) else NOTHING,
+        NOTHING if not high else str(low) if low == high else f"{low} to {high}",
+        NOTHING if found.needed is None else str(found.needed),
+        NOTHING if math.isnan(found.margin) else f"{found.margin:.2f}",
+        "; ".join(clean(text) for text in (found.reason, found.remark) if text),
+    )
+
+
+def _line(found: Verdict) -> str:
+    word, sentence, effect, interval, n, needed, _, compared = _row(found)
+    measured = f"{effect}, {interval}, n = {n}" if interval != NOTHING else ""
+    needs = f"needs about {needed} seeds" if needed != NOTHING else ""
+    told = "; ".join(filter(None, (measured, needs, compared)))
+    return f"  {word}: {sentence}" + (f" ({told})" if told else "")
+
+
+def _signed(value: float) -> str:
+    if math.isnan(value):
+        return NOTHING
+    return f"{'+' if value > 0 else '−' if value < 0 else ''}{abs(value):.2f}"

@@ -1,0 +1,118 @@
+"""report.html: one file that needs no network, for a browser."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from harness.report.tables import Table
+
+FILE = "report.html"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A small table of the page, such as claims or the findings of an audit; texts are plain.
+
+    tones: of each row: good, bad, open, or empty where there is nothing to judge. Its colour only repeats what the
+    row says in words.
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    tones: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A figure: a PNG file's bytes, and what it shows."""
+
+    text: str
+    data: bytes
+
+    @property
+    def address(self) -> str:
+        """The picture itself, as an address that needs no network."""
+        return data_address(self.data, "png")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Body:
+    """The table of results as the page shows it.
+
+    cells: the number of each row's cell. numbers: for each row, for each entry what it is sorted by: a number, or None
+    for its text. choices: the values of each axis that can be chosen, by its column; axes with too many to choose from
+    are not there. standings: of each cell: whole, with holes, excluded.
+    """
+
+    table: Table
+    cells: tuple[int, ...]
+    numbers: tuple[tuple[float | None, ...], ...]
+    choices: Mapping[int, tuple[str, ...]]
+    standings: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """All that the page shows.
+
+    before, after: sections above and below the figures. runs: of `page.runs.details`. reconstructions: of
+    `page.images.reconstructions`. counts: how many values stand where, as words and numbers.
+    """
+
+    title: str
+    scale: str
+    body: Body
+    counts: tuple[tuple[str, int], ...]
+    before: Sequence[Section] = ()
+    after: Sequence[Section] = ()
+    pictures: Sequence[Picture] = ()
+    remarks: Sequence[str] = ()
+    runs: Mapping[str, Any]
+    reconstructions: Mapping[str, Any]
+
+
+def html_text(page: Page) -> str:
+    """The page as HTML. Every text is escaped; a policy in it forbids whatever it does not bring along itself."""
+    style, script = _packaged("page.css"), _packaged("page.js")
+    environment = Environment(
+        loader=PackageLoader("harness.report", "page"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    data = {"runs": page.runs, "reconstructions": page.reconstructions}
+    return environment.get_template("page.html").render(
+        page=page,
+        style=style,
+        script=script,
+        style_hash=_hash(style),
+        script_hash=_hash(script),
+        data=script_safe(data),
+    )
+
+
+def data_address(data: bytes, kind: str) -> str:
+    """An image's bytes as a `data:` address."""
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def script_safe(value: object) -> str:
+    """JSON that can stand inside a script element: nothing in it can close the element or open a comment."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _packaged(name: str) -> str:
+    return files("harness.report.page").joinpath(name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,0 +1,237 @@
+"""What becomes of a study's claims: reproduced, contradicted, no difference, inconclusive, or not testable."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal, assert_never
+
+import numpy as np
+import pandas as pd
+
+from harness.claims import Claim, Comparison, margin_at
+from harness.report.additive import Additive, Floats, fit, t_quantile
+from harness.report.beside import column_beside
+from harness.report.bounds import Bounds, bounds
+from harness.report.sides import Sides, sides
+from harness.report.statistics import matrix, units
+from harness.spec import Scratch
+from harness.study import Plan
+
+Word = Literal[
+    "contradicted", "no difference beyond the margin", "not testable at this scale", "inconclusive", "reproduced"
+]
+ORDER: tuple[Word, ...] = (
+    "contradicted", "no difference beyond the margin", "not testable at this scale", "inconclusive", "reproduced",
+)  # fmt: skip
+"""Failed ones first."""
+
+ERROR = 0.05
+"""Probability of a false verdict, a claim; half of it on each side."""
+
+_LARGEST = 1000
+Alphas = tuple[float, float]
+FIXED: Alphas = (ERROR / 2, ERROR / 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """The outcome of one claim.
+
+    Attributes:
+        effect: left minus right in points (for an inner maximum, the best inner value minus the better end), NaN if
+            unknown. low, high: its interval, infinite if unbounded.
+        n: seeds of the cells that enter, the fewest and the most. needed: about how many a cell would decide it if the
+            effect is as estimated; None if it is decided, unknown, or more than 1,000.
+        margin: in points, NaN if there is none.
+        reason: why it is not testable or what is missing. remark: what was compared.
+    """
+
+    claim: Claim
+    word: Word
+    effect: float = math.nan
+    low: float = -math.inf
+    high: float = math.inf
+    n: tuple[int, int] = (0, 0)
+    needed: int | None = None
+    margin: float = math.nan
+    reason: str = ""
+    remark: str = ""
+
+    @property
+    def open(self) -> bool:
+        """Whether more seeds could decide it."""
+        return self.word == "inconclusive"
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """A study's results as claims need them.
+
+    Attributes:
+        plan: the study at one scale. evaluation: the name of the one that is judged.
+        values: float [cells, seeds], all cells of the study, NaN where there is none.
+        excluded: reason by number of the excluded cells.
+        gain: float [cells], weights of the reference minus the cell from scratch; None without just one such cell.
+    """
+
+    plan: Plan
+    evaluation: str
+    values: Floats
+    excluded: Mapping[int, str]
+    gain: Floats | None
+    model: Additive = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "model", fit(self.values))
+
+
+def scored(plan: Plan, runs: pd.DataFrame) -> Scored:
+    """The evaluation that stands beside the paper, or the first one, as a table of cells and seeds."""
+    study = plan.study
+    name = column_beside(plan, list(dict.fromkeys(runs["evaluation"])))
+    numbers = list(range(len(study.cells)))
+    left_out = runs[(runs["state"] == "excluded") & (runs["evaluation"] == name)]
+    excluded = {int(cell): str(reason) for cell, reason in zip(left_out["cell"], left_out["reason"], strict=True)}
+    return Scored(plan, name, matrix(units(runs), name, numbers), excluded, _gain(plan, name, excluded))
+
+
+def _gain(plan: Plan, name: str, excluded: Mapping[int, str]) -> Floats | None:
+    cells = plan.study.cells
+    found = {
+        cells.index(row.axes)
+        for row in plan.rows
+        if name in row.evaluations and isinstance(row.evaluations[name].start, Scratch)
+    }
+    reference = cells.index(plan.study.complete(plan.study.reference))
+    if len(found) != 1 or found == {reference} or reference in excluded:
+        return None
+    weights = np.zeros(len(cells))
+    weights[[reference, found.pop()]] = 1.0, -1.0
+    return weights
+
+
+def compared_cells(claim: Claim, data: Scored) -> tuple[int, ...]:
+    """Numbers of the cells that the verdict on a claim rests on, those of its margin among them; none if untestable."""
+    compared = sides(claim, data.plan.study.cells, data.excluded)
+    if isinstance(compared, str):
+        return ()
+    margin = _Margin.of(claim, data)
+    return tuple(sorted({*compared.cells, *(np.flatnonzero(margin.weights).tolist() if margin else ())}))
+
+
+def verdict(claim: Claim, data: Scored, alphas: Alphas = FIXED) -> Verdict:
+    """Judge one claim.
+
+    Args:
+        alphas: error of a lower and of an upper bound; smaller ones if the data were looked at before (`looks`).
+    """
+    compared = sides(claim, data.plan.study.cells, data.excluded)
+    if isinstance(compared, str):
+        return Verdict(claim=claim, word="not testable at this scale", reason=compared)
+    margin = _Margin.of(claim, data)
+    wanted = _kind(claim) != "better"
+    if margin is None and wanted:
+        reason = "no margin is declared for this scale, and no single cell from scratch gives one"
+        return Verdict(claim=claim, word="not testable at this scale", reason=reason, remark=compared.remark)
+    used = list(compared_cells(claim, data))
+    n = data.model.n[used]
+    plain = Verdict(
+        claim=claim, word="inconclusive", n=(int(n.min()), int(n.max())), remark=compared.remark,
+        margin=margin.points(data) if margin else math.nan,
+    )  # fmt: skip
+    if not n.all():
+        return replace(plain, reason=f"{int((n == 0).sum())} of its {len(used)} cells have no value yet")
+    if wanted and not plain.margin > 0:
+        return replace(plain, reason="the reference gains nothing over training from scratch, so no share is a margin")
+    return _decided(plain, compared, data, margin, alphas)
+
+
+@dataclass(frozen=True, eq=False)
+class _Margin:
+    """A margin as a weighted sum of cells plus a number, so that an estimated one brings its own uncertainty."""
+
+    weights: Floats
+    offset: float
+
+    @classmethod
+    def of(cls, claim: Claim, data: Scored) -> _Margin | None:
+        """The declared one, or the study's share of what the reference gains over training from scratch."""
+        declared = margin_at(claim, data.plan.scale.name)
+        if declared is not None:
+            return cls(np.zeros(len(data.values)), declared)
+        return None if data.gain is None else cls(data.plan.study.margin_share * data.gain, 0.0)
+
+    def points(self, data: Scored) -> float:
+        if not self.weights.any():
+            return self.offset
+        return float(data.model.contrasts(self.weights[None], own=False).value[0])
+
+
+def _decided(plain: Verdict, compared: Sides, data: Scored, margin: _Margin | None, alphas: Alphas) -> Verdict:
+    none = np.zeros(len(data.values))
+
+    def bound(sign: float) -> Bounds:
+        """Bounds of the effect plus so many margins."""
+        shift, offset = (none, 0.0) if margin is None else (sign * margin.weights, sign * margin.offset)
+        return bounds(data.model, compared.left, compared.right, shift=shift, offset=offset, alphas=alphas)
+
+    effect = bound(0.0)
+    plus, minus = (bound(1.0), bound(-1.0)) if margin else (effect, effect)
+    word = _word(plain.claim, effect, plus, minus, has_margin=margin is not None and plain.margin > 0)
+    found = replace(plain, word=word, effect=effect.effect, low=effect.low, high=effect.high)
+    if not found.open:
+        return found
+    reason = "one seed shows no spread" if data.model.df == 0 else ""
+    return replace(found, reason=reason, needed=_needed(found, data, has_margin=margin is not None))
+
+
+def _word(claim: Claim, effect: Bounds, plus: Bounds, minus: Bounds, *, has_margin: bool) -> Word:
+    """From bounds of the effect, of the effect plus the margin, and of the effect minus the margin."""
+    inside = has_margin and plus.low > 0 and minus.high < 0
+    match _kind(claim):
+        case "better":
+            if effect.low > 0:
+                return "reproduced"
+            if effect.high < 0:
+                return "contradicted"
+            return "no difference beyond the margin" if inside else "inconclusive"
+        case "no_worse":
+            if plus.low > 0:
+                return "reproduced"
+            return "contradicted" if plus.high < 0 else "inconclusive"
+        case "same":
+            if inside:
+                return "reproduced"
+            return "contradicted" if minus.low > 0 or plus.high < 0 else "inconclusive"
+        case kind:
+            assert_never(kind)
+
+
+def _kind(claim: Claim) -> Literal["better", "no_worse", "same"]:
+    """An inner maximum says that the inner values, at their best, are better than the ends."""
+    return claim.kind if isinstance(claim, Comparison) else "better"
+
+
+def _needed(found: Verdict, data: Scored, *, has_margin: bool) -> int | None:
+    """Seeds a cell at which the interval, if it shrinks as it should, decides with the effect as it is."""
+    size, margin = abs(found.effect), found.margin if has_margin else math.nan
+    match _kind(found.claim):
+        case "better":
+            distance = np.nanmax([size, margin - size])
+        case "no_worse":
+            distance = abs(found.effect + margin)
+        case "same":
+            distance = abs(size - margin)
+        case kind:
+            assert_never(kind)
+    half = max(found.effect - found.low, found.high - found.effect)
+    df, now = data.model.df, found.n[0]
+    if not math.isfinite(half) or not distance > 0 or df < 1:
+        return None
+    numbers = np.arange(now + 1, _LARGEST + 1)
+    quantiles = t_quantile(1 - ERROR / 2, df * (numbers - 1) / max(now - 1, 1))
+    halves = half * np.sqrt(now / numbers) * quantiles / t_quantile(1 - ERROR / 2, np.array(df))
+    enough = numbers[halves < distance]
+    return int(enough[0]) if len(enough) else None

@@ -1,0 +1,1 @@
+"""The masks, one class each; `harness.spec.masking` has their union."""

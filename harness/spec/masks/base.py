@@ -1,0 +1,77 @@
+"""What every mask shares: what it asks of the training, and what it says of its own geometry."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, Literal
+
+from harness.spec.base import Spec
+
+
+class MaskSpec(Spec):
+    """A mask over square units of `size` pixels of the network's input. A hidden unit is True, everywhere.
+
+    scored_by: what its function needs besides noise: a score a unit from a teacher's attention or from a predictor of
+        the loss; None for a mask that does not look at the image.
+    """
+
+    scored_by: ClassVar[Literal["attention", "loss"] | None] = None
+
+    @property
+    def views(self) -> int:
+        """How many masks of each image are trained in one step, one after another in the batch."""
+        return 1
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether there is one mask in the whole training (or one for each view)."""
+        return False
+
+    def varies(self, image_size: int) -> bool:
+        """Whether the number of hidden units differs from image to image, view to view or step to step."""
+        del image_size
+        return False
+
+    def check(self, image_size: int) -> None:
+        """Refuse a mask that would hide all units of a square image, or that cannot hide any.
+
+        Raises:
+            ValueError: it would; names the valid choices.
+        """
+
+    def notes(self, image_size: int) -> tuple[str, ...]:
+        """What the mask's geometry does not give on a square image of `image_size` pixels, a sentence each."""
+        del image_size
+        return ()
+
+
+def leave_one(ratio: float, hidden: int, units: int) -> None:
+    """Refuse a mask that hides all units.
+
+    Raises:
+        ValueError: `hidden` is no fewer than `units`; names the largest ratio.
+    """
+    if hidden >= units:
+        most = math.floor((units - 1) / units * 1e4) / 1e4  # rounded up, it would hide all of them
+        raise ValueError(f"ratio {ratio} hides all {units} units; at most {most:.4g} leaves one")
+
+
+def hide_one(ratio: float, hidden: int, units: int) -> None:
+    """Refuse a mask that hides nothing.
+
+    Raises:
+        ValueError: `hidden` is 0; names the smallest ratio.
+    """
+    if hidden < 1:
+        least = math.ceil(1 / units * 1e4) / 1e4
+        raise ValueError(f"ratio {ratio} hides none of {units} units; {least:.4g} or more hides one")
+
+
+def even_side(what: str, side: int, divisor: int) -> None:
+    """Refuse a grid that cells of `divisor` x `divisor` units do not tile.
+
+    Raises:
+        ValueError: `divisor` does not divide `side`.
+    """
+    if side % divisor:
+        raise ValueError(f"{what} needs a multiple of {divisor} units a side, not {side}; choose another size")

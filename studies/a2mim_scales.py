@@ -1,0 +1,95 @@
+"""The scales of the A2MIM studies: the published settings, one GPU, two cores.
+
+PAPER       ImageNet-1K, ResNet-50 at 224 px, 100 epochs of pre-training, then RSB A3.
+PAPER_300   The same with 300 epochs and RSB A2, as in A2MIM's main table.
+SMALL       Fashion-MNIST at 96 px, a ResNet of 1.0M parameters with bottlenecks.
+TINY        The packaged subset of Fashion-MNIST at 96 px, a ResNet of 0.4M parameters without them.
+*_VIT       The ViT that the SimMIM studies have.
+
+Reduced CNNs have units of 16 of 96 px, so 6 x 6 of them as in A2MIM's runs at 192 px, and positions of 16 px after
+stage 3, one unit each. A ConvNeXt's last stage has positions of 32 px: its units are as large at every scale.
+"""
+
+from harness import (
+    Backbone,
+    FineTune,
+    Recipe,
+    Scale,
+    a2mim_backbone,
+    a2mim_finetune,
+    a2mim_pretrain,
+)
+from studies.scales import CROPS, FASHION, MINI, SMALL_VIT, TINY_VIT
+
+
+def resnet(width, depths=(1, 1, 1, 1), *, bottlenecks=False):
+    """A small ResNet whose width doubles from stage to stage.
+
+    Its residual branches do not begin at zero, as timm's do: with a block a stage, hidden positions would learn of
+    visible ones too late for runs this short.
+    """
+    channels = tuple(width * 2**stage for stage in range(4))
+    args = {"layers": depths, "channels": channels, "stem_type": "deep", "stem_width": width, "zero_init_last": False}
+    return Backbone(name="resnet26" if bottlenecks else "resnet18", args=args, patch_size=4, stride=32)
+
+
+def convnext(width, depths=(1, 1, 1, 1)):
+    """A small ConvNeXt whose width doubles from stage to stage."""
+    dims = tuple(width * 2**stage for stage in range(4))
+    return Backbone(name="convnext_tiny", args={"depths": depths, "dims": dims}, patch_size=4, stride=32)
+
+
+def published(model, epochs, protocol):
+    """A published setting as a scale, with the text's pre-training."""
+    run = a2mim_finetune(model, protocol=protocol)
+    start = a2mim_pretrain(model, epochs=epochs, variant="paper")
+    return Scale(
+        name="paper",
+        data=start.data,
+        image_size=start.image_size,
+        paper_image_size=start.image_size,
+        backbone=a2mim_backbone(model),
+        pretrain=start.recipe,
+        finetune=run.recipe,
+    )
+
+
+PAPER = published("r50", 100, "rsb-a3")
+PAPER_300 = published("r50", 300, "rsb-a2")
+SMALL = Scale(
+    name="small",
+    data=FASHION,
+    labelled=FASHION.replace(train_images=1_000),
+    image_size=96,
+    paper_image_size=192,
+    backbone=resnet(16, bottlenecks=True),
+    pretrain=Recipe(epochs=4, batch_size=128, lr=2e-3, lr_batch=None, warmup_epochs=1, augment=CROPS, precision="bf16"),
+    finetune=Recipe(
+        epochs=30, batch_size=100, lr=2e-3, lr_batch=None, warmup_epochs=3, augment=CROPS, precision="bf16"
+    ),
+)
+TINY = Scale(
+    name="tiny",
+    data=MINI,
+    labelled=MINI.replace(train_images=500),
+    image_size=96,
+    paper_image_size=192,
+    backbone=resnet(16),
+    pretrain=Recipe(epochs=2, batch_size=32, lr=4e-3, lr_batch=None, warmup_epochs=1, augment=CROPS),
+    finetune=Recipe(epochs=8, batch_size=25, lr=3e-3, lr_batch=None, warmup_epochs=2, augment=CROPS),
+)
+
+
+def finetune(scale, start, seed, *, model="r50", protocol="rsb-a3"):
+    """The fine-tuning of a scale; reduced ones test the whole image, after the last epoch only."""
+    if scale.name == "paper":
+        return a2mim_finetune(model, protocol=protocol, start=start, data=scale.data, seed=seed)
+    labels = {"data": scale.labelled, "image_size": start.image_size, "crop": 1.0, "tested_epochs": 1}
+    return FineTune(start=start, recipe=scale.finetune, seed=seed, **labels)
+
+
+def vit_scale(scale):
+    """The scale of the same name with a ViT."""
+    if scale.name == "paper":
+        return published("vit-s", 800, "beit")
+    return {"small": SMALL_VIT, "tiny": TINY_VIT}[scale.name]

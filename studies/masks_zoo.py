@@ -1,0 +1,130 @@
+"""Every mask that does not look at the image, at equal ratio: does any of them beat random units?
+
+Paper   MAE (He et al., CVPR 2022), Table 1f, for random, block-wise and grid masks: ViT-L, 800 epochs. The other masks
+        come from other papers and other settings, so that no single table has them; what those claim is below, with how
+        far it can be trusted.
+Claim   Random masks beat block-wise, grid and square ones; uniform sampling equals them; green noise beats them.
+Note    All of them hide 50 or 75 % of 14 x 14 units at every scale, as near as their geometry allows. Pairs
+        (complement, disjoint) and both phases of a board train two masks of each image a step, at twice the cost.
+Run     harness run studies/masks_zoo.py --scale small
+        harness avgdist studies/masks_zoo.py --scale small    for the difficulty of each mask beside its accuracy
+"""
+
+from harness import (
+    BlockMask,
+    CheckerboardMask,
+    ColourMask,
+    ComplementMask,
+    DisjointMask,
+    GridMask,
+    RandomMask,
+    SquareMask,
+    Study,
+    TokenMask,
+    UniformMask,
+    VisibleSquareMask,
+    axes,
+    claims,
+    paper_table,
+    simmim,
+)
+from studies.scales import PAPER_VIT, SMALL_VIT, TINY_VIT, finetune
+
+BOTH = {
+    "random": lambda size, ratio: TokenMask(size=size, ratio=ratio),
+    "random, one a batch": lambda size, ratio: TokenMask(size=size, ratio=ratio, shared=True),
+    "random, double units": lambda size, ratio: RandomMask(size=2 * size, ratio=ratio),
+    "square": lambda size, ratio: SquareMask(size=size, ratio=ratio),
+    "central square": lambda size, ratio: SquareMask(size=size, ratio=ratio, place="centre"),
+    "all but a square": lambda size, ratio: VisibleSquareMask(size=size, ratio=ratio),
+    "block-wise": lambda size, ratio: BlockMask(size=size, ratio=ratio),
+    "block-wise, BEiT's count": lambda size, ratio: BlockMask(size=size, ratio=ratio, count="beit"),
+    "block-wise, BootMAE's": lambda size, ratio: BlockMask(size=size, ratio=ratio, max_block=60 / 196),
+    "block-wise, iBOT's": lambda size, ratio: BlockMask(size=size, ratio=ratio, count="beit", ratio_spread=0.2),
+    "green noise": lambda size, ratio: ColourMask(size=size, ratio=ratio, colour="green", sigma=0.5, wide=2.0),
+    "blue noise": lambda size, ratio: ColourMask(size=size, ratio=ratio, colour="blue", sigma=1.0),
+    "purple noise": lambda size, ratio: ColourMask(size=size, ratio=ratio, colour="purple", sigma=0.5, wide=2.0),
+    "red noise": lambda size, ratio: ColourMask(size=size, ratio=ratio, colour="red", sigma=2.0),
+}
+HALF = {
+    "checkerboard 1": lambda size, ratio: CheckerboardMask(size=size),
+    "checkerboard 1, random phase": lambda size, ratio: CheckerboardMask(size=size, phase="random"),
+    "checkerboard 1, both phases": lambda size, ratio: CheckerboardMask(size=size, phase="both"),
+    "checkerboard 2": lambda size, ratio: CheckerboardMask(size=size, square=2),
+    "complement": lambda size, ratio: ComplementMask(size=size, ratio=ratio),
+}
+THREE_QUARTERS = {
+    "grid": lambda size, ratio: GridMask(size=size),
+    "uniform": lambda size, ratio: UniformMask(size=size),
+    "disjoint": lambda size, ratio: DisjointMask(size=size, ratio=ratio),
+}
+MASKS = BOTH | HALF | THREE_QUARTERS
+SIGMAS = "colour-filtered noise: sigmas of 0.5 and 2 units (green, purple), 1 (blue), 2 (red)"
+
+
+def cell(scale, mask, mask_ratio, seed):
+    made = MASKS[mask](scale.backbone.patch_size, mask_ratio)
+    start = simmim(scale, mask=made, seed=seed)
+    notes = (SIGMAS,) if isinstance(made, ColourMask) else ()
+    return {"finetune_top1": finetune(scale, start.replace(assumed=(*start.assumed, *notes)), seed)}
+
+
+AT = {"mask_ratio": 0.75}
+
+STUDY = Study(
+    cell=cell,
+    grid=axes(mask=tuple(BOTH), mask_ratio=(0.75, 0.5))
+    | axes(mask=tuple(THREE_QUARTERS), mask_ratio=0.75)
+    | axes(mask=tuple(HALF), mask_ratio=0.5),
+    scales=(SMALL_VIT, TINY_VIT, PAPER_VIT),
+    seeds=5,
+    reference={"mask": "random", "mask_ratio": 0.75},
+    paper=paper_table("mae_table1f_masks", metric="finetune_top1"),
+    claims=(
+        claims.better(
+            "random beats block-wise masks at 0.75 (MAE, ViT-L: 84.9 to 82.8; text)",
+            {"mask": "random"},
+            {"mask": "block-wise"},
+            at=AT,
+        ),
+        claims.better(
+            "random masks of 0.75 beat block-wise ones of 0.5 (MAE, ViT-L: 84.9 to 83.9; text)",
+            {"mask": "random", "mask_ratio": 0.75},
+            {"mask": "block-wise", "mask_ratio": 0.5},
+        ),
+        claims.better(
+            "random beats grid masks at 0.75 (MAE, ViT-L: 84.9 to 84.0; text)",
+            {"mask": "random"},
+            {"mask": "grid"},
+            at=AT,
+        ),
+        claims.better(
+            "random masks of double units beat squares, each at its best (SimMIM, Swin-B: 83.0 to 82.6; image)",
+            claims.best(mask="random, double units"),
+            claims.best(mask="square"),
+        ),
+        claims.better(
+            "random masks of double units beat block-wise ones, each at its best (SimMIM, Swin-B: 83.0 to 82.7; image)",
+            claims.best(mask="random, double units"),
+            claims.best(mask="block-wise"),
+        ),
+        claims.same(
+            "uniform sampling equals random masks (UM-MAE, ViT-B, with a secondary mask: 82.88 both; code)",
+            {"mask": "uniform"},
+            {"mask": "random"},
+            at=AT,
+        ),
+        claims.better(
+            "green noise beats random masks (ColorMAE, ViT-B, 300 epochs: 82.98 to 82.82; secondary)",
+            {"mask": "green noise"},
+            {"mask": "random"},
+            at=AT,
+        ),
+        claims.better(
+            "of the colours red is the worst, after purple (ColorMAE; secondary)",
+            {"mask": "purple noise"},
+            {"mask": "red noise"},
+            at=AT,
+        ),
+    ),
+)

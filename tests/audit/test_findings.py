@@ -1,0 +1,255 @@
+"""An audit finds what is planted, one defect at a time, names it, and finds nothing where nothing is."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
+
+from tiny import VIT, pretrain
+
+from harness import audit
+from harness.core import labelled, loop
+from harness.core.masking import spread
+from harness.core.mim import MaskedImageModel
+from harness.core.optimiser import learning_rate
+from harness.spec import (
+    Augment,
+    Corruption,
+    CustomMask,
+    FineTune,
+    HarnessError,
+    ImageFolder,
+    RandomMask,
+    Recipe,
+    Scale,
+    Scratch,
+)
+from harness.study import Plan, Study, axes, expand
+
+FINETUNE = Recipe(epochs=4, batch_size=8, lr=2e-3, lr_batch=None, warmup_epochs=1, layer_decay=0.65)
+SCALE = Scale(
+    name="tiny",
+    data=pretrain().data,
+    image_size=32,
+    backbone=VIT,
+    pretrain=pretrain().recipe,
+    finetune=FINETUNE,
+)
+
+
+@pytest.fixture(autouse=True)
+def _masks_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    monkeypatch.setenv("HARNESS_PROJECT", str(Path(__file__).parent))
+
+
+def plan(planted: Callable[[dict[str, Any]], dict[str, Any]] = lambda arm: arm, **settings: Any) -> Plan:
+    """A study of two arms, a ratio of 0.5 and one of 0.75, and one from scratch; `planted` changes the second."""
+
+    def cell(scale: Scale, arm: str, seed: int) -> dict[str, FineTune]:
+        if arm == "scratch":
+            start = Scratch(backbone=VIT, image_size=32)
+            return {"top1": FineTune(start=start, data=scale.data, recipe=scale.finetune, seed=seed)}
+        pieces: dict[str, Any] = {"mask": RandomMask(size=8, ratio=0.5), "finetune": scale.finetune}
+        if arm == "other":
+            pieces = planted({**pieces, "mask": RandomMask(size=8, ratio=0.75)})
+        recipe = pieces.pop("finetune")
+        return {"top1": FineTune(start=pretrain(**pieces, seed=seed), recipe=recipe, seed=seed)}
+
+    grid = axes(arm=("reference", "other", "scratch"))
+    return expand(Study(cell=cell, grid=grid, scales=(SCALE,), reference={"arm": "reference"}, **settings))
+
+
+def failures(found: list[audit.Finding]) -> dict[str, list[str]]:
+    """Texts of what failed, by check."""
+    named: dict[str, list[str]] = {}
+    for finding in found:
+        if finding.verdict == "failed":
+            named.setdefault(finding.check, []).append(f"{finding.arm}: {finding.text}")
+    return named
+
+
+def test_nothing_is_found_where_nothing_is() -> None:
+    found = audit.audit(plan())
+    assert failures(found) == {}
+    assert {finding.check for finding in found} == {"factors", "masks", "masked", "clean", "live", "rates", "epoch"}
+
+
+@pytest.mark.parametrize(
+    ("change", "path"),
+    [
+        (lambda arm: {**arm, "recipe": pretrain().recipe.replace(lr=5e-3)}, "start.recipe.lr: 0.005 instead of"),
+        (
+            lambda arm: {**arm, "recipe": pretrain().recipe.replace(augment=Augment(crop_scale=(0.2, 1.0)))},
+            "start.recipe.augment.crop_scale: (0.2, 1.0) instead of",
+        ),
+        (lambda arm: {**arm, "finetune": FINETUNE.replace(epochs=8)}, "recipe.epochs: 8 instead of 4"),
+        (lambda arm: {**arm, "finetune": FINETUNE.replace(lr=4e-3)}, "recipe.lr: 0.004 instead of 0.002"),
+    ],
+    ids=["lr", "crop", "epochs", "fine-tuning lr"],
+)
+def test_what_slipped_is_named(change: Callable[[dict[str, Any]], dict[str, Any]], path: str) -> None:
+    (text,) = failures(audit.audit(plan(change)))["factors"]
+    assert text.startswith("other: top1 differs from the reference's in ")
+    assert path in text
+    assert text.endswith("the cell differs in arm")
+
+
+def test_declared_factors_are_allowed_and_others_then_are_not() -> None:
+    def longer(arm: dict[str, Any]) -> dict[str, Any]:
+        return {"mask": RandomMask(size=8, ratio=0.5), "finetune": FINETUNE.replace(epochs=8)}
+
+    assert "factors" in failures(audit.audit(plan(longer)))
+    declared = {"arm": ("recipe.epochs", "start")}
+    assert failures(audit.audit(plan(longer, factors=declared))) == {}
+    (text,) = failures(audit.audit(plan(factors={"arm": ("start.mask.size",)})))["factors"][:1]
+    assert "start.mask.ratio: 0.75 instead of 0.5" in text
+    with pytest.raises(HarnessError, match="factors names no axis with 'lr'; this study has arm"):
+        plan(factors={"lr": ("recipe.lr",)})
+
+
+@pytest.mark.parametrize(
+    ("function", "params", "said"),
+    [
+        ("inverted", {"ratio": 0.75}, "4 of 16 units hidden (25.00%), but ratio 0.75 is stated, as if True meant"),
+        ("frozen", {"ratio": 0.75}, "every batch has the same masks"),
+        ("single", {"ratio": 0.75}, "every image of every batch has the same mask"),
+    ],
+)
+def test_defective_masks_are_named(function: str, params: dict[str, Any], said: str) -> None:
+    mask = CustomMask(function=f"planted_masks:{function}", size=8, params=params)
+    found = failures(audit.audit(plan(lambda arm: {**arm, "mask": mask})))
+    assert list(found) == ["masks"]
+    assert any(text.startswith("other: custom mask") and said in text for text in found["masks"])
+
+
+def test_a_sound_mask_of_a_user_passes() -> None:
+    mask = CustomMask(function="planted_masks:sound", size=8, params={"ratio": 0.75})
+    assert failures(audit.audit(plan(lambda arm: {**arm, "mask": mask}))) == {}
+
+
+def test_a_board_of_49_percent_is_named() -> None:
+    """Blocks of 2 x 2 units on 14 x 14: 96 or 100 of 196."""
+    big = SCALE.replace(image_size=56)
+    params = {"ratio": 0.5, "side": 2}
+    mask = CustomMask(function="planted_masks:board", size=4, params=params)
+
+    def cell(scale: Scale, arm: str, seed: int) -> dict[str, FineTune]:
+        chosen = mask if arm == "board" else RandomMask(size=4, ratio=0.5)
+        backbone = VIT.replace(patch_size=4)
+        start = pretrain(mask=chosen, seed=seed, image_size=56, backbone=backbone)
+        return {"top1": FineTune(start=start, recipe=FINETUNE, seed=seed)}
+
+    study = Study(cell=cell, grid=axes(arm=("random", "board")), scales=(big,), reference={"arm": "random"})
+    found = failures(audit.audit(expand(study)))
+    assert list(found) == ["masks"]
+    assert "96 to 100, " in found["masks"][0]
+    assert "of 196 units hidden" in found["masks"][0]
+    assert "ratio 0.5 is stated" in found["masks"][0]
+
+
+ENCODE = MaskedImageModel.encode
+FORWARD = MaskedImageModel.forward
+
+
+def filled_in_vain(self: MaskedImageModel, images: Tensor, units: Tensor) -> Tensor:
+    """The fill does nothing."""
+    return self.encoder(images)  # type: ignore[no-any-return]
+
+
+def added(self: MaskedImageModel, images: Tensor, units: Tensor) -> Tensor:
+    """The token is added and nothing is removed."""
+    return ENCODE(self, images, torch.zeros_like(units)) + units.float().mean() * self.mask_token.sum()  # type: ignore[union-attr]
+
+
+def token_left_out(self: MaskedImageModel, images: Tensor, units: Tensor) -> Tensor:
+    """The mask token never enters: zeros do."""
+    side = images.shape[-1] // self.run.backbone.patch_size
+    found: Tensor = self.encoder(images, spread(units, side), torch.zeros_like(self.mask_token))  # type: ignore[arg-type]
+    return found
+
+
+def turned_round(self: MaskedImageModel, images: Tensor, units: Tensor) -> Tensor:
+    """Visible tokens are replaced."""
+    return ENCODE(self, images, ~units)
+
+
+def of_the_corrupted(self: MaskedImageModel, images: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
+    """The target is made of the filled image."""
+    return FORWARD(self, images.masked_fill(spread(units, images.shape[-1])[:, None], 0.0), units)
+
+
+@pytest.mark.parametrize(
+    ("place", "defect", "corruption", "check", "said"),
+    [
+        ("encode", filled_in_vain, Corruption(fill="mean", token="none"), "masked", "hidden pixels reach the encoder"),
+        ("encode", added, Corruption(), "masked", "hidden pixels reach the encoder"),
+        ("encode", token_left_out, Corruption(), "live", "parameters without a gradient: mask_token"),
+        ("encode", turned_round, Corruption(), "masked", "the mask is the wrong way round"),
+        ("forward", of_the_corrupted, Corruption(fill="mean"), "clean", "the target does not show what is hidden"),
+    ],
+)
+def test_defects_of_the_model_are_named(
+    monkeypatch: pytest.MonkeyPatch, place: str, defect: Any, corruption: Corruption, check: str, said: str
+) -> None:
+    monkeypatch.setattr(MaskedImageModel, place, defect)
+    found = failures(audit.audit(plan(lambda arm: {**arm, "corruption": corruption})))
+    assert any(said in text for text in found[check])
+
+
+@pytest.mark.parametrize("twice", ["in the loop", "in the groups"])
+def test_layer_decay_applied_twice_is_named(monkeypatch: pytest.MonkeyPatch, twice: str) -> None:
+    if twice == "in the loop":
+        squared = lambda recipe, step, per_epoch, scale=1.0: learning_rate(recipe, step, per_epoch, scale**2)  # noqa: E731
+        monkeypatch.setattr(loop, "learning_rate", squared)
+    else:
+        from harness.core import finetune
+
+        scales = finetune.layer_scales
+        monkeypatch.setattr(
+            finetune, "layer_scales", lambda *args: {name: scale**2 for name, scale in scales(*args).items()}
+        )
+    found = failures(audit.audit(plan()))
+    assert list(found) == ["rates"]
+    assert any("learning rate of" in text and "patch_embed.proj.weight" in text for text in found["rates"])
+
+
+def test_weight_decay_on_everything_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from harness.core import optimiser
+
+    monkeypatch.setattr(optimiser, "decays", lambda *_: True)
+    found = failures(audit.audit(plan()))
+    assert any("weight decay of" in text and "0.05 instead of 0" in text for text in found["rates"])
+
+
+def test_best_epoch_reporting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    summary = labelled.summary
+    monkeypatch.setattr(labelled, "summary", lambda lines: summary(lines) | {"top1": summary(lines)["top1_best"]})
+    (text,) = failures(audit.audit(plan()))["epoch"]
+    assert "that of epoch 2 of 3" in text
+
+
+def test_a_dead_switch_is_named() -> None:
+    """8 of 16 units at every ratio from 0.4376 to 0.5: another number, the same mask."""
+    found = failures(audit.audit(plan(lambda arm: {**arm, "mask": RandomMask(size=8, ratio=0.45)})))
+    assert found == {
+        "live": ["other: differs from reference in mask.ratio, but not in loss or gradients: a dead switch"]
+    }
+
+
+def test_a_data_set_that_is_not_here_is_stood_in_for() -> None:
+    def cell(scale: Scale, seed: int) -> dict[str, FineTune]:
+        start = pretrain(data=ImageFolder(name="nowhere"), seed=seed)
+        return {"top1": FineTune(start=start, recipe=FINETUNE, seed=seed)}
+
+    found = audit.audit(expand(Study(cell=cell, grid=axes(), scales=(SCALE,), reference={})))
+    assert failures(found) == {}
+    assert any(finding.check == "data" and "generated images" in finding.text for finding in found)

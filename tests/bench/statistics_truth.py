@@ -1,0 +1,248 @@
+"""Simulated studies with known truth: do intervals cover, are verdicts false no more often than promised?
+
+Run     PYTHONPATH=. python tests/bench/statistics_truth.py [--replications 500] > tests/bench/statistics_truth.txt
+Aim     Intervals cover 95 % within simulation error; at most 5 % of the verdicts on any kind of claim are false, with
+        one look and with several.
+
+A value is cell + seed + noise, all normal; seeds vary as much as the noise. A claim is tried where a verdict is
+hardest, on the boundary between true and false. If the boundary counts as false, a verdict for the claim is false; if
+it counts as true, a verdict against it. Both are counted by themselves, and each has to stay at or below 5 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import scipy
+
+from harness import claims
+from harness.claims import Claim
+from harness.report.additive import Floats, fit
+from harness.report.looks import errors
+from harness.report.statistics import among_best, differences, half_width
+from harness.report.verdicts import FIXED, Scored, Word, compared_cells, verdict
+from harness.spec import Backbone, Recipe, Scale, Shapes
+from harness.study import Grid, Plan, Study, axes
+
+SEEDS = (2, 3, 5, 10)
+LOOKS = ((2, 3, 5, 10), (3, 5, 8, 10))
+NOISES = ("equal", "every second x 2", "log-normal 0.5", "first x 3")
+MARGIN = 3.0
+SCALE = Scale(
+    name="tiny",
+    data=Shapes(image_size=32),
+    image_size=32,
+    backbone=Backbone(name="vit_tiny", patch_size=4),
+    pretrain=Recipe(epochs=1, batch_size=8, lr=1e-3),
+    finetune=Recipe(epochs=1, batch_size=8, lr=1e-3),
+)
+
+
+def spreads(kind: str, count: int, generator: np.random.Generator) -> Floats:
+    """Standard deviations of the noise of each cell; the first cell is the reference."""
+    match kind:
+        case "equal":
+            return np.ones(count)
+        case "every second x 2":
+            return np.where(np.arange(count) % 2, 2.0, 1.0)
+        case "log-normal 0.5":
+            return np.exp(0.5 * generator.standard_normal(count))
+        case "first x 3":
+            return np.where(np.arange(count) == 0, 3.0, 1.0)
+        case _:
+            raise ValueError(kind)
+
+
+def draw(truth: Floats, kind: str, seeds: int, generator: np.random.Generator) -> Floats:
+    """Values of one simulated study, float [cells, seeds]."""
+    noise = spreads(kind, len(truth), generator)[:, None] * generator.standard_normal((len(truth), seeds))
+    return truth[:, None] + generator.standard_normal(seeds) + noise
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Shares of studies, or of intervals, that hold the truth.
+
+    means, differences: single intervals. worst: of the difference that is covered least. together: all differences at
+    once. best: the best cell is marked. own: studies in which the check takes own variances.
+    """
+
+    means: float
+    differences: float
+    worst: float
+    together: float
+    best: float
+    own: float
+
+
+def coverage(cells: int, seeds: int, kind: str, replications: int, generator: np.random.Generator) -> Coverage:
+    """How often intervals of means and of differences from the first cell hold the truth."""
+    truth = np.linspace(0, 1, cells)
+    sums, each = np.zeros(4), np.zeros(cells - 1)
+    for _ in range(replications):
+        values = draw(truth, kind, seeds, generator)
+        model, n = fit(values), np.full(cells, seeds)
+        found = differences(model, 0)
+        held = ((found["difference_low"] <= truth) & (truth <= found["difference_high"]))[1:]
+        all_held = ((found["simultaneous_low"] <= truth) & (truth <= found["simultaneous_high"]))[1:].all()
+        half = half_width(values.std(axis=1, ddof=1), n, n - 1)
+        sums += (np.abs(values.mean(axis=1) - truth) <= half).mean(), all_held, among_best(model)[-1], not model.equal
+        each += held
+    each /= replications
+    means, together, best, own = sums / replications
+    return Coverage(means, float(each.mean()), float(each.min()), together, best, own)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A claim on its boundary: the study's cells, their true values, and the verdicts for it and against it."""
+
+    name: str
+    claim: Claim
+    grid: Grid
+    truth: tuple[float, ...]
+    favour: tuple[Word, ...] = ("reproduced",)
+    against: tuple[Word, ...] = ("contradicted",)
+
+
+def cases() -> tuple[Case, ...]:
+    """Every kind of claim, in studies of few and of many cells."""
+    few = axes(arm=("a", "b", "c")) | axes(arm="scratch")
+    rows = axes(arm=("a", "b"), row=(0, 1, 2)) | axes(other=tuple(range(12)))
+    groups = axes(side="few", member=(0, 1, 2)) | axes(side="many", member=tuple(range(20)))
+    curve = axes(ratio=(0.1, 0.3, 0.5, 0.7, 0.9)) | axes(other=(0, 1, 2, 3))
+    a, b, m = {"arm": "a"}, {"arm": "b"}, MARGIN
+    many, three = claims.best(side="many"), claims.best(side="few")
+    flat, none = (0.0,) * 4, ("no difference beyond the margin",)
+    peak = claims.inner_maximum("peak", axis="ratio", at={"other": None})
+    wide = claims.inner_maximum("peak", axis="ratio", at={"other": None}, margin=m)
+    return (
+        Case("better, equal cells, 4 cells", claims.better("", a, b), few, (0,) * 4),
+        Case("better, three pairs, 18 cells", claims.better("", a, b), rows, (0,) * 18),
+        Case("better, at its margin, 4 cells", claims.better("", a, b, margin=m), few, (m, 0, 0, 0), (), none),
+        Case("no worse, at its margin, 4 cells", claims.no_worse("", a, b, margin=m), few, (-m, 0, 0, 0)),
+        Case("no worse, at a share of the gain", claims.no_worse("", a, b), few, (10, 12, 12, 0)),
+        Case("same, three pairs at the margin", claims.same("", a, b, margin=m), rows, (m,) * 3 + (0,) * 15),
+        Case("best of 20 beats best of 3, all equal", claims.better("", many, three), groups, (0,) * 23),
+        Case("best of 3 beats best of 20, all equal", claims.better("", three, many), groups, (0,) * 23),
+        Case(
+            "best of 20 beats best of 3, one is good", claims.better("", many, three), groups, (0, -9, -9) + (0,) * 20
+        ),
+        Case(
+            "best of 20 no worse, at the margin",
+            claims.no_worse("", many, three, margin=m),
+            groups,
+            (m, 0, 0) + (0,) * 20,
+        ),
+        Case("best of 20 same, at the margin", claims.same("", many, three, margin=m), groups, (0, 0, 0) + (m,) * 20),
+        Case("inner maximum, plateau to both ends", peak, curve, (0,) * 9),
+        Case("inner maximum, plateau to the last", peak, curve, (-9, 0, 0, 0, 0, *flat)),
+        Case("inner maximum, at its margin", wide, curve, (0, m, 0, 0, 0, *flat), (), none),
+    )
+
+
+def data_of(plan: Plan, values: Floats) -> Scored:
+    """The simulated study as verdicts need it."""
+    scratch = [cell.get("arm") == "scratch" for cell in plan.study.cells]
+    gain = np.array([1.0, *(-1.0 * np.array(scratch[1:]))]) if any(scratch) else None
+    return Scored(plan, "top1", values, {}, gain)
+
+
+def plan_of(case: Case, looks: tuple[int, ...]) -> Plan:
+    """The study of a case, without runs."""
+    study = Study(
+        cell=lambda *_, **__: {},
+        grid=case.grid,
+        scales=(SCALE,),
+        reference=next(iter(case.grid)),
+        seeds=looks[0],
+        looks=looks,
+    )
+    return Plan(study, SCALE, ())
+
+
+def one_look(
+    case: Case, seeds: int, kind: str, replications: int, generator: np.random.Generator
+) -> Mapping[Word, int]:
+    """How often each verdict is reached with a fixed number of seeds."""
+    plan = plan_of(case, (seeds,))
+    truth = np.array(case.truth, dtype=float)
+    return Counter(
+        verdict(case.claim, data_of(plan, draw(truth, kind, seeds, generator)), FIXED).word for _ in range(replications)
+    )
+
+
+def several_looks(
+    case: Case, looks: tuple[int, ...], kind: str, replications: int, generator: np.random.Generator
+) -> Mapping[Word, int]:
+    """How often each verdict is reached at any look; cells that take no part stay at the first number of seeds."""
+    plan, truth = plan_of(case, looks), np.array(case.truth, dtype=float)
+    found: Counter[Word] = Counter()
+    for _ in range(replications):
+        values, word = draw(truth, kind, looks[-1], generator), "inconclusive"
+        for number in looks:
+            seen = np.where(np.arange(looks[-1]) < looks[0], values, np.nan)
+            data = data_of(plan, seen[:, :number])
+            if number > looks[0]:
+                used = list(compared_cells(case.claim, data))
+                seen[used] = values[used]
+                data = data_of(plan, seen[:, :number])
+            word = verdict(case.claim, data, errors(case.claim, data)).word
+            if word != "inconclusive":
+                break
+        found[word] += 1
+    return found
+
+
+def false_rates(case: Case, found: Mapping[Word, int]) -> tuple[float, float]:
+    """Shares of verdicts for and against a claim on its boundary."""
+    total = sum(found.values())
+    favour, against = (sum(found.get(word, 0) for word in words) / total for words in (case.favour, case.against))
+    return favour, against
+
+
+def main() -> None:
+    """Print all tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--replications", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=7)
+    options = parser.parse_args()
+    generator, began = np.random.default_rng(options.seed), time.perf_counter()
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
+    print(f"command  python {' '.join(sys.argv)}   commit {commit.strip()}")
+    print(f"python {platform.python_version()}, numpy {np.__version__}, scipy {scipy.__version__}, "
+          f"{options.replications} replications a line")  # fmt: skip
+    error = 1.96 * np.sqrt(0.95 * 0.05 / options.replications)
+    print(f"\nCoverage of 95 % intervals (simulation error of one share: +-{error:.3f})")
+    print("cells   n noise                means   diffs   worst     all    best    own")
+    for cells in (4, 9, 24):
+        for kind in NOISES:
+            for seeds in SEEDS:
+                found = coverage(cells, seeds, kind, options.replications, generator)
+                numbers = " ".join(f"{value:7.3f}" for value in vars(found).values())
+                print(f"{cells:5} {seeds:3} {kind:<18} {numbers}", flush=True)
+    print("\nFalse verdicts on the boundary: for the claim / against it")
+    titles = [*(f"n = {seeds}" for seeds in SEEDS), *(",".join(map(str, looks)) for looks in LOOKS)]
+    print(f"{'claim':<38} {'noise':<17}" + "".join(f"{title:>15}" for title in titles))
+    largest = 0.0
+    for case in cases():
+        for kind in NOISES:
+            rates = [false_rates(case, one_look(case, seeds, kind, options.replications, generator)) for seeds in SEEDS]
+            rates += [
+                false_rates(case, several_looks(case, looks, kind, options.replications, generator)) for looks in LOOKS
+            ]
+            largest = max(largest, *map(max, rates))
+            print(f"{case.name:<38} {kind:<17}" + "".join(f"{a:9.3f}/{b:.3f}" for a, b in rates), flush=True)
+    print(f"\nlargest share of false verdicts: {largest:.3f}   seconds: {time.perf_counter() - began:.0f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""`harness run --until-decided`, inline and against a cluster that answers at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import FILE, Command
+
+from harness.cli import deciding
+from harness.launch.resources import Resources
+from harness.spec import key
+from harness.store import Attempt, Store
+from harness.study import Plan, expand, load
+
+CLAIM = 'claims.better("0.5 beats 0.75", {"ratio": 0.5}, {"ratio": 0.75})'
+CLAIMED = (
+    FILE.replace("    seeds=2,\n", f"    seeds=2,\n    looks=(2, 3),\n    claims=({CLAIM},),\n")
+    .replace("import Augment", "import claims, Augment")
+    .replace('ratio=(0.5, 0.75, 0.9)) | axes(mask="none")', "ratio=(0.5, 0.75))")
+)
+
+
+@pytest.fixture
+def claimed(project: Path) -> Path:
+    path = project / "studies" / "claimed.py"
+    path.write_text(CLAIMED)
+    return path
+
+
+def _finish(store: Store, plan: Plan) -> None:
+    for run in plan.runs().values():
+        if store.result(key(run)) is None:
+            attempt = store.acquire(run)
+            assert isinstance(attempt, Attempt)
+            attempt.finish({"loss": 1.0, "top1": 50.0 + len(key(run)) + run.seed * 1.0}, 1.0, b"weights")
+            attempt.release()
+
+
+def test_it_runs_to_the_last_look(harness: Command, claimed: Path, project: Path) -> None:
+    ended = harness("run", claimed, "--until-decided", "--on", "inline")
+    assert ended.code == 0, ended.err
+    runs = load(claimed)
+    done = sum(Store(project / "runs").result(name) is not None for name in expand(runs, seeds=3).runs())
+    assert done in (8, 12)  # two more pre-trainings and fine-tunings, unless two seeds decided
+    assert "Claims: 1" in ended.out
+    assert (project / "results" / "claimed" / "small" / "claims.md").is_file()
+    again = harness("run", claimed, "--until-decided", "--on", "inline")
+    assert again.code == 0
+    assert "runs for" not in again.out  # nothing is left to compute
+
+
+def test_refusals(harness: Command, claimed: Path, study: Path) -> None:
+    ended = harness("run", study, "--until-decided")
+    assert (ended.code, "makes no claims" in ended.err) == (2, True)
+    claimed.write_text(CLAIMED.replace("    looks=(2, 3),\n", ""))
+    ended = harness("run", claimed, "--until-decided")
+    assert (ended.code, "has no looks" in ended.err) == (2, True)
+    claimed.write_text(CLAIMED)
+    for chosen in (("--seeds", "2"), ("--where", "ratio=0.5")):
+        ended = harness("run", claimed, "--until-decided", *chosen)
+        assert (ended.code, "takes the whole study" in ended.err) == (2, True)
+
+
+def test_a_coordinator_that_was_stopped_goes_on(claimed: Path, tmp_path: Path) -> None:
+    plan, store = expand(load(claimed)), Store(tmp_path / "runs")
+    asked: list[int] = []
+
+    def stopped(wanted: Plan) -> None:
+        asked.append(len(wanted.rows))
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        _finish(store, wanted)
+
+    with pytest.raises(KeyboardInterrupt):
+        deciding.follow(plan, store, stopped)
+    deciding.follow(plan, store, stopped)
+    assert asked == [4, 6, 6]
+
+
+def test_it_stops_where_nothing_moves(claimed: Path, tmp_path: Path) -> None:
+    asked: list[Plan] = []
+    deciding.follow(expand(load(claimed)), Store(tmp_path / "runs"), asked.append)
+    assert len(asked) == 1
+
+
+def test_on_slurm_each_look_is_queued_and_awaited(
+    claimed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, store, queued, slept = expand(load(claimed)), Store(tmp_path / "runs"), list[int](), list[Plan]()
+
+    def submit(wanted: Plan, *_: Any, **__: Any) -> None:
+        queued.append(len(wanted.rows))
+        slept.append(wanted)
+        for run in wanted.runs().values():  # at work, as overview sees it, until the coordinator has slept
+            if store.result(key(run)) is None:
+                attempt = store.acquire(run)
+                assert isinstance(attempt, Attempt)
+                held.append(attempt)
+
+    def sleep(seconds: float) -> None:
+        assert seconds == deciding.POLL_SECONDS
+        for attempt in held:
+            attempt.finish({"loss": 1.0, "top1": 50.0 + len(attempt.key)}, 1.0, b"weights")
+            attempt.release()
+        held.clear()
+
+    held: list[Attempt] = []
+    monkeypatch.setattr(deciding, "submit_plan", submit)
+    monkeypatch.setattr(deciding.time, "sleep", sleep)
+    deciding.follow(plan, store, deciding.on_slurm(store, Resources(device="cpu")))
+    assert queued in ([4, 6], [4])
+    assert not held

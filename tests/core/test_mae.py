@@ -1,0 +1,279 @@
+"""Masked autoencoders: the loss against the definition, written with plain loops; hidden tokens are not computed."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from overfit import LEARNT, overfit
+from scipy.special import erf
+from tiny import BEIT, DATA, SWIN, VIT, pretrain
+from torch import Tensor
+
+from harness import audit
+from harness.core.encoder import build
+from harness.core.mae import Decoder, encode_visible, sincos_positions, visible_places
+from harness.core.mim import MaskedImageModel
+from harness.spec import (
+    Backbone,
+    BlockMask,
+    Corruption,
+    CustomMask,
+    DecoderHead,
+    HarnessError,
+    LinearHead,
+    Loss,
+    Pretrain,
+    RandomMask,
+)
+
+Array = NDArray[np.float64]
+MAE_VIT = VIT.replace(variant="mae")
+SMALL = DecoderHead(depth=2, width=16, heads=2)
+
+
+def masked_autoencoder(**changes: Any) -> Pretrain:
+    """Encoder of width 32, decoder of width 16, two blocks each, 64 tokens of 4 px, a quarter of them visible."""
+    values = {
+        "backbone": MAE_VIT,
+        "mask": RandomMask(size=4, ratio=0.75),
+        "corruption": Corruption(token="drop"),
+        "head": SMALL,
+        "loss": Loss(kind="l2"),
+    }
+    return pretrain(**{**values, **changes})
+
+
+# The definition (He et al., CVPR 2022, section 3), one image and one token after the other, in double precision
+
+
+def linear(x: Array, weights: dict[str, Array], name: str) -> Array:
+    return x @ weights[f"{name}.weight"].reshape(len(weights[f"{name}.weight"]), -1).T + weights[f"{name}.bias"]
+
+
+def layer_norm(x: Array, weights: dict[str, Array], name: str) -> Array:
+    centred = x - x.mean(-1, keepdims=True)
+    spread = np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6)
+    return centred / spread * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+
+
+def block(x: Array, weights: dict[str, Array], name: str, heads: int) -> Array:
+    """A pre-norm transformer block. x: [tokens, C]."""
+    width = x.shape[1] // heads
+    queries, keys, values = np.split(linear(layer_norm(x, weights, f"{name}.norm1"), weights, f"{name}.attn.qkv"), 3, 1)
+    parts = []
+    for head in range(heads):
+        own = slice(head * width, (head + 1) * width)
+        scores = queries[:, own] @ keys[:, own].T / math.sqrt(width)
+        chances = np.exp(scores - scores.max(1, keepdims=True))
+        parts.append(chances / chances.sum(1, keepdims=True) @ values[:, own])
+    x = x + linear(np.concatenate(parts, 1), weights, f"{name}.attn.proj")
+    inner = linear(layer_norm(x, weights, f"{name}.norm2"), weights, f"{name}.mlp.fc1")
+    return x + linear(inner * (1 + erf(inner / math.sqrt(2))) / 2, weights, f"{name}.mlp.fc2")
+
+
+def positions(side: int, width: int) -> Array:
+    """Sines and cosines of the column in the first half of the channels, of the row in the second."""
+    found = np.zeros((side * side, width))
+    quarter = width // 4
+    for row in range(side):
+        for column in range(side):
+            for i in range(quarter):
+                rate = 1 / 10000 ** (i / quarter)
+                found[row * side + column, i] = math.sin(column * rate)
+                found[row * side + column, quarter + i] = math.cos(column * rate)
+                found[row * side + column, 2 * quarter + i] = math.sin(row * rate)
+                found[row * side + column, 3 * quarter + i] = math.cos(row * rate)
+    return found
+
+
+def patches(image: Array, patch: int) -> Array:
+    """[C, S, S] -> [tokens, C * patch * patch], channel by channel and row by row."""
+    side = image.shape[1] // patch
+    cut = [
+        image[:, row * patch : (row + 1) * patch, column * patch : (column + 1) * patch].reshape(-1)
+        for row in range(side)
+        for column in range(side)
+    ]
+    return np.stack(cut)
+
+
+def reference(
+    model: MaskedImageModel, images: Tensor, noise: Tensor, ratio: float, *, normalised: bool = False
+) -> tuple[float, NDArray[np.bool_]]:
+    """The loss of a batch, and what is hidden: those of the highest noise, int(tokens * (1 - ratio)) stay."""
+    weights = {name: tensor.double().numpy() for name, tensor in model.state_dict().items()}
+    encoder = {name.removeprefix("encoder.model."): w for name, w in weights.items() if name.startswith("encoder.")}
+    decoder = {name.removeprefix("head."): w for name, w in weights.items() if name.startswith("head.")}
+    total = count = 0.0
+    masks = []
+    for image, drawn in zip(images.double().numpy(), noise.numpy(), strict=True):
+        cut = patches(image, 4)
+        kept = int(len(cut) * (1 - ratio))
+        visible = np.argsort(drawn)[:kept]
+        tokens = linear(cut, encoder, "patch_embed.proj") + positions(8, 32)
+        x = np.concatenate([encoder["cls_token"][0], tokens[visible]])
+        for number in range(2):
+            x = block(x, encoder, f"blocks.{number}", heads=2)
+        x = linear(layer_norm(x, encoder, "norm"), decoder, "embed")
+        full = np.tile(decoder["mask_token"], (len(cut), 1))
+        for token, place in zip(x[1:], visible, strict=True):
+            full[place] = token
+        x = np.concatenate([x[:1], full + positions(8, 16)])
+        for number in range(2):
+            x = block(x, decoder, f"blocks.{number}", heads=2)
+        prediction = linear(layer_norm(x, decoder, "norm"), decoder, "predict")[1:]
+        hidden = np.ones(len(cut), dtype=bool)
+        hidden[visible] = False
+        for patch, found in zip(cut[hidden], prediction[hidden], strict=True):
+            wanted = (patch - patch.mean()) / math.sqrt(patch.var(ddof=1) + 1e-6) if normalised else patch
+            total, count = total + ((found - wanted) ** 2).mean(), count + 1
+        masks.append(hidden)
+    return total / count, np.stack(masks)
+
+
+def test_the_loss_is_the_definition_s() -> None:
+    run = masked_autoencoder()
+    model = MaskedImageModel(run, 3)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():  # nothing that a wrong term could hide behind
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    images, noise = torch.randn(3, 3, 32, 32, generator=generator), torch.rand(3, 64, generator=generator)
+    expected, hidden = reference(model, images, noise, 0.75)
+    _, found = model(images, torch.from_numpy(hidden).view(3, 8, 8))
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_random_masks_keep_as_many_as_the_definition() -> None:
+    for ratio in (0.1, 0.25, 0.4, 0.5, 0.6, 0.75, 0.8, 0.9):
+        for side in (7, 8, 14, 16):
+            kept = side**2 - RandomMask(size=16, ratio=ratio).hidden_units(side * 16)
+            assert kept == int(side**2 * (1 - ratio) + 1e-9)
+
+
+def test_positions_are_those_of_the_formula() -> None:
+    np.testing.assert_allclose(sincos_positions(5, 12).numpy(), positions(5, 12), atol=1e-6)
+
+
+def test_the_first_weights_are_the_released_ones() -> None:
+    model: Any = build(MAE_VIT, image_size=32, channels=3)
+    assert not model.pos_embed.requires_grad
+    np.testing.assert_allclose(model.pos_embed[0, 1:].numpy(), positions(8, 32), atol=1e-6)
+    assert not model.pos_embed[0, 0].any()
+    for weight, inputs, outputs in (
+        (model.patch_embed.proj.weight, 48, 32),  # not 48 and 32 * 16, as of a convolution
+        (model.blocks[0].attn.qkv.weight, 32, 96),
+        (model.blocks[1].mlp.fc1.weight, 32, 128),
+    ):
+        limit = math.sqrt(6 / (inputs + outputs))
+        assert 0.95 * limit < weight.abs().max() <= limit
+    for layer in (model.blocks[0].attn.qkv, model.blocks[1].mlp.fc2):
+        assert not layer.bias.any()
+    assert 0.01 < model.cls_token.std() < 0.03
+    classifier: Any = build(MAE_VIT, image_size=32, channels=3, num_classes=4, pool="mean")
+    assert classifier.pos_embed.requires_grad
+
+
+# Dropping
+
+
+def test_places_are_those_that_are_not_hidden() -> None:
+    order = torch.rand(5, 16).argsort(dim=1).argsort(dim=1)
+    hidden = (order >= 6).view(5, 4, 4)
+    found = visible_places(hidden)
+    for row, mask in zip(found, hidden, strict=True):
+        assert row.tolist() == (~mask.flatten()).nonzero()[:, 0].tolist()
+
+
+def test_masks_of_varying_counts_are_refused() -> None:
+    hidden = torch.zeros(2, 4, 4, dtype=torch.bool)
+    hidden[0, 0] = True
+    with pytest.raises(HarnessError, match="as many visible tokens in every image, not 12 to 16 of 16"):
+        visible_places(hidden)
+    with pytest.raises(HarnessError, match="hides whole images"):
+        visible_places(torch.ones(2, 4, 4, dtype=torch.bool))
+    run = masked_autoencoder(mask=CustomMask(function="gang_pieces:ragged", size=4))
+    with pytest.raises(HarnessError, match="as many visible tokens in every image"):
+        audit.first_step(run)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        (
+            {"mask": BlockMask(size=4, ratio=0.5, count="beit")},
+            "as many hidden units in every image; this block mask varies",
+        ),
+        ({"head": LinearHead()}, "holes that a linear head cannot fill; valid heads: decoder"),
+        ({"backbone": BEIT}, "needs a plain ViT"),
+        ({"backbone": SWIN, "mask": RandomMask(size=4, ratio=0.75)}, "needs a plain ViT"),
+    ],
+)
+def test_what_cannot_drop_is_refused(changes: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        masked_autoencoder(**changes)
+
+
+def test_impossible_pieces_are_refused() -> None:
+    with pytest.raises(ValueError, match="fill='mean' does nothing to tokens that are dropped"):
+        Corruption(fill="mean", token="drop")
+    with pytest.raises(ValueError, match="3 heads do not divide the width 16"):
+        DecoderHead(width=16, heads=3)
+    with pytest.raises(ValueError, match="a width that 4 divides, not 18"):
+        DecoderHead(width=18, heads=2)
+    with pytest.raises(ValueError, match="variant 'mae' is a ViT's"):
+        Backbone(name="swin_tiny_patch4_window7_224", patch_size=4, stride=32, variant="mae")
+
+
+def test_hidden_pixels_reach_nothing_and_targets_are_clean() -> None:
+    run = masked_autoencoder()
+    batch = audit.fixed_batch(run, 4)
+    assert audit.is_masked(run, batch)
+    assert audit.is_clean(run, batch)
+    features = MaskedImageModel(run, 3).encode(batch.images, batch.units)
+    assert torch.equal((features == 0).all(1), batch.units)
+
+
+@pytest.mark.parametrize("head", [SMALL, SMALL.replace(positions="learned", depth=1, width=20)])
+@pytest.mark.parametrize("token", ["drop", "replace"])
+def test_everything_is_trained_and_a_batch_can_be_learnt(head: DecoderHead, token: Any) -> None:
+    run = masked_autoencoder(head=head, corruption=Corruption(token=token), mask=RandomMask(size=8, ratio=0.5))
+    assert audit.dead_parameters(run) == []
+    batch = audit.fixed_batch(run, 2)
+    assert overfit(run, batch)[0] <= LEARNT
+
+
+def test_the_order_of_visible_tokens_does_not_matter() -> None:
+    run = masked_autoencoder()
+    model = MaskedImageModel(run, 3).eval()
+    batch = audit.fixed_batch(run, 4)
+    places = visible_places(batch.units)
+    turned = places.flip(1)
+    with torch.no_grad():
+        one, other = (model.head(encode_visible(model.encoder.model, batch.images, p), p) for p in (places, turned))
+    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_a_decoder_of_whole_maps_has_no_mask_token() -> None:
+    decoder = Decoder(SMALL, width=8, channels=3, upscale=4, side=4)
+    assert decoder(torch.randn(2, 8, 4, 4)).shape == (2, 3, 16, 16)
+    assert decoder.mask_token is None
+
+
+def test_published_sizes() -> None:
+    """MAE's ViT-B with its decoder: 111.9M parameters (111,907,840 in the released code, fixed positions included)."""
+    backbone = Backbone(name="vit_base_patch16_224", patch_size=16, variant="mae")
+    run = masked_autoencoder(
+        backbone=backbone, image_size=224, head=DecoderHead(), mask=RandomMask(size=16, ratio=0.75), data=DATA
+    )
+    with torch.device("meta"):
+        encoder = build(backbone, image_size=224, channels=3)
+        decoder = Decoder(run.head, width=768, channels=3, upscale=16, side=14, fills=True)  # type: ignore[arg-type]
+    found = sum(parameter.numel() for module in (encoder, decoder) for parameter in module.parameters())
+    assert found + decoder.pos_embed.numel() + 512 == 111_907_840  # the class token's position, all zeros there

@@ -1,0 +1,174 @@
+"""The momentum encoder: its schedule, that nothing is learnt in it, and that it survives kills."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import RECIPE, pretrain
+from torch import Tensor, nn
+
+from harness import audit
+from harness.core.mim import MaskedImageModel
+from harness.core.momentum import Momentum, momentum_at
+from harness.core.optimiser import parameter_groups
+from harness.launch import Event, Resources
+from harness.launch.job import work
+from harness.spec import Contrastive, MomentumEncoder, Pretrain, key
+from harness.store import Store
+
+SPEC = MomentumEncoder(start=0.9, end=0.98)
+CONTRASTIVE = Contrastive(hidden=16, out=8)
+RUN = pretrain(momentum=SPEC, contrastive=CONTRASTIVE, recipe=RECIPE.replace(epochs=3, drop_path=0.2))
+STEPS = 12
+"""64 images in batches of 16, three times."""
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def computed(root: Path, run: Pretrain, *, stop: int | None = None, **resources: Any) -> Event:
+    """Compute a run in a store, up to a step if one is given."""
+    steps = iter(range(1, 10**6))
+    return work(
+        Store(root),
+        run,
+        torch.device("cpu"),
+        Resources(**{"checkpoint_seconds": 1e6, **resources}),
+        report=lambda event: None,
+        stopping=lambda: next(steps) == stop,
+    )
+
+
+def weights(root: Path, run: Pretrain) -> dict[str, Tensor]:
+    path = Store(root).weights(key(run))
+    assert path is not None
+    return load_file(path)
+
+
+# The schedule
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        # 1 - 0.01 * (1 + cos(pi t / 4)) / 2
+        (MomentumEncoder(), [0.99, 1 - 0.01 * (2 + math.sqrt(2)) / 4, 0.995, 1 - 0.01 * (2 - math.sqrt(2)) / 4]),
+        (MomentumEncoder(start=0.5, end=0.9, schedule="linear"), [0.5, 0.6, 0.7, 0.8]),
+        (MomentumEncoder(start=0.5, end=0.9, schedule="linear", epochs=1), [0.5, 0.7, 0.9, 0.9]),  # two steps an epoch
+        (MomentumEncoder(start=0.9, end=0.9), [0.9] * 4),
+    ],
+)
+def test_the_schedule(spec: MomentumEncoder, expected: list[float]) -> None:
+    found = [momentum_at(spec, step, 4, 2) for step in range(4)]
+    assert found == pytest.approx(expected, abs=1e-12)
+
+
+def test_impossible_schedules_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"momentum falls from 0.9 to 0.8"):
+        MomentumEncoder(start=0.9, end=0.8)
+    with pytest.raises(ValueError, match="start 1 keeps the first weights for ever"):
+        MomentumEncoder(start=1.0)
+
+
+# The average
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, dict[str, Tensor]]]:
+    """Every step of training with the encoder's parameters after it."""
+    found: list[tuple[int, dict[str, Tensor]]] = []
+    ours = Momentum.follow
+
+    def follow(self: Momentum, model: nn.Module, step: int, *sizes: int) -> None:
+        found.append((step, {name: p.detach().double().clone() for name, p in model.named_parameters()}))
+        ours(self, model, step, *sizes)
+
+    monkeypatch.setattr(Momentum, "follow", follow)
+    return found
+
+
+def test_it_follows_the_schedule_to_the_last_step(tmp_path: Path, seen: list[tuple[int, dict[str, Tensor]]]) -> None:
+    first = {name: tensor.double() for name, tensor in MaskedImageModel(RUN, 3).state_dict().items()}
+    assert computed(tmp_path, RUN).kind == "done"
+    assert [step for step, _ in seen] == list(range(STEPS))
+    found = weights(tmp_path, RUN)
+    names = [name.removeprefix("momentum.") for name in found if name.startswith("momentum.")]
+    assert set(names) == {name for name in found if name.startswith(("encoder.", "mask_token", "projector."))}
+    for name in names:
+        average = first[name]
+        assert torch.equal(average, first[f"momentum.{name}"])
+        for step, parameters in seen:
+            m = 0.98 - 0.08 * (1 + math.cos(math.pi * step / STEPS)) / 2
+            average = m * average + (1 - m) * parameters[name]
+        torch.testing.assert_close(found[f"momentum.{name}"].double(), average, rtol=1e-5, atol=1e-7)
+    lines = Store(tmp_path).metrics(key(RUN))
+    assert lines[-1]["momentum"] == pytest.approx(0.98 - 0.08 * (1 + math.cos(math.pi * 11 / 12)) / 2)
+
+
+def test_it_is_there_where_it_is_used_and_only_there() -> None:
+    with pytest.raises(ValueError, match="nothing uses the momentum encoder; leave momentum out"):
+        pretrain(momentum=SPEC)
+    with pytest.raises(ValueError, match="contrastive needs a momentum encoder: set momentum"):
+        pretrain(contrastive=CONTRASTIVE)
+
+
+def test_nothing_is_learnt_in_it() -> None:
+    model = MaskedImageModel(RUN, 3)
+    assert model.momentum is not None
+    batch = audit.fixed_batch(RUN, 4)
+    model.train()(*batch.inputs)[1].sum().backward()
+    own = dict(model.momentum.named_parameters())
+    assert own
+    assert all(parameter.grad is None and not parameter.requires_grad for parameter in own.values())
+    optimised = [p for group in parameter_groups(model.named_parameters(), RUN.recipe) for p in group["params"]]
+    assert not {id(parameter) for parameter in own.values()} & {id(parameter) for parameter in optimised}
+    assert audit.dead_parameters(RUN) == []
+
+
+def test_it_computes_as_in_evaluation_but_for_batch_norms() -> None:
+    class Parts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.part = nn.Sequential(nn.BatchNorm1d(2), nn.Dropout(0.5))
+
+    model = Parts()
+    momentum = Momentum(SPEC, model, "part").train()
+    assert [layer.training for layer in momentum.part] == [True, False]  # type: ignore[union-attr]
+    assert [layer.training for layer in momentum.eval().part] == [False, False]  # type: ignore[union-attr]
+    model.part(torch.randn(8, 2))  # moves the running statistics, which are copied
+    momentum.follow(model, 0, 10, 10)
+    for name, buffer in momentum.named_buffers():
+        assert torch.equal(buffer, model.get_buffer(name))
+
+
+# Going on
+
+
+def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    assert computed(tmp_path / "whole", RUN).kind == "done"
+    for stop in (2, 3, 5):
+        assert computed(tmp_path / "parts", RUN, stop=stop).kind == "interrupted"
+    assert computed(tmp_path / "parts", RUN).kind == "done"
+    whole, parts = (weights(tmp_path / name, RUN) for name in ("whole", "parts"))
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_it_can_begin_again_with_weights_that_were_loaded() -> None:
+    model = MaskedImageModel(RUN, 3)
+    assert model.momentum is not None
+    with torch.no_grad():
+        for parameter in model.encoder.parameters():
+            parameter.add_(1.0)
+    own = dict(model.momentum.named_parameters())
+    assert not any(torch.equal(own[f"encoder.{n}"], p) for n, p in model.encoder.named_parameters())
+    model.momentum.restart(model)
+    for name, parameter in model.momentum.named_parameters():
+        assert torch.equal(parameter, model.get_parameter(name))

@@ -1,0 +1,131 @@
+"""Several looks: their errors, and that what was decided and what is wanted follow from the store alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_study import evaluation, fail, finish_all, finish_upstream, scope_study
+from scipy import stats
+
+from harness import claims
+from harness.report import results_frame, write
+from harness.report.judged import judged
+from harness.report.looks import error_of_a_look, looked, scheduled, standing
+from harness.store import Store
+from harness.study import Plan, Row, expand
+
+MASKED, FULL = {"scope": "masked"}, {"scope": "full"}
+CLEAR = claims.better("clear", MASKED, FULL, at={"mask_ratio": 0.4})
+OPEN = claims.better("open", MASKED, FULL, at={"mask_ratio": 0.6})
+LOOKS = (3, 5, 8)
+
+
+def _plan(**options: Any) -> Plan:
+    return expand(scope_study(claims=(CLEAR, OPEN), seeds=3, looks=LOOKS, **options))
+
+
+def _value(row: Row) -> float:
+    """At a ratio of 0.4 the masked scope leads by 5; at 0.6 the scopes are equal, with noise."""
+    noise = float(np.random.default_rng((row.seed, len(str(row.axes)))).normal()) / 2
+    return 80 + 5 * (row.axes["scope"] == "masked" and row.axes["mask_ratio"] == 0.4) + noise
+
+
+def _seeds(plan: Plan) -> dict[tuple[object, ...], int]:
+    found: dict[tuple[object, ...], int] = {}
+    for row in plan.rows:
+        if not row.excluded:
+            place = tuple(row.axes.values())
+            found[place] = max(found.get(place, 0), row.seed + 1)
+    return found
+
+
+def test_a_look_has_less_error_than_all_and_more_than_its_share() -> None:
+    for looks in ((3, 5), (3, 5, 8, 10)):
+        one = error_of_a_look(looks, 9, 2, 1)
+        assert 0.025 / len(looks) < one < 0.025
+    assert error_of_a_look((5,), 9, 2, 1) == 0.025
+    assert error_of_a_look((3, 5), 9, 2, 1) == error_of_a_look((3, 5), 9, 2, 1)
+
+
+def test_the_error_of_a_look_by_another_simulation() -> None:
+    """Two cells of nine, a t of 16, 18 and 20 degrees of freedom at 3, 5 and 7 seeds; fitted by the model itself."""
+    from harness.report.additive import fit
+
+    generator, error, false = np.random.default_rng(11), error_of_a_look((3, 5, 7), 9, 2, 1), 0
+    weights = np.zeros((1, 9))
+    weights[0, :2] = 1, -1
+    for _ in range(1500):
+        values = generator.normal(size=(9, 7))
+        for number in (3, 5, 7):
+            seen = values.copy()
+            seen[2:, 3:] = np.nan
+            found = fit(seen[:, :number]).contrasts(weights, own=False)
+            if found.value[0] / found.error[0] > stats.t.isf(error, 16 + number - 3):
+                false += 1
+                break
+    assert false <= stats.binom.ppf(0.999, 1500, 0.025)
+    assert false >= stats.binom.ppf(0.001, 1500, 0.018)
+
+
+def test_looks_follow_from_the_store(tmp_path: Path) -> None:
+    store, plan = Store(tmp_path), _plan()
+    wanted = scheduled(plan, store)
+    assert set(_seeds(wanted).values()) == {3}
+    finish_all(store, wanted, _value)
+    after = scheduled(plan, store)
+    more = (("masked", 0.6), ("full", 0.6), ("scratch", None))  # the margin is a share of the reference's gain
+    assert _seeds(after) == _seeds(wanted) | dict.fromkeys(more, 5)  # the other claim is decided
+    assert _seeds(looked(plan, store)) == _seeds(wanted)  # nothing of the second look was begun
+    finish_all(store, after, _value)
+    last = scheduled(plan, store)
+    assert _seeds(last) == _seeds(wanted) | dict.fromkeys(more, 8)
+    finish_all(store, last, _value)
+    assert scheduled(plan, store).rows == looked(plan, store).rows == last.rows
+    found = judged(last, results_frame(last, store))
+    assert {item.claim.sentence: (item.word, item.n) for item in found} == {
+        "clear": ("reproduced", (3, 3)),
+        "open": ("inconclusive", (8, 8)),
+    }
+    assert found[0].reason == "open after all 8 seeds"
+
+
+def test_what_was_decided_stays_decided(tmp_path: Path) -> None:
+    store, plan = Store(tmp_path), _plan()
+    finish_all(store, plan, _value)
+    whole = expand(plan.study, seeds=8)
+    before = standing(CLEAR, whole, results_frame(whole, store)).verdict
+    finish_all(store, whole, lambda row: 0.0)  # further seeds say the contrary
+    after = standing(CLEAR, whole, results_frame(whole, store)).verdict
+    assert (before.word, before.low, before.n) == (after.word, after.low, after.n)
+
+
+def test_a_failed_run_keeps_its_claim_waiting(tmp_path: Path) -> None:
+    store, plan = Store(tmp_path), _plan()
+    run = evaluation(plan, 2, scope="masked", mask_ratio=0.4)
+    finish_upstream(store, run)
+    fail(store, run, "Traceback\nValueError: no")
+    finish_all(store, Plan(plan.study, plan.scale, plan.rows[:2]), _value)
+    whole = expand(plan.study, seeds=8)
+    found = standing(CLEAR, whole, results_frame(whole, store))
+    assert (found.waits, found.verdict.word, found.verdict.reason) == (3, "inconclusive", "waits for 3 seeds")
+
+
+def test_a_report_tells_the_looks(tmp_path: Path) -> None:
+    store, plan = Store(tmp_path / "runs"), _plan()
+    finish_all(store, plan, _value)
+    report = write(looked(plan, store), store, tmp_path / "results")
+    text = (tmp_path / "results" / "claims.md").read_text()
+    assert "looked at with 3, 5, 8 seeds" in text
+    assert "waits for 5 seeds" in text
+    assert any(line.startswith("Claims: 1 reproduced, 1 inconclusive") for line in report.notes)
+
+
+@pytest.mark.parametrize("looks", [(3, 5), (2, 4, 8)])
+def test_excluded_claims_want_nothing(tmp_path: Path, looks: tuple[int, ...]) -> None:
+    claim = claims.better("x", MASKED, FULL, at={"mask_ratio": 0.99})
+    plan = expand(scope_study(claims=(claim,), seeds=looks[0], looks=looks))
+    found = standing(claim, plan, results_frame(plan, Store(tmp_path)))
+    assert (found.verdict.word, found.wanted) == ("not testable at this scale", frozenset())

@@ -1,0 +1,247 @@
+"""report.html in a real browser: sorting, filters, details, sliders, keyboard, narrow screens, hostile text."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browser import CHROMIUM, Browser
+from fake_study import finish_all, half_finished, scope_plan
+from test_report_tables import HOSTILE, hostile_plan
+
+from harness.report import write
+from harness.report.gallery import Triplets
+from harness.report.page import script_safe
+from harness.report.page.content import sort_number
+from harness.report.page.images import SMALL, reconstructions
+from harness.report.saved import current
+from harness.store import Store
+
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+FIRST_COLUMN = "[...document.querySelectorAll('#cells > tbody > tr:not(.details)')].map(r => r.cells[{}].textContent)"
+SHOWN = "[...document.querySelectorAll('#cells > tbody > tr:not([hidden]):not(.details)')].length"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    found = Browser(tmp_path_factory.mktemp("browser"))
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """report.html of a finished, a half-finished, an empty and a hostile study."""
+    root = tmp_path_factory.mktemp("pages")
+    found = {}
+    for name in ("finished", "half", "empty", "hostile"):
+        store = Store(root / name / "runs")
+        plan = hostile_plan(store) if name == "hostile" else scope_plan()
+        if name == "finished":
+            finish_all(store, plan, lambda row: 80 + 10 * (row.axes["scope"] == "full") + row.seed)
+        if name == "half":
+            half_finished(store, plan)
+        if name == "hostile":
+            finish_all(store, plan_without_failures(plan))
+        write(plan, store, root / name / "results")
+        found[name] = root / name / "results" / "report.html"
+    return found
+
+
+def plan_without_failures(plan):
+    from dataclasses import replace
+
+    return replace(plan, rows=tuple(row for row in plan.rows if row.axes["k"] == "plain"))
+
+
+@needs_browser
+def test_every_page_is_quiet_and_asks_nothing_of_the_network(browser: Browser, pages: dict[str, Path]) -> None:
+    for path in pages.values():
+        browser.open(path)
+        assert browser.ask("document.querySelectorAll('#cells > tbody > tr > td:last-child > button').length > 0")
+        browser.ask("document.querySelectorAll('td button').forEach(button => button.click())")
+        assert browser.requests == []
+        assert browser.complaints == []
+
+
+@needs_browser
+def test_sorting_by_keyboard(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.open(pages["half"])
+    column = browser.ask("[...document.querySelectorAll('#cells th')].findIndex(h => h.textContent === 'top1')")
+    browser.ask(f"document.querySelectorAll('#cells th')[{column}].firstChild.focus()")
+    orders = []
+    for _ in range(3):
+        browser.press("Enter")
+        orders.append(browser.ask(FIRST_COLUMN.format(column)))
+    rising, falling, original = orders
+    assert [text[:5] for text in rising[:3]] == ["71.00", "81.00", "84.50"]
+    assert [text[:5] for text in falling[:3]] == ["84.50", "81.00", "71.00"]
+    assert set(rising[3:]) == set(falling[3:])
+    assert all(not text[:5].replace(".", "").isdigit() for text in rising[3:])
+    assert original[0].startswith("81.00")
+    assert browser.ask(f"document.querySelectorAll('#cells th')[{column}].ariaSort") is None
+
+
+@needs_browser
+def test_filters(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.open(pages["finished"])
+    browser.ask("document.getElementById('words').focus()")
+    browser.type("FULL 0.6")
+    assert browser.ask(SHOWN) == 1
+    assert browser.ask("document.getElementById('count').textContent") == "1 of 7 cells"
+    browser.ask("document.querySelector('button[type=reset]').click()")
+    assert browser.ask(f"new Promise(done => setTimeout(() => done({SHOWN}), 50))") == 7
+    choose = "(() => {{ const s = {}; s.value = '{}'; s.dispatchEvent(new Event('input', {{bubbles: true}})) }})()"
+    browser.ask(choose.format("document.querySelector('select[data-column=\"0\"]')", 2))
+    assert browser.ask(SHOWN) == 3
+    browser.ask(choose.format("document.getElementById('standing')", "excluded"))
+    assert browser.ask(SHOWN) == 1
+
+
+@needs_browser
+def test_runs_provenance_and_recipe_of_a_cell(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.open(pages["finished"])
+    browser.ask("document.querySelectorAll('#cells td button')[3].focus()")
+    browser.press("Enter")
+    text = browser.ask("document.querySelector('tr.details').innerText")
+    assert "a" * 40 in text
+    assert "2.6.0" in text
+    assert "node-1" in text
+    assert text.count("pretrain-") == 2
+    assert re.search(r"start\.mask\.ratio\s+0\.6\s+0\.4", text)
+    assert re.search(r"start\.loss\.scope\s+masked\s+full", text)
+    assert browser.ask("document.activeElement.getAttribute('aria-expanded')") == "true"
+    browser.press("Enter")
+    assert browser.ask("document.querySelector('tr.details')") is None
+
+
+@needs_browser
+def test_sliders_by_keyboard(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.open(pages["finished"])
+    place = "document.querySelectorAll('.pairs')[{}].style.getPropertyValue('--cut')"
+    assert browser.ask("document.querySelectorAll('input.cut').length") == 4
+    browser.ask("document.querySelectorAll('input.cut')[1].focus()")
+    browser.press("ArrowRight")
+    assert [browser.ask(place.format(number)) for number in range(2)] == ["50%", "51%"]
+    browser.press("Home")
+    assert browser.ask(place.format(1)) == "0%"
+    browser.ask("document.getElementById('every').focus()")
+    browser.press("End")
+    assert [browser.ask(place.format(number)) for number in range(4)] == ["100%"] * 4
+    size = browser.ask(
+        "Promise.all([...document.querySelectorAll('.pair img')].map(i => i.decode().then(() => i.naturalWidth)))"
+    )
+    assert size == [32] * 32
+
+
+@needs_browser
+@pytest.mark.parametrize("name", ["finished", "half", "hostile"])
+def test_a_narrow_screen_does_not_scroll_sideways(browser: Browser, pages: dict[str, Path], name: str) -> None:
+    browser.open(pages[name], width=320)
+    browser.ask("document.querySelectorAll('td button').forEach(button => button.click())")
+    assert browser.ask("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    assert browser.ask("document.documentElement.clientWidth") <= 320
+
+
+@needs_browser
+def test_every_control_has_a_name(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.open(pages["finished"])
+    nameless = browser.ask(
+        "[...document.querySelectorAll('input, select, button')].filter(c => !c.labels?.length && "
+        "!c.getAttribute('aria-label') && !c.textContent.trim()).length"
+    )
+    assert nameless == 0
+    assert browser.ask("[...document.querySelectorAll('img')].filter(i => !i.alt).length") == 0
+
+
+@needs_browser
+def test_hostile_text_stays_text_in_the_browser(browser: Browser, pages: dict[str, Path]) -> None:
+    browser.open(pages["hostile"])
+    browser.ask("document.querySelectorAll('td button').forEach(button => button.click())")
+    assert browser.ask("document.scripts.length") == 2
+    assert browser.ask("document.querySelectorAll('main script, iframe, object, embed').length") == 0
+    assert '<script>alert("1")</script>' in browser.ask("document.body.innerText")
+    assert browser.complaints == []
+
+
+class _Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def test_hostile_text_stays_text(pages: dict[str, Path]) -> None:
+    text = pages["hostile"].read_text(encoding="utf-8")
+    assert all(char.isprintable() or char == "\n" for char in text)
+    parser = _Tags()
+    parser.feed(text)
+    assert sum(tag == "script" for tag, _ in parser.found) == 2
+    assert not any(name.startswith("on") for _, attributes in parser.found for name in attributes)
+    addresses = [
+        value for _, attributes in parser.found for name, value in attributes.items() if name in ("src", "href")
+    ]
+    assert all(str(value).startswith(("data:", "#")) for value in addresses)
+    assert HOSTILE not in text
+
+
+def test_json_cannot_leave_its_element() -> None:
+    assert script_safe(["</script><!--", "&\u2028"]) == '["\\u003c/script\\u003e\\u003c!--","\\u0026\\u2028"]'
+
+
+def test_what_entries_are_sorted_by() -> None:
+    found = {
+        "81.20 ± 0.30": 81.2, "−4.00": -4.0, "+0.61 (p = 0.02)": 0.61, "81.00 (1 of 2 failed)": 81.0, "1 of 2": 1.0,
+        "82.5 (unverified)": 82.5, "1 missing, 1 running": None, "2 failed": None, "reference": None, "–": None,
+        "1,204": 1204.0,
+    }  # fmt: skip
+    assert {text: sort_number(text) for text in found} == found
+
+
+def test_equal_images_are_kept_once_and_large_ones_small() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (2, 3, SMALL + 1, SMALL + 1, 3), dtype=np.uint8)
+    other = noise.copy()
+    other[:, 2] = 0
+    found = reconstructions([Triplets(label="a", images=noise), Triplets(label="b", images=other)], "arm")
+    first, second = (arm["images"] for arm in found["arms"])
+    assert len(found["images"]) == 7
+    assert [three[:2] for three in first] == [three[:2] for three in second]
+    assert second[0][2] == second[1][2]
+    assert all(address.startswith("data:image/webp") for address in found["images"])
+
+
+def test_the_findings_of_an_audit_and_the_papers_values(tmp_path: Path) -> None:
+    store, plan = Store(tmp_path / "runs"), scope_plan()
+    finish_all(store, plan)
+    folder = tmp_path / "results"
+    folder.mkdir()
+    findings = [
+        {"check": "factors", "verdict": "passed", "text": "differs only in mask", "arm": f"arm {number}"}
+        for number in range(5)
+    ]
+    findings += [{"check": "masked", "verdict": "failed", "text": HOSTILE, "arm": "<b>"}, {"verdict": "odd"}, "torn"]
+    (folder / "audit.json").write_text(json.dumps(findings))
+    write(plan, store, folder)
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    assert re.search(r'<tr class="bad"><td>failed</td><td>masked</td><td>a\|b &lt;script&gt;.*<td>&lt;b&gt;</td>', text)
+    assert "<td>arm 0; arm 1; arm 2 and 2 more</td>" in text
+    assert text.index("<td>failed</td>") < text.index("<td>passed</td>")
+    assert re.search(r"<td>full</td><td>0.6</td><td>81.75</td><td>80.81</td>|memory, unverified", text)
+    (folder / "audit.json").write_text("{")
+    write(plan, store, folder)
+    assert ">Audit<" not in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_new_audit_makes_a_new_page(tmp_path: Path) -> None:
+    store, plan, folder = Store(tmp_path / "runs"), scope_plan(), tmp_path / "results"
+    assert current(plan, store, folder).written
+    assert not current(plan, store, folder).written
+    (folder / "audit.json").write_text('[{"check": "live", "verdict": "passed", "text": "all", "arm": ""}]')
+    assert current(plan, store, folder).written
