@@ -62,7 +62,7 @@ def test_five_kills_of_the_coordinator_and_three_of_jobs(tmp_path: Path) -> None
     store.root.mkdir()
     (store.root / ".seconds").write_text("0.3")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE.parent.parent), str(HERE)])}
-    command = [sys.executable, "-c", f"import test_kills; test_kills.main({str(store.root)!r})"]
+    command = [sys.executable, "-c", f"import test_search_kills; test_search_kills.main({str(store.root)!r})"]
     jobs_killed = 0
     for kill in range(6):
         before = len(lines(store, "begin"))
