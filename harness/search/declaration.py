@@ -99,6 +99,8 @@ class Search:
             raise HarnessError(f"{few[0]} should be 1 or more, not {getattr(self, few[0])}")
         if self.most_seeds < self.seeds:
             raise HarnessError(f"promising_seeds {self.promising_seeds} is less than seeds {self.seeds}")
+        if self.most_seeds > self.seeds and len(self.metrics) > 1:
+            raise HarnessError(f"promising_seeds needs one metric to tell by, and this search has {len(self.metrics)}")
         # A study checks scales and the reference.
         Study(cell=self.cell, grid=Grid([self.reference]), scales=self.scales, reference=self.reference)
         for name, count in self.trials.items():

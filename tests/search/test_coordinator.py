@@ -72,8 +72,13 @@ def test_proposals_are_those_of_a_plain_loop(store: Store, sampler: str) -> None
     assert [trial.params for trial in found] == one_process(search, len(found))
 
 
-def test_a_coordinator_that_begins_anew_at_every_pass_proposes_the_same(store: Store) -> None:
-    search, jobs = toy(), FakeJobs(store, lazy=True)
+def numbers(trial: Any) -> dict[str, Any]:
+    return {"k": trial.suggest_int("k", 1, 30), "temperature": trial.suggest_float("temperature", 0.05, 0.6)}
+
+
+@pytest.mark.parametrize("sampler", ["tpe", pytest.param("gp", marks=pytest.mark.slow), "cmaes", "nsga2"])
+def test_a_coordinator_that_begins_anew_at_every_pass_proposes_the_same(store: Store, sampler: str) -> None:
+    search, jobs = toy(sampler=sampler, space=numbers), FakeJobs(store, lazy=True)
     for _ in range(100):
         found = run(search, store, jobs, steps=1)
         jobs.compute()

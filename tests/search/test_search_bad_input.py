@@ -37,6 +37,7 @@ RUNGS = Rungs(epochs={"toy": (2, 4)}, evaluation=rung)
         ({"metric": ("a", "b"), "direction": ("maximize",)}, "2 metrics and 1 directions"),
         ({"seeds": 0}, "seeds should be 1 or more"),
         ({"seeds": 4, "promising_seeds": 2}, "promising_seeds 2 is less than seeds 4"),
+        ({"promising_seeds": 3, "metric": ("validation", "gpu_hours")}, "needs one metric to tell by"),
         ({"trials": {"toy": 0}}, r"trials\['toy'\] = 0"),
         ({"trials": {"small": 5}}, "should be 1 or more for one of toy"),
         ({"pruner": "halving"}, "give rungs"),
