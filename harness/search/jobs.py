@@ -21,6 +21,9 @@ from harness.store.submissions import Submissions
 ASK_SECONDS = 15.0
 """How often Slurm is asked for jobs that have died; results are seen in the store at once."""
 
+PATIENCE_SECONDS = 600.0
+"""How long Slurm may not answer, as when its controller is begun anew, before a search gives up."""
+
 
 @dataclass(frozen=True)
 class Fate:
@@ -110,21 +113,38 @@ class SlurmJobs:
         self._store, self._site, self._resources = store, site, resources
         self._study, self._project, self._begins, self._program = study, project, begins, program
         self._seen: Overview | None = None
-        self._asked = -ASK_SECONDS
+        self._asked = self._full = -ASK_SECONDS
+        self._silent: float | None = None
         self._looked: set[str] = set()
 
     def add(self, runs: Mapping[str, Run]) -> None:
-        done = slurm.submit(
-            runs,
-            self._store,
-            self._site,
-            self._resources,
-            study=self._study,
-            project=self._project,
-            retry=True,
-            program=self._program,
-        )
-        self._asked = -ASK_SECONDS
+        """Submit runs, as far as the queue has room; those that it has not are gone, and added again later.
+
+        Raises:
+            HarnessError: sbatch refuses, or Slurm has not answered for PATIENCE_SECONDS.
+        """
+        if time.monotonic() - self._full < ASK_SECONDS:
+            return
+        try:
+            done = slurm.submit(
+                runs,
+                self._store,
+                self._site,
+                self._resources,
+                study=self._study,
+                project=self._project,
+                retry=True,
+                program=self._program,
+            )
+        except HarnessError:
+            self._full = time.monotonic()
+            self._silent = self._silent or self._full
+            if self._full - self._silent > PATIENCE_SECONDS:
+                raise
+            return
+        self._asked, self._silent = -ASK_SECONDS, None
+        if done.left:
+            self._full = time.monotonic()
         if done.refused:
             raise HarnessError(f"sbatch refused: {done.refused}")
 
