@@ -113,6 +113,9 @@ if TYPE_CHECKING:
         FourierLoss as FourierLoss,
     )
     from harness.spec import (
+        FrequencyMask as FrequencyMask,
+    )
+    from harness.spec import (
         GridMask as GridMask,
     )
     from harness.spec import (
@@ -147,6 +150,9 @@ if TYPE_CHECKING:
     )
     from harness.spec import (
         LinearProbe as LinearProbe,
+    )
+    from harness.spec import (
+        LocalMask as LocalMask,
     )
     from harness.spec import (
         Loss as Loss,
@@ -236,12 +242,12 @@ _HOME = {
         "AfterStage", "AtInput", "Augment", "Average", "Backbone", "BeforeBlock", "BinTarget", "BlockMask",
         "CheckerboardMask", "Checkpoint", "ClusterTarget", "ColourMask", "ComplementMask", "Contrastive", "Corruption",
         "Cosine", "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer",
-        "DecoderHead", "DisjointMask", "FeatureTarget", "FineTune", "Fourier", "FourierLoss", "GridMask", "GuidedMask",
-        "HardMask", "HarnessError", "HogTarget", "ImageFolder", "Images", "Interactions", "InverseSwinHead", "Knn",
-        "LinearHead", "LinearProbe", "Loss", "LossPredictor", "LowPassTarget", "MlpHead", "MomentumEncoder",
-        "MomentumTarget", "MultiStep", "NormPixelTarget", "Occlusion", "PatchWords", "PixelTarget", "Pretrain",
-        "RandomMask", "Recipe", "RgbStatistics", "Scale", "Scratch", "Shapes", "Skip", "SquareMask", "TokenMask",
-        "TokenTarget", "TransformerHead", "UniformMask", "VisibleSquareMask",
+        "DecoderHead", "DisjointMask", "FeatureTarget", "FineTune", "Fourier", "FourierLoss", "FrequencyMask",
+        "GridMask", "GuidedMask", "HardMask", "HarnessError", "HogTarget", "ImageFolder", "Images", "Interactions",
+        "InverseSwinHead", "Knn", "LinearHead", "LinearProbe", "LocalMask", "Loss", "LossPredictor", "LowPassTarget",
+        "MlpHead", "MomentumEncoder", "MomentumTarget", "MultiStep", "NormPixelTarget", "Occlusion", "PatchWords",
+        "PixelTarget", "Pretrain", "RandomMask", "Recipe", "RgbStatistics", "Scale", "Scratch", "Shapes", "Skip",
+        "SquareMask", "TokenMask", "TokenTarget", "TransformerHead", "UniformMask", "VisibleSquareMask",
     ),
     "harness.papers": (
         "a2mim", "a2mim_backbone", "a2mim_corruption", "a2mim_finetune", "a2mim_pretrain", "a2mim_site", "mae",

@@ -14,15 +14,17 @@ from harness.core.drop_path import Place
 from harness.core.encoder import Encoder, build
 from harness.core.facts import facts_of
 from harness.core.fourier import fourier_loss
+from harness.core.frequencies import without_frequencies
 from harness.core.hardness import attention_scores, patch_errors, ranking_loss
 from harness.core.heads import build_head
 from harness.core.losses import prediction_loss
 from harness.core.mae import Decoder, encode_visible, visible_map, visible_places
 from harness.core.masking import in_views, spread
+from harness.core.masks_local import predicted_units
 from harness.core.momentum import Momentum
 from harness.core.randomness import initialised
 from harness.core.targets import Targets
-from harness.spec import Pretrain, target_channels
+from harness.spec import FrequencyMask, Pretrain, target_channels
 
 FOLLOWED = ("encoder", "mask_token", "mask_gate", "projector", "loss_predictor")
 """Parts of the model that the momentum encoder has copies of."""
@@ -33,6 +35,7 @@ class MaskedImageModel(nn.Module):
 
     mask_token, mask_gate: float [C0], C0 the channels at the token's site; None where the corruption has none.
     projector, predictor: of the contrastive loss; None without one. loss_predictor: for hard masks, likewise.
+    colours: float [2, C], mean and deviation that images are normalised with, where frequencies are removed.
     place: where training stands, which noise that fills hidden pixels is drawn for; to be set before a forward pass.
     processes: those that compute the run, of which all keys are compared.
     """
@@ -42,10 +45,13 @@ class MaskedImageModel(nn.Module):
         self.run = run
         self.encoder = initialised(run.seed, "encoder", lambda: _encoder(run, channels))
         token = initialised(run.seed, "mask token", lambda: _mask_token(run, self.encoder.token_width))
-        self.mask_token = None if run.corruption.token in ("drop", "none") else token
+        tokenless = run.corruption.token in ("drop", "none") or isinstance(run.mask, FrequencyMask)
+        self.mask_token = None if tokenless else token
         gate = run.corruption.gate
         self.mask_gate = None if gate is None else nn.Parameter(torch.full((self.encoder.token_width,), gate))
         self.place = Place()
+        self.colours: Tensor
+        self.register_buffer("colours", _colours(run, channels), persistent=False)
         self.black: Tensor
         self.register_buffer("black", _black(run, channels), persistent=False)
         self.head = initialised(
@@ -89,6 +95,8 @@ class MaskedImageModel(nn.Module):
         if units is None:
             return (parts.encoder(images),)
         run, side = self.run, images.shape[-1]
+        if isinstance(run.mask, FrequencyMask):
+            return (parts.encoder(without_frequencies(images, units, *self.colours)),)
         if run.corruption.token == "drop":
             places = visible_places(spread(units, side // run.backbone.patch_size))
             return encode_visible(parts.encoder.model, images, places), places
@@ -111,7 +119,8 @@ class MaskedImageModel(nn.Module):
         prediction = self.head(*encoded)
         parts: Any = self.momentum
         target = self.targets(images, None if parts is None else parts.encoder)
-        hidden = spread(units, target.shape[-1]) if run.loss.scope == "masked" or run.fourier is not None else None
+        scored = predicted_units(run, units, self.place)
+        hidden = spread(scored, target.shape[-1]) if run.loss.scope == "masked" or run.fourier is not None else None
         terms = [prediction_loss(run.loss, prediction, target, hidden)]
         if run.fourier is not None and hidden is not None:
             terms.append(run.fourier.weight * fourier_loss(run, prediction, target, hidden))
@@ -216,6 +225,14 @@ def _black(run: Pretrain, channels: int) -> Tensor:
         return torch.zeros(channels)
     facts = facts_of(run.data)
     return -torch.tensor(facts.mean) / torch.tensor(facts.std)
+
+
+def _colours(run: Pretrain, channels: int) -> Tensor:
+    """Mean and deviation that images are normalised with, float [2, channels]; needed where frequencies are removed."""
+    if not isinstance(run.mask, FrequencyMask):
+        return torch.zeros(2, channels)
+    facts = facts_of(run.data)
+    return torch.tensor([facts.mean, facts.std])
 
 
 def _mask_token(run: Pretrain, width: int) -> nn.Parameter:

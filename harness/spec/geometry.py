@@ -6,9 +6,10 @@ import math
 from typing import TYPE_CHECKING
 
 from harness.spec.backbone import PLAIN_VITS
+from harness.spec.corruption import Corruption
 from harness.spec.features import MomentumTarget
 from harness.spec.heads import DecoderHead
-from harness.spec.masking import CustomMask, Mask
+from harness.spec.masking import CustomMask, FrequencyMask, Mask
 from harness.spec.recipe import Recipe
 from harness.spec.targets import target_classes
 
@@ -26,6 +27,9 @@ def check_mask(mask: Mask, run: Pretrain, what: str = "mask") -> None:
         ValueError: they do not; names the valid sizes.
     """
     size, patch, unit = run.image_size, run.backbone.patch_size, mask.size
+    if isinstance(mask, FrequencyMask):
+        mask.check(size)
+        return
     if unit % patch:
         valid = choices(size, patch)
         raise ValueError(f"a {what} unit of {unit} px is no multiple of the {patch}-px patch; {valid}")
@@ -41,6 +45,29 @@ def check_mask(mask: Mask, run: Pretrain, what: str = "mask") -> None:
     known = not isinstance(mask, CustomMask)  # of which the first batch will tell
     if run.corruption.token == "drop" and known and mask.varies(size):
         raise ValueError(f"token='drop' needs as many hidden units in every image; this {mask.kind} mask varies")
+
+
+def check_frequencies(run: Pretrain) -> None:
+    """Whether what is removed is what is predicted: frequencies or patches.
+
+    Raises:
+        ValueError: it is not.
+    """
+    kind, scope = run.loss.kind, run.loss.scope
+    if not isinstance(run.mask, FrequencyMask):
+        if kind == "frequency" and scope == "masked":
+            raise ValueError(f"a {run.mask.kind} mask removes no frequencies; valid for a frequency loss: scope='full'")
+        return
+    if run.corruption != Corruption():
+        raise ValueError("a frequency mask filters the image, and nothing else hides it: leave corruption out")
+    if kind != "frequency" and scope == "masked":
+        raise ValueError(
+            f"a frequency mask hides no pixels: valid with loss.kind {kind!r}: scope='full'; or 'frequency'"
+        )
+    if run.fourier is not None:
+        raise ValueError("fourier needs hidden pixels, and a frequency mask hides none; leave it out")
+    if run.contrastive is not None:
+        raise ValueError("the branches of a contrastive loss hide patches, and a frequency mask none; leave one out")
 
 
 def check_target(downsample: int, stride: int, unit: int, *, inside: bool) -> None:

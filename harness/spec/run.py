@@ -14,6 +14,7 @@ from harness.spec.corruption import Corruption
 from harness.spec.data import Data
 from harness.spec.geometry import (
     check_dropping,
+    check_frequencies,
     check_mask,
     check_momentum,
     check_pretraining_recipe,
@@ -94,6 +95,7 @@ class Pretrain(Spec):
         check_pretraining_recipe(self.recipe)
         check_head(self.head, stride, self.target.downsample)
         check_loss(self.loss, self.target, self.data.channels)
+        check_frequencies(self)
         if self.fourier is not None:
             check_fourier(self.fourier, self.target, self.recipe.batch_size)
         if self.corruption.token == "drop":
