@@ -18,6 +18,7 @@ from harness.spec.keys import (
     run_from_json,
     seed_stream,
     shown_metric,
+    snapshot_epoch,
     upstream,
     upstreams,
 )
@@ -35,7 +36,7 @@ from harness.spec.masks.units import RandomMask, SquareMask, TokenMask, VisibleS
 from harness.spec.memory import target_memory
 from harness.spec.momentum import MomentumEncoder
 from harness.spec.recipe import Augment, Average, Cosine, MultiStep, Recipe, Schedule
-from harness.spec.run import CustomEvaluation, FineTune, Knn, LinearProbe, Pretrain, Start
+from harness.spec.run import CustomEvaluation, FineTune, Knn, LinearProbe, Pretrain, Snapshot, Start
 from harness.spec.scale import Scale, Skip
 from harness.spec.start import Checkpoint, Scratch
 from harness.spec.targets import (
@@ -66,8 +67,8 @@ __all__ = [
     "Images", "Interactions", "InverseSwinHead", "KMeans", "Knn", "LinearHead", "LinearProbe", "LocalMask", "Loss",
     "LossPredictor", "LowPassTarget", "Mask", "MlpHead", "MomentumEncoder", "MomentumTarget", "MultiStep",
     "NormPixelTarget", "Occlusion", "Params", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe",
-    "RgbStatistics", "Run", "Scalar", "Scale", "Schedule", "Scratch", "Shapes", "Skip", "Spec", "SquareMask", "Start",
-    "Target", "TokenMask", "TokenTarget", "Tokenizer", "TransformerHead", "UniformMask", "VisibleSquareMask",
-    "is_image", "key", "one_line", "pretraining", "run_from_json", "seed_stream", "shown_metric", "target_channels",
-    "target_classes", "target_maps", "target_memory", "upstream", "upstreams",
+    "RgbStatistics", "Run", "Scalar", "Scale", "Schedule", "Scratch", "Shapes", "Skip", "Snapshot", "Spec",
+    "SquareMask", "Start", "Target", "TokenMask", "TokenTarget", "Tokenizer", "TransformerHead", "UniformMask",
+    "VisibleSquareMask", "is_image", "key", "one_line", "pretraining", "run_from_json", "seed_stream", "shown_metric",
+    "snapshot_epoch", "target_channels", "target_classes", "target_maps", "target_memory", "upstream", "upstreams",
 ]  # fmt: skip
