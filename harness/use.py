@@ -18,7 +18,7 @@ from harness.core.reconstruct import reconstructed
 from harness.core.sheet import sheet
 from harness.core.trained import Trained, classifier_of, masked_image_model_of
 from harness.core.trained import opened as opened
-from harness.spec import Analysis, FineTune, HarnessError, Mask, Pretrain, Run, one_line
+from harness.spec import Analysis, FineTune, HarnessError, Mask, MomentumTarget, Pretrain, Run, one_line
 from harness.spec.content import project_root
 from harness.store import Store
 
@@ -112,6 +112,14 @@ class Classifier:
         return Prediction(scores, label, float(scores[label]), names[label] if names else None, names)
 
 
+def _masked_by(run: Pretrain, mask: Mask | None) -> Pretrain:
+    """A run with another mask, and without the momentum encoder where only its own mask looked at that."""
+    if mask is None:
+        return run
+    looks = mask.scored_by is not None or run.contrastive is not None or isinstance(run.target, MomentumTarget)
+    return run.replace(mask=mask, momentum=run.momentum if looks else None)
+
+
 class Reconstructor:
     """A pre-trained model that is ready to reconstruct. mask: instead of the run's own."""
 
@@ -120,7 +128,7 @@ class Reconstructor:
         self._model = masked_image_model_of(trained, device)
         assert isinstance(trained.run, Pretrain)
         try:
-            self.run = trained.run.replace(mask=mask or trained.run.mask)
+            self.run = _masked_by(trained.run, mask)
         except ValidationError as error:
             raise HarnessError(one_line(error)) from None
 
@@ -130,7 +138,15 @@ class Reconstructor:
         seed = run.seed if seed is None else seed
         images = as_tested(picture, run.data, facts, image_size=run.image_size, crop=1.0).to(self.device)
         positions = torch.tensor([position], device=self.device)
-        units = make_mask(run.mask, image_size=run.image_size, seed=seed, step=0, steps=1, positions=positions)
+        units = make_mask(
+            run.mask,
+            image_size=run.image_size,
+            seed=seed,
+            step=0,
+            steps=1,
+            positions=positions,
+            scores=self._model.scores(images),
+        )
         found = reconstructed(self._model, images, units, facts.mean, facts.std)
         if found is None:
             raise HarnessError(f"the target of {self.trained.name} is {run.target.kind}, which is no picture")

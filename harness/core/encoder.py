@@ -175,6 +175,17 @@ class Encoder(nn.Module):
         x, piece = self._up_to(images, block)
         return as_map(x, piece, images.shape[-1])
 
+    def last_blocks(self, images: Tensor, count: int) -> list[Tensor]:
+        """Outputs [B, C, h, w] of the last `count` blocks, all of the last stage.
+
+        Raises:
+            HarnessError: the last stage has fewer.
+        """
+        if count > (blocks := stage_depths(self.model)[-1]):
+            raise HarnessError(f"the last stage has {blocks} blocks, not {count}; make blocks of the target smaller")
+        first = depth(self.model) - count
+        return [found for piece, found in self.maps(images) if piece.block is not None and piece.block > first]
+
     def class_token(self, images: Tensor, block: int | None = None) -> Tensor:
         """The class token [B, C'] after a block, as in `features`.
 

@@ -27,9 +27,11 @@ from harness.spec import (
     LinearProbe,
     Pretrain,
     Scratch,
+    Snapshot,
     key,
 )
 from harness.spec.content import file_sha256
+from harness.store.snapshots import whole_snapshot
 
 if TYPE_CHECKING:
     from harness.core.mim import MaskedImageModel
@@ -116,6 +118,10 @@ def load_start(run: FineTune | Frozen, model: Family, session: Session) -> None:
             name = key(run.start)
             tensors = read_weights(session.attempt.upstream_weights(name))
             load_encoder(model, encoder_part(tensors), name)
+        case Snapshot():
+            name, epoch = key(run.start.pretrain), run.start.epoch
+            tensors = read_weights(whole_snapshot(session.attempt.store, name, epoch))
+            load_encoder(model, encoder_part(tensors), f"{name} after epoch {epoch}")
         case Checkpoint():
             load_encoder(model, checkpoint_weights(run.start).encoder, run.start.path)
         case _:
