@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from harness.papers import simmim_probe as simmim_probe
     from harness.papers import symmim as symmim
     from harness.results import results_frame as results_frame
+    from harness.search import Rungs as Rungs
+    from harness.search import Search as Search
     from harness.spec import (
         AfterStage as AfterStage,
     )
@@ -212,6 +214,9 @@ if TYPE_CHECKING:
         Skip as Skip,
     )
     from harness.spec import (
+        Snapshot as Snapshot,
+    )
+    from harness.spec import (
         SquareMask as SquareMask,
     )
     from harness.spec import (
@@ -239,12 +244,24 @@ if TYPE_CHECKING:
 
 _HOME = {
     "harness.spec": (
+        "Snapshot",
         "AfterStage", "AtInput", "Augment", "Average", "Backbone", "BeforeBlock", "BinTarget", "BlockMask",
         "CheckerboardMask", "Checkpoint", "ClusterTarget", "ColourMask", "ComplementMask", "Contrastive", "Corruption",
         "Cosine", "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer",
         "DecoderHead", "DisjointMask", "FeatureTarget", "FineTune", "Fourier", "FourierLoss", "FrequencyMask",
         "GridMask", "GuidedMask", "HardMask", "HarnessError", "HogTarget", "ImageFolder", "Images", "Interactions",
         "InverseSwinHead", "Knn", "LinearHead", "LinearProbe", "LocalMask", "Loss", "LossPredictor", "LowPassTarget",
+        "DecoderHead", "DisjointMask", "FeatureTarget", "FineTune", "Fourier", "FourierLoss", "GridMask", "GuidedMask",
+        "HardMask", "HarnessError", "HogTarget", "ImageFolder", "Images", "Interactions", "InverseSwinHead", "Knn",
+        "LinearHead", "LinearProbe", "Loss", "LossPredictor", "LowPassTarget", "MlpHead", "MomentumEncoder",
+        "MomentumTarget", "MultiStep", "NormPixelTarget", "Occlusion", "PatchWords", "PixelTarget", "Pretrain",
+        "RandomMask", "Recipe", "RgbStatistics", "Scale", "Scratch", "Shapes", "Skip", "SquareMask", "TokenMask",
+        "TokenTarget", "TransformerHead", "UniformMask", "VisibleSquareMask",
+        "CheckerboardMask", "Checkpoint", "ClusterTarget", "ColourMask", "ComplementMask", "Contrastive",
+        "Corruption", "Cosine", "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget",
+        "DalleTokenizer", "DecoderHead", "DisjointMask", "FeatureTarget", "FineTune", "Fourier", "FourierLoss",
+        "FrequencyMask", "GridMask", "GuidedMask", "HardMask", "HarnessError", "HogTarget", "ImageFolder", "Images",
+        "Interactions", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe", "LocalMask", "Loss", "LowPassTarget",
         "MlpHead", "MomentumEncoder", "MomentumTarget", "MultiStep", "NormPixelTarget", "Occlusion", "PatchWords",
         "PixelTarget", "Pretrain", "RandomMask", "Recipe", "RgbStatistics", "Scale", "Scratch", "Shapes", "Skip",
         "SquareMask", "TokenMask", "TokenTarget", "TransformerHead", "UniformMask", "VisibleSquareMask",
@@ -255,6 +272,7 @@ _HOME = {
         "simmim_cnn", "simmim_cnn_pretrain", "simmim_finetune", "simmim_pretrain", "simmim_probe", "symmim",
     ),
     "harness.results": ("results_frame",),
+    "harness.search": ("Rungs", "Search"),
     "harness.study": ("Study", "around", "axes", "zipped"),
     "harness.use": ("export_weights", "predict", "reconstruct"),
 }  # fmt: skip

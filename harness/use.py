@@ -18,13 +18,15 @@ from harness.core.reconstruct import reconstructed
 from harness.core.sheet import sheet
 from harness.core.trained import Trained, classifier_of, masked_image_model_of
 from harness.core.trained import opened as opened
-from harness.spec import FineTune, HarnessError, Mask, MomentumTarget, Pretrain, Run, one_line
+from harness.spec import Analysis, FineTune, HarnessError, Mask, MomentumTarget, Pretrain, Run, one_line
 from harness.spec.content import project_root
 from harness.store import Store
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 MASKS: dict[str, type[Any]] = {kind.model_fields["kind"].default: kind for kind in get_args(get_args(Mask)[0])}
 """The kinds of masks by name."""
+ANALYSES: dict[str, type[Any]] = {kind.model_fields["kind"].default: kind for kind in get_args(Analysis)}
+"""The kinds of analyses by name."""
 
 
 class Ranked(NamedTuple):
@@ -227,6 +229,21 @@ def chosen_mask(own: Mask, kind: str | None = None, **values: object) -> Mask:
     given = {name: value for name, value in values.items() if value is not None}
     try:
         found: Mask = made(**{**{name: value for name, value in kept.items() if name in made.model_fields}, **given})
+    except ValidationError as error:
+        raise HarnessError(one_line(error)) from None
+    return found
+
+
+def analysis_of(kind: str, start: Pretrain | FineTune, **values: object) -> Analysis:
+    """An analysis of a run: interactions, occlusion, fourier or rgb.
+
+    Raises:
+        HarnessError: no such kind, or a value or the start does not suit it.
+    """
+    if kind not in ANALYSES:
+        raise HarnessError(f"no analysis {kind!r}; valid: {', '.join(ANALYSES)}")
+    try:
+        found: Analysis = ANALYSES[kind](start=start, **values)
     except ValidationError as error:
         raise HarnessError(one_line(error)) from None
     return found

@@ -32,7 +32,7 @@ from harness import (
     paper_table,
     simmim,
 )
-from studies.scales import PAPER_VIT, SMALL_VIT, TINY_VIT, finetune
+from studies.scales import MARGINS, PAPER_VIT, SMALL_VIT, TINY_VIT, finetune
 
 BOTH = {
     "random": lambda size, ratio: TokenMask(size=size, ratio=ratio),
@@ -127,6 +127,7 @@ STUDY = Study(
             {"mask": "uniform"},
             {"mask": "random"},
             at=AT,
+            margin=MARGINS,
         ),
         claims.better(
             "green noise beats random masks (ColorMAE, ViT-B, 300 epochs: 82.98 to 82.82; secondary)",

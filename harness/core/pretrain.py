@@ -9,7 +9,7 @@ from torch import Tensor
 
 from harness.core.batches import Batch, in_pairs, steps_per_epoch, training_batches
 from harness.core.batchnorm import group_batch_norms
-from harness.core.checkpoint import weights_of
+from harness.core.checkpoint import weights_of, write_snapshot
 from harness.core.contrastive import SECOND, has_second_crop, pairs_of, require_whole_batch
 from harness.core.datasets import load
 from harness.core.drop_path import key_drop_paths
@@ -136,6 +136,7 @@ def pretrain(run: Pretrain, session: Session) -> None:
             raise Diverged(
                 f"the predictions collapsed to one colour (sd {line['contrast']:.1e}) at step {line['step']}"
             )
+        write_snapshot(model, line["epoch"], session)
 
     write_reconstructions(run, model.eval(), session)
     last = session.attempt.lines()[-1]

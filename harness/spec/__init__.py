@@ -18,6 +18,7 @@ from harness.spec.keys import (
     run_from_json,
     seed_stream,
     shown_metric,
+    snapshot_epoch,
     upstream,
     upstreams,
 )
@@ -35,7 +36,7 @@ from harness.spec.masks.units import RandomMask, SquareMask, TokenMask, VisibleS
 from harness.spec.memory import target_memory
 from harness.spec.momentum import MomentumEncoder
 from harness.spec.recipe import Augment, Average, Cosine, MultiStep, Recipe, Schedule
-from harness.spec.run import CustomEvaluation, FineTune, Knn, LinearProbe, Pretrain, Start
+from harness.spec.run import CustomEvaluation, FineTune, Knn, LinearProbe, Pretrain, Snapshot, Start
 from harness.spec.scale import Scale, Skip
 from harness.spec.start import Checkpoint, Scratch
 from harness.spec.targets import (
@@ -70,4 +71,5 @@ __all__ = [
     "Target", "TokenMask", "TokenTarget", "Tokenizer", "TransformerHead", "UniformMask", "VisibleSquareMask",
     "is_image", "key", "one_line", "pretraining", "run_from_json", "seed_stream", "shown_metric", "target_channels",
     "target_classes", "target_maps", "target_memory", "upstream", "upstreams",
+    "Snapshot", "snapshot_epoch",
 ]  # fmt: skip

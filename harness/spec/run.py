@@ -106,7 +106,43 @@ class Pretrain(Spec):
         return self
 
 
-Start = Annotated[Pretrain | Scratch | Checkpoint, Field(discriminator="kind")]
+class Snapshot(Spec):
+    """A starting point for evaluations: the weights of a pre-training after one of its epochs.
+
+    The schedule keeps its length (`pretrain.recipe.epochs`), so nothing is trained for a snapshot: a pre-training
+    writes those that were asked for in its run folder. Which ones were determines none of its numbers, and is not in
+    its key.
+
+    epoch: counted from 1, at most the length of the pre-training.
+    """
+
+    kind: Literal["snapshot"] = "snapshot"
+    pretrain: Pretrain
+    epoch: PositiveInt
+
+    @model_validator(mode="after")
+    def _within(self) -> Self:
+        if self.epoch > (epochs := self.pretrain.recipe.epochs):
+            raise ValueError(f"epoch {self.epoch} lies beyond the pre-training; valid: 1 to {epochs}")
+        return self
+
+    @property
+    def data(self) -> Data:
+        """What the pre-training is trained on."""
+        return self.pretrain.data
+
+    @property
+    def image_size(self) -> int:
+        """Side of the pre-training's input in pixels."""
+        return self.pretrain.image_size
+
+    @property
+    def backbone(self) -> Backbone:
+        """The backbone that is pre-trained."""
+        return self.pretrain.backbone
+
+
+Start = Annotated[Pretrain | Scratch | Checkpoint | Snapshot, Field(discriminator="kind")]
 S = TypeVar("S", bound=Spec)
 
 
