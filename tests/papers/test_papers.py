@@ -45,7 +45,6 @@ METRICS = {
     "a2mim_comparison_memory": "finetune_top1",
     "a2mim_downstream": "coco_box_ap",
     "a2mim_imagenet": "a2mim",
-    "symmim_abstract": "finetune_top1",
 }
 RENAMED = {"masked_patch_size": "mask_patch_size"}
 
