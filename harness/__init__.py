@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from harness import claims as claims
+    from harness.papers import Protocol as Protocol
     from harness.papers import a2mim as a2mim
     from harness.papers import a2mim_backbone as a2mim_backbone
     from harness.papers import a2mim_corruption as a2mim_corruption
@@ -265,9 +266,9 @@ _HOME = {
         "SquareMask", "TokenMask", "TokenTarget", "TransformerHead", "UniformMask", "VisibleSquareMask",
     ),
     "harness.papers": (
-        "a2mim", "a2mim_backbone", "a2mim_corruption", "a2mim_finetune", "a2mim_pretrain", "a2mim_site", "paper_table",
-        "released_simmim_cnn", "simmim", "simmim_backbone", "simmim_cnn", "simmim_cnn_pretrain", "simmim_finetune",
-        "simmim_pretrain", "simmim_probe",
+        "Protocol", "a2mim", "a2mim_backbone", "a2mim_corruption", "a2mim_finetune", "a2mim_pretrain", "a2mim_site",
+        "paper_table", "released_simmim_cnn", "simmim", "simmim_backbone", "simmim_cnn", "simmim_cnn_pretrain",
+        "simmim_finetune", "simmim_pretrain", "simmim_probe",
     ),
     "harness.results": ("results_frame",),
     "harness.study": ("Study", "around", "axes", "zipped"),

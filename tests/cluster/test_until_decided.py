@@ -1,4 +1,4 @@
-"""The coordinator of `harness run --until-decided` on a real cluster, stopped while a look is at work and begun again."""
+"""The coordinator of `harness run --until-decided` on a real cluster: stopped while a look is at work, and resumed."""
 
 from __future__ import annotations
 
