@@ -1,4 +1,4 @@
-"""The coordinator of `harness run --until-decided` on a real cluster: stopped while a look is at work, and resumed."""
+"""The coordinator of `harness run --until-decided` on a real cluster, stopped while it waits and begun again."""
 
 from __future__ import annotations
 
