@@ -251,8 +251,10 @@ def hole(record: Mapping[str, Any]) -> str:
 
 
 def _values_of_seeds(runs: pd.DataFrame) -> Seeds:
-    groups = runs.groupby(["cell", "evaluation"])["value"]
-    return {(int(cell), str(name)): tuple(values.dropna()) for (cell, name), values in groups}
+    found: dict[tuple[int, str], tuple[float, ...]] = {}
+    for cell, name, value in zip(runs["cell"], runs["evaluation"], runs["value"], strict=True):
+        found[cell, name] = (*found.get((cell, name), ()), *([] if math.isnan(value) else [value]))
+    return found
 
 
 def _points(cells: pd.DataFrame, seeds: Seeds, axis: str | None, labels: Sequence[str]) -> tuple[Point, ...]:
