@@ -76,8 +76,10 @@ def pretrain(run: Pretrain, session: Session) -> None:
         return crops(first) if not twice else in_pairs(crops(first), crops(first, SECOND))
 
     def hidden(batch: Batch) -> Tensor:
+        seen = batch.images[:, 0] if twice else batch.images
         return make_views(
             run.mask,
+            scores=model.scores(seen),
             image_size=run.image_size,
             seed=run.seed,
             step=batch.step,
@@ -97,7 +99,7 @@ def pretrain(run: Pretrain, session: Session) -> None:
         loss: Tensor
         first, second = batch.images.unbind(1) if twice else (batch.images, None)
         units, shown = hidden(batch), in_views(run.mask, first)
-        pairs = pairs_of(run, second, step=batch.step, steps=steps, positions=batch.positions)
+        pairs = pairs_of(run, second, step=batch.step, steps=steps, positions=batch.positions, look=model.scores)
         prediction, loss = replica(shown, units, pairs)
         if pairs is not None:
             apart.copy_(loss[-1].detach())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, assert_never
 import torch
 from torch import Tensor, nn
 
+from harness.core.backbones import layers_named
 from harness.core.checkpoint import load_encoder, read_weights
 from harness.core.encoder import Encoder, Family, build
 from harness.core.formats import Weights, named_as_timm
@@ -36,9 +37,6 @@ if TYPE_CHECKING:
     from harness.core.mim import MaskedImageModel
 
 LOG = logging.getLogger(__name__)
-CLASSIFIER = ("head.fc.weight", "head.weight")
-"""Names of the classifier's weights in timm's models."""
-
 Frozen = LinearProbe | Knn | CustomEvaluation | Fourier
 """Evaluations of an encoder as it is."""
 
@@ -82,16 +80,14 @@ def fine_tuned(run: FineTune, session: Session, *, channels: int) -> Family:
     """
     name = key(run)
     tensors = read_weights(session.attempt.upstream_weights(name))
-    sizes = [len(tensors[part]) for part in CLASSIFIER if part in tensors]
+    classes = len(tensors[layers_named(run.built.name).classifier])
     model = initialised(
         run.seed,
         "encoder",
-        lambda: build(
-            run.built, image_size=run.image_size, channels=channels, num_classes=sum(sizes[:1]), pool=run.pool
-        ),
+        lambda: build(run.built, image_size=run.image_size, channels=channels, num_classes=classes, pool=run.pool),
     )
     load_own(model, tensors, name)
-    return model.to(session.device).eval().requires_grad_(False)
+    return placed(model, session.device).eval().requires_grad_(False)
 
 
 def load_own(model: nn.Module, tensors: dict[str, Tensor], name: str) -> None:
