@@ -157,11 +157,11 @@ def _short(value: object) -> str:
 
 
 def _importance(importance: Mapping[str, float]) -> Figure:
-    figure = Figure(figsize=(4.4, 0.9 + 0.3 * len(importance)), layout="constrained")
+    figure = Figure(figsize=(4.4, 1.1 + 0.3 * len(importance)), layout="constrained")
     axes = figure.subplots()
     names = list(importance)[::-1]
     axes.barh([plain(name) for name in names], [importance[name] for name in names], color=COLOURS[0])
-    axes.set_xlabel("importance (PED-ANOVA)")
+    axes.set_xlabel("importance (PED-ANOVA),\namong parameters that every trial has")
     axes.grid(visible=False, axis="y")
     return figure
 
