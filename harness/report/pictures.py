@@ -118,13 +118,9 @@ def _analyses(
     for figure in found:
         stem = _free(file_stem("figure", figure.column, figure.kind), taken | files)
         pages = figure.pages()
-<<<<<<< HEAD
-        files |= _vector(stem, [analyses.draw(page) for page in _kept(pages)])
-=======
-        made = _vector(stem, [analyses.draw(page) for page in pages[:PAGES]])
+        made = _vector(stem, [analyses.draw(page) for page in _kept(pages)])
         files |= made
         words |= _said(made, analyses.words(figure))
->>>>>>> main
         remarks += _left_out(stem, len(figure.panels[0].bands), LINES)
     return files, remarks
 
