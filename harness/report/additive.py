@@ -21,6 +21,9 @@ UNEQUAL = 0.2
 """Cells whose residuals look unequal with a p-value below this are compared with variances of their own.
 
 It is this large because the damage is lopsided: a needless own variance costs power, a wrongly pooled one coverage.
+Even so two to five seeds cannot show that one cell is noisier than the rest: where the reference is three times as
+noisy, intervals of differences cover less than they say (tests/bench/statistics_truth.txt has the figures). Verdicts on
+claims take more care (harness.report.bounds).
 """
 
 _DRAWS = 999

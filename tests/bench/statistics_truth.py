@@ -202,6 +202,15 @@ def several_looks(
     return found
 
 
+def repeated(name: str, kind: str, looks: tuple[int, ...], replications: int, seed: int) -> tuple[float, float]:
+    """The false verdicts of one line again, with other draws and more of them. looks: one number for a single look."""
+    case = next(case for case in cases() if case.name == name)
+    generator = np.random.default_rng(seed)
+    if len(looks) > 1:
+        return false_rates(case, several_looks(case, looks, kind, replications, generator))
+    return false_rates(case, one_look(case, looks[0], kind, replications, generator))
+
+
 def false_rates(case: Case, found: Mapping[Word, int]) -> tuple[float, float]:
     """Shares of verdicts for and against a claim on its boundary."""
     total = sum(found.values())
