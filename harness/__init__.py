@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from harness.papers import a2mim_finetune as a2mim_finetune
     from harness.papers import a2mim_pretrain as a2mim_pretrain
     from harness.papers import a2mim_site as a2mim_site
+    from harness.papers import mae as mae
+    from harness.papers import mae_finetune as mae_finetune
+    from harness.papers import mae_pretrain as mae_pretrain
+    from harness.papers import mae_probe as mae_probe
     from harness.papers import paper_table as paper_table
     from harness.papers import released_simmim_cnn as released_simmim_cnn
     from harness.papers import simmim as simmim
@@ -22,7 +26,10 @@ if TYPE_CHECKING:
     from harness.papers import simmim_finetune as simmim_finetune
     from harness.papers import simmim_pretrain as simmim_pretrain
     from harness.papers import simmim_probe as simmim_probe
+    from harness.papers import symmim as symmim
     from harness.results import results_frame as results_frame
+    from harness.search import Rungs as Rungs
+    from harness.search import Search as Search
     from harness.spec import (
         AfterStage as AfterStage,
     )
@@ -108,6 +115,9 @@ if TYPE_CHECKING:
         FourierLoss as FourierLoss,
     )
     from harness.spec import (
+        FrequencyMask as FrequencyMask,
+    )
+    from harness.spec import (
         GridMask as GridMask,
     )
     from harness.spec import (
@@ -144,7 +154,13 @@ if TYPE_CHECKING:
         LinearProbe as LinearProbe,
     )
     from harness.spec import (
+        LocalMask as LocalMask,
+    )
+    from harness.spec import (
         Loss as Loss,
+    )
+    from harness.spec import (
+        LossPredictor as LossPredictor,
     )
     from harness.spec import (
         LowPassTarget as LowPassTarget,
@@ -198,6 +214,9 @@ if TYPE_CHECKING:
         Skip as Skip,
     )
     from harness.spec import (
+        Snapshot as Snapshot,
+    )
+    from harness.spec import (
         SquareMask as SquareMask,
     )
     from harness.spec import (
@@ -225,51 +244,32 @@ if TYPE_CHECKING:
 
 _HOME = {
     "harness.spec": (
+        "Snapshot",
         "AfterStage", "AtInput", "Augment", "Average", "Backbone", "BeforeBlock", "BinTarget", "BlockMask",
-        "CheckerboardMask", "Checkpoint", "ClusterTarget", "ColourMask", "ComplementMask", "Corruption", "Cosine",
-        "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "DecoderHead",
-        "DisjointMask", "FineTune", "FourierLoss", "GridMask", "GuidedMask", "HardMask", "HarnessError", "ImageFolder",
-        "Images", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe", "Loss", "MlpHead", "MomentumEncoder",
-        "MultiStep", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale", "Scratch", "Shapes",
-        "Skip", "SquareMask", "TokenMask", "TokenTarget", "UniformMask", "VisibleSquareMask",
-        "AfterStage", "AtInput", "BeforeBlock",
-        "AfterStage", "AtInput", "BeforeBlock",
-        "Augment", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption", "Cosine",
-        "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "FineTune",
-        "FourierLoss", "HarnessError", "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead",
-        "LinearProbe", "Loss", "MlpHead", "MultiStep", "PatchWords", "PixelTarget", "Pretrain", "RandomMask",
-        "Recipe", "Scale", "Scratch", "Shapes", "Skip", "SquareMask", "TokenTarget",
-        "Augment", "Average", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption",
-        "Cosine", "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer",
-        "FineTune", "HarnessError", "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe",
-        "Loss", "MlpHead", "MultiStep", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale",
-        "Scratch", "Shapes", "Skip", "SquareMask", "TokenTarget",
-        "Augment", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption", "Cosine",
-        "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "FineTune",
-        "Fourier", "HarnessError", "ImageFolder", "Images", "Interactions", "InverseSwinHead", "Knn", "LinearHead",
-        "LinearProbe", "Loss", "MlpHead", "MultiStep", "Occlusion", "PatchWords", "PixelTarget", "Pretrain",
-        "RandomMask", "Recipe", "RgbStatistics", "Scale", "Scratch", "Shapes", "Skip", "SquareMask", "TokenTarget",
-        "Augment", "Average", "Backbone", "BinTarget", "BlockMask", "Checkpoint", "ClusterTarget", "Corruption",
         "CheckerboardMask", "Checkpoint", "ClusterTarget", "ColourMask", "ComplementMask", "Contrastive", "Corruption",
         "Cosine", "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer",
-        "DecoderHead", "DisjointMask", "FeatureTarget", "FineTune", "FourierLoss", "GridMask", "GuidedMask",
-        "HardMask", "HarnessError", "HogTarget", "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead",
-        "LinearProbe", "Loss", "LowPassTarget", "MlpHead", "MomentumEncoder", "MomentumTarget", "MultiStep",
-        "NormPixelTarget", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale", "Scratch",
-        "Shapes", "Skip", "SquareMask", "TokenMask", "TokenTarget", "TransformerHead", "UniformMask",
-        "VisibleSquareMask",
-        "DisjointMask", "FeatureTarget", "FineTune", "FourierLoss", "GridMask", "GuidedMask", "HardMask",
-        "HarnessError", "HogTarget", "ImageFolder", "Images", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe",
-        "Loss", "LowPassTarget", "MlpHead", "MomentumEncoder", "MomentumTarget", "MultiStep", "NormPixelTarget",
-        "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "Scale", "Scratch", "Shapes", "Skip",
+        "DecoderHead", "DisjointMask", "FeatureTarget", "FineTune", "Fourier", "FourierLoss", "GridMask", "GuidedMask",
+        "HardMask", "HarnessError", "HogTarget", "ImageFolder", "Images", "Interactions", "InverseSwinHead", "Knn",
+        "LinearHead", "LinearProbe", "Loss", "LossPredictor", "LowPassTarget", "MlpHead", "MomentumEncoder",
+        "MomentumTarget", "MultiStep", "NormPixelTarget", "Occlusion", "PatchWords", "PixelTarget", "Pretrain",
+        "RandomMask", "Recipe", "RgbStatistics", "Scale", "Scratch", "Shapes", "Skip", "SquareMask", "TokenMask",
+        "TokenTarget", "TransformerHead", "UniformMask", "VisibleSquareMask",
+        "CheckerboardMask", "Checkpoint", "ClusterTarget", "ColourMask", "ComplementMask", "Contrastive",
+        "Corruption", "Cosine", "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget",
+        "DalleTokenizer", "DecoderHead", "DisjointMask", "FeatureTarget", "FineTune", "Fourier", "FourierLoss",
+        "FrequencyMask", "GridMask", "GuidedMask", "HardMask", "HarnessError", "HogTarget", "ImageFolder", "Images",
+        "Interactions", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe", "LocalMask", "Loss", "LowPassTarget",
+        "MlpHead", "MomentumEncoder", "MomentumTarget", "MultiStep", "NormPixelTarget", "Occlusion", "PatchWords",
+        "PixelTarget", "Pretrain", "RandomMask", "Recipe", "RgbStatistics", "Scale", "Scratch", "Shapes", "Skip",
         "SquareMask", "TokenMask", "TokenTarget", "TransformerHead", "UniformMask", "VisibleSquareMask",
     ),
     "harness.papers": (
-        "a2mim", "a2mim_backbone", "a2mim_corruption", "a2mim_finetune", "a2mim_pretrain", "a2mim_site", "paper_table",
-        "released_simmim_cnn", "simmim", "simmim_backbone", "simmim_cnn", "simmim_cnn_pretrain", "simmim_finetune",
-        "simmim_pretrain", "simmim_probe",
+        "a2mim", "a2mim_backbone", "a2mim_corruption", "a2mim_finetune", "a2mim_pretrain", "a2mim_site", "mae",
+        "mae_finetune", "mae_pretrain", "mae_probe", "paper_table", "released_simmim_cnn", "simmim", "simmim_backbone",
+        "simmim_cnn", "simmim_cnn_pretrain", "simmim_finetune", "simmim_pretrain", "simmim_probe", "symmim",
     ),
     "harness.results": ("results_frame",),
+    "harness.search": ("Rungs", "Search"),
     "harness.study": ("Study", "around", "axes", "zipped"),
     "harness.use": ("export_weights", "predict", "reconstruct"),
 }  # fmt: skip

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -20,7 +17,8 @@ from harness.grid import axes as axes
 from harness.grid import zipped as zipped
 from harness.papers.tables import PaperTable
 from harness.spec import Evaluation, HarnessError, Run, Scalar, Scale, Skip, Spec, key, one_line, upstreams
-from harness.spec.content import PROJECT_VARIABLE, project_root
+from harness.spec.content import project_root
+from harness.studyfile import run_file
 
 CellFunction = Callable[..., Mapping[str, Evaluation] | Skip]
 
@@ -145,6 +143,10 @@ def _check_scales(scales: tuple[Scale, ...]) -> None:
         raise HarnessError("the first scale is the default, and paper is too large to start by accident: name it later")
 
 
+class Refused(HarnessError):
+    """A cell function asked for a spec that cannot be."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One cell with one seed: the evaluations that make its columns, or the reason why it is excluded."""
@@ -205,7 +207,7 @@ def expand(
     count = study.seeds if seeds is None else seeds
     if count < 1:
         raise HarnessError(f"seeds should be 1 or more, not {count}")
-    rows = tuple(_row(study, chosen, cell, seed) for cell in cells for seed in range(count))
+    rows = tuple(resolve(study.cell, chosen, cell, seed) for cell in cells for seed in range(count))
     return Plan(study, chosen, rows)
 
 
@@ -223,13 +225,19 @@ def _select(study: Study, where: Mapping[str, Sequence[Scalar]]) -> list[dict[st
     return cells
 
 
-def _row(study: Study, scale: Scale, cell: dict[str, Scalar], seed: int) -> Row:
+def resolve(function: CellFunction, scale: Scale, cell: dict[str, Scalar], seed: int) -> Row:
+    """What a cell function makes of a cell with one seed.
+
+    Raises:
+        Refused: a spec is refused.
+        HarnessError: it fails, or gives no evaluations.
+    """
     try:
-        found = study.cell(scale, **cell, seed=seed)
+        found = function(scale, **cell, seed=seed)
     except Skip as skip:
         return Row(cell, seed, {}, skip.reason)
     except ValidationError as error:
-        raise HarnessError(f"{_place(cell)}: {one_line(error)}") from None
+        raise Refused(f"{_place(cell)}: {one_line(error)}") from None
     except HarnessError as error:
         raise HarnessError(f"{_place(cell)}: {error}") from None
     except Exception as error:  # the user's own code
@@ -257,30 +265,7 @@ def load(path: Path) -> Study:
     Raises:
         HarnessError: the file is missing, does not parse, fails, or has no STUDY.
     """
-    path = path.resolve()
-    if not path.is_file():
-        raise HarnessError(f"there is no study file {path}")
-    root = project_root(path.parent)
-    os.environ[PROJECT_VARIABLE] = str(root)
-    sys.path[:] = [str(root), *(folder for folder in sys.path if folder != str(root))]
-    loaded = importlib.util.spec_from_file_location(f"harness_study_{path.stem}", path)
-    if loaded is None or loaded.loader is None:
-        raise HarnessError(f"{path.name} is no Python file")
-    module = importlib.util.module_from_spec(loaded)
-    cached, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # looking at a study leaves nothing behind
-    try:
-        loaded.loader.exec_module(module)
-    except SyntaxError as error:
-        raise HarnessError(f"{Path(error.filename or path).name}, line {error.lineno or 1}: {error.msg}") from None
-    except ValidationError as error:
-        raise HarnessError(f"{path.name}: {one_line(error)}") from None
-    except HarnessError as error:
-        raise HarnessError(f"{path.name}: {error}") from None
-    except (Exception, SystemExit) as error:  # the user's own code
-        raise HarnessError(f"{path.name}: {type(error).__name__}: {error}".replace("\n", " ")) from error
-    finally:
-        sys.dont_write_bytecode = cached
-    study = getattr(module, "STUDY", None)
+    study = getattr(run_file(path), "STUDY", None)
     if not isinstance(study, Study):
         raise HarnessError(f"{path.name} has no STUDY = Study(...)")
-    return replace(study, name=study.name or path.stem, root=root)
+    return replace(study, name=study.name or path.stem, root=project_root(path.resolve().parent))

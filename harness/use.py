@@ -18,13 +18,15 @@ from harness.core.reconstruct import reconstructed
 from harness.core.sheet import sheet
 from harness.core.trained import Trained, classifier_of, masked_image_model_of
 from harness.core.trained import opened as opened
-from harness.spec import FineTune, HarnessError, Mask, Pretrain, Run, one_line
+from harness.spec import Analysis, FineTune, HarnessError, Mask, MomentumTarget, Pretrain, Run, one_line
 from harness.spec.content import project_root
 from harness.store import Store
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 MASKS: dict[str, type[Any]] = {kind.model_fields["kind"].default: kind for kind in get_args(get_args(Mask)[0])}
 """The kinds of masks by name."""
+ANALYSES: dict[str, type[Any]] = {kind.model_fields["kind"].default: kind for kind in get_args(Analysis)}
+"""The kinds of analyses by name."""
 
 
 class Ranked(NamedTuple):
@@ -110,6 +112,14 @@ class Classifier:
         return Prediction(scores, label, float(scores[label]), names[label] if names else None, names)
 
 
+def _masked_by(run: Pretrain, mask: Mask | None) -> Pretrain:
+    """A run with another mask, and without the momentum encoder where only its own mask looked at that."""
+    if mask is None:
+        return run
+    looks = mask.scored_by is not None or run.contrastive is not None or isinstance(run.target, MomentumTarget)
+    return run.replace(mask=mask, momentum=run.momentum if looks else None)
+
+
 class Reconstructor:
     """A pre-trained model that is ready to reconstruct. mask: instead of the run's own."""
 
@@ -118,7 +128,7 @@ class Reconstructor:
         self._model = masked_image_model_of(trained, device)
         assert isinstance(trained.run, Pretrain)
         try:
-            self.run = trained.run.replace(mask=mask or trained.run.mask)
+            self.run = _masked_by(trained.run, mask)
         except ValidationError as error:
             raise HarnessError(one_line(error)) from None
 
@@ -128,7 +138,15 @@ class Reconstructor:
         seed = run.seed if seed is None else seed
         images = as_tested(picture, run.data, facts, image_size=run.image_size, crop=1.0).to(self.device)
         positions = torch.tensor([position], device=self.device)
-        units = make_mask(run.mask, image_size=run.image_size, seed=seed, step=0, steps=1, positions=positions)
+        units = make_mask(
+            run.mask,
+            image_size=run.image_size,
+            seed=seed,
+            step=0,
+            steps=1,
+            positions=positions,
+            scores=self._model.scores(images),
+        )
         found = reconstructed(self._model, images, units, facts.mean, facts.std)
         if found is None:
             raise HarnessError(f"the target of {self.trained.name} is {run.target.kind}, which is no picture")
@@ -211,6 +229,21 @@ def chosen_mask(own: Mask, kind: str | None = None, **values: object) -> Mask:
     given = {name: value for name, value in values.items() if value is not None}
     try:
         found: Mask = made(**{**{name: value for name, value in kept.items() if name in made.model_fields}, **given})
+    except ValidationError as error:
+        raise HarnessError(one_line(error)) from None
+    return found
+
+
+def analysis_of(kind: str, start: Pretrain | FineTune, **values: object) -> Analysis:
+    """An analysis of a run: interactions, occlusion, fourier or rgb.
+
+    Raises:
+        HarnessError: no such kind, or a value or the start does not suit it.
+    """
+    if kind not in ANALYSES:
+        raise HarnessError(f"no analysis {kind!r}; valid: {', '.join(ANALYSES)}")
+    try:
+        found: Analysis = ANALYSES[kind](start=start, **values)
     except ValidationError as error:
         raise HarnessError(one_line(error)) from None
     return found

@@ -26,8 +26,7 @@ from harness import (
     simmim_cnn,
     simmim_cnn_pretrain,
 )
-from studies.a2mim_scales import PAPER_300, SMALL, TINY, convnext, finetune, resnet, vit_scale
-from studies.scales import vit
+from studies.a2mim_scales import PAPER_300, SMALL, TINY, convnext, finetune, resnet, vit, vit_scale
 
 MODELS = {
     "ViT-S": "vit-s",

@@ -4,7 +4,7 @@ PAPER       ImageNet-1K, ResNet-50 at 224 px, 100 epochs of pre-training, then R
 PAPER_300   The same with 300 epochs and RSB A2, as in A2MIM's main table.
 SMALL       Fashion-MNIST at 96 px, a ResNet of 1.0M parameters with bottlenecks.
 TINY        The packaged subset of Fashion-MNIST at 96 px, a ResNet of 0.4M parameters without them.
-*_VIT       The ViT that the SimMIM studies have.
+ViTs have the image sizes, patches and recipes of the SimMIM studies' ViTs, absolute positions besides, and six blocks.
 
 Reduced CNNs have units of 16 of 96 px, so 6 x 6 of them as in A2MIM's runs at 192 px, and positions of 16 px after
 stage 3, one unit each. A ConvNeXt's last stage has positions of 32 px: its units are as large at every scale.
@@ -37,6 +37,12 @@ def convnext(width, depths=(1, 1, 1, 1)):
     """A small ConvNeXt whose width doubles from stage to stage."""
     dims = tuple(width * 2**stage for stage in range(4))
     return Backbone(name="convnext_tiny", args={"depths": depths, "dims": dims}, patch_size=4, stride=32)
+
+
+def vit(width, depth, patch):
+    """A small ViT of A2MIM's kind: SimMIM's with absolute positions besides."""
+    args = {"embed_dim": width, "depth": depth, "num_heads": 4, "use_abs_pos_emb": True}
+    return Backbone(name="beit_base_patch16_224", args=args, patch_size=patch, variant="simmim")
 
 
 def published(model, epochs, protocol):
@@ -89,7 +95,9 @@ def finetune(scale, start, seed, *, model="r50", protocol="rsb-a3"):
 
 
 def vit_scale(scale):
-    """The scale of the same name with a ViT."""
+    """The scale of the same name with a ViT of six blocks, so that two thirds and one third of them are inside."""
     if scale.name == "paper":
         return published("vit-s", 800, "beit")
-    return {"small": SMALL_VIT, "tiny": TINY_VIT}[scale.name]
+    return {"small": SMALL_VIT.replace(backbone=vit(96, 6, 4)), "tiny": TINY_VIT.replace(backbone=vit(48, 6, 2))}[
+        scale.name
+    ]

@@ -5,7 +5,8 @@ Paper   MAE (He et al., CVPR 2022), Table 1f, for random, block-wise and grid ma
         far it can be trusted.
 Claim   Random masks beat block-wise, grid and square ones; uniform sampling equals them; green noise beats them.
 Note    All of them hide 50 or 75 % of 14 x 14 units at every scale, as near as their geometry allows. Pairs
-        (complement, disjoint) and both phases of a board train two masks of each image a step, at twice the cost.
+        (complement, disjoint) and both phases of a board train two masks of each image a step, at twice the cost;
+        local windows (LoMaR) train four. MFM hides frequencies, so it has no ratio, and a loss of its own.
 Run     harness run studies/masks_zoo.py --scale small
         harness avgdist studies/masks_zoo.py --scale small    for the difficulty of each mask beside its accuracy
 """
@@ -16,7 +17,10 @@ from harness import (
     ColourMask,
     ComplementMask,
     DisjointMask,
+    FrequencyMask,
     GridMask,
+    LocalMask,
+    Loss,
     RandomMask,
     SquareMask,
     Study,
@@ -28,7 +32,7 @@ from harness import (
     paper_table,
     simmim,
 )
-from studies.scales import PAPER_VIT, SMALL_VIT, TINY_VIT, finetune
+from studies.scales import MARGINS, PAPER_VIT, SMALL_VIT, TINY_VIT, finetune
 
 BOTH = {
     "random": lambda size, ratio: TokenMask(size=size, ratio=ratio),
@@ -59,10 +63,19 @@ THREE_QUARTERS = {
     "disjoint": lambda size, ratio: DisjointMask(size=size, ratio=ratio),
 }
 MASKS = BOTH | HALF | THREE_QUARTERS
+OTHERS = {  # without a ratio of the image; a radius of 16 at 224 px
+    "local windows": lambda scale: {"mask": LocalMask(size=scale.backbone.patch_size)},
+    "frequencies": lambda scale: {
+        "mask": FrequencyMask(radius=scale.image_size / 14),
+        "loss": Loss(kind="frequency"),
+    },
+}
 SIGMAS = "colour-filtered noise: sigmas of 0.5 and 2 units (green, purple), 1 (blue), 2 (red)"
 
 
 def cell(scale, mask, mask_ratio, seed):
+    if mask in OTHERS:
+        return {"finetune_top1": finetune(scale, simmim(scale, **OTHERS[mask](scale), seed=seed), seed)}
     made = MASKS[mask](scale.backbone.patch_size, mask_ratio)
     start = simmim(scale, mask=made, seed=seed)
     notes = (SIGMAS,) if isinstance(made, ColourMask) else ()
@@ -75,7 +88,8 @@ STUDY = Study(
     cell=cell,
     grid=axes(mask=tuple(BOTH), mask_ratio=(0.75, 0.5))
     | axes(mask=tuple(THREE_QUARTERS), mask_ratio=0.75)
-    | axes(mask=tuple(HALF), mask_ratio=0.5),
+    | axes(mask=tuple(HALF), mask_ratio=0.5)
+    | axes(mask=tuple(OTHERS)),
     scales=(SMALL_VIT, TINY_VIT, PAPER_VIT),
     seeds=5,
     reference={"mask": "random", "mask_ratio": 0.75},
@@ -113,6 +127,7 @@ STUDY = Study(
             {"mask": "uniform"},
             {"mask": "random"},
             at=AT,
+            margin=MARGINS,
         ),
         claims.better(
             "green noise beats random masks (ColorMAE, ViT-B, 300 epochs: 82.98 to 82.82; secondary)",

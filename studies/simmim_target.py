@@ -23,7 +23,7 @@ from harness import (
     paper_table,
     simmim,
 )
-from studies.scales import PAPER, SMALL, TINY_96, downsampling, finetune
+from studies.scales import MARGINS, PAPER, SMALL, TINY_96, downsampling, finetune
 
 GRID = (
     axes(loss_family="classification", target=("8-bin", "256-bin", "iGPT cluster"), pred_resolution=(192, 48))
@@ -71,10 +71,17 @@ STUDY = Study(
             "regression is no worse than classification, each at its best",
             claims.best(loss_family="regression"),
             claims.best(loss_family="classification"),
+            margin=MARGINS,
         ),
-        claims.same("l1 and l2 are the same", {"target": "l1"}, {"target": "l2"}, at={"pred_resolution": 192}),
         claims.same(
-            "l1 and smooth-l1 are the same", {"target": "l1"}, {"target": "smooth-l1"}, at={"pred_resolution": 192}
+            "l1 and l2 are the same", {"target": "l1"}, {"target": "l2"}, at={"pred_resolution": 192}, margin=MARGINS
+        ),
+        claims.same(
+            "l1 and smooth-l1 are the same",
+            {"target": "l1"},
+            {"target": "smooth-l1"},
+            at={"pred_resolution": 192},
+            margin=MARGINS,
         ),
         claims.better("8 bins beat 256", {"target": "8-bin"}, {"target": "256-bin"}, at={"pred_resolution": 48}),
     ),

@@ -26,10 +26,16 @@ def plan(name: str, scale: str, seeds: int = 1) -> Plan:
     return found
 
 
+def pretrainings(scale: str) -> list[Pretrain]:
+    """The distinct pre-trainings of the study of occlusion."""
+    rows = plan("a2mim_occlusion", scale).rows
+    return list({first.digest: first for row in rows if (first := pretraining(row.evaluations["top1"]))}.values())
+
+
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_classifier_is_looked_at_in_three_ways(scale: str) -> None:
     found = plan("a2mim_occlusion", scale)
-    assert len(found.rows) == 6
+    assert len(found.rows) == 14
     for row in found.rows:
         assert not row.excluded
         tuned = row.evaluations["top1"]
@@ -37,39 +43,42 @@ def test_every_classifier_is_looked_at_in_three_ways(scale: str) -> None:
         assert [type(run) for run in row.evaluations.values()] == [Occlusion, FineTune, Interactions, Fourier]
         assert all(run.start == tuned for name, run in row.evaluations.items() if name != "top1")
         assert isinstance(tuned.start, Scratch if row.axes["init"] == "random" else Pretrain)
-    assert len({key(first) for row in found.rows if (first := pretraining(row.evaluations["top1"]))}) == 1
+    assert len(pretrainings(scale)) == 4
 
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_arms_differ_in_what_they_say_and_in_nothing_else(scale: str) -> None:
     cells = {tuple(row.axes.values()): row.evaluations["top1"] for row in plan("a2mim_occlusion", scale).rows}
-    plain = cells["random", "none"]
-    assert isinstance(plain, FineTune)
-    for (init, augmentation), run in cells.items():
+    for (backbone, init, augmentation), run in cells.items():
+        plain = cells[backbone, "random", "none"]
+        assert isinstance(plain, FineTune)
         assert isinstance(run, FineTune)
         changes = {"none": {}, "CutMix": {"cutmix": 1.0}, "random erasing": {"erasing": 0.25}}[str(augmentation)]
         augment = plain.recipe.augment.replace(**changes)
-        start = cells[init, "none"].start
+        start = cells[backbone, init, "none"].start
         assert run == plain.replace(start=start, recipe=plain.recipe.replace(augment=augment))
 
 
 @pytest.mark.parametrize("scale", SCALES)
-def test_patches_are_those_of_the_paper(scale: str) -> None:
-    run = plan("a2mim_occlusion", scale).rows[0].evaluations["occlusion"]
-    assert isinstance(run, Occlusion)
-    assert run.side**2 == 196
-    interactions = plan("a2mim_occlusion", scale).rows[0].evaluations["interactions"]
-    assert isinstance(interactions, Interactions)
-    assert interactions.grid**2 == 196
-    assert interactions.reward == "log-odds"
+def test_patches_cut_the_tested_image(scale: str) -> None:
+    for row in plan("a2mim_occlusion", scale).rows:
+        dropped, looked = row.evaluations["occlusion"], row.evaluations["interactions"]
+        assert isinstance(dropped, Occlusion)
+        assert isinstance(looked, Interactions)
+        assert dropped.side == looked.grid == (12 if row.axes["backbone"] == "ResNet-50" and scale != "paper" else 14)
+        assert looked.reward == "log-odds"
 
 
 def test_the_paper_scale_has_the_published_sizes() -> None:
-    row = plan("a2mim_occlusion", "paper").rows[0].evaluations
-    assert row["interactions"] == Interactions(start=row["top1"])
-    assert row["occlusion"] == Occlusion(start=row["top1"], assumed=row["occlusion"].assumed)
+    for row in (row.evaluations for row in plan("a2mim_occlusion", "paper").rows):
+        looked, dropped, tuned = row["interactions"], row["occlusion"], row["top1"]
+        assert isinstance(looked, Interactions)
+        assert isinstance(tuned, FineTune)
+        assert looked == Interactions(start=tuned, band=looked.band)
+        assert dropped == Occlusion(start=tuned, assumed=dropped.assumed)
+        assert dropped.image_size == 224
+        assert tuned.data.name == "imagenet100"  # type: ignore[union-attr]
     assert plan("a2mim_occlusion", "paper").study.seeds == 5
-    assert row["top1"].data.name == "imagenet-100"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -93,8 +102,7 @@ def test_every_run_comes_after_what_it_starts_from() -> None:
         assert all(order.index(key(first)) < order.index(name) for first in upstreams(run))
 
 
-def test_the_pretraining_learns_a_fixed_batch() -> None:
-    (start,) = {one.digest: one for row in plan("a2mim_occlusion", "tiny").rows
-                if (one := pretraining(row.evaluations["top1"]))}.values()  # fmt: skip
-    batch = audit.fixed_batch(start, 2)
-    assert overfit(start, batch)[0] <= LEARNT
+@pytest.mark.parametrize("number", range(4))
+def test_every_pretraining_learns_a_fixed_batch(number: int) -> None:
+    start = pretrainings("tiny")[number]
+    assert overfit(start, audit.fixed_batch(start, 2))[0] <= LEARNT

@@ -16,10 +16,12 @@ from harness.spec import FineTune, Pretrain, Scalar, upstream
 from harness.study import Plan, Study, expand, load
 
 STUDIES = Path(__file__).resolve().parent.parent / "studies"
-NAMES = ("a2mim_components", "a2mim_site", "a2mim_backbones")
+NAMES = ("a2mim_components", "a2mim_site", "a2mim_backbones", "a2mim_head_target")
 HIDES_NOTHING = "a token that is added to what nothing fills hides nothing"
 COVERED = "a token that replaces a ViT's patches leaves nothing of what fills their pixels"
 NO_OTHER = "the released SimMIM of ViTs hides what it says it hides"
+NO_TEACHER = "DINO's features need the weights of its teacher: name their files as DINO in this study"
+MIXED = "positions of 32 px mix hidden and visible units of 16 px"
 VITS = ("ViT-S", "ViT-B", "ViT-L")
 
 
@@ -49,6 +51,10 @@ def test_what_is_left_out_and_why(scale: str) -> None:
         other = "the published recipe of supervised on {} is another, which is not expressed here"
         left_out |= {(vit, "supervised"): other.format(vit) for vit in VITS}
     assert excluded("a2mim_backbones", scale) == left_out
+    left_out = {("target", "DINO feature", name): NO_TEACHER for name in ("ResNet-50", "ViT-B")}
+    if scale != "paper":
+        left_out["target", "momentum feature", "ResNet-50"] = MIXED
+    assert excluded("a2mim_head_target", scale) == left_out
 
 
 def test_values_from_memory_stand_beside_their_cells_as_unverified() -> None:
@@ -58,6 +64,13 @@ def test_values_from_memory_stand_beside_their_cells_as_unverified() -> None:
     assert [value.value for value in shown.values()] == [78.2, 78.5, 78.6, 78.8]
     assert not any(value.verified for value in shown.values())
     assert study("a2mim_site").paper is None
+    found = study("a2mim_head_target")
+    assert found.paper is not None
+    shown = {tuple(cell.values()): value for cell in found.cells if (value := found.paper.lookup(cell)) is not None}
+    assert len(shown) == 16
+    assert not any(value.verified for value in shown.values())
+    assert shown["decoder", "2-layer Transformer with DW", "ViT-B"].value == 84.3
+    assert shown["target", "HoG", "ResNet-50"].value == 78.9
 
 
 def test_the_main_table_stands_beside_its_cells() -> None:

@@ -12,7 +12,7 @@ from harness import audit
 from harness.audit.masks import check_masks
 from harness.core.masking import make_views
 from harness.core.mim import MaskedImageModel
-from harness.spec import Mask, Pretrain, upstream
+from harness.spec import FrequencyMask, LocalMask, Mask, Pretrain, pretraining
 from harness.study import Plan, Row, expand, load
 
 STUDIES = Path(__file__).resolve().parent.parent / "studies"
@@ -28,9 +28,16 @@ def plans() -> dict[str, Plan]:
 
 
 def start_of(row: Row) -> Pretrain:
-    start = upstream(row.evaluations["finetune_top1"])
+    start = pretraining(row.evaluations["finetune_top1"])
     assert start is not None
     return start
+
+
+def in_patches(start: Pretrain) -> Mask:
+    """The mask at a patch of one pixel, where it is 14 px."""
+    if isinstance(start.mask, FrequencyMask):
+        return start.mask.replace(radius=start.mask.radius * 14 / start.image_size)
+    return start.mask.replace(size=start.mask.size // start.backbone.patch_size)
 
 
 def test_nothing_is_left_out_and_scales_have_the_same_units(plans: dict[str, Plan]) -> None:
@@ -39,15 +46,19 @@ def test_nothing_is_left_out_and_scales_have_the_same_units(plans: dict[str, Pla
         assert not any(row.excluded for row in plan.rows)
         starts = [start_of(row) for row in plan.rows]
         assert {start.image_size // start.backbone.patch_size for start in starts} == {14}
-        found.append([s.mask.replace(size=s.mask.size // s.backbone.patch_size) for s in starts])
+        found.append([in_patches(start) for start in starts])
     assert found[0] == found[1] == found[2]
-    assert len({mask.digest for mask in found[0]}) == len(found[0]) == 36
+    assert len({mask.digest for mask in found[0]}) == len(found[0]) == 38
 
 
 def test_cells_of_one_ratio_hide_as_much(plans: dict[str, Plan]) -> None:
     """Within the rounding of a square's side, BEiT's short counts and the ragged board: 3 % of the image."""
     for row in plans["paper"].rows:
         mask = start_of(row).mask
+        if isinstance(mask, FrequencyMask | LocalMask):
+            assert row.axes["mask_ratio"] is None
+            assert isinstance(mask, LocalMask) or mask.radius == 16
+            continue
         units = make_views(mask, image_size=224, seed=0, step=0, steps=1, positions=torch.arange(500))
         assert float(units.double().mean()) == pytest.approx(row.axes["mask_ratio"], abs=0.03), row.axes
 
@@ -68,8 +79,12 @@ def test_published_values_stand_beside_their_cells(plans: dict[str, Plan]) -> No
 def test_arms_differ_in_their_mask_alone(plans: dict[str, Plan]) -> None:
     for plan in plans.values():
         for arm in audit.arms(plan):
-            paths = [item.path for found in arm.differences.values() for item in found]
-            assert all(path.startswith(("start.mask", "start.assumed")) for path in paths)
+            paths = {item.path for found in arm.differences.values() for item in found}
+            allowed = ("start.mask", "start.assumed")
+            if arm.row.axes["mask"] == "frequencies":
+                assert {"start.loss.kind", "start.loss.gamma"} & paths
+                allowed = ("start.mask", "start.loss")
+            assert all(path.startswith(allowed) for path in paths)
 
 
 def test_the_audit_finds_no_defective_mask_and_names_the_ragged_board(plans: dict[str, Plan]) -> None:

@@ -6,25 +6,21 @@ Definition as in Park and Kim (ICLR 2022) and A2MIM's analysis (Westlake-AI/A2MI
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any, NamedTuple, assert_never
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from timm.models.beit import Beit
-from timm.models.convnext import ConvNeXt
-from timm.models.resnet import ResNet
-from timm.models.swin_transformer import SwinTransformer
-from timm.models.swin_transformer_v2 import SwinTransformerV2
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
+from torch import Tensor
 
 from harness.analysis.chosen import chosen
 from harness.analysis.sweep import sweep, write_arrays
 from harness.core.batches import test_batches
 from harness.core.datasets import load
-from harness.core.encoder import Family
+from harness.core.encoder import Encoder, as_map
 from harness.core.labelled import test_batch_size
 from harness.core.session import Session
 from harness.core.start import frozen_encoder
@@ -32,14 +28,6 @@ from harness.spec import Fourier
 
 TINY = 1e-6
 """What the amplitude is raised by before its logarithm is taken."""
-
-
-class Tap(NamedTuple):
-    """Where a feature map is read: what comes into a module, or goes out of it."""
-
-    name: str
-    module: nn.Module
-    before: bool = False
 
 
 def fourier(run: Fourier, session: Session) -> None:
@@ -53,12 +41,11 @@ def fourier(run: Fourier, session: Session) -> None:
     source = load(run.data, "test")
     encoder = frozen_encoder(run, session, channels=source.channels)
     images = chosen(source, run.images, run.seed).to(session.device)
-    model, size = encoder.model, test_batch_size(session)
+    size = test_batch_size(session)
     parts = math.ceil(len(images) / size)
-    layers = taps(model)
     blank = torch.zeros(1, source.channels, run.image_size, run.image_size, device=session.device)
-    sides = [found.shape[-1] for found in maps(model, layers, blank)]
-    shape = (parts, len(layers), max(map(frequencies, sides)))
+    names, sides = zip(*((name, found.shape[-1]) for name, found in maps(encoder, blank)), strict=True)
+    shape = (parts, len(names), max(map(frequencies, sides)))
     sums = {name: torch.zeros(shape, dtype=torch.float64) for name in ("amplitude", "squares")}
     sums["variance"] = torch.zeros(shape[:2], dtype=torch.float64)
 
@@ -68,7 +55,7 @@ def fourier(run: Fourier, session: Session) -> None:
             workers=session.workers, rank=part, size=parts,
         )  # fmt: skip
         inputs, _ = next(iter(batches))
-        for layer, features in enumerate(maps(model, layers, inputs)):
+        for layer, (_, features) in enumerate(maps(encoder, inputs)):
             amplitude = relative_log_amplitude(features).double()
             sums["amplitude"][part, layer, : amplitude.shape[1]] = amplitude.sum(0).cpu()
             sums["squares"][part, layer, : amplitude.shape[1]] = amplitude.square().sum(0).cpu()
@@ -80,79 +67,33 @@ def fourier(run: Fourier, session: Session) -> None:
     error = np.sqrt(np.maximum(squares - amplitude**2, 0) / max(count - 1, 1))
     for layer, side in enumerate(sides):
         amplitude[layer, frequencies(side) :] = error[layer, frequencies(side) :] = math.nan
-    names = np.array([layer.name for layer in layers])
     write_arrays(session,
-        names=names, sides=np.array(sides), amplitude=amplitude, error=error, variance=variances,
+        names=np.array(names), sides=np.array(sides), amplitude=amplitude, error=error, variance=variances,
     )  # fmt: skip
     session.attempt.finish(_metrics(amplitude, variances, sides), seconds)
 
 
-def taps(model: Family) -> list[Tap]:
-    """Where a model is looked at, in the order of computation; see `harness.spec.Fourier`."""
-    parts: Any = model
-    match model:
-        case VisionTransformer() | Beit():
-            # What comes into the norm before the MLP is the residual path after the attention.
-            return [
-                tap
-                for number, block in enumerate(parts.blocks, start=1)
-                for tap in (Tap(f"attention {number}", block.norm2, before=True), Tap(f"MLP {number}", block))
-            ]
-        case SwinTransformer() | SwinTransformerV2():
-            blocks = [block for stage in parts.layers for block in stage.blocks]
-            return [
-                Tap("patches", parts.patch_embed),
-                *(Tap(f"block {number}", block) for number, block in enumerate(blocks, start=1)),
-            ]
-        case ConvNeXt():
-            blocks = [block for stage in parts.stages for block in stage.blocks]
-            return [
-                Tap("stem", parts.stem),
-                *(Tap(f"block {number}", block) for number, block in enumerate(blocks, start=1)),
-            ]
-        case ResNet():
-            blocks = [block for stage in (parts.layer1, parts.layer2, parts.layer3, parts.layer4) for block in stage]
-            return [
-                Tap("stem", parts.maxpool),
-                *(Tap(f"block {number}", block) for number, block in enumerate(blocks, start=1)),
-            ]
-        case _:
-            assert_never(model)
-
-
 @torch.no_grad()
-def maps(model: Family, layers: list[Tap], images: Tensor) -> list[Tensor]:
-    """The feature maps of images, float32 [B, C, h, w] for each layer, without class tokens."""
-    found: dict[int, Tensor] = {}
-
-    def keep(number: int, value: Tensor) -> None:
-        found[number] = _as_map(model, value).float()
-
-    def hooks() -> Iterator[Any]:
-        for number, layer in enumerate(layers):
-            if layer.before:
-                yield layer.module.register_forward_pre_hook(lambda _, given, n=number: keep(n, given[0]))
-            else:
-                yield layer.module.register_forward_hook(lambda _, given, made, n=number: keep(n, made))
-
-    hung = list(hooks())
+def maps(encoder: Encoder, images: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Name and feature map, float32 [B, C, h, w] without class tokens, of each layer that `Fourier` looks at."""
+    model: Any = encoder.model
+    vit = isinstance(model, VisionTransformer | Beit)
+    middle: list[Tensor] = []
+    # What comes into the norm before the MLP is the residual path after the attention.
+    hooks = [
+        block.norm2.register_forward_pre_hook(lambda _, given: middle.append(given[0]))
+        for block in (model.blocks if vit else ())
+    ]
     try:
-        model(images)
+        for place, (piece, features) in enumerate(encoder.maps(images)):
+            if vit and piece.block is not None:
+                yield f"attention {piece.block}", as_map(middle.pop(), piece, images.shape[-1]).float()
+                yield f"MLP {piece.block}", features.float()
+            elif not vit and (place == 0 or piece.block is not None):
+                yield "stem" if place == 0 else f"block {piece.block}", features.float()
     finally:
-        for hook in hung:
+        for hook in hooks:
             hook.remove()
-    return [found[number] for number in range(len(layers))]
-
-
-def _as_map(model: Any, value: Tensor) -> Tensor:
-    """Tokens [B, prefix + N, C], a Swin's map [B, h, w, C] or a CNN's map, as [B, C, h, w]."""
-    if isinstance(model, ConvNeXt | ResNet):
-        return value
-    if value.ndim == 4:
-        return value.permute(0, 3, 1, 2)
-    rows, columns = model.patch_embed.grid_size
-    tokens = value[:, value.shape[1] - rows * columns :]
-    return tokens.transpose(1, 2).reshape(len(value), -1, rows, columns)
 
 
 def frequencies(side: int) -> int:
@@ -182,7 +123,7 @@ def variance(features: Tensor) -> Tensor:
     return features.flatten(2).var(dim=2, correction=0).mean(dim=1)
 
 
-def _metrics(amplitude: NDArray[np.float64], variances: NDArray[np.float64], sides: list[int]) -> dict[str, float]:
+def _metrics(amplitude: NDArray[np.float64], variances: NDArray[np.float64], sides: Sequence[int]) -> dict[str, float]:
     """Of the highest frequency and of the variance: the mean over layers and the last layer's."""
     high = [row[frequencies(side) - 1] for row, side in zip(amplitude, sides, strict=True)]
     return {

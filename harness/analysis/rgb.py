@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import assert_never
 
 import numpy as np
 import torch
@@ -13,13 +12,13 @@ from torch import Tensor
 from harness.analysis.chosen import chosen
 from harness.analysis.sweep import sweep, write_arrays
 from harness.core.batches import test_batches
+from harness.core.corruption import filled
 from harness.core.datasets import load
+from harness.core.drop_path import Place
 from harness.core.labelled import test_batch_size
 from harness.core.masking import make_mask, spread
-from harness.core.randomness import words
 from harness.core.session import Session
-from harness.spec import RgbStatistics, seed_stream
-from harness.spec.analyses import Fill
+from harness.spec import RgbStatistics
 
 Values = NDArray[np.float64]
 
@@ -37,24 +36,27 @@ def rgb_statistics(run: RgbStatistics, session: Session) -> None:
     size, fills, channels = test_batch_size(session), run.fills, source.channels
     parts, draws = math.ceil(len(images) / size), len(images) * run.masks
     scale, shift = (torch.tensor(values, device=session.device)[:, None, None] for values in (source.std, source.mean))
+    black = (-shift / scale)[:, 0, 0]
     names = ("mean", "squares", "variance", "dc")
     found = {name: torch.zeros(parts, len(fills), channels, dtype=torch.float64) for name in names}
     found["shift"] = torch.zeros(parts, len(fills), dtype=torch.float64)
     found["histogram"] = torch.zeros(parts, len(fills), channels, run.bins, dtype=torch.float64)
+
+    def coloured(normalised: Tensor) -> Tensor:
+        return normalised.double() * scale + shift
 
     def compute(part: int) -> None:
         batches = test_batches(
             images, image_size=run.image_size, crop=run.crop, batch_size=size, device=session.device,
             workers=session.workers, rank=part, size=parts,
         )  # fmt: skip
-        pixels = (next(iter(batches))[0] * scale + shift).double()
-        positions = part * size + torch.arange(len(pixels), device=session.device)
+        inputs, _ = next(iter(batches))
+        positions = part * size + torch.arange(len(inputs), device=session.device)
         for draw in range(run.masks):
-            hidden = _hidden(run, draw, positions)
-            noise = _noise(run, draw, positions, channels) * scale + shift
+            hidden, place = _hidden(run, draw, positions), Place(draw, positions)
             for number, fill in enumerate(fills):
-                masked = filled(pixels, hidden, fill, colour=shift[:, 0, 0].double(), noise=noise.double())
-                for name, values in statistics(masked, pixels, run.bins).items():
+                masked = filled(inputs, hidden, fill, black, seed=run.seed, place=place)
+                for name, values in statistics(coloured(masked), coloured(inputs), run.bins).items():
                     found[name][part, number] += values.cpu()
 
     seconds = sweep(session, parts=parts, found=found, compute=compute, images=size * run.masks * len(fills))
@@ -71,43 +73,6 @@ def _hidden(run: RgbStatistics, draw: int, positions: Tensor) -> Tensor:
         run.start.mask, image_size=run.image_size, seed=run.seed, step=draw, steps=run.masks, positions=positions
     )
     return spread(units, run.image_size)
-
-
-def _noise(run: RgbStatistics, draw: int, positions: Tensor, channels: int) -> Tensor:
-    """Standard normal noise float64 [B, channels, S, S], by Box and Muller's formula."""
-    count = channels * run.image_size**2
-    first, second = (
-        ((words(seed_stream(run.seed, "noise"), draw, positions, 2 * count) + 0.5) * 2.0**-32).double().chunk(2, dim=1)
-    )
-    normal = (-2 * first.log()).sqrt() * (2 * math.pi * second).cos()
-    return normal.view(-1, channels, run.image_size, run.image_size)
-
-
-def filled(pixels: Tensor, hidden: Tensor, fill: Fill, *, colour: Tensor, noise: Tensor) -> Tensor:
-    """Images whose hidden pixels are filled.
-
-    Args:
-        pixels: float [B, C, S, S]. hidden: bool [B, S, S], True = hidden. colour: [C], the data set's mean.
-        noise: as pixels, what `noise` fills in.
-    """
-    place = hidden[:, None]
-    match fill:
-        case "none":
-            return pixels
-        case "zero":
-            return pixels.masked_fill(place, 0.0)
-        case "mean":
-            return torch.where(place, colour[:, None, None], pixels)
-        case "image-mean":
-            return torch.where(place, pixels.mean(dim=(2, 3), keepdim=True), pixels)
-        case "visible-mean":
-            seen = (~place).to(pixels.dtype)
-            mean = (pixels * seen).sum(dim=(2, 3), keepdim=True) / seen.sum(dim=(2, 3), keepdim=True).clamp(min=1)
-            return torch.where(place, mean, pixels)
-        case "noise":
-            return torch.where(place, noise, pixels)
-        case _:
-            assert_never(fill)
 
 
 def statistics(masked: Tensor, clean: Tensor, bins: int) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from harness.core.corruption import IMAGE_MEAN, declared_leaks
 from harness.core.datasets import ImageSet, load
 from harness.core.masking import in_views, make_views, spread
 from harness.core.mim import MaskedImageModel
-from harness.spec import HarnessError, Pretrain, pretraining, seed_stream
+from harness.spec import FrequencyMask, HarnessError, Pretrain, pretraining, seed_stream
 from harness.spec.differences import Difference, differences
 from harness.study import Plan, Row
 
@@ -70,6 +70,13 @@ class Batch:
         return (self.images, self.units) if self.pairs is None else (self.images, self.units, self.pairs)
 
 
+def looked_at(run: Pretrain, images: Tensor) -> Tensor | None:
+    """What a run's mask looks at in images before the first step; None for one that does not look."""
+    if run.mask.scored_by is None:
+        return None
+    return MaskedImageModel(run, images.shape[1]).eval().scores(images)
+
+
 def fixed_batch(run: Pretrain, size: int = BATCH) -> Batch:
     """The first batch of a pre-training, cut to `size` images, each as often as its mask has views.
 
@@ -87,8 +94,20 @@ def fixed_batch(run: Pretrain, size: int = BATCH) -> Batch:
 
     images = crops(run.seed)
     second = crops(seed_stream(run.seed, SECOND)) if has_second_crop(run.contrastive) else None
-    units = make_views(run.mask, image_size=run.image_size, seed=run.seed, step=0, steps=1, positions=positions)
-    return Batch(in_views(run.mask, images), units, pairs_of(run, second, step=0, steps=1, positions=positions))
+    units = make_views(
+        run.mask,
+        image_size=run.image_size,
+        seed=run.seed,
+        step=0,
+        steps=1,
+        positions=positions,
+        scores=looked_at(run, images),
+    )
+    return Batch(
+        in_views(run.mask, images),
+        units,
+        pairs_of(run, second, step=0, steps=1, positions=positions, look=lambda crops: looked_at(run, crops)),
+    )
 
 
 @torch.no_grad()
@@ -126,6 +145,8 @@ def is_masked(run: Pretrain, batch: Batch, model: MaskedImageModel | None = None
     visible = reach_of_visible(run, batch, model) if some else 0.0
     if visible == 0.0:
         return False
+    if isinstance(run.mask, FrequencyMask):
+        return leak(run, batch, model) <= ROUNDING * visible  # of the transform
     leaks, found = declared_leaks(run), leak(run, batch, model)
     if leaks == (IMAGE_MEAN,):
         return found > 0.0 and leak_beside_mean(run, batch, model) <= ROUNDING * visible
@@ -142,12 +163,12 @@ def is_clean(run: Pretrain, batch: Batch, model: MaskedImageModel | None = None)
     """
     model = (model or MaskedImageModel(run, batch.images.shape[1])).eval()
     leaks = declared_leaks(run)
-    changed = same_mean_noise(batch) if leaks else noise(batch, spread(batch.units, run.image_size))
+    changed = same_mean_noise(batch) if leaks else _noisy(run, batch, spread(batch.units, run.image_size))
     before, after = (model(images, batch.units) for images in (batch.images, changed))
-    if not leaks:
+    if not leaks and not isinstance(run.mask, FrequencyMask):
         return torch.equal(before[0], after[0]) and not torch.equal(before[1], after[1])
     moved = (before[0] - after[0]).abs().max() <= ROUNDING * before[0].abs().max()
-    kept = bool(moved) or run.corruption.fill == "none"
+    kept = bool(moved) or (bool(leaks) and run.corruption.fill == "none")
     losses = before[1].sum(), after[1].sum()
     return kept and bool((losses[0] - losses[1]).abs() > ROUNDING * losses[0].abs())
 
@@ -168,7 +189,17 @@ def same_mean_noise(batch: Batch) -> Tensor:
 
 
 def _reach(run: Pretrain, batch: Batch, where: Tensor, model: MaskedImageModel | None) -> float:
-    return _largest_change(run, batch, noise(batch, where), model)
+    return _largest_change(run, batch, _noisy(run, batch, where), model)
+
+
+def _noisy(run: Pretrain, batch: Batch, where: Tensor) -> Tensor:
+    """The images with noise in place of the pixels, or of the frequencies of a mask of these, that are True."""
+    if not isinstance(run.mask, FrequencyMask):
+        return noise(batch, where)
+    drawn = torch.fft.fft2(noise(batch, torch.ones_like(where)))
+    chosen = torch.fft.ifftshift(where, dim=(-2, -1))[:, None]
+    found: Tensor = torch.fft.ifft2(torch.where(chosen, drawn, torch.fft.fft2(batch.images))).real
+    return found
 
 
 def _largest_change(run: Pretrain, batch: Batch, changed: Tensor, model: MaskedImageModel | None) -> float:

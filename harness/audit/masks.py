@@ -13,6 +13,7 @@ from harness.core.randomness import uniform
 from harness.spec import (
     CheckerboardMask,
     CustomMask,
+    LocalMask,
     Mask,
     Pretrain,
     SquareMask,
@@ -58,7 +59,9 @@ def check_masks(run: Pretrain, arm: str) -> Iterator[Finding]:
 
 
 def stated_ratio(mask: Mask) -> float | None:
-    """The share of hidden units that a mask's spec names, if it does."""
+    """The share of hidden units that a mask's spec names, if it does; that of local windows is of the window alone."""
+    if isinstance(mask, LocalMask):
+        return None
     if isinstance(mask, CustomMask):
         found = dict(mask.params).get("ratio")
         return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else None

@@ -10,7 +10,19 @@ from typing import Any, NoReturn
 
 import typer
 
-from harness.cli import analyses, analysing, auditing, comparing, looking, models, on_cluster, planning, running, using
+from harness.cli import (
+    analyses,
+    analysing,
+    auditing,
+    comparing,
+    looking,
+    models,
+    on_cluster,
+    planning,
+    running,
+    searching,
+    using,
+)
 from harness.cli.common import printable
 from harness.spec import HarnessError
 
@@ -26,6 +38,7 @@ app.command()(planning.new)
 app.command()(planning.plan)
 app.command()(auditing.audit)
 app.command()(running.run)
+app.command()(searching.search)
 app.command()(looking.status)
 app.command()(looking.logs)
 app.command()(running.retry)

@@ -6,10 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 
 from harness.cli.common import StorePath, say
 from harness.cli.live import Display
@@ -20,15 +19,10 @@ from harness.launch import Queue, Resources, run_inline
 from harness.spec import (
     Analysis,
     FineTune,
-    Fourier,
     HarnessError,
-    Interactions,
-    Occlusion,
     Pretrain,
-    RgbStatistics,
     Run,
     key,
-    one_line,
     shown_metric,
 )
 from harness.store import Store
@@ -44,12 +38,6 @@ class Kind(StrEnum):
     rgb = "rgb"
 
 
-_SPECS: dict[Kind, type[Any]] = {
-    Kind.interactions: Interactions,
-    Kind.occlusion: Occlusion,
-    Kind.fourier: Fourier,
-    Kind.rgb: RgbStatistics,
-}
 _STARTS: dict[Kind, tuple[str, ...]] = {
     Kind.interactions: ("finetune",),
     Kind.occlusion: ("finetune",),
@@ -120,11 +108,9 @@ def _spec(kind: Kind, start: Run, name: str, fields: Mapping[str, object], store
     if kind is not Kind.rgb and store.weights(name) is None:
         word = store.state(name).word
         raise HarnessError(f"{name} {'keeps no weights any more' if word == 'done' else f'is not done: it is {word}'}")
-    try:
-        made: Analysis = _SPECS[kind](start=start, **fields)
-    except ValidationError as error:
-        raise HarnessError(one_line(error)) from None
-    return made
+    from harness.use import analysis_of
+
+    return analysis_of(kind.value, start, **fields)
 
 
 def _compute(kind: Kind, specs: dict[str, Run], store: Store, resources: Resources) -> None:

@@ -11,7 +11,7 @@ import typer
 
 from harness.cli.common import ScaleName, StorePath, Where, cell_text, planned, results_folder, say
 from harness.papers import compared_masks, paper_table
-from harness.spec import BlockMask, HarnessError, Mask, Pretrain, RandomMask, SquareMask, pretraining
+from harness.spec import BlockMask, FrequencyMask, HarnessError, Mask, Pretrain, RandomMask, SquareMask, pretraining
 from harness.store import Store
 from harness.study import Plan
 
@@ -104,11 +104,11 @@ def _study_rows(plan: Plan, runs: Store, draws: int) -> Iterator[dict[str, Any]]
 
 
 def _difficulty(mask: Mask, image_size: int, patch: int, draws: int) -> dict[str, float]:
-    """The columns of a mask's difficulty; NaN for one that depends on the image."""
+    """The columns of a mask's difficulty; NaN for one that hides no fixed part of the image."""
     from harness.analysis.difficulty import difficulty
 
     names = ("ratio", "avgdist", "avgdist_error", "visible", "isolated", "distinct")
-    if mask.scored_by is not None:
+    if mask.scored_by is not None or isinstance(mask, FrequencyMask):
         return dict.fromkeys(names, math.nan)
     found = difficulty(mask, image_size, patch, draws=draws)
     values = (

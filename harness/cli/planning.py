@@ -151,7 +151,7 @@ def _assumed(specs: dict[str, Run]) -> list[str]:
 
 def _geometry(specs: dict[str, Run]) -> list[str]:
     starts = (run for run in specs.values() if isinstance(run, Pretrain))
-    return sorted({note for run in starts for note in run.mask.notes(run.image_size)})
+    return sorted({note for run in starts for mask in run.masks for note in mask.notes(run.image_size)})
 
 
 def new(

@@ -20,6 +20,7 @@ from harness.core.encoder import Family, own_biases
 from harness.core.formats import resized
 from harness.core.session import Session
 from harness.spec import HarnessError
+from harness.store.snapshots import epochs_asked_for
 
 
 @dataclass
@@ -95,6 +96,15 @@ def restore_state(
 def weights_of(model: nn.Module) -> bytes:
     """All parameters and persistent buffers as a safetensors file."""
     return save({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
+
+
+def write_snapshot(model: nn.Module, epoch: float, session: Session) -> None:
+    """Keep the weights if this is the end of an epoch after which somebody asked for them."""
+    if epoch != int(epoch):
+        return
+    wanted = session.group.share(epochs_asked_for(session.attempt.store.folder(session.attempt.key)))
+    if int(epoch) in wanted:
+        session.attempt.write_snapshot(int(epoch), weights_of(model))
 
 
 INERT: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [(OrderedDict, "yacs.config.CfgNode")]

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.core.distributed import Group
-from harness.core.masking import make_mask
+from harness.core.masking import make_views
 from harness.core.session import Session
-from harness.spec import Contrastive, HarnessError, Pretrain, seed_stream
+from harness.spec import Contrastive, HarnessError, Mask, Pretrain, seed_stream
 
 SECOND = "second crop"
 """Purpose of the randomness of second crops and of their masks."""
@@ -96,28 +96,41 @@ def of_all(keys: Tensor, positions: Tensor, batch_size: int, group: Group) -> tu
     return group.sum(found), positions
 
 
-def pairs_of(run: Pretrain, second: Tensor | None, *, step: int, steps: int, positions: Tensor) -> Pairs | None:
+def pairs_of(
+    run: Pretrain,
+    second: Tensor | None,
+    *,
+    step: int,
+    steps: int,
+    positions: Tensor,
+    look: Callable[[Tensor], Tensor | None] = lambda images: None,
+) -> Pairs | None:
     """The other side of a batch; None for a run without a contrastive loss. Arguments as for `make_mask`.
 
     Args:
         second: as in `Pairs`.
+        look: what the run's mask looks at in images, as `make_mask` wants it.
     """
     if run.contrastive is None:
         return None
 
-    def mask(purpose: str, *, own: bool) -> Tensor | None:
-        spec = run.mask if own else run.contrastive.mask  # type: ignore[union-attr]
-        if isinstance(spec, str):
-            return None
-        seed = seed_stream(run.seed, purpose)
-        return make_mask(spec, image_size=run.image_size, seed=seed, step=step, steps=steps, positions=positions)
+    def mask(spec: Mask, purpose: str, scores: Tensor | None = None) -> Tensor:
+        return make_views(
+            spec,
+            image_size=run.image_size,
+            seed=seed_stream(run.seed, purpose),
+            step=step,
+            steps=steps,
+            positions=positions,
+            scores=scores,
+        )
 
-    swaps = run.contrastive.crops == "swapped"
+    swaps, other = run.contrastive.crops == "swapped", run.contrastive.mask
     return Pairs(
         second,
-        mask(SECOND, own=True) if swaps else None,
-        mask("momentum mask", own=False),
-        mask("momentum mask, swapped", own=False) if swaps else None,
+        mask(run.mask, SECOND, look(second)) if swaps and second is not None else None,
+        None if isinstance(other, str) else mask(other, "momentum mask"),
+        None if isinstance(other, str) or not swaps else mask(other, "momentum mask, swapped"),
     )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from harness.core.backbones import Piece, layers_named
 from harness.core.drop_path import Place
 from harness.core.randomness import uniform
-from harness.spec import Corruption, Pretrain, seed_stream
+from harness.spec import Corruption, FrequencyMask, Pretrain, seed_stream
 from harness.spec.corruption import AtInput, BeforeBlock, Fill
 
 IMAGE_MEAN = "image mean"
@@ -32,6 +32,8 @@ def declared_leaks(run: Pretrain) -> tuple[str, ...]:
         HarnessError: the backbone's family is not known here.
     """
     corruption = run.corruption
+    if isinstance(run.mask, FrequencyMask):
+        return ()  # nothing of the corruption is used
     if corruption.hides_nothing:
         return (NOTHING,)
     mixed = _mixed_before(run)
@@ -84,8 +86,11 @@ def filled(
 
 def _noise(images: Tensor, seed: int, place: Place | None) -> Tensor:
     """Standard normal noise like `images`, by Box and Muller's transform of stateless uniform numbers."""
-    set_here = place is not None and len(place.positions) == len(images)
-    positions = place.positions if place is not None and set_here else torch.arange(len(images), device=images.device)
+    given = 0 if place is None else len(place.positions)
+    set_here = given > 0 and len(images) % given == 0  # an image may have several views, one after the other
+    positions = torch.arange(len(images), device=images.device)
+    if place is not None and set_here:
+        positions = place.positions.repeat_interleave(len(images) // given)
     step = place.step if place is not None and set_here else 0
     count = images[0].numel()
     draws = uniform(seed_stream(seed, "fill noise"), step, positions.to(images.device), 2 * count)

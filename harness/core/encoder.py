@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections.abc import Iterator
 from typing import Any, assert_never
 
 import timm
@@ -156,7 +157,14 @@ class Encoder(nn.Module):
             x = piece.run(x)
             if place == self.at and hidden is not None and mask_token is not None:
                 x = combined(x, hidden, mask_token, gate, self.corruption, piece)
-        return _as_map(x, piece, images.shape[-1])
+        return as_map(x, piece, images.shape[-1])
+
+    def maps(self, images: Tensor) -> Iterator[tuple[Piece, Tensor]]:
+        """Every step of the forward pass, and what comes out of it as a map [B, C', h, w]."""
+        x = images
+        for piece in self.layers.pieces(self.model):
+            x = piece.run(x)
+            yield piece, as_map(x, piece, images.shape[-1])
 
     def features(self, images: Tensor, block: int | None = None) -> Tensor:
         """Features [B, C', h, w] after block `block`, counted from 1 over all stages; None as in `forward`.
@@ -165,7 +173,18 @@ class Encoder(nn.Module):
             HarnessError: the model has no such block.
         """
         x, piece = self._up_to(images, block)
-        return _as_map(x, piece, images.shape[-1])
+        return as_map(x, piece, images.shape[-1])
+
+    def last_blocks(self, images: Tensor, count: int) -> list[Tensor]:
+        """Outputs [B, C, h, w] of the last `count` blocks, all of the last stage.
+
+        Raises:
+            HarnessError: the last stage has fewer.
+        """
+        if count > (blocks := stage_depths(self.model)[-1]):
+            raise HarnessError(f"the last stage has {blocks} blocks, not {count}; make blocks of the target smaller")
+        first = depth(self.model) - count
+        return [found for piece, found in self.maps(images) if piece.block is not None and piece.block > first]
 
     def class_token(self, images: Tensor, block: int | None = None) -> Tensor:
         """The class token [B, C'] after a block, as in `features`.
@@ -199,7 +218,7 @@ def _place(pieces: list[Piece], corruption: Corruption) -> int:
     raise HarnessError(f"the backbone has no site {corruption.site.text}; valid: {', '.join(shown)}")
 
 
-def _as_map(x: Tensor, piece: Piece, side: int) -> Tensor:
+def as_map(x: Tensor, piece: Piece, side: int) -> Tensor:
     """What came out of a step as a map [B, C, h, w], without class and register tokens."""
     match piece.layout:
         case "tokens":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, assert_never
+from typing import assert_never
 
 import torch
 import torch.nn.functional as F
@@ -51,7 +51,7 @@ def momentum_features(target: MomentumTarget, encoder: Encoder, images: Tensor) 
     Raises:
         HarnessError: the features have another width or resolution, or the last stage has fewer blocks.
     """
-    found = mean_of_blocks(last_blocks(encoder, images, target.blocks), target.norm, target.mean_norm)
+    found = mean_of_blocks(encoder.last_blocks(images, target.blocks), target.norm, target.mean_norm)
     _check(found, target.width, images.shape[-1] // target.downsample, "the encoder")
     return found
 
@@ -77,36 +77,6 @@ def normalised(features: Tensor, norm: Norm) -> Tensor:
             return F.instance_norm(features)
         case _:
             assert_never(norm)
-
-
-def last_blocks(encoder: Encoder, images: Tensor, count: int) -> list[Tensor]:
-    """Outputs [B, C, h, w] of the last blocks of an encoder that sees whole images, without class and register tokens.
-
-    Raises:
-        HarnessError: the encoder's last stage has fewer blocks.
-    """
-    model: Any = encoder.model
-    blocks = list(
-        model.blocks if hasattr(model, "blocks") else (getattr(model, "layers", None) or model.stages)[-1].blocks
-    )
-    if count > len(blocks):
-        raise HarnessError(f"the last stage has {len(blocks)} blocks, not {count}; make blocks of the target smaller")
-    outputs: list[Tensor] = []
-    handles = [block.register_forward_hook(lambda *call: outputs.append(call[2])) for block in blocks[-count:]]
-    try:
-        last = encoder.features(images)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return [_map(output, last) for output in outputs]
-
-
-def _map(output: Tensor, like: Tensor) -> Tensor:
-    """A block's output as a map [B, C, h, w], of tokens [B, prefix + h * w, C], [B, h, w, C] or of a map."""
-    if output.ndim == 3:
-        places = like.shape[2] * like.shape[3]
-        return output[:, -places:].transpose(1, 2).reshape(like.shape)
-    return output if output.shape == like.shape else output.movedim(-1, 1)
 
 
 def _check(features: Tensor, width: int, side: int, name: str) -> None:

@@ -21,8 +21,9 @@ def fourier_loss(run: Pretrain, prediction: Tensor, target: Tensor, hidden: Tens
         prediction, target: [B, C, H, W]. hidden: bool [B, H, W], True = hidden.
 
     Returns:
-        A float32 scalar. Under `released` with `focal`, image i of the B belongs to group i // group; a last group that
-        is not full counts like the others, which happens outside training only (`require_whole_groups`).
+        A float32 scalar. Under `released` with `focal`, image i belongs to group i // group, with all its masks if the
+        run has several of each image, one after another in the B. A last group that is not full counts like the others,
+        which happens outside training only (`require_whole_groups`).
     """
     spec = run.fourier
     if spec is None:
@@ -32,7 +33,8 @@ def fourier_loss(run: Pretrain, prediction: Tensor, target: Tensor, hidden: Tens
         case "paper":
             return _paper(spec, y, x, seen)
         case "released":
-            return _released(spec, run.loss, spec.group or run.recipe.batch_size, y, x, seen)
+            rows = (spec.group or run.recipe.batch_size) * run.mask.views
+            return _released(spec, run.loss, rows, y, x, seen)
         case _:
             assert_never(spec.variant)
 

@@ -26,17 +26,9 @@ def hog(images: Tensor, target: HogTarget) -> Tensor:
     gx, gy = _gradients(images.float())
     bins = (torch.atan2(gx, gy) / math.pi * target.bins).floor().long() % target.bins
     weighted = (gx.square() + gy.square()).sqrt() * _window(target.window, *images.shape[-2:]).to(images.device)
-    votes = weighted.new_zeros(*images.shape[:2], target.bins, *images.shape[-2:])
-    votes.scatter_(2, bins[:, :, None], weighted[:, :, None])
-    cells = F.avg_pool2d(votes.flatten(1, 2), target.cell, divisor_override=1)
-    cells = F.normalize(_by_bin(cells, target), dim=2).flatten(1, 2)
-    return F.pixel_unshuffle(cells, target.cells)
-
-
-def _by_bin(cells: Tensor, target: HogTarget) -> Tensor:
-    """[B, C * bins, h, w] as [B, C, bins, h, w]."""
-    batch, _, *size = cells.shape
-    return cells.view(batch, -1, target.bins, *size)
+    votes = (torch.where(bins == number, weighted, 0.0) for number in range(target.bins))
+    cells = torch.stack([F.avg_pool2d(vote, target.cell, divisor_override=1) for vote in votes], dim=2)
+    return F.pixel_unshuffle(F.normalize(cells, dim=2).flatten(1, 2), target.cells)
 
 
 def _gradients(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,7 +61,8 @@ def strokes(descriptors: Tensor, target: HogTarget) -> Tensor:
     Returns:
         float32 [B, C, h * downsample, w * downsample], values in [0, 1].
     """
-    cells = _by_bin(F.pixel_shuffle(descriptors.float(), target.cells).clamp(min=0), target)
+    cells = F.pixel_shuffle(descriptors.float(), target.cells).clamp(min=0)
+    cells = cells.view(len(cells), -1, target.bins, *cells.shape[-2:])
     angles = (torch.arange(target.bins, device=cells.device) + 0.5) * math.pi / target.bins
     places = torch.arange(target.cell, device=cells.device) - (target.cell - 1) / 2
     # The gradient (gx, gy) of an angle is (sin, cos): its edge is the line through the middle that is normal to it.

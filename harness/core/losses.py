@@ -43,7 +43,8 @@ def loss_weights(run: Pretrain, hidden: Tensor) -> Tensor:
         A float64 scalar, or float64 [T] of T losses.
     """
     first = loss_weight(run.loss, hidden)
-    others = [torch.full_like(first, len(hidden)) for other in (run.fourier, run.contrastive) if other is not None]
+    losses = (run.fourier, run.contrastive, run.loss_predictor)
+    others = [torch.full_like(first, len(hidden)) for other in losses if other is not None]
     return torch.stack([first, *others]) if others else first
 
 

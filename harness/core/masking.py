@@ -11,7 +11,9 @@ from torch import Tensor
 from harness.core.blocks import block_masks
 from harness.core.custom import call, load_function
 from harness.core.draws import Draw
+from harness.core.frequencies import removed_frequencies
 from harness.core.masks_guided import guided_units, hard_units
+from harness.core.masks_local import local_units
 from harness.core.masks_pairs import complements, disjoint_units
 from harness.core.masks_patterns import checkerboards, colour_units, grids, uniform_units
 from harness.core.masks_units import random_tokens, random_units, squares, visible_squares
@@ -22,10 +24,12 @@ from harness.spec import (
     ComplementMask,
     CustomMask,
     DisjointMask,
+    FrequencyMask,
     GridMask,
     GuidedMask,
     HardMask,
     HarnessError,
+    LocalMask,
     Mask,
     RandomMask,
     SquareMask,
@@ -59,7 +63,8 @@ def make_mask(
             (GuidedMask), or the loss that a predictor expects there (HardMask). No gradient flows through them.
 
     Returns:
-        bool [B, units, units], units = image_size / mask.size, on the device of `positions`.
+        bool [B, units, units], units = image_size / mask.size, on the device of `positions`. Of a FrequencyMask it is
+        over the shifted spectrum instead, [B, image_size, image_size], True = removed.
 
     Raises:
         HarnessError: scores are missing or of another shape; a user's own function returns something else.
@@ -88,6 +93,10 @@ def make_mask(
             return complements(mask, draw, view)
         case DisjointMask():
             return disjoint_units(mask, draw, view)
+        case FrequencyMask():
+            return removed_frequencies(mask, draw)
+        case LocalMask():
+            return local_units(mask, draw, view)
         case GuidedMask():
             return guided_units(mask, draw, scores)
         case HardMask():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, assert_never
 
 import torch
 from torch import Tensor, nn
@@ -14,16 +14,19 @@ from harness.core.drop_path import Place
 from harness.core.encoder import Encoder, build
 from harness.core.facts import facts_of
 from harness.core.fourier import fourier_loss
+from harness.core.frequencies import without_frequencies
+from harness.core.hardness import attention_scores, patch_errors, ranking_loss
 from harness.core.heads import build_head
 from harness.core.losses import prediction_loss
-from harness.core.mae import encode_visible, visible_map, visible_places
+from harness.core.mae import Decoder, encode_visible, visible_map, visible_places
 from harness.core.masking import in_views, spread
+from harness.core.masks_local import predicted_units
 from harness.core.momentum import Momentum
 from harness.core.randomness import initialised
 from harness.core.targets import Targets
-from harness.spec import Pretrain, target_channels
+from harness.spec import FrequencyMask, Pretrain, target_channels
 
-FOLLOWED = ("encoder", "mask_token", "mask_gate", "projector")
+FOLLOWED = ("encoder", "mask_token", "mask_gate", "projector", "loss_predictor")
 """Parts of the model that the momentum encoder has copies of."""
 
 
@@ -31,7 +34,8 @@ class MaskedImageModel(nn.Module):
     """Encoder, mask token, head, target and momentum encoder of a pre-training spec.
 
     mask_token, mask_gate: float [C0], C0 the channels at the token's site; None where the corruption has none.
-    projector, predictor: of the contrastive loss; None without one.
+    projector, predictor: of the contrastive loss; None without one. loss_predictor: for hard masks, likewise.
+    colours: float [2, C], mean and deviation that images are normalised with, where frequencies are removed.
     place: where training stands, which noise that fills hidden pixels is drawn for; to be set before a forward pass.
     processes: those that compute the run, of which all keys are compared.
     """
@@ -41,10 +45,13 @@ class MaskedImageModel(nn.Module):
         self.run = run
         self.encoder = initialised(run.seed, "encoder", lambda: _encoder(run, channels))
         token = initialised(run.seed, "mask token", lambda: _mask_token(run, self.encoder.token_width))
-        self.mask_token = None if run.corruption.token in ("drop", "none") else token
+        tokenless = run.corruption.token in ("drop", "none") or isinstance(run.mask, FrequencyMask)
+        self.mask_token = None if tokenless else token
         gate = run.corruption.gate
         self.mask_gate = None if gate is None else nn.Parameter(torch.full((self.encoder.token_width,), gate))
         self.place = Place()
+        self.colours: Tensor
+        self.register_buffer("colours", _colours(run, channels), persistent=False)
         self.black: Tensor
         self.register_buffer("black", _black(run, channels), persistent=False)
         self.head = initialised(
@@ -64,6 +71,7 @@ class MaskedImageModel(nn.Module):
         self.projector: Any
         self.predictor: Any
         self.projector, self.predictor = _projections(run, self.encoder.width)
+        self.loss_predictor: Any = _loss_predictor(run, self.encoder.width)
         self.momentum = None if run.momentum is None else Momentum(run.momentum, self, *FOLLOWED)
 
     def encode(self, images: Tensor, units: Tensor) -> Tensor:
@@ -87,6 +95,8 @@ class MaskedImageModel(nn.Module):
         if units is None:
             return (parts.encoder(images),)
         run, side = self.run, images.shape[-1]
+        if isinstance(run.mask, FrequencyMask):
+            return (parts.encoder(without_frequencies(images, units, *self.colours)),)
         if run.corruption.token == "drop":
             places = visible_places(spread(units, side // run.backbone.patch_size))
             return encode_visible(parts.encoder.model, images, places), places
@@ -109,13 +119,45 @@ class MaskedImageModel(nn.Module):
         prediction = self.head(*encoded)
         parts: Any = self.momentum
         target = self.targets(images, None if parts is None else parts.encoder)
-        hidden = spread(units, target.shape[-1]) if run.loss.scope == "masked" or run.fourier is not None else None
+        scored = predicted_units(run, units, self.place)
+        hidden = spread(scored, target.shape[-1]) if run.loss.scope == "masked" or run.fourier is not None else None
         terms = [prediction_loss(run.loss, prediction, target, hidden)]
         if run.fourier is not None and hidden is not None:
             terms.append(run.fourier.weight * fourier_loss(run, prediction, target, hidden))
         if run.contrastive is not None and pairs is not None:
             terms.append(run.contrastive.weight * self._contrastive(encoded, images, units, pairs))
+        if run.loss_predictor is not None:
+            terms.append(run.loss_predictor.weight * self._ranking(encoded, prediction, target, units))
         return prediction, torch.stack(terms) if len(terms) > 1 else terms[0]
+
+    def _ranking(self, encoded: tuple[Tensor, ...], prediction: Tensor, target: Tensor, units: Tensor) -> Tensor:
+        """The loss of the loss predictor."""
+        expected = self.loss_predictor(*encoded)[:, 0]
+        errors = patch_errors(prediction, target, expected.shape[-1])
+        return ranking_loss(expected.flatten(1), errors, spread(units, expected.shape[-1]).flatten(1))
+
+    @torch.no_grad()
+    def scores(self, images: Tensor) -> Tensor | None:
+        """What the run's mask looks at in clean images [B, C, S, S]: float32 [B, h, w]; None if it does not look.
+
+        The momentum encoder sees the images whole.
+        """
+        parts: Any = self.momentum
+        match self.run.mask.scored_by:
+            case None:
+                return None
+            case "attention":
+                return attention_scores(parts.encoder, images)
+            case "loss":
+                if self.run.corruption.token == "drop":
+                    places = torch.arange((images.shape[-1] // self.run.backbone.stride) ** 2, device=images.device)
+                    every = places.expand(len(images), -1)
+                    expected: Tensor = parts.loss_predictor(encode_visible(parts.encoder.model, images, every), every)
+                else:
+                    expected = parts.loss_predictor(parts.encoder(images))
+                return expected[:, 0].float()
+            case _:
+                assert_never(self.run.mask.scored_by)
 
     def _contrastive(self, encoded: tuple[Tensor, ...], images: Tensor, units: Tensor, pairs: Pairs) -> Tensor:
         """The loss of queries from what is encoded, and where crops are swapped, of those from the second crops."""
@@ -165,12 +207,32 @@ def _projections(run: Pretrain, width: int) -> tuple[nn.Sequential | None, nn.Se
     return projector, predictor
 
 
+def _loss_predictor(run: Pretrain, width: int) -> nn.Module | None:
+    if run.loss_predictor is None:
+        return None
+    decoder, side = run.loss_predictor.decoder, run.image_size // run.backbone.stride
+    drops = run.corruption.token == "drop"
+    return initialised(
+        run.seed,
+        "loss predictor",
+        lambda: Decoder(decoder, width=width, channels=1, upscale=1, side=side, fills=drops),
+    )
+
+
 def _black(run: Pretrain, channels: int) -> Tensor:
     """The pixel value 0 after normalisation, float [channels]; zeros where nothing is filled with it."""
     if run.corruption.fill != "zero":
         return torch.zeros(channels)
     facts = facts_of(run.data)
     return -torch.tensor(facts.mean) / torch.tensor(facts.std)
+
+
+def _colours(run: Pretrain, channels: int) -> Tensor:
+    """Mean and deviation that images are normalised with, float [2, channels]; needed where frequencies are removed."""
+    if not isinstance(run.mask, FrequencyMask):
+        return torch.zeros(2, channels)
+    facts = facts_of(run.data)
+    return torch.tensor([facts.mean, facts.std])
 
 
 def _mask_token(run: Pretrain, width: int) -> nn.Parameter:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from harness.core.batches import Batch, in_pairs, steps_per_epoch, training_batches
 from harness.core.batchnorm import group_batch_norms
-from harness.core.checkpoint import weights_of
+from harness.core.checkpoint import weights_of, write_snapshot
 from harness.core.contrastive import SECOND, has_second_crop, pairs_of, require_whole_batch
 from harness.core.datasets import load
 from harness.core.drop_path import key_drop_paths
@@ -76,8 +76,10 @@ def pretrain(run: Pretrain, session: Session) -> None:
         return crops(first) if not twice else in_pairs(crops(first), crops(first, SECOND))
 
     def hidden(batch: Batch) -> Tensor:
+        seen = batch.images[:, 0] if twice else batch.images
         return make_views(
             run.mask,
+            scores=model.scores(seen),
             image_size=run.image_size,
             seed=run.seed,
             step=batch.step,
@@ -97,7 +99,7 @@ def pretrain(run: Pretrain, session: Session) -> None:
         loss: Tensor
         first, second = batch.images.unbind(1) if twice else (batch.images, None)
         units, shown = hidden(batch), in_views(run.mask, first)
-        pairs = pairs_of(run, second, step=batch.step, steps=steps, positions=batch.positions)
+        pairs = pairs_of(run, second, step=batch.step, steps=steps, positions=batch.positions, look=model.scores)
         prediction, loss = replica(shown, units, pairs)
         if pairs is not None:
             apart.copy_(loss[-1].detach())
@@ -134,6 +136,7 @@ def pretrain(run: Pretrain, session: Session) -> None:
             raise Diverged(
                 f"the predictions collapsed to one colour (sd {line['contrast']:.1e}) at step {line['step']}"
             )
+        write_snapshot(model, line["epoch"], session)
 
     write_reconstructions(run, model.eval(), session)
     last = session.attempt.lines()[-1]

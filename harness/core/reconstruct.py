@@ -12,9 +12,10 @@ from torch import Tensor
 
 from harness.core.batches import test_batches
 from harness.core.datasets import load
+from harness.core.frequencies import without_frequencies
 from harness.core.masking import make_mask, spread
 from harness.core.session import Session
-from harness.spec import Pretrain
+from harness.spec import FrequencyMask, Pretrain
 
 if TYPE_CHECKING:
     from harness.core.mim import MaskedImageModel
@@ -24,7 +25,10 @@ GREY = 128
 
 
 class Reconstructed(NamedTuple):
-    """original, masked and predicted: uint8 [n, H, W, C], masked with hidden pixels grey. hidden: bool [n, H, W]."""
+    """original, masked and predicted: uint8 [n, H, W, C], masked with hidden pixels grey. hidden: bool [n, H, W].
+
+    Where frequencies are removed, masked is what is left of the image, and all pixels count as hidden.
+    """
 
     original: NDArray[np.uint8]
     masked: NDArray[np.uint8]
@@ -45,7 +49,15 @@ def write_reconstructions(run: Pretrain, model: MaskedImageModel, session: Sessi
     )
     images = next(iter(batches))[0]
     positions = torch.arange(len(images), device=session.device)
-    units = make_mask(run.mask, image_size=run.image_size, seed=run.seed, step=0, steps=1, positions=positions)
+    units = make_mask(
+        run.mask,
+        image_size=run.image_size,
+        seed=run.seed,
+        step=0,
+        steps=1,
+        positions=positions,
+        scores=model.scores(images),
+    )
     found = reconstructed(model, images, units, source.mean, source.std)
     if found is None:
         return
@@ -71,7 +83,11 @@ def reconstructed(
     if picture is None:
         return None
     prediction = F.interpolate(picture, images.shape[-2:], mode="nearest")
-    original, hidden = _pixels(images, mean, std), spread(units, images.shape[-1]).cpu().numpy()
+    original = _pixels(images, mean, std)
+    if isinstance(model.run.mask, FrequencyMask):
+        masked = _pixels(without_frequencies(images, units, *images.new_tensor((mean, std))), mean, std)
+        return Reconstructed(original, masked, _pixels(prediction, mean, std), np.ones(original.shape[:3], dtype=bool))
+    hidden = spread(units, images.shape[-1]).cpu().numpy()
     masked = np.where(hidden[..., None], np.uint8(GREY), original)
     return Reconstructed(original, masked, _pixels(prediction, mean, std), hidden)
 

@@ -42,6 +42,9 @@ class SharedAttempt(Attempt):
     def write_checkpoint(self, step: int, write: Callable[[IO[bytes]], object]) -> None:
         self._lead(lambda own: own.write_checkpoint(step, write))
 
+    def write_snapshot(self, epoch: int, weights: bytes) -> None:
+        self._lead(lambda own: own.write_snapshot(epoch, weights))
+
     def begin_metrics(self, source: CheckpointFile | None) -> None:
         lines = read_lines(AttemptFolder(source.path.parent).metrics) if source else []
         self._lines = [line for line in lines if source and line["step"] <= source.step]

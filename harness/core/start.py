@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, assert_never
 import torch
 from torch import Tensor, nn
 
+from harness.core.backbones import layers_named
 from harness.core.checkpoint import load_encoder, read_weights
 from harness.core.encoder import Encoder, Family, build
 from harness.core.formats import Weights, named_as_timm
@@ -26,17 +27,16 @@ from harness.spec import (
     LinearProbe,
     Pretrain,
     Scratch,
+    Snapshot,
     key,
 )
 from harness.spec.content import file_sha256
+from harness.store.snapshots import whole_snapshot
 
 if TYPE_CHECKING:
     from harness.core.mim import MaskedImageModel
 
 LOG = logging.getLogger(__name__)
-CLASSIFIER = ("head.fc.weight", "head.weight")
-"""Names of the classifier's weights in timm's models."""
-
 Frozen = LinearProbe | Knn | CustomEvaluation | Fourier
 """Evaluations of an encoder as it is."""
 
@@ -80,16 +80,14 @@ def fine_tuned(run: FineTune, session: Session, *, channels: int) -> Family:
     """
     name = key(run)
     tensors = read_weights(session.attempt.upstream_weights(name))
-    sizes = [len(tensors[part]) for part in CLASSIFIER if part in tensors]
+    classes = len(tensors[layers_named(run.built.name).classifier])
     model = initialised(
         run.seed,
         "encoder",
-        lambda: build(
-            run.built, image_size=run.image_size, channels=channels, num_classes=sum(sizes[:1]), pool=run.pool
-        ),
+        lambda: build(run.built, image_size=run.image_size, channels=channels, num_classes=classes, pool=run.pool),
     )
     load_own(model, tensors, name)
-    return model.to(session.device).eval().requires_grad_(False)
+    return placed(model, session.device).eval().requires_grad_(False)
 
 
 def load_own(model: nn.Module, tensors: dict[str, Tensor], name: str) -> None:
@@ -120,6 +118,10 @@ def load_start(run: FineTune | Frozen, model: Family, session: Session) -> None:
             name = key(run.start)
             tensors = read_weights(session.attempt.upstream_weights(name))
             load_encoder(model, encoder_part(tensors), name)
+        case Snapshot():
+            name, epoch = key(run.start.pretrain), run.start.epoch
+            tensors = read_weights(whole_snapshot(session.attempt.store, name, epoch))
+            load_encoder(model, encoder_part(tensors), f"{name} after epoch {epoch}")
         case Checkpoint():
             load_encoder(model, checkpoint_weights(run.start).encoder, run.start.path)
         case _:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Callable
 
@@ -20,27 +21,34 @@ def run_inline(
     *,
     report: Callable[[Event], None],
     stopping: Callable[[], bool] = lambda: False,
+    feed: Callable[[], bool] = lambda: False,
+    program: str = "harness.launch.job",
 ) -> None:
     """Compute what is to be computed. A failed run leaves the others running.
+
+    Args:
+        feed: called before every look at the queue, to which it may add runs; whether more may come.
+        program: the module whose `prepare` and `work` are called.
 
     Raises:
         HarnessError: several processes a run are asked for.
     """
     if resources.processes > 1:
         raise HarnessError(f"--processes {resources.processes}: runs in this process have 1; use --on local")
-    from harness.launch.job import prepare, work
-
-    device = prepare(resources)
-    for event in queue.blocked():
-        report(event)
-    while len(queue) and not stopping():
+    computing = importlib.import_module(program)
+    device = computing.prepare(resources)
+    while (feed() or len(queue)) and not stopping():
+        for event in queue.blocked():
+            report(event)
         name = queue.take()
         if name is None:
             for event in queue.look_elsewhere():
                 report(event)
             time.sleep(POLL_SECONDS)
             continue
-        ended = work(store, queue.run(name), device, resources, retry=queue.retry, report=report, stopping=stopping)
+        ended = computing.work(
+            store, queue.run(name), device, resources, retry=queue.retry, report=report, stopping=stopping
+        )
         for event in (ended, *queue.end(ended)):
             report(event)
     queue.interrupt(queue.open())

@@ -171,8 +171,6 @@ class Worker:
         for process in self.processes:
             process.join()
         self._meeting.unlink(missing_ok=True)
-        """Ask the run to save and end, and the process with it; another one takes the next run."""
-        self.process.terminate()
 
 
 def run_local(
@@ -184,6 +182,7 @@ def run_local(
     report: Callable[[Event], None],
     stopping: Callable[[], bool] = lambda: False,
     unwanted: Callable[[str], bool] = lambda name: False,
+    feed: Callable[[], bool] = lambda: False,
     program: str = "harness.launch.job",
 ) -> None:
     """Compute what is to be computed in `slots` processes. A failed run, or a process that dies, leaves the others
@@ -192,18 +191,22 @@ def run_local(
 
     Args:
         unwanted: whether a run was cancelled; one at work saves and ends, one that waits is not begun.
+        feed: called before every look at the queue, to which it may add runs; whether more may come.
         program: the module whose `prepare` and `work` the processes call.
     """
+    more = feed()
     for event in queue.blocked():
         report(event)
-    if not len(queue):
+    if not len(queue) and not more:
         return
     workers = [
         Worker(slot, store.root, resources, retry=queue.retry, program=program)
-        for slot in range(min(slots, len(queue)))
+        for slot in range(slots if more else min(slots, len(queue)))
     ]
     try:
-        while len(queue) and not stopping():
+        while (feed() or len(queue)) and not stopping():
+            for event in queue.blocked():
+                report(event)
             queue.interrupt(name for name in queue.idle() if unwanted(name))
             for worker in workers:
                 if worker.name is not None and unwanted(worker.name):
@@ -255,12 +258,16 @@ def _end(workers: list[Worker], queue: Queue, store: Store, report: Callable[[Ev
     queue.interrupt(queue.open())
 
 
+DEATH = "its process "
+"""How the record of a failure begins if the run said nothing itself."""
+
+
 def _cause(exitcode: int | None) -> str:
     if exitcode is not None and exitcode < 0:
         name = signal.Signals(-exitcode).name
         hint = ", perhaps for lack of memory" if name == "SIGKILL" else ""
-        return f"its process was killed by {name}{hint}"
-    return f"its process ended with exit code {exitcode}"
+        return f"{DEATH}was killed by {name}{hint}"
+    return f"{DEATH}ended with exit code {exitcode}"
 
 
 def _death(store: Store, name: str, exitcode: int | None) -> Event:

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from harness.spec import Run, key, upstream, upstreams
+from harness.spec import Run, key, snapshot_epoch, upstream, upstreams
 from harness.store import Store, Word
+from harness.store.snapshots import ask_for_snapshot, snapshot_of
 
 Ending = Literal["done", "failed", "blocked", "elsewhere", "interrupted"]
 
@@ -39,25 +40,49 @@ class Queue:
     """
 
     def __init__(self, runs: Mapping[str, Run], store: Store, *, retry: bool = False, reading: bool = False) -> None:
-        self._runs, self._store, self.retry = runs, store, retry
-        states = store.states(runs)
-        words, gone = _needed(runs, store, {name: state.word for name, state in states.items()})
-        for name in gone if not reading else ():
-            store.put_result_aside(name)
+        self._runs, self._store, self.retry = dict(runs), store, retry
         self.already: dict[str, Ending] = {}
+        self.endings: dict[str, Ending] = {}
         self._waiting: dict[str, str | None] = {}
-        for name, run in runs.items():
-            if words[name] == "done":
-                self.already[name] = "done"
-            elif words[name] == "failed" and not retry:
-                self.already[name] = "failed"
-            else:
-                self._waiting[name] = _upstream_key(run)
-        self.endings: dict[str, Ending] = dict(self.already)
-        for first in {first for first in self._waiting.values() if first and first not in runs}:
-            self.endings[first] = _ending_elsewhere(store, first)
         self._taken: set[str] = set()
         self._elsewhere: set[str] = set()
+        self._look(runs, reading=reading)
+        self.already |= self.endings
+        self._look_before()
+
+    def add(self, runs: Mapping[str, Run]) -> None:
+        """Take in further runs, or again some that were interrupted or failed; those that wait or run are left alone.
+
+        A run comes together with those that it starts from, unless these are done.
+        """
+        fresh = {name: run for name, run in runs.items() if name not in self._waiting}
+        self._runs |= fresh
+        for name in fresh:
+            self.endings.pop(name, None)
+            self._taken.discard(name)
+        self._look(fresh)
+        self._look_before()
+
+    def _look(self, runs: Mapping[str, Run], *, reading: bool = False) -> None:
+        """Sort runs into those that wait and those that have ended, by what the store says."""
+        states = self._store.states(runs)
+        words, gone = _needed(runs, self._store, {name: state.word for name, state in states.items()})
+        if not reading:
+            for name in gone:
+                self._store.put_result_aside(name)
+            _ask_for_snapshots(self._store, (run for name, run in runs.items() if words[name] != "done"))
+        for name, run in runs.items():
+            if words[name] == "done":
+                self.endings[name] = "done"
+            elif words[name] == "failed" and not self.retry:
+                self.endings[name] = "failed"
+            else:
+                self._waiting[name] = _awaited(self._store, run)
+
+    def _look_before(self) -> None:
+        """Note how runs stand that waiting ones start from, but that are not among the runs."""
+        for first in {first for first in self._waiting.values() if first and first not in self._runs}:
+            self.endings[first] = _ending_elsewhere(self._store, first)
 
     def __len__(self) -> int:
         """Runs that have not ended yet."""
@@ -144,8 +169,9 @@ def _needed(runs: Mapping[str, Run], store: Store, words: dict[str, Word]) -> tu
     words, gone = dict(words), []
     serving: set[str | None] = set()
     needed: set[str | None] = set()
+    lacking: set[str | None] = set()
     for name in sorted(runs, key=lambda name: -len(upstreams(runs[name]))):  # what starts from a run before the run
-        if words[name] == "done" and name in needed and store.weights(name) is None:
+        if words[name] == "done" and name in lacking:
             words[name] = "missing"
             gone.append(name)
         elif runs[name].kind == "pretrain" and name in serving - needed:
@@ -153,7 +179,29 @@ def _needed(runs: Mapping[str, Run], store: Store, words: dict[str, Word]) -> tu
         serving.add(_upstream_key(runs[name]))
         if words[name] != "done":
             needed.add(_upstream_key(runs[name]))
+            if not has_start(store, runs[name]):
+                lacking.add(_upstream_key(runs[name]))
     return words, gone
+
+
+def has_start(store: Store, run: Run) -> bool:
+    """Whether the weights that a run starts from are in the store, or it needs none."""
+    first, epoch = upstream(run), snapshot_epoch(run)
+    if first is None:
+        return True
+    return (store.weights(key(first)) if epoch is None else snapshot_of(store, key(first), epoch)) is not None
+
+
+def _ask_for_snapshots(store: Store, runs: Iterable[Run]) -> None:
+    for run in runs:
+        first, epoch = upstream(run), snapshot_epoch(run)
+        if first is not None and epoch is not None:
+            ask_for_snapshot(store, store.register(first), epoch)
+
+
+def _awaited(store: Store, run: Run) -> str | None:
+    """Key of the run that has to be done before a run; a snapshot that is there needs no more of its pre-training."""
+    return None if snapshot_epoch(run) is not None and has_start(store, run) else _upstream_key(run)
 
 
 def _ending_elsewhere(store: Store, name: str) -> Ending:

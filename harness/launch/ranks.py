@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import cast
 
 from harness.launch.local import gpus
-from harness.launch.queue import Ending, Event
+from harness.launch.queue import Ending, Event, has_start
 from harness.launch.resources import Resources
 from harness.launch.worker import redirect
-from harness.spec import Run, key, upstream
+from harness.spec import Run
 from harness.store import Store
 
 
@@ -80,5 +80,4 @@ def _before(name: str, store: Store, unwanted: Callable[[str], bool]) -> Ending 
     """Why a run is not to be begun, if so."""
     if unwanted(name):
         return "interrupted"
-    first = upstream(store.spec(name))
-    return "blocked" if first is not None and store.weights(key(first)) is None else None
+    return None if has_start(store, store.spec(name)) else "blocked"

@@ -3,15 +3,17 @@
 from harness.papers.a2mim import a2mim, a2mim_corruption, a2mim_site, released_simmim_cnn, simmim_cnn
 from harness.papers.a2mim_finetune import a2mim_finetune
 from harness.papers.a2mim_recipes import a2mim_backbone, a2mim_pretrain, simmim_cnn_pretrain
+from harness.papers.mae import mae, mae_finetune, mae_pretrain, mae_probe
 from harness.papers.masks import compared_masks
 from harness.papers.protocol import Protocol, protocol_of
 from harness.papers.simmim import simmim
 from harness.papers.simmim_recipes import simmim_backbone, simmim_finetune, simmim_pretrain, simmim_probe
+from harness.papers.symmim import symmim
 from harness.papers.tables import PaperTable, PublishedValue, paper_table
 
 __all__ = [
-    "PaperTable", "PublishedValue", "compared_masks", "paper_table", "simmim", "simmim_backbone", "simmim_finetune",
-    "simmim_pretrain", "simmim_probe",
+    "PaperTable", "PublishedValue", "compared_masks", "mae", "mae_finetune", "mae_pretrain", "mae_probe",
+    "paper_table", "simmim", "simmim_backbone", "simmim_finetune", "simmim_pretrain", "simmim_probe", "symmim",
     "a2mim", "a2mim_backbone", "a2mim_corruption", "a2mim_finetune", "a2mim_pretrain",
     "a2mim_site", "released_simmim_cnn", "simmim_cnn",
     "simmim_cnn_pretrain",

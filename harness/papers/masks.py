@@ -9,6 +9,7 @@ from harness.spec import (
     ComplementMask,
     DisjointMask,
     GridMask,
+    LocalMask,
     Mask,
     RandomMask,
     SquareMask,
@@ -24,8 +25,8 @@ PATCHES = 196
 def compared_masks(patch: int = 16) -> dict[str, Mask]:
     """Masks that do not look at the image, by name, over patches of `patch` pixels.
 
-    BEiT's and BootMAE's have their own count, which varies; the sigmas of the colours are assumed. Of those with two
-    views a distance or a count is that of the first.
+    BEiT's and BootMAE's have their own count, which varies; the sigmas of the colours are assumed. Of those with
+    several views a distance or a count is that of the first; of local windows what lies outside is hidden too.
     """
     return {
         "checkerboard 1": CheckerboardMask(size=patch),
@@ -54,4 +55,5 @@ def compared_masks(patch: int = 16) -> dict[str, Mask]:
         "red": ColourMask(size=patch, colour="red", sigma=2.0),
         "complement": ComplementMask(size=patch),
         "disjoint": DisjointMask(size=patch),
+        "local windows": LocalMask(size=patch),
     }

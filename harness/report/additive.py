@@ -127,12 +127,12 @@ def paired(sums: Floats) -> Estimate:
 def fit(values: Floats) -> Additive:
     """Fit the additive model to float [cells, seeds] with NaN for what is missing."""
     present = np.isfinite(values)
-    links, components = _links(present)
+    links, components, _ = _design(present.tobytes(), *present.shape)
     cells, residuals = _solve(values, present, links)
     df = int(present.sum() - present.any(axis=1).sum() - present.any(axis=0).sum() + components.max(initial=-1) + 1)
     variance = float((residuals**2).sum() / df) if df > 0 else np.nan
     group = np.where(present.any(axis=1), components[np.argmax(present, axis=1)], -1) if values.size else components
-    return Additive(values, cells, links, group, variance, df, _check(residuals, present, links))
+    return Additive(values, cells, links, group, variance, df, _check(residuals, present))
 
 
 def _links(present: Flags) -> tuple[Floats, NDArray[np.int64]]:
@@ -165,14 +165,22 @@ def _solve(values: Floats, present: Flags, links: Floats) -> tuple[Floats, Float
     return np.where(present.any(axis=1), means - shift, np.nan), residuals
 
 
-def _check(residuals: Floats, present: Flags, links: Floats) -> float:
+@lru_cache(maxsize=64)
+def _design(pattern: bytes, cells: int, seeds: int) -> tuple[Floats, NDArray[np.int64], Floats]:
+    """What follows from where there are values: links, groups of seeds, expectations of squared residuals."""
+    present = np.frombuffer(pattern, dtype=bool).reshape(cells, seeds)
+    links, groups = _links(present)
+    return links, groups, _expected(present, links)
+
+
+def _check(residuals: Floats, present: Flags) -> float:
     """p-value of the hypothesis that the residuals of all cells have one variance, against any other.
 
     The statistic is the spread of the cells' variances, sum of h v^2 over (sum of h v)^2, where v is a cell's sum of
     squared residuals over its expectation h (the score test of normal variances). It does not depend on the variance,
     so its distribution is simulated for just these seeds and holes.
     """
-    expected = _expected(present, links)
+    _, _, expected = _design(present.tobytes(), *present.shape)
     if (expected > _SOME).sum() < 3:  # of two cells the residuals are equal and opposite
         return np.nan
     null = _null(present.tobytes(), *present.shape)
@@ -183,8 +191,7 @@ def _check(residuals: Floats, present: Flags, links: Floats) -> float:
 def _null(pattern: bytes, cells: int, seeds: int) -> Floats:
     """The check's statistic in simulated tables of equal variances with values in the same places."""
     present = np.frombuffer(pattern, dtype=bool).reshape(cells, seeds)
-    links, _ = _links(present)
-    expected = _expected(present, links)
+    links, _, expected = _design(pattern, cells, seeds)
     draws = _DRAWS if present.size <= 20_000 else _DRAWS // 5
     block, generator = max(1, _LARGEST // present.size), np.random.default_rng(20_211)
     sizes = [min(block, draws - begin) for begin in range(0, draws, block)]
@@ -208,7 +215,13 @@ def _spread(residuals: Floats, expected: Floats) -> Floats:
     return spread
 
 
-def t_quantile(probability: float | Floats, df: Floats) -> Floats:
-    """Quantile of Student's t, NaN where there are no degrees of freedom."""
-    found: Floats = np.where(df > 0, stdtrit(np.maximum(df, 1), probability), np.nan)
+def t_quantile(probability: float, df: Floats | NDArray[np.int64] | int) -> Floats:
+    """Quantile of Student's t at some degrees of freedom, NaN where there are none."""
+    values, places = np.unique(df, return_inverse=True)
+    found: Floats = np.array([_t(probability, float(value)) for value in values])[places].reshape(np.shape(df))
     return found
+
+
+@lru_cache(maxsize=4096)
+def _t(probability: float, df: float) -> float:
+    return float(stdtrit(df, probability)) if df > 0 else np.nan

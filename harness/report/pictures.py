@@ -61,8 +61,7 @@ def make(plan: Plan, store: Store, runs: pd.DataFrame, cells: pd.DataFrame) -> P
     with drawing.style():
         files, remarks = _figures(runs, cells, words)
         more, others = _curves(found, title, labels, store, words)
-        seen, unread = _analyses(plan, store, files)
-        words |= _said(seen, "Analyses of trained models")
+        seen, unread = _analyses(plan, store, files, words)
         triplets, damaged = gallery.gallery(found, labels, store, limit=PAGES * gallery.ARMS + 1)
         last, left_out = _gallery(triplets, len(found), title)
     return Pictures(
@@ -111,13 +110,17 @@ def _curves(
     return made, _left_out("figure-curves", number, LINES)
 
 
-def _analyses(plan: Plan, store: Store, taken: dict[str, bytes]) -> tuple[dict[str, bytes], list[str]]:
+def _analyses(
+    plan: Plan, store: Store, taken: dict[str, bytes], words: dict[str, str]
+) -> tuple[dict[str, bytes], list[str]]:
     found, remarks = analyses.analysis_figures(plan, store)
     files: dict[str, bytes] = {}
     for figure in found:
         stem = _free(file_stem("figure", figure.column, figure.kind), taken | files)
         pages = figure.pages()
-        files |= _vector(stem, [analyses.draw(page) for page in _kept(pages)])
+        made = _vector(stem, [analyses.draw(page) for page in _kept(pages)])
+        files |= made
+        words |= _said(made, analyses.words(figure))
         remarks += _left_out(stem, len(figure.panels[0].bands), LINES)
     return files, remarks
 

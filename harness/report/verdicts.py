@@ -30,7 +30,9 @@ ORDER: tuple[Word, ...] = (
 ERROR = 0.05
 """Probability of a false verdict, a claim; half of it on each side."""
 
-_LARGEST = 1000
+_NUMBERS = np.unique(np.concatenate([np.arange(2, 31), np.geomspace(30, 1000, 36)]).astype(int))
+"""Numbers of seeds that may be told as needed: each one up to 30, then in steps of 10 %."""
+
 Alphas = tuple[float, float]
 FIXED: Alphas = (ERROR / 2, ERROR / 2)
 
@@ -230,7 +232,7 @@ def _needed(found: Verdict, data: Scored, *, has_margin: bool) -> int | None:
     df, now = data.model.df, found.n[0]
     if not math.isfinite(half) or not distance > 0 or df < 1:
         return None
-    numbers = np.arange(now + 1, _LARGEST + 1)
+    numbers = _NUMBERS[now < _NUMBERS]
     quantiles = t_quantile(1 - ERROR / 2, df * (numbers - 1) / max(now - 1, 1))
     halves = half * np.sqrt(now / numbers) * quantiles / t_quantile(1 - ERROR / 2, np.array(df))
     enough = numbers[halves < distance]

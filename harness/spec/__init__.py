@@ -7,6 +7,7 @@ from harness.spec.contrastive import Contrastive
 from harness.spec.corruption import AfterStage, AtInput, BeforeBlock, Corruption
 from harness.spec.data import CustomData, Data, ImageFolder, Images, Shapes
 from harness.spec.features import FeatureTarget, HogTarget, MomentumTarget
+from harness.spec.hardness import LossPredictor
 from harness.spec.heads import CustomHead, DecoderHead, Head, InverseSwinHead, LinearHead, MlpHead, TransformerHead
 from harness.spec.keys import (
     Analysis,
@@ -17,13 +18,16 @@ from harness.spec.keys import (
     run_from_json,
     seed_stream,
     shown_metric,
+    snapshot_epoch,
     upstream,
     upstreams,
 )
 from harness.spec.loss import FourierLoss, Loss
 from harness.spec.masking import Mask
 from harness.spec.masks.blocks import BlockMask
+from harness.spec.masks.frequency import FrequencyMask
 from harness.spec.masks.guided import GuidedMask, HardMask
+from harness.spec.masks.local import LocalMask
 from harness.spec.masks.noise import ColourMask
 from harness.spec.masks.own import CustomMask
 from harness.spec.masks.pairs import ComplementMask, DisjointMask
@@ -32,7 +36,7 @@ from harness.spec.masks.units import RandomMask, SquareMask, TokenMask, VisibleS
 from harness.spec.memory import target_memory
 from harness.spec.momentum import MomentumEncoder
 from harness.spec.recipe import Augment, Average, Cosine, MultiStep, Recipe, Schedule
-from harness.spec.run import CustomEvaluation, FineTune, Knn, LinearProbe, Pretrain, Start
+from harness.spec.run import CustomEvaluation, FineTune, Knn, LinearProbe, Pretrain, Snapshot, Start
 from harness.spec.scale import Scale, Skip
 from harness.spec.start import Checkpoint, Scratch
 from harness.spec.targets import (
@@ -58,13 +62,14 @@ __all__ = [
     "AfterStage", "Analysis", "AtInput", "Augment", "Average", "Backbone", "BeforeBlock", "BinTarget", "BlockMask",
     "CheckerboardMask", "Checkpoint", "ClusterTarget", "ColourMask", "ComplementMask", "Contrastive", "Corruption",
     "Cosine", "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "Data",
-    "DecoderHead", "DisjointMask", "Evaluation", "FeatureTarget", "FineTune", "Fourier", "FourierLoss", "GridMask",
-    "GuidedMask", "HardMask", "HarnessError", "Head", "HogTarget", "ImageFolder", "Images", "Interactions",
-    "InverseSwinHead", "KMeans", "Knn", "LinearHead", "LinearProbe", "Loss", "LowPassTarget", "Mask", "MlpHead",
-    "MomentumEncoder", "MomentumTarget", "MultiStep", "NormPixelTarget", "Occlusion", "Params", "PatchWords",
-    "PixelTarget", "Pretrain", "RandomMask", "Recipe", "RgbStatistics", "Run", "Scalar", "Scale", "Schedule",
-    "Scratch", "Shapes", "Skip", "Spec", "SquareMask", "Start", "Target", "TokenMask", "TokenTarget", "Tokenizer",
-    "TransformerHead", "UniformMask", "VisibleSquareMask", "is_image", "key", "one_line", "pretraining",
-    "run_from_json", "seed_stream", "shown_metric", "target_channels", "target_classes", "target_maps",
-    "target_memory", "upstream", "upstreams",
+    "DecoderHead", "DisjointMask", "Evaluation", "FeatureTarget", "FineTune", "Fourier", "FourierLoss",
+    "FrequencyMask", "GridMask", "GuidedMask", "HardMask", "HarnessError", "Head", "HogTarget", "ImageFolder",
+    "Images", "Interactions", "InverseSwinHead", "KMeans", "Knn", "LinearHead", "LinearProbe", "LocalMask", "Loss",
+    "LossPredictor", "LowPassTarget", "Mask", "MlpHead", "MomentumEncoder", "MomentumTarget", "MultiStep",
+    "NormPixelTarget", "Occlusion", "Params", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe",
+    "RgbStatistics", "Run", "Scalar", "Scale", "Schedule", "Scratch", "Shapes", "Skip", "Spec", "SquareMask", "Start",
+    "Target", "TokenMask", "TokenTarget", "Tokenizer", "TransformerHead", "UniformMask", "VisibleSquareMask",
+    "is_image", "key", "one_line", "pretraining", "run_from_json", "seed_stream", "shown_metric", "target_channels",
+    "target_classes", "target_maps", "target_memory", "upstream", "upstreams",
+    "Snapshot", "snapshot_epoch",
 ]  # fmt: skip

@@ -8,12 +8,12 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, Self
 from pydantic import Field, PositiveInt, model_validator
 
 from harness.spec.backbone import Backbone
+from harness.spec.corruption import Fill
 from harness.spec.run import Evaluated, FineTune, Pretrain, S
 from harness.spec.start import Checkpoint, Scratch
 
 Encoding = Annotated[Pretrain | FineTune | Scratch | Checkpoint, Field(discriminator="kind")]
 
-Fill = Literal["none", "zero", "mean", "image-mean", "visible-mean", "noise"]
 Reward = Literal["log-odds", "log-probability", "logit"]
 Ratio = Annotated[float, Field(ge=0, le=1)]
 
@@ -176,8 +176,8 @@ class Fourier(_Analysis[Encoding]):
 
     Of each map the log amplitude log(|F| + 1e-6) of the two-dimensional DFT is averaged over channels and images. Its
     diagonal from the lowest to the highest frequency, less its lowest, is the relative log amplitude. A ViT is looked
-    at after every attention and every MLP, with what the residual path carries and without class tokens; a Swin after
-    the patch embedding and every block.
+    at after every attention and every MLP, with what the residual path carries and without class tokens; a Swin or CNN
+    after its stem and every block.
     """
 
     kind: Literal["fourier"] = "fourier"
@@ -189,9 +189,8 @@ class Fourier(_Analysis[Encoding]):
 class RgbStatistics(_Analysis[Pretrain]):
     """Statistics of the masked inputs of a pre-training, under each fill of hidden pixels.
 
-    Colours are in [0, 1]. Fills: none; zero (black); mean (the data set's); image-mean and visible-mean (of the image's
-    own pixels, all of them or those not hidden, channel by channel); noise (normal, with the data set's mean and
-    standard deviation). Nothing is trained, so this does not wait for the pre-training, whose mask and data it takes.
+    Colours are in [0, 1], but for noise, which may lie outside. Nothing is trained, so this does not wait for the
+    pre-training, whose mask and data it takes.
 
     images: test images. masks: masks of each image.
     bins: of the histograms.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 
 from harness.spec.base import Spec
 from harness.spec.masking import Mask
@@ -35,7 +35,7 @@ class Contrastive(Spec):
     projector_layers, predictor_layers: their numbers of layers.
     """
 
-    weight: NonNegativeFloat = 1.0
+    weight: PositiveFloat = 1.0
     temperature: PositiveFloat = 0.2
     crops: Literal["same", "two", "swapped"] = "same"
     mask: Literal["none", "same"] | Mask = "none"

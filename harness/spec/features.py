@@ -30,6 +30,11 @@ class HogTarget(Spec):
     cells: PositiveInt = 2
     window: int = Field(default=16, ge=2)
 
+    @classmethod
+    def of_patches(cls, side: int) -> Self:
+        """MaskFeat's histograms at another size of patch: two cells and one window along its side."""
+        return cls(cell=side // 2, window=side)
+
     @property
     def downsample(self) -> int:
         """Side of a patch in pixels."""

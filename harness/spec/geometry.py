@@ -6,9 +6,12 @@ import math
 from typing import TYPE_CHECKING
 
 from harness.spec.backbone import PLAIN_VITS
+from harness.spec.corruption import Corruption
 from harness.spec.features import MomentumTarget
 from harness.spec.heads import DecoderHead
-from harness.spec.masking import CustomMask, Mask
+from harness.spec.masking import CustomMask, FrequencyMask, Mask
+from harness.spec.recipe import Recipe
+from harness.spec.targets import target_classes
 
 if TYPE_CHECKING:
     from harness.spec.run import Pretrain
@@ -24,6 +27,9 @@ def check_mask(mask: Mask, run: Pretrain, what: str = "mask") -> None:
         ValueError: they do not; names the valid sizes.
     """
     size, patch, unit = run.image_size, run.backbone.patch_size, mask.size
+    if isinstance(mask, FrequencyMask):
+        mask.check(size)
+        return
     if unit % patch:
         valid = choices(size, patch)
         raise ValueError(f"a {what} unit of {unit} px is no multiple of the {patch}-px patch; {valid}")
@@ -39,6 +45,29 @@ def check_mask(mask: Mask, run: Pretrain, what: str = "mask") -> None:
     known = not isinstance(mask, CustomMask)  # of which the first batch will tell
     if run.corruption.token == "drop" and known and mask.varies(size):
         raise ValueError(f"token='drop' needs as many hidden units in every image; this {mask.kind} mask varies")
+
+
+def check_frequencies(run: Pretrain) -> None:
+    """Whether what is removed is what is predicted: frequencies or patches.
+
+    Raises:
+        ValueError: it is not.
+    """
+    kind, scope = run.loss.kind, run.loss.scope
+    if not isinstance(run.mask, FrequencyMask):
+        if kind == "frequency" and scope == "masked":
+            raise ValueError(f"a {run.mask.kind} mask removes no frequencies; valid for a frequency loss: scope='full'")
+        return
+    if run.corruption != Corruption():
+        raise ValueError("a frequency mask filters the image, and nothing else hides it: leave corruption out")
+    if kind != "frequency" and scope == "masked":
+        raise ValueError(
+            f"a frequency mask hides no pixels: valid with loss.kind {kind!r}: scope='full'; or 'frequency'"
+        )
+    if run.fourier is not None:
+        raise ValueError("fourier needs hidden pixels, and a frequency mask hides none; leave it out")
+    if run.contrastive is not None:
+        raise ValueError("the branches of a contrastive loss hide patches, and a frequency mask none; leave one out")
 
 
 def check_target(downsample: int, stride: int, unit: int, *, inside: bool) -> None:
@@ -87,9 +116,8 @@ def check_momentum(run: Pretrain) -> None:
     if used and run.momentum is None:
         raise ValueError(f"{used[0]} needs a momentum encoder: set momentum, such as MomentumEncoder()")
     if run.momentum is not None and not used:
-        raise ValueError(
-            "nothing uses the momentum encoder; leave it out, or set contrastive, or another target or mask"
-        )
+        raise ValueError("nothing uses the momentum encoder; leave momentum out (a loss, target or mask would)")
+    _check_looking(run)
     if run.contrastive is None:
         return
     if run.recipe.batch_size < 2:
@@ -100,6 +128,31 @@ def check_momentum(run: Pretrain) -> None:
     check_mask(mask, run, "momentum encoder's mask")
     if mask.views > 1 or mask.scored_by is not None:
         raise ValueError(f"the momentum encoder's mask is one that does not look at the image, once; not {mask.kind}")
+
+
+def _check_looking(run: Pretrain) -> None:
+    by = run.mask.scored_by
+    if by == "loss" and run.loss_predictor is None:
+        raise ValueError(f"the mask {run.mask.kind!r} looks at predicted losses: set loss_predictor, LossPredictor()")
+    if run.loss_predictor is not None and target_classes(run.target) is not None:
+        raise ValueError(f"hard patches are told by errors of values; the target {run.target.kind!r} has classes")
+    if by == "attention" and not run.backbone.name.startswith(PLAIN_VITS):
+        raise ValueError(f"attention is read from a plain ViT (vit_...), not from {run.backbone.name}")
+
+
+def check_pretraining_recipe(recipe: Recipe) -> None:
+    """Whether a recipe asks for nothing that a pre-training does not have.
+
+    Raises:
+        ValueError: it does.
+    """
+    if recipe.layer_decay is not None:
+        raise ValueError("layer_decay belongs to fine-tuning; a pre-training has none")
+    if recipe.average is not None:
+        raise ValueError("recipe.average belongs to fine-tuning; a pre-training publishes its weights")
+    augment = recipe.augment
+    if augment.mixup or augment.cutmix or augment.smoothing:
+        raise ValueError("mixup, cutmix and smoothing belong to fine-tuning: a pre-training has no labels")
 
 
 def choices(size: int, multiple: int = 1) -> str:

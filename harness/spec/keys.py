@@ -9,7 +9,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from harness.spec.analyses import Fourier, Interactions, Occlusion, RgbStatistics
 from harness.spec.base import HarnessError, one_line
-from harness.spec.run import CustomEvaluation, FineTune, Knn, LinearProbe, Pretrain
+from harness.spec.run import CustomEvaluation, FineTune, Knn, LinearProbe, Pretrain, Snapshot
 
 KEY_DIGITS = 20
 
@@ -33,7 +33,14 @@ def upstream(run: Run) -> Pretrain | FineTune | None:
     """The run whose weights a run starts from, if any."""
     if isinstance(run, Pretrain | RgbStatistics):  # of masked inputs no weights are needed
         return None
+    if isinstance(run.start, Snapshot):
+        return run.start.pretrain
     return run.start if isinstance(run.start, Pretrain | FineTune) else None
+
+
+def snapshot_epoch(run: Run) -> int | None:
+    """The epoch of the snapshot that a run starts from, if it starts from one."""
+    return run.start.epoch if not isinstance(run, Pretrain) and isinstance(run.start, Snapshot) else None
 
 
 def upstreams(run: Run) -> tuple[Pretrain | FineTune, ...]:

@@ -7,7 +7,9 @@ from typing import Annotated
 from pydantic import Field
 
 from harness.spec.masks.blocks import BlockMask
+from harness.spec.masks.frequency import FrequencyMask
 from harness.spec.masks.guided import GuidedMask, HardMask
+from harness.spec.masks.local import LocalMask
 from harness.spec.masks.noise import ColourMask
 from harness.spec.masks.own import CustomMask
 from harness.spec.masks.pairs import ComplementMask, DisjointMask
@@ -26,6 +28,8 @@ Mask = Annotated[
     | ColourMask
     | ComplementMask
     | DisjointMask
+    | FrequencyMask
+    | LocalMask
     | GuidedMask
     | HardMask
     | CustomMask,
@@ -39,9 +43,11 @@ __all__ = [
     "ComplementMask",
     "CustomMask",
     "DisjointMask",
+    "FrequencyMask",
     "GridMask",
     "GuidedMask",
     "HardMask",
+    "LocalMask",
     "Mask",
     "RandomMask",
     "SquareMask",

@@ -14,7 +14,7 @@ def target_memory(run: Pretrain) -> int:
 
     batch * (image_size / downsample)^2 * (2 * 4 * K + b * M): K channels of the prediction, float32 as the loss has it,
     twice for the gradient; M maps of the target, with b = 4 bytes a value to regress or 8 bytes a class index. It is a
-    floor, not the peak: the encoder, the head's inner layers and what the loss keeps besides are not counted.
+    floor, not the peak: the encoder, the head's inner layers, a teacher and what the loss keeps besides are left out.
     """
     channels = run.data.channels
     places = run.recipe.batch_size * (run.image_size // run.target.downsample) ** 2

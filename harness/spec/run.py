@@ -12,7 +12,16 @@ from harness.spec.base import Spec
 from harness.spec.contrastive import Contrastive
 from harness.spec.corruption import Corruption
 from harness.spec.data import Data
-from harness.spec.geometry import check_dropping, check_mask, check_momentum, check_target, choices
+from harness.spec.geometry import (
+    check_dropping,
+    check_frequencies,
+    check_mask,
+    check_momentum,
+    check_pretraining_recipe,
+    check_target,
+    choices,
+)
+from harness.spec.hardness import LossPredictor
 from harness.spec.heads import Head, LinearHead, check_head
 from harness.spec.loss import FourierLoss, Loss, check_fourier, check_loss
 from harness.spec.masking import Mask
@@ -33,6 +42,7 @@ class Pretrain(Spec):
     fourier: an error of the spectrum that is added to the loss; None for none.
     contrastive: a contrastive loss that is added to the loss; None for none. It needs a momentum encoder.
     momentum: the momentum encoder, where a target, a mask or a loss needs one.
+    loss_predictor: what a hard mask looks at, and an auxiliary loss; None for none.
     assumed: notes on values that the paper leaves open; reports print them, keys ignore them.
     """
 
@@ -51,9 +61,12 @@ class Pretrain(Spec):
     fourier: FourierLoss | None = None
     contrastive: Contrastive | None = None
     momentum: MomentumEncoder | None = None
+    loss_predictor: LossPredictor | None = None
     assumed: tuple[str, ...] = ()
 
-    implicit: ClassVar[Mapping[str, object]] = {"start": None, "fourier": None, "contrastive": None, "momentum": None}
+    implicit: ClassVar[Mapping[str, object]] = dict.fromkeys(
+        ("start", "fourier", "contrastive", "momentum", "loss_predictor")
+    )
     unkeyed: ClassVar[frozenset[str]] = frozenset({"assumed"})
 
     @model_validator(mode="before")
@@ -64,26 +77,25 @@ class Pretrain(Spec):
             return {**values, "fourier": fourier.replace(group=None)}  # two ways to say the same share a key
         return values
 
+    @property
+    def masks(self) -> tuple[Mask, ...]:
+        """The encoder's mask, and the momentum encoder's where that has one of its own."""
+        other = None if self.contrastive is None else self.contrastive.mask
+        return (self.mask,) if other is None or isinstance(other, str) else (self.mask, other)
+
     @model_validator(mode="after")
     def _geometry(self) -> Self:
         size, stride = self.image_size, self.backbone.stride
         if size % stride:
             raise ValueError(f"stride {stride} does not divide the image of {size} px; {choices(size)}")
         check_mask(self.mask, self)
-        if self.mask.scored_by is not None:
-            raise ValueError(f"a {self.mask.kind} mask needs a teacher's {self.mask.scored_by}; there is no teacher")
         inside = self.loss.scope == "masked" or self.fourier is not None
         check_target(self.target.downsample, stride, self.mask.size, inside=inside)
         check_target_images(self.target, size, self.data.channels)
-        if self.recipe.layer_decay is not None:
-            raise ValueError("layer_decay belongs to fine-tuning; a pre-training has none")
-        if self.recipe.average is not None:
-            raise ValueError("recipe.average belongs to fine-tuning; a pre-training publishes its weights")
-        augment = self.recipe.augment
-        if augment.mixup or augment.cutmix or augment.smoothing:
-            raise ValueError("mixup, cutmix and smoothing belong to fine-tuning: a pre-training has no labels")
+        check_pretraining_recipe(self.recipe)
         check_head(self.head, stride, self.target.downsample)
         check_loss(self.loss, self.target, self.data.channels)
+        check_frequencies(self)
         if self.fourier is not None:
             check_fourier(self.fourier, self.target, self.recipe.batch_size)
         if self.corruption.token == "drop":
@@ -94,7 +106,43 @@ class Pretrain(Spec):
         return self
 
 
-Start = Annotated[Pretrain | Scratch | Checkpoint, Field(discriminator="kind")]
+class Snapshot(Spec):
+    """A starting point for evaluations: the weights of a pre-training after one of its epochs.
+
+    The schedule keeps its length (`pretrain.recipe.epochs`), so nothing is trained for a snapshot: a pre-training
+    writes those that were asked for in its run folder. Which ones were determines none of its numbers, and is not in
+    its key.
+
+    epoch: counted from 1, at most the length of the pre-training.
+    """
+
+    kind: Literal["snapshot"] = "snapshot"
+    pretrain: Pretrain
+    epoch: PositiveInt
+
+    @model_validator(mode="after")
+    def _within(self) -> Self:
+        if self.epoch > (epochs := self.pretrain.recipe.epochs):
+            raise ValueError(f"epoch {self.epoch} lies beyond the pre-training; valid: 1 to {epochs}")
+        return self
+
+    @property
+    def data(self) -> Data:
+        """What the pre-training is trained on."""
+        return self.pretrain.data
+
+    @property
+    def image_size(self) -> int:
+        """Side of the pre-training's input in pixels."""
+        return self.pretrain.image_size
+
+    @property
+    def backbone(self) -> Backbone:
+        """The backbone that is pre-trained."""
+        return self.pretrain.backbone
+
+
+Start = Annotated[Pretrain | Scratch | Checkpoint | Snapshot, Field(discriminator="kind")]
 S = TypeVar("S", bound=Spec)
 
 

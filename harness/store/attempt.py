@@ -76,6 +76,20 @@ class Attempt:
             if file != previous:
                 file.path.unlink(missing_ok=True)
 
+    def write_snapshot(self, epoch: int, weights: bytes) -> None:
+        """Keep the weights after an epoch for those who asked for them.
+
+        Raises:
+            Superseded: the run was taken over.
+            HarnessError: the disk refuses.
+        """
+        write_named_by_content(
+            self.files.path,
+            lambda digest: f"snapshot-{epoch:04d}-{digest[:16]}.safetensors",
+            lambda file: file.write(weights),
+            self.check,
+        )
+
     def begin_metrics(self, source: CheckpointFile | None) -> None:
         """Start the metrics with the lines up to the checkpoint this attempt goes on from."""
         lines = read_lines(AttemptFolder(source.path.parent).metrics) if source else []

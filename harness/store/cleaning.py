@@ -39,8 +39,9 @@ def removable(
         if state.word == "done":
             found += _leftovers(folder, state.attempt)
             file = folder.attempt(state.attempt).weights
-            if weights and name not in needed and file.is_file():
-                found.append(Removable("weights", file, size_below(file)))
+            if weights and name not in needed:
+                kept = [file] if file.is_file() else []
+                found += [Removable("weights", path, size_below(path)) for path in (*kept, *folder.all_snapshots())]
         elif unfinished and state.word in ("failed", "lost"):
             found.append(Removable(f"{state.word} runs", folder.path, size_below(folder.path)))
     return found

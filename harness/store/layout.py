@@ -2,11 +2,13 @@
 
 <root>/<key>/spec.json                           the resolved spec, written once
             /result.json                         present and valid = done; created exclusively
+            /snapshots-asked-for/0004            empty: the weights after epoch 4 are wanted
             /attempts/0001/owner.json            who works on it; the highest number owns the run
                           /heartbeat             touched while that process lives
                           /env.json, dirty.patch commit, versions, device; uncommitted changes
                           /metrics.jsonl         one line a logging interval
                           /checkpoint-<step>-<digest>.pt
+                          /snapshot-<epoch>-<digest>.safetensors  weights after an epoch, where they were asked for
                           /weights.safetensors   what stays after the end
                           /artefacts/            what a report shows
                           /error.txt             the traceback of a failure
@@ -19,7 +21,9 @@
                           /closed                nothing in it waits any more
                           /array-<array>/        pickles and logs of the jobs
       /.snapshots/<digest>/                      the code that jobs run
-<root>/.descriptions/<digest>.json               parameters and multiply-adds of a model; can be deleted
+      /.searches/<search>-<scale>/journal.log    the trials of a search, as Optuna keeps them
+                                 /coordinators/0001/owner.json, heartbeat  who runs it; the highest number does
+                                 /coordinator.log        what it printed, as a job
       /.descriptions/<digest>.json               parameters and multiply-adds of a model; can be deleted
 """
 
@@ -90,6 +94,10 @@ class AttemptFolder:
     def interruption(self) -> Path:
         return self.path / "interrupted.txt"
 
+    def snapshots(self, epoch: int) -> list[Path]:
+        """The weights after an epoch, if they were written."""
+        return list(self.path.glob(f"snapshot-{epoch:04d}-*.safetensors"))
+
     def checkpoints(self) -> list[CheckpointFile]:
         """All files with a checkpoint's name, whole or not."""
         return [CheckpointFile(path) for path in self.path.glob("checkpoint-*.pt") if CHECKPOINT.fullmatch(path.name)]
@@ -131,6 +139,14 @@ class RunFolder:
     def results_put_aside(self) -> list[Path]:
         """Results that do not count any more: damaged ones, and those whose weights are needed again."""
         return list(self.path.glob("result-put-aside-*.json"))
+
+    def all_snapshots(self) -> list[Path]:
+        """The snapshots of all attempts."""
+        return sorted(self.path.glob("attempts/*/snapshot-*.safetensors"))
+
+    @property
+    def snapshots_asked_for(self) -> Path:
+        return self.path / "snapshots-asked-for"
 
     def attempt(self, number: int) -> AttemptFolder:
         return AttemptFolder(self.path / "attempts" / f"{number:04d}")
@@ -197,3 +213,35 @@ def snapshot_folder(root: Path, digest: str) -> Path:
 def description_file(root: Path, digest: str) -> Path:
     """Where parameters and multiply-adds of a model are kept, once they have been counted."""
     return root / ".descriptions" / f"{digest}.json"
+
+
+@dataclass(frozen=True)
+class SearchFolder:
+    """The paths of one search at one scale."""
+
+    path: Path
+
+    @property
+    def journal(self) -> Path:
+        return self.path / "journal.log"
+
+    @property
+    def coordinator_log(self) -> Path:
+        """What a coordinator printed that ran as a job."""
+        return self.path / "coordinator.log"
+
+    def coordinator(self, number: int) -> AttemptFolder:
+        return AttemptFolder(self.path / "coordinators" / f"{number:04d}")
+
+    def coordinators(self) -> list[AttemptFolder]:
+        """All that ever ran it, oldest first."""
+        try:
+            names = os.listdir(self.path / "coordinators")
+        except OSError:
+            return []
+        return [AttemptFolder(self.path / "coordinators" / name) for name in sorted(filter(str.isdigit, names))]
+
+
+def search_folder(root: Path, name: str) -> SearchFolder:
+    """Where a search keeps what is not a run."""
+    return SearchFolder(root / ".searches" / name)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.analysis.fourier import TINY, frequencies, maps, relative_log_amplitude, taps, variance
+from harness.analysis.fourier import TINY, frequencies, maps, relative_log_amplitude, variance
 from harness.core.encoder import Encoder, build
 from harness.spec import Backbone
 
@@ -21,6 +21,12 @@ SWIN = Backbone(
     args={"embed_dim": 16, "depths": (1, 2), "num_heads": (1, 2), "window_size": 2},
     patch_size=4,
     stride=8,
+)
+
+RESNET = Backbone(name="resnet18", args={"layers": (1, 1, 1, 1), "channels": (8, 16, 24, 32)}, patch_size=4, stride=32)
+
+CONVNEXT = Backbone(
+    name="convnext_atto", args={"depths": (1, 1, 2, 1), "dims": (8, 16, 24, 32)}, patch_size=4, stride=32
 )
 
 
@@ -57,54 +63,54 @@ def test_variance_over_places() -> None:
     np.testing.assert_allclose(variance(features_).numpy(), expected)
 
 
-def images() -> Tensor:
-    return torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+def images(size: int = 16) -> Tensor:
+    return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def read(backbone: Backbone, size: int = 16) -> tuple[Encoder, list[str], list[Tensor]]:
+    encoder = Encoder(build(backbone, image_size=size, channels=3)).eval()
+    names, found = zip(*maps(encoder, images(size)), strict=True)
+    return encoder, list(names), list(found)
 
 
 @pytest.mark.parametrize("backbone", [VIT, BEIT], ids=["vit", "beit"])
 @torch.no_grad()
 def test_a_vit_is_read_after_each_attention_and_mlp(backbone: Backbone) -> None:
-    model = build(backbone, image_size=16, channels=3).eval()
-    layers = taps(model)
-    assert [layer.name for layer in layers] == ["attention 1", "MLP 1", "attention 2", "MLP 2"]
-    found = maps(model, layers, images())
+    encoder, names, found = read(backbone)
+    assert names == ["attention 1", "MLP 1", "attention 2", "MLP 2"]
     assert {tuple(one.shape) for one in found} == {(2, 16, 4, 4)}
     for block in (1, 2):
-        assert torch.allclose(found[2 * block - 1], Encoder(model).features(images(), block), atol=1e-6)
-    block = model.blocks[1]  # what the MLP adds is what lies between the two taps
-    gamma = getattr(block, "gamma_2", None)
+        assert torch.allclose(found[2 * block - 1], encoder.features(images(), block), atol=1e-6)
+    layer = encoder.model.blocks[1]  # what the MLP adds is what lies between the two
+    gamma = getattr(layer, "gamma_2", None)
     middle = found[2].flatten(2).transpose(1, 2)
-    added = block.mlp(block.norm2(middle)) * (1 if gamma is None else gamma)
+    added = layer.mlp(layer.norm2(middle)) * (1 if gamma is None else gamma)
     assert torch.allclose(middle + added, found[3].flatten(2).transpose(1, 2), atol=1e-5)
-    assert not model._forward_hooks
-    assert not block._forward_hooks
-    assert not block.norm2._forward_pre_hooks
+    assert not layer.norm2._forward_pre_hooks
 
 
 @torch.no_grad()
-def test_a_swin_is_read_after_each_block() -> None:
-    model = build(SWIN, image_size=16, channels=3).eval()
-    layers = taps(model)
-    assert [layer.name for layer in layers] == ["patches", "block 1", "block 2", "block 3"]
-    found = maps(model, layers, images())
+def test_a_swin_is_read_after_its_patches_and_each_block() -> None:
+    encoder, names, found = read(SWIN)
+    assert names == ["stem", "block 1", "block 2", "block 3"]
     assert [tuple(one.shape) for one in found] == [(2, 16, 4, 4), (2, 16, 4, 4), (2, 32, 2, 2), (2, 32, 2, 2)]
     for block in (1, 2, 3):
-        assert torch.allclose(found[block], Encoder(model).features(images(), block), atol=1e-6)
+        assert torch.allclose(found[block], encoder.features(images(), block), atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("name", "args"),
-    [("resnet18", {}), ("convnext_atto", {"depths": (1, 1, 2, 1), "dims": (8, 16, 24, 32)})],
-)
+@pytest.mark.parametrize("backbone", [RESNET, CONVNEXT], ids=["resnet", "convnext"])
 @torch.no_grad()
-def test_a_cnn_is_read_after_its_stem_and_each_block(name: str, args: dict[str, tuple[int, ...]]) -> None:
-    backbone = Backbone(name=name, args=args, patch_size=4, stride=32)
-    model = build(backbone, image_size=64, channels=3).eval()
-    layers = taps(model)
-    blocks = len(layers) - 1
-    assert [layer.name for layer in layers] == ["stem", *(f"block {number}" for number in range(1, blocks + 1))]
-    drawn = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    found = maps(model, layers, drawn)
-    assert (found[0].shape[-1], found[-1].shape[-1]) == (16, 2)
-    for block in range(1, blocks + 1):
-        assert torch.allclose(found[block], Encoder(model).features(drawn, block), atol=1e-6)
+def test_a_cnn_is_read_after_its_stem_and_each_block(backbone: Backbone) -> None:
+    encoder, names, found = read(backbone, 32)
+    assert names == ["stem", *(f"block {number}" for number in range(1, len(names)))]
+    assert [one.shape[-1] for one in found][:2] == [8, 8]
+    assert found[-1].shape[-1] == 1
+    for block in range(1, len(names)):
+        assert torch.allclose(found[block], encoder.features(images(32), block), atol=1e-6)
+
+
+@torch.no_grad()
+def test_the_stem_of_a_resnet_ends_with_its_pooling() -> None:
+    encoder, _, found = read(RESNET, 32)
+    model = encoder.model
+    assert torch.equal(found[0], model.maxpool(model.act1(model.bn1(model.conv1(images(32))))))

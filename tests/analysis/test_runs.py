@@ -164,3 +164,17 @@ def test_two_processes_find_the_same(store: Store, fresh: Store) -> None:
     assert set(queue.endings.values()) == {"done"}, [fresh.state(key(run)).error for run in runs]
     for run in runs:
         assert metrics(fresh, run) == pytest.approx(metrics(store, run), rel=1e-3, abs=1e-5)
+
+
+def test_a_cnn_that_is_tested_at_another_size(tmp_path: Path) -> None:
+    """Trained at 32 px and tested at 64, as RSB A3 does at 160 and 224: the analyses see what the test saw."""
+    store = Store(tmp_path / "runs")
+    resnet = Backbone(name="resnet18", args={"layers": (1, 1, 1, 1), "channels": (8, 8, 8, 8)}, patch_size=4, stride=32)
+    tuned = FineTune(start=Scratch(backbone=resnet, image_size=32), data=DATA, recipe=RECIPE, crop=1.0, test_size=64)
+    dropped = Occlusion(start=tuned, size=16, ratios=(0.0, 1.0), draws=1)
+    spectra = Fourier(start=tuned, images=8)
+    assert (dropped.image_size, spectra.image_size) == (64, 64)
+    for run in (tuned, dropped, spectra):
+        assert computed(store, run).kind == "done", store.state(key(run)).error
+    assert metrics(store, dropped)["random(0)"] == metrics(store, tuned)["top1"]
+    assert arrays(store, spectra)["sides"].tolist() == [16, 16, 8, 4, 2]

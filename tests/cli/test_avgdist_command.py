@@ -42,7 +42,7 @@ def test_the_masks_of_papers(harness: Command, tmp_path: Path) -> None:
         "ratio": 0.49, "avgdist": 6.51, "avgdist_error": 0.0, "visible": 1.75, "isolated": 0.0, "distinct": 1.0,
     }  # fmt: skip
     assert any(line.split()[:3] == ["grid", "75.00", "5.95"] for line in ended.out.splitlines())
-    assert len(rows) == 26
+    assert len(rows) == 27
 
 
 def test_the_masks_of_a_study(harness: Command, tmp_path: Path) -> None:

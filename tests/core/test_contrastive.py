@@ -201,8 +201,9 @@ def test_other_losses_do_not_move_the_first_weights() -> None:
 def test_masks_of_the_momentum_encoder_depend_on_the_place_alone() -> None:
     run = contrasted(SMALL.replace(crops="swapped", mask=TokenMask(size=4, ratio=0.5)))
     positions = torch.arange(8)
-    whole = pairs_of(run, None, step=3, steps=9, positions=positions)
-    part = pairs_of(run, None, step=3, steps=9, positions=positions[5:])
+    second = torch.randn(8, 3, 32, 32)
+    whole = pairs_of(run, second, step=3, steps=9, positions=positions)
+    part = pairs_of(run, second[5:], step=3, steps=9, positions=positions[5:])
     assert whole is not None
     assert part is not None
     for one, other in zip(whole[1:], part[1:], strict=True):

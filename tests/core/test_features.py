@@ -14,8 +14,8 @@ from torch import Tensor
 
 from harness.core.datasets import load
 from harness.core.distributed import Group
-from harness.core.encoder import Encoder, build
-from harness.core.features import last_blocks, mean_of_blocks, normalised
+from harness.core.encoder import Encoder, build, depth
+from harness.core.features import mean_of_blocks, normalised
 from harness.core.mim import MaskedImageModel
 from harness.core.targets import Targets
 from harness.launch import Resources
@@ -131,19 +131,27 @@ def test_a_finished_pretraining_teaches(tmp_path: Path) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("backbone", [VIT, SWIN.replace(args={**dict(SWIN.args), "depths": (1, 1, 1, 2)})])
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        VIT,
+        SWIN.replace(args={**dict(SWIN.args), "depths": (1, 1, 1, 2)}),
+        Backbone(name="convnext_atto", args={"depths": (1, 1, 1, 2), "dims": (8, 16, 24, 32)}, patch_size=4, stride=32),
+        Backbone(name="resnet18", patch_size=4, stride=32),
+    ],
+    ids=["vit", "swin", "convnext", "resnet"],
+)
 def test_the_last_blocks_against_one_by_one(backbone: Backbone) -> None:
     made = encoder(backbone)
-    blocks = 2 if backbone is VIT else 5
+    blocks = depth(made.model)
     for count in (1, 2):
-        found = last_blocks(made, images(), count)
+        found = made.last_blocks(images(), count)
         wanted = [made.features(images(), blocks - count + 1 + number) for number in range(count)]
         assert len(found) == count
         for one, other in zip(found, wanted, strict=True):
             assert torch.allclose(one, other, atol=1e-6)
     with pytest.raises(HarnessError, match="the last stage has 2 blocks, not 3"):
-        last_blocks(made, images(), 3)
-    assert not any(module._forward_hooks for module in made.modules())
+        made.last_blocks(images(), 3)
 
 
 def test_the_mean_of_blocks_by_hand() -> None:

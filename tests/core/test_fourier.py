@@ -19,7 +19,7 @@ from harness.core.distributed import Group
 from harness.core.fourier import GradientRatio, fourier_loss, require_whole_groups
 from harness.core.session import Session
 from harness.launch import Resources
-from harness.spec import FourierLoss, HarnessError, Loss, Pretrain, Shapes, key
+from harness.spec import ComplementMask, FourierLoss, HarnessError, Loss, Pretrain, RandomMask, Shapes, key
 from harness.store import Store
 
 ALL = torch.ones(1, 2, 2, dtype=torch.bool)
@@ -219,6 +219,16 @@ def test_images_of_a_group_share_one_gradient() -> None:
     released = gradient(RELEASED.replace(group=8), y, x, everything)
     assert torch.allclose(released[:8], released[:1].expand(8, -1, -1, -1), atol=1e-9)
     assert not torch.allclose(released[8], released[0], atol=1e-6)
+
+
+def test_all_masks_of_an_image_are_in_its_group() -> None:
+    """With two masks of each image, a group of 4 images has 8 rows."""
+    y, x, hidden = samples(16)
+    single, double = (
+        fourier_loss(pretrain(fourier=RELEASED.replace(group=group), mask=mask), y, x, hidden).item()
+        for group, mask in ((8, RandomMask(size=8, ratio=0.5)), (4, ComplementMask(size=8)))
+    )
+    assert single == double
 
 
 # The ratio of gradients

@@ -27,8 +27,11 @@ from harness.spec import (
     HarnessError,
     LinearHead,
     Loss,
+    NormPixelTarget,
+    PixelTarget,
     Pretrain,
     RandomMask,
+    Target,
 )
 
 Array = NDArray[np.float64]
@@ -136,8 +139,9 @@ def reference(
     return total / count, np.stack(masks)
 
 
-def test_the_loss_is_the_definition_s() -> None:
-    run = masked_autoencoder()
+@pytest.mark.parametrize("target", [PixelTarget(), NormPixelTarget(size=4)], ids=["pixels", "normalised"])
+def test_the_loss_is_the_definition_s(target: Target) -> None:
+    run = masked_autoencoder(target=target)
     model = MaskedImageModel(run, 3)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():  # nothing that a wrong term could hide behind
@@ -145,7 +149,7 @@ def test_the_loss_is_the_definition_s() -> None:
             if parameter.requires_grad:
                 parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
     images, noise = torch.randn(3, 3, 32, 32, generator=generator), torch.rand(3, 64, generator=generator)
-    expected, hidden = reference(model, images, noise, 0.75)
+    expected, hidden = reference(model, images, noise, 0.75, normalised=isinstance(target, NormPixelTarget))
     _, found = model(images, torch.from_numpy(hidden).view(3, 8, 8))
     assert found.item() == pytest.approx(expected, rel=1e-5)
 

@@ -13,15 +13,22 @@ from scipy.ndimage import gaussian_filter
 
 from harness.core.drop_path import KeyedDropPath, Place
 from harness.core.masking import in_views, make_mask, make_views
+from harness.core.masks_local import predicted_units
+from harness.core.masks_units import square_at
 from harness.papers import compared_masks
 from harness.spec import (
+    Backbone,
     BlockMask,
     CheckerboardMask,
     ColourMask,
     ComplementMask,
     DisjointMask,
     GridMask,
+    LocalMask,
     Mask,
+    Pretrain,
+    Recipe,
+    Shapes,
     SquareMask,
     TokenMask,
     UniformMask,
@@ -36,6 +43,7 @@ MASKS: dict[str, Mask] = {
     "visible square, all places": VisibleSquareMask(size=16, places="all"),
     "disjoint, shared": DisjointMask(size=32, ratio=0.7, shared=True),
     "complement 0.25": ComplementMask(size=32, ratio=0.25),
+    "local windows of each image": LocalMask(size=16, window=5, windows=2, shared=False),
     "iBOT, exact": BlockMask(size=16, ratio=0.3, ratio_spread=0.2),
     "BootMAE, exact": BlockMask(size=16, ratio=0.61, max_block=0.3),
 }
@@ -222,6 +230,35 @@ def test_disjoint_views_hide_what_the_other_shows(ratio: float, new: int) -> Non
     assert float((frequency - expected).abs().max()) < 5 * math.sqrt(expected * (1 - expected) / 5000)
 
 
+def test_local_windows_show_and_predict_their_own_units_only() -> None:
+    for shared in (True, False):
+        mask = LocalMask(size=16, shared=shared)
+        run = Pretrain(
+            data=Shapes(),
+            image_size=224,
+            backbone=Backbone(name="vit_tiny_patch16_224", patch_size=16),
+            mask=mask,
+            recipe=Recipe(epochs=1, batch_size=8, lr=1e-3),
+            seed=2,
+        )
+        positions = torch.arange(5, 305)
+        units = make_views(mask, image_size=224, seed=2, step=6, steps=9, positions=positions)
+        scored = predicted_units(run, units, Place(6, positions))
+        inside = scored | ~units
+        assert (~units).flatten(1).sum(1).tolist() == [49 - 39] * 1200
+        assert scored.flatten(1).sum(1).tolist() == [39] * 1200
+        top, left = inside.any(2).int().argmax(1), inside.any(1).int().argmax(1)
+        assert bool((inside == square_at(torch.stack((top, left), 1), 7, 14)).all())
+        of_views = torch.stack((top, left), 1).view(300, 4, 2)
+        assert bool((of_views == of_views[:1]).all()) is shared
+        assert len(units.view(300, 4, -1)[:, 0].unique(dim=0)) > 290
+        if not shared:
+            assert of_views.amin((0, 1)).tolist() == [0, 0]
+            assert of_views.amax((0, 1)).tolist() == [7, 7]
+    other = run.replace(mask=TokenMask(size=16, ratio=0.5))
+    assert predicted_units(other, units, Place()) is units
+
+
 def test_images_and_their_views_lie_after_one_another() -> None:
     images = torch.arange(3.0).view(3, 1, 1, 1)
     assert in_views(ComplementMask(size=16), images).flatten().tolist() == [0, 0, 1, 1, 2, 2]
@@ -265,6 +302,8 @@ def test_bootmae_s_blocks_are_no_larger_than_its_largest() -> None:
         (lambda: VisibleSquareMask(size=16, ratio=0.999).check(112), r"leaves 0 x 0 of 7 x 7 units; valid: 0.2653"),
         (lambda: ColourMask(size=16, colour="green", sigma=1.0), "wide should be above sigma 1.0"),
         (lambda: ColourMask(size=16, colour="red", sigma=1.0, wide=2.0), "wide belongs to green and purple"),
+        (lambda: LocalMask(size=16, window=9).check(112), "window 9 is longer than 7 units"),
+        (lambda: LocalMask(size=16, window=1).check(112), "hides 0 of 1 units of a window"),
         (lambda: BlockMask(size=16, ratio=0.3, ratio_spread=0.3), "below 0.3"),
         (lambda: BlockMask(size=16, ratio=0.3, max_block=0.05), "max_block 0.05 is below min_block 0.08"),
     ],

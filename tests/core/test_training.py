@@ -29,15 +29,18 @@ from harness.spec import (
     Augment,
     Backbone,
     BlockMask,
+    ComplementMask,
     CustomEvaluation,
     CustomHead,
     CustomMask,
     CustomTarget,
     FineTune,
+    FrequencyMask,
     Head,
     Knn,
     LinearHead,
     LinearProbe,
+    LocalMask,
     Loss,
     MlpHead,
     PixelTarget,
@@ -158,6 +161,34 @@ def test_slices_agree_where_the_number_of_hidden_units_varies(compute: Compute) 
         for line, other in zip(compute(run)["lines"], compute(run, micro_batch=size)["lines"], strict=True):
             assert line["loss"] == pytest.approx(other["loss"], rel=1e-5)
             assert line["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mask": ComplementMask(size=4, ratio=0.25), "recipe": RECIPE.replace(drop_path=0.2)},
+        {"mask": FrequencyMask(radius=4.0), "loss": Loss(kind="frequency")},
+        {"mask": LocalMask(size=4, window=3, windows=2, shared=False)},
+    ],
+    ids=["both views of an image", "frequencies", "local windows"],
+)
+def test_slices_agree_for_views_and_frequencies(compute: Compute, changes: dict[str, Any]) -> None:
+    run = pretrain(**changes)
+    whole = compute(run)
+    assert same(whole, compute(run))
+    for line, other in zip(whole["lines"], compute(run, micro_batch=5)["lines"], strict=True):
+        assert line["loss"] == pytest.approx(other["loss"], rel=1e-4)
+        assert line["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-3)
+
+
+def test_the_loss_of_a_pair_is_the_mean_of_both() -> None:
+    """L_M + L_inverse, up to a factor of two, where both hide half."""
+    run = pretrain(mask=ComplementMask(size=4))
+    model, batch = MaskedImageModel(run, 3), fixed_batch(run)
+    pairs = batch.units.view(-1, 2, *batch.units.shape[1:])
+    first, second = (model(batch.images[::2], pairs[:, view])[1] for view in (0, 1))
+    assert torch.equal(pairs[:, 0], ~pairs[:, 1])
+    assert model(batch.images, batch.units)[1].item() == pytest.approx(((first + second) / 2).item(), rel=1e-5)
 
 
 def test_loader_workers_do_not_matter(compute: Compute) -> None:

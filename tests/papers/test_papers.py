@@ -37,7 +37,9 @@ SHIPPED = sorted(
     if entry.name.endswith(".csv")
 )
 METRICS = {
+    "mae_table1": "finetune_top1",
     "mae_table1f_masks": "finetune_top1",
+    "symmim_abstract": "finetune_top1",
     "simmim_table6_vit_b": "finetune_top1",
     "simmim_table7_scaling": "simmim_top1",
     "a2mim_comparison_memory": "finetune_top1",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.report import analyses, drawing
+from harness.report import drawing
 from harness.report import pictures as report_pictures
 from harness.report.analyses import analysis_figures, draw, figure_of
 from harness.report.collect import runs_frame
@@ -141,8 +141,9 @@ def test_a_report_draws_what_is_there_and_names_what_does_not_read(store: Store)
     first, second = plan.rows
     finish(store, first.evaluations["occlusion"], occluded([[80.0, 90.0], [10.0, 10.0]], [85.0, 5.0]))
     finish(store, second.evaluations["occlusion"], b"no zip")
-    files, remarks = report_pictures._analyses(plan, store, {})
+    said: dict[str, str] = {}
+    files, remarks = report_pictures._analyses(plan, store, {}, said)
     assert list(files) == ["figure-occlusion-occlusion.png", "figure-occlusion-occlusion.pdf"]
     assert len(remarks) == 1
     assert "do not read" in remarks[0]
-    assert analyses.words(analysis_figures(plan, store)[0][0]).startswith("occlusion: accuracy over the share")
+    assert said["figure-occlusion-occlusion"] == "occlusion: accuracy over the share of dropped patches"

@@ -12,7 +12,7 @@ from harness.core.formats.official import from_official, to_official
 from harness.core.formats.positions import resized, resized_table
 from harness.core.formats.weights import BUFFERS, Weights, below, without_buffers
 
-REST = ("momentum.", "projector.", "predictor.")
+REST = ("momentum.", "projector.", "predictor.", "loss_predictor.")
 """How the names of what a pre-training has besides begin."""
 
 Format = Literal["harness", "official", "mmpretrain", "timm"]

@@ -1,0 +1,251 @@
+"""`harness search`: run a search, say how it stands, write its report."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from harness.cli.common import StorePath, console, printable, say
+from harness.cli.running import (
+    Deterministic,
+    Device,
+    Executor,
+    MicroBatch,
+    On,
+    OnDevice,
+    Processes,
+    Threads,
+    Workers,
+)
+from harness.launch.local import default_slots
+from harness.launch.queue import Event
+from harness.launch.resources import Resources
+from harness.launch.task import open_to_group, requeue
+from harness.spec import HarnessError
+from harness.store import Store
+
+if TYPE_CHECKING:
+    from harness.search.session import Opened
+
+PARALLEL_ON_SLURM = 4
+SHOWN = 10
+"""Trials that --status lists."""
+
+SearchFile = Annotated[
+    Path, typer.Argument(metavar="SEARCH", help="a study file with a SEARCH, such as studies/search_masking.py")
+]
+
+
+def search(
+    file: SearchFile,
+    trials: Annotated[
+        int | None, typer.Option("--trials", min=1, help="distinct cells to compute, in all; default: the search's own")
+    ] = None,
+    scale: Annotated[str | None, typer.Option("--scale", help="size; default: the search's first")] = None,
+    on: On = Executor.local,
+    parallel: Annotated[
+        int | None,
+        typer.Option("--parallel", min=1, help="cells at a time; default: one a GPU or CPU thread, 4 on Slurm"),
+    ] = None,
+    store: StorePath = None,
+    storage: Annotated[
+        str | None, typer.Option("--storage", help="an Optuna storage URL instead of a journal file in the store")
+    ] = None,
+    sampler: Annotated[
+        str | None, typer.Option("--sampler", help="tpe, gp, cmaes, random or nsga2 instead of the search's own")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="of the sampler; default 0")] = None,
+    new: Annotated[bool, typer.Option("--new", help="begin anew, from the runs in the store")] = False,
+    status: Annotated[bool, typer.Option("--status", help="only say how it stands")] = False,
+    report: Annotated[bool, typer.Option("--report", help="only write the report")] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="run the search itself as a small Slurm job that queues itself again")
+    ] = False,
+    device: OnDevice = Device.auto,
+    processes: Processes = 1,
+    threads: Threads = 1,
+    workers: Workers = 0,
+    micro_batch: MicroBatch = None,
+    deterministic: Deterministic = False,
+) -> None:
+    """Search over the cells of a study with Optuna. The same command goes on after any interruption; nothing is
+    computed twice.
+
+    Example: harness search studies/search_masking.py --trials 60
+    """
+    from harness.search.declaration import load_search
+    from harness.search.session import open_search
+
+    declared = load_search(file)
+    opened = open_search(declared, _store(declared.root, store), scale=scale, sampler=sampler, url=storage)
+    if status:
+        _show_status(opened)
+        return
+    if report:
+        _show_report(opened)
+        return
+    resources = Resources(
+        device=device.value,
+        processes=processes,
+        threads=threads,
+        workers=workers,
+        micro_batch=micro_batch,
+        deterministic=deterministic,
+    )
+    if detach:
+        if on is not Executor.slurm:
+            raise HarnessError("--detach belongs to --on slurm")
+        _detach(opened)
+        return
+    _run(opened, resources, on, parallel, trials, seed, new=new)
+
+
+def _store(root: Path, store: Path | None) -> Store:
+    from harness.launch.site import store_of_site
+
+    return Store(store.resolve() if store else store_of_site(root) or root / "runs")
+
+
+def _run(
+    opened: Opened,
+    resources: Resources,
+    on: Executor,
+    parallel: int | None,
+    trials: int | None,
+    seed: int | None,
+    *,
+    new: bool,
+) -> None:
+    from harness.search.session import Executor as Place
+    from harness.search.session import run_search
+
+    budget = opened.search.budget(opened.scale, trials)
+    open_to_group(opened.store.root)
+    jobs = _slurm_jobs(opened, resources) if on is Executor.slurm else None
+    match on:
+        case Executor.inline:
+            count = 1
+            if parallel not in (None, 1):
+                raise HarnessError("--parallel: runs in this process have 1; use --on local")
+        case Executor.local:
+            count = parallel or default_slots(resources)
+        case Executor.slurm:
+            count = parallel or PARALLEL_ON_SLURM
+    stop = _Stop()
+    say(f"{opened.name}: {budget} cells, {count} at a time, sampler {opened.search.sampler}")
+    ending = run_search(
+        opened,
+        Place(on.value, count, resources, jobs),
+        budget=budget,
+        seed=seed,
+        new=new,
+        say=lambda line: say(f"  {line}"),
+        report=_show_event,
+        stopping=stop,
+    )
+    if not ending or stop():
+        if stop.requeue and requeue():
+            say("queued again; the search goes on from here")
+        else:
+            say("stopped. The same command goes on from here; jobs on a cluster go on meanwhile.")
+        raise typer.Exit(130)
+    _show_report(opened)
+
+
+def _slurm_jobs(opened: Opened, resources: Resources) -> Any:
+    from harness.launch.doctor import problems
+    from harness.launch.site import read_site
+    from harness.launch.slurm import close_entries
+    from harness.search.jobs import SlurmJobs
+
+    site = read_site(opened.search.root)
+    if found := [problem for problem in problems(opened.store.root, site) if problem.stops]:
+        raise HarnessError(f"{found[0].text}; harness doctor shows all it finds")
+    close_entries(opened.store)
+    return SlurmJobs(
+        opened.store,
+        site,
+        resources,
+        study=f"search {opened.name}",
+        project=opened.search.root,
+        begins=opened.search.begins,
+    )
+
+
+def _show_event(event: Event) -> None:
+    if event.kind in ("failed", "blocked"):
+        say(f"  {event.name}: {event.kind}: {event.text}")
+
+
+def _show_status(opened: Opened) -> None:
+    from harness.search.confirmation import best
+    from harness.search.coordinator import cell_text
+    from harness.search.ownership import holder
+    from harness.search.session import history
+
+    found, _ = history(opened)
+    words = Counter("duplicate" if trial.twin is not None else trial.state for trial in found)
+    budget = opened.search.trials.get(opened.scale.name)
+    done = sum(trial.computed and trial.state != "running" for trial in found)
+    say(f"{opened.name} · {len(found)} trials: {', '.join(f'{count} {word}' for word, count in words.items())}")
+    imported = sum(trial.imported for trial in found)
+    say(f"  computed  {done} cells{f' of {budget}' if budget else ''}; {imported} were in the store before")
+    owner = holder(opened.folder)
+    who = f"pid {owner['pid']} on {owner['host']}" if owner else "nobody; harness search goes on with it"
+    say(f"  run by    {who}")
+    for trial in best(found, opened.search.directions, SHOWN):
+        values = ", ".join(f"{value:.4g}" for value in trial.values)
+        say(f"  {values:<16} trial {trial.number}   {cell_text(trial.cell)}")
+    for trial in found:
+        if trial.state == "running" and trial.twin is None:
+            say(f"  running          trial {trial.number}   {cell_text(trial.cell)}")
+        elif trial.state == "failed" and trial.twin is None:
+            say(f"  failed           trial {trial.number}   {cell_text(trial.cell)}   {trial.error}")
+
+
+def _show_report(opened: Opened) -> None:
+    from harness.report.search import write_search
+
+    folder = opened.search.root / "results" / opened.search.name / opened.scale.name
+    written = write_search(opened, folder)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in written.header:
+        table.add_column(escape(printable(column)))
+    for row in written.rows:
+        table.add_row(*(escape(printable(text)) for text in row))
+    console.print(table, soft_wrap=False)
+    for note in written.notes:
+        say(note, style="dim")
+    say(f"wrote {folder}")
+
+
+def _detach(opened: Opened) -> None:
+    from harness.search.detached import submit_coordinator
+
+    job = submit_coordinator(opened.search.root, opened.folder)
+    say(f"queued the search as job {job}; --status shows how it stands")
+
+
+class _Stop:
+    """True once a signal asked to stop. requeue: it was USR2, by which Slurm says that the time of this job is over."""
+
+    def __init__(self) -> None:
+        self._asked, self.requeue = False, False
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+            signal.signal(number, self._ask)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked, self.requeue = True, number == signal.SIGUSR2
+
+    def __call__(self) -> bool:
+        return self._asked

@@ -1,0 +1,176 @@
+"""The report of a search: its trials, its best cells with fresh seeds, and figures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.report import escape
+from harness.report.search_numbers import Confirmed, confirmed, verdict
+from harness.search.declaration import Search
+from harness.search.importance import importances
+from harness.search.session import Opened, history
+from harness.search.trials import Trial
+from harness.store.files import disk_errors, write_atomically
+
+PICTURES = "search-*.p[nd][gf]"
+
+
+@dataclass(frozen=True)
+class SearchReport:
+    """What was written, and the table of the best cells for a terminal. notes: what is to be known of it."""
+
+    folder: Path
+    files: tuple[str, ...]
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...]
+
+
+def write_search(opened: Opened, folder: Path) -> SearchReport:
+    """Write trials.csv, best.csv, search.md and the figures of a search, however far it is.
+
+    Raises:
+        HarnessError: it was never begun, or the disk refuses.
+    """
+    trials, study = history(opened)
+    search = opened.search
+    best = confirmed(trials, opened.measure, opened.store)
+    header, rows = _table(best, search)
+    notes = _notes(trials, best, search)
+    files = {
+        "trials.csv": _csv(*_trial_rows(trials, search)).encode(),
+        "best.csv": _csv(header, rows).encode(),
+        "search.md": _markdown(opened.name, header, rows, notes).encode(),
+    }
+    pictures = _pictures(trials, search, importances(study))
+    files |= pictures
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data in files.items():
+            write_atomically(folder / name, data)
+        for path in folder.glob(PICTURES):
+            if path.name not in files:
+                path.unlink(missing_ok=True)
+    return SearchReport(folder, tuple(files), tuple(header), tuple(tuple(row) for row in rows), tuple(notes))
+
+
+def _pictures(trials: Sequence[Trial], search: Search, importance: dict[str, float]) -> dict[str, bytes]:
+    from harness.report.drawing import pdf, png, style
+    from harness.report.search_figures import figures
+
+    found: dict[str, bytes] = {}
+    for name, figure in figures(trials, search.metrics, search.directions, importance).items():
+        with style():
+            found |= {f"{name}.png": png(figure), f"{name}.pdf": pdf(figure)}
+    return found
+
+
+def _table(best: Sequence[Confirmed], search: Search) -> tuple[list[str], list[list[str]]]:
+    axes = list(dict.fromkeys(axis for row in best for axis in row.cell))
+    metric = search.metrics[0]
+    header = ["", *axes, f"{metric}, trial", f"{metric}, fresh seeds", "n", "against default", "p"]
+    if search.test:
+        header.append(f"{search.test} (test)")
+    rows = []
+    for number, row in enumerate(best):
+        line = ["default" if row.reference else f"best {number}"]
+        line += [escape.shown(row.cell.get(axis)) for axis in axes]
+        line += [_number(row.found), _with(row.mean, row.half), str(row.n)]
+        line += [_with(row.difference, row.difference_half), _p_value(row.p)]
+        rows.append(line + ([_with(row.test, row.test_sd)] if search.test else []))
+    return header, rows
+
+
+def _number(value: float, form: str = "{:.2f}") -> str:
+    return escape.NOTHING if math.isnan(value) else form.format(value)
+
+
+def _p_value(p: float) -> str:
+    return "< 0.0001" if p < 1e-4 else _number(p, "{:.2g}")
+
+
+def _with(value: float, spread: float) -> str:
+    if math.isnan(value):
+        return escape.NOTHING
+    return f"{value:.2f}" + ("" if math.isnan(spread) else f" ± {spread:.2f}")
+
+
+def _notes(trials: Sequence[Trial], best: Sequence[Confirmed], search: Search) -> list[str]:
+    words = Counter("duplicate" if trial.twin is not None else trial.state for trial in trials)
+    found = [verdict(best, search.directions[0])]
+    found.append(
+        f"{len(trials)} trials: {', '.join(f'{count} {word}' for word, count in words.items())}; "
+        f"{sum(trial.computed for trial in trials)} cells computed, "
+        f"{sum(trial.imported for trial in trials)} in the store before."
+    )
+    found.append(
+        f"Cells were chosen by {', '.join(search.metrics)} on held-out training images, seeds a trial: {search.seeds}; "
+        "the value of the best trial is optimistic. Fresh seeds were used for nothing but this table: ± is the half "
+        "width of a 95 % t-interval, p that of a paired t-test against the default, corrected by Holm."
+    )
+    if search.test:
+        found.append(
+            f"{search.test} is the mean ± sd on the test images over the fresh seeds; nothing was chosen by it."
+        )
+    found += [
+        f"trial {trial.number} failed: {escape.shorten(escape.clean(trial.error), 120)}"
+        for trial in trials
+        if trial.state == "failed" and trial.twin is None
+    ]
+    return found
+
+
+def _trial_rows(trials: Sequence[Trial], search: Search) -> tuple[list[str], list[list[str]]]:
+    params = list(dict.fromkeys(name for trial in trials for name in trial.params))
+    header = [
+        "trial",
+        "state",
+        *params,
+        *search.metrics,
+        "seeds",
+        "computed",
+        "in store before",
+        "duplicate of",
+        "reason",
+    ]
+    rows = []
+    for trial in trials:
+        values = [repr(value) for value in trial.values] or [""] * len(search.metrics)
+        seeds = len(trial.per_seed[0]) if trial.per_seed else ""
+        rows.append(
+            [
+                str(trial.number),
+                trial.state,
+                *(escape.clean(str(trial.params.get(name, ""))) for name in params),
+                *values,
+                str(seeds),
+                str(trial.computed),
+                str(trial.imported),
+                "" if trial.twin is None else str(trial.twin),
+                escape.clean(trial.error or trial.excluded),
+            ]
+        )
+    return header, rows
+
+
+def _csv(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _markdown(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str]) -> str:
+    lines = [f"# {escape.markdown(title)}", ""]
+    lines.append("| " + " | ".join(map(escape.markdown, header)) + " |")
+    lines.append("|" + " --- |" * len(header))
+    lines += ["| " + " | ".join(map(escape.markdown, row)) + " |" for row in rows]
+    lines += ["", *(f"{escape.markdown(note)}\n" for note in notes)]
+    return "\n".join(lines)

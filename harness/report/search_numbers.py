@@ -1,0 +1,173 @@
+"""What a search found, as numbers: its best cells, and how they and the reference did with fresh seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.stats
+
+from harness.search.confirmation import candidates
+from harness.search.measure import Candidate, Measure, metric_of
+from harness.search.space import cell_id, present
+from harness.search.trials import Trial
+from harness.spec import HarnessError, Scalar, key, shown_metric
+from harness.store import Store
+
+LEVEL = 0.95
+"""Of every interval; a difference is beyond noise if its p-value, corrected by Holm, is below 1 - LEVEL."""
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """A cell with fresh seeds.
+
+    found: the value of its trial, NaN for a reference that was none. n: fresh seeds with a value. mean, half: of these
+    and half the width of its t-interval, NaN below two. difference, difference_half: from the reference, over the seeds
+    that both have. p: of a paired t-test, two-sided, corrected by Holm over the cells. test, test_sd: over fresh seeds.
+    """
+
+    cell: dict[str, Scalar]
+    reference: bool
+    found: float
+    n: int
+    mean: float
+    half: float
+    difference: float = math.nan
+    difference_half: float = math.nan
+    p: float = math.nan
+    test: float = math.nan
+    test_sd: float = math.nan
+
+
+def confirmed(trials: Sequence[Trial], measure: Measure, store: Store) -> list[Confirmed]:
+    """The reference and the best cells with fresh seeds, the reference first, by the first metric."""
+    chosen = candidates(trials, measure)
+    by_cell = {cell_id(trial.cell): trial.values[0] for trial in trials if trial.values and trial.twin is None}
+    reference_id = cell_id(present(measure.search.reference))
+    values = {cell_id(found.cell): _fresh(found, measure, store) for found in chosen}
+    base = values.get(reference_id, {})
+    rows = []
+    for candidate in chosen:
+        name = cell_id(candidate.cell)
+        own = values[name]
+        mean, half = interval(list(own.values()))
+        shared = [own[seed] - base[seed] for seed in own if seed in base] if name != reference_id else []
+        difference, difference_half = interval(shared)
+        tested = _tests(candidate, measure, store)
+        rows.append(
+            Confirmed(
+                cell=dict(present(candidate.cell)),
+                reference=name == reference_id,
+                found=by_cell.get(name, math.nan),
+                n=len(own),
+                mean=mean,
+                half=half,
+                difference=difference,
+                difference_half=difference_half,
+                p=paired_p(shared),
+                test=float(np.mean(tested)) if tested else math.nan,
+                test_sd=float(np.std(tested, ddof=1)) if len(tested) > 1 else math.nan,
+            )
+        )
+    return _corrected(rows)
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and half the width of its t-interval at LEVEL; NaN where there are too few values."""
+    if not values:
+        return math.nan, math.nan
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return mean, math.nan
+    width = scipy.stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values))
+    return mean, float(width)
+
+
+def paired_p(differences: Sequence[float]) -> float:
+    """p-value of the two-sided paired t-test, from the differences; NaN below two, 0 or 1 where all are equal."""
+    if len(differences) < 2:
+        return math.nan
+    if len(set(differences)) == 1:
+        return 1.0 if differences[0] == 0 else 0.0
+    return float(scipy.stats.ttest_1samp(differences, 0.0).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction; NaN stays NaN and counts for nothing."""
+    known = sorted((p, place) for place, p in enumerate(p_values) if not math.isnan(p))
+    found, largest = [math.nan] * len(p_values), 0.0
+    for rank, (p, place) in enumerate(known):
+        largest = max(largest, min(1.0, p * (len(known) - rank)))
+        found[place] = largest
+    return found
+
+
+def verdict(rows: Sequence[Confirmed], direction: str) -> str:
+    """Whether the winner beats the reference beyond noise, in a sentence."""
+    sign = 1 if direction == "maximize" else -1
+    others = [row for row in rows if not row.reference and row.n]
+    if not others:
+        return "The best cells have not been evaluated with fresh seeds yet."
+    winner = max(others, key=lambda row: sign * row.mean)
+    if math.isnan(winner.p):
+        return "Too few fresh seeds of the winner and the reference to tell them apart."
+    size = f"{winner.difference:+.2f} ± {winner.difference_half:.2f}"
+    text = f"{size} against the default (p = {winner.p:.2g}, n = {winner.n})"
+    if winner.p < 1 - LEVEL:
+        better = sign * winner.difference > 0
+        return f"The winner {'beats' if better else 'is worse than'} the default beyond noise: {text}."
+    return f"The winner cannot be told from the default: {text}."
+
+
+def _fresh(candidate: Candidate, measure: Measure, store: Store) -> dict[int, float]:
+    found = {}
+    for row in candidate.rows:
+        alone = Candidate(candidate.cell, (row,))
+        if all(store.result(key(run)) for run in measure.wanted(alone)):
+            try:
+                found[row.seed] = measure.values(alone, store)[0][0]
+            except HarnessError:
+                continue
+    return found
+
+
+def _tests(candidate: Candidate, measure: Measure, store: Store) -> list[float]:
+    column = measure.search.test
+    runs = [row.evaluations[column] for row in candidate.rows if column in row.evaluations]
+    return [metric_of(run, shown_metric(run), store) for run in runs if store.result(key(run))]
+
+
+def _corrected(rows: Sequence[Confirmed]) -> list[Confirmed]:
+    corrected = holm([row.p for row in rows])
+    return [Confirmed(**{**vars(row), "p": p}) for row, p in zip(rows, corrected, strict=True)]
+
+
+def best_so_far(trials: Sequence[Trial], direction: str) -> list[tuple[int, float]]:
+    """Trial numbers and the best value up to each, of the first metric."""
+    choose = max if direction == "maximize" else min
+    found: list[tuple[int, float]] = []
+    for trial in trials:
+        if trial.values:
+            best = choose(trial.values[0], found[-1][1]) if found else trial.values[0]
+            found.append((trial.number, best))
+    return found
+
+
+def front(trials: Sequence[Trial], directions: Sequence[str]) -> list[Trial]:
+    """The trials that no other one beats in every metric, in the order of the first."""
+    from harness.search.confirmation import best
+
+    chosen = best(trials, directions, len(trials))
+    return sorted(chosen, key=lambda trial: trial.values[0])
+
+
+def means_by_pair(trials: Sequence[Trial], left: str, right: str) -> Mapping[tuple[object, object], tuple[float, int]]:
+    """Mean value and count of the trials with each pair of values of two parameters."""
+    groups: dict[tuple[object, object], list[float]] = {}
+    for trial in trials:
+        if trial.values and left in trial.params and right in trial.params:
+            groups.setdefault((trial.params[left], trial.params[right]), []).append(trial.values[0])
+    return {pair: (float(np.mean(values)), len(values)) for pair, values in groups.items()}

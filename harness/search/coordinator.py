@@ -1,0 +1,242 @@
+"""The coordinator of a search: asks the sampler, has cells computed, tells what came of them.
+
+It holds no state of its own. A pass of `step` looks at the trials in Optuna's storage and at the runs in the store,
+and does what is to be done next; so it may be killed anywhere and begun again. Runs that go on are left alone, and told
+when they end; a trial whose runs are gone has them begun again, from their checkpoints, and is never left running.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from harness.search import trials as noted
+from harness.search.declaration import Search
+from harness.search.jobs import Fate, Jobs
+from harness.search.measure import Candidate, Measure, mean, with_starts
+from harness.search.proposals import Proposals, Proposed
+from harness.search.rungs import Compared
+from harness.search.space import cell_id
+from harness.search.trials import duplicates_in_a_row, first_of_each_cell, is_twin
+from harness.spec import HarnessError, Run, key
+from harness.store import Store
+
+PROMISING = 3
+"""A trial is promising if it is among the best of this many; so the best one always is."""
+
+Fates = Mapping[str, Fate]
+
+
+class Coordinator:
+    """Runs a search at one scale.
+
+    Args:
+        budget: distinct cells that are computed in all, those of earlier calls counted in.
+        parallel: cells that are open at a time.
+        say: takes a line on what happened.
+        check: called before what must not be done twice; raises if another process has taken the search over.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        measure: Measure,
+        store: Store,
+        jobs: Jobs,
+        proposals: Proposals,
+        *,
+        budget: int,
+        parallel: int,
+        say: Callable[[str], None] = lambda line: None,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.study, self._measure, self._store, self._jobs = study, measure, store, jobs
+        self._proposals, self._budget, self._parallel = proposals, budget, parallel
+        self._say, self._check = say, check
+        self._compared = Compared(study, measure, store)
+        self._reachable = reachable(proposals, measure)
+
+    @property
+    def search(self) -> Search:
+        """What is searched."""
+        return self._measure.search
+
+    def step(self) -> bool:
+        """One pass: tell, prune, ask. Returns whether anything is still to come."""
+        self._check()
+        self._settle()
+        asked = False
+        while self._wants_more():
+            self._check()
+            self._place(self._proposals.ask(self.study))
+            asked = True
+        if asked:
+            self._settle()
+        return bool(self._trials(TrialState.RUNNING)) or not self.ending()
+
+    def ending(self) -> str:
+        """Why no further cell is asked for; empty while there is room for one."""
+        trials = self._trials()
+        if (count := noted.computed(trials)) >= self._budget:
+            return f"{count} cells are computed"
+        if self._reachable is not None and self._reachable <= set(first_of_each_cell(trials)):
+            return "every cell of the space is known"
+        if (row := duplicates_in_a_row(trials)) >= self.search.duplicates:
+            return f"the last {row} proposals were of known cells"
+        return ""
+
+    def _wants_more(self) -> bool:
+        open_cells = sum(not is_twin(trial) for trial in self._trials(TrialState.RUNNING))
+        return open_cells < self._parallel and not self.ending()
+
+    def _trials(self, *states: TrialState) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False, states=states or None)
+
+    # asking
+
+    def _place(self, proposed: Proposed) -> None:
+        """Decide what a proposal is: of a known cell, excluded, or to be computed."""
+        others = [trial for trial in self._trials() if trial.number != proposed.number]
+        if (twin := first_of_each_cell(others).get(cell_id(proposed.cell))) is not None:
+            proposed.note({noted.TWIN: twin.number})
+            self._follow(self._trials()[proposed.number], twin)
+            return
+        candidate = self._measure.candidate(proposed.cell, range(self.search.seeds)) if not proposed.excluded else None
+        if candidate is None or candidate.excluded:
+            reason = candidate.excluded if candidate is not None else proposed.excluded
+            proposed.note({noted.EXCLUDED: reason})
+            self._tell(self._trials()[proposed.number], TrialState.PRUNED, f"excluded: {reason}")
+            return
+        missing = [run for run in self._measure.wanted(candidate) if self._store.result(key(run)) is None]
+        proposed.note({noted.COMPUTED: bool(missing), noted.IMPORTED: not missing})
+        self._say(f"trial {proposed.number} asked: {cell_text(proposed.cell)}")
+
+    def _follow(self, trial: FrozenTrial, twin: FrozenTrial) -> None:
+        """Tell a duplicate what was told of the trial with the same cell, once that has ended."""
+        if not twin.state.is_finished():
+            return
+        for step, value in twin.intermediate_values.items():
+            noted.note_value(self.study, trial, step, value)
+        values = list(twin.values or ()) if twin.state is TrialState.COMPLETE else None
+        self.study.tell(trial.number, values, state=twin.state)
+
+    # telling
+
+    def _settle(self) -> None:
+        """Tell what has ended, and have computed what is missing."""
+        for trial in self._trials(TrialState.RUNNING):
+            if trial.user_attrs.get(noted.CELL) is None:  # the coordinator was killed while it asked
+                self._place(self._proposals.ask_again(self.study, trial))
+        running = self._trials(TrialState.RUNNING)
+        candidates = {trial.number: self._candidate(trial) for trial in running if not is_twin(trial)}
+        runs = {number: with_starts(self._measure.wanted(found)) for number, found in candidates.items()}
+        further = {
+            trial.number: self._compared.runs(trial, candidates[trial.number])
+            for trial in running
+            if trial.number in candidates
+        }
+        everything = {name: run for found in (*runs.values(), *further.values()) for name, run in found.items()}
+        fates = self._jobs.fates(everything) if everything else {}
+        missing: dict[str, Run] = {}
+        for trial in running:
+            if (candidate := candidates.get(trial.number)) is not None:
+                others = {name for number, found in runs.items() if number != trial.number for name in found}
+                missing |= self._advance(trial, candidate, further[trial.number], fates, others)
+        if missing:
+            self._check()
+            self._jobs.add(missing)
+        trials = self._trials()
+        for trial in trials:
+            if trial.state is TrialState.RUNNING and is_twin(trial):
+                self._follow(trial, trials[trial.user_attrs[noted.TWIN]])
+
+    def _candidate(self, trial: FrozenTrial) -> Candidate:
+        seeds = trial.user_attrs.get(noted.SEEDS, self.search.seeds)
+        return self._measure.candidate(trial.user_attrs[noted.CELL], range(seeds))
+
+    def _advance(
+        self, trial: FrozenTrial, candidate: Candidate, rungs: Mapping[str, Run], fates: Fates, others: set[str]
+    ) -> dict[str, Run]:
+        """Bring one open trial as far as it can go; returns the runs that are to be computed for it."""
+        new = self._compared.note(trial, candidate)
+        wanted = self._measure.wanted(candidate)
+        undone = [run for run in wanted if fates[key(run)].word != "done"]
+        if not undone:
+            return self._finish(trial, candidate)
+        needed = with_starts(undone)
+        if failed := [name for name in needed if fates[name].word == "failed"]:
+            self._jobs.drop(_own(needed | dict(rungs), others))
+            self._fail(trial, fates[failed[0]].reason)
+            return {}
+        if new and self._compared.hopeless(trial.number):
+            self._jobs.drop(_own(needed | dict(rungs), others))
+            self._tell(trial, TrialState.PRUNED, "pruned")
+            return {}
+        if any(fates[name].word == "gone" for name in needed):
+            self._compared.request(candidate)
+        else:
+            needed = {}
+        return needed | {name: run for name, run in rungs.items() if fates[name].word == "gone"}
+
+    def _finish(self, trial: FrozenTrial, candidate: Candidate) -> dict[str, Run]:
+        """Tell a trial whose evaluations are done, unless it is promising and gets more seeds."""
+        try:
+            per_seed = self._measure.values(candidate, self._store)
+        except HarnessError as error:
+            self._fail(trial, str(error))
+            return {}
+        values = [mean(found) for found in per_seed]
+        if not all(map(math.isfinite, values)):
+            self._fail(trial, f"its value is {values}")
+            return {}
+        most = self.search.most_seeds
+        if len(candidate.rows) < most and trial.user_attrs.get(noted.COMPUTED) and self._promising(values[0]):
+            noted.set_attribute(self.study, trial, noted.SEEDS, most)
+            self._say(f"trial {trial.number} is promising: {most} seeds")
+            more = self._measure.candidate(candidate.cell, range(most))
+            self._compared.request(more)
+            return with_starts([run for run in self._measure.wanted(more) if self._store.result(key(run)) is None])
+        noted.set_attribute(self.study, trial, noted.PER_SEED, per_seed)
+        self.study.tell(trial.number, values)
+        self._say(f"trial {trial.number} told: {', '.join(f'{value:.4g}' for value in values)}")
+        return {}
+
+    def _promising(self, value: float) -> bool:
+        told = [t.value for t in self._trials(TrialState.COMPLETE) if not is_twin(t) and t.value is not None]
+        sign = 1 if self.search.directions[0] == "maximize" else -1
+        better = sum(sign * other > sign * value for other in told)
+        return better * PROMISING < len(told) + 1
+
+    def _fail(self, trial: FrozenTrial, reason: str) -> None:
+        noted.set_attribute(self.study, trial, noted.ERROR, reason)
+        self._tell(trial, TrialState.FAIL, f"failed: {reason}")
+
+    def _tell(self, trial: FrozenTrial, state: TrialState, text: str) -> None:
+        self.study.tell(trial.number, state=state)
+        self._say(f"trial {trial.number} {text}")
+
+
+def _own(runs: Mapping[str, Run], others: set[str]) -> dict[str, Run]:
+    """The runs that no other open trial needs."""
+    return {name: run for name, run in runs.items() if name not in others}
+
+
+def reachable(proposals: Proposals, measure: Measure) -> set[str] | None:
+    """The cells of a finite space that can run at this scale; None for an endless space."""
+    points = proposals.space.points
+    if points is None:
+        return None
+    seeds = range(measure.search.seeds)
+    return {
+        cell_id(point.cell)
+        for point in points
+        if not point.excluded and not measure.candidate(point.cell, seeds).excluded
+    }
+
+
+def cell_text(cell: Mapping[str, object]) -> str:
+    """A cell in one line."""
+    return " ".join(f"{axis}={value}" for axis, value in cell.items() if value is not None)

@@ -1,0 +1,200 @@
+"""From a cell to the runs that measure it, and from finished runs to the values a sampler is told."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.search.declaration import GPU_HOURS, Search
+from harness.spec import (
+    CustomEvaluation,
+    Evaluation,
+    HarnessError,
+    Pretrain,
+    Run,
+    Scalar,
+    Scale,
+    Snapshot,
+    key,
+    pretraining,
+    shown_metric,
+    upstreams,
+)
+from harness.store import Store
+from harness.study import Refused, Row, resolve
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A column and the name of a metric in its result; for GPU-hours no column."""
+
+    column: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A cell with some seeds. excluded: why it cannot run at this scale, if so."""
+
+    cell: dict[str, Scalar]
+    rows: tuple[Row, ...]
+    excluded: str = ""
+
+    def evaluations(self, columns: Iterable[str] | None = None) -> list[Evaluation]:
+        """The evaluations of all seeds, or of some columns only."""
+        wanted = None if columns is None else set(columns)
+        return [run for row in self.rows for name, run in row.evaluations.items() if wanted is None or name in wanted]
+
+
+class Measure:
+    """How the cells of a search at one scale are measured.
+
+    Args:
+        axes: of all cells; the cell function is called with None for those that a cell lacks.
+    """
+
+    def __init__(self, search: Search, scale: Scale, axes: Sequence[str] = ()) -> None:
+        self.search, self.scale = search, scale
+        self._blank: dict[str, Scalar] = dict.fromkeys((*axes, *search.reference))
+        self._known: dict[tuple[tuple[str, Scalar], ...], dict[int, Row]] = {}
+        self.metrics = self._metrics()
+        self.columns = tuple(dict.fromkeys(metric.column for metric in self.metrics if metric.column))
+        self.rungs = search.rung_epochs(scale)
+
+    def candidate(self, cell: Mapping[str, Scalar], seeds: Sequence[int]) -> Candidate:
+        """A cell with these seeds.
+
+        Raises:
+            HarnessError: the cell function fails, or lacks a column.
+        """
+        cell = self._blank | dict(cell)
+        rows = self._known.setdefault(tuple(sorted(cell.items())), {})
+        for seed in seeds:
+            if seed not in rows:
+                rows[seed] = self._row(dict(cell), seed)
+        found = tuple(rows[seed] for seed in seeds)
+        excluded = next((row.excluded for row in found if row.excluded), "")
+        for row in found:
+            if not row.excluded and (lacking := [name for name in self._own_columns() if name not in row.evaluations]):
+                raise HarnessError(f"the cell {dict(cell)} has no column {lacking[0]!r}, which the search optimises")
+        return Candidate(dict(cell), found, excluded)
+
+    def _row(self, cell: dict[str, Scalar], seed: int) -> Row:
+        """What the cell function makes of a cell. A space crosses all it has, so what cannot be is excluded."""
+        try:
+            return resolve(self.search.cell, self.scale, cell, seed)
+        except Refused as refused:
+            return Row(cell, seed, {}, str(refused))
+
+    def _own_columns(self) -> tuple[str, ...]:
+        return tuple(metric.column for metric in self.metrics if metric.column)
+
+    def wanted(self, candidate: Candidate) -> list[Evaluation]:
+        """The evaluations whose results make the values of a candidate."""
+        return candidate.evaluations(self.columns or None)
+
+    def values(self, candidate: Candidate, store: Store) -> list[list[float]]:
+        """For each metric the value of each seed; the results have to be there.
+
+        Raises:
+            HarnessError: a result lacks the metric.
+        """
+        return [[self._value(metric, row, store) for row in candidate.rows] for metric in self.metrics]
+
+    def _value(self, metric: Metric, row: Row, store: Store) -> float:
+        if not metric.column:
+            evaluations = [run for name, run in row.evaluations.items() if not self.columns or name in self.columns]
+            return gpu_hours(evaluations, store)
+        return metric_of(row.evaluations[metric.column], metric.name, store)
+
+    def rung(self, candidate: Candidate, epoch: int) -> list[tuple[Pretrain, Evaluation]]:
+        """For each pre-training of a candidate, the evaluation of its snapshot after an epoch."""
+        assert self.search.rungs is not None
+        found = []
+        for row in candidate.rows:
+            for column in self.columns:
+                first = pretraining(row.evaluations[column])
+                if first is not None and epoch <= first.recipe.epochs:
+                    start = Snapshot(pretrain=first, epoch=epoch)
+                    evaluation = self.search.rungs.evaluation(self.scale, start, row.seed)
+                    _check_split(evaluation, f"the evaluation of rungs, {evaluation.kind},")
+                    found.append((first, evaluation))
+        return found
+
+    def _metrics(self) -> list[Metric]:
+        """The metrics by column and name, checked against the reference or, where that is excluded, not at all."""
+        row = resolve(self.search.cell, self.scale, self._blank | dict(self.search.reference), 0)
+        found = []
+        for text in self.search.metrics:
+            column, _, name = text.partition(".")
+            if text == GPU_HOURS:
+                found.append(Metric("", GPU_HOURS))
+                continue
+            if row.excluded:
+                raise HarnessError(f"the reference is excluded at scale {self.scale.name}: {row.excluded}")
+            if column not in row.evaluations:
+                raise HarnessError(f"no evaluation gives {text!r}; valid: {', '.join(_given(row.evaluations))}")
+            evaluation = row.evaluations[column]
+            if name and not isinstance(evaluation, CustomEvaluation) and name not in evaluation.metrics:
+                raise HarnessError(f"no evaluation gives {text!r}; valid: {', '.join(_given(row.evaluations))}")
+            _check_split(evaluation, f"metric {text!r}")
+            found.append(Metric(column, name or shown_metric(evaluation)))
+        if self.search.test and self.search.test not in row.evaluations:
+            raise HarnessError(f"test: no column {self.search.test!r}; valid: {', '.join(row.evaluations)}")
+        return found
+
+
+def _given(evaluations: Mapping[str, Evaluation]) -> list[str]:
+    """What can be optimised: columns, their metrics, and GPU-hours."""
+    names = [
+        f"{column}.{name}"
+        for column, run in evaluations.items()
+        for name in ((run.metric,) if isinstance(run, CustomEvaluation) else run.metrics)
+    ]
+    return [*evaluations, *names, GPU_HOURS]
+
+
+def _check_split(evaluation: Evaluation, what: str) -> None:
+    if evaluation.data.split != "validation":
+        raise HarnessError(
+            f'{what} is measured on the test images, by which nothing may be chosen: give its data split="validation"'
+        )
+
+
+def metric_of(run: Evaluation, name: str, store: Store) -> float:
+    """A metric of a finished run.
+
+    Raises:
+        HarnessError: it is not done, or its result lacks the metric.
+    """
+    result = store.result(key(run))
+    if result is None:
+        raise HarnessError(f"{key(run)} is not done")
+    if name not in result.metrics:
+        raise HarnessError(f"the result of {key(run)} has no {name!r}; it has {', '.join(result.metrics)}")
+    return result.metrics[name]
+
+
+def gpu_hours(evaluations: Iterable[Evaluation], store: Store) -> float:
+    """Hours that evaluations and their pre-trainings took, times the processes that computed them."""
+    names = {key(run): None for run in evaluations}
+    names |= {key(first): None for run in evaluations for first in upstreams(run)}
+    total = 0.0
+    for name in names:
+        if (result := store.result(name)) is not None:
+            total += result.seconds * int(store.environment(name).get("processes", 1))
+    return total / 3600
+
+
+def with_starts(evaluations: Iterable[Evaluation]) -> dict[str, Run]:
+    """Runs by key: evaluations, each after the runs it starts from."""
+    found: dict[str, Run] = {}
+    for run in evaluations:
+        found |= {key(before): before for before in (*upstreams(run), run)}
+    return found
+
+
+def mean(values: Sequence[float]) -> float:
+    """The mean over seeds."""
+    return statistics.fmean(values)

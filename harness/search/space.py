@@ -1,0 +1,250 @@
+"""What can be known of a space without computing anything: its parameters, and all its points if they are few."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+)
+
+from harness.search.declaration import Space
+from harness.spec import HarnessError, Scalar, Skip
+
+MOST_POINTS = 10_000
+"""A space of more points counts as endless."""
+
+
+class Outside(Exception):
+    """A parameter that was given lies outside the space."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """Parameters and the cell that the space makes of them. excluded: the reason, if the space raises Skip."""
+
+    params: dict[str, Any]
+    cell: dict[str, Scalar]
+    excluded: str = ""
+
+
+@dataclass(frozen=True)
+class KnownSpace:
+    """Attributes:
+    distributions: of every parameter that a path through the space asks for.
+    conditional: those that not every path asks for.
+    axes: of the cells that were seen.
+    points: all points; None where a parameter is continuous or they are more than MOST_POINTS.
+    """
+
+    function: Space
+    distributions: Mapping[str, BaseDistribution]
+    conditional: frozenset[str]
+    axes: tuple[str, ...]
+    points: tuple[Point, ...] | None
+
+    def record(self) -> dict[str, Any]:
+        """What a later version of the space is compared with, as JSON can hold it."""
+        return {
+            name: json.loads(distribution_to_json(found)) | {"conditional": name in self.conditional}
+            for name, found in sorted(self.distributions.items())
+        }
+
+    def params_of(self, cell: Mapping[str, Scalar]) -> dict[str, Any] | None:
+        """Parameters that lead to a cell; None if none are found. An axis that a cell lacks is one that is None."""
+        wanted = present(cell)
+        try:
+            path = _walk(self.function, wanted, complete=True)
+            if present(path.cell) == wanted:
+                return path.params
+        except (Outside, Skip):
+            pass
+        for point in self.points or ():
+            if not point.excluded and present(point.cell) == wanted:
+                return point.params
+        return None
+
+    def cell_of(self, params: Mapping[str, Any]) -> dict[str, Scalar] | None:
+        """The cell of parameters; None if they are no point of this space."""
+        try:
+            return _walk(self.function, params, complete=True).cell
+        except (Outside, Skip):
+            return None
+
+    def distributions_of(self, params: Mapping[str, Any]) -> dict[str, BaseDistribution]:
+        """The distributions that the path of these parameters asks for."""
+        return _walk(self.function, params, complete=True).distributions
+
+
+def present(cell: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """A cell without the axes that are None."""
+    return {axis: value for axis, value in cell.items() if value is not None}
+
+
+def cell_id(cell: Mapping[str, Scalar]) -> str:
+    """A text that is equal for equal cells."""
+    return json.dumps(present(cell), sort_keys=True)
+
+
+class Path:
+    """Stands in for a trial: answers with given values, or with the first of each parameter, and writes all down."""
+
+    def __init__(self, given: Mapping[str, Any], *, complete: bool) -> None:
+        self.given, self._complete = given, complete
+        self.params: dict[str, Any] = {}
+        self.distributions: dict[str, BaseDistribution] = {}
+        self.cell: dict[str, Scalar] = {}
+
+    def suggest_categorical(self, name: str, choices: Sequence[Scalar]) -> Any:
+        return self._suggest(name, CategoricalDistribution(choices))
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        value: int = self._suggest(name, IntDistribution(low, high, log=log, step=step))
+        return value
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        value: float = self._suggest(name, FloatDistribution(low, high, log=log, step=step))
+        return value
+
+    def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
+        if self.distributions.setdefault(name, distribution) != distribution:
+            raise HarnessError(f"the space asks for {name} twice, with other choices: give the second its own name")
+        if name not in self.params:
+            if name not in self.given and self._complete:
+                raise Outside
+            value = self.given[name] if name in self.given else values_of(distribution)[0][0]
+            if not _holds(distribution, value):
+                raise Outside
+            self.params[name] = value
+        return self.params[name]
+
+
+def values_of(distribution: BaseDistribution) -> tuple[list[Any], bool]:
+    """The values of a parameter, and whether these are all: of a continuous one both ends and the middle."""
+    match distribution:
+        case CategoricalDistribution():
+            return list(distribution.choices), True
+        case IntDistribution():
+            return list(range(distribution.low, distribution.high + 1, distribution.step)), True
+        case FloatDistribution(step=None):
+            low, high = distribution.low, distribution.high
+            return [low, (low + high) / 2, high], low == high
+        case FloatDistribution(step=float(step)):
+            steps = round((distribution.high - distribution.low) / step)
+            return [distribution.low + number * step for number in range(steps + 1)], True
+        case _:
+            raise HarnessError(f"a space holds categories, integers and floats, not {type(distribution).__name__}")
+
+
+def _holds(distribution: BaseDistribution, value: Any) -> bool:
+    try:
+        return bool(distribution._contains(distribution.to_internal_repr(value)))
+    except (ValueError, TypeError):
+        return False
+
+
+def _walk(space: Space, given: Mapping[str, Any], *, complete: bool = False) -> Path:
+    path = Path(given, complete=complete)
+    try:
+        path.cell = checked_cell(space(path))
+    except (Outside, Skip, HarnessError):
+        raise
+    except Exception as error:  # the user's own code
+        raise HarnessError(f"space: {type(error).__name__}: {error}".replace("\n", " ")) from error
+    return path
+
+
+def checked_cell(found: object) -> dict[str, Scalar]:
+    """What a space returned, if it is a cell.
+
+    Raises:
+        HarnessError: it is no mapping of names to plain values.
+    """
+    if not isinstance(found, Mapping) or not found:
+        raise HarnessError(f"space: should return a cell such as {{'mask_ratio': 0.6}}, not {found!r}")
+    for axis, value in found.items():
+        if not isinstance(axis, str) or not isinstance(value, str | int | float | bool | None):
+            raise HarnessError(f"space: axis {axis!r} should hold a plain value, not {value!r}")
+    return dict(found)
+
+
+def explore(space: Space) -> KnownSpace:
+    """Follow every path through a space, or MOST_POINTS of them.
+
+    Raises:
+        HarnessError: the space fails, gives no cell, or asks for one parameter with two sets of choices.
+    """
+    distributions: dict[str, BaseDistribution] = {}
+    asked: list[set[str]] = []
+    points: list[Point] = []
+    whole = True
+    for path, excluded, finite in _paths(space):
+        for name, found in path.distributions.items():
+            if distributions.setdefault(name, found) != found:
+                raise HarnessError(f"the space asks for {name} with two sets of choices: give the second its own name")
+        asked.append(set(path.distributions))
+        points.append(Point(path.params, path.cell, excluded))
+        whole = whole and finite
+        if len(points) > MOST_POINTS:
+            whole = False
+            break
+    if not distributions:
+        raise HarnessError("the space asks for no parameter: there is nothing to search")
+    common = asked[0].intersection(*asked)
+    conditional = frozenset(set(distributions) - common)
+    axes = tuple(dict.fromkeys(axis for point in points if not point.excluded for axis in point.cell))
+    return KnownSpace(space, distributions, conditional, axes, tuple(points) if whole else None)
+
+
+def _paths(space: Space) -> Iterator[tuple[Path, str, bool]]:
+    """Every path, why the space excludes it if it does, and whether its parameters have no further values."""
+    waiting: list[dict[str, Any]] = [{}]
+    while waiting:
+        given = waiting.pop()
+        path, excluded, finite = Path(given, complete=False), "", True
+        try:
+            path.cell = checked_cell(space(path))
+        except Skip as skip:
+            excluded = skip.reason
+        except HarnessError:
+            raise
+        except Exception as error:  # the user's own code
+            raise HarnessError(f"space: {type(error).__name__}: {error}".replace("\n", " ")) from error
+        before: dict[str, Any] = {}
+        branches = []
+        for name, distribution in path.distributions.items():
+            values, all_of_them = values_of(distribution)
+            finite = finite and all_of_them
+            if name not in given:
+                branches += [{**before, name: value} for value in values[1:]]
+            before[name] = path.params[name]
+        waiting += reversed(branches)
+        yield path, excluded, finite
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """How two records of a space differ, in words."""
+    found = [f"{name} is gone" for name in old if name not in new]
+    found += [f"{name} is new" for name in new if name not in old]
+    for name in old:
+        if name in new and old[name] != new[name]:
+            found.append(f"{name} was {_words(old[name])} and is {_words(new[name])}")
+    return found
+
+
+def _words(record: Mapping[str, Any]) -> str:
+    held = dict(record["attributes"])
+    conditional = " under a condition" if record["conditional"] else ""
+    if "choices" in held:
+        return f"one of {', '.join(map(str, held['choices']))}{conditional}"
+    step = f" in steps of {held['step']}" if held.get("step") is not None else ""
+    return f"{held['low']} to {held['high']}{step}{', logarithmic' if held.get('log') else ''}{conditional}"

@@ -1,0 +1,87 @@
+"""`harness search` from the command line, on a search of two cells that takes seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import Command
+
+FILE = '''"""Two ratios."""
+
+from harness import Backbone, Knn, RandomMask, Recipe, Scale, Search, Shapes, simmim
+
+RECIPE = Recipe(epochs=1, batch_size=16, lr=1e-3, lr_batch=None)
+VIT = Backbone(name="vit_tiny_patch16_224", args={"embed_dim": 16, "depth": 1, "num_heads": 2}, patch_size=4)
+DATA = Shapes(image_size=16, train=40, test=16)
+SMALL = Scale(name="small", data=DATA, image_size=16, backbone=VIT, pretrain=RECIPE, finetune=RECIPE)
+
+
+def space(trial):
+    return {"ratio": trial.suggest_categorical("ratio", (0.25, 0.5))}
+
+
+def cell(scale, ratio, seed):
+    start = simmim(scale, mask=RandomMask(size=4, ratio=ratio), seed=seed)
+    return {
+        "validation": Knn(start=start, data=DATA.replace(split="validation"), k=5, seed=seed),
+        "top1": Knn(start=start, k=5, seed=seed),
+    }
+
+
+SEARCH = Search(
+    space=space, cell=cell, metric="validation", test="top1", scales=(SMALL,), trials={"small": 5},
+    reference={"ratio": 0.5}, sampler="random", confirmed=1, fresh_seeds=2,
+)
+'''
+
+
+@pytest.fixture
+def file(project: Path) -> Path:
+    path = project / "studies" / "ratio_search.py"
+    path.write_text(FILE)
+    return path
+
+
+@pytest.mark.slow
+def test_a_search_from_beginning_to_end(harness: Command, file: Path, project: Path) -> None:
+    before = harness("search", file, "--status")
+    assert before.code == 2
+    assert "there is no search" in before.err
+    ended = harness("search", file, "--on", "inline", "--device", "cpu")
+    assert ended.code == 0, ended.err
+    assert "ratio_search-small: 5 cells, 1 at a time, sampler random" in ended.out
+    assert "search ended: every cell of the space is known" in ended.out
+    assert "2 cells computed" in ended.out
+    status = harness("search", file, "--status")
+    assert "computed  2 cells of 5; 0 were in the store before" in status.out
+    assert "run by    nobody" in status.out
+    folder = project / "results" / "ratio_search" / "small"
+    table = (folder / "search.md").read_text()
+    assert "| default |" in table
+    again = harness("search", file, "--on", "inline", "--device", "cpu")
+    assert " asked" not in again.out
+    report = harness("search", file, "--report")
+    assert report.code == 0
+    assert "top1 (test)" in report.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--sampler", "bayes"), "no sampler 'bayes'; valid: tpe, gp, cmaes, random, nsga2"),
+        (("--scale", "paper"), "no scale 'paper'; this search has small"),
+        (("--on", "inline", "--parallel", "3"), "--parallel: runs in this process have 1"),
+        (("--detach",), "--detach belongs to --on slurm"),
+    ],
+)
+def test_options_that_are_refused(harness: Command, file: Path, arguments: tuple[str, ...], says: str) -> None:
+    ended = harness("search", file, *arguments)
+    assert ended.code == 2
+    assert says in ended.err
+
+
+def test_a_study_is_no_search(harness: Command, study: Path) -> None:
+    ended = harness("search", study)
+    assert ended.code == 2
+    assert "ratios.py has no SEARCH = Search(...)" in ended.err

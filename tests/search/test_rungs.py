@@ -1,0 +1,147 @@
+"""Rungs: snapshots of the one full-length run are evaluated, hopeless trials are stopped, nothing is trained twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_coordinator import run
+from toy import DATA, FakeJobs, pretrained, toy
+
+from harness.search import Rungs
+from harness.spec import Knn, Pretrain, Run, key, snapshot_epoch, upstream
+from harness.store import Attempt, Store
+from harness.store.snapshots import epochs_asked_for
+
+HELD_OUT = DATA.replace(split="validation")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "runs")
+
+
+def rung(scale: Any, start: Any, seed: int) -> Knn:
+    """With the mask's ratio as temperature, so that snapshots of different masks differ."""
+    return Knn(start=start, data=HELD_OUT, k=4, temperature=start.pretrain.mask.ratio, seed=seed)
+
+
+def space(trial: Any) -> dict[str, Any]:
+    """One pre-training a cell."""
+    return {"k": 4, "temperature": trial.suggest_categorical("temperature", tuple(n / 20 for n in range(1, 19)))}
+
+
+def searched(pruner: str = "median", **changes: Any) -> Any:
+    return toy(
+        cell=pretrained,
+        space=space,
+        rungs=Rungs(epochs={"toy": (2, 4)}, evaluation=rung),
+        pruner=pruner,
+        sampler="random",
+        reference={"k": 4, "temperature": 0.3},
+        **changes,
+    )
+
+
+class Training(FakeJobs):
+    """Pre-trainings go on epoch by epoch, two a pass, and write the snapshots that were asked for."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store, lazy=True)
+        self.attempts: dict[str, Attempt] = {}
+        self.epochs: dict[str, int] = {}
+
+    def go_on(self) -> None:
+        for name, spec in list(self.open.items()):
+            if isinstance(spec, Pretrain):
+                if name not in self.attempts:
+                    attempt = self.store.acquire(spec)
+                    assert isinstance(attempt, Attempt)
+                    self.attempts[name], self.epochs[name] = attempt, 0
+                self._train(name)
+        self.compute(lambda run: not isinstance(run, Pretrain))
+
+    def _train(self, name: str) -> None:
+        attempt = self.attempts[name]
+        for epoch in range(self.epochs[name] + 1, self.epochs[name] + 3):
+            if epoch in epochs_asked_for(self.store.folder(name)):
+                attempt.write_snapshot(epoch, b"weights")
+        self.epochs[name] += 2
+        if self.epochs[name] == 8:
+            attempt.finish({"loss": 1.0}, 3600.0, b"weights")
+            attempt.release()
+            del self.open[name]
+
+    def drop(self, runs: Any) -> None:
+        for name in runs:
+            if name in self.attempts and self.store.result(name) is None:
+                self.attempts.pop(name).release()
+        super().drop(runs)
+
+
+def search(search: Any, store: Store, jobs: Training, budget: int) -> Any:
+    for _ in range(400):
+        found = run(search, store, jobs, budget=budget, steps=1)
+        if sum(t.computed for t in found) == budget and all(t.state != "running" for t in found):
+            return found
+        jobs.go_on()
+    raise AssertionError("it does not end")
+
+
+@pytest.mark.parametrize("pruner", ["median", "halving", "hyperband"])
+def test_hopeless_trials_are_stopped_and_dropped(store: Store, pruner: str) -> None:
+    jobs = Training(store)
+    found = [trial for trial in search(searched(pruner), store, jobs, 10) if trial.twin is None]
+    pruned = [trial for trial in found if trial.state == "pruned"]
+    told = [trial for trial in found if trial.state == "complete"]
+    assert pruned
+    assert told
+    assert len(pruned) + len(told) == 10
+    best = max(told, key=lambda trial: trial.values[0])
+    assert best.values[0] > max(trial.rungs[max(trial.rungs)] for trial in pruned)
+    starts = [name for name in jobs.added if name.startswith("pretrain")]
+    assert len(starts) == len(set(starts)) == 10  # no pre-training was begun twice, for a rung or else
+    unfinished = [name for name in starts if store.result(name) is None]
+    assert len(unfinished) == len(pruned)
+    assert set(unfinished) <= set(jobs.dropped)
+    for trial in told:
+        assert set(trial.rungs) == {2, 4}
+        rows = searched().cell(searched().scales[0], **trial.cell, seed=0)
+        first = upstream(rows["validation"])
+        assert first is not None
+        assert epochs_asked_for(store.folder(key(first))) == {2, 4}
+
+
+def test_a_rung_is_the_metric_of_its_snapshot(store: Store) -> None:
+    found = search(searched(), store, Training(store), 3)
+    for trial in (t for t in found if t.state == "complete" and t.twin is None):
+        value = 80 - 100 * (trial.cell["temperature"] - 0.3) ** 2
+        assert trial.rungs == {2: pytest.approx(value / 4), 4: pytest.approx(value / 2)}
+        assert trial.values == (pytest.approx(value),)
+
+
+def test_only_rungs_start_from_snapshots(store: Store) -> None:
+    jobs = Training(store)
+    search(searched(), store, jobs, 4)
+    runs: list[Run] = [store.spec(name) for name in jobs.added]
+    assert {snapshot_epoch(run) for run in runs if not isinstance(run, Pretrain)} == {None, 2, 4}
+
+
+def test_wilcoxon_compares_seeds(store: Store) -> None:
+    jobs = FakeJobs(store, lazy=True)
+    wilcoxon = toy(pruner="wilcoxon", seeds=6, sampler="random")
+    for _ in range(200):
+        found = run(wilcoxon, store, jobs, budget=6, steps=1)
+        if sum(t.computed for t in found) == 6 and all(t.state != "running" for t in found):
+            break
+        waiting = list(jobs.open)
+        jobs.compute(lambda run: key(run) == waiting[0])  # noqa: B023
+    own = [trial for trial in found if trial.twin is None]
+    pruned = [trial for trial in own if trial.state == "pruned"]
+    told = [trial for trial in own if trial.state == "complete"]
+    assert pruned
+    assert told
+    assert all(len(trial.rungs) < 6 for trial in pruned)
+    assert all(len(trial.rungs) == 6 for trial in told)
+    assert len(jobs.added) - len(jobs.dropped) == sum(len(trial.rungs) for trial in own)
