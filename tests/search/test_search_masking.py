@@ -72,3 +72,27 @@ def test_rungs_are_neighbours_of_snapshots_within_the_schedule(search: Search, t
         assert epoch < first.recipe.epochs
     assert opened.measure.rung(candidate, 99) == []
     assert at(search, "tiny", tmp_path).measure.rungs == ()
+
+
+@pytest.mark.slow
+def test_cells_at_scale_tiny_hide_and_learn(search: Search, tmp_path: Path) -> None:
+    """Every tenth pre-training, which takes in all values of every axis."""
+    sys.path.append(str(Path(__file__).resolve().parent.parent))
+    from overfit import LEARNT, overfit
+
+    from harness import audit
+    from harness.core.mim import MaskedImageModel
+
+    opened = at(search, "tiny", tmp_path)
+    candidates = [opened.measure.candidate(point.cell, [0]) for point in opened.space.points or ()]
+    chosen = [found for found in candidates if not found.excluded][::10]
+    for axis in ("mask_type", "mask_ratio", "scope", "head_layers", "target"):
+        every = {found.cell[axis] for found in candidates if not found.excluded}
+        assert {found.cell[axis] for found in chosen} == every
+    for candidate in chosen:
+        run = pretraining(candidate.rows[0].evaluations["validation"])
+        assert run is not None
+        batch = audit.fixed_batch(run, 2)
+        assert audit.is_masked(run, batch, MaskedImageModel(run, batch.images.shape[1]))
+        share, _ = overfit(run, batch)
+        assert share <= LEARNT, candidate.cell
