@@ -30,6 +30,9 @@ IMAGES = 4
 TOLERANCE = 0.05
 """A rate may seem smaller than it is where all gradients of a parameter are tiny, never larger."""
 
+EPS = 1e-15
+"""Adam's, far below any gradient: with the usual 1e-8 tiny gradients would seem to have a smaller rate."""
+
 MOVED = 1e-2
 """Rate of the step that weight decay is measured at."""
 
@@ -82,6 +85,7 @@ def one_step(run: FineTune) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
             clip=None,
             drop_path=0.0,
             precision="fp32",
+            eps=EPS,
             average=None,
             batch_norm_group=None,
         ),

@@ -42,6 +42,10 @@ HIDING = Corruption(fill="mean", token="replace")
 CONVNEXT_DEPTHS = {"tiny": (3, 3, 9, 3), "small": (3, 3, 27, 3), "base": (3, 3, 27, 3), "large": (3, 3, 27, 3)}
 VIT_DEPTHS = {"large": 24, "huge": 32}
 
+RAN: dict[Variant, str] = {
+    "paper": "A2MIM as its paper says it, variant 'paper'",
+    "released": "A2MIM as its released code does it, variant 'released'",
+}
 UNVERIFIED = "unverified: the paper's equations of its losses, and where its mask tokens come in"
 ADDED = "the paper adds the mask token; its fill is the mean colour of the whole image, as in the released code"
 RELEASED_FILL = "hidden pixels have the mean colour of the whole image, hidden part included"
@@ -203,6 +207,7 @@ def released_simmim_corruption(backbone: Backbone) -> Corruption:
 
 
 def _assumed(backbone: Backbone, variant: Variant, corruption: Corruption) -> Iterator[str]:
+    yield RAN[variant]
     if variant == "paper":
         yield UNVERIFIED
         if corruption.fill == "image-mean":

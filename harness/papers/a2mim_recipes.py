@@ -18,6 +18,7 @@ from harness.papers.a2mim import (
     HIDING,
     L1,
     PAPER_FOURIER,
+    RAN,
     RELEASED_FOURIER,
     RELEASED_FOURIER_VIT,
     TARGET,
@@ -124,7 +125,7 @@ def a2mim_pretrain(
     if model == "deit-s":  # the one released ViT whose token comes in later
         corruption = corruption.replace(site=BeforeBlock(block=8, stride=16))
     fourier = PAPER_FOURIER if variant == "paper" else FOURIER.get(model)
-    notes = [UNVERIFIED, TEXT] if variant == "paper" else []
+    notes = [RAN[variant], UNVERIFIED, TEXT] if variant == "paper" else [RAN[variant]]
     notes += [] if cnn else [POSITIONS]
     notes += [CONVNEXT_NORMS] if model.startswith("convnext") else [R152] if model == "r152" else []
     return Pretrain(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.resources import files
 
-from harness.papers.protocol import UNKNOWN, Protocol, simmim_protocol
+from harness.papers.protocol import UNKNOWN, Protocol, published_protocol
 from harness.spec import HarnessError, Scalar
 
 UNVERIFIED = frozenset({"memory", "ai"})
@@ -113,11 +113,11 @@ def _trust(metric: str, record: Mapping[str, str]) -> str:
 
 
 def _protocol(name: str, metric: str, record: Mapping[str, str]) -> Protocol:
-    found = simmim_protocol(name, record)
+    found = published_protocol(name, record)
     match metric:
         case "linear_top1":  # its recipe is another
             return replace(found, finetune_epochs=None, evaluation="linear-probe")
-        case "supervised_top1":
+        case "supervised_top1" | "supervised":
             return replace(found, pretrain_size=0, pretrain_epochs=0, finetune_epochs=None)
         case _:
             return found

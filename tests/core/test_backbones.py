@@ -11,6 +11,7 @@ from tiny import BEIT, SWIN, SWIN_V2, VIT, pretrain
 
 from harness.core.backbones import layers_named, layers_of
 from harness.core.checkpoint import load_encoder
+from harness.core.complexity import classifier
 from harness.core.encoder import Encoder, build, depth, layer_id
 from harness.core.mim import MaskedImageModel
 from harness.core.optimiser import layer_scales
@@ -121,10 +122,10 @@ def test_an_encoder_loads_into_fine_tuning_with_no_missing_key(backbone: Backbon
         name: torch.randn_like(t.float()).to(t.dtype)
         for name, t in MaskedImageModel(run, 3).encoder.model.state_dict().items()
     }
-    classifier = build(backbone, image_size=96, channels=3, num_classes=10, pool="mean")
-    before = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
-    load_encoder(classifier, tensors, "here")
-    for name, tensor in classifier.state_dict().items():
+    tuned = build(backbone, image_size=96, channels=3, num_classes=10, pool="mean")
+    before = {name: tensor.clone() for name, tensor in tuned.state_dict().items()}
+    load_encoder(tuned, tensors, "here")
+    for name, tensor in tuned.state_dict().items():
         if name in tensors:
             assert torch.equal(tensor, tensors[name])
         else:
@@ -133,8 +134,8 @@ def test_an_encoder_loads_into_fine_tuning_with_no_missing_key(backbone: Backbon
     assert set(tensors) < set(before)
     for name in tensors:
         with pytest.raises(HarnessError, match=f"lacks {name}"):
-            load_encoder(classifier, {n: t for n, t in tensors.items() if n != name}, "here")
-    assert classifier(torch.randn(2, 3, 96, 96)).shape == (2, 10)
+            load_encoder(tuned, {n: t for n, t in tensors.items() if n != name}, "here")
+    assert tuned(torch.randn(2, 3, 96, 96)).shape == (2, 10)
 
 
 @ALL
@@ -226,3 +227,17 @@ def test_every_resnet_and_convnext_of_timm_belongs_to_its_family() -> None:
         with torch.device("meta"):
             model = build(Backbone(name=name, patch_size=4, stride=32), image_size=64, channels=3)
             assert Encoder(model).width == model.num_features
+
+
+@pytest.mark.parametrize(
+    ("name", "published"), [("resnet50", 4.09), ("resnet101", 7.80), ("convnext_tiny", 4.5), ("convnext_base", 15.4)]
+)
+def test_published_multiply_adds(name: str, published: float) -> None:
+    """torchvision's model tables (ResNet), and ConvNeXt (Liu et al., CVPR 2022) table 1, in units of 1e9 at 224 px."""
+    backbone = Backbone(name=name, patch_size=4, stride=32)
+    found = classifier(backbone, image_size=224, channels=3, num_classes=1000)
+    assert found.multiply_adds / 1e9 == pytest.approx(published, rel=0.015)
+    width = 2048 if name.startswith("resnet") else 768 if name.endswith("tiny") else 1024
+    norm = 0 if name.startswith("resnet") else 5 * width  # behind the pooling
+    assert found.head == 1000 * width + norm
+    assert found.pooling == 49 * width

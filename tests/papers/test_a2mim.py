@@ -147,6 +147,8 @@ def test_the_paper_is_another_method_than_the_code(model: Model) -> None:
     assert paper.recipe.scaled(paper.recipe.lr) == pytest.approx(1.2e-3)
     assert isinstance(paper.recipe.schedule, Cosine)
     assert paper.digest != released.digest
+    for run, variant in ((paper, "paper"), (released, "released")):
+        assert sum(f"variant '{variant}'" in note for note in run.assumed) == 1
     assert any("unverified" in note for note in paper.assumed)
 
 
