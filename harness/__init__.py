@@ -246,15 +246,6 @@ if TYPE_CHECKING:
 _HOME = {
     "harness.spec": (
         "AfterStage", "AtInput", "Augment", "Average", "Backbone", "BeforeBlock", "BinTarget", "BlockMask",
-        "CheckerboardMask", "Checkpoint", "ClusterTarget", "ColourMask", "ComplementMask", "Contrastive",
-        "Corruption", "Cosine", "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget",
-        "DalleTokenizer", "DecoderHead", "DisjointMask", "FeatureTarget", "FineTune", "Fourier", "FourierLoss",
-        "FrequencyMask", "GridMask", "GuidedMask", "HardMask", "HarnessError", "HogTarget", "ImageFolder", "Images",
-        "Interactions", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe", "LocalMask", "Loss", "LossPredictor",
-        "LowPassTarget", "MlpHead", "MomentumEncoder", "MomentumTarget", "MultiStep", "NormPixelTarget", "Occlusion",
-        "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "RgbStatistics", "Scale", "Scratch",
-        "Shapes", "Skip", "Snapshot", "SquareMask", "TokenMask", "TokenTarget", "TransformerHead", "UniformMask",
-        "VisibleSquareMask",
         "CheckerboardMask", "Checkpoint", "ClusterTarget", "ColourMask", "ComplementMask", "Contrastive", "Corruption",
         "Cosine", "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer",
         "DecoderHead", "DisjointMask", "FeatureTarget", "FineTune", "Fourier", "FourierLoss", "FrequencyMask",

@@ -13,11 +13,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 from tiny import BINS, CLASSES, CLUSTERS, INVERSE, SWIN, SWIN_V2, VIT, WORDS, pretrain
 
 from harness import audit
+from harness.audit import findings
 from harness.core.masking import spread
 from harness.core.mim import MaskedImageModel
 from harness.spec import (
     Backbone,
     BlockMask,
+    CheckerboardMask,
     Corruption,
     FineTune,
     HarnessError,
@@ -215,3 +217,13 @@ def test_switches_are_live() -> None:
         assert not reference.same_as(audit.first_step(pretrain(**change)))
     smooth = [audit.first_step(pretrain(loss=Loss(kind="smooth-l1", beta=beta))) for beta in (0.5, 1.0)]
     assert not smooth[0].same_as(smooth[1])
+
+
+def test_boards_that_agree_on_the_first_images_are_no_dead_switch() -> None:
+    """At seed 0 the first two images draw the phase 0, as the fixed board has it; later ones do not."""
+    boards = (CheckerboardMask(size=4), CheckerboardMask(size=4, phase="random"))
+    fixed, random = (pretrain(mask=board) for board in boards)
+    few = [audit.fixed_batch(run, 2).units for run in (fixed, random)]
+    assert torch.equal(*few)
+    assert not findings._agree_on_more(fixed, random)
+    assert findings._agree_on_more(fixed, fixed)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import signal
+import time
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from harness.core.momentum import Momentum, momentum_at
 from harness.core.optimiser import parameter_groups
 from harness.launch import Event, Resources
 from harness.launch.job import work
-from harness.spec import Contrastive, MomentumEncoder, Pretrain, key
+from harness.spec import Contrastive, HarnessError, MomentumEncoder, Pretrain, key
 from harness.store import Store
 
 SPEC = MomentumEncoder(start=0.9, end=0.98)
@@ -172,3 +175,38 @@ def test_it_can_begin_again_with_weights_that_were_loaded() -> None:
     model.momentum.restart(model)
     for name, parameter in model.momentum.named_parameters():
         assert torch.equal(parameter, model.get_parameter(name))
+
+
+def train_for_ever(root: Path, run: Pretrain) -> None:
+    """Compute a run with a checkpoint after every step; what a process does that is killed."""
+    torch.set_num_threads(1)
+    computed(root, run, checkpoint_seconds=0.0)
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    long = RUN.replace(recipe=RUN.recipe.replace(epochs=40))
+    assert computed(tmp_path / "whole", long).kind == "done"
+    root = tmp_path / "parts"
+    for share in (0.2, 0.6):
+        process = get_context("spawn").Process(target=train_for_ever, args=(root, long), daemon=True)
+        process.start()
+        while process.is_alive() and not done(root, long) > share * 160:
+            time.sleep(0.01)
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    assert 0 < done(root, long) < 160
+    assert computed(root, long).kind == "done"
+    whole, parts = (weights(path, long) for path in (tmp_path / "whole", root))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    lines = [[line["momentum"] for line in Store(path).metrics(key(long))] for path in (tmp_path / "whole", root)]
+    assert lines[0] == lines[1]
+
+
+def done(root: Path, run: Pretrain) -> int:
+    """Steps that the metrics of a run tell of."""
+    try:
+        return max((line["step"] for line in Store(root).metrics(key(run))), default=0)
+    except (HarnessError, OSError):
+        return 0
