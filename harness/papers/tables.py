@@ -117,7 +117,7 @@ def _protocol(name: str, metric: str, record: Mapping[str, str]) -> Protocol:
     if name.startswith("a2mim_"):
         return a2mim_protocol(name, metric, record)
     if not name.startswith("simmim_"):
-        return UNKNOWN
+        return Protocol(data="imagenet", evaluation="finetune")
     found = simmim_protocol(name, record)
     match metric:
         case "linear_top1":  # its recipe is another
