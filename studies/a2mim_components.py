@@ -74,7 +74,8 @@ def cell(scale, arm, fill, site, operation, frequency, weighting, seed):
 
 
 def arm(name):
-    return {"arm": name}
+    """The one cell of that name: arms differ in several axes at once."""
+    return claims.best(arm=name)
 
 
 STUDY = Study(

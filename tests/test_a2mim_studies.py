@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from overfit import LEARNT, overfit
 
-from harness import audit
+from harness import audit, claims
 from harness.core.corruption import declared_leaks
 from harness.core.mim import MaskedImageModel
 from harness.papers import a2mim_finetune, a2mim_pretrain, simmim_cnn_pretrain
@@ -81,6 +81,26 @@ def test_the_main_table_stands_beside_its_cells() -> None:
     wanted = {("ResNet-50", "supervised"): 79.8, ("ResNet-50", "SimMIM"): 79.9, ("ConvNeXt-B", "A2MIM"): 84.1}
     wanted |= {("ViT-S", "released A2MIM"): 82.1, ("ResNet-200", "released SimMIM"): 82.2}
     assert {cell: value.value for cell, value in values.items() if value is not None and cell in wanted} == wanted
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_claim_compares_cells_that_are_there(name: str) -> None:
+    """Two sides that are no single best cells have to meet in all other axes."""
+    found = study(name)
+    for claim in found.claims:
+        assert isinstance(claim, claims.Comparison)
+        if isinstance(claim.left, claims.Best) and isinstance(claim.right, claims.Best):
+            for side in (claim.left, claim.right):
+                assert sum(map(claims.selector({**claim.at, **side.where}), found.cells)) == 1
+            continue
+        assert not isinstance(claim.left, claims.Best)
+        assert not isinstance(claim.right, claims.Best)
+        named = {*claim.left, *claim.right}
+        sides = [
+            {tuple(value for axis, value in cell.items() if axis not in named) for cell in found.cells if matches(cell)}
+            for matches in (claims.selector({**claim.at, **claim.left}), claims.selector({**claim.at, **claim.right}))
+        ]
+        assert sides[0] & sides[1], claim.sentence
 
 
 def run_of(name: str, **axes: Scalar) -> FineTune:

@@ -108,10 +108,6 @@ def published_protocol(table: str, record: Mapping[str, str]) -> Protocol:
                 finetune_epochs=50,
                 evaluation="finetune",
             )
-        case "a2mim":
-            epochs = record.get("pretrain_epochs", "")
-            data = record.get("dataset", "imagenet").lower().replace("-1k", "")
-            return Protocol(data=data, pretrain_epochs=int(epochs) if epochs.isdigit() else None, evaluation="finetune")
         case _:
             return UNKNOWN
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.resources import files
 
+from harness.papers.a2mim_protocol import a2mim_protocol
 from harness.papers.protocol import UNKNOWN, Protocol, published_protocol
 from harness.spec import HarnessError, Scalar
 
@@ -113,6 +114,8 @@ def _trust(metric: str, record: Mapping[str, str]) -> str:
 
 
 def _protocol(name: str, metric: str, record: Mapping[str, str]) -> Protocol:
+    if name.startswith("a2mim_"):
+        return a2mim_protocol(name, metric, record)
     found = published_protocol(name, record)
     match metric:
         case "linear_top1":  # its recipe is another

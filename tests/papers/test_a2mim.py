@@ -17,11 +17,14 @@ from harness.papers import (
     a2mim_finetune,
     a2mim_pretrain,
     a2mim_site,
+    paper_table,
+    protocol_of,
     released_simmim_cnn,
     simmim_cnn,
     simmim_cnn_pretrain,
 )
 from harness.papers.a2mim_recipes import MODELS, Model
+from harness.papers.protocol import Protocol
 from harness.spec import (
     AfterStage,
     AtInput,
@@ -240,6 +243,28 @@ def test_beit_style() -> None:
         assert recipe.average == (None if model == "vit-s" else Average(decay=0.99996, warmup_epochs=20))
         assert recipe.augment.repeats == (3 if model == "vit-l" else 1)
     assert a2mim_finetune("vit-b", variant="paper").recipe.epochs == 200
+
+
+def test_under_what_its_tables_were_measured() -> None:
+    across = ("method", {"supervised": "supervised", "SimMIM": "simmim", "A2MIM": "a2mim"})
+    table = paper_table("a2mim_imagenet", across=across)
+
+    def of(backbone: str, method: str) -> Protocol:
+        found = table.lookup({"backbone": backbone, "method": method})
+        assert found is not None
+        return found.protocol
+
+    ours = protocol_of(a2mim_finetune("r50"))
+    assert of("ResNet-50", "A2MIM").differing(ours) == {"epoch": ("best", "last")}
+    assert of("ResNet-50", "supervised").items()["pretrain epochs"] == "0"
+    lengths = {method: of("ViT-S", method).finetune_epochs for method in ("supervised", "SimMIM", "A2MIM")}
+    assert lengths == {"supervised": None, "SimMIM": 100, "A2MIM": 200}
+    where = {"table": "component", "dataset": "ImageNet-1K"}
+    found = paper_table("a2mim_ablation_memory", where=where).lookup({"arm": "A2MIM", "backbone": "ResNet-50"})
+    assert found is not None
+    run = a2mim_finetune("r50", protocol="rsb-a3", start=a2mim_pretrain("r50", epochs=100, variant="paper"))
+    assert found.protocol.differing(protocol_of(run)) == {}
+    assert set(found.protocol.unknown()) == {"pretrain epochs", "epoch"}
 
 
 RECIPE = Recipe(epochs=2, batch_size=8, lr=1e-3)
