@@ -80,6 +80,7 @@ def one_step(run: FineTune) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
             batch_size=IMAGES,
             lr=run.recipe.scaled(run.recipe.lr),
             lr_batch=None,
+            eps=1e-30,  # gradients behind a scale of 1e-6 are no larger than the usual one
             warmup_epochs=0,
             schedule=Cosine(),
             clip=None,
