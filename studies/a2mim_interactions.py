@@ -9,7 +9,7 @@ Run     harness run studies/a2mim_interactions.py --scale tiny
 """
 
 from harness import Study, axes, claims
-from studies.a2mim_occlusion import BANDS, PAPER, SMALL, TINY, interactions, tuned
+from studies.a2mim_occlusion import BANDS, FACTORS, PAPER, SMALL, TINY, interactions, tuned
 
 
 def cell(scale, backbone, init, seed):
@@ -32,4 +32,5 @@ STUDY = Study(
         )
         for backbone, (low, high) in BANDS.items()
     ),
+    factors={axis: FACTORS[axis] for axis in ("backbone", "init")},
 )

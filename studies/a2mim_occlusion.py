@@ -55,6 +55,15 @@ INTERACTIONS = {
 FOURIER = {"paper": {}, "small": {}, "tiny": {"images": 100}}
 BANDS = {"ViT-S": (0.05, 0.5), "ResNet-50": (0.1, 0.55)}
 
+FACTORS = {
+    "backbone": (
+        "start", "backbone", "recipe", "image_size", "test_size", "loss", "label_threshold", "crop",
+        "size", "grid", "band",
+    ),
+    "init": ("start",),
+    "augmentation": ("recipe.augment", "start.recipe.augment"),
+}  # fmt: skip
+
 RECIPE = "fine-tuning on ImageNet-100: {}, with its mixing, smoothing and erasing left out but for the arm's own"
 RECIPES = {"ViT-S": "SimMIM's recipe of ViT-B", "ResNet-50": "RSB A3"}
 SALIENCY = "saliency of a patch: the classifier's own gradient"
@@ -122,4 +131,5 @@ STUDY = Study(
         for backbone in BANDS
         for name in AUGMENTATIONS
     ),
+    factors=FACTORS,
 )

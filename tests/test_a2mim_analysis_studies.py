@@ -9,6 +9,7 @@ import pytest
 from overfit import LEARNT, overfit
 
 from harness import audit
+from harness.audit.factors import check_factors
 from harness.spec import FineTune, Fourier, Interactions, Occlusion, Pretrain, Scratch, key, pretraining, upstreams
 from harness.study import Plan, expand, load
 
@@ -106,3 +107,9 @@ def test_every_run_comes_after_what_it_starts_from() -> None:
 def test_every_pretraining_learns_a_fixed_batch(number: int) -> None:
     start = pretrainings("tiny")[number]
     assert overfit(start, audit.fixed_batch(start, 2))[0] <= LEARNT
+
+
+@pytest.mark.parametrize("name", ["a2mim_occlusion", "a2mim_interactions"])
+@pytest.mark.parametrize("scale", SCALES)
+def test_cells_differ_in_declared_factors_only(name: str, scale: str) -> None:
+    assert [found.text for found in check_factors(plan(name, scale)) if found.verdict == "failed"] == []

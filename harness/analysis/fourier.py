@@ -97,9 +97,9 @@ def maps(encoder: Encoder, images: Tensor) -> Iterator[tuple[str, Tensor]]:
 
 
 def frequencies(side: int) -> int:
-    """Frequencies on the diagonal of a map, from zero up: 0, 2 pi / side, ... The highest of an even side is left out,
+    """Frequencies on the diagonal of a map, from zero up: 0, 2 pi / side, ...
 
-    as it is in what this follows.
+    An even side's highest, pi, is left out, as the definition that this follows does.
     """
     return side - side // 2
 

@@ -106,9 +106,10 @@ def histogram(images: Tensor, bins: int) -> Tensor:
 
 
 def _metrics(run: RgbStatistics, total: dict[str, Values]) -> dict[str, float]:
-    """For each fill: the shift of the mean colour, the ratio of variances to the clean images', the power of frequency
+    """What each fill moves, and as the first metric the shift of the run's own fill.
 
-    zero, and half the sum of absolute differences between the histograms; and the shift of the run's own fill.
+    mean_shift: of the mean colour. variance_ratio: to the clean images'. dc: see `dc`. histogram_distance: half the sum
+    of absolute differences between the histograms.
     """
     own = run.fills.index(run.start.corruption.fill)
     metrics = {"mean_shift": total["shift"][own]}

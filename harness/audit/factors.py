@@ -61,9 +61,10 @@ def allowed(study: Study, axes: list[str], item: Difference) -> bool:
 def _may_change(declared: tuple[str, ...] | None, item: Difference) -> bool:
     if declared is not None:
         return any(item.path == path or item.path.startswith(f"{path}.") for path in declared)
-    if item.path == "start":  # from scratch, or from another kind of start
+    path = item.path.removeprefix("start.") if item.path.startswith("start.start") else item.path  # of an analysis
+    if path == "start":  # from scratch, or from another kind of start
         return isinstance(item.left, Scratch) or isinstance(item.right, Scratch)
-    stage, _, field = item.path.partition(".")
+    stage, _, field = path.partition(".")
     return stage == "start" and field.split(".")[0] not in KEPT
 
 

@@ -30,6 +30,9 @@ IMAGES = 4
 TOLERANCE = 0.05
 """A rate may seem smaller than it is where all gradients of a parameter are tiny, never larger."""
 
+EPS = 1e-15
+"""Adam's, far below any gradient: with the usual 1e-8 tiny gradients would seem to have a smaller rate."""
+
 MOVED = 1e-2
 """Rate of the step that weight decay is measured at."""
 
@@ -77,12 +80,12 @@ def one_step(run: FineTune) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
             batch_size=IMAGES,
             lr=run.recipe.scaled(run.recipe.lr),
             lr_batch=None,
-            eps=1e-30,  # gradients behind a scale of 1e-6 are no larger than the usual one
             warmup_epochs=0,
             schedule=Cosine(),
             clip=None,
             drop_path=0.0,
             precision="fp32",
+            eps=EPS,
             average=None,
             batch_norm_group=None,
         ),

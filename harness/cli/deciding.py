@@ -35,19 +35,24 @@ def require_looks(plan: Plan, *, selected: bool) -> None:
         )
 
 
-def follow(plan: Plan, store: Store, compute: Callable[[Plan], None]) -> None:
+def follow(plan: Plan, store: Store, compute: Callable[[Plan], None]) -> int:
     """Compute the first look, then what open claims want, look by look, until none is open or no run is left to try.
 
     What was decided is read from the store each time, so this may be stopped and called again at any moment.
+
+    Returns:
+        How many of the runs failed, or wait for one that did.
     """
     from harness.report.looks import scheduled
 
     before: list[str] = []
     while True:
         wanted = scheduled(plan, store)
-        left = Queue(runs_of(wanted), store, reading=True).open()
+        queue = Queue(runs_of(wanted), store, reading=True)
+        queue.blocked()
+        left = queue.open()
         if not left or left == before:  # failed ones stay failed until they are retried
-            return
+            return sum(ending in ("failed", "blocked") for ending in queue.endings.values())
         before = left
         say(f"{len(left)} runs for {len({row.seed for row in wanted.rows})} seeds a cell at most")
         compute(wanted)

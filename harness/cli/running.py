@@ -116,20 +116,17 @@ def run(
 
 
 def _until_decided(plan: Plan, store: Store, resources: Resources, on: Executor, slots: int | None) -> None:
-    failed = False
-
     def here(wanted: Plan) -> None:
-        nonlocal failed
         try:
             _compute(wanted, store, runs_of(wanted), resources, on, slots, retry=False)
         except typer.Exit as ended:
             if ended.exit_code != 1:  # failures leave other claims to be decided
                 raise
-            failed = True
 
-    deciding.follow(plan, store, deciding.on_slurm(store, resources) if on is Executor.slurm else here)
+    failed = deciding.follow(plan, store, deciding.on_slurm(store, resources) if on is Executor.slurm else here)
     show_report(reported(plan, store), store, results_folder(plan))
     if failed:
+        say(f"{failed} runs failed or wait for one that did. harness logs shows why, harness retry runs them again.")
         raise typer.Exit(1)
 
 

@@ -107,9 +107,9 @@ class MaskedImageModel(nn.Module):
     def forward(self, images: Tensor, units: Tensor, pairs: Pairs | None = None) -> tuple[Tensor, Tensor]:
         """Prediction [B, K, S / downsample, S / downsample], and the loss it has against the clean images.
 
-        The loss is a float32 scalar; or [T], the prediction error and the weighted Fourier and contrastive losses,
-        which add up to it, where the run has them: they are means over different things
-        (`harness.core.losses.loss_weights`).
+        The loss is a float32 scalar; or [T], the prediction error and the weighted Fourier and contrastive losses and
+        that of the loss predictor, in this order and where the run has them, which add up to it: they are means over
+        different things (`harness.core.losses.loss_weights`).
 
         Args:
             pairs: what the contrastive loss sees besides; None leaves it out.

@@ -102,7 +102,7 @@ def pretrain(run: Pretrain, session: Session) -> None:
         pairs = pairs_of(run, second, step=batch.step, steps=steps, positions=batch.positions, look=model.scores)
         prediction, loss = replica(shown, units, pairs)
         if pairs is not None:
-            apart.copy_(loss[-1].detach())
+            apart.copy_(loss[1 if run.fourier is None else 2].detach())
         contrast.copy_(prediction.detach().float().std())
         if run.fourier is not None and logged(batch.step):
             target = model.targets(shown)

@@ -12,10 +12,8 @@ from harness.papers.symmim import symmim
 from harness.papers.tables import PaperTable, PublishedValue, paper_table
 
 __all__ = [
-    "PaperTable", "PublishedValue", "compared_masks", "mae", "mae_finetune", "mae_pretrain", "mae_probe",
-    "paper_table", "simmim", "simmim_backbone", "simmim_finetune", "simmim_pretrain", "simmim_probe", "symmim",
-    "a2mim", "a2mim_backbone", "a2mim_corruption", "a2mim_finetune", "a2mim_pretrain",
-    "a2mim_site", "released_simmim_cnn", "simmim_cnn",
-    "simmim_cnn_pretrain",
-    "Protocol", "protocol_of",
+    "PaperTable", "Protocol", "PublishedValue", "a2mim", "a2mim_backbone", "a2mim_corruption", "a2mim_finetune",
+    "a2mim_pretrain", "a2mim_site", "compared_masks", "mae", "mae_finetune", "mae_pretrain", "mae_probe",
+    "paper_table", "protocol_of", "released_simmim_cnn", "simmim", "simmim_backbone", "simmim_cnn",
+    "simmim_cnn_pretrain", "simmim_finetune", "simmim_pretrain", "simmim_probe", "symmim",
 ]  # fmt: skip

@@ -93,6 +93,29 @@ _MODELS: dict[str, Literal["swin-b", "swin-l", "vit-b"]] = {"Swin-B": "swin-b", 
 _ABLATION = {"model": "Swin-B", "pretrain_epochs": "100", "pretrain_size": "192", "finetune_size": "192"}
 
 
+def published_protocol(table: str, record: Mapping[str, str]) -> Protocol:
+    """What is known of how a row of a shipped table was measured, if it is a fine-tuning accuracy."""
+    match table.split("_")[0]:
+        case "simmim":
+            return simmim_protocol(table, record)
+        case "mae":  # ViT-L, 800 epochs, fine-tuned for 50: the paper's section 4 and appendix A.1
+            return Protocol(
+                data="imagenet",
+                backbone="vit_large_patch16_224",
+                pretrain_size=224,
+                image_size=224,
+                pretrain_epochs=800,
+                finetune_epochs=50,
+                evaluation="finetune",
+            )
+        case "a2mim":
+            epochs = record.get("pretrain_epochs", "")
+            data = record.get("dataset", "imagenet").lower().replace("-1k", "")
+            return Protocol(data=data, pretrain_epochs=int(epochs) if epochs.isdigit() else None, evaluation="finetune")
+        case _:
+            return UNKNOWN
+
+
 def simmim_protocol(table: str, record: Mapping[str, str]) -> Protocol:
     """The protocol of a row of SimMIM's tables. Which epoch's accuracy the paper prints is not said."""
     if table == "simmim_table6_vit_b":

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from importlib.resources import files
 
 from harness.papers.a2mim_protocol import a2mim_protocol
-from harness.papers.protocol import UNKNOWN, Protocol, simmim_protocol
+from harness.papers.protocol import UNKNOWN, Protocol, published_protocol
 from harness.spec import HarnessError, Scalar
 
 UNVERIFIED = frozenset({"memory", "ai"})
@@ -116,13 +116,11 @@ def _trust(metric: str, record: Mapping[str, str]) -> str:
 def _protocol(name: str, metric: str, record: Mapping[str, str]) -> Protocol:
     if name.startswith("a2mim_"):
         return a2mim_protocol(name, metric, record)
-    if not name.startswith("simmim_"):
-        return Protocol(data="imagenet", evaluation="finetune")
-    found = simmim_protocol(name, record)
+    found = published_protocol(name, record)
     match metric:
         case "linear_top1":  # its recipe is another
             return replace(found, finetune_epochs=None, evaluation="linear-probe")
-        case "supervised_top1":
+        case "supervised_top1" | "supervised":
             return replace(found, pretrain_size=0, pretrain_epochs=0, finetune_epochs=None)
         case _:
             return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from harness.report.judged import claim_lines, claims_text, judged
 from harness.report.latex import latex_text
 from harness.report.statistics import summary
 from harness.report.tables import Table, csv_text, markdown_text, table
+from harness.report.verdicts import Verdict
 from harness.store import Store
 from harness.store.files import disk_errors, read_json, write_atomically
 from harness.study import Plan
@@ -70,7 +72,7 @@ def write(plan: Plan, store: Store, folder: Path) -> Report:
     if claims:
         texts["claims.md"] = claims_text(plan, claims)
     made = _pictures(plan, store, runs, cells)
-    texts["report.html"] = _page(plan, runs, cells, found, made, read_json(folder / AUDIT))
+    texts["report.html"] = _page(plan, runs, cells, found, made, claims, read_json(folder / AUDIT))
     files = {name: text.encode() for name, text in texts.items()} | dict(made.files)
     _publish(folder, files)
     wanted = runs[runs["state"] != "excluded"]
@@ -92,13 +94,22 @@ def _pictures(plan: Plan, store: Store, runs: DataFrame, cells: DataFrame) -> Pi
     return pictures.make(plan, store, runs, cells)
 
 
-def _page(plan: Plan, runs: DataFrame, cells: DataFrame, found: Table, made: Pictures, audit: object) -> str:
+def _page(
+    plan: Plan,
+    runs: DataFrame,
+    cells: DataFrame,
+    found: Table,
+    made: Pictures,
+    claims: Sequence[Verdict],
+    audit: object,
+) -> str:
     """report.html. Jinja is loaded here."""
     from harness.report.page import content, html_text, sections
 
     findings = audit if isinstance(audit, list) else []
     shown = content.page(
         plan, runs, cells, found, made.shown(), (made.title, made.triplets), remarks=made.remarks,
+        before=sections.claims_section(plan, claims),
         after=[*sections.paper_section(cells), *sections.audit_section(findings)],
     )  # fmt: skip
     return html_text(shown)

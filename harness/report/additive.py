@@ -131,7 +131,8 @@ def fit(values: Floats) -> Additive:
     cells, residuals = _solve(values, present, links)
     df = int(present.sum() - present.any(axis=1).sum() - present.any(axis=0).sum() + components.max(initial=-1) + 1)
     variance = float((residuals**2).sum() / df) if df > 0 else np.nan
-    group = np.where(present.any(axis=1), components[np.argmax(present, axis=1)], -1) if values.size else components
+    first = np.argmax(np.hstack([present, np.ones((len(values), 1), dtype=bool)]), axis=1)
+    group = np.append(components, -1)[first]  # of the first seed that has a value
     return Additive(values, cells, links, group, variance, df, _check(residuals, present))
 
 

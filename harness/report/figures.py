@@ -23,6 +23,8 @@ LINES = 7
 PART_LENGTH = 24
 
 Cell = Mapping[str, Scalar]
+Seeds = Mapping[tuple[int, str], tuple[float, ...]]
+"""The value of each seed, by number of the cell and evaluation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,17 +126,18 @@ class Curve:
 
 def axis_figures(runs: pd.DataFrame, cells: pd.DataFrame) -> list[AxisFigure]:
     """A figure for each evaluation and each axis that holds two different numbers or more."""
+    seeds = _values_of_seeds(runs)
     return [
         figure
         for _, part in cells.groupby("evaluation", sort=False)
         for axis in axes_of(cells)
-        if is_numeric(part[axis]) and (figure := _axis_figure(axis, part, runs)).lines
+        if is_numeric(part[axis]) and (figure := _axis_figure(axis, part, seeds)).lines
     ]
 
 
 def cells_figures(runs: pd.DataFrame, cells: pd.DataFrame) -> list[CellsFigure]:
     """The cells side by side, for each evaluation in which some cell stands in no line of `axis_figures`."""
-    figures = []
+    figures, seeds = [], _values_of_seeds(runs)
     for name, part in cells.groupby("evaluation", sort=False):
         numeric = [axis for axis in axes_of(cells) if is_numeric(part[axis])]
         covered = {number for axis in numeric for number in _covered(axis, part)}
@@ -142,7 +145,7 @@ def cells_figures(runs: pd.DataFrame, cells: pd.DataFrame) -> list[CellsFigure]:
             points = records(part[axes_of(cells)])
             first = next(iter(records(part.loc[part["reference"], axes_of(cells)])), None)
             title, labels = cell_labels(points, first)
-            figures.append(CellsFigure(evaluation=str(name), title=title, points=_points(part, runs, None, labels)))
+            figures.append(CellsFigure(evaluation=str(name), title=title, points=_points(part, seeds, None, labels)))
     return figures
 
 
@@ -208,16 +211,16 @@ def _covered(axis: str, cells: pd.DataFrame) -> set[int]:
     return {*shown_cells, *controls}
 
 
-def _axis_figure(axis: str, cells: pd.DataFrame, runs: pd.DataFrame) -> AxisFigure:
+def _axis_figure(axis: str, cells: pd.DataFrame, seeds: Seeds) -> AxisFigure:
     others = [name for name in axes_of(cells) if name != axis]
     groups = _lines_of(axis, cells)
     controls = cells[[value is None for value in cells[axis]]]
     title, labels = cell_labels([*(records(group[others])[0] for group in groups), *records(controls[others])])
     lines = tuple(
-        Line(label=label, points=_points(group.sort_values(axis), runs, axis, [""] * len(group)))
+        Line(label=label, points=_points(group.sort_values(axis), seeds, axis, [""] * len(group)))
         for label, group in zip(labels, groups, strict=False)
     )
-    level = _points(controls, runs, None, [name or "control" for name in labels[len(groups) :]])
+    level = _points(controls, seeds, None, [name or "control" for name in labels[len(groups) :]])
     return AxisFigure(
         evaluation=str(cells["evaluation"].iloc[0]),
         axis=axis,
@@ -247,17 +250,22 @@ def hole(record: Mapping[str, Any]) -> str:
     return next((state for state in ("excluded", "failed", "blocked") if record[state]), "not finished")
 
 
-def _points(cells: pd.DataFrame, runs: pd.DataFrame, axis: str | None, labels: Sequence[str]) -> tuple[Point, ...]:
+def _values_of_seeds(runs: pd.DataFrame) -> Seeds:
+    found: dict[tuple[int, str], tuple[float, ...]] = {}
+    for cell, name, value in zip(runs["cell"], runs["evaluation"], runs["value"], strict=True):
+        found[cell, name] = (*found.get((cell, name), ()), *([] if math.isnan(value) else [value]))
+    return found
+
+
+def _points(cells: pd.DataFrame, seeds: Seeds, axis: str | None, labels: Sequence[str]) -> tuple[Point, ...]:
     """The cells of one evaluation as points, placed by an axis, or by their order."""
-    here = runs[runs["cell"].isin(cells["cell"]) & runs["evaluation"].isin(cells["evaluation"])]
-    seeds = {number: tuple(values.dropna()) for number, values in here.groupby("cell")["value"]}
     return tuple(
         Point(
             x=float(record[axis] if axis else position),
             label=label,
             mean=record["mean"],
             sd=record["sd"],
-            seeds=seeds[record["cell"]],
+            seeds=seeds[record["cell"], record["evaluation"]],
             hole="" if record["n"] else hole(record),
             reference=bool(record["reference"]),
             paper=record.get("paper", math.nan),

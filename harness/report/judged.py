@@ -15,7 +15,7 @@ from harness.report.looks import standing
 from harness.report.verdicts import ERROR, ORDER, Verdict, scored, verdict
 from harness.study import Plan
 
-_HEADER = ("verdict", "claim", "effect", "interval", "n", "needs about", "margin", "compared")
+CLAIM_HEADER = ("verdict", "claim", "effect", "interval", "n", "needs about", "margin", "compared")
 
 
 def judged(plan: Plan, runs: pd.DataFrame) -> tuple[Verdict, ...]:
@@ -47,7 +47,7 @@ def claim_rows(found: Sequence[Verdict]) -> tuple[tuple[str, ...], ...]:
 def claims_text(plan: Plan, found: Sequence[Verdict]) -> str:
     """The page of claims in Markdown."""
     rule = ("---", "---", *["---:"] * 5, "---")
-    escaped = [tuple(map(escape.markdown, row)) for row in (_HEADER, *claim_rows(found))]
+    escaped = [tuple(map(escape.markdown, row)) for row in (CLAIM_HEADER, *claim_rows(found))]
     body = "\n".join(f"| {' | '.join(row)} |" for row in (escaped[0], rule, *escaped[1:]))
     title = f"# Claims of {escape.markdown(plan.study.name) or 'the study'} at scale {escape.markdown(plan.scale.name)}"
     return "\n\n".join([title, body, *map(escape.markdown, explained(plan, found))]) + "\n"

@@ -163,13 +163,17 @@ def _width(found: Table, columns: Iterable[int], character: float) -> float:
 
 def _height(found: Table, part: _Part) -> float:
     """Lines that a tabular takes, the rules and the space around it included."""
-    rows = (max(_entry_height(found, row, column) for column in part.columns) for row in part.rows)
+    long = {column for column in part.columns if _is_long(found, column)}
+    rows = (
+        max(
+            math.ceil(len(row[column].text) / 14)
+            if column in long
+            else len(_entry_lines(row[column].text, column < found.axes))
+            for column in part.columns
+        )
+        for row in part.rows
+    )
     return sum(rows) + 3 + max(len(_header(found, column)) for column in part.columns)
-
-
-def _entry_height(found: Table, row: tuple[Entry, ...], column: int) -> int:
-    text = row[column].text
-    return math.ceil(len(text) / 14) if _is_long(found, column) else len(_entry_lines(text, column < found.axes))
 
 
 def _float(found: Table, label: str, number: int, item: _Float) -> list[str]:

@@ -146,7 +146,7 @@ def errors(claim: Claim, data: Scored) -> Alphas:
     compared = sides(claim, data.plan.study.cells, data.excluded)
     if isinstance(compared, str):
         return ERROR / 2, ERROR / 2
-    cells, members = int((data.model.n > 0).sum()), len(compared_cells(claim, data))
+    cells, members = len(data.values) - len(data.excluded), len(compared_cells(claim, data))
     looks, candidates = data.plan.study.looks, (len(compared.left), len(compared.right))
     low, high = (error_of_a_look(looks, cells, members, many) for many in candidates)
     return low, high

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -17,8 +18,10 @@ from harness.report.heatmap import draw_heatmap, heatmaps
 from harness.store import Store
 from harness.study import Plan
 
+P = TypeVar("P")
+
 PAGES = 4
-"""Pages of one figure that are drawn at most: beyond them a table tells more."""
+"""Pages up to which a figure is drawn in full. Beyond them only the first is drawn: a table tells more."""
 
 MAPS = 2
 """Heat maps of one pair of axes that are drawn at most."""
@@ -75,13 +78,13 @@ def _figures(runs: pd.DataFrame, cells: pd.DataFrame, words: dict[str, str]) -> 
     remarks: list[str] = []
     for over in axis_figures(runs, cells):
         stem = _free(file_stem("figure", over.evaluation, over.axis), files)
-        made = _vector(stem, [drawing.draw_axis(page) for page in over.pages()[:PAGES]])
+        made = _vector(stem, [drawing.draw_axis(page) for page in _kept(over.pages())])
         files |= made
         words |= _said(made, f"{over.evaluation} over {over.axis}")
         remarks += _left_out(stem, len(over.lines), LINES)
     for beside in cells_figures(runs, cells):
         stem = _free(file_stem("figure", beside.evaluation, "cells"), files)
-        made = _vector(stem, [drawing.draw_cells(page) for page in beside.pages(CELLS)[:PAGES]])
+        made = _vector(stem, [drawing.draw_cells(page) for page in _kept(beside.pages(CELLS))])
         files |= made
         words |= _said(made, f"{beside.evaluation} of each cell")
         remarks += _left_out(stem, len(beside.points), CELLS)
@@ -99,11 +102,10 @@ def _figures(runs: pd.DataFrame, cells: pd.DataFrame, words: dict[str, str]) -> 
 def _curves(
     found: Sequence[Arm], title: str, labels: Sequence[str], store: Store, words: dict[str, str]
 ) -> tuple[dict[str, bytes], list[str]]:
-    lines = curves(found, labels, store)
-    shown = list(itertools.islice(lines, PAGES * LINES))
-    drawn = [drawing.draw_curves(shown[first : first + LINES], title) for first in range(0, len(shown), LINES)]
-    number = len(shown) if next(lines, None) is None else len(found)
-    made = _vector("figure-curves", drawn)
+    shown = list(itertools.islice(curves(found, labels, store), PAGES * LINES + 1))
+    parts = _kept([shown[first : first + LINES] for first in range(0, len(shown), LINES)])
+    number = len(found) if len(shown) > PAGES * LINES else len(shown)
+    made = _vector("figure-curves", [drawing.draw_curves(part, title) for part in parts])
     words |= _said(made, "Loss of pre-training over its epochs")
     return made, _left_out("figure-curves", number, LINES)
 
@@ -116,7 +118,7 @@ def _analyses(
     for figure in found:
         stem = _free(file_stem("figure", figure.column, figure.kind), taken | files)
         pages = figure.pages()
-        made = _vector(stem, [analyses.draw(page) for page in pages[:PAGES]])
+        made = _vector(stem, [analyses.draw(page) for page in _kept(pages)])
         files |= made
         words |= _said(made, analyses.words(figure))
         remarks += _left_out(stem, len(figure.panels[0].bands), LINES)
@@ -124,7 +126,7 @@ def _analyses(
 
 
 def _gallery(triplets: Sequence[gallery.Triplets], arms: int, title: str) -> tuple[dict[str, bytes], list[str]]:
-    parts = gallery.pages(triplets)[:PAGES]
+    parts = _kept(gallery.pages(triplets))
     files = {
         f"{_page('reconstructions', number)}.png": drawing.png(gallery.draw(part, title))
         for number, part in enumerate(parts)
@@ -163,6 +165,10 @@ def _free(stem: str, files: dict[str, bytes]) -> str:
     return stem
 
 
+def _kept(pages: list[P]) -> list[P]:
+    """The pages that are drawn."""
+    return pages if len(pages) <= PAGES else pages[:1]
+
+
 def _left_out(stem: str, number: int, size: int) -> list[str]:
-    drawn = PAGES * size
-    return [f"{stem} shows the first {drawn} of {number}."] if number > drawn else []
+    return [f"{stem} shows the first {size} of {number}."] if number > PAGES * size else []

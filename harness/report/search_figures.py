@@ -80,6 +80,9 @@ def _slices(told: Sequence[Trial], names: Sequence[str], metric: str) -> Figure:
         if ticks:
             panel.set_xticks(range(len(ticks)), ticks, rotation=_turn(ticks))
             panel.set_xlim(-0.5, len(ticks) - 0.5)
+        elif len(distinct := sorted(set(places))) <= FEW // 2:
+            panel.set_xticks(distinct, [f"{value:g}" for value in distinct])
+            panel.margins(x=0.2)
         panel.set_xlabel(plain(name))
     for panel in list(panels.flat)[len(names) :]:
         panel.set_visible(False)
@@ -154,11 +157,11 @@ def _short(value: object) -> str:
 
 
 def _importance(importance: Mapping[str, float]) -> Figure:
-    figure = Figure(figsize=(4.4, 0.9 + 0.3 * len(importance)), layout="constrained")
+    figure = Figure(figsize=(4.4, 1.1 + 0.3 * len(importance)), layout="constrained")
     axes = figure.subplots()
     names = list(importance)[::-1]
     axes.barh([plain(name) for name in names], [importance[name] for name in names], color=COLOURS[0])
-    axes.set_xlabel("share in what sets the best trials apart (PED-ANOVA)")
+    axes.set_xlabel("importance (PED-ANOVA),\namong parameters that every trial has")
     axes.grid(visible=False, axis="y")
     return figure
 

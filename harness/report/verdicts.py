@@ -16,7 +16,7 @@ from harness.report.beside import column_beside
 from harness.report.bounds import Bounds, bounds
 from harness.report.sides import Sides, sides
 from harness.report.statistics import matrix, units
-from harness.spec import Scratch
+from harness.spec import Evaluation, FineTune, Scratch
 from harness.study import Plan
 
 Word = Literal[
@@ -99,12 +99,15 @@ def scored(plan: Plan, runs: pd.DataFrame) -> Scored:
     return Scored(plan, name, matrix(units(runs), name, numbers), excluded, _gain(plan, name, excluded))
 
 
+def _from_scratch(run: Evaluation) -> bool:
+    start = run.start.start if isinstance(run.start, FineTune) else run.start  # what an analysis looks into
+    return isinstance(start, Scratch)
+
+
 def _gain(plan: Plan, name: str, excluded: Mapping[int, str]) -> Floats | None:
     cells = plan.study.cells
     found = {
-        cells.index(row.axes)
-        for row in plan.rows
-        if name in row.evaluations and isinstance(row.evaluations[name].start, Scratch)
+        cells.index(row.axes) for row in plan.rows if name in row.evaluations and _from_scratch(row.evaluations[name])
     }
     reference = cells.index(plan.study.complete(plan.study.reference))
     if len(found) != 1 or found == {reference} or reference in excluded:

@@ -67,9 +67,8 @@ __all__ = [
     "Images", "Interactions", "InverseSwinHead", "KMeans", "Knn", "LinearHead", "LinearProbe", "LocalMask", "Loss",
     "LossPredictor", "LowPassTarget", "Mask", "MlpHead", "MomentumEncoder", "MomentumTarget", "MultiStep",
     "NormPixelTarget", "Occlusion", "Params", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe",
-    "RgbStatistics", "Run", "Scalar", "Scale", "Schedule", "Scratch", "Shapes", "Skip", "Spec", "SquareMask", "Start",
-    "Target", "TokenMask", "TokenTarget", "Tokenizer", "TransformerHead", "UniformMask", "VisibleSquareMask",
-    "is_image", "key", "one_line", "pretraining", "run_from_json", "seed_stream", "shown_metric", "target_channels",
-    "target_classes", "target_maps", "target_memory", "upstream", "upstreams",
-    "Snapshot", "snapshot_epoch",
+    "RgbStatistics", "Run", "Scalar", "Scale", "Schedule", "Scratch", "Shapes", "Skip", "Snapshot", "Spec",
+    "SquareMask", "Start", "Target", "TokenMask", "TokenTarget", "Tokenizer", "TransformerHead", "UniformMask",
+    "VisibleSquareMask", "is_image", "key", "one_line", "pretraining", "run_from_json", "seed_stream", "shown_metric",
+    "snapshot_epoch", "target_channels", "target_classes", "target_maps", "target_memory", "upstream", "upstreams",
 ]  # fmt: skip

@@ -125,6 +125,8 @@ def check_momentum(run: Pretrain) -> None:
     mask = run.contrastive.mask
     if isinstance(mask, str):
         return
+    if isinstance(mask, FrequencyMask) or isinstance(run.mask, FrequencyMask):
+        raise ValueError("the momentum encoder's mask is 'none' or 'same' where frequencies are removed")
     check_mask(mask, run, "momentum encoder's mask")
     if mask.views > 1 or mask.scored_by is not None:
         raise ValueError(f"the momentum encoder's mask is one that does not look at the image, once; not {mask.kind}")

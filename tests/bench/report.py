@@ -11,6 +11,7 @@ import io
 import json
 import os
 import random
+import resource
 import sys
 import tempfile
 import time
@@ -96,8 +97,10 @@ def main() -> None:
         count = finish(Store(Path(folder) / "runs"), path, options.seeds)
         os.environ["COLUMNS"] = "200"
         seconds, printed = measure(1, "report", str(path), "--seeds", str(options.seeds))
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
         page = next(Path(folder).glob("results/*/*/report.html"))
         print(f"report  {seconds:6.2f} s   {count} runs; {len(printed.splitlines())} lines")
+        print(f"of it   {used.ru_utime + used.ru_stime:6.2f} s of processor time")
         print(f"page    {page.stat().st_size / 1e6:6.2f} MB")
         loaded, sorted_after = browse(page, Path(folder) / "browser")
         print(f"browser {loaded:6.2f} s to load, {sorted_after:.2f} s to sort")

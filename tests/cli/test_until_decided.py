@@ -81,8 +81,23 @@ def test_a_coordinator_that_was_stopped_goes_on(claimed: Path, tmp_path: Path) -
 
 def test_it_stops_where_nothing_moves(claimed: Path, tmp_path: Path) -> None:
     asked: list[Plan] = []
-    deciding.follow(expand(load(claimed)), Store(tmp_path / "runs"), asked.append)
+    assert deciding.follow(expand(load(claimed)), Store(tmp_path / "runs"), asked.append) == 0
     assert len(asked) == 1
+
+
+def test_failures_are_counted_and_end_what_waits_for_them(claimed: Path, tmp_path: Path) -> None:
+    plan, store = expand(load(claimed)), Store(tmp_path / "runs")
+
+    def compute(wanted: Plan) -> None:
+        first = next(iter(wanted.runs().values()))
+        attempt = store.acquire(first)
+        assert isinstance(attempt, Attempt)
+        attempt.fail("Traceback\nValueError: no")
+        attempt.release()
+        others = tuple(row for row in wanted.rows if row != wanted.rows[0])
+        _finish(store, Plan(wanted.study, wanted.scale, others))
+
+    assert deciding.follow(plan, store, compute) == 2  # the pre-training and its fine-tuning
 
 
 def test_on_slurm_each_look_is_queued_and_awaited(

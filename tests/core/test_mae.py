@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,29 +11,36 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from overfit import LEARNT, overfit
+from safetensors.torch import load_file
 from scipy.special import erf
-from tiny import BEIT, DATA, SWIN, VIT, pretrain
+from tiny import BEIT, DATA, RECIPE, SWIN, VIT, pretrain
 from torch import Tensor
 
 from harness import audit
 from harness.core.encoder import build
 from harness.core.mae import Decoder, encode_visible, sincos_positions, visible_places
 from harness.core.mim import MaskedImageModel
+from harness.launch import Resources
+from harness.launch.job import work
 from harness.spec import (
     Backbone,
     BlockMask,
     Corruption,
     CustomMask,
     DecoderHead,
+    FineTune,
     HarnessError,
     LinearHead,
+    LinearProbe,
     Loss,
     NormPixelTarget,
     PixelTarget,
     Pretrain,
     RandomMask,
     Target,
+    key,
 )
+from harness.store import Store
 
 Array = NDArray[np.float64]
 MAE_VIT = VIT.replace(variant="mae")
@@ -281,3 +289,34 @@ def test_published_sizes() -> None:
         decoder = Decoder(run.head, width=768, channels=3, upscale=16, side=14, fills=True)  # type: ignore[arg-type]
     found = sum(parameter.numel() for module in (encoder, decoder) for parameter in module.parameters())
     assert found + decoder.pos_embed.numel() + 512 == 111_907_840  # the class token's position, all zeros there
+
+
+def test_a_pretraining_is_fine_tuned_and_probed_by_its_class_token(tmp_path: Path) -> None:
+    """Through the store; positions are trained in fine-tuning, and the probe's features are the class token's."""
+    torch.set_num_threads(1)
+    start = masked_autoencoder()
+    probe = LinearProbe(
+        start=start, recipe=RECIPE.replace(optimizer="lars", momentum=0.9, lr=0.1, weight_decay=0.0), pool="token"
+    )
+    tuned = FineTune(start=start, recipe=RECIPE)
+    store = Store(tmp_path)
+    for run in (start, probe, tuned):
+        event = work(store, run, torch.device("cpu"), Resources(), report=lambda event: None)
+        assert event.kind == "done", event.text
+    weights = {run.kind: load_file(path) for run in (start, tuned) if (path := store.weights(key(run))) is not None}
+    begun, ended = weights["pretrain"]["encoder.model.pos_embed"], weights["finetune"]["pos_embed"]
+    np.testing.assert_allclose(begun[0, 1:].numpy(), positions(8, 32), atol=1e-6)
+    assert not torch.equal(begun, ended)
+
+
+def test_the_class_token_of_a_block() -> None:
+    encoder = MaskedImageModel(pretrain(), 3).eval().encoder
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    vit: Any = encoder.model
+    with torch.no_grad():
+        x = vit.blocks[0](vit._pos_embed(vit.patch_embed(images)))
+        torch.testing.assert_close(encoder.class_token(images, 1), x[:, 0])
+        torch.testing.assert_close(encoder.class_token(images), vit.norm(vit.blocks[1](x))[:, 0])
+    swin = MaskedImageModel(pretrain(backbone=SWIN, image_size=32, mask=RandomMask(size=16, ratio=0.5)), 3).encoder
+    with pytest.raises(HarnessError, match="has no class token here; set pool='mean'"):
+        swin.class_token(images)

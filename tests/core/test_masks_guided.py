@@ -121,5 +121,5 @@ def test_refusals(make: Any, message: str) -> None:
 def test_a_model_without_a_teacher_is_refused() -> None:
     backbone = Backbone(name="vit_tiny_patch16_224", patch_size=8)
     recipe = Recipe(epochs=1, batch_size=8, lr=1e-3)
-    with pytest.raises(ValidationError, match="a hard mask needs a teacher's loss"):
+    with pytest.raises(ValidationError, match="the mask 'hard' needs a momentum encoder"):
         Pretrain(data=Shapes(), image_size=32, backbone=backbone, mask=HardMask(size=8), recipe=recipe)

@@ -75,7 +75,9 @@ def test_cells_without_common_seeds_are_not_compared() -> None:
 def test_one_seed_or_one_cell_has_no_residuals() -> None:
     assert fit(np.array([[1.0], [2.0]])).df == 0
     assert np.isnan(fit(np.array([[1.0, 2.0, 3.0]])).variance)
-    assert fit(np.full((3, 2), np.nan)).df == 0
+    for empty in (fit(np.full((3, 2), np.nan)), fit(np.zeros((3, 0)))):
+        assert (empty.df, list(empty.group)) == (0, [-1, -1, -1])
+        assert np.isnan(empty.pairs().value).all()
     assert not np.isfinite(fit(np.full((3, 2), np.nan)).cells).any()
 
 

@@ -14,6 +14,7 @@ from browser import CHROMIUM, Browser
 from fake_study import finish_all, half_finished, scope_plan
 from test_report_tables import HOSTILE, hostile_plan
 
+from harness import claims
 from harness.report import write
 from harness.report.gallery import Triplets
 from harness.report.page import script_safe
@@ -245,3 +246,14 @@ def test_a_new_audit_makes_a_new_page(tmp_path: Path) -> None:
     assert not current(plan, store, folder).written
     (folder / "audit.json").write_text('[{"check": "live", "verdict": "passed", "text": "all", "arm": ""}]')
     assert current(plan, store, folder).written
+
+
+def test_claims_stand_first_with_their_verdicts(tmp_path: Path) -> None:
+    sentence = "masked <b>beats</b> full"
+    claim = claims.better(sentence, {"scope": "masked"}, {"scope": "full"}, at={"mask_ratio": 0.6})
+    store, plan = Store(tmp_path / "runs"), scope_plan(claims=(claim,), seeds=4)
+    finish_all(store, plan, lambda row: 70 + 10 * (row.axes["scope"] == "masked") + (row.seed * row.seed) / 7)
+    write(plan, store, tmp_path / "results")
+    text = (tmp_path / "results" / "report.html").read_text(encoding="utf-8")
+    assert '<tr class="good"><td>reproduced</td><td>masked &lt;b&gt;beats&lt;/b&gt; full</td>' in text
+    assert text.index(">Claims</h2>") < text.index(">Results</h2>")

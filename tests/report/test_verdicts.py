@@ -18,7 +18,7 @@ from harness.report.bounds import bounds
 from harness.report.judged import claims_text, family_error, judged
 from harness.report.sides import Sides, sides
 from harness.report.verdicts import Scored, Verdict, scored, verdict
-from harness.spec import HarnessError
+from harness.spec import HarnessError, Skip
 from harness.store import Store
 from harness.study import Grid, Plan, Study, axes
 
@@ -219,3 +219,13 @@ def test_margins_and_looks_are_checked_at_once() -> None:
         scope_study(looks=(3, 5))
     with pytest.raises(HarnessError, match="margin_share should be between 0 and 1"):
         scope_study(margin_share=1.5)
+
+
+def test_a_study_without_a_cell_at_this_scale(tmp_path: Path) -> None:
+    def skipped(scale: Any, scope: str, mask_ratio: float | None, seed: int) -> Any:
+        raise Skip("too small")
+
+    plan = scope_plan(cell=skipped, claims=_claimed().claims)
+    report = write(plan, Store(tmp_path / "runs"), tmp_path / "results")
+    assert any(line.startswith("Claims: 4 not testable") for line in report.notes)
+    assert "too small" in (tmp_path / "results" / "claims.md").read_text()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 import scipy.stats
 from test_coordinator import run
@@ -16,6 +17,7 @@ from toy import FakeJobs, cell, finish, pretrained, score, toy
 from harness.report.search import write_search
 from harness.report.search_numbers import Confirmed, best_so_far, confirmed, front, holm, interval, paired_p, verdict
 from harness.search.confirmation import FIRST_FRESH, Confirmation, best, candidates
+from harness.search.importance import importances
 from harness.search.session import history, open_search
 from harness.search.trials import Trial
 from harness.spec import HarnessError, key
@@ -162,6 +164,21 @@ def test_accuracy_against_gpu_hours(store: Store, tmp_path: Path) -> None:
         assert trial.values[1] == pytest.approx(hours)
     written = write_search(open_search(search, store), tmp_path / "report")
     assert "search-pareto.png" in written.files
+
+
+def test_importance_counts_a_cell_once(store: Store) -> None:
+    run(toy(sampler="random"), store, FakeJobs(store), budget=20)
+    opened = open_search(toy(sampler="random"), store)
+    before = importances(history(opened)[1])
+    assert list(before) in (["k", "temperature"], ["temperature", "k"])
+    assert sum(before.values()) == pytest.approx(1.0)
+    found = run(toy(sampler="random", duplicates=10_000), store, FakeJobs(store), budget=21)
+    run(toy(sampler="random", duplicates=10_000), store, FakeJobs(store), budget=36)
+    study = history(opened)[1]
+    assert any(trial.twin is not None for trial in found)
+    alone = optuna.create_study(direction="maximize")
+    alone.add_trials([trial for trial in study.get_trials() if "duplicate of" not in trial.user_attrs])
+    assert importances(study) == importances(alone)
 
 
 def test_a_report_before_anything_was_told(store: Store, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def page(
     counts = Counter(str(state) for state in runs["state"])
     return Page(
         title=clean(plan.study.name) or "Study",
-        scale=plan.scale.name,
+        scale=clean(plan.scale.name),
         body=_body(cells, table),
         counts=tuple((state, counts[state]) for state in STATES if counts[state]),
         before=before,

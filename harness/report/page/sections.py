@@ -1,4 +1,4 @@
-"""The small tables of the page: the paper's values beside ours, and what an audit found."""
+"""The small tables of the page: claims, the paper's values beside ours, and what an audit found."""
 
 from __future__ import annotations
 
@@ -10,12 +10,28 @@ import pandas as pd
 
 from harness.report.collect import axes_of, records
 from harness.report.escape import NOTHING, clean, shown
+from harness.report.judged import CLAIM_HEADER, claim_rows, explained
 from harness.report.page import Section
 from harness.report.tables import decimals
+from harness.report.verdicts import Verdict
+from harness.study import Plan
 
 _TONES = {"failed": "bad", "remark": "open", "passed": "good"}
+_CLAIM_TONES = {"reproduced": "good", "contradicted": "bad", "inconclusive": "open"}
 ARMS = 3
 """Arms named beside one finding."""
+
+
+def claims_section(plan: Plan, claims: Sequence[Verdict]) -> list[Section]:
+    """The verdicts, failed ones first; none if the study claims nothing."""
+    if not claims:
+        return []
+    tones = tuple(_CLAIM_TONES.get(verdict.word, "") for verdict in claims)
+    return [
+        Section(
+            title="Claims", header=CLAIM_HEADER, rows=claim_rows(claims), tones=tones, notes=explained(plan, claims)
+        )
+    ]
 
 
 def paper_section(cells: pd.DataFrame) -> list[Section]:
