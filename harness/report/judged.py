@@ -66,8 +66,8 @@ def explained(plan: Plan, found: Sequence[Verdict]) -> tuple[str, ...]:
     """What the verdicts mean: their error, the looks, the margins."""
     tested = sum(verdict.word != "not testable at this scale" for verdict in found)
     error = (
-        f"A verdict is false with a probability of at most {ERROR:.0%}; that any of the {tested} tested claims has a "
-        f"false one, of at most {family_error(found):.0%}."
+        f"A verdict is false with a probability of at most {ERROR:.0%}; that any is, of at most "
+        f"{family_error(found):.0%} (claims tested: {tested})."
     )
     looks = plan.study.looks
     seen = (

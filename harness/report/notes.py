@@ -119,7 +119,7 @@ def _comparison(plan: Plan, cells: pd.DataFrame) -> Iterator[str]:
             prefix = f"{clean(str(name))}: " if cells["evaluation"].nunique() > 1 else ""
             yield prefix + _model(part, where)
     if cells["best"].any():
-        yield "Bold (here *): not told from the best cell by simultaneous comparisons at 95 %."
+        yield "Bold (* on a terminal): not told from the best cell by simultaneous comparisons at 95 %."
 
 
 def _model(part: pd.DataFrame, where: str) -> str:
@@ -162,8 +162,8 @@ def _order(runs: pd.DataFrame, cells: pd.DataFrame) -> Iterator[str]:
     found = order_agreement(part, model_of(part, runs))
     if found.pairs:
         yield (
-            f"Order: of the {found.pairs} pairs that the paper separates, {found.kept} keep their order here; of the "
-            f"{found.resolved} of them whose own 95 % interval here excludes zero, {found.resolved_kept} do. "
+            f"Order: pairs that the paper separates: {found.pairs}, in the same order here: {found.kept}; those whose "
+            f"own 95 % interval here excludes zero: {found.resolved}, in the same order: {found.resolved_kept}. "
             f"A pair counts if it is {SEPARABLE} or more apart in the paper, 1.96 x sqrt(2) x {PAPER_SD}, the sd of "
             f"MAE's published runs; {found.dropped} closer ones do not."
         )
