@@ -14,8 +14,8 @@ from harness.store import Attempt, Store
 from harness.study import Plan, expand, load
 
 COMMANDS = (
-    "new", "plan", "audit", "run", "search", "analyse", "status", "logs", "retry", "cancel", "report", "clean", "doctor",
-    "models", "predict", "reconstruct", "export", "avgdist", "compare", "metrics",
+    "new", "plan", "audit", "run", "search", "analyse", "status", "logs", "retry", "cancel", "report", "clean",
+    "doctor", "models", "predict", "reconstruct", "export", "avgdist", "compare", "metrics",
 )  # fmt: skip
 
 
