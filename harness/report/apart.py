@@ -8,7 +8,9 @@ freedom an F of theirs if variances are equal (Chow 1960, Econometrica 28: 591),
 large, a contrast's variance is the sum of what comes from the cell and what comes from the others, with degrees of
 freedom after Satterthwaite (1946, Biometrics Bulletin 2: 110).
 
-Simulated coverage of 95 % intervals of differences (tests/bench/statistics_truth.txt): PLACE
+Coverage of 95 % intervals of differences in simulated studies of 9 cells at 2, 3, 5 and 10 seeds: with a reference
+three times as noisy as the rest 0.92, 0.94, 0.94, 0.95 (0.85, 0.88, 0.91, 0.95 without this); with equal variances
+0.96, 0.96, 0.96, 0.95, by intervals wider by 18, 12, 7 and 4 % (tests/bench/statistics_truth.txt).
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ from harness.report.additive import Additive, Estimate, Floats, squares
 APART = 0.3
 """A cell that looks noisier than the others with a one-sided p-value below this has a variance of its own.
 
-Large for the reason of harness.report.additive.UNEQUAL. At 0.5 coverage gains 0.01 at two seeds and nothing at five,
-and intervals of studies with equal variances widen by another tenth.
+Large for the reason of harness.report.additive.UNEQUAL. At 0.5 coverage would gain 0.01 at two seeds and nothing at
+five, and intervals of studies with equal variances would widen by another 8 % at two seeds.
 """
 
 _LEAST = 0.05
