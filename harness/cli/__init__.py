@@ -12,8 +12,8 @@ import typer
 
 from harness.cli import (
     analyses,
-    analysing,
     auditing,
+    avgdist,
     comparing,
     looking,
     models,
@@ -49,7 +49,7 @@ app.command()(comparing.metrics)
 app.command()(looking.clean)
 app.command()(on_cluster.doctor)
 app.command()(models.models)
-app.command()(analysing.avgdist)
+app.command()(avgdist.avgdist)
 app.command()(analyses.analyse)
 app.command()(using.predict)
 app.command()(using.reconstruct)

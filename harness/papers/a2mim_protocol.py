@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from harness.papers.a2mim_finetune import a2mim_finetune
 from harness.papers.a2mim_recipes import Model
-from harness.papers.protocol import Protocol, protocol_of
+from harness.papers.protocol import Protocol, protocol_of, published_protocol
 
 MODELS: dict[str, Model] = {
     "ViT-S": "vit-s",
@@ -34,7 +34,7 @@ def a2mim_protocol(table: str, metric: str, record: Mapping[str, str]) -> Protoc
         case "a2mim_ablation_memory":
             return _ablation(record["backbone"], record["dataset"])
         case _:
-            return Protocol(data=None if table == "a2mim_downstream" else "imagenet")
+            return published_protocol(table, record)
 
 
 def _main(metric: str, backbone: str) -> Protocol:
