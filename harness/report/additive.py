@@ -113,8 +113,9 @@ class Additive:
             both: Floats = (weights**2 / counts).sum(axis=1) + np.einsum("ks,st,kt->k", shares, self.links, shares)
             return both
         seeds = (shares @ self.links)[:, present[cell]]
-        part: Floats = weights[:, cell] ** 2 / counts[cell]
-        return part + ((seeds - seeds.sum(axis=1, keepdims=True) / counts[cell]) ** 2).sum(axis=1)
+        spread = ((seeds - seeds.sum(axis=1, keepdims=True) / counts[cell]) ** 2).sum(axis=1)
+        part: Floats = weights[:, cell] ** 2 / counts[cell] + spread
+        return part
 
     def _pooled(self, weights: Floats) -> Estimate:
         used = weights != 0
