@@ -21,9 +21,8 @@ UNEQUAL = 0.2
 """Cells whose residuals look unequal with a p-value below this are compared with variances of their own.
 
 It is this large because the damage is lopsided: a needless own variance costs power, a wrongly pooled one coverage.
-Even so two to five seeds cannot show that one cell is noisier than the rest: where the reference is three times as
-noisy, intervals of differences cover less than they say (tests/bench/statistics_truth.txt has the figures). Verdicts on
-claims take more care (harness.report.bounds).
+Even so two to five seeds often cannot show that one cell is noisier than the rest. The reference, which enters every
+difference, is checked by itself (harness.report.apart), and verdicts on claims take more care (harness.report.bounds).
 """
 
 _DRAWS = 999
@@ -50,6 +49,7 @@ class Additive:
         cells: float [cells], least-squares means, comparable within a group of linked cells.
         links: float [seeds, seeds], generalised inverse of the seeds' normal equations.
         group: int [cells], equal for cells that are linked by seeds, directly or through others; -1 without a value.
+        expected: float [cells], of each cell's squared residuals, summed, in units of the variance.
         variance: of the residuals, pooled; NaN without degrees of freedom.
         df: number of values minus the rank of the model.
         p_equal: p-value of the check that all cells have one residual variance; NaN where it cannot be made.
@@ -59,6 +59,7 @@ class Additive:
     cells: Floats
     links: Floats
     group: NDArray[np.int64]
+    expected: Floats
     variance: float
     df: int
     p_equal: float
@@ -100,16 +101,29 @@ class Additive:
         value = np.where(known, self.cells[:, None] - self.cells, np.nan)
         return Estimate(value, np.where(known, np.sqrt(self.variance * sizes), np.nan), np.where(known, self.df, 0.0))
 
+    def sizes(self, weights: Floats, cell: int | None = None) -> Floats:
+        """float [contrasts], variances of least-squares contrasts in units of the residual variance.
+
+        Args:
+            cell: only the part that comes from the residuals of this cell, those that reach the seeds included.
+        """
+        counts, present = np.maximum(self.n, 1), np.isfinite(self.values)
+        shares = (weights / counts) @ present
+        if cell is None:
+            both: Floats = (weights**2 / counts).sum(axis=1) + np.einsum("ks,st,kt->k", shares, self.links, shares)
+            return both
+        seeds = (shares @ self.links)[:, present[cell]]
+        spread = ((seeds - seeds.sum(axis=1, keepdims=True) / counts[cell]) ** 2).sum(axis=1)
+        part: Floats = weights[:, cell] ** 2 / counts[cell] + spread
+        return part
+
     def _pooled(self, weights: Floats) -> Estimate:
-        counts = np.maximum(self.n, 1)
         used = weights != 0
-        shares = (weights / counts) @ np.isfinite(self.values)
-        sizes = (weights**2 / counts).sum(axis=1) + np.einsum("ks,st,kt->k", shares, self.links, shares)
         value = np.where(used, weights, 0.0) @ np.nan_to_num(self.cells)
         low = np.where(used, self.group, np.iinfo(np.int64).max).min(axis=1)
         high = np.where(used, self.group, -1).max(axis=1)
         known = (low == high) & (low >= 0)  # else the seeds do not link them
-        error = np.sqrt(self.variance * np.maximum(sizes, 0.0))
+        error = np.sqrt(self.variance * np.maximum(self.sizes(weights), 0.0))
         return Estimate(np.where(known, value, np.nan), np.where(known, error, np.nan), np.where(known, self.df, 0.0))
 
     def _paired(self, weights: Floats) -> Estimate:
@@ -130,13 +144,26 @@ def paired(sums: Floats) -> Estimate:
 def fit(values: Floats) -> Additive:
     """Fit the additive model to float [cells, seeds] with NaN for what is missing."""
     present = np.isfinite(values)
-    links, components, _ = _design(present.tobytes(), *present.shape)
+    links, components, expected = _design(present.tobytes(), *present.shape)
     cells, residuals = _solve(values, present, links)
-    df = int(present.sum() - present.any(axis=1).sum() - present.any(axis=0).sum() + components.max(initial=-1) + 1)
+    df = _degrees(present, components)
     variance = float((residuals**2).sum() / df) if df > 0 else np.nan
     first = np.argmax(np.hstack([present, np.ones((len(values), 1), dtype=bool)]), axis=1)
     group = np.append(components, -1)[first]  # of the first seed that has a value
-    return Additive(values, cells, links, group, variance, df, _check(residuals, present))
+    return Additive(values, cells, links, group, expected, variance, df, _check(residuals, present))
+
+
+def squares(values: Floats) -> tuple[float, int]:
+    """Sum of the squared residuals of float [cells, seeds], and its degrees of freedom."""
+    present = np.isfinite(values)
+    links, components, _ = _design(present.tobytes(), *present.shape)
+    return float((_solve(values, present, links)[1] ** 2).sum()), _degrees(present, components)
+
+
+def _degrees(present: Flags, components: NDArray[np.int64]) -> int:
+    """Number of values minus the rank of the model."""
+    rank = present.any(axis=1).sum() + present.any(axis=0).sum() - components.max(initial=-1) - 1
+    return int(present.sum() - rank)
 
 
 def _links(present: Flags) -> tuple[Floats, NDArray[np.int64]]:

@@ -131,6 +131,12 @@ def _model(part: pd.DataFrame, where: str) -> str:
             f"Differences from the reference ({where}) are paired by seed, each with its own variance, since the "
             f"cells' variances look unequal ({checked}); their p-values are Sidak-adjusted."
         )
+    if first["apart"]:
+        return (
+            f"Differences from the reference ({where}) are least-squares estimates of cell + seed with the reference's "
+            f"own residual variance, since it looks noisier than the rest (p = {first['p_apart']:.2g}), and one pooled "
+            "over all other cells, on degrees of freedom after Satterthwaite; their p-values are Dunnett-adjusted."
+        )
     return (
         f"Differences from the reference ({where}) are least-squares estimates of cell + seed with a pooled residual "
         f"sd of {first['residual_sd']:.3g} on {first['df']} degrees of freedom; their p-values are Dunnett-adjusted. "

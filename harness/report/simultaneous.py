@@ -21,11 +21,15 @@ Groups = tuple[tuple[float, int], ...]
 _NORMAL = np.linspace(-8.5, 8.5, 171)
 _WEIGHTS = stats.norm.pdf(_NORMAL) * (_NORMAL[1] - _NORMAL[0])
 _SCALES = 121
+_CLOSEST = 0.99
 
 
 def groups(control: float, others: Floats) -> Groups:
-    """Comparisons of cells with a control, from the variances of their means."""
-    shares = Counter(np.round(np.sqrt(control / (control + others)), 4).tolist())
+    """Comparisons of cells with a control, from the variances of their means.
+
+    l_i is at most 0.99, where the quadrature still holds; a smaller one asks for wider bounds.
+    """
+    shares = Counter(np.round(np.minimum(np.sqrt(control / (control + others)), _CLOSEST), 4).tolist())
     return tuple(sorted(shares.items()))
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from harness.report.additive import Additive, Estimate, Flags, Floats, fit, t_quantile
+from harness.report.apart import Apart, apart
 from harness.report.beside import with_paper
 from harness.report.collect import STATES, axes_of
 from harness.report.simultaneous import critical, groups, largest_below
@@ -103,7 +104,8 @@ def with_comparisons(cells: pd.DataFrame, runs: pd.DataFrame, reference: int) ->
     variances are unequal); best (whether the cell cannot be told from the best one, with 95 % for all cells together,
     after Hsu 1981; False everywhere if there are no degrees of freedom); paired (seeds that both have);
     residual_sd, df, p_equal, unequal (of the model, the same in all rows of an evaluation; unequal: whether own
-    variances were taken).
+    variances were taken); p_apart, apart (likewise: the check of harness.report.apart that the reference is no noisier
+    than the rest, and whether the differences take its own variance).
     """
     found = units(runs)
     parts = [_compared(part, found, reference) for _, part in cells.groupby("evaluation", sort=False)]
@@ -131,30 +133,38 @@ def _compared(part: pd.DataFrame, found: pd.DataFrame, reference: int) -> pd.Dat
 
 
 def differences(model: Additive, base: int | None) -> dict[str, Floats]:
-    """The columns difference to p, and paired, of the cells of a model against the one of number `base`.
+    """The columns difference to p, paired, p_apart and apart, of the cells of a model against the one of number `base`.
 
-    All NaN without a base; the base itself differs from itself by 0, with no interval.
+    All NaN without a base; the base itself differs from itself by 0, with no interval. The base has a variance of its
+    own where it looks noisier than the rest, unless all cells have (Additive.equal).
     """
     count = len(model.values)
-    names = ("difference", "difference_low", "difference_high", "simultaneous_low", "simultaneous_high", "p")
-    blank = {name: np.full(count, np.nan) for name in names} | {"paired": np.zeros(count, dtype=int)}
+    names = ("difference", "difference_low", "difference_high", "simultaneous_low", "simultaneous_high", "p", "p_apart")
     if base is None or not model.n[base]:
-        return blank
+        blank = {name: np.full(count, np.nan) for name in names}
+        return blank | {"apart": np.zeros(count, dtype=bool), "paired": np.zeros(count, dtype=int)}
+    alone = apart(model, base)
+    taken = model.equal and alone.noisy
     weights = np.eye(count)
     weights[:, base] -= 1
     others = np.arange(count) != base
-    found = model.contrasts(weights)
+    found = alone.contrasts(weights) if taken else model.contrasts(weights)
     found = Estimate(*(np.where(others, column, np.nan) for column in (found.value, found.error, found.df)))
     single = t_quantile((1 + LEVEL) / 2, found.df) * found.error
-    p, several = _dunnett(model, base, found)
+    p, several = _dunnett(model, base, found, alone if taken else None)
     both = np.isfinite(model.values) & np.isfinite(model.values[base])
     columns = [np.where(others, found.value, 0.0), found.value - single, found.value + single]
-    columns += [found.value - several, found.value + several, p]
-    return dict(zip(names, columns, strict=True)) | {"paired": both.sum(axis=1)}
+    columns += [found.value - several, found.value + several, p, np.full(count, alone.p)]
+    rest = {"apart": np.full(count, taken), "paired": both.sum(axis=1)}
+    return dict(zip(names, columns, strict=True)) | rest
 
 
-def _dunnett(model: Additive, base: int, found: Estimate) -> tuple[Floats, Floats]:
-    """Adjusted p-values and half-widths of simultaneous intervals of the differences from one cell."""
+def _dunnett(model: Additive, base: int, found: Estimate, alone: Apart | None) -> tuple[Floats, Floats]:
+    """Adjusted p-values and half-widths of simultaneous intervals of the differences from one cell.
+
+    Args:
+        alone: the model with the base apart, where its own variance is taken.
+    """
     known = np.isfinite(found.error) & (found.df > 0)
     size = np.divide(np.abs(found.value), found.error, out=np.full(len(known), np.inf), where=known & (found.error > 0))
     size = np.where(known & (found.value == 0), 0.0, size)
@@ -162,9 +172,10 @@ def _dunnett(model: Additive, base: int, found: Estimate) -> tuple[Floats, Float
     if not known.any():
         return p, bound
     if model.equal:
-        comparisons = groups(1 / model.n[base], 1 / model.n[known])
-        p[known] = 1 - largest_below(np.minimum(size[known], 1e6), comparisons, model.df, two_sided=True)
-        bound[known] = critical(1 - LEVEL, comparisons, model.df, two_sided=True)
+        own, rest = (alone.own, alone.rest) if alone else (1.0, 1.0)
+        comparisons, df = groups(own / model.n[base], rest / model.n[known]), float(found.df[known].min())
+        p[known] = 1 - largest_below(np.minimum(size[known], 1e6), comparisons, df, two_sided=True)
+        bound[known] = critical(1 - LEVEL, comparisons, df, two_sided=True)
     else:
         number, tails = int(known.sum()), 2 * stats.t.sf(np.minimum(size[known], 1e6), found.df[known])
         p[known] = -np.expm1(number * np.log1p(-np.minimum(tails, 1 - 1e-15)))

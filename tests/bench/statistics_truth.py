@@ -1,6 +1,7 @@
 """Simulated studies with known truth: do intervals cover, are verdicts false no more often than promised?
 
 Run     PYTHONPATH=. python tests/bench/statistics_truth.py [--replications 500] > tests/bench/statistics_truth.txt
+        --coverage leaves the verdicts out.
 Aim     Intervals cover 95 % within simulation error; at most 5 % of the verdicts on any kind of claim are false, with
         one look and with several.
 
@@ -35,6 +36,7 @@ from harness.study import Grid, Plan, Study, axes
 SEEDS = (2, 3, 5, 10)
 LOOKS = ((2, 3, 5, 10), (3, 5, 8, 10))
 NOISES = ("equal", "every second x 2", "log-normal 0.5", "first x 3")
+ONE_OTHER = "second x 3"
 MARGIN = 3.0
 SCALE = Scale(
     name="tiny",
@@ -57,6 +59,8 @@ def spreads(kind: str, count: int, generator: np.random.Generator) -> Floats:
             return np.exp(0.5 * generator.standard_normal(count))
         case "first x 3":
             return np.where(np.arange(count) == 0, 3.0, 1.0)
+        case "second x 3":
+            return np.where(np.arange(count) == 1, 3.0, 1.0)
         case _:
             raise ValueError(kind)
 
@@ -72,7 +76,9 @@ class Coverage:
     """Shares of studies, or of intervals, that hold the truth.
 
     means, differences: single intervals. worst: of the difference that is covered least. together: all differences at
-    once. best: the best cell is marked. own: studies in which the check takes own variances.
+    once. best: the best cell is marked. own: studies in which the check takes own variances of all cells. apart:
+    studies in which it does not, but the reference has a variance of its own. width: of the single intervals of
+    differences, the median half in units of the noise of most cells.
     """
 
     means: float
@@ -81,12 +87,14 @@ class Coverage:
     together: float
     best: float
     own: float
+    apart: float
+    width: float
 
 
 def coverage(cells: int, seeds: int, kind: str, replications: int, generator: np.random.Generator) -> Coverage:
     """How often intervals of means and of differences from the first cell hold the truth."""
     truth = np.linspace(0, 1, cells)
-    sums, each = np.zeros(4), np.zeros(cells - 1)
+    sums, each, widths = np.zeros(5), np.zeros(cells - 1), []
     for _ in range(replications):
         values = draw(truth, kind, seeds, generator)
         model, n = fit(values), np.full(cells, seeds)
@@ -94,11 +102,14 @@ def coverage(cells: int, seeds: int, kind: str, replications: int, generator: np
         held = ((found["difference_low"] <= truth) & (truth <= found["difference_high"]))[1:]
         all_held = ((found["simultaneous_low"] <= truth) & (truth <= found["simultaneous_high"]))[1:].all()
         half = half_width(values.std(axis=1, ddof=1), n, n - 1)
-        sums += (np.abs(values.mean(axis=1) - truth) <= half).mean(), all_held, among_best(model)[-1], not model.equal
+        means = (np.abs(values.mean(axis=1) - truth) <= half).mean()
+        sums += means, all_held, among_best(model)[-1], not model.equal, found["apart"][0]
         each += held
+        widths.append(found["difference_high"][1:] - found["difference"][1:])
     each /= replications
-    means, together, best, own = sums / replications
-    return Coverage(means, float(each.mean()), float(each.min()), together, best, own)
+    mean, together, best, own, apart = sums / replications
+    width = float(np.median(widths))
+    return Coverage(mean, float(each.mean()), float(each.min()), together, best, own, apart, width)
 
 
 @dataclass(frozen=True)
@@ -223,6 +234,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--replications", type=int, default=500)
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--coverage", action="store_true", help="intervals only, no verdicts")
     options = parser.parse_args()
     generator, began = np.random.default_rng(options.seed), time.perf_counter()
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
@@ -231,13 +243,16 @@ def main() -> None:
           f"{options.replications} replications a line")  # fmt: skip
     error = 1.96 * np.sqrt(0.95 * 0.05 / options.replications)
     print(f"\nCoverage of 95 % intervals (simulation error of one share: +-{error:.3f})")
-    print("cells   n noise                means   diffs   worst     all    best    own")
+    print("cells   n noise                means   diffs   worst     all    best     own   apart   width")
     for cells in (4, 9, 24):
-        for kind in NOISES:
+        for kind in (*NOISES, ONE_OTHER):
             for seeds in SEEDS:
-                found = coverage(cells, seeds, kind, options.replications, generator)
+                draws = np.random.default_rng(options.seed + 1) if kind == ONE_OTHER else generator
+                found = coverage(cells, seeds, kind, options.replications, draws)
                 numbers = " ".join(f"{value:7.3f}" for value in vars(found).values())
                 print(f"{cells:5} {seeds:3} {kind:<18} {numbers}", flush=True)
+    if options.coverage:
+        return
     print("\nFalse verdicts on the boundary: for the claim / against it")
     titles = [*(f"n = {seeds}" for seeds in SEEDS), *(",".join(map(str, looks)) for looks in LOOKS)]
     print(f"{'claim':<38} {'noise':<17}" + "".join(f"{title:>15}" for title in titles))

@@ -10,6 +10,7 @@ from fake_study import evaluation, finish, finish_all, half_finished, scope_plan
 from scipy import stats
 
 from harness.report import results_frame
+from harness.report.notes import notes
 from harness.report.statistics import summary
 from harness.store import Store
 
@@ -65,3 +66,16 @@ def test_a_reference_without_values_gives_no_difference(tmp_path: Path) -> None:
     cells = summary(plan, results_frame(plan, store))
     assert cells["difference"].isna().all()
     assert set(cells["paired"]) == {0}
+
+
+def test_what_becomes_of_a_noisy_reference_is_told(tmp_path: Path) -> None:
+    store, plan = Store(tmp_path), scope_plan(seeds=3)
+    values = {"masked": (80.0, 82.0, 87.0), "full": (79.0, 90.0, 84.0), "scratch": (70.0, 71.0, 76.0)}
+    finish_all(store, plan, lambda row: values[row.axes["scope"]][row.seed])
+    runs = results_frame(plan, store)
+    cells = summary(plan, runs).assign(unequal=False)
+    assert set(cells["apart"]) == {cells["p_apart"].iloc[0] < 0.3}
+    told = "\n".join(notes(plan, runs, cells.assign(apart=True, p_apart=0.012)))
+    assert "the reference's own residual variance, since it looks noisier than the rest (p = 0.012)" in told
+    assert "pooled residual sd" not in told
+    assert "pooled residual sd" in "\n".join(notes(plan, runs, cells.assign(apart=False)))
