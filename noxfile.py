@@ -60,9 +60,16 @@ def cluster(session: nox.Session) -> None:
     if reason := session.run(*script, "missing", external=True, silent=True, success_codes=[0, 1]):
         session.skip(f"no Slurm cluster here: {reason}")
     commands = shared(session, "test")
-    for accounting in ("0", "1"):
-        pytest = (str(commands / "python"), "-m", "pytest", "tests/cluster", *session.posargs)
-        session.run(*pytest, external=True, env={"HARNESS_TEST_ACCOUNTING": accounting})
+    pytest = (str(commands / "python"), "-m", "pytest", "tests/cluster", *session.posargs)
+    session.run(*pytest, external=True, env={"HARNESS_TEST_ACCOUNTING": "0"})
+    # What these compute does not depend on what Slurm is asked, and they take minutes.
+    once = (
+        "test_distributed.py",
+        "test_until_decided.py",
+        "test_training.py::test_frozen_code_a_preempted_job_and_the_same_table",
+    )
+    left_out = [option for name in once for option in ("--deselect", f"tests/cluster/{name}")]
+    session.run(*pytest, *left_out, external=True, env={"HARNESS_TEST_ACCOUNTING": "1"})
 
 
 @nox.session(venv_backend="none", default=False)
