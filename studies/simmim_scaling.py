@@ -68,6 +68,12 @@ STUDY = Study(
     scales=(SMALL, SHORT, PAPER),
     seeds=5,
     reference={**SWIN_B, "finetune_size": 192},
+    factors={
+        "model": ("start", "recipe", "backbone"),
+        "pretrain_epochs": ("start.recipe", "recipe.layer_decay"),
+        "pretrain_size": ("start.image_size",),
+        "finetune_size": ("image_size", "backbone"),
+    },
     paper=paper_table("simmim_table7_scaling", metric="simmim_top1"),
     claims=(
         claims.better("224 px in fine-tuning beat 192", {"finetune_size": 224}, {"finetune_size": 192}, at=SWIN_B),

@@ -40,6 +40,7 @@ STUDY = Study(
     scales=(SMALL_VIT, TINY_VIT, PAPER_VIT),
     seeds=5,
     reference={"method": "SimMIM", "input_size": 224},
+    factors={"method": ("start",), "input_size": ("start", "image_size")},
     paper=paper_table("simmim_table6_vit_b", metric="finetune_top1"),
     claims=tuple(
         claims.better(f"SimMIM beats {name}", {"method": "SimMIM"}, {"method": method})
