@@ -47,7 +47,6 @@ def test_a_pair_of_processes_and_the_ends_they_can_come_to(tmp_path: Path) -> No
         assert store.state(key(long)).word == "lost"
         deadly = masked_by("user_masks:deadly_to_others")
         assert ended(worker, store, deadly) == ("failed", MISSING)
-        assert "remote worker crashing" in store.state(key(deadly)).error  # in gloo's words
         worker.processes[1].kill()
         worker.processes[1].join()
         assert ended(worker, store, other) == ("done", "")
