@@ -158,8 +158,8 @@ class Row:
 
     @property
     def text(self) -> str:
-        """The cell in a few words: its values, without the axes it lacks."""
-        return " ".join(str(value) for value in self.axes.values() if value is not None) or "the only cell"
+        """The cell in a few words."""
+        return cell_text(self.axes)
 
 
 @dataclass(frozen=True)
@@ -250,6 +250,11 @@ def resolve(function: CellFunction, scale: Scale, cell: dict[str, Scalar], seed:
         if not isinstance(evaluation, Spec) or not hasattr(evaluation, "start"):
             raise HarnessError(f"{_place(cell)}: {name!r} should be an evaluation such as FineTune(...)")
     return Row(cell, seed, dict(found))
+
+
+def cell_text(cell: Axes) -> str:
+    """A cell in a few words: its values, without the axes it lacks."""
+    return " ".join(str(value) for value in cell.values() if value is not None) or "the only cell"
 
 
 def _place(cell: Axes) -> str:

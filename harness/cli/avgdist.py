@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.cli.common import ScaleName, StorePath, Where, cell_text, planned, results_folder, say
+from harness.cli.common import ScaleName, StorePath, Where, planned, results_folder, say
 from harness.papers import compared_masks, paper_table
 from harness.spec import BlockMask, FrequencyMask, HarnessError, Mask, Pretrain, RandomMask, SquareMask, pretraining
 from harness.store import Store
@@ -95,7 +95,7 @@ def _study_rows(plan: Plan, runs: Store, draws: int) -> Iterator[dict[str, Any]]
             number = plan.study.cells.index(row.axes)
             values = frame[(frame["cell"] == number) & (frame["evaluation"] == name)]["value"].dropna()
             yield {
-                "mask": cell_text(row.axes),
+                "mask": row.text,
                 **_difficulty(start.mask, start.image_size, start.backbone.patch_size, draws),
                 "evaluation": name,
                 "accuracy": float(values.mean()) if len(values) else math.nan,

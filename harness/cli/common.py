@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from harness.spec import HarnessError, Run, Scalar
+from harness.spec import HarnessError, Run
 from harness.store import Store
-from harness.study import Plan, Row, Study, expand, load
+from harness.study import Plan, Row, expand, load
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="a study file, such as studies/quickstart.py")]
 ScaleName = Annotated[str | None, typer.Option("--scale", help="size of the study; default: the study's first")]
@@ -57,14 +57,14 @@ def planned(
 ) -> tuple[Plan, Store]:
     """The plan and the store of a command's options."""
     loaded = load(study)
-    return expand(loaded, scale=scale, where=selection(where), seeds=seeds), open_store(loaded, store)
+    return expand(loaded, scale=scale, where=selection(where), seeds=seeds), open_store(loaded.root, store)
 
 
-def open_store(study: Study, store: Path | None) -> Store:
-    """The store of a study: where the site profile says, or in its project root, unless said otherwise."""
+def open_store(root: Path, store: Path | None) -> Store:
+    """The store of a project: where the site profile says, or in its root, unless said otherwise."""
     from harness.launch.site import store_folder
 
-    return Store(store.resolve() if store else store_folder(study.root))
+    return Store(store.resolve() if store else store_folder(root))
 
 
 def results_folder(plan: Plan) -> Path:
@@ -81,18 +81,13 @@ def reported(plan: Plan, store: Store) -> Plan:
     return looked(plan, store)
 
 
-def cell_text(axes: Mapping[str, Scalar]) -> str:
-    """A cell in a few words: its values, without the axes it lacks."""
-    return " ".join(str(value) for value in axes.values() if value is not None) or "the only cell"
-
-
 def labels(plan: Plan) -> dict[str, str]:
     """For each run the cell and seed that first need it, in words."""
     from harness.spec import key, upstreams
 
     found: dict[str, str] = {}
     for row in plan.rows:
-        text = f"{cell_text(row.axes)} seed {row.seed}"
+        text = f"{row.text} seed {row.seed}"
         for evaluation in row.evaluations.values():
             for run in (evaluation, *upstreams(evaluation)):
                 found.setdefault(key(run), text)

@@ -54,7 +54,7 @@ def status(
     Example: harness status studies/quickstart.py
     """
     loaded = load(study)
-    runs = open_store(loaded, store)
+    runs = open_store(loaded.root, store)
     shown = 0
     for name in [scale] if scale else [scale.name for scale in loaded.scales]:
         plan = expand(loaded, scale=name, where=selection(where), seeds=seeds)

@@ -100,12 +100,12 @@ def doctor(
     Example: harness doctor
     """
     from harness.launch.doctor import probe_node, problems
-    from harness.launch.site import read_site, store_of_site
+    from harness.launch.site import read_site, store_folder
     from harness.spec.content import project_root
 
     root = project_root(folder.resolve())
     site = read_site(root)
-    place = store.resolve() if store else store_of_site(root) or root / "runs"
+    place = store.resolve() if store else store_folder(root)
     found = problems(place, site)
     if probe and not any(problem.stops for problem in found):
         found += probe_node(place, site["evaluation"])

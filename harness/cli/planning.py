@@ -16,7 +16,6 @@ from harness.cli.common import (
     StorePath,
     StudyFile,
     Where,
-    cell_text,
     excluded,
     planned,
     say,
@@ -103,7 +102,7 @@ def _excluded(plan: Plan) -> list[str]:
     lines = []
     for reason, rows in excluded(plan).items():
         more = f" and {len(rows) - SAMPLE} more" if len(rows) > SAMPLE else ""
-        cells = ", ".join(cell_text(row.axes) for row in rows[:SAMPLE]) + more
+        cells = ", ".join(row.text for row in rows[:SAMPLE]) + more
         lines.append(f"{len(rows)} cell{'s' if len(rows) > 1 else ''}   {cells}: {reason}")
     return lines
 

@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from harness.cli.common import StorePath, console, printable, say
+from harness.cli.common import StorePath, console, open_store, printable, say
 from harness.cli.running import (
     Deterministic,
     Device,
@@ -29,7 +29,6 @@ from harness.launch.queue import Event
 from harness.launch.resources import Resources
 from harness.launch.task import open_to_group, requeue
 from harness.spec import HarnessError
-from harness.store import Store
 
 if TYPE_CHECKING:
     from harness.search.session import Opened
@@ -84,7 +83,7 @@ def search(
     from harness.search.session import open_search
 
     declared = load_search(file)
-    opened = open_search(declared, _store(declared.root, store), scale=scale, sampler=sampler, url=storage)
+    opened = open_search(declared, open_store(declared.root, store), scale=scale, sampler=sampler, url=storage)
     if status:
         _show_status(opened)
         return
@@ -105,12 +104,6 @@ def search(
         _detach(opened)
         return
     _run(opened, resources, on, parallel, trials, seed, new=new)
-
-
-def _store(root: Path, store: Path | None) -> Store:
-    from harness.launch.site import store_of_site
-
-    return Store(store.resolve() if store else store_of_site(root) or root / "runs")
 
 
 def _run(

@@ -1,4 +1,4 @@
-"""A moving average of a model's weights."""
+"""Moving averages of weights."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ import copy
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+
+@torch.no_grad()
+def follow(averages: list[Tensor], weights: list[Tensor], keep: float) -> None:
+    """average <- keep * average + (1 - keep) * weight, in place, for each pair."""
+    torch._foreach_mul_(averages, keep)
+    torch._foreach_add_(averages, weights, alpha=1 - keep)
 
 
 class Averaged(nn.Module):
@@ -27,7 +34,6 @@ class Averaged(nn.Module):
     @torch.no_grad()
     def follow(self, decay: float) -> None:
         """average = decay * average + (1 - decay) * weights; buffers are copied."""
-        for mean, latest in zip(self.average.parameters(), self.model.parameters(), strict=True):
-            mean.lerp_(latest, 1 - decay)
+        follow(list(self.average.parameters()), list(self.model.parameters()), decay)
         for buffer, current in zip(self.average.buffers(), self.model.buffers(), strict=True):
             buffer.copy_(current)

@@ -85,7 +85,7 @@ def train(
         if after_step is not None:
             after_step(loop.step)
         loop.step, loop.since = loop.step + 1, loop.since + 1
-        if loop.step % LOG_STEPS == 0 or loop.step % steps_per_epoch == 0:
+        if is_logged(loop.step, steps_per_epoch):
             group.sum(loop.total)
             line = _line(loop, steps, steps_per_epoch, norm)
             line["lr"] = learning_rate(recipe, loop.step - 1, steps_per_epoch)
@@ -111,6 +111,11 @@ def train(
             begun = saved = time.monotonic()
         if stop:
             raise Interrupted(f"stopped at step {loop.step} of {steps}")
+
+
+def is_logged(done: int, steps_per_epoch: int) -> bool:
+    """Whether a metrics line is written once so many steps are done."""
+    return done % LOG_STEPS == 0 or done % steps_per_epoch == 0
 
 
 def _accumulate(

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from harness.core.average import follow
 from harness.spec import MomentumEncoder
 
 
@@ -70,8 +71,7 @@ class Momentum(nn.Module):
         All processes of a run have the same parameters, and so the same averages.
         """
         rate = momentum_at(self.spec, step, steps, steps_per_epoch)
-        names, own = zip(*self.named_parameters(), strict=True)
-        torch._foreach_mul_(own, rate)
-        torch._foreach_add_(own, [model.get_parameter(name) for name in names], alpha=1 - rate)
+        own = dict(self.named_parameters())
+        follow([*own.values()], [model.get_parameter(name) for name in own], rate)
         for name, buffer in self.named_buffers():
             buffer.copy_(model.get_buffer(name))

@@ -14,7 +14,7 @@ from harness.core.contrastive import SECOND, has_second_crop, pairs_of, require_
 from harness.core.datasets import load
 from harness.core.drop_path import key_drop_paths
 from harness.core.fourier import GradientRatio, require_whole_groups
-from harness.core.loop import LOG_STEPS, train
+from harness.core.loop import is_logged, train
 from harness.core.losses import loss_weights
 from harness.core.masking import in_views, make_views, spread
 from harness.core.memory_format import placed
@@ -90,9 +90,6 @@ def pretrain(run: Pretrain, session: Session) -> None:
     contrast, apart = torch.zeros(2, device=device)
     ratio = GradientRatio(run)
 
-    def logged(step: int) -> bool:
-        return (step + 1) % LOG_STEPS == 0 or (step + 1) % per_epoch == 0
-
     def loss_of(batch: Batch) -> Tensor:
         place.step, place.positions = batch.step, batch.positions
         prediction: Tensor
@@ -104,7 +101,7 @@ def pretrain(run: Pretrain, session: Session) -> None:
         if pairs is not None:
             apart.copy_(loss[1 if run.fourier is None else 2].detach())
         contrast.copy_(prediction.detach().float().std())
-        if run.fourier is not None and logged(batch.step):
+        if run.fourier is not None and is_logged(batch.step + 1, per_epoch):
             target = model.targets(shown)
             ratio.add(prediction, target, spread(units, target.shape[-1]), units)
         return loss

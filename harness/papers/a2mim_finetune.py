@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from harness.papers.a2mim import Variant
 from harness.papers.a2mim_recipes import CNNS, MODELS, Model, a2mim_pretrain
+from harness.papers.simmim_recipes import FINETUNE_AUGMENT
 from harness.spec import Augment, Average, Cosine, Data, FineTune, HarnessError, Pretrain, Recipe, Start
 
 Protocol = Literal["rsb-a2", "rsb-a3", "beit"]
@@ -143,18 +144,7 @@ def _beit(model: Model, variant: Variant, start: Start, data: Data, seed: int) -
         layer_decay=0.65,
         average=Average(decay=0.99996, warmup_epochs=20) if released and model in AVERAGED else None,
         precision="fp16",
-        augment=Augment(
-            crop_scale=(0.08, 1.0),
-            interpolation="bicubic",
-            flip=0.5,
-            rand_augment="rand-m9-mstd0.5-inc1",
-            color_jitter=0.4,
-            erasing=0.25,
-            mixup=0.8,
-            cutmix=1.0,
-            smoothing=0.1,
-            repeats=3 if released and model == "vit-l" else 1,
-        ),
+        augment=FINETUNE_AUGMENT.replace(repeats=3 if released and model == "vit-l" else 1),
     )
     notes = (MIX_REPEAT,) if released and model == "vit-b" else () if released else (VIT_TEXT,)
     return FineTune(

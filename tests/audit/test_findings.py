@@ -31,6 +31,7 @@ from harness.spec import (
     Recipe,
     Scale,
     Scratch,
+    TokenMask,
 )
 from harness.study import Plan, Study, axes, expand
 
@@ -134,6 +135,14 @@ def test_defective_masks_are_named(function: str, params: dict[str, Any], said: 
 def test_a_sound_mask_of_a_user_passes() -> None:
     mask = CustomMask(function="planted_masks:sound", size=8, params={"ratio": 0.75})
     assert failures(audit.audit(plan(lambda arm: {**arm, "mask": mask}))) == {}
+
+
+def test_masks_that_all_images_of_a_batch_share_are_remarked() -> None:
+    shared = TokenMask(size=8, ratio=0.75, shared=True)
+    found = audit.audit(plan(lambda arm: {**arm, "mask": shared}))
+    assert failures(found) == {}
+    (text,) = [item.text for item in found if item.check == "masks" and "share one mask" in item.text]
+    assert text.startswith("tokens mask: 8 distinct masks of 128")
 
 
 def test_a_board_of_49_percent_is_named() -> None:

@@ -64,7 +64,7 @@ def command(*words: str, check: bool = True) -> str:
 
 def runs_of(study: Path, store: Path | None = None) -> tuple[dict[str, Run], Store]:
     loaded = load(study)
-    return expand(loaded, scale=None, where={}, seeds=None).runs(), open_store(loaded, store)
+    return expand(loaded, scale=None, where={}, seeds=None).runs(), open_store(loaded.root, store)
 
 
 def words(runs: dict[str, Run], store: Store) -> Counter[str]:

@@ -14,11 +14,13 @@ from harness.core.average import Averaged
 from harness.core.batches import training_batches
 from harness.core.datasets import ImageSet, load
 from harness.core.finetune import classification_loss
+from harness.core.labelled import whole_set
 from harness.core.optimiser import make_optimiser, parameter_groups
+from harness.core.session import Session
 from harness.launch import Resources
 from harness.launch.job import work
 from harness.spec import Augment, Average, Backbone, FineTune, LinearProbe, Recipe, Scratch, Shapes, key
-from harness.store import Store
+from harness.store import Attempt, Store
 
 VIT = Backbone(name="vit_tiny_patch16_224", args={"embed_dim": 16, "depth": 2, "num_heads": 2}, patch_size=4)
 DATA = Shapes(image_size=16, train=64, test=32)
@@ -230,3 +232,16 @@ def test_keys_made_before_these_fields_hold() -> None:
     assert {"optimizer", "momentum", "average"} <= set(Recipe.implicit)
     assert {"loss", "label_threshold", "test_size"} <= set(FineTune.implicit)
     assert "repeats" in Augment.implicit
+
+
+@pytest.mark.parametrize(("test_size", "side"), [(None, 64), (96, 96)])
+def test_test_images_have_the_test_size(tmp_path: Path, test_size: int | None, side: int) -> None:
+    cnn = Backbone(name="resnet10t", patch_size=4, stride=32)
+    start = Scratch(backbone=cnn, image_size=64)
+    run = FineTune(start=start, data=DATA, recipe=recipe(), test_size=test_size)
+    attempt = Store(tmp_path / "runs").acquire(run)
+    assert isinstance(attempt, Attempt)
+    session = Session(attempt=attempt, device=torch.device("cpu"))
+    shown = [tuple(images.shape) for images, _ in whole_set(run, load(DATA, "test"), session)]
+    attempt.release()
+    assert shown == [(32, 3, side, side)]

@@ -67,6 +67,21 @@ def hide_one(ratio: float, hidden: int, units: int) -> None:
         raise ValueError(f"ratio {ratio} hides none of {units} units; {least:.4g} or more hides one")
 
 
+def mae_count(ratio: float, units: int) -> int:
+    """Hidden units as MAE counts them: all but int(units * (1 - ratio))."""
+    return units - int(units * (1 - ratio))
+
+
+def hide_some(ratio: float, hidden: int, units: int) -> None:
+    """Refuse a mask that hides nothing, or all units.
+
+    Raises:
+        ValueError: as `leave_one` and `hide_one`.
+    """
+    leave_one(ratio, hidden, units)
+    hide_one(ratio, hidden, units)
+
+
 def even_side(what: str, side: int, divisor: int) -> None:
     """Refuse a grid that cells of `divisor` x `divisor` units do not tile.
 

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from harness.spec.masks.base import MaskSpec, hide_one, leave_one
+from harness.spec.masks.base import MaskSpec, hide_some, mae_count
 
 
 class ColourMask(MaskSpec):
@@ -41,10 +41,7 @@ class ColourMask(MaskSpec):
 
     def hidden_units(self, image_size: int) -> int:
         """Number of hidden units in a square image of `image_size` pixels."""
-        units: int = (image_size // self.size) ** 2
-        return units - int(units * (1 - self.ratio))
+        return mae_count(self.ratio, (image_size // self.size) ** 2)
 
     def check(self, image_size: int) -> None:
-        units = (image_size // self.size) ** 2
-        leave_one(self.ratio, self.hidden_units(image_size), units)
-        hide_one(self.ratio, self.hidden_units(image_size), units)
+        hide_some(self.ratio, self.hidden_units(image_size), (image_size // self.size) ** 2)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt
 
-from harness.spec.masks.base import MaskSpec, hide_one, leave_one
+from harness.spec.masks.base import MaskSpec, hide_some, mae_count
 
 
 class _Pair(MaskSpec):
@@ -37,16 +37,13 @@ class ComplementMask(_Pair):
 
     def hidden_units(self, image_size: int) -> int:
         """Number of hidden units of the first mask in a square image of `image_size` pixels."""
-        units: int = (image_size // self.size) ** 2
-        return units - int(units * (1 - self.ratio))
+        return mae_count(self.ratio, (image_size // self.size) ** 2)
 
     def varies(self, image_size: int) -> bool:
         return 2 * self.hidden_units(image_size) != (image_size // self.size) ** 2
 
     def check(self, image_size: int) -> None:
-        units = (image_size // self.size) ** 2
-        leave_one(self.ratio, self.hidden_units(image_size), units)
-        hide_one(self.ratio, self.hidden_units(image_size), units)
+        hide_some(self.ratio, self.hidden_units(image_size), (image_size // self.size) ** 2)
 
 
 class DisjointMask(_Pair):
@@ -67,10 +64,7 @@ class DisjointMask(_Pair):
 
     def hidden_units(self, image_size: int) -> int:
         """Number of hidden units of each mask in a square image of `image_size` pixels."""
-        units: int = (image_size // self.size) ** 2
-        return units - int(units * (1 - self.ratio))
+        return mae_count(self.ratio, (image_size // self.size) ** 2)
 
     def check(self, image_size: int) -> None:
-        units = (image_size // self.size) ** 2
-        leave_one(self.ratio, self.hidden_units(image_size), units)
-        hide_one(self.ratio, self.hidden_units(image_size), units)
+        hide_some(self.ratio, self.hidden_units(image_size), (image_size // self.size) ** 2)

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 
-from harness.spec.masks.base import MaskSpec, hide_one, leave_one
+from harness.spec.masks.base import MaskSpec, hide_some, leave_one, mae_count
 
 
 class RandomMask(MaskSpec):
@@ -46,13 +46,10 @@ class TokenMask(MaskSpec):
 
     def hidden_units(self, image_size: int) -> int:
         """Number of hidden units in a square image of `image_size` pixels."""
-        units = (image_size // self.size) ** 2
-        return units - int(units * (1 - self.ratio))
+        return mae_count(self.ratio, (image_size // self.size) ** 2)
 
     def check(self, image_size: int) -> None:
-        units = (image_size // self.size) ** 2
-        leave_one(self.ratio, self.hidden_units(image_size), units)
-        hide_one(self.ratio, self.hidden_units(image_size), units)
+        hide_some(self.ratio, self.hidden_units(image_size), (image_size // self.size) ** 2)
 
 
 class SquareMask(MaskSpec):
