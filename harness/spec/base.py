@@ -86,6 +86,10 @@ class Spec(BaseModel):
         # Validators written in Python hand JSON's arrays on as lists, which a strict tuple refuses.
         return {name: _frozen(value) for name, value in values.items()}
 
+    def current_revision(self) -> int:
+        """Revision of this value's meaning. Override it where a correction changed the meaning of some values only."""
+        return type(self).revision
+
     @property
     def digest(self) -> str:
         """SHA-256 (hex) of the resolved content, the type and the revision."""
@@ -107,7 +111,7 @@ class Spec(BaseModel):
             for name, value in self.values.items()
             if name not in kind.unkeyed and not (name in kind.implicit and _same(value, kind.implicit[name]))
         }
-        return {"scheme": SCHEME, "type": kind.__name__, "revision": kind.revision, "fields": fields}
+        return {"scheme": SCHEME, "type": kind.__name__, "revision": self.current_revision(), "fields": fields}
 
     @property
     def values(self) -> dict[str, Any]:

@@ -325,6 +325,16 @@ def test_a_raised_revision_changes_the_keys_of_all_that_contain_it(
     assert key(fresh()) != before
 
 
+def test_a_correction_of_some_values_leaves_the_keys_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def masks() -> tuple[RandomMask, RandomMask]:
+        return RandomMask(size=8, ratio=0.5), RandomMask(size=16, ratio=0.5)
+
+    kept, corrected = (mask.digest for mask in masks())
+    monkeypatch.setattr(RandomMask, "current_revision", lambda self: 2 if self.size == 16 else 1)
+    assert masks()[0].digest == kept
+    assert masks()[1].digest != corrected
+
+
 def test_notes_do_not_change_the_key() -> None:
     assert key(PRETRAIN.replace(assumed=("beta2 is 0.999",))) == key(PRETRAIN)
 
