@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from harness.core.export import SUFFIXES, Exported, ExportFormat, export
-from harness.core.masking import make_mask
-from harness.core.pictures import Picture, as_tested
-from harness.core.reconstruct import reconstructed
-from harness.core.sheet import sheet
-from harness.core.trained import Trained, classifier_of, masked_image_model_of
-from harness.core.trained import opened as opened
+from harness.core.data.pictures import Picture, as_tested
+from harness.core.masks.masking import make_mask
+from harness.core.pretrain.reconstruct import reconstructed
+from harness.core.pretrain.reconstruction_sheet import sheet
+from harness.core.weights.export import SUFFIXES, Exported, ExportFormat, export
+from harness.core.weights.finished_run import Trained, classifier_of, masked_image_model_of
+from harness.core.weights.finished_run import opened as opened
 from harness.spec import Analysis, FineTune, HarnessError, Mask, MomentumTarget, Pretrain, Run, one_line
 from harness.spec.content import project_root
 from harness.store import Store
@@ -164,7 +164,7 @@ def predict(
 
     Args:
         run: a fine-tuning: its spec, its key or a beginning of it, its folder, or a file that `export_weights` wrote.
-        picture: of any size and mode; see `harness.core.pictures.as_tested`.
+        picture: of any size and mode; see `harness.core.data.pictures.as_tested`.
         store: folder of the runs; by default `runs` in the project root above the current folder.
 
     Raises:
@@ -197,7 +197,7 @@ def reconstruct(
 def export_weights(
     run: Run | str | Path, file: Path | str, *, format: ExportFormat = "timm", store: Path | str | None = None
 ) -> Exported:
-    """Write a trained encoder or classifier for other programs; see `harness.core.export.export`.
+    """Write a trained encoder or classifier for other programs; see `harness.core.weights.export.export`.
 
     Args:
         run: a pre-training or a fine-tuning, named as for `predict`.

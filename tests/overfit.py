@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from harness import audit
-from harness.core.mim import MaskedImageModel
+from harness.core.pretrain.mim import MaskedImageModel
 from harness.spec import Pretrain
 
 STEPS = 30

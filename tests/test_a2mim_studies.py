@@ -9,8 +9,8 @@ import pytest
 from overfit import LEARNT, overfit
 
 from harness import audit, claims
-from harness.core.corruption import declared_leaks
-from harness.core.mim import MaskedImageModel
+from harness.core.model.corruption import declared_leaks
+from harness.core.pretrain.mim import MaskedImageModel
 from harness.papers import a2mim_finetune, a2mim_pretrain, simmim_cnn_pretrain
 from harness.spec import FineTune, Pretrain, Scalar, upstream
 from harness.study import Plan, Study, expand, load

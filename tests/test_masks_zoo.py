@@ -10,8 +10,8 @@ from overfit import LEARNT, overfit
 
 from harness import audit
 from harness.audit.masks import check_masks
-from harness.core.masking import make_views
-from harness.core.mim import MaskedImageModel
+from harness.core.masks.masking import make_views
+from harness.core.pretrain.mim import MaskedImageModel
 from harness.spec import FrequencyMask, LocalMask, Mask, Pretrain, pretraining
 from harness.study import Plan, Row, expand, load
 

@@ -12,7 +12,7 @@ import pytest
 from overfit import LEARNT, overfit
 
 from harness import audit
-from harness.core.mim import MaskedImageModel
+from harness.core.pretrain.mim import MaskedImageModel
 from harness.papers import simmim_finetune, simmim_pretrain
 from harness.spec import FineTune, Pretrain, RandomMask, Scalar, SquareMask, upstream
 from harness.study import Plan, Study, expand, load

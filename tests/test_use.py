@@ -16,14 +16,14 @@ from PIL import Image
 
 import harness
 from harness import use
-from harness.core.batches import test_batches as batches_of
-from harness.core.checkpoint import read_noted, read_weights
-from harness.core.datasets import load
-from harness.core.export import export
-from harness.core.facts import NAMES, Facts, facts_of
-from harness.core.formats import named_as_timm
-from harness.core.pictures import as_tested
-from harness.core.trained import Trained, found_key, opened
+from harness.core.data.batches import test_batches as batches_of
+from harness.core.data.data_facts import NAMES, Facts, facts_of
+from harness.core.data.datasets import load
+from harness.core.data.pictures import as_tested
+from harness.core.weights.checkpoint import read_noted, read_weights
+from harness.core.weights.export import export
+from harness.core.weights.finished_run import Trained, found_key, opened
+from harness.core.weights.formats import named_as_timm
 from harness.launch import Resources
 from harness.launch.job import work
 from harness.spec import (

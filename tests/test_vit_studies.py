@@ -8,7 +8,7 @@ import pytest
 from overfit import LEARNT, overfit
 
 from harness import audit
-from harness.core.mim import MaskedImageModel
+from harness.core.pretrain.mim import MaskedImageModel
 from harness.papers import mae_finetune, mae_probe
 from harness.spec import CheckerboardMask, Contrastive, FineTune, LinearProbe, Pretrain, upstream
 from harness.study import Plan, Study, expand, load

@@ -46,7 +46,7 @@ def test_it_holds_the_package_and_its_data_and_nothing_else(wheel: Path) -> None
             assert source.relative_to(ROOT).as_posix() in names
     for name in (
         "harness/py.typed",
-        "harness/core/files/fashion_mnist_mini.npz",
+        "harness/core/data/files/fashion_mnist_mini.npz",
         "harness/papers/published/simmim_table1_masking.csv",
         "harness/cli/starter/harness.toml.txt",
         "harness/cli/starter/first.py.txt",
@@ -77,6 +77,6 @@ def test_it_works_away_from_the_clone(wheel: Path, tmp_path: Path) -> None:
     assert "mine · mini · 5 cells x 2 seeds" in python("-m", "harness.cli", "plan", "mine.py")
     assert "wrote starter" in python("-m", "harness.cli", "new", "starter")
     assert "3 cells x 2 seeds" in python("-m", "harness.cli", "plan", "starter/studies/first.py")
-    images = "from harness.core.datasets import load; from harness.spec import Images"
+    images = "from harness.core.data.datasets import load; from harness.spec import Images"
     check = f"{images}; print(len(load(Images(name='fashion-mnist-mini'), 'test')))"
     assert python("-c", check).strip() == "5000"

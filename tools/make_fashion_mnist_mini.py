@@ -1,4 +1,4 @@
-"""Make harness/core/files/fashion_mnist_mini.npz from the four original files of Fashion-MNIST.
+"""Make harness/core/data/files/fashion_mnist_mini.npz from the four original files of Fashion-MNIST.
 
     python tools/make_fashion_mnist_mini.py /usr/share/datasets/fashion-mnist
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.core.published import MINI, MINI_KEYS, Bytes, content_digest, fashion_mnist
+from harness.core.data.published import MINI, MINI_KEYS, Bytes, content_digest, fashion_mnist
 
 TRAIN_PER_CLASS = 1000
 TEST_PER_CLASS = 500

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from harness.core.masking import make_mask, spread
+from harness.core.masks.masking import make_mask, spread
 from harness.spec import HarnessError, Mask, RandomMask, SquareMask
 
 ENUMERATED = 5_000

@@ -10,7 +10,7 @@ from typing import assert_never
 import torch
 from torch import Tensor
 
-from harness.core.datasets import FolderSet, ImageSet
+from harness.core.data.datasets import FolderSet, ImageSet
 from harness.spec import HarnessError
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.analysis.avgdist import BATCH, mask_distance
-from harness.core.masking import make_mask, spread
+from harness.core.masks.masking import make_mask, spread
 from harness.spec import HarnessError, Mask
 
 

@@ -18,12 +18,12 @@ from torch import Tensor
 
 from harness.analysis.chosen import chosen
 from harness.analysis.sweep import sweep, write_arrays
-from harness.core.batches import test_batches
-from harness.core.datasets import load
-from harness.core.encoder import Encoder, as_map
-from harness.core.labelled import test_batch_size
-from harness.core.session import Session
-from harness.core.start import frozen_encoder
+from harness.core.data.batches import test_batches
+from harness.core.data.datasets import load
+from harness.core.evaluate.labelled import test_batch_size
+from harness.core.evaluate.start import frozen_encoder
+from harness.core.model.encoder import Encoder, as_map
+from harness.core.runtime.session import Session
 from harness.spec import Fourier
 
 TINY = 1e-6

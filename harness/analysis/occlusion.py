@@ -15,14 +15,14 @@ from torch import Tensor
 from harness.analysis.chosen import chosen
 from harness.analysis.interactions import reward
 from harness.analysis.sweep import sweep, write_arrays
-from harness.core.batches import test_batches
-from harness.core.datasets import FolderSet, ImageSet, load
-from harness.core.labelled import test_batch_size
-from harness.core.masking import spread
-from harness.core.precision import autocast, require
-from harness.core.randomness import words
-from harness.core.session import Session
-from harness.core.start import fine_tuned
+from harness.core.data.batches import test_batches
+from harness.core.data.datasets import FolderSet, ImageSet, load
+from harness.core.evaluate.labelled import test_batch_size
+from harness.core.evaluate.start import fine_tuned
+from harness.core.masks.masking import spread
+from harness.core.runtime.precision import autocast, require
+from harness.core.runtime.randomness import words
+from harness.core.runtime.session import Session
 from harness.spec import Occlusion, seed_stream
 
 Drop = Literal["random", "salient", "nonsalient"]

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from harness.analysis.chosen import chosen
 from harness.analysis.sweep import sweep, write_arrays
-from harness.core.batches import test_batches
-from harness.core.corruption import filled
-from harness.core.datasets import load
-from harness.core.drop_path import Place
-from harness.core.labelled import test_batch_size
-from harness.core.masking import make_mask, spread
-from harness.core.session import Session
+from harness.core.data.batches import test_batches
+from harness.core.data.datasets import load
+from harness.core.evaluate.labelled import test_batch_size
+from harness.core.masks.masking import make_mask, spread
+from harness.core.model.corruption import filled
+from harness.core.runtime.drop_path import Place
+from harness.core.runtime.session import Session
 from harness.spec import RgbStatistics
 
 Values = NDArray[np.float64]

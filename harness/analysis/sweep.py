@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.core.session import Interrupted, Session
+from harness.core.runtime.session import Interrupted, Session
 from harness.spec import HarnessError
 
 FILE = "analysis.npz"

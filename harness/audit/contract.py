@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harness.core.augment import train_batch
-from harness.core.contrastive import SECOND, Pairs, has_second_crop, pairs_of
-from harness.core.corruption import IMAGE_MEAN, declared_leaks
-from harness.core.datasets import ImageSet, load
-from harness.core.masking import in_views, make_views, spread
-from harness.core.mim import MaskedImageModel
+from harness.core.data.augment import train_batch
+from harness.core.data.datasets import ImageSet, load
+from harness.core.masks.masking import in_views, make_views, spread
+from harness.core.model.corruption import IMAGE_MEAN, declared_leaks
+from harness.core.objective.contrastive import SECOND, Pairs, has_second_crop, pairs_of
+from harness.core.pretrain.mim import MaskedImageModel
 from harness.spec import FrequencyMask, HarnessError, Pretrain, pretraining, seed_stream
 from harness.spec.differences import Difference, differences
 from harness.study import Plan, Row
@@ -138,7 +138,7 @@ def is_masked(run: Pretrain, batch: Batch, model: MaskedImageModel | None = None
     """Whether hidden pixels reach the encoder by the leaks that the spec declares only, while visible ones do.
 
     Something has to be hidden and something visible. A leak that is declared has to be there. Beside the image's mean,
-    nothing but rounding may come through. Other leaks (`harness.core.corruption.declared_leaks`) have no bound.
+    nothing but rounding may come through. Other leaks (`harness.core.model.corruption.declared_leaks`) have no bound.
     """
     model = model or MaskedImageModel(run, batch.images.shape[1])
     some = bool(batch.units.any()) and not bool(batch.units.all())

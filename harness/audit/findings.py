@@ -19,8 +19,8 @@ from harness.audit.factors import check_factors, check_recipe
 from harness.audit.finding import Finding
 from harness.audit.masks import check_masks
 from harness.audit.rates import check_epoch, check_rates
-from harness.core.corruption import declared_leaks
-from harness.core.mim import MaskedImageModel
+from harness.core.model.corruption import declared_leaks
+from harness.core.pretrain.mim import MaskedImageModel
 from harness.spec import FineTune, HarnessError, Pretrain, Shapes, pretraining, upstreams
 from harness.spec.differences import differences
 from harness.study import Plan

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from harness.audit.finding import Finding, Verdict
-from harness.core.masking import make_mask
-from harness.core.randomness import uniform
+from harness.core.masks.masking import make_mask
+from harness.core.runtime.randomness import uniform
 from harness.spec import (
     CheckerboardMask,
     CustomMask,

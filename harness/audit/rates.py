@@ -17,12 +17,12 @@ from safetensors.torch import load
 from torch import Tensor
 
 from harness.audit.finding import Finding, Verdict
-from harness.core import labelled
-from harness.core.encoder import depth, layer_id
-from harness.core.finetune import finetune
-from harness.core.optimiser import decays
-from harness.core.session import Session
-from harness.core.start import classifier
+from harness.core.evaluate import labelled
+from harness.core.evaluate.finetune import finetune
+from harness.core.evaluate.start import classifier
+from harness.core.model.encoder import depth, layer_id
+from harness.core.runtime.session import Session
+from harness.core.train.optimiser import decays
 from harness.spec import Cosine, FineTune, Recipe, Scratch, Shapes
 from harness.store import Attempt
 
@@ -101,7 +101,7 @@ def one_step(run: FineTune) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 
 
 def _classes(run: FineTune) -> int:
-    from harness.core.datasets import load as load_images
+    from harness.core.data.datasets import load as load_images
 
     return load_images(run.data, "train").num_classes
 

@@ -82,7 +82,7 @@ def analyse(
 
 
 def _key_of(text: str, store: Store) -> str:
-    from harness.core.trained import found_key
+    from harness.core.weights.finished_run import found_key
 
     folder = Path(text)
     return folder.resolve().name if (folder / "spec.json").is_file() else found_key(text, store)

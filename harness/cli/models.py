@@ -16,7 +16,7 @@ from harness.papers.simmim_recipes import FINETUNED, PRETRAINED, Variant
 from harness.spec import FineTune, Pretrain
 
 if TYPE_CHECKING:
-    from harness.core.complexity import Complexity
+    from harness.core.model.complexity import Complexity
 
 CLASSES = 1000
 VARIANTS: tuple[Variant, ...] = ("official", "mmpretrain")
@@ -103,7 +103,7 @@ def _line(name: str, run: Pretrain | FineTune, size: int, printed: list[Publishe
 
 def counted(run: Pretrain | FineTune, image_size: int) -> Complexity:
     """Cost of a published model at an image size, for images in colour and 1,000 classes."""
-    from harness.core import complexity
+    from harness.core.model import complexity
 
     if isinstance(run, Pretrain):
         return complexity.pretraining(run.backbone, image_size=image_size, channels=3, head=run.head, target=run.target)

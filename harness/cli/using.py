@@ -68,7 +68,7 @@ def predict(
     Example: harness predict finetune-3f2a photo.jpg
     """
     source, runs = _chosen(run, Kind.finetune, scale, where, seeds, store)
-    from harness.core.trained import opened
+    from harness.core.weights.finished_run import opened
     from harness.use import Classifier, torch_device
 
     classify = Classifier(opened(source, runs), torch_device(device.value))
@@ -111,7 +111,7 @@ def reconstruct(
     Example: harness reconstruct pretrain-3f2a photo.jpg --ratio 0.8
     """
     source, runs = _chosen(run, Kind.pretrain, scale, where, seeds, store)
-    from harness.core.trained import opened
+    from harness.core.weights.finished_run import opened
     from harness.use import Reconstructor, chosen_mask, torch_device
 
     trained = opened(source, runs)
@@ -143,8 +143,8 @@ def export(
     Example: harness export pretrain-3f2a encoder.safetensors
     """
     source, runs = _chosen(run, kind, scale, where, seeds, store)
-    from harness.core.export import export as write
-    from harness.core.trained import opened
+    from harness.core.weights.export import export as write
+    from harness.core.weights.finished_run import opened
 
     found = write(opened(source, runs), file, form.value)
     say(f"wrote {found.path} ({found.path.stat().st_size / 1e6:,.1f} MB)")

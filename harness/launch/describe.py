@@ -49,7 +49,7 @@ def describe(root: Path, models: Iterable[Described]) -> list[Answer]:
 
 def _ask(models: list[Described]) -> list[Answer]:
     question = json.dumps([model.to_plain() for model in models])
-    command = [sys.executable, "-m", "harness.core.describe"]
+    command = [sys.executable, "-m", "harness.core.model.describe"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # finds a user's own heads
     try:
         done = subprocess.run(

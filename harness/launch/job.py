@@ -14,12 +14,12 @@ from harness.analysis.fourier import fourier
 from harness.analysis.interactions import interactions
 from harness.analysis.occlusion import occlusion
 from harness.analysis.rgb import rgb_statistics
-from harness.core.distributed import Group, LeaderLeft
-from harness.core.finetune import finetune
-from harness.core.pretrain import pretrain
-from harness.core.probe import custom_evaluation, knn, linear_probe
-from harness.core.session import Diverged, Interrupted, Session
-from harness.core.shared import SharedAttempt
+from harness.core.evaluate.finetune import finetune
+from harness.core.evaluate.probe import custom_evaluation, knn, linear_probe
+from harness.core.pretrain.recipe import pretrain
+from harness.core.runtime.distributed import Group, LeaderLeft
+from harness.core.runtime.session import Diverged, Interrupted, Session
+from harness.core.runtime.shared_attempt import SharedAttempt
 from harness.launch import provenance
 from harness.launch.queue import Ending, Event, last_line
 from harness.launch.resources import Resources

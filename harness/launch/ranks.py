@@ -44,7 +44,7 @@ def compute_together(
     local, found = int(os.environ.get("SLURM_LOCALID", "0")), gpus()
     if len(found) > 1:  # one alone: srun has bound this process to its own
         os.environ["CUDA_VISIBLE_DEVICES"] = found[local % len(found)]
-    from harness.core.distributed import join
+    from harness.core.runtime.distributed import join
     from harness.launch.job import prepare, work
 
     device = prepare(resources)

@@ -85,7 +85,7 @@ def serve(
 def _group(member: Member, device: Any) -> contextlib.AbstractContextManager[Any]:
     if member.size == 1:
         return contextlib.nullcontext()
-    from harness.core.distributed import join
+    from harness.core.runtime.distributed import join
 
     return join(member.meeting, member.rank, member.size, device)
 

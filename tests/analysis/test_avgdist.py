@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from harness.analysis.avgdist import average_distance, exact_average_distance, mask_distance
-from harness.core.custom import load_function
-from harness.core.masking import make_mask, spread
+from harness.core.masks.masking import make_mask, spread
+from harness.core.runtime.custom import load_function
 from harness.spec import BlockMask, CustomMask, HarnessError, RandomMask, SquareMask
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from harness.analysis.chosen import chosen
-from harness.core.datasets import FolderSet, ImageSet, load
+from harness.core.data.datasets import FolderSet, ImageSet, load
 from harness.spec import HarnessError, Shapes
 
 SET = load(Shapes(image_size=16, train=32, test=60), "test")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from harness.analysis.fourier import TINY, frequencies, maps, relative_log_amplitude, variance
-from harness.core.encoder import Encoder, build
+from harness.core.model.encoder import Encoder, build
 from harness.spec import Backbone
 
 ARGS = {"embed_dim": 16, "depth": 2, "num_heads": 2}

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from harness.analysis.rgb import dc, histogram, statistics
-from harness.core.corruption import filled
+from harness.core.model.corruption import filled
 from harness.spec import RgbStatistics
 from harness.spec.corruption import Fill
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.core.datasets import load
+from harness.core.data.datasets import load
 from harness.launch import Event, Queue, Resources, run_local
 from harness.launch.job import work
 from harness.spec import (

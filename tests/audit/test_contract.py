@@ -14,8 +14,8 @@ from tiny import BINS, CLASSES, CLUSTERS, INVERSE, SWIN, SWIN_V2, VIT, WORDS, pr
 
 from harness import audit
 from harness.audit import findings
-from harness.core.masking import spread
-from harness.core.mim import MaskedImageModel
+from harness.core.masks.masking import spread
+from harness.core.pretrain.mim import MaskedImageModel
 from harness.spec import (
     Backbone,
     BlockMask,

@@ -16,10 +16,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 from tiny import VIT, pretrain
 
 from harness import audit
-from harness.core import labelled, loop
-from harness.core.masking import spread
-from harness.core.mim import MaskedImageModel
-from harness.core.optimiser import learning_rate
+from harness.core.evaluate import labelled
+from harness.core.masks.masking import spread
+from harness.core.pretrain.mim import MaskedImageModel
+from harness.core.train import loop
+from harness.core.train.optimiser import learning_rate
 from harness.spec import (
     Augment,
     Corruption,
@@ -220,7 +221,7 @@ def test_layer_decay_applied_twice_is_named(monkeypatch: pytest.MonkeyPatch, twi
         squared = lambda recipe, step, per_epoch, scale=1.0: learning_rate(recipe, step, per_epoch, scale**2)  # noqa: E731
         monkeypatch.setattr(loop, "learning_rate", squared)
     else:
-        from harness.core import finetune
+        from harness.core.evaluate import finetune
 
         scales = finetune.layer_scales
         monkeypatch.setattr(
@@ -232,7 +233,7 @@ def test_layer_decay_applied_twice_is_named(monkeypatch: pytest.MonkeyPatch, twi
 
 
 def test_weight_decay_on_everything_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    from harness.core import optimiser
+    from harness.core.train import optimiser
 
     monkeypatch.setattr(optimiser, "decays", lambda *_: True)
     found = failures(audit.audit(plan()))

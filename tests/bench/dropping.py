@@ -21,11 +21,11 @@ sys.path[:] = [folder for folder in sys.path if Path(folder).resolve() != HERE] 
 
 import torch  # noqa: E402
 
-from harness.core.complexity import pretraining  # noqa: E402
-from harness.core.masking import make_mask  # noqa: E402
-from harness.core.mim import MaskedImageModel  # noqa: E402
-from harness.core.optimiser import make_optimiser, parameter_groups  # noqa: E402
-from harness.core.precision import autocast  # noqa: E402
+from harness.core.masks.masking import make_mask  # noqa: E402
+from harness.core.model.complexity import pretraining  # noqa: E402
+from harness.core.pretrain.mim import MaskedImageModel  # noqa: E402
+from harness.core.runtime.precision import autocast  # noqa: E402
+from harness.core.train.optimiser import make_optimiser, parameter_groups  # noqa: E402
 from harness.spec import (  # noqa: E402
     Backbone,
     Corruption,

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.core import loop
-from harness.core.batchnorm import GroupBatchNorm, Grouping
-from harness.core.distributed import Group, join, rows_of
-from harness.core.drop_path import Place
+from harness.core.model.batchnorm import GroupBatchNorm, Grouping
+from harness.core.runtime.distributed import Group, join, rows_of
+from harness.core.runtime.drop_path import Place
+from harness.core.train import loop
 from harness.launch import Event, Resources
 from harness.launch.job import work
 from harness.spec import Run

@@ -10,8 +10,8 @@ from torch.nn import functional
 from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 from torchvision.transforms.v2.functional import resized_crop
 
-from harness.core import augment as augmenting
-from harness.core.datasets import ImageSet
+from harness.core.data import augment as augmenting
+from harness.core.data.datasets import ImageSet
 from harness.spec import Augment
 
 PLAIN = Augment(crop_scale=(1.0, 1.0), flip=0.0)

@@ -9,12 +9,12 @@ import timm
 import torch
 from tiny import BEIT, SWIN, SWIN_V2, VIT, pretrain
 
-from harness.core.backbones import layers_named, layers_of
-from harness.core.checkpoint import load_encoder
-from harness.core.complexity import classifier
-from harness.core.encoder import Encoder, build, depth, layer_id
-from harness.core.mim import MaskedImageModel
-from harness.core.optimiser import layer_scales
+from harness.core.model.backbones import layers_named, layers_of
+from harness.core.model.complexity import classifier
+from harness.core.model.encoder import Encoder, build, depth, layer_id
+from harness.core.pretrain.mim import MaskedImageModel
+from harness.core.train.optimiser import layer_scales
+from harness.core.weights.checkpoint import load_encoder
 from harness.spec import AfterStage, AtInput, Backbone, BeforeBlock, Corruption, HarnessError
 
 RESNET = Backbone(name="resnet26", args={"layers": (1, 2, 1, 1), "channels": (8, 16, 24, 32)}, patch_size=4, stride=32)

@@ -10,8 +10,8 @@ from PIL import Image, ImageOps
 from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 from torchvision.transforms.functional import pil_to_tensor
 
-from harness.core import batches, samples
-from harness.core.datasets import FolderSet, ImageSet
+from harness.core.data import batches, samples
+from harness.core.data.datasets import FolderSet, ImageSet
 from harness.spec import Augment, HarnessError
 
 CPU = torch.device("cpu")

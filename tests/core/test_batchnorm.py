@@ -11,10 +11,10 @@ from gang_pieces import normed
 from tiny import RECIPE, pretrain
 from torch import Tensor, nn
 
-from harness.core.batchnorm import GroupBatchNorm, Grouping, group_batch_norms
-from harness.core.distributed import Group
-from harness.core.drop_path import Place
-from harness.core.session import Session
+from harness.core.model.batchnorm import GroupBatchNorm, Grouping, group_batch_norms
+from harness.core.runtime.distributed import Group
+from harness.core.runtime.drop_path import Place
+from harness.core.runtime.session import Session
 from harness.launch import Resources
 from harness.launch.job import work
 from harness.spec import CustomHead, HarnessError, Recipe

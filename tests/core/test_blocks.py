@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from harness.core.blocks import TRIES, block_masks, topped_up
-from harness.core.draws import Draw
-from harness.core.randomness import words
+from harness.core.masks.blocks import TRIES, block_masks, topped_up
+from harness.core.runtime.draws import Draw
+from harness.core.runtime.randomness import words
 from harness.spec import BlockMask, seed_stream
 
 Grid = list[list[bool]]

@@ -12,7 +12,7 @@ import torch
 from test_backbones import CONVNEXT, RESNET
 from tiny import RECIPE, pretrain
 
-from harness.core.checkpoint import read_weights
+from harness.core.weights.checkpoint import read_weights
 from harness.launch.job import work
 from harness.launch.resources import Resources
 from harness.spec import (

@@ -13,8 +13,8 @@ from scipy.cluster.vq import kmeans2
 from scipy.spatial.distance import cdist
 from tiny import DATA
 
-from harness.core.codebook import colours, kmeans, learn, nearest, patches, raw, sample
-from harness.core.datasets import load
+from harness.core.data.datasets import load
+from harness.core.objective.codebook import colours, kmeans, learn, nearest, patches, raw, sample
 from harness.spec import ClusterTarget, HarnessError, ImageFolder, PatchWords, Shapes
 
 
@@ -39,7 +39,7 @@ def test_the_first_of_equals_is_nearest() -> None:
 
 def test_large_codebooks_are_searched_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = nearest(points(), points(7))[0]
-    monkeypatch.setattr("harness.core.codebook.ENTRIES", 50)
+    monkeypatch.setattr("harness.core.objective.codebook.ENTRIES", 50)
     assert torch.equal(nearest(points(), points(7))[0], whole)
 
 

@@ -10,7 +10,7 @@ from test_published_sizes import VIT_B, swin
 from tiny import VIT
 from torch import nn
 
-from harness.core.complexity import Complexity, classifier, frozen, multiply_adds, pretraining
+from harness.core.model.complexity import Complexity, classifier, frozen, multiply_adds, pretraining
 from harness.spec import Backbone, DecoderHead, LinearHead, MlpHead, PixelTarget
 
 

@@ -13,10 +13,10 @@ from tiny import RECIPE, pretrain
 from torch import Tensor, nn
 
 from harness import audit
-from harness.core.contrastive import info_nce, mlp, of_all, pairs_of, require_whole_batch, told_apart
-from harness.core.distributed import Group
-from harness.core.mim import MaskedImageModel
-from harness.core.session import Session
+from harness.core.objective.contrastive import info_nce, mlp, of_all, pairs_of, require_whole_batch, told_apart
+from harness.core.pretrain.mim import MaskedImageModel
+from harness.core.runtime.distributed import Group
+from harness.core.runtime.session import Session
 from harness.spec import (
     CheckerboardMask,
     ComplementMask,

@@ -11,12 +11,12 @@ from test_backbones import CONVNEXT, RESNET
 from tiny import BEIT, SWIN, VIT, pretrain
 
 from harness import audit
-from harness.core.backbones import Piece
-from harness.core.corruption import combined, declared_leaks, filled
-from harness.core.datasets import load
-from harness.core.drop_path import Place
-from harness.core.masking import spread
-from harness.core.mim import MaskedImageModel
+from harness.core.data.datasets import load
+from harness.core.masks.masking import spread
+from harness.core.model.backbones import Piece
+from harness.core.model.corruption import combined, declared_leaks, filled
+from harness.core.pretrain.mim import MaskedImageModel
+from harness.core.runtime.drop_path import Place
 from harness.spec import (
     AfterStage,
     AtInput,

@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 from tiny import DATA, pretrain
 from torch import Tensor, nn
 
-from harness.core import dalle
-from harness.core.mim import MaskedImageModel
-from harness.core.targets import Targets
+from harness.core.objective import dalle
+from harness.core.objective.targets import Targets
+from harness.core.pretrain.mim import MaskedImageModel
 from harness.spec import DalleTokenizer, HarnessError, Loss, TokenTarget
 
 

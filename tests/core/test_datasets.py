@@ -11,9 +11,9 @@ import torch
 import torchvision
 from PIL import Image
 
-from harness.core import datasets, published
-from harness.core.custom import load_function
-from harness.core.datasets import FolderSet, ImageSet, load
+from harness.core.data import datasets, published
+from harness.core.data.datasets import FolderSet, ImageSet, load
+from harness.core.runtime.custom import load_function
 from harness.spec import CustomData, HarnessError, ImageFolder, Images, Shapes
 from harness.spec.data import PUBLISHED
 

@@ -14,13 +14,13 @@ from gang import CPU, PATIENCE, Gang, compute, first_gradients, made, normalised
 from safetensors.torch import load_file
 from tiny import DATA, RECIPE, VIT, pretrain
 
-from harness.core.batches import Batch, training_batches
-from harness.core.datasets import load
-from harness.core.distributed import Group, interface, rows_of
-from harness.core.labelled import labelled_batches
-from harness.core.losses import loss_weight, prediction_loss
-from harness.core.masking import make_mask
-from harness.core.session import Session
+from harness.core.data.batches import Batch, training_batches
+from harness.core.data.datasets import load
+from harness.core.evaluate.labelled import labelled_batches
+from harness.core.masks.masking import make_mask
+from harness.core.objective.losses import loss_weight, prediction_loss
+from harness.core.runtime.distributed import Group, interface, rows_of
+from harness.core.runtime.session import Session
 from harness.launch import Resources
 from harness.spec import (
     Augment,

@@ -9,10 +9,10 @@ import torch
 from tiny import BEIT, SWIN, SWIN_V2, VIT, pretrain
 from torch import nn
 
-from harness.core.encoder import Encoder, build, layer_id, replace_tokens
-from harness.core.mim import MaskedImageModel
-from harness.core.optimiser import decays, layer_scales, parameter_groups
-from harness.core.start import _reset
+from harness.core.evaluate.start import _reset
+from harness.core.model.encoder import Encoder, build, layer_id, replace_tokens
+from harness.core.pretrain.mim import MaskedImageModel
+from harness.core.train.optimiser import decays, layer_scales, parameter_groups
 from harness.spec import Backbone, HarnessError, LinearHead, MlpHead, Recipe
 
 SWIN_B = Backbone(name="swin_base_patch4_window7_224", args={"window_size": 6}, patch_size=4, stride=32)

@@ -12,12 +12,12 @@ from safetensors.torch import save_file
 from tiny import DATA, RECIPE, SWIN, VIT, pretrain
 from torch import Tensor
 
-from harness.core.datasets import load
-from harness.core.distributed import Group
-from harness.core.encoder import Encoder, build, depth
-from harness.core.features import mean_of_blocks, normalised
-from harness.core.mim import MaskedImageModel
-from harness.core.targets import Targets
+from harness.core.data.datasets import load
+from harness.core.model.encoder import Encoder, build, depth
+from harness.core.objective.features import mean_of_blocks, normalised
+from harness.core.objective.targets import Targets
+from harness.core.pretrain.mim import MaskedImageModel
+from harness.core.runtime.distributed import Group
 from harness.launch import Resources
 from harness.spec import Backbone, Checkpoint, FeatureTarget, HarnessError, Loss, MomentumTarget, key
 from harness.store import Store

@@ -19,12 +19,12 @@ from scipy.interpolate import RectBivariateSpline
 from timm.models.swin_transformer import PatchMerging
 from tiny import pretrain
 
-from harness.core.checkpoint import load_encoder, read_weights
-from harness.core.encoder import build
-from harness.core.formats import Weights, named_as_timm, recognise, resized_table, to_official
-from harness.core.formats.positions import geometric_places, ratio
-from harness.core.mim import MaskedImageModel
-from harness.core.start import load_pretraining_start
+from harness.core.evaluate.start import load_pretraining_start
+from harness.core.model.encoder import build
+from harness.core.pretrain.mim import MaskedImageModel
+from harness.core.weights.checkpoint import load_encoder, read_weights
+from harness.core.weights.formats import Weights, named_as_timm, recognise, resized_table, to_official
+from harness.core.weights.formats.positions import geometric_places, ratio
 from harness.spec import Backbone, Checkpoint, HarnessError, Pretrain, RandomMask
 
 HERE = Path(__file__).resolve().parent

@@ -15,9 +15,9 @@ from tiny import DATA, RECIPE, VIT, pretrain
 from torch import Tensor
 
 from harness import audit
-from harness.core.distributed import Group
-from harness.core.fourier import GradientRatio, fourier_loss, require_whole_groups
-from harness.core.session import Session
+from harness.core.objective.fourier import GradientRatio, fourier_loss, require_whole_groups
+from harness.core.runtime.distributed import Group
+from harness.core.runtime.session import Session
 from harness.launch import Resources
 from harness.spec import ComplementMask, FourierLoss, HarnessError, Loss, Pretrain, RandomMask, Shapes, key
 from harness.store import Store

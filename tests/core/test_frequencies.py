@@ -11,11 +11,11 @@ from overfit import LEARNT, overfit
 from pydantic import ValidationError
 
 from harness import audit
-from harness.core.facts import facts_of
-from harness.core.frequencies import without_frequencies
-from harness.core.masking import make_mask
-from harness.core.mim import MaskedImageModel
-from harness.core.reconstruct import reconstructed
+from harness.core.data.data_facts import facts_of
+from harness.core.masks.frequencies import without_frequencies
+from harness.core.masks.masking import make_mask
+from harness.core.pretrain.mim import MaskedImageModel
+from harness.core.pretrain.reconstruct import reconstructed
 from harness.spec import Backbone, Corruption, FrequencyMask, Loss, PixelTarget, Pretrain, RandomMask, Recipe, Shapes
 
 VIT = Backbone(name="beit_base_patch16_224", args={"embed_dim": 32, "depth": 2, "num_heads": 2}, patch_size=8)

@@ -12,8 +12,8 @@ from overfit import LEARNT, overfit
 from tiny import BINS, CLASSES, SWIN, pretrain
 
 from harness import audit
-from harness.core.hardness import attention_scores, patch_errors, ranking_loss
-from harness.core.mim import MaskedImageModel
+from harness.core.objective.hard_patches import attention_scores, patch_errors, ranking_loss
+from harness.core.pretrain.mim import MaskedImageModel
 from harness.launch import Resources
 from harness.launch.job import work
 from harness.spec import (

@@ -7,9 +7,9 @@ import torch
 from tiny import SWIN, VIT, pretrain
 from torch import nn
 
-from harness.core.encoder import build
-from harness.core.heads import build_head
-from harness.core.mim import MaskedImageModel
+from harness.core.model.encoder import build
+from harness.core.model.heads import build_head
+from harness.core.pretrain.mim import MaskedImageModel
 from harness.spec import (
     Backbone,
     HarnessError,

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.core.hog import hog, strokes
+from harness.core.objective.hog import hog, strokes
 from harness.spec import HogTarget
 
 MASKFEAT = HogTarget()

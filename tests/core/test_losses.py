@@ -9,8 +9,8 @@ import pytest
 import torch
 from tiny import VIT, pretrain
 
-from harness.core.losses import prediction_loss
-from harness.core.mim import MaskedImageModel
+from harness.core.objective.losses import prediction_loss
+from harness.core.pretrain.mim import MaskedImageModel
 from harness.spec import Backbone, Loss, RandomMask
 
 TARGET = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]], [[0.0, 0.0], [0.0, 0.0]]]])  # [1, 2, 2, 2]

@@ -17,9 +17,9 @@ from tiny import BEIT, DATA, RECIPE, SWIN, VIT, pretrain
 from torch import Tensor
 
 from harness import audit
-from harness.core.encoder import build
-from harness.core.mae import Decoder, encode_visible, sincos_positions, visible_places
-from harness.core.mim import MaskedImageModel
+from harness.core.model.encoder import build
+from harness.core.model.mae import Decoder, encode_visible, sincos_positions, visible_places
+from harness.core.pretrain.mim import MaskedImageModel
 from harness.launch import Resources
 from harness.launch.job import work
 from harness.spec import (

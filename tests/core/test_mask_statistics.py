@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import stats
 
-from harness.core.masking import make_mask, spread
+from harness.core.masks.masking import make_mask, spread
 from harness.papers import paper_table
 from harness.spec import Backbone, BlockMask, Mask, Pretrain, RandomMask, Recipe, Shapes, SquareMask
 

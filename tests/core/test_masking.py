@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.core.custom import load_function
-from harness.core.masking import make_mask, spread
+from harness.core.masks.masking import make_mask, spread
+from harness.core.runtime.custom import load_function
 from harness.spec import CustomMask, HarnessError, RandomMask
 
 

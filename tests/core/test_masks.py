@@ -11,10 +11,10 @@ import torch
 from pydantic import ValidationError
 from scipy.ndimage import gaussian_filter
 
-from harness.core.drop_path import KeyedDropPath, Place
-from harness.core.masking import in_views, make_mask, make_views
-from harness.core.masks_local import predicted_units
-from harness.core.masks_units import square_at
+from harness.core.masks.local import predicted_units
+from harness.core.masks.masking import in_views, make_mask, make_views
+from harness.core.masks.units import square_at
+from harness.core.runtime.drop_path import KeyedDropPath, Place
 from harness.papers import compared_masks
 from harness.spec import (
     Backbone,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from harness.core.masking import make_mask
+from harness.core.masks.masking import make_mask
 from harness.spec import Backbone, GuidedMask, HardMask, HarnessError, Mask, Pretrain, Recipe, Shapes
 
 N = 500

@@ -10,10 +10,10 @@ from test_backbones import BASIC, CONVNEXT, RESNET
 from tiny import VIT, pretrain
 
 from harness import audit
-from harness.core.checkpoint import weights_of
-from harness.core.encoder import build
-from harness.core.memory_format import placed, with_channels_last
-from harness.core.mim import MaskedImageModel
+from harness.core.model.encoder import build
+from harness.core.model.memory_format import placed, with_channels_last
+from harness.core.pretrain.mim import MaskedImageModel
+from harness.core.weights.checkpoint import weights_of
 from harness.spec import AfterStage, Backbone, Corruption, RandomMask
 
 CNNS = pytest.mark.parametrize("backbone", [RESNET, BASIC, CONVNEXT], ids=["bottleneck", "basic", "convnext"])

@@ -16,9 +16,9 @@ from tiny import RECIPE, pretrain
 from torch import Tensor, nn
 
 from harness import audit
-from harness.core.mim import MaskedImageModel
-from harness.core.momentum import Momentum, momentum_at
-from harness.core.optimiser import parameter_groups
+from harness.core.pretrain.mim import MaskedImageModel
+from harness.core.pretrain.momentum import Momentum, momentum_at
+from harness.core.train.optimiser import parameter_groups
 from harness.launch import Event, Resources
 from harness.launch.job import work
 from harness.spec import Contrastive, HarnessError, MomentumEncoder, Pretrain, key

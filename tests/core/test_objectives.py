@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from tiny import DATA, RECIPE, SWIN, VIT, pretrain
 
 from harness import audit
-from harness.core.distributed import Group
-from harness.core.encoder import build
-from harness.core.mim import MaskedImageModel
+from harness.core.model.encoder import build
+from harness.core.pretrain.mim import MaskedImageModel
+from harness.core.runtime.distributed import Group
 from harness.launch import Resources
 from harness.spec import (
     Backbone,

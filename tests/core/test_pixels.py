@@ -8,9 +8,9 @@ import torch
 from tiny import DATA
 from torch import Tensor
 
-from harness.core.datasets import load
-from harness.core.pixels import local_statistics, low_pass
-from harness.core.targets import Targets
+from harness.core.data.datasets import load
+from harness.core.objective.pixels import local_statistics, low_pass
+from harness.core.objective.targets import Targets
 from harness.spec import Data, Images, LowPassTarget, NormPixelTarget, Target
 
 GREY = Images(name="fashion-mnist-mini")

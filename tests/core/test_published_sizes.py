@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from harness.core.encoder import Encoder, build
-from harness.core.heads import build_head
+from harness.core.model.encoder import Encoder, build
+from harness.core.model.heads import build_head
 from harness.spec import Backbone, Head, LinearHead, MlpHead
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
-from harness.core.randomness import permutation, uniform, words
+from harness.core.runtime.randomness import permutation, uniform, words
 from harness.spec import seed_stream
 
 STREAM = seed_stream(0, "test")

@@ -10,13 +10,13 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from harness.core.average import Averaged
-from harness.core.batches import training_batches
-from harness.core.datasets import ImageSet, load
-from harness.core.finetune import classification_loss
-from harness.core.labelled import whole_set
-from harness.core.optimiser import make_optimiser, parameter_groups
-from harness.core.session import Session
+from harness.core.data.batches import training_batches
+from harness.core.data.datasets import ImageSet, load
+from harness.core.evaluate.finetune import classification_loss
+from harness.core.evaluate.labelled import whole_set
+from harness.core.runtime.average import Averaged
+from harness.core.runtime.session import Session
+from harness.core.train.optimiser import make_optimiser, parameter_groups
 from harness.launch import Resources
 from harness.launch.job import work
 from harness.spec import Augment, Average, Backbone, FineTune, LinearProbe, Recipe, Scratch, Shapes, key

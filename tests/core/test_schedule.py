@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from harness.core.optimiser import learning_rate
-from harness.core.precision import require
+from harness.core.runtime.precision import require
+from harness.core.train.optimiser import learning_rate
 from harness.spec import Cosine, HarnessError, MultiStep, Recipe
 
 # SimMIM's ablation: Swin-B, 100 epochs, batch 2048, base lr 2e-4 for 512 images

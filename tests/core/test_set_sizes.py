@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from harness.core.datasets import load
-from harness.core.shapes import CLASSES
+from harness.core.data.datasets import load
+from harness.core.data.shapes import CLASSES
 from harness.spec import CustomData, Data, ImageFolder, Images, Shapes
 from harness.spec.data import number_of_classes, training_images
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from harness.core.shapes import CLASSES, objects, shapes
+from harness.core.data.shapes import CLASSES, objects, shapes
 from harness.spec import Shapes
 
 SPEC = Shapes(image_size=48, train=300, test=40)

@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch import nn
 
-from harness.core.encoder import build
-from harness.core.mim import MaskedImageModel
-from harness.core.optimiser import decays, layer_scales, learning_rate, parameter_groups
+from harness.core.model.encoder import build
+from harness.core.pretrain.mim import MaskedImageModel
+from harness.core.train.optimiser import decays, layer_scales, learning_rate, parameter_groups
 from harness.papers import simmim_finetune, simmim_pretrain
 from harness.spec import FineTune, Pretrain, Recipe
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from tiny import BEIT, RECIPE, SWIN, pretrain
 
-from harness.core.encoder import SHARED_BIAS
+from harness.core.model.encoder import SHARED_BIAS
 from harness.launch.job import work
 from harness.launch.resources import Resources
 from harness.spec import FineTune, LinearProbe, Run, key

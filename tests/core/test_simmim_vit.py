@@ -8,10 +8,10 @@ import pytest
 import torch
 from tiny import BEIT, pretrain
 
-from harness.core.checkpoint import load_encoder
-from harness.core.encoder import SHARED_BIAS, Encoder, build, layer_id, own_biases
-from harness.core.mim import MaskedImageModel
-from harness.core.start import _reset, classifier_scale, encoder_part
+from harness.core.evaluate.start import _reset, classifier_scale, encoder_part
+from harness.core.model.encoder import SHARED_BIAS, Encoder, build, layer_id, own_biases
+from harness.core.pretrain.mim import MaskedImageModel
+from harness.core.weights.checkpoint import load_encoder
 from harness.spec import Backbone
 
 

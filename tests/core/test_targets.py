@@ -12,9 +12,9 @@ from scipy.spatial.distance import cdist
 from tiny import DATA, SWIN, VIT, pretrain
 from torch import Tensor
 
-from harness.core.datasets import IMAGENET_COLOURS, load
-from harness.core.mim import MaskedImageModel
-from harness.core.targets import Targets, bin_of, split_classes
+from harness.core.data.datasets import IMAGENET_COLOURS, load
+from harness.core.objective.targets import Targets, bin_of, split_classes
+from harness.core.pretrain.mim import MaskedImageModel
 from harness.spec import (
     Backbone,
     BinTarget,

@@ -15,14 +15,14 @@ from safetensors.torch import load_file
 from tiny import BINS, CLASSES, CLUSTERS, DATA, INVERSE, RECIPE, SWIN, SWIN_V2, VIT, WORDS, pretrain
 
 from harness.audit import fixed_batch
-from harness.core.drop_path import KeyedDropPath, Place, key_drop_paths
-from harness.core.encoder import build
-from harness.core.labelled import measured_after, summary
-from harness.core.mim import MaskedImageModel
-from harness.core.optimiser import make_optimiser, parameter_groups
-from harness.core.probe import vote
-from harness.core.randomness import initialised
-from harness.core.session import Session
+from harness.core.evaluate.labelled import measured_after, summary
+from harness.core.evaluate.probe import vote
+from harness.core.model.encoder import build
+from harness.core.pretrain.mim import MaskedImageModel
+from harness.core.runtime.drop_path import KeyedDropPath, Place, key_drop_paths
+from harness.core.runtime.randomness import initialised
+from harness.core.runtime.session import Session
+from harness.core.train.optimiser import make_optimiser, parameter_groups
 from harness.launch.job import work
 from harness.launch.resources import Resources
 from harness.spec import (

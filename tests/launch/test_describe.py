@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.core.complexity import classifier, pretraining
+from harness.core.model.complexity import classifier, pretraining
 from harness.launch import describe as asking
 from harness.launch.describe import describe, known
 from harness.spec import (

@@ -11,8 +11,8 @@ import pytest
 import torch
 from tiny_runs import OFTEN, compute, finetuning, masked_by, outcome, pretraining
 
-from harness.core.checkpoint import Progress, save_state
-from harness.core.session import Session
+from harness.core.runtime.session import Session
+from harness.core.weights.checkpoint import Progress, save_state
 from harness.launch import Resources, job
 from harness.spec import CustomHead, HarnessError, key
 from harness.store import Attempt, Store

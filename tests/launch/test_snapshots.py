@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_runs import OFTEN, by_key, compute, outcome, pretraining
 
-from harness.core.checkpoint import read_weights
+from harness.core.weights.checkpoint import read_weights
 from harness.launch import Event, Queue, run_inline
 from harness.launch.job import work
 from harness.spec import HarnessError, Knn, Snapshot, key, run_from_json, upstream

@@ -7,9 +7,9 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from harness.core.encoder import Encoder, build
-from harness.core.mim import MaskedImageModel
-from harness.core.optimiser import decays
+from harness.core.model.encoder import Encoder, build
+from harness.core.pretrain.mim import MaskedImageModel
+from harness.core.train.optimiser import decays
 from harness.papers import (
     a2mim,
     a2mim_backbone,

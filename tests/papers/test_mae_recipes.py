@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from harness.core.optimiser import learning_rate, parameter_groups
+from harness.core.train.optimiser import learning_rate, parameter_groups
 from harness.papers import mae, mae_finetune, mae_pretrain, mae_probe, symmim
 from harness.spec import (
     Backbone,

@@ -81,7 +81,7 @@ def test_cells_at_scale_tiny_hide_and_learn(search: Search, tmp_path: Path) -> N
     from overfit import LEARNT, overfit
 
     from harness import audit
-    from harness.core.mim import MaskedImageModel
+    from harness.core.pretrain.mim import MaskedImageModel
 
     opened = at(search, "tiny", tmp_path)
     candidates = [opened.measure.candidate(point.cell, [0]) for point in opened.space.points or ()]

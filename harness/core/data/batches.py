@@ -1,0 +1,185 @@
+"""The batches of training and of testing, in order.
+
+A training batch is a function of the data set, the augmentation, the seed and the step. It depends neither on
+the step at which the iteration began, nor on loader workers, nor on which rows of it a process takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple, assert_never
+
+import torch
+from torch import Tensor
+
+from harness.core.data.augment import normalise, test_batch, train_batch
+from harness.core.data.datasets import FolderSet, ImageSet
+from harness.core.data.samples import TestSamples, TrainingSamples, collected
+from harness.core.runtime.randomness import permutation
+from harness.spec import Augment, HarnessError
+
+
+class Batch(NamedTuple):
+    """The rows of a training batch that this process takes.
+
+    images: float32 [b, C, S, S], normalised, or [b, 2, C, S, S] in pairs. labels: int64 [b], or targets made of them.
+    positions: int64 [b], places in the global batch. All on the device of the training.
+    """
+
+    step: int
+    images: Tensor
+    labels: Tensor
+    positions: Tensor
+
+
+def order(seed: int, epoch: int, length: int) -> Tensor:
+    """The order in which an epoch visits the images: a permutation of range(length), int64, on the CPU."""
+    return permutation(seed, "order", epoch, length)
+
+
+def steps_per_epoch(source: ImageSet | FolderSet, batch_size: int) -> int:
+    """Full batches in one pass; the last incomplete one is dropped.
+
+    Raises:
+        HarnessError: there are fewer images than one batch takes.
+    """
+    if len(source) < batch_size:
+        raise HarnessError(f"batch_size {batch_size} is more than the {len(source)} training images")
+    return len(source) // batch_size
+
+
+def training_batches(
+    source: ImageSet | FolderSet,
+    augment: Augment,
+    *,
+    image_size: int,
+    batch_size: int,
+    seed: int,
+    first_step: int,
+    steps: int,
+    device: torch.device,
+    workers: int = 0,
+    rows: slice | Tensor | None = None,
+    crop_seed: int | None = None,
+) -> Iterator[Batch]:
+    """The batches of steps first_step to steps - 1, counted over all epochs.
+
+    Images in memory that are only cropped and flipped are computed in batch on the device; other images one
+    by one (`harness.core.data.samples`).
+
+    Args:
+        image_size: side of the result in pixels.
+        batch_size: images in the global batch.
+        workers: loader processes for images that are computed one by one; 0 computes them here.
+        rows: the part of every global batch that this process takes, a slice or indices int64 [b]; None for all of it.
+        crop_seed: what the augmentation is drawn from, for other crops of the same images; None for `seed`.
+
+    Raises:
+        HarnessError: there are fewer images than one batch takes, or an image cannot be read.
+    """
+    drawn = seed if crop_seed is None else crop_seed
+    plan = _plan(source, batch_size, seed, range(first_step, steps), augment.repeats)
+    places = torch.arange(batch_size)[slice(None) if rows is None else rows]
+    if isinstance(source, ImageSet) and not augment.needs_loader:
+        compute = partial(train_batch, augment=augment, image_size=image_size, seed=drawn)
+        return _in_memory(source.to(device), compute, plan, places)
+    made = TrainingSamples(source, augment, image_size, drawn)
+    return _one_by_one(made, plan, places, device, workers)
+
+
+def in_pairs(first: Iterator[Batch], second: Iterator[Batch]) -> Iterator[Batch]:
+    """Batches of the same images with two crops of each, images [b, 2, C, S, S]."""
+    for one, other in zip(first, second, strict=True):
+        yield one._replace(images=torch.stack((one.images, other.images), dim=1))
+
+
+def _plan(
+    source: ImageSet | FolderSet, batch_size: int, seed: int, steps: range, repeats: int = 1
+) -> Iterator[tuple[int, Tensor]]:
+    """Each step with the indices of its global batch, int64 [batch_size]."""
+    per_epoch = steps_per_epoch(source, batch_size)
+
+    def planned() -> Iterator[tuple[int, Tensor]]:
+        shuffled, shown = torch.empty(0), -1
+        for step in steps:
+            epoch, batch = divmod(step, per_epoch)
+            if epoch != shown:
+                visited = order(seed, epoch, len(source))
+                shuffled, shown = visited.repeat_interleave(repeats)[: len(source)], epoch
+            yield step, shuffled[batch * batch_size : (batch + 1) * batch_size]
+
+    return planned()
+
+
+def _in_memory(
+    source: ImageSet,
+    compute: Callable[[ImageSet, Tensor, Tensor, int], Tensor],
+    plan: Iterator[tuple[int, Tensor]],
+    places: Tensor,
+) -> Iterator[Batch]:
+    positions = places.to(source.images.device)
+    for step, indices in plan:
+        mine = indices[places].to(positions.device)
+        yield Batch(step, compute(source, mine, positions, step), source.labels[mine], positions)
+
+
+def _one_by_one(
+    made: TrainingSamples,
+    plan: Iterator[tuple[int, Tensor]],
+    places: Tensor,
+    device: torch.device,
+    workers: int,
+) -> Iterator[Batch]:
+    positions = places.to(device)
+    wanted = (
+        [(step, *pair) for pair in zip(places.tolist(), indices[places].tolist(), strict=True)]
+        for step, indices in plan
+    )
+    for images, labels, steps in collected(made, wanted, device, workers):
+        yield Batch(int(steps[0]), _arrived(images, made.source, device), labels.to(device), positions)
+
+
+def test_batches(
+    source: ImageSet | FolderSet,
+    *,
+    image_size: int,
+    crop: float,
+    batch_size: int,
+    device: torch.device,
+    workers: int,
+    rank: int = 0,  # noqa: PT028
+    size: int = 1,  # noqa: PT028
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """All images once, in order, as they are tested; the last batch may be smaller.
+
+    Args:
+        crop: share of the side that the central crop keeps: the shorter side is resized to
+            int(image_size / crop).
+        workers: loader processes for images that lie in files; 0 reads them here.
+        rank, size: of the batches, only every size-th, from the rank-th on.
+
+    Yields:
+        Images float32 [b, C, image_size, image_size], normalised, and labels int64 [b], on the device.
+
+    Raises:
+        HarnessError: an image cannot be read.
+    """
+    indices = torch.split(torch.arange(len(source)), batch_size)[rank::size]
+    match source:
+        case ImageSet(mean=mean, std=std):
+            for part in indices:
+                images = test_batch(source.images[part].to(device), mean, std, image_size=image_size, crop=crop)
+                yield images, source.labels[part].to(device)
+        case FolderSet():
+            wanted = (part.tolist() for part in indices)
+            for images, labels in collected(TestSamples(source, image_size, crop), wanted, device, workers):
+                yield _arrived(images, source, device), labels.to(device)
+        case _:
+            assert_never(source)
+
+
+def _arrived(images: Tensor, source: ImageSet | FolderSet, device: torch.device) -> Tensor:
+    """Loaded images on the device, normalised if the loader has left that to the device."""
+    images = images.to(device, non_blocking=True)
+    return normalise(images, source.mean, source.std) if images.dtype == torch.uint8 else images

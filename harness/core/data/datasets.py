@@ -1,0 +1,260 @@
+"""Loading data sets: small ones whole, as uint8; folders of images as lists of files."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, assert_never
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.core.data import published
+from harness.core.data.shapes import CLASSES, COLOURS, shapes
+from harness.core.runtime.custom import load_function
+from harness.core.runtime.randomness import words
+from harness.spec import CustomData, Data, HarnessError, ImageFolder, Images, Shapes, seed_stream
+from harness.spec.content import data_location, image_files, manifest_digest
+from harness.spec.data import HELD_OUT, PUBLISHED
+
+Part = Literal["pretrain", "train", "test"]
+
+IMAGENET_COLOURS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Mean and standard deviation of ImageNet's channels, used for every folder of images."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images held in memory.
+
+    images: uint8 [N, C, H, W]. labels: int64 [N], -1 = unlabelled.
+    mean, std: per channel, of values in [0, 1].
+    """
+
+    images: Tensor
+    labels: Tensor
+    num_classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def channels(self) -> int:
+        return int(self.images.shape[1])
+
+    def to(self, device: torch.device) -> ImageSet:
+        """The same set with its tensors on a device."""
+        return dataclasses.replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
+
+@dataclass(frozen=True, eq=False)
+class FolderSet:
+    """Images read from files when they are needed, as RGB.
+
+    labels: int64 [N], index into `classes`.
+    mean, std: per channel, of values in [0, 1].
+    """
+
+    paths: tuple[Path, ...]
+    labels: Tensor
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def channels(self) -> int:
+        return 3
+
+    def to(self, device: torch.device) -> FolderSet:
+        """The same set: files stay where they are, and batches are made on the device that asks for them."""
+        del device
+        return self
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+
+@lru_cache(maxsize=8)
+def load(data: Data, part: Part) -> ImageSet | FolderSet:
+    """One part of a data set; the same object for the same arguments within a process.
+
+    Args:
+        part: `pretrain`: all training images that the spec uses, unlabelled ones too; `train`: the labelled
+            ones among them; `test`: what accuracies are measured on, which are held-out training images where
+            data.split says so.
+
+    `train_images` takes the first images of a fixed order in which classes take turns, unlabelled images
+    last; so a smaller subset is contained in a larger one. Held-out images belong to neither `pretrain` nor
+    `train`.
+
+    Raises:
+        HarnessError: the data set is missing, is not the one that the run was planned with, or is too small.
+    """
+    match data:
+        case ImageFolder():
+            return _load_folder(data, part)
+        case Images() | Shapes() | CustomData():
+            return _load_images(data, part)
+        case _:
+            assert_never(data)
+
+
+def _load_images(data: Images | Shapes | CustomData, part: Part) -> ImageSet:
+    num_classes, mean, std = facts(data)
+    if part == "test" and data.split == "test":
+        images, labels = _read(data, "test")
+        if len(labels) and int(labels.max()) >= num_classes:
+            raise HarnessError(f"a test label is {int(labels.max())}, but the training labels end at {num_classes - 1}")
+        return ImageSet(images, labels, num_classes, mean, std)
+    images, labels = _read(data, "train")
+    further = published.UNLABELLED.get(data.name, 0) if isinstance(data, Images) else 0
+    if further and part == "pretrain" and isinstance(data, Images):
+        more, none = published.read(data, "unlabelled")
+        images, labels, further = torch.cat([images, more]), torch.cat([labels, none]), 0
+    chosen = _chosen(data, labels, part, further)
+    if len(chosen) < len(labels):
+        images, labels = images[chosen], labels[chosen]
+    return ImageSet(images, labels, num_classes, mean, std)
+
+
+def facts(data: Images | Shapes | CustomData) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
+    """Number of classes, and mean and standard deviation of the channels."""
+    match data:
+        case Images():
+            return PUBLISHED[data.name].num_classes, *published.COLOURS[data.name]
+        case Shapes():
+            return len(CLASSES), *COLOURS
+        case CustomData():
+            images, labels = _custom(data, "train")
+            return int(labels.max()) + 1, *_colours(images)
+        case _:
+            assert_never(data)
+
+
+def _read(data: Images | Shapes | CustomData, fold: Literal["train", "test"]) -> tuple[Tensor, Tensor]:
+    match data:
+        case Images():
+            return published.read(data, fold)
+        case Shapes():
+            return shapes(data, fold)
+        case CustomData():
+            return _custom(data, fold)
+        case _:
+            assert_never(data)
+
+
+@lru_cache(maxsize=2)
+def _custom(data: CustomData, fold: Literal["train", "test"]) -> tuple[Tensor, Tensor]:
+    made = load_function(data.function, data.source)(fold, **dict(data.params))
+    try:
+        images, labels = (np.asarray(array) for array in made)
+    except (TypeError, ValueError):
+        raise HarnessError(f"{data.function} should return (images, labels)") from None
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != data.channels:
+        got = f"{images.dtype} {list(images.shape)}"
+        raise HarnessError(f"{data.function}: images should be uint8 [N, H, W, {data.channels}], not {got}")
+    if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1] or not len(labels) or labels.min() < 0:
+        got = f"{labels.dtype} {list(labels.shape)}"
+        raise HarnessError(f"{data.function}: labels should be int64 [{len(images)}] from 0, not {got}")
+    return torch.tensor(images.transpose(0, 3, 1, 2)), torch.tensor(labels.astype(np.int64))
+
+
+def _colours(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel of uint8 [N, C, H, W], from exact counts of the values."""
+    values = torch.arange(256, dtype=torch.float64) / 255
+    mean, std = [], []
+    for channel in range(images.shape[1]):
+        share = torch.bincount(images[:, channel].flatten(), minlength=256) / images[:, channel].numel()
+        centre = float((share * values).sum())
+        mean.append(centre)
+        std.append(max(float((share * (values - centre) ** 2).sum()) ** 0.5, 1 / 255))
+    return tuple(mean), tuple(std)
+
+
+def _load_folder(data: ImageFolder, part: Part) -> FolderSet:
+    root = _checked_root(data.name, data.content)
+    paths, names = _labelled_files(root / "train")
+    classes = tuple(sorted(set(names)))
+    held_out = part == "test" and data.split == "test"
+    if held_out:
+        paths, names = _labelled_files(root / "val")
+        if unknown := sorted(set(names) - set(classes)):
+            raise HarnessError(f"{root / 'val'} has a class that {root / 'train'} lacks: {unknown[0]}")
+    number = {name: index for index, name in enumerate(classes)}
+    labels = torch.tensor([number[name] for name in names])
+    if not held_out:
+        chosen = _chosen(data, labels, part)
+        paths, labels = tuple(paths[index] for index in chosen.tolist()), labels[chosen]
+    return FolderSet(paths, labels, classes, *IMAGENET_COLOURS)
+
+
+@lru_cache(maxsize=8)
+def _checked_root(name: str, content: str | None) -> Path:
+    root = data_location(name)
+    if root is None or not root.is_dir():
+        variable = "HARNESS_DATA_" + name.upper().replace("-", "_")
+        place = "is not on this machine" if root is None else f"should lie in {root}, which is no folder"
+        raise HarnessError(f"data set {name} {place}: set {variable}, or {name} under [data] in harness.toml")
+    if content is not None and manifest_digest(root) != content:
+        raise HarnessError(f"{root} is not the {name} that this run was planned with: its files differ; plan again")
+    return root
+
+
+def _labelled_files(folder: Path) -> tuple[tuple[Path, ...], list[str]]:
+    """The images below a folder and the names of the subfolders that they lie in."""
+    paths = tuple(image_files(folder))
+    if not paths:
+        raise HarnessError(f"{folder} holds no image; images belong into {folder}/<class>/")
+    parts = [path.relative_to(folder).parts for path in paths]
+    if loose := [path for path, names in zip(paths, parts, strict=True) if len(names) < 2]:
+        raise HarnessError(f"{loose[0]} lies in no class folder; images belong into {folder}/<class>/")
+    return paths, [names[0] for names in parts]
+
+
+def _chosen(data: Data, labels: Tensor, part: Part, further: int = 0) -> Tensor:
+    """Which training images a part takes: ascending indices, int64.
+
+    labels: int64 [N] of the training images, -1 = unlabelled.
+    further: number of unlabelled training images that this part leaves out; a subset may extend to them.
+    """
+    pool = torch.arange(len(labels))
+    if data.split == "validation":
+        labelled = int((labels >= 0).sum())
+        held_out = _turns(labels, pool, "validation")[: labelled // HELD_OUT]
+        if part == "test":
+            return held_out.sort().values
+        pool = pool[~torch.isin(pool, held_out)]
+    if data.train_images is not None:
+        if data.train_images > len(pool) + further:
+            there = f"the {len(pool) + further} training images"
+            raise HarnessError(f"train_images {data.train_images} is more than {there} of the data set")
+        pool = _turns(labels, pool, "subset")[: data.train_images].sort().values
+    return pool
+
+
+def _turns(labels: Tensor, pool: Tensor, purpose: str) -> Tensor:
+    """The pool in a fixed order in which the classes take turns, unlabelled images last.
+
+    The order within a class, and of the classes within a turn, comes from the hash alone: no run's seed
+    enters.
+    """
+    stream = seed_stream(0, purpose)
+    kinds = labels[pool]
+    shuffled = torch.argsort(words(stream, 0, pool, 1)[:, 0], stable=True)
+    by_class = shuffled[torch.argsort(kinds[shuffled], stable=True)]
+    sizes = torch.bincount(kinds + 1)
+    starts = torch.cumsum(sizes, 0) - sizes
+    turn = torch.empty_like(pool)
+    turn[by_class] = torch.arange(len(pool)) - starts[kinds[by_class] + 1]
+    turn[kinds < 0] += len(pool)
+    among = words(stream, 1, kinds + 1, 1)[:, 0]
+    return pool[torch.argsort((turn << 32) | among, stable=True)]

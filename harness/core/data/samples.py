@@ -1,0 +1,197 @@
+"""Training and test images computed one by one, in loader workers: files, and timm's per-image transforms.
+
+A sample is a function of the seed, the step, the place in the global batch and the image; so the number of
+workers changes nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar, assert_never
+
+import torch
+from PIL import Image, ImageOps
+from timm.data.auto_augment import RandAugment
+from timm.data.transforms_factory import create_transform
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as pil
+
+from harness.core.data.augment import Interpolation, crop_boxes, flips, seeded, test_size
+from harness.core.data.datasets import FolderSet, ImageSet
+from harness.spec import Augment, HarnessError
+
+T = TypeVar("T")
+
+
+class TrainingSamples(Dataset[tuple[Tensor, int, int]]):
+    """Augmented images of (step, position, index): the image, its label, the step.
+
+    With timm's transforms, images are float32 [C, S, S] and normalised; files that are only cropped and
+    flipped come as uint8 [3, S, S]. Grey images pass through timm's transforms as they are (PIL mode L).
+
+    Raises:
+        HarnessError: timm's transforms are wanted for images of other than 1 or 3 channels.
+    """
+
+    def __init__(self, source: ImageSet | FolderSet, augment: Augment, image_size: int, seed: int) -> None:
+        if source.channels not in (1, 3):
+            raise HarnessError(f"rand_augment, color_jitter and erasing work on 1 or 3 channels, not {source.channels}")
+        self.source = source.to(torch.device("cpu"))  # workers never touch an accelerator
+        self.augment = augment
+        self.image_size = image_size
+        self.seed = seed
+        self.transform = _timm_transform(source, augment, image_size) if augment.needs_loader else None
+
+    def __getitem__(self, sample: tuple[int, int, int]) -> tuple[Tensor, int, int]:
+        step, position, index = sample
+        return self._image(step, position, index), int(self.source.labels[index]), step
+
+    def _image(self, step: int, position: int, index: int) -> Tensor:
+        match self.source:
+            case FolderSet(paths=paths) if self.transform is None:
+                return _read(paths[index], lambda file: self._cropped(file, step, position))
+            case FolderSet(paths=paths):
+                image = _read(paths[index], lambda file: file.convert("RGB"))
+            case ImageSet(images=images):
+                image = pil.to_pil_image(images[index])
+            case _:
+                assert_never(self.source)
+        assert self.transform is not None, "images in memory come here for timm's transforms only"
+        with seeded(self.seed, "augment", step, position):
+            augmented: Tensor = self.transform(image)
+        return augmented
+
+    def _cropped(self, file: Image.Image, step: int, position: int) -> Tensor:
+        augment, size, place = self.augment, self.image_size, torch.tensor([position])
+        width, height = file.size
+        box = crop_boxes(height, width, augment, seed=self.seed, step=step, positions=place)
+        top, left, tall, wide = box[0].tolist()
+        # A JPEG much larger than needed is decoded at 1/2, 1/4 or 1/8, never below twice the size needed.
+        file.draft(None, (2 * size * width // wide, 2 * size * height // tall))
+        across, down = file.size[0] / width, file.size[1] / height
+        near = (round(left * across), round(top * down))
+        far = (round((left + wide) * across), round((top + tall) * down))
+        image = file.convert("RGB").crop((*near, *far)).resize((size, size), _filter(augment.interpolation))
+        if flips(augment, seed=self.seed, step=step, positions=place)[0]:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return _pixels(image)
+
+
+class TestSamples(Dataset[tuple[Tensor, int]]):
+    """Images of files as they are tested: uint8 [3, S, S], and their labels."""
+
+    def __init__(self, source: FolderSet, image_size: int, crop: float) -> None:
+        self.source = source
+        self.image_size = image_size
+        self.crop = crop
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return _read(self.source.paths[index], self._central), int(self.source.labels[index])
+
+    def _central(self, file: Image.Image) -> Tensor:
+        return central(file.convert("RGB"), self.image_size, self.crop)
+
+
+def central(image: Image.Image, image_size: int, crop: float) -> Tensor:
+    """A file's image as it is tested: shorter side to int(image_size / crop), bicubic, then the central square.
+
+    Returns:
+        uint8 [C, image_size, image_size].
+    """
+    resized = pil.resize(image, test_size(image_size, crop), InterpolationMode.BICUBIC)
+    return _pixels(pil.center_crop(resized, image_size))
+
+
+def _read(path: Path, use: Callable[[Image.Image], T]) -> T:
+    try:
+        with Image.open(path) as file:
+            return use(file)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise HarnessError(f"cannot read {path}: {error}") from None
+
+
+def _pixels(image: Image.Image) -> Tensor:
+    pixels: Tensor = pil.pil_to_tensor(image)
+    return pixels
+
+
+def _filter(interpolation: Interpolation) -> Image.Resampling:
+    match interpolation:
+        case "bilinear":
+            return Image.Resampling.BILINEAR
+        case "bicubic":
+            return Image.Resampling.BICUBIC
+        case _:
+            assert_never(interpolation)
+
+
+def _timm_transform(source: ImageSet | FolderSet, augment: Augment, image_size: int) -> Any:
+    transform = create_transform(
+        image_size,
+        is_training=True,
+        scale=augment.crop_scale,
+        ratio=augment.crop_ratio,
+        hflip=augment.flip,
+        interpolation=augment.interpolation,
+        auto_augment=augment.rand_augment or None,
+        color_jitter=augment.color_jitter,
+        re_prob=augment.erasing,
+        re_mode="pixel",
+        re_count=1,
+        mean=source.mean,
+        std=source.std,
+    )
+    for step in transform.transforms:
+        if isinstance(step, RandAugment):
+            for operation in step.ops:
+                if operation.name.startswith("Posterize"):
+                    operation.aug_fn = _posterize
+    return transform
+
+
+def _posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
+    """As timm's, and black for 0 bits: its increasing magnitudes reach 0, which newer Pillows refuse."""
+    if bits >= 8:
+        return image
+    return ImageOps.posterize(image, bits) if bits > 0 else image.point(lambda value: 0)
+
+
+def collected(
+    made: Dataset[Any], wanted: Iterable[list[Any]], device: torch.device, workers: int
+) -> Iterator[list[Tensor]]:
+    """Batches of the wanted samples, in order, each field stacked; made in `workers` processes, or here if 0.
+
+    Raises:
+        HarnessError: raised by a sample.
+    """
+    with warnings.catch_warnings():
+        # Python warns of a fork beside other threads (see _start_method), torch of more workers than cores.
+        warnings.simplefilter("ignore")
+        batches = iter(
+            DataLoader(
+                made,
+                batch_sampler=wanted,
+                num_workers=workers,
+                pin_memory=device.type == "cuda",
+                multiprocessing_context=_start_method() if workers else None,
+                generator=torch.Generator(),  # not the global one: the caller's draws stay the same
+            )
+        )
+    try:
+        yield from batches
+    except HarnessError as error:  # a worker's comes wrapped in its traceback
+        raise HarnessError(str(error).strip().splitlines()[-1].split("HarnessError: ")[-1]) from None
+
+
+def _start_method() -> str:
+    """How workers start. They use one thread and no accelerator, so a fork is safe, and shares the images.
+
+    A process that has initialised CUDA is not forked: its driver has threads that hold locks.
+    """
+    cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return "fork" if sys.platform == "linux" and not cuda else "forkserver"

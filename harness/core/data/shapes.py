@@ -1,0 +1,148 @@
+"""The procedural set: filled shapes on a textured ground, every object with its class, mask and box.
+
+A scene is drawn in coordinates of the unit square and rendered at the side asked for, so the same index shows
+the same scene at any resolution. Nothing depends on how many images are made.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from harness.core.runtime.randomness import uniform
+from harness.spec import Shapes, seed_stream
+
+CLASSES = ("circle", "square", "triangle", "diamond", "cross", "ring")
+MOST = 3
+"""Objects in an image, at most."""
+
+COLOURS = (0.5, 0.5, 0.5), (0.29, 0.29, 0.29)
+"""Mean and standard deviation that the set is normalised with, per channel, of values in [0, 1]."""
+
+_CHUNK = 256
+_GROUND = 9
+_OBJECT = 8
+
+
+class Objects(NamedTuple):
+    """The objects of N images, in the order in which they are painted: a later one may cover an earlier one.
+
+    classes: int64 [N, 3], index into CLASSES; -1 where there is no object or nothing of it is visible.
+    masks: bool [N, 3, S, S], True = the object's visible pixels.
+    boxes: int64 [N, 3, 4], x0, y0, x1, y1 around the visible pixels, x1 and y1 exclusive; zeros where class
+        is -1.
+    """
+
+    classes: Tensor
+    masks: Tensor
+    boxes: Tensor
+
+
+def shapes(spec: Shapes, part: Literal["train", "test"]) -> tuple[Tensor, Tensor]:
+    """Images uint8 [N, 3, S, S] and labels int64 [N]: the class of the object of the largest visible area."""
+    chunks = [_render(spec, part, indices) for indices in _indices(spec, part)]
+    images = torch.cat([images for images, _ in chunks])
+    labels = torch.cat([_labels(found) for _, found in chunks])
+    return images, labels
+
+
+def objects(spec: Shapes, part: Literal["train", "test"]) -> Objects:
+    """Class, mask and box of every object of every image."""
+    chunks = [_render(spec, part, indices)[1] for indices in _indices(spec, part)]
+    return Objects(*(torch.cat(fields) for fields in zip(*chunks, strict=True)))
+
+
+def _indices(spec: Shapes, part: Literal["train", "test"]) -> tuple[Tensor, ...]:
+    return torch.split(torch.arange(spec.train if part == "train" else spec.test), _CHUNK)
+
+
+def _labels(found: Objects) -> Tensor:
+    areas = found.masks.sum((2, 3))
+    return found.classes.gather(1, areas.argmax(1, keepdim=True))[:, 0]
+
+
+def _render(spec: Shapes, part: str, indices: Tensor) -> tuple[Tensor, Objects]:
+    """Images uint8 [n, 3, S, S] of the given indices, and their objects."""
+    stream = seed_stream(spec.seed, f"shapes-{part}")
+    drawn = uniform(stream, 0, indices, 1 + _GROUND + MOST * _OBJECT)
+    count = (drawn[:, 0] * MOST).long() + 1
+    ground, colour = _ground(drawn[:, 1 : 1 + _GROUND], spec.image_size)
+    each = drawn[:, 1 + _GROUND :].view(len(indices), MOST, _OBJECT)
+    kinds = (each[..., 0] * len(CLASSES)).long()
+    outlines = _outlines(each, kinds, spec.image_size)
+    outlines &= (torch.arange(MOST) < count[:, None])[:, :, None, None]
+    images = ground
+    for slot in range(MOST):
+        # Every channel differs from the ground's by 0.3 to 0.7, round the circle [0, 1): always visible.
+        paint = (colour + 0.3 + 0.4 * each[:, slot, 5:8]).remainder(1.0)
+        images = torch.where(outlines[:, slot, None], paint[:, :, None, None], images)
+    masks = outlines.clone()
+    for slot in range(MOST - 1):
+        masks[:, slot] &= ~outlines[:, slot + 1 :].any(1)
+    visible = masks.flatten(2).any(2)
+    pixels = (images.clamp(0, 1) * 255).round().to(torch.uint8)
+    return pixels, Objects(torch.where(visible, kinds, -1), masks, _boxes(masks))
+
+
+def _grid(side: int) -> tuple[Tensor, Tensor]:
+    """The pixel centres' x and y in [0, 1], each [S, S]."""
+    centres = (torch.arange(side) + 0.5) / side
+    y, x = torch.meshgrid(centres, centres, indexing="ij")
+    return x, y
+
+
+def _ground(drawn: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """Two crossing waves over a plain colour: images [n, 3, S, S], and the plain colours [n, 3]."""
+    x, y = _grid(side)
+    colour = drawn[:, :3]
+    waves = torch.zeros(len(drawn), side, side)
+    for turn, pace, phase in (drawn[:, 3:6].unbind(1), drawn[:, 6:9].unbind(1)):
+        angle = (turn * math.pi)[:, None, None]
+        along = x * angle.cos() + y * angle.sin()
+        waves = waves + (2 * math.pi * ((2 + 6 * pace)[:, None, None] * along + phase[:, None, None])).sin()
+    return colour[:, :, None, None] + 0.06 * waves[:, None], colour
+
+
+def _outlines(each: Tensor, kinds: Tensor, side: int) -> Tensor:
+    """The whole outline of each object, covered or not: bool [n, MOST, S, S].
+
+    each: [n, MOST, _OBJECT] of numbers in [0, 1): class, size, x, y, tilt, and three for the colour.
+    """
+    x, y = _grid(side)
+    radius = 0.14 + 0.16 * each[..., 1]
+    centre_x = radius + (1 - 2 * radius) * each[..., 2]
+    centre_y = radius + (1 - 2 * radius) * each[..., 3]
+    tilt = ((each[..., 4] - 0.5) * 0.4)[..., None, None]  # too little to take a square for a diamond
+    across = (x - centre_x[..., None, None]) / radius[..., None, None]
+    down = (y - centre_y[..., None, None]) / radius[..., None, None]
+    u, v = across * tilt.cos() + down * tilt.sin(), down * tilt.cos() - across * tilt.sin()
+    every = torch.stack(_inside(u, v), dim=2)
+    choice = kinds[:, :, None, None, None].expand(-1, -1, 1, side, side)
+    return every.gather(2, choice)[:, :, 0]
+
+
+def _inside(u: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+    """Whether points, in units of the object's radius, lie inside each shape of CLASSES; v points down."""
+    distance = (u * u + v * v).sqrt()
+    a, b = u.abs(), v.abs()
+    return (
+        distance < 1,
+        torch.maximum(a, b) < 0.75,
+        (v < 0.6) & (v > 1.8 * a - 0.95),
+        a + b < 1,
+        (torch.minimum(a, b) < 0.28) & (torch.maximum(a, b) < 0.9),
+        (distance < 1) & (distance > 0.55),
+    )
+
+
+def _boxes(masks: Tensor) -> Tensor:
+    """Boxes around masks bool [n, k, S, S]: int64 [n, k, 4], x0, y0, x1, y1, the last two exclusive."""
+    columns, rows = masks.any(2).int(), masks.any(3).int()
+    side = masks.shape[-1]
+    low = [line.argmax(2) for line in (columns, rows)]
+    high = [side - line.flip(2).argmax(2) for line in (columns, rows)]
+    boxes = torch.stack([*low, *high], dim=2)
+    return torch.where(masks.flatten(2).any(2)[..., None], boxes, 0)

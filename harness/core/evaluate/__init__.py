@@ -1,0 +1,1 @@
+"""Evaluations of accuracy: fine-tuning, linear probe, nearest neighbours, a user's own."""

@@ -1,0 +1,96 @@
+"""Fine-tuning all weights on labels."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import assert_never
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from harness.core.data.batches import Batch, steps_per_epoch
+from harness.core.data.datasets import load
+from harness.core.evaluate.labelled import accuracy, labelled_batches, measured_after, summary
+from harness.core.evaluate.start import classifier
+from harness.core.model.batchnorm import group_batch_norms
+from harness.core.model.memory_format import placed
+from harness.core.runtime.average import Averaged
+from harness.core.runtime.drop_path import key_drop_paths
+from harness.core.runtime.precision import require
+from harness.core.runtime.session import Session
+from harness.core.train.loop import train
+from harness.core.train.optimiser import layer_scales, parameter_groups
+from harness.core.weights.checkpoint import weights_of
+from harness.spec import FineTune, HarnessError
+
+
+def finetune(run: FineTune, session: Session) -> None:
+    """Fine-tune and publish the accuracy after the last epoch."""
+    device, recipe = session.device, run.recipe
+    require(recipe, device)
+    images, test = load(run.data, "train").to(device), load(run.data, "test").to(device)
+    model = classifier(run, session, channels=images.channels, num_classes=images.num_classes)
+    model = placed(model, device).train()
+    scales = layer_scales(model, recipe.layer_decay)
+    averaged = Averaged(model) if recipe.average else None
+    place = key_drop_paths(model, run.seed)
+    group_batch_norms(model, recipe, session, place)
+    replica = session.group.replicate(averaged or model)
+    per_epoch = steps_per_epoch(images, recipe.batch_size)
+    tested = averaged.average if averaged else model
+    _check_test_size(run, tested, images.channels, device)
+
+    def loss_of(batch: Batch) -> Tensor:
+        place.step, place.positions = batch.step, batch.positions
+        return classification_loss(run, replica(batch.images).float(), batch.labels)
+
+    def follow(step: int) -> None:
+        if averaged and recipe.average:
+            averaged.follow(recipe.average.decay_at(step, per_epoch))
+
+    for line in train(
+        session,
+        seed=run.seed,
+        model=replica,
+        groups=parameter_groups(model.named_parameters(), recipe, scales),
+        recipe=recipe,
+        steps_per_epoch=per_epoch,
+        batches=partial(labelled_batches, run, images, session),
+        loss_of=loss_of,
+        after_step=follow,
+    ):
+        if measured_after(run, line["epoch"]):
+            found = accuracy(run, test, tested.eval(), session)
+            line |= {f"test_{name}": value for name, value in found.items()}
+            model.train()
+
+    lines = session.attempt.lines()
+    session.attempt.finish(summary(lines), lines[-1]["seconds"], weights_of(tested))
+
+
+def classification_loss(run: FineTune, logits: Tensor, labels: Tensor) -> Tensor:
+    """The loss of logits [B, K] against targets float32 [B, K] that may be mixed and smoothed; a scalar."""
+    match run.loss:
+        case "cross-entropy":
+            return F.cross_entropy(logits, labels)
+        case "binary-cross-entropy":
+            if run.label_threshold is not None:
+                labels = (labels > run.label_threshold).to(labels.dtype)
+            return F.binary_cross_entropy_with_logits(logits, labels)
+        case _:
+            assert_never(run.loss)
+
+
+@torch.no_grad()
+def _check_test_size(run: FineTune, model: torch.nn.Module, channels: int, device: torch.device) -> None:
+    if run.test_size is None:
+        return
+    try:
+        model.eval()(torch.zeros(1, channels, run.test_size, run.test_size, device=device))
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise HarnessError(
+            f"{run.built.name} cannot be tested at {run.test_size} px ({reason}); valid test_size: {run.image_size}"
+        ) from None
+    model.train()

@@ -1,0 +1,118 @@
+"""What the evaluations that train on labels share: batches with targets, accuracy on the test set, its summary."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from harness.core.data.augment import mix
+from harness.core.data.batches import Batch, steps_per_epoch, test_batches, training_batches
+from harness.core.data.datasets import FolderSet, ImageSet
+from harness.core.runtime.precision import autocast
+from harness.core.runtime.session import Session
+from harness.spec import FineTune, Knn, LinearProbe
+
+TEST_BATCH = 512
+
+
+def labelled_batches(
+    run: FineTune | LinearProbe, images: ImageSet | FolderSet, session: Session, first_step: int
+) -> Iterator[Batch]:
+    """Training batches whose labels are targets float32 [B, classes]: mixed and smoothed, as the recipe says.
+
+    A batch is mixed before it is cut into slices that fit the device; a process takes the rows that are mixed together.
+    """
+    recipe = run.recipe
+    mixes = bool(recipe.augment.mixup or recipe.augment.cutmix)
+    for batch in training_batches(
+        images,
+        recipe.augment,
+        image_size=run.image_size,
+        batch_size=recipe.batch_size,
+        seed=run.seed,
+        first_step=first_step,
+        steps=recipe.epochs * steps_per_epoch(images, recipe.batch_size),
+        device=session.device,
+        workers=session.workers,
+        rows=session.group.rows(recipe.batch_size, mirrored=mixes),
+    ):
+        mixed, targets = mix(
+            batch.images,
+            batch.labels,
+            augment=recipe.augment,
+            num_classes=images.num_classes,
+            seed=run.seed,
+            step=batch.step,
+        )
+        yield batch._replace(images=mixed, labels=targets)
+
+
+def test_batch_size(session: Session) -> int:
+    """Images that are tested at once."""
+    return min(TEST_BATCH, session.micro_batch or TEST_BATCH)
+
+
+def whole_set(
+    run: FineTune | LinearProbe | Knn, images: ImageSet | FolderSet, session: Session
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The images of a set as they are tested, normalised, with their labels, in batches that fit the device.
+
+    Where n processes compute the run, each gets every n-th batch.
+    """
+    return test_batches(
+        images,
+        image_size=(run.test_size if isinstance(run, FineTune) else None) or run.image_size,
+        crop=run.crop,
+        batch_size=test_batch_size(session),
+        device=session.device,
+        workers=session.workers,
+        rank=session.group.rank,
+        size=session.group.size,
+    )
+
+
+@torch.no_grad()
+def accuracy(
+    run: FineTune | LinearProbe,
+    test: ImageSet | FolderSet,
+    classify: Callable[[Tensor], Tensor],
+    session: Session,
+) -> dict[str, float]:
+    """top1 and top5 in percent, and the cross-entropy, over all test images.
+
+    Args:
+        classify: normalised images [B, C, S, S] to logits [B, K].
+    """
+    sums = torch.zeros(3, dtype=torch.float64, device=session.device)
+    for images, labels in whole_set(run, test, session):
+        with autocast(run.recipe, session.device):
+            logits = classify(images)
+        logits = logits.float()
+        ranked = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
+        loss = F.cross_entropy(logits, labels, reduction="sum")
+        sums += torch.stack([ranked[:, 0].sum(), ranked.any(dim=1).sum(), loss]).to(sums)
+    top1, top5, loss = (session.group.sum(sums) / len(test)).tolist()
+    return {"top1": 100 * top1, "top5": 100 * top5, "loss": loss}
+
+
+def measured_after(run: FineTune | LinearProbe, epoch: float) -> bool:
+    """Whether accuracy is measured after this epoch."""
+    return epoch == int(epoch) and epoch > run.recipe.epochs - (run.tested_epochs or run.recipe.epochs)
+
+
+def summary(lines: list[dict[str, Any]]) -> dict[str, float]:
+    """The metrics of a finished evaluation from its metrics lines: last, median of the last five and best top1."""
+    measured = [line for line in lines if "test_top1" in line]
+    top1 = [line["test_top1"] for line in measured]
+    return {
+        "top1": top1[-1],
+        "top5": measured[-1]["test_top5"],
+        "top1_median5": statistics.median(top1[-5:]),
+        "top1_best": max(top1),
+        "loss": measured[-1]["test_loss"],
+    }

@@ -1,0 +1,177 @@
+"""Evaluations of frozen features: linear probe, weighted k-nearest neighbours, a user's own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from functools import partial
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.core.data.augment import test_batch
+from harness.core.data.batches import Batch, steps_per_epoch
+from harness.core.data.datasets import FolderSet, ImageSet, load
+from harness.core.evaluate.labelled import (
+    TEST_BATCH,
+    accuracy,
+    labelled_batches,
+    measured_after,
+    summary,
+    test_batch_size,
+    whole_set,
+)
+from harness.core.evaluate.start import frozen_encoder
+from harness.core.model.batchnorm import group_batch_norms
+from harness.core.model.encoder import Encoder
+from harness.core.runtime.custom import call, load_function
+from harness.core.runtime.drop_path import Place
+from harness.core.runtime.precision import require
+from harness.core.runtime.randomness import initialised
+from harness.core.runtime.session import Session
+from harness.core.train.loop import train
+from harness.core.train.optimiser import parameter_groups
+from harness.core.weights.checkpoint import weights_of
+from harness.spec import CustomEvaluation, HarnessError, Knn, LinearProbe
+
+
+def linear_probe(run: LinearProbe, session: Session) -> None:
+    """Train a linear classifier on frozen features and publish the accuracy after the last epoch."""
+    device, recipe = session.device, run.recipe
+    require(recipe, device)
+    images, test = load(run.data, "train").to(device), load(run.data, "test").to(device)
+    encoder = frozen_encoder(run, session, channels=images.channels)
+    blank = torch.zeros(1, images.channels, run.image_size, run.image_size, device=device)
+    width = pooled(encoder, blank, run.block, run.pool)
+    probe = initialised(run.seed, "classifier", lambda: _probe(width.shape[1], images.num_classes, run.batch_norm))
+    probe, place = probe.to(device).train(), Place()
+    group_batch_norms(probe, recipe, session, place)
+    replica = session.group.replicate(probe)
+
+    def logits(inputs: Tensor) -> Tensor:
+        found: Tensor = probe(pooled(encoder, inputs, run.block, run.pool))
+        return found
+
+    def loss_of(batch: Batch) -> Tensor:
+        place.step, place.positions = batch.step, batch.positions
+        return F.cross_entropy(replica(pooled(encoder, batch.images, run.block, run.pool)).float(), batch.labels)
+
+    for line in train(
+        session,
+        seed=run.seed,
+        model=replica,
+        groups=parameter_groups(probe.named_parameters(), recipe),
+        recipe=recipe,
+        steps_per_epoch=steps_per_epoch(images, recipe.batch_size),
+        batches=partial(labelled_batches, run, images, session),
+        loss_of=loss_of,
+    ):
+        if measured_after(run, line["epoch"]):
+            probe.eval()
+            line |= {f"test_{name}": value for name, value in accuracy(run, test, logits, session).items()}
+            probe.train()
+
+    lines = session.attempt.lines()
+    session.attempt.finish(summary(lines), lines[-1]["seconds"], weights_of(probe))
+
+
+def knn(run: Knn, session: Session) -> None:
+    """Publish the weighted k-nearest-neighbour accuracy."""
+    begun = time.monotonic()
+    session.attempt.begin_metrics(None)
+    train_set, test_set = (load(run.data, part).to(session.device) for part in ("train", "test"))
+    encoder = frozen_encoder(run, session, channels=train_set.channels)
+    bank, bank_labels = all_features(run, encoder, train_set, session)
+    found, labels = all_features(run, encoder, test_set, session)
+    right, group = torch.zeros((), dtype=torch.float64, device=session.device), session.group
+    for part in torch.split(torch.arange(len(found), device=session.device), TEST_BATCH)[group.rank :: group.size]:
+        predicted = vote(
+            found[part],
+            bank,
+            bank_labels,
+            num_classes=train_set.num_classes,
+            k=run.k,
+            temperature=run.temperature,
+        )
+        right += (predicted == labels[part]).sum()
+    top1 = 100 * (group.sum(right).item() / len(found))
+    session.attempt.finish({"top1": top1}, time.monotonic() - begun)
+
+
+def vote(queries: Tensor, bank: Tensor, labels: Tensor, *, num_classes: int, k: int, temperature: float) -> Tensor:
+    """Class of each query: the k most similar of the bank vote with weight exp(cosine / temperature).
+
+    Args:
+        queries: float [Q, C]. bank: float [N, C]. labels: int64 [N].
+
+    Returns:
+        int64 [Q].
+    """
+    similarity = F.normalize(queries, dim=1) @ F.normalize(bank, dim=1).T
+    values, nearest = similarity.topk(min(k, len(bank)), dim=1)
+    votes = torch.zeros(len(queries), num_classes, device=queries.device, dtype=values.dtype)
+    return votes.scatter_add_(1, labels[nearest], (values / temperature).exp()).argmax(dim=1)
+
+
+@torch.no_grad()
+def all_features(run: Knn, encoder: Encoder, images: ImageSet | FolderSet, session: Session) -> tuple[Tensor, Tensor]:
+    """Pooled features float32 [N, C] and labels int64 [N] of a whole set, without augmentation."""
+    found = [(pooled(encoder, batch, run.block), labels) for batch, labels in whole_set(run, images, session)]
+    group = session.group
+    width = group.share(found[0][0].shape[1] if found else 0)  # rank 0 has the first batch
+    features = torch.zeros(len(images), width, device=session.device)
+    classes = torch.zeros(len(images), dtype=torch.int64, device=session.device)
+    places = torch.split(torch.arange(len(images), device=session.device), test_batch_size(session))
+    for part, (values, labels) in zip(places[group.rank :: group.size], found, strict=True):
+        features[part], classes[part] = values, labels
+    return group.sum(features), group.sum(classes)
+
+
+def custom_evaluation(run: CustomEvaluation, session: Session) -> None:
+    """Publish what a user's own evaluation finds; rank 0 alone calls it.
+
+    Raises:
+        HarnessError: it returns no dict of numbers, or not its main metric.
+    """
+    begun = time.monotonic()
+    session.attempt.begin_metrics(None)
+    function = load_function(run.function, run.source)
+    train_set, test_set = (load(run.data, part).to(session.device) for part in ("train", "test"))
+    if isinstance(train_set, FolderSet) or isinstance(test_set, FolderSet):
+        raise HarnessError("a custom evaluation takes sets that fit into memory, not a folder of images")
+    frozen = frozen_encoder(run, session, channels=train_set.channels)
+    mean, std = train_set.mean, train_set.std
+
+    @torch.no_grad()
+    def encoder(images: Tensor) -> Tensor:
+        inputs = test_batch(images, mean, std, image_size=run.image_size, crop=run.crop)
+        return frozen.features(inputs).float()
+
+    sets = [(part.images, part.labels) for part in (train_set, test_set)]
+
+    def compute() -> dict[str, float]:
+        found = call(function, run.function, encoder, *sets, **dict(run.params))
+        if not isinstance(found, Mapping) or run.metric not in found:
+            raise HarnessError(f"{run.function} should return a dict with {run.metric!r}, not {found!r:.80}")
+        return {str(name): float(value) for name, value in found.items()}
+
+    metrics = session.group.lead(compute)
+    session.attempt.finish(metrics, time.monotonic() - begun)
+
+
+def pooled(encoder: Encoder, images: Tensor, block: int | None, pool: Literal["mean", "token"] = "mean") -> Tensor:
+    """Mean over all places of the feature map, or the class token: float32 [B, C]."""
+    with torch.no_grad():
+        if pool == "token":
+            return encoder.class_token(images, block).float()
+        return encoder.features(images, block).float().mean(dim=(2, 3))
+
+
+def _probe(width: int, num_classes: int, batch_norm: bool) -> nn.Sequential:
+    layers: list[nn.Module] = [nn.BatchNorm1d(width, affine=False, eps=1e-6)] if batch_norm else []
+    linear = nn.Linear(width, num_classes)
+    nn.init.trunc_normal_(linear.weight, std=0.01)
+    nn.init.zeros_(linear.bias)
+    return nn.Sequential(*layers, linear)

@@ -1,0 +1,66 @@
+"""Masks from a score for each unit: a teacher's attention, or the loss that a predictor expects. True = hidden."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from harness.core.masks.units import listed, order_of
+from harness.core.runtime.draws import Draw
+from harness.spec import GuidedMask, HardMask, HarnessError
+
+
+def unit_scores(scores: Tensor | None, kind: str, batch: int, units: int) -> Tensor:
+    """A score for each unit, the mean over its tokens.
+
+    Args:
+        scores: float [B, h, h], h a multiple of units.
+
+    Returns:
+        float32 [B, units * units], without a gradient.
+
+    Raises:
+        HarnessError: there are no scores, or not of this shape.
+    """
+    if scores is None:
+        raise HarnessError(f"a {kind} mask needs scores [B, {units}, {units}] from a teacher; there are none here")
+    if scores.ndim != 3 or len(scores) != batch or scores.shape[1] != scores.shape[2] or scores.shape[1] % units:
+        raise HarnessError(f"scores should be [{batch}, {units}, {units}] or finer, not {list(scores.shape)}")
+    finer = scores.shape[1] // units
+    return F.avg_pool2d(scores.detach().float()[:, None], finer).flatten(1)
+
+
+def guided_units(mask: GuidedMask, draw: Draw, scores: Tensor | None) -> Tensor:
+    """Bool [B, units, units]; see `GuidedMask`. Equal scores: the first unit wins."""
+    units = draw.image_size // mask.size
+    found = unit_scores(scores, mask.kind, draw.batch, units)
+    total = found.shape[1]
+    place = draw.uniform("mask ratio", 1)[:, 0].double()
+    count = (total * (mask.ratio + (2 * place - 1) * mask.ratio_spread)).long()
+    if mask.choose == "drawn":
+        found = found.clamp(min=1e-30).log() + _gumbel(draw, total)
+    falling = found.argsort(dim=1, descending=True, stable=True)
+    if mask.hide == "rest":
+        return ~listed(falling, total - count).view(-1, units, units)
+    hidden = listed(falling, count)
+    if shown := int(total * mask.reveal):
+        order = order_of(draw.words("mask reveal", 2 * int(total * mask.reveal_from)))
+        hidden.scatter_(1, falling.gather(1, order[:, :shown]), value=False)
+    return hidden.view(-1, units, units)
+
+
+def hard_units(mask: HardMask, draw: Draw, scores: Tensor | None) -> Tensor:
+    """Bool [B, units, units]; see `HardMask`. Equal scores: the first unit wins."""
+    units = draw.image_size // mask.size
+    found = unit_scores(scores, mask.kind, draw.batch, units)
+    total, count = found.shape[1], mask.hidden_units(draw.image_size)
+    hardest = listed(found.argsort(dim=1, descending=True, stable=True), int(count * mask.share(draw.step, draw.steps)))
+    rank = order_of(draw.words("mask", 2 * total)).argsort(dim=1)
+    order = rank.masked_fill(hardest, -1).argsort(dim=1, stable=True)  # the hardest first, then at random
+    return listed(order, count).view(-1, units, units)
+
+
+def _gumbel(draw: Draw, count: int) -> Tensor:
+    """Noise that turns ranking by log-weight into drawing without replacement in proportion to the weight."""
+    noise = (draw.words("mask", count).double() + 0.5) * 2.0**-32
+    return -(-noise.log()).log()

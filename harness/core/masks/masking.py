@@ -1,0 +1,164 @@
+"""Masks: one batched call on the device for a whole batch. True = hidden, everywhere."""
+
+from __future__ import annotations
+
+import itertools
+from typing import assert_never
+
+import torch
+from torch import Tensor
+
+from harness.core.masks.blocks import block_masks
+from harness.core.masks.frequencies import removed_frequencies
+from harness.core.masks.guided import guided_units, hard_units
+from harness.core.masks.local import local_units
+from harness.core.masks.pairs import complements, disjoint_units
+from harness.core.masks.patterns import checkerboards, colour_units, grids, uniform_units
+from harness.core.masks.units import random_tokens, random_units, squares, visible_squares
+from harness.core.runtime.custom import call, load_function
+from harness.core.runtime.draws import Draw
+from harness.spec import (
+    BlockMask,
+    CheckerboardMask,
+    ColourMask,
+    ComplementMask,
+    CustomMask,
+    DisjointMask,
+    FrequencyMask,
+    GridMask,
+    GuidedMask,
+    HardMask,
+    HarnessError,
+    LocalMask,
+    Mask,
+    RandomMask,
+    SquareMask,
+    TokenMask,
+    UniformMask,
+    VisibleSquareMask,
+)
+
+
+def make_mask(
+    mask: Mask,
+    *,
+    image_size: int,
+    seed: int,
+    step: int,
+    steps: int,
+    positions: Tensor,
+    view: int = 0,
+    scores: Tensor | None = None,
+) -> Tensor:
+    """Which units are hidden.
+
+    Args:
+        image_size: side of the input in pixels.
+        positions: int64 [B], place of each image in the global batch; row i depends on positions[i] (and scores[i])
+            alone.
+        step, steps: the training step, counted from 0, and their number.
+        view: which of the `mask.views` masks of the same images, counted from 0.
+        scores: float [B, units, units], or finer by a whole factor and then averaged over each unit, for a mask whose
+            `scored_by` is not None, unused by others: how salient a unit is to a teacher's attention, not negative
+            (GuidedMask), or the loss that a predictor expects there (HardMask). No gradient flows through them.
+
+    Returns:
+        bool [B, units, units], units = image_size / mask.size, on the device of `positions`. Of a FrequencyMask it is
+        over the shifted spectrum instead, [B, image_size, image_size], True = removed.
+
+    Raises:
+        HarnessError: scores are missing or of another shape; a user's own function returns something else.
+    """
+    draw = Draw(image_size, seed, step, steps, positions)
+    match mask:
+        case RandomMask():
+            return random_units(mask, draw)
+        case TokenMask():
+            return random_tokens(mask, draw)
+        case SquareMask():
+            return squares(mask, draw)
+        case VisibleSquareMask():
+            return visible_squares(mask, draw)
+        case BlockMask():
+            return block_masks(mask, draw)
+        case GridMask():
+            return grids(mask, draw)
+        case UniformMask():
+            return uniform_units(mask, draw)
+        case CheckerboardMask():
+            return checkerboards(mask, draw, view)
+        case ColourMask():
+            return colour_units(mask, draw)
+        case ComplementMask():
+            return complements(mask, draw, view)
+        case DisjointMask():
+            return disjoint_units(mask, draw, view)
+        case FrequencyMask():
+            return removed_frequencies(mask, draw)
+        case LocalMask():
+            return local_units(mask, draw, view)
+        case GuidedMask():
+            return guided_units(mask, draw, scores)
+        case HardMask():
+            return hard_units(mask, draw, scores)
+        case CustomMask():
+            return _custom(mask, draw)
+        case _:
+            assert_never(mask)
+
+
+def make_views(
+    mask: Mask,
+    *,
+    image_size: int,
+    seed: int,
+    step: int,
+    steps: int,
+    positions: Tensor,
+    scores: Tensor | None = None,
+) -> Tensor:
+    """All masks of a batch: bool [B * mask.views, units, units], the views of an image after one another.
+
+    Arguments as for `make_mask`.
+    """
+    views = [
+        make_mask(
+            mask,
+            image_size=image_size,
+            seed=seed,
+            step=step,
+            steps=steps,
+            positions=positions,
+            view=view,
+            scores=scores,
+        )
+        for view in range(mask.views)
+    ]
+    return torch.stack(views, dim=1).flatten(0, 1)
+
+
+def in_views(mask: Mask, images: Tensor) -> Tensor:
+    """Images [B, ...] for the masks of `make_views`: [B * mask.views, ...]."""
+    return images if mask.views == 1 else images.repeat_interleave(mask.views, dim=0)
+
+
+def _custom(mask: CustomMask, draw: Draw) -> Tensor:
+    function = load_function(mask.function, mask.source)
+    units, calls = draw.image_size // mask.size, itertools.count()
+
+    def random(*shape: int) -> Tensor:
+        count = int(torch.Size(shape).numel())
+        return draw.uniform(f"mask {next(calls)}", count).view(-1, *shape)
+
+    hidden = call(function, mask.function, random, (units, units), draw.step, draw.steps, **dict(mask.params))
+    wanted = (draw.batch, units, units)
+    if not isinstance(hidden, Tensor) or hidden.dtype != torch.bool or tuple(hidden.shape) != wanted:
+        found = f"{hidden.dtype} {list(hidden.shape)}" if isinstance(hidden, Tensor) else type(hidden).__name__
+        raise HarnessError(f"{mask.function} should return a bool tensor {list(wanted)}, not {found}")
+    return hidden.to(draw.positions.device)
+
+
+def spread(hidden: Tensor, side: int) -> Tensor:
+    """Repeat each unit to a finer square grid. bool [B, units, units] -> bool [B, side, side]."""
+    times = side // hidden.shape[-1]
+    return hidden.repeat_interleave(times, dim=1).repeat_interleave(times, dim=2)

@@ -1,0 +1,1 @@
+"""Encoders of timm's families, the corruption of their input, heads and decoders, parameters and multiply-adds."""

@@ -1,0 +1,81 @@
+"""The families of timm models that can be encoders, one module each.
+
+To add one: a module with a `Layers` of its own, its timm class in `Family` and a case in each of the two functions
+here. Nothing else knows what a family's layers are called.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+import timm
+from timm.models.beit import Beit
+from timm.models.convnext import ConvNeXt
+from timm.models.resnet import ResNet
+from timm.models.swin_transformer import SwinTransformer
+from timm.models.swin_transformer_v2 import SwinTransformerV2
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from harness.core.model.backbones.convnext import ConvNext
+from harness.core.model.backbones.pieces import Layers, Piece
+from harness.core.model.backbones.resnet import ResNets
+from harness.core.model.backbones.swin import Swin
+from harness.core.model.backbones.vit import BEiT, ViT
+from harness.spec import HarnessError
+
+__all__ = ["Family", "Layers", "Piece", "layers_named", "layers_of", "supported"]
+
+Family = VisionTransformer | Beit | SwinTransformer | SwinTransformerV2 | ConvNeXt | ResNet
+
+
+def layers_of(model: Family) -> Layers:
+    """What the family of a model says of itself."""
+    match model:
+        case VisionTransformer():
+            return ViT()
+        case Beit():
+            return BEiT()
+        case SwinTransformer() | SwinTransformerV2():
+            return Swin()
+        case ConvNeXt():
+            return ConvNext()
+        case ResNet():
+            return ResNets()
+        case _:
+            assert_never(model)
+
+
+def layers_named(name: str) -> Layers:
+    """As `layers_of`, of a timm model that is not built yet.
+
+    Raises:
+        HarnessError: it belongs to no family that is known here.
+    """
+    match timm.model_entrypoint(name).__module__.rpartition(".")[2]:
+        case "vision_transformer" | "deit":
+            return ViT()
+        case "beit":
+            return BEiT()
+        case "swin_transformer" | "swin_transformer_v2":
+            return Swin()
+        case "convnext":
+            return ConvNext()
+        case "resnet":
+            return ResNets()
+        case other:
+            raise HarnessError(f"{name} is of timm's {other}; {VALID}")
+
+
+VALID = "valid families: VisionTransformer (DeiT too), Beit, SwinTransformer, SwinTransformerV2, ConvNeXt, ResNet"
+
+
+def supported(model: nn.Module, name: str) -> Family:
+    """A model that was built, as one of the families.
+
+    Raises:
+        HarnessError: it is of none.
+    """
+    if not isinstance(model, Family):
+        raise HarnessError(f"{name} is timm's {type(model).__name__}; {VALID}")
+    return model

@@ -1,0 +1,55 @@
+"""Swin and Swin V2: stages with patch merging between them, channels last."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from harness.core.model.backbones.pieces import Layers, Piece
+from harness.spec import Backbone, HarnessError
+from harness.spec.corruption import AfterStage, AtInput, BeforeBlock
+
+
+class Swin(Layers):
+    """timm's SwinTransformer and SwinTransformerV2."""
+
+    classifier = "head.fc.weight"
+
+    def arguments(self, backbone: Backbone, *, image_size: int, pool: str) -> dict[str, Any]:
+        if pool == "token":
+            raise HarnessError(f"{backbone.name} has no class token; set pool='mean'")
+        return {"img_size": image_size, "patch_size": backbone.patch_size, "global_pool": "avg" if pool else ""}
+
+    def pieces(self, model: Any) -> list[Piece]:
+        stride, width, number = int(model.patch_embed.patch_size[0]), int(model.feature_info[0]["num_chs"]), 0
+        found = [Piece(model.patch_embed, "last", width, stride, (AtInput(),))]
+        for stage, (layers, facts) in enumerate(zip(model.layers, model.feature_info, strict=True), start=1):
+            width = int(facts["num_chs"])
+            if stage > 1:
+                stride *= 2
+                merged = BeforeBlock(block=number + 1, stride=stride)
+                found.append(Piece(layers.downsample, "last", width, stride, (merged,)))
+            for place, block in enumerate(layers.blocks, start=1):
+                number += 1
+                after: tuple[AfterStage | BeforeBlock, ...] = (BeforeBlock(block=number + 1, stride=stride),)
+                if place == len(layers.blocks):
+                    after = (AfterStage(stage=stage, stride=stride),) if stage < len(model.layers) else ()
+                found.append(Piece(block, "last", width, stride, after, number))
+        return [*found, Piece(model.norm, "last", width, stride)]
+
+    def depths(self, model: Any) -> list[int]:
+        return [len(stage.blocks) for stage in model.layers]
+
+    def layer_id(self, model: Any, name: str) -> int:
+        """timm's Swin begins a stage with the patch merging that ends one in the released SimMIM; the id stays."""
+        depths = self.depths(model)
+        if name.startswith("patch_embed."):
+            return 0
+        if found := re.match(r"layers\.(\d+)\.downsample\.", name):
+            return sum(depths[: int(found[1])])
+        if found := re.match(r"layers\.(\d+)\.blocks\.(\d+)\.", name):
+            return sum(depths[: int(found[1])]) + int(found[2]) + 1
+        return sum(depths) + 1
+
+    def cuts_patches(self, backbone: Backbone) -> bool:
+        return True

@@ -1,0 +1,91 @@
+"""ViTs (and DeiTs) and BEiTs: one stage, tokens in rows, positions added behind the patch embedding."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.core.model.backbones.pieces import Layers, Piece
+from harness.spec import Backbone
+from harness.spec.corruption import AtInput, BeforeBlock
+
+POOLING = {"": "", "mean": "avg", "token": "token"}
+
+
+class ViT(Layers):
+    """timm's VisionTransformer."""
+
+    classifier = "head.weight"
+
+    def arguments(self, backbone: Backbone, *, image_size: int, pool: str) -> dict[str, Any]:
+        return {"img_size": image_size, "patch_size": backbone.patch_size, "global_pool": POOLING[pool]}
+
+    def pieces(self, model: Any) -> list[Piece]:
+        def positions(x: Tensor) -> Tensor:
+            found: Tensor = model.norm_pre(model.patch_drop(model._pos_embed(x)))
+            return found
+
+        return _pieces(model, positions, list(model.blocks))
+
+    def depths(self, model: Any) -> list[int]:
+        return [len(model.blocks)]
+
+    def layer_id(self, model: Any, name: str) -> int:
+        if name.startswith(("patch_embed.", "cls_token", "reg_token", "pos_embed", "norm_pre.")):
+            return 0
+        found = re.match(r"blocks\.(\d+)\.", name)
+        return int(found[1]) + 1 if found else len(model.blocks) + 1
+
+    def cuts_patches(self, backbone: Backbone) -> bool:
+        return True
+
+    def taken(self, names: Iterable[str], own: Iterable[str]) -> set[str]:
+        """A model that pools the mean of patch tokens has a new `fc_norm` in place of the final `norm`."""
+        found = super().taken(names, own)
+        new_norm = any(name.startswith("fc_norm.") for name in own)
+        return {name for name in found if not (new_norm and name.startswith("norm."))}
+
+
+class BEiT(ViT):
+    """timm's Beit. Its relative positions may be shared by all blocks."""
+
+    def arguments(self, backbone: Backbone, *, image_size: int, pool: str) -> dict[str, Any]:
+        given = super().arguments(backbone, image_size=image_size, pool=pool)
+        if backbone.variant != "simmim":
+            return given
+        return {**given, "use_shared_rel_pos_bias": not pool, "use_rel_pos_bias": bool(pool)}
+
+    def pieces(self, model: Any) -> list[Piece]:
+        bias = None if model.rel_pos_bias is None else model.rel_pos_bias()
+
+        def positions(tokens: Tensor) -> Tensor:
+            x = torch.cat((model.cls_token.expand(tokens.shape[0], -1, -1), tokens), dim=1)
+            found: Tensor = model.pos_drop(x if model.pos_embed is None else x + model.pos_embed)
+            return found
+
+        def biased(block: Any) -> Any:
+            return lambda x: block(x, shared_rel_pos_bias=bias)
+
+        return _pieces(model, positions, [biased(block) for block in model.blocks])
+
+
+def _pieces(model: Any, positions: Any, blocks: list[Any]) -> list[Piece]:
+    width, stride = int(model.embed_dim), int(model.patch_embed.patch_size[0])
+    prefix = int(model.num_prefix_tokens)
+
+    def piece(run: Any, *sites: Any, block: int | None = None, prefix: int = prefix) -> Piece:
+        return Piece(run, "tokens", width, stride, sites, block, prefix)
+
+    def before(number: int) -> tuple[BeforeBlock, ...]:
+        return (BeforeBlock(block=number, stride=stride),) if number <= len(blocks) else ()
+
+    return [
+        piece(model.patch_embed, AtInput(), prefix=0),
+        piece(positions, *before(1)),
+        *(piece(run, *before(number + 1), block=number) for number, run in enumerate(blocks, start=1)),
+        piece(model.norm),
+    ]

@@ -1,0 +1,149 @@
+"""Parameters, multiply-adds and memory of a model, counted on torch's meta device: nothing is allocated or computed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from harness.core.model.encoder import Encoder, build, depth
+from harness.core.model.heads import build_head
+from harness.core.model.mae import encode_visible
+from harness.spec import Backbone, Corruption, Head, Target, target_channels
+
+NORM_ELEMENT = 5
+"""Multiply-adds of a layer norm for each element of its input, as mmengine counts them (jit_handles.py)."""
+
+WEIGHT_BYTES, TRAINING_BYTES = 4, 12
+"""A float32 weight; its gradient and AdamW's two moments, where it is trained."""
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """What a model costs for one image.
+
+    One multiply-add is one unit, where others write FLOPs: convolutions, linear layers and matrix products as they are
+    computed (padded windows included), 5 for each element of a layer norm, 1 for each element that is pooled. Biases,
+    softmax, activations, batch norms and additions are left out. That is mmpretrain's get_flops, whose published figure
+    is `encoder + pooling`: neither a classifier nor a decoder is in it.
+
+    Attributes:
+        parameters: all of them, head and mask token included.
+        encoder, pooling, head: multiply-adds of one forward pass.
+        trained: whether the parameters are trained.
+    """
+
+    parameters: int
+    encoder: int
+    pooling: int
+    head: int
+    trained: bool = True
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of one whole forward pass."""
+        return self.encoder + self.pooling + self.head
+
+    @property
+    def memory_bytes(self) -> int:
+        """Weights, and gradients and AdamW's moments where they are trained, in float32; activations are left out."""
+        return self.parameters * (WEIGHT_BYTES + (TRAINING_BYTES if self.trained else 0))
+
+
+def pretraining(
+    backbone: Backbone,
+    *,
+    image_size: int,
+    channels: int,
+    head: Head,
+    target: Target,
+    mask_token: bool = True,
+    corruption: Corruption | None = None,
+    visible: int | None = None,
+) -> Complexity:
+    """Cost of encoder, mask token and its gate, and prediction head.
+
+    Args:
+        corruption: where the token comes in and whether it has a gate; the input and none unless given.
+        visible: tokens that the encoder computes behind the patch embedding; None for all of them.
+    """
+    with torch.device("meta"):
+        encoder = Encoder(build(backbone, image_size=image_size, channels=channels), corruption)
+        prediction = build_head(
+            head,
+            width=encoder.width,
+            channels=target_channels(target, channels),
+            upscale=backbone.stride // target.downsample,
+            side=image_size // backbone.stride,
+            fills=visible is not None,
+        )
+        vectors = 1 if encoder.corruption.gate is None else 2
+        images = torch.zeros(1, channels, image_size, image_size)
+        features = torch.zeros(1, encoder.width, *(image_size // backbone.stride,) * 2)
+        places = torch.zeros(1, visible or 0, dtype=torch.int64)
+    if visible is not None:
+        tokens = encode_visible(encoder.model, images, places)
+        return Complexity(
+            parameters=count(encoder) + count(prediction),
+            encoder=multiply_adds(lambda: encode_visible(encoder.model, images, places)),
+            pooling=0,
+            head=multiply_adds(lambda: prediction(tokens, places)),
+        )
+    return Complexity(
+        parameters=count(encoder) + count(prediction) + (encoder.token_width * vectors if mask_token else 0),
+        encoder=multiply_adds(lambda: encoder(images)),
+        pooling=0,
+        head=multiply_adds(lambda: prediction(features)),
+    )
+
+
+def classifier(
+    backbone: Backbone, *, image_size: int, channels: int, num_classes: int, pool: str = "mean"
+) -> Complexity:
+    """Cost of a model that is fine-tuned. `pool` as for `build`; `num_classes` 0 leaves the last layer out."""
+    with torch.device("meta"):
+        model = build(backbone, image_size=image_size, channels=channels, num_classes=num_classes, pool=pool)
+        encoder, images = Encoder(model), torch.zeros(1, channels, image_size, image_size)
+    pooled = encoder.width * (image_size // backbone.stride) ** 2 if pool == "mean" else 0
+    last = depth(model) if encoder.layers.norm_behind_pooling else None
+    body = multiply_adds(lambda: encoder.features(images, last))
+    whole = multiply_adds(lambda: model(images))  # with the norm behind the pooling, where a model has one
+    return Complexity(parameters=count(model), encoder=body, pooling=pooled, head=whole - body)
+
+
+def frozen(backbone: Backbone, *, image_size: int, channels: int, block: int | None = None) -> Complexity:
+    """Cost of features pooled over the map, after block `block` or after the final norm, from an encoder as it is."""
+    with torch.device("meta"):
+        encoder = Encoder(build(backbone, image_size=image_size, channels=channels))
+        images = torch.zeros(1, channels, image_size, image_size)
+    return Complexity(
+        parameters=count(encoder),
+        encoder=multiply_adds(lambda: encoder.features(images, block)),
+        pooling=encoder.features(images, block).numel(),
+        head=0,
+        trained=False,
+    )
+
+
+def count(module: nn.Module) -> int:
+    """Number of parameters."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@torch.no_grad()
+def multiply_adds(forward: Callable[[], object]) -> int:
+    """What a call computes; see `Complexity`."""
+    norms = {torch.ops.aten.native_layer_norm: _norm}
+    with FlopCounterMode(display=False, custom_mapping=norms) as counter:
+        forward()
+    return int(counter.get_total_flops()) // 2
+
+
+def _norm(shape: Any, *rest: Any, **named: Any) -> int:
+    del rest, named
+    return 2 * NORM_ELEMENT * int(math.prod(shape))

@@ -1,0 +1,138 @@
+"""What happens to hidden pixels and to hidden features, and which leaks that leaves."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+import torch
+from torch import Tensor
+
+from harness.core.model.backbones import Piece, layers_named
+from harness.core.runtime.drop_path import Place
+from harness.core.runtime.randomness import uniform
+from harness.spec import Corruption, FrequencyMask, Pretrain, seed_stream
+from harness.spec.corruption import AtInput, BeforeBlock, Fill
+
+IMAGE_MEAN = "image mean"
+GATE = "gate"
+STEM = "stem receptive field"
+BEFORE = "layers before the site"
+NOTHING = "nothing hidden"
+
+
+def declared_leaks(run: Pretrain) -> tuple[str, ...]:
+    """The ways in which hidden pixels reach the encoder's output by a spec's own word; none for most.
+
+    `image mean`: they count in the mean colour that fills them. `gate`: a gated addition lets a part of their features
+    through. `stem receptive field`: nothing fills them, and the overlapping stem shows them to visible neighbours
+    before the token comes in. `layers before the site`: the same of blocks that come before the token. `nothing
+    hidden`: the encoder sees everything (`Corruption.hides_nothing`).
+
+    Raises:
+        HarnessError: the backbone's family is not known here.
+    """
+    corruption = run.corruption
+    if isinstance(run.mask, FrequencyMask):
+        return ()  # nothing of the corruption is used
+    if corruption.hides_nothing:
+        return (NOTHING,)
+    mixed = _mixed_before(run)
+    if corruption.fill != "none":
+        covered = corruption.token == "replace" and not mixed  # what fills the pixels is replaced with them
+        return (IMAGE_MEAN,) if corruption.fill == "image-mean" and not covered else ()
+    return (GATE, *mixed) if corruption.token == "gated-add" else mixed
+
+
+def _mixed_before(run: Pretrain) -> tuple[str, ...]:
+    """What shows hidden pixels, if they are there, to visible positions before the mask token comes in."""
+    match run.corruption.site:
+        case AtInput():
+            return () if layers_named(run.backbone.name).cuts_patches(run.backbone) else (STEM,)
+        case BeforeBlock(block=1):
+            return ()  # of a ViT: positions and class token mix nothing
+        case _:
+            return (BEFORE,)
+
+
+def filled(
+    images: Tensor, hidden: Tensor, fill: Fill, black: Tensor, *, seed: int = 0, place: Place | None = None
+) -> Tensor:
+    """Images with their hidden pixels filled, as `harness.spec.Corruption` says.
+
+    Args:
+        images: float [B, C, S, S], normalised. hidden: bool [B, S, S].
+        black: float [C], what the pixel value 0 is after normalisation.
+        seed, place: of the noise. Outside training, where no place is set, images are numbered from 0 at step 0.
+    """
+    where = hidden[:, None]
+    match fill:
+        case "none":
+            return images
+        case "zero":
+            return torch.where(where, black.to(images.dtype)[:, None, None], images)
+        case "mean":
+            return images.masked_fill(where, 0.0)  # zero is the mean of a normalised data set
+        case "image-mean":
+            return torch.where(where, images.mean((2, 3), keepdim=True), images)
+        case "visible-mean":
+            visible = (~where).to(images.dtype)
+            mean = (images * visible).sum((2, 3), keepdim=True) / visible.sum((2, 3), keepdim=True).clamp(min=1)
+            return torch.where(where, mean, images)
+        case "noise":
+            return torch.where(where, _noise(images, seed, place).to(images.dtype), images)
+        case _:
+            assert_never(fill)
+
+
+def _noise(images: Tensor, seed: int, place: Place | None) -> Tensor:
+    """Standard normal noise like `images`, by Box and Muller's transform of stateless uniform numbers."""
+    given = 0 if place is None else len(place.positions)
+    set_here = given > 0 and len(images) % given == 0  # an image may have several views, one after the other
+    positions = torch.arange(len(images), device=images.device)
+    if place is not None and set_here:
+        positions = place.positions.repeat_interleave(len(images) // given)
+    step = place.step if place is not None and set_here else 0
+    count = images[0].numel()
+    draws = uniform(seed_stream(seed, "fill noise"), step, positions.to(images.device), 2 * count)
+    radius, angle = draws.view(len(images), 2, count).unbind(1)
+    found = torch.sqrt(-2 * torch.log1p(-radius)) * torch.cos(2 * torch.pi * angle)
+    return found.view_as(images)
+
+
+def combined(
+    x: Tensor, hidden: Tensor, mask_token: Tensor, gate: Tensor | None, corruption: Corruption, piece: Piece
+) -> Tensor:
+    """Features with the mask token in them, as `harness.spec.Corruption` says (MIMResNet's `forward_mask`).
+
+    Args:
+        x: what came out of `piece`, in its layout. hidden: bool [B, h, w]. mask_token, gate: [C].
+    """
+    first = piece.layout == "first"
+    along = (-1, 1, 1) if first else (-1,)
+    weight = hidden[:, None] if first else hidden[..., None]
+    if piece.layout == "tokens":
+        weight = weight.flatten(1, 2)
+    weight = weight.to(x.dtype)
+    token = mask_token.to(x.dtype).view(along)
+    factor = None if gate is None else gate.to(x.dtype).view(along)
+    if piece.layout != "tokens" or not piece.prefix:
+        return _combined(x, weight, token, factor, corruption)
+    kept, body = x[:, : piece.prefix], x[:, piece.prefix :]
+    return torch.cat((kept, _combined(body, weight, token, factor, corruption)), dim=1)
+
+
+def _combined(x: Tensor, weight: Tensor, token: Tensor, gate: Tensor | None, corruption: Corruption) -> Tensor:
+    if corruption.detach:
+        x = x * (1 - weight) + x.detach() * weight
+    match corruption.token:
+        case "replace":
+            return x * (1 - weight) + token * weight
+        case "add":
+            return x + token * weight
+        case "gated-add":
+            assert gate is not None, "a gated addition has a gate"
+            return x * (1 - weight) + gate * x * weight + token * weight
+        case "drop" | "none":
+            return x
+        case _:
+            assert_never(corruption.token)

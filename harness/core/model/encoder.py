@@ -1,0 +1,274 @@
+"""timm models as encoders: built from their specs, and with hidden patches kept from them.
+
+What the families' layers are called is said in `harness.core.model.backbones`, a module a family.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterator
+from typing import Any, assert_never
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from harness.core.model.backbones import Family, Layers, Piece, layers_named, layers_of, supported
+from harness.core.model.corruption import combined
+from harness.core.model.mae import begin_as_released
+from harness.spec import Backbone, Corruption, HarnessError
+
+__all__ = ["Encoder", "Family", "build", "depth", "layer_id", "own_biases", "replace_tokens", "stage_depths"]
+
+SHARED_BIAS = "rel_pos_bias.relative_position_bias_table"
+"""timm's name of the one relative position table that all blocks of a BEiT share."""
+
+SHOWN = 12
+
+
+def build(
+    backbone: Backbone,
+    *,
+    image_size: int,
+    channels: int,
+    num_classes: int = 0,
+    pool: str = "",
+    drop_path: float = 0.0,
+) -> Family:
+    """The timm model of a backbone spec.
+
+    Args:
+        num_classes: 0 for an encoder without classifier.
+        pool: `` for an encoder, `mean` or `token` for a classifier; with the backbone's variant `simmim` it decides
+            whether the blocks share one relative position table (encoder) or have their own (classifier).
+
+    Raises:
+        HarnessError: an unknown or unsupported model, arguments it refuses, or a patch or stride that is not as stated.
+    """
+    args = timm_arguments(
+        backbone, image_size=image_size, channels=channels, num_classes=num_classes, pool=pool, drop_path=drop_path
+    )
+    try:
+        made = timm.create_model(backbone.name, pretrained=False, **args)
+    except (TypeError, ValueError, AssertionError) as error:
+        raise HarnessError(f"timm refuses {backbone.name}: {error}".replace("\n", " ")) from None
+    model = supported(made, backbone.name)
+    first, *_, last = layers_of(model).pieces(model)
+    if last.stride != backbone.stride:
+        raise HarnessError(f"{backbone.name} has stride {last.stride}, not the stated {backbone.stride}")
+    if first.stride != backbone.patch_size:
+        raise HarnessError(
+            f"the stem of {backbone.name} has stride {first.stride}, not the stated patch_size {backbone.patch_size}"
+        )
+    if backbone.variant == "simmim":
+        _initialise(model, pretraining=not pool)
+    if backbone.variant == "mae" and not pool:
+        begin_as_released(model)
+    return model
+
+
+def timm_arguments(
+    backbone: Backbone, *, image_size: int, channels: int, num_classes: int = 0, pool: str = "", drop_path: float = 0.0
+) -> dict[str, Any]:
+    """What `build` gives to `timm.create_model`, whose arguments these are.
+
+    Raises:
+        HarnessError: there is no such model, its family is not known here, or a class token is to be pooled of a model
+            that has none.
+    """
+    if backbone.name not in timm.list_models():
+        close = difflib.get_close_matches(backbone.name, timm.list_models(), n=3)
+        raise HarnessError(f"timm has no model {backbone.name!r}; close names: {', '.join(close) or 'none'}")
+    return {
+        **layers_named(backbone.name).arguments(backbone, image_size=image_size, pool=pool),
+        "in_chans": channels,
+        "num_classes": num_classes,
+        "drop_path_rate": drop_path,
+        **dict(backbone.args),
+    }
+
+
+def _initialise(model: Any, *, pretraining: bool) -> None:
+    """Draw weights as the released ViT does (microsoft/SimMIM, models/vision_transformer.py).
+
+    All matrices, the patch embedding and the class token from a normal of deviation 0.02, cut at one deviation in
+    pre-training and hardly at all (at 2.0) in fine-tuning; the last matrices of block k, counted from 1, divided by
+    sqrt(2 k).
+    """
+    cut = 0.02 if pretraining else 2.0
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            nn.init.trunc_normal_(module.weight, std=0.02, a=-cut, b=cut)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    nn.init.trunc_normal_(model.cls_token, std=0.02, a=-cut, b=cut)
+    with torch.no_grad():
+        for number, layer in enumerate(model.blocks, start=1):
+            layer.attn.proj.weight.div_(math.sqrt(2 * number))
+            layer.mlp.fc2.weight.div_(math.sqrt(2 * number))
+
+
+class Encoder(nn.Module):
+    """A timm model that gives feature maps, and that can have patches hidden from it.
+
+    Attributes:
+        token_width: channels C0 at the site where the mask token comes in.
+        token_stride: pixels of the image under one position there.
+        width: channels C of the output.
+    """
+
+    def __init__(self, model: Family, corruption: Corruption | None = None) -> None:
+        """corruption: where a mask token comes in and what it does; SimMIM's replacement at the input unless given.
+
+        Raises:
+            HarnessError: the model has no such site.
+        """
+        super().__init__()
+        self.model = model
+        self.layers: Layers = layers_of(model)
+        self.corruption = corruption or Corruption()
+        pieces = self.layers.pieces(model)
+        self.at = _place(pieces, self.corruption)
+        self.token_width, self.token_stride = pieces[self.at].width, pieces[self.at].stride
+        self.width = pieces[-1].width
+
+    def forward(
+        self,
+        images: Tensor,
+        hidden: Tensor | None = None,
+        mask_token: Tensor | None = None,
+        gate: Tensor | None = None,
+    ) -> Tensor:
+        """Features after the final norm.
+
+        Args:
+            images: float [B, channels, S, S].
+            hidden: bool [B, S / token_stride, S / token_stride], True = hidden; None hides nothing.
+            mask_token: [C0], what comes in at the site; None changes nothing. In released SimMIM (models/simmim.py) it
+                replaces hidden tokens before the class token and positions are added.
+            gate: [C0], of a gated addition.
+
+        Returns:
+            [B, C, S / stride, S / stride].
+        """
+        x = images
+        for place, piece in enumerate(self.layers.pieces(self.model)):
+            x = piece.run(x)
+            if place == self.at and hidden is not None and mask_token is not None:
+                x = combined(x, hidden, mask_token, gate, self.corruption, piece)
+        return as_map(x, piece, images.shape[-1])
+
+    def maps(self, images: Tensor) -> Iterator[tuple[Piece, Tensor]]:
+        """Every step of the forward pass, and what comes out of it as a map [B, C', h, w]."""
+        x = images
+        for piece in self.layers.pieces(self.model):
+            x = piece.run(x)
+            yield piece, as_map(x, piece, images.shape[-1])
+
+    def features(self, images: Tensor, block: int | None = None) -> Tensor:
+        """Features [B, C', h, w] after block `block`, counted from 1 over all stages; None as in `forward`.
+
+        Raises:
+            HarnessError: the model has no such block.
+        """
+        x, piece = self._up_to(images, block)
+        return as_map(x, piece, images.shape[-1])
+
+    def last_blocks(self, images: Tensor, count: int) -> list[Tensor]:
+        """Outputs [B, C, h, w] of the last `count` blocks, all of the last stage.
+
+        Raises:
+            HarnessError: the last stage has fewer.
+        """
+        if count > (blocks := stage_depths(self.model)[-1]):
+            raise HarnessError(f"the last stage has {blocks} blocks, not {count}; make blocks of the target smaller")
+        first = depth(self.model) - count
+        return [found for piece, found in self.maps(images) if piece.block is not None and piece.block > first]
+
+    def class_token(self, images: Tensor, block: int | None = None) -> Tensor:
+        """The class token [B, C'] after a block, as in `features`.
+
+        Raises:
+            HarnessError: the model has no such block, or no class token.
+        """
+        if getattr(self.model, "cls_token", None) is None:
+            raise HarnessError(f"{type(self.model).__name__} has no class token here; set pool='mean'")
+        return self._up_to(images, block)[0][:, 0]
+
+    def _up_to(self, images: Tensor, block: int | None) -> tuple[Tensor, Piece]:
+        """What comes out of a block, or of the whole model, in the layout of the step that is returned with it."""
+        if block is not None and block > depth(self.model):
+            raise HarnessError(f"block {block} of a model that has {depth(self.model)}")
+        x = images
+        for piece in self.layers.pieces(self.model):
+            x = piece.run(x)
+            if block is not None and piece.block == block:
+                break
+        return x, piece
+
+
+def _place(pieces: list[Piece], corruption: Corruption) -> int:
+    """Number of the step behind which a mask token comes in."""
+    for place, piece in enumerate(pieces):
+        if corruption.site in piece.sites:
+            return place
+    valid = [site.text for piece in pieces for site in piece.sites]
+    shown = valid if len(valid) <= SHOWN else [*valid[: SHOWN - 3], "...", *valid[-2:]]
+    raise HarnessError(f"the backbone has no site {corruption.site.text}; valid: {', '.join(shown)}")
+
+
+def as_map(x: Tensor, piece: Piece, side: int) -> Tensor:
+    """What came out of a step as a map [B, C, h, w], without class and register tokens."""
+    match piece.layout:
+        case "tokens":
+            rows = side // piece.stride
+            return x[:, piece.prefix :].transpose(1, 2).reshape(x.shape[0], -1, rows, rows)
+        case "last":
+            return x.permute(0, 3, 1, 2)
+        case "first":
+            return x
+        case _:
+            assert_never(piece.layout)
+
+
+def replace_tokens(tokens: Tensor, hidden: Tensor, mask_token: Tensor) -> Tensor:
+    """x * (1 - w) + token * w with w = 1 where hidden (SimMIM section 3.2).
+
+    Args:
+        tokens: [B, N, C] or [B, h, w, C]. hidden: bool [B, h, w]. mask_token: [C].
+    """
+    weight = hidden.reshape(*tokens.shape[:-1], 1).to(tokens.dtype)
+    return tokens * (1 - weight) + mask_token.to(tokens.dtype) * weight
+
+
+def depth(model: Family) -> int:
+    """Number of blocks over all stages."""
+    return sum(stage_depths(model))
+
+
+def stage_depths(model: Family) -> list[int]:
+    """Number of blocks of each stage; a ViT has one stage."""
+    return layers_of(model).depths(model)
+
+
+def own_biases(model: Family, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights, a relative position table that all blocks share given to each where the model's blocks have their own.
+
+    The released SimMIM begins fine-tuning like that (microsoft/SimMIM, utils.py). Other weights are left as they are.
+    """
+    own = [name for name in model.state_dict() if name.endswith(".attn.relative_position_bias_table")]
+    if SHARED_BIAS not in tensors or not own:
+        return tensors
+    kept = {name: tensor for name, tensor in tensors.items() if name != SHARED_BIAS}
+    return {**kept, **{name: tensors[SHARED_BIAS].clone() for name in own}}
+
+
+def layer_id(model: Family, name: str) -> int:
+    """Depth of a parameter for layer-wise decay, as the released SimMIM counts it.
+
+    0 for the embeddings or the stem, k + 1 for block k counted from 0 over all stages, depth + 1 for the final norm,
+    the classifier and a relative position table that all blocks share. What reduces the map between two stages (timm's
+    Swin and ConvNeXt put it at the beginning of a stage) has the id of the last block before it.
+    """
+    return layers_of(model).layer_id(model, name)

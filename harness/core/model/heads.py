@@ -1,0 +1,178 @@
+"""Prediction heads: from an encoder's feature map to the target's resolution and channels."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+import torch
+import torch.nn.functional as F
+from timm.layers.norm import LayerNorm2d
+from timm.models.swin_transformer import SwinTransformerStage
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from harness.core.model.mae import Decoder
+from harness.core.runtime.custom import call, load_function
+from harness.spec import (
+    CustomHead,
+    DecoderHead,
+    HarnessError,
+    Head,
+    InverseSwinHead,
+    LinearHead,
+    MlpHead,
+    TransformerHead,
+)
+
+
+def build_head(head: Head, *, width: int, channels: int, upscale: int, side: int, fills: bool = False) -> nn.Module:
+    """A module from [B, width, side, side] to [B, channels, side * upscale, side * upscale].
+
+    Pixel shuffle has torch's order: output channel c at offset (i, j) is input channel c * s * s + i * s + j.
+
+    Args:
+        fills: whether hidden places come without features, which a decoder makes up (`harness.core.model.mae.Decoder`).
+    """
+    out = channels * upscale**2
+    body: nn.Module
+    match head:
+        case LinearHead():
+            body = nn.Conv2d(width, out, 1)
+        case MlpHead():
+            body = _mlp(head, width, out)
+        case TransformerHead():
+            body = Transformer(head, width=width, out=out, side=side)
+        case InverseSwinHead():
+            return InverseSwin(head, width=width, channels=channels, upscale=upscale, side=side)
+        case DecoderHead():
+            return Decoder(head, width=width, channels=channels, upscale=upscale, side=side, fills=fills)
+        case CustomHead():
+            made = call(load_function(head.function, head.source), head.function, width, out, **dict(head.params))
+            if not isinstance(made, nn.Module):
+                raise HarnessError(f"{head.function} should return a torch module, not {type(made).__name__}")
+            body = made
+        case _:
+            assert_never(head)
+    return nn.Sequential(body, nn.PixelShuffle(upscale))
+
+
+def _mlp(head: MlpHead, width: int, out: int) -> nn.Sequential:
+    if head.depthwise is not None:
+        hidden = [part for _ in range(head.layers - 1) for part in _depthwise(width, head.depthwise)]
+        return nn.Sequential(*hidden, nn.Conv2d(width, out, 1))
+    inner = head.width or width
+    parts: list[nn.Module] = [nn.Conv2d(width, inner, 1)]
+    for _ in range(head.layers - 2):
+        parts += [nn.GELU(), nn.Conv2d(inner, inner, 1)]
+    return nn.Sequential(*parts, nn.GELU(), nn.Conv2d(inner, out, 1))
+
+
+def _depthwise(width: int, side: int) -> list[nn.Module]:
+    return [
+        nn.Conv2d(width, width, side, padding=side // 2, groups=width, bias=False),
+        LayerNorm2d(width),
+        nn.GELU(),
+    ]
+
+
+class Transformer(nn.Module):
+    """Transformer blocks over a map, as `harness.spec.TransformerHead` says.
+
+    Raises:
+        HarnessError: the heads do not divide the width.
+    """
+
+    def __init__(self, head: TransformerHead, *, width: int, out: int, side: int) -> None:
+        super().__init__()
+        dim = head.width or width
+        if dim % head.num_heads:
+            valid = ", ".join(str(n) for n in range(1, dim + 1) if dim % n == 0)
+            raise HarnessError(f"{head.num_heads} heads do not divide the encoder's {dim} channels; valid: {valid}")
+        self.embed = nn.Identity() if head.width is None else nn.Conv2d(width, dim, 1)
+        self.pos_embed = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, dim, side, side), std=0.02))
+        self.around = nn.ModuleList()
+        if head.depthwise is not None:
+            side = head.depthwise
+            self.around.extend(nn.Conv2d(dim, dim, side, padding=side // 2, groups=dim) for _ in range(head.layers))
+        self.blocks = nn.ModuleList(Block(dim, head.num_heads, qkv_bias=True) for _ in range(head.layers))
+        self.norm = nn.LayerNorm(dim)
+        self.predict = nn.Conv2d(dim, out, 1)
+        for name, parameter in self.blocks.named_parameters():
+            _draw(name, parameter)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, out, h, w] from features [B, width, h, w]."""
+        x = self.embed(x) + self.pos_embed
+        for number, block in enumerate(self.blocks):
+            if len(self.around):
+                x = x + self.around[number](x)
+            x = block(x.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(x.shape)
+        found: Tensor = self.predict(self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+        return found
+
+
+class InverseSwin(nn.Module):
+    """Swin stages in reverse order, as `harness.spec.InverseSwinHead` says. upscale: a power of two."""
+
+    def __init__(self, head: InverseSwinHead, *, width: int, channels: int, upscale: int, side: int) -> None:
+        super().__init__()
+        doublings = min(len(head.depths) - 1, upscale.bit_length() - 1)
+        deepest = len(head.depths) - 1
+        dim = head.embed_dim << deepest
+        self.embed = nn.Linear(width, dim)
+        layers: list[nn.Module] = []
+        for stage in range(deepest, deepest - doublings - 1, -1):
+            layers.append(_stage(head, stage, side))
+            if stage > deepest - doublings:
+                layers.append(PatchSplitting(dim, 2, dim // 2))
+                dim, side = dim // 2, side * 2
+        if (rest := upscale >> doublings) > 1:
+            layers.append(PatchSplitting(dim, rest, dim))
+        self.layers = nn.Sequential(*layers)
+        self.predict = nn.Conv2d(dim, channels, 1)
+        for name, parameter in self.embed.named_parameters():
+            _draw(name, parameter)
+        for name, parameter in self.layers.named_parameters():
+            _draw(name, parameter)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Prediction [B, channels, h * upscale, w * upscale] from features [B, width, h, w]."""
+        x = self.layers(self.embed(x.permute(0, 2, 3, 1)))
+        found: Tensor = self.predict(x.permute(0, 3, 1, 2))
+        return found
+
+
+class PatchSplitting(nn.Module):
+    """The mirror image of Swin's patch merging: LayerNorm, a linear layer without bias, pixel shuffle by `scale`."""
+
+    def __init__(self, dim: int, scale: int, out: int) -> None:
+        super().__init__()
+        self.scale = scale
+        self.norm = nn.LayerNorm(dim)
+        self.expansion = nn.Linear(dim, out * scale**2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, h * scale, w * scale, out] from [B, h, w, dim]."""
+        x = self.expansion(self.norm(x)).permute(0, 3, 1, 2)
+        return F.pixel_shuffle(x, self.scale).permute(0, 2, 3, 1)
+
+
+def _stage(head: InverseSwinHead, stage: int, side: int) -> SwinTransformerStage:
+    dim = head.embed_dim << stage
+    return SwinTransformerStage(
+        dim,
+        dim,
+        (side, side),
+        head.depths[stage],
+        downsample=False,
+        num_heads=head.num_heads[stage],
+        window_size=head.window,
+    )
+
+
+def _draw(name: str, parameter: nn.Parameter) -> None:
+    """First weights as timm draws those of a Swin encoder: normal with sd 0.02, biases 0."""
+    if parameter.ndim > 1:
+        nn.init.trunc_normal_(parameter, std=0.02)
+    elif name.endswith("bias"):
+        nn.init.zeros_(parameter)

@@ -1,0 +1,1 @@
+"""What is predicted, and the losses between prediction and target."""

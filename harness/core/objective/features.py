@@ -1,0 +1,87 @@
+"""Features of an encoder as targets: a frozen teacher's, or the momentum encoder's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import assert_never
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from harness.core.evaluate.start import checkpoint_weights
+from harness.core.model.encoder import Encoder, build
+from harness.core.runtime.randomness import initialised
+from harness.core.weights.checkpoint import load_encoder
+from harness.spec import FeatureTarget, HarnessError, MomentumTarget
+from harness.spec.features import Norm
+
+
+def teacher_of(target: FeatureTarget, channels: int) -> Encoder:
+    """The frozen encoder of a feature target, with its weights, on the CPU.
+
+    Raises:
+        HarnessError: the file has changed, does not read or does not fit, or the features have another width.
+    """
+    spec = target.teacher
+    made = initialised(0, "teacher", lambda: build(spec.backbone, image_size=spec.image_size, channels=channels))
+    load_encoder(made, checkpoint_weights(spec).encoder, spec.path)
+    teacher = Encoder(made).eval().requires_grad_(False)
+    with torch.no_grad():
+        found = teacher.features(torch.zeros(1, channels, spec.image_size, spec.image_size), target.block)
+    _check(found, target.width, spec.image_size // spec.backbone.stride, spec.backbone.name)
+    return teacher
+
+
+def teacher_features(target: FeatureTarget, teacher: Encoder, images: Tensor) -> Tensor:
+    """What the teacher sees in images, float32 [B, width, S / downsample, S / downsample].
+
+    Args:
+        images: float [B, C, S, S], normalised as the teacher wants them; scaled, if need be, bicubic with antialiasing.
+    """
+    size = target.teacher.image_size
+    if size != images.shape[-1]:
+        images = F.interpolate(images, size=size, mode="bicubic", antialias=True)
+    return normalised(teacher.features(images, target.block).float(), target.norm)
+
+
+def momentum_features(target: MomentumTarget, encoder: Encoder, images: Tensor) -> Tensor:
+    """What the momentum encoder sees in images, float32 [B, width, S / downsample, S / downsample].
+
+    Raises:
+        HarnessError: the features have another width or resolution, or the last stage has fewer blocks.
+    """
+    found = mean_of_blocks(encoder.last_blocks(images, target.blocks), target.norm, target.mean_norm)
+    _check(found, target.width, images.shape[-1] // target.downsample, "the encoder")
+    return found
+
+
+def mean_of_blocks(outputs: Sequence[Tensor], norm: Norm, mean_norm: Norm) -> Tensor:
+    """The mean of some blocks' outputs, float32, each normalised by `norm` before and the mean by `mean_norm`.
+
+    Args:
+        outputs: [B, C, h, w] each.
+    """
+    whole = torch.stack([normalised(output.float(), norm) for output in outputs])
+    return normalised(whole.mean(0), mean_norm)
+
+
+def normalised(features: Tensor, norm: Norm) -> Tensor:
+    """Features [B, C, h, w] normalised without parameters: `layer` over C, `instance` over h and w (eps 1e-5)."""
+    match norm:
+        case "none":
+            return features
+        case "layer":
+            return F.layer_norm(features.movedim(1, -1), features.shape[1:2]).movedim(-1, 1)
+        case "instance":
+            return F.instance_norm(features)
+        case _:
+            assert_never(norm)
+
+
+def _check(features: Tensor, width: int, side: int, name: str) -> None:
+    found, places = features.shape[1], features.shape[2]
+    if found != width:
+        raise HarnessError(f"the features of {name} have {found} channels, not the stated {width}; set width={found}")
+    if places != side:
+        raise HarnessError(f"the features of {name} are {places} x {places}, where the target has {side} x {side}")

@@ -1,0 +1,127 @@
+"""The error of a prediction's spectrum, as A2MIM's paper has it and as its released code does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import assert_never
+
+import torch
+from torch import Tensor
+
+from harness.core.objective.losses import distance_error, loss_weights, prediction_loss
+from harness.core.runtime.distributed import Group, rows_of
+from harness.core.runtime.session import Session
+from harness.spec import FourierLoss, HarnessError, Loss, Pretrain
+
+
+def fourier_loss(run: Pretrain, prediction: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
+    """The Fourier loss of a run, without its weight; `harness.spec.FourierLoss` has the formulas.
+
+    Args:
+        prediction, target: [B, C, H, W]. hidden: bool [B, H, W], True = hidden.
+
+    Returns:
+        A float32 scalar. Under `released` with `focal`, image i belongs to group i // group, with all its masks if the
+        run has several of each image, one after another in the B. A last group that is not full counts like the others,
+        which happens outside training only (`require_whole_groups`).
+    """
+    spec = run.fourier
+    if spec is None:
+        raise ValueError("the run has no Fourier loss")
+    y, x, seen = prediction.float(), target.float(), (~hidden)[:, None].float()
+    match spec.variant:
+        case "paper":
+            return _paper(spec, y, x, seen)
+        case "released":
+            rows = (spec.group or run.recipe.batch_size) * run.mask.views
+            return _released(spec, run.loss, rows, y, x, seen)
+        case _:
+            assert_never(spec.variant)
+
+
+def _paper(spec: FourierLoss, y: Tensor, x: Tensor, seen: Tensor) -> Tensor:
+    distance = _spectrum(y * (1 - seen) + y.detach() * seen - x).abs()
+    return (distance.detach() ** (spec.alpha or 1.0) * distance).mean() if spec.focal else distance.mean()
+
+
+def _released(spec: FourierLoss, loss: Loss, group: int, y: Tensor, x: Tensor, seen: Tensor) -> Tensor:
+    kept = 1 - seen * (1 - (spec.unmask_weight or 0.0))
+    difference = y * kept + (0.5 * y.detach() + 0.5 * x) * (1 - kept) - x
+    if spec.focal:  # the mean spectrum is the spectrum of the mean image
+        means = _spectrum(torch.stack([part.mean(0) for part in torch.split(difference, group)]))
+        power = means.real.square() + means.imag.square()
+        return (_focus(power.detach().sqrt() ** (spec.alpha or 1.0)) * power).mean()
+    error = distance_error(loss, _spectrum(difference).abs())
+    return (error.detach() * error).mean() if spec.reweight else error.mean()
+
+
+def _focus(weight: Tensor) -> Tensor:
+    """log(w + 1) by its maximum over each group, [G, C, H, W]; 0 where all are 0."""
+    weight = (weight + 1).log()
+    return (weight / weight.amax((1, 2, 3), keepdim=True)).nan_to_num(0.0).clamp(0, 1)
+
+
+def _spectrum(images: Tensor) -> Tensor:
+    found: Tensor = torch.fft.fft2(images, norm="ortho")
+    return found
+
+
+def require_whole_groups(run: Pretrain, session: Session) -> None:
+    """That every process and every micro-batch holds whole groups of the Fourier loss, if it has groups.
+
+    Raises:
+        HarnessError: some would not.
+    """
+    spec, batch = run.fourier, run.recipe.batch_size
+    if spec is None or spec.variant != "released" or not spec.focal:
+        return
+    group, processes, piece = spec.group or batch, session.group.size, session.micro_batch or batch
+    rows = [rows_of(batch, rank, processes) for rank in range(processes)]
+    if all(_whole(part // group, group) for mine in rows for part in torch.split(mine, piece)):
+        return
+    fitting = [
+        size
+        for size in range(1, batch + 1)
+        if batch % size == 0 and all(_whole(part // size, size) for mine in rows for part in torch.split(mine, piece))
+    ]
+    raise HarnessError(
+        f"the released Fourier loss over groups of {group} images cannot be had from {processes} process(es) with "
+        f"micro-batches of {piece}: each has to hold whole groups; valid fourier.group here: "
+        f"{', '.join(str(size) for size in fitting)}"
+    )
+
+
+def _whole(members: Tensor, size: int) -> bool:
+    return bool((torch.bincount(members)[members] == size).all())
+
+
+@dataclass
+class GradientRatio:
+    """Strength of the Fourier loss: weight * |its gradient| / |gradient of the prediction error|.
+
+    Gradients are with respect to the prediction, norms are Euclidean.
+    The prediction is that of a whole global batch, of whose slices one after the other is added: the ratio depends
+    neither on how it is cut nor on the head behind the prediction.
+    """
+
+    run: Pretrain
+    sums: list[Tensor] = field(default_factory=list)
+
+    def add(self, prediction: Tensor, target: Tensor, hidden: Tensor, units: Tensor) -> None:
+        """Add a slice. Arguments as for `fourier_loss`; units: its mask, bool [B, units, units]."""
+        assert self.run.fourier is not None
+        leaf = prediction.detach().float().requires_grad_()
+        with torch.enable_grad(), torch.autocast(leaf.device.type, enabled=False):
+            error = prediction_loss(self.run.loss, leaf, target, hidden)
+            spectral = self.run.fourier.weight * fourier_loss(self.run, leaf, target, hidden)
+            gradients = [torch.autograd.grad(loss, leaf)[0] for loss in (error, spectral)]
+        weights = loss_weights(self.run, units)
+        squares = torch.stack([gradient.double().square().sum() for gradient in gradients]) * weights.square()
+        self.sums.append(torch.cat([squares, weights]))
+
+    def settle(self, group: Group) -> float:
+        """The ratio over what was added in all processes, which call this together; begins anew."""
+        squares, weights = group.sum(torch.stack(self.sums).sum(0)).chunk(2)
+        self.sums = []
+        error, spectral = (squares.sqrt() / weights.clamp(min=1)).tolist()
+        return float(spectral / error) if error else 0.0

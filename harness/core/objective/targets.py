@@ -1,0 +1,231 @@
+"""Targets: what is to be predicted of clean images, and what a prediction looks like."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.core.data.datasets import load
+from harness.core.model.encoder import Encoder
+from harness.core.objective import dalle
+from harness.core.objective.codebook import colours, learn, nearest, patches, raw
+from harness.core.objective.features import momentum_features, teacher_features, teacher_of
+from harness.core.objective.hog import hog, strokes
+from harness.core.objective.pixels import local_statistics, low_pass
+from harness.core.runtime.custom import call, load_function
+from harness.spec import (
+    BinTarget,
+    ClusterTarget,
+    CustomTarget,
+    DalleTokenizer,
+    Data,
+    FeatureTarget,
+    HarnessError,
+    HogTarget,
+    LowPassTarget,
+    MomentumTarget,
+    NormPixelTarget,
+    PatchWords,
+    PixelTarget,
+    Target,
+    TokenTarget,
+)
+
+
+class Targets(nn.Module):
+    """Makes the targets of clean images, and pictures of predictions.
+
+    codebook: float32 [K, D], colours or patches with values in [0, 1]; a buffer, so that a checkpoint and the weights
+        of a run hold what its predictions mean. None for targets without one.
+
+    Raises:
+        HarnessError: what a target is made of cannot be learnt from the data, or read.
+    """
+
+    def __init__(self, target: Target, data: Data, image_size: int) -> None:
+        super().__init__()
+        self.target = target
+        self.codebook: Tensor | None
+        self.register_buffer("codebook", _codebook(target, data, image_size))
+        self.colours = _colours(target, data)
+        # Frozen, and named by its digest in the key: neither a part of the weights nor anything to optimise.
+        self._weights = dalle.read(_tokenizer(target)) if _tokenizer(target) else {}
+        self._teachers = [teacher_of(target, data.channels)] if isinstance(target, FeatureTarget) else []
+
+    @torch.no_grad()
+    def forward(self, images: Tensor, momentum: Encoder | None = None) -> Tensor:
+        """The target of clean normalised images. Classes do not depend on the precision of training.
+
+        Args:
+            images: float [B, C, S, S]. momentum: the momentum encoder, for a target of its features.
+
+        Returns:
+            [B, maps, S / downsample, S / downsample]: float32 values to regress, or int64 class indices.
+        """
+        target = self.target
+        match target:
+            case PixelTarget():
+                return F.avg_pool2d(images, target.downsample) if target.downsample > 1 else images
+            case NormPixelTarget():
+                mean, deviation = local_statistics(images, target.size, target.area)
+                return (images - mean) / deviation
+            case LowPassTarget():
+                values = self._smoothed(target, images)
+                mean, deviation = self._statistics(target, values)
+                return (values - mean) / deviation
+            case HogTarget():
+                return hog(images, target)
+            case FeatureTarget():
+                return self._features(target, images)
+            case MomentumTarget():
+                if momentum is None:
+                    raise HarnessError("the target 'momentum' needs a momentum encoder")
+                return momentum_features(target, momentum, images)
+            case BinTarget():
+                return bin_of(F.avg_pool2d(self._raw(images), target.downsample), target.bins)
+            case ClusterTarget():
+                return self._entry(colours(self._raw(images), target.downsample))
+            case TokenTarget():
+                return self._tokens(target, self._raw(images))
+            case CustomTarget():
+                return _own(target, images)
+            case _:
+                assert_never(target)
+
+    def _tokens(self, target: TokenTarget, values: Tensor) -> Tensor:
+        match target.tokenizer:
+            case PatchWords():
+                return self._entry(patches(values, target.downsample))
+            case DalleTokenizer():
+                fed = dalle.fed(values, target.downsample)
+                return dalle.logits(self._weights_on(fed.device), fed).argmax(1, keepdim=True)
+            case _:
+                assert_never(target.tokenizer)
+
+    def _smoothed(self, target: LowPassTarget, images: Tensor) -> Tensor:
+        mean, std = self._mean_and_std(images.device)
+        return (low_pass(images.float() * std + mean, target.radius) - mean) / std
+
+    def _statistics(self, target: LowPassTarget, values: Tensor) -> tuple[Tensor, Tensor]:
+        if target.patch is None:
+            return values.new_zeros(()), values.new_ones(())
+        return local_statistics(values, target.patch, "patch")
+
+    def _features(self, target: FeatureTarget, images: Tensor) -> Tensor:
+        teacher = self._teachers[0].to(images.device)
+        if target.mean is not None:
+            mean, std = self._mean_and_std(images.device)
+            own = [images.new_tensor(numbers)[:, None, None] for numbers in (target.mean, target.std)]
+            images = (images * std + mean - own[0]) / own[1]
+        return teacher_features(target, teacher, images)
+
+    def picture(self, prediction: Tensor, images: Tensor) -> Tensor | None:
+        """What a prediction looks like: normalised images [B, C, h, w], of whatever resolution; None if like nothing.
+
+        Pixels as they are; locally normalised ones with the clean image's own local mean and deviation (as MAE shows
+        them); for bins the expected colour, of the middles of the bins; for clusters and patch words the most probable
+        entry; for histograms of gradients a stroke along each edge.
+
+        Args:
+            prediction: [B, target_channels, S / downsample, S / downsample].
+            images: the clean images, float [B, C, S, S].
+        """
+        target = self.target
+        match target:
+            case PixelTarget():
+                return prediction
+            case NormPixelTarget():
+                mean, deviation = local_statistics(images, target.size, target.area)
+                return prediction * deviation + mean
+            case LowPassTarget():
+                mean, deviation = self._statistics(target, self._smoothed(target, images))
+                return prediction * deviation + mean
+            case HogTarget():
+                return self._normalised(strokes(prediction, target))
+            case BinTarget():
+                middles = (torch.arange(target.bins, device=prediction.device) + 0.5) / target.bins
+                chances = split_classes(prediction.float(), target.bins).softmax(1)
+                return self._normalised(torch.einsum("bkchw,k->bchw", chances, middles))
+            case ClusterTarget():
+                return self._normalised(self._shown(prediction))
+            case TokenTarget(tokenizer=PatchWords()):
+                return self._normalised(F.pixel_shuffle(self._shown(prediction), target.downsample))
+            case TokenTarget() | FeatureTarget() | MomentumTarget() | CustomTarget():
+                return None
+            case _:
+                assert_never(target)
+
+    def _entry(self, vectors: Tensor) -> Tensor:
+        assert self.codebook is not None
+        return nearest(vectors, self.codebook)[0][:, None]
+
+    def _shown(self, prediction: Tensor) -> Tensor:
+        assert self.codebook is not None
+        return self.codebook[prediction.argmax(1)].permute(0, 3, 1, 2)
+
+    def _raw(self, images: Tensor) -> Tensor:
+        return raw(images, *self.colours)
+
+    def _normalised(self, values: Tensor) -> Tensor:
+        mean, std = self._mean_and_std(values.device)
+        return (values - mean) / std
+
+    def _mean_and_std(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        mean, std = (torch.tensor(numbers, device=device)[:, None, None] for numbers in self.colours)
+        return mean, std
+
+    def _weights_on(self, device: torch.device) -> dalle.Weights:
+        if any(tensor.device != device for tensor in self._weights.values()):
+            self._weights = {name: tensor.to(device) for name, tensor in self._weights.items()}
+        return self._weights
+
+
+def bin_of(values: Tensor, bins: int) -> Tensor:
+    """The bin, int64, that each value in [0, 1] falls into: [0, 1 / bins) is 0, and 1 belongs to the last."""
+    return (values * bins).long().clamp(0, bins - 1)
+
+
+def split_classes(prediction: Tensor, classes: int) -> Tensor:
+    """[B, maps * classes, h, w] with the classes of a map together, as [B, classes, maps, h, w]."""
+    batch, _, *size = prediction.shape
+    return prediction.reshape(batch, -1, classes, *size).transpose(1, 2)
+
+
+def _codebook(target: Target, data: Data, image_size: int) -> Tensor | None:
+    match target:
+        case ClusterTarget():
+            return learn(target, data, image_size, target.downsample).clone()
+        case TokenTarget(tokenizer=PatchWords() as tokenizer):
+            return learn(tokenizer, data, image_size, target.downsample).clone()
+        case _:
+            return None
+
+
+def _colours(target: Target, data: Data) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation that images are normalised by; asked only where a target undoes it."""
+    match target:
+        case PixelTarget() | NormPixelTarget() | MomentumTarget() | CustomTarget() | FeatureTarget(mean=None):
+            return (), ()
+        case LowPassTarget() | BinTarget() | ClusterTarget() | TokenTarget() | HogTarget() | FeatureTarget():
+            source = load(data, "pretrain")
+            return source.mean, source.std
+        case _:
+            assert_never(target)
+
+
+def _tokenizer(target: Target) -> DalleTokenizer | None:
+    found = target.tokenizer if isinstance(target, TokenTarget) else None
+    return found if isinstance(found, DalleTokenizer) else None
+
+
+def _own(target: CustomTarget, images: Tensor) -> Tensor:
+    made = call(load_function(target.function, target.source), target.function, images, **dict(target.params))
+    side = images.shape[-1] // target.downsample
+    wanted = (images.shape[0], target.channels, side, side)
+    if not isinstance(made, Tensor) or tuple(made.shape) != wanted:
+        found = list(made.shape) if isinstance(made, Tensor) else type(made).__name__
+        raise HarnessError(f"{target.function} should return a tensor {list(wanted)}, not {found}")
+    return made.detach().float()

@@ -1,0 +1,1 @@
+"""Masked-image-modelling pre-training: the model, the recipe, reconstructions."""

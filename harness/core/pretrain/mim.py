@@ -1,0 +1,240 @@
+"""The model of a masked-image-modelling pre-training."""
+
+from __future__ import annotations
+
+from typing import Any, assert_never
+
+import torch
+from torch import Tensor, nn
+
+from harness.core.data.data_facts import facts_of
+from harness.core.masks.frequencies import without_frequencies
+from harness.core.masks.local import predicted_units
+from harness.core.masks.masking import in_views, spread
+from harness.core.model.corruption import filled
+from harness.core.model.encoder import Encoder, build
+from harness.core.model.heads import build_head
+from harness.core.model.mae import Decoder, encode_visible, visible_map, visible_places
+from harness.core.objective.contrastive import Pairs, mlp, of_all, told_apart
+from harness.core.objective.fourier import fourier_loss
+from harness.core.objective.hard_patches import attention_scores, patch_errors, ranking_loss
+from harness.core.objective.losses import prediction_loss
+from harness.core.objective.targets import Targets
+from harness.core.pretrain.momentum import Momentum
+from harness.core.runtime.distributed import Group
+from harness.core.runtime.drop_path import Place
+from harness.core.runtime.randomness import initialised
+from harness.spec import FrequencyMask, Pretrain, target_channels
+
+FOLLOWED = ("encoder", "mask_token", "mask_gate", "projector", "loss_predictor")
+"""Parts of the model that the momentum encoder has copies of."""
+
+
+class MaskedImageModel(nn.Module):
+    """Encoder, mask token, head, target and momentum encoder of a pre-training spec.
+
+    mask_token, mask_gate: float [C0], C0 the channels at the token's site; None where the corruption has none.
+    projector, predictor: of the contrastive loss; None without one. loss_predictor: for hard masks, likewise.
+    colours: float [2, C], mean and deviation that images are normalised with, where frequencies are removed.
+    place: where training stands, which noise that fills hidden pixels is drawn for; to be set before a forward pass.
+    processes: those that compute the run, of which all keys are compared.
+    """
+
+    def __init__(self, run: Pretrain, channels: int) -> None:
+        super().__init__()
+        self.run = run
+        self.encoder = initialised(run.seed, "encoder", lambda: _encoder(run, channels))
+        token = initialised(run.seed, "mask token", lambda: _mask_token(run, self.encoder.token_width))
+        tokenless = run.corruption.token in ("drop", "none") or isinstance(run.mask, FrequencyMask)
+        self.mask_token = None if tokenless else token
+        gate = run.corruption.gate
+        self.mask_gate = None if gate is None else nn.Parameter(torch.full((self.encoder.token_width,), gate))
+        self.place = Place()
+        self.colours: Tensor
+        self.register_buffer("colours", _colours(run, channels), persistent=False)
+        self.black: Tensor
+        self.register_buffer("black", _black(run, channels), persistent=False)
+        self.head = initialised(
+            run.seed,
+            "head",
+            lambda: build_head(
+                run.head,
+                width=self.encoder.width,
+                channels=target_channels(run.target, channels),
+                upscale=run.backbone.stride // run.target.downsample,
+                side=run.image_size // run.backbone.stride,
+                fills=run.corruption.token == "drop",
+            ),
+        )
+        self.targets = Targets(run.target, run.data, run.image_size)
+        self.processes = Group()
+        self.projector: Any
+        self.predictor: Any
+        self.projector, self.predictor = _projections(run, self.encoder.width)
+        self.loss_predictor: Any = _loss_predictor(run, self.encoder.width)
+        self.momentum = None if run.momentum is None else Momentum(run.momentum, self, *FOLLOWED)
+
+    def encode(self, images: Tensor, units: Tensor) -> Tensor:
+        """Features [B, C, h, w] of corrupted images; 0 at tokens that are dropped.
+
+        Args:
+            images: float [B, C, S, S]. units: bool, from `make_mask`.
+        """
+        found = self._encoded(self, images, units)
+        if len(found) == 1:
+            return found[0]
+        tokens, places = found
+        return visible_map(tokens, places, images.shape[-1] // self.run.backbone.stride)
+
+    def _encoded(self, parts: Any, images: Tensor, units: Tensor | None) -> tuple[Tensor, ...]:
+        """What a head predicts from: a map of features; or visible tokens and their places, where others are dropped.
+
+        Args:
+            parts: the model itself, or its momentum encoder. units: None hides nothing.
+        """
+        if units is None:
+            return (parts.encoder(images),)
+        run, side = self.run, images.shape[-1]
+        if isinstance(run.mask, FrequencyMask):
+            return (parts.encoder(without_frequencies(images, units, *self.colours)),)
+        if run.corruption.token == "drop":
+            places = visible_places(spread(units, side // run.backbone.patch_size))
+            return encode_visible(parts.encoder.model, images, places), places
+        images = filled(images, spread(units, side), run.corruption.fill, self.black, seed=run.seed, place=self.place)
+        hidden = None if parts.mask_token is None else spread(units, side // self.encoder.token_stride)
+        return (parts.encoder(images, hidden, parts.mask_token, parts.mask_gate),)
+
+    def forward(self, images: Tensor, units: Tensor, pairs: Pairs | None = None) -> tuple[Tensor, Tensor]:
+        """Prediction [B, K, S / downsample, S / downsample], and the loss it has against the clean images.
+
+        The loss is a float32 scalar; or [T], the prediction error and the weighted Fourier and contrastive losses and
+        that of the loss predictor, in this order and where the run has them, which add up to it: they are means over
+        different things (`harness.core.objective.losses.loss_weights`).
+
+        Args:
+            pairs: what the contrastive loss sees besides; None leaves it out.
+        """
+        run, drops = self.run, self.run.corruption.token == "drop"
+        encoded = self._encoded(self, images, units) if drops else (self.encode(images, units),)
+        prediction = self.head(*encoded)
+        parts: Any = self.momentum
+        target = self.targets(images, None if parts is None else parts.encoder)
+        scored = predicted_units(run, units, self.place)
+        hidden = spread(scored, target.shape[-1]) if run.loss.scope == "masked" or run.fourier is not None else None
+        terms = [prediction_loss(run.loss, prediction, target, hidden)]
+        if run.fourier is not None and hidden is not None:
+            terms.append(run.fourier.weight * fourier_loss(run, prediction, target, hidden))
+        if run.contrastive is not None and pairs is not None:
+            terms.append(run.contrastive.weight * self._contrastive(encoded, images, units, pairs))
+        if run.loss_predictor is not None:
+            terms.append(run.loss_predictor.weight * self._ranking(encoded, prediction, target, units))
+        return prediction, torch.stack(terms) if len(terms) > 1 else terms[0]
+
+    def _ranking(self, encoded: tuple[Tensor, ...], prediction: Tensor, target: Tensor, units: Tensor) -> Tensor:
+        """The loss of the loss predictor."""
+        expected = self.loss_predictor(*encoded)[:, 0]
+        errors = patch_errors(prediction, target, expected.shape[-1])
+        return ranking_loss(expected.flatten(1), errors, spread(units, expected.shape[-1]).flatten(1))
+
+    @torch.no_grad()
+    def scores(self, images: Tensor) -> Tensor | None:
+        """What the run's mask looks at in clean images [B, C, S, S]: float32 [B, h, w]; None if it does not look.
+
+        The momentum encoder sees the images whole.
+        """
+        parts: Any = self.momentum
+        match self.run.mask.scored_by:
+            case None:
+                return None
+            case "attention":
+                return attention_scores(parts.encoder, images)
+            case "loss":
+                if self.run.corruption.token == "drop":
+                    places = torch.arange((images.shape[-1] // self.run.backbone.stride) ** 2, device=images.device)
+                    every = places.expand(len(images), -1)
+                    expected: Tensor = parts.loss_predictor(encode_visible(parts.encoder.model, images, every), every)
+                else:
+                    expected = parts.loss_predictor(parts.encoder(images))
+                return expected[:, 0].float()
+            case _:
+                assert_never(self.run.mask.scored_by)
+
+    def _contrastive(self, encoded: tuple[Tensor, ...], images: Tensor, units: Tensor, pairs: Pairs) -> Tensor:
+        """The loss of queries from what is encoded, and where crops are swapped, of those from the second crops."""
+        shown = images[:: self.run.mask.views]
+        loss = self._told_apart(encoded, shown if pairs.second is None else pairs.second, units, pairs.hidden)
+        if pairs.second is None or pairs.units is None:
+            return loss
+        swapped = self._encoded(self, in_views(self.run.mask, pairs.second), pairs.units)
+        return loss + self._told_apart(swapped, shown, pairs.units, pairs.swapped)
+
+    def _told_apart(self, encoded: tuple[Tensor, ...], images: Tensor, units: Tensor, hidden: Tensor | None) -> Tensor:
+        """InfoNCE of the queries from what is encoded, with keys of images that `hidden` or the run's spec hides."""
+        run = self.run
+        parts: Any = self.momentum
+        assert run.contrastive is not None
+        with torch.no_grad():
+            if run.contrastive.mask == "same":
+                images, hidden = in_views(run.mask, images), units
+            keys = parts.projector(pooled(*self._encoded(parts, images, hidden)))
+        queries = self.predictor(self.projector(pooled(*encoded)))
+        return told_apart(
+            queries,
+            keys,
+            views=run.mask.views,
+            temperature=run.contrastive.temperature,
+            of_all=lambda mine: of_all(mine, self.place.positions, run.recipe.batch_size, self.processes),
+        )
+
+
+def pooled(features: Tensor, places: Tensor | None = None) -> Tensor:
+    """The mean over all places that an encoder computed, [B, C]; arguments as a head takes them."""
+    return features.mean((2, 3)) if places is None else features[:, -places.shape[1] :].mean(1)
+
+
+def _encoder(run: Pretrain, channels: int) -> Encoder:
+    model = build(run.backbone, image_size=run.image_size, channels=channels, drop_path=run.recipe.drop_path)
+    return Encoder(model, run.corruption)
+
+
+def _projections(run: Pretrain, width: int) -> tuple[nn.Sequential | None, nn.Sequential | None]:
+    """Projector and predictor of a contrastive loss, each from its own stream."""
+    spec = run.contrastive
+    if spec is None:
+        return None, None
+    projector = initialised(run.seed, "projector", lambda: mlp(spec.projector_layers, width, spec.hidden, spec.out))
+    predictor = initialised(run.seed, "predictor", lambda: mlp(spec.predictor_layers, spec.out, spec.hidden, spec.out))
+    return projector, predictor
+
+
+def _loss_predictor(run: Pretrain, width: int) -> nn.Module | None:
+    if run.loss_predictor is None:
+        return None
+    decoder, side = run.loss_predictor.decoder, run.image_size // run.backbone.stride
+    drops = run.corruption.token == "drop"
+    return initialised(
+        run.seed,
+        "loss predictor",
+        lambda: Decoder(decoder, width=width, channels=1, upscale=1, side=side, fills=drops),
+    )
+
+
+def _black(run: Pretrain, channels: int) -> Tensor:
+    """The pixel value 0 after normalisation, float [channels]; zeros where nothing is filled with it."""
+    if run.corruption.fill != "zero":
+        return torch.zeros(channels)
+    facts = facts_of(run.data)
+    return -torch.tensor(facts.mean) / torch.tensor(facts.std)
+
+
+def _colours(run: Pretrain, channels: int) -> Tensor:
+    """Mean and deviation that images are normalised with, float [2, channels]; needed where frequencies are removed."""
+    if not isinstance(run.mask, FrequencyMask):
+        return torch.zeros(2, channels)
+    facts = facts_of(run.data)
+    return torch.tensor([facts.mean, facts.std])
+
+
+def _mask_token(run: Pretrain, width: int) -> nn.Parameter:
+    cut = 0.02 if run.backbone.variant == "simmim" else 2.0  # the released ViT cuts its normals at one deviation
+    return nn.Parameter(nn.init.trunc_normal_(torch.empty(width), std=0.02, a=-cut, b=cut))

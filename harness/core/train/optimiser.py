@@ -1,0 +1,112 @@
+"""Optimisers: which parameter gets which learning rate and weight decay, and the schedule of rates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any, assert_never
+
+import torch
+from timm.optim.lamb import Lamb
+from timm.optim.lars import Lars
+from torch import Tensor, nn
+
+from harness.core.model.encoder import Family, depth, layer_id
+from harness.spec import Cosine, MultiStep, Recipe
+from harness.spec.recipe import NoDecay
+
+TABLES = ("relative_position_bias_table",)
+TOKENS = ("cls_token", "reg_token")
+POSITIONS = ("pos_embed",)
+MASK_TOKEN, MASK_GATE = "mask_token", "mask_gate"
+
+
+def decays(name: str, parameter: Tensor, no_decay: NoDecay = "usual") -> bool:
+    """Whether weight decay applies to a parameter of this name; `no_decay` as in `Recipe`."""
+    exempt: tuple[str, ...]
+    match no_decay:
+        case "usual" | "usual-but-gate":
+            if no_decay == "usual-but-gate" and name.endswith(MASK_GATE):
+                return True
+            exempt = (*POSITIONS, *TOKENS, "mask_token", *TABLES)
+        case "simmim-swin":
+            exempt = (*POSITIONS, *TOKENS, "mask_token")
+        case "simmim-vit":
+            exempt = (*POSITIONS, *TOKENS)
+        case "mae":
+            exempt = ()
+        case "mmpretrain":
+            return not any(part in name for part in ("norm", "bias", *POSITIONS))
+        case _:
+            assert_never(no_decay)
+    vector = parameter.ndim < 2 and not name.endswith("mask_token")  # a vector here, [1, 1, C] in the released code
+    return not vector and not name.endswith((".bias", *exempt))
+
+
+def layer_scales(model: Family, layer_decay: float | None) -> dict[str, float]:
+    """Factor on the learning rate of every parameter: layer_decay ** (depth + 1 - layer id)."""
+    last = depth(model) + 1
+    rate = 1.0 if layer_decay is None else layer_decay
+    return {name: rate ** (last - layer_id(model, name)) for name, _ in model.named_parameters()}
+
+
+def parameter_groups(
+    named: Iterable[tuple[str, nn.Parameter]], recipe: Recipe, scales: dict[str, float] | None = None
+) -> list[dict[str, Any]]:
+    """Parameters by learning rate factor (`scale`) and weight decay, in a fixed order; frozen ones are left out."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in named:
+        if parameter.requires_grad:
+            scale = scales[name] if scales else {MASK_TOKEN: recipe.token_lr, MASK_GATE: recipe.gate_lr}.get(name, 1.0)
+            decay = recipe.weight_decay if decays(name, parameter, recipe.no_decay) else 0.0
+            groups.setdefault((scale, decay), []).append(parameter)
+    return [{"params": members, "scale": scale, "weight_decay": decay} for (scale, decay), members in groups.items()]
+
+
+def make_optimiser(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
+    """The optimiser of a recipe; the loop sets the rates of its groups."""
+    match recipe.optimizer:
+        case "adamw":
+            return torch.optim.AdamW(groups, lr=0.0, betas=recipe.betas, eps=recipe.eps, fused=True)
+        case "lamb":
+            return Lamb(groups, lr=0.0, betas=recipe.betas, eps=recipe.eps, max_grad_norm=None)
+        case "lars":
+            return Lars(_by_shape(groups), lr=0.0, momentum=recipe.momentum or 0.0)
+        case "sgd":
+            nesterov = bool(recipe.momentum)
+            return torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum or 0.0, nesterov=nesterov)
+        case _:
+            assert_never(recipe.optimizer)
+
+
+def _by_shape(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each group in two: matrices, whose rate LARS adapts even without weight decay, and vectors, which it leaves."""
+    return [
+        {**group, "params": members, "always_adapt": adapted}
+        for group in groups
+        for adapted in (True, False)
+        if (members := [parameter for parameter in group["params"] if (parameter.ndim > 1) == adapted])
+    ]
+
+
+def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int, scale: float = 1.0) -> float:
+    """The learning rate at a step counted from 0.
+
+    Only the peak is multiplied by a layer's `scale`; floor and warm-up start are absolute, as in the released SimMIM.
+    """
+    peak = recipe.scaled(recipe.lr) * scale
+    warmup, total = recipe.warmup_epochs * steps_per_epoch, recipe.epochs * steps_per_epoch
+    if step < warmup:
+        start = recipe.scaled(recipe.warmup_lr)
+        return start + (peak - start) * step / warmup
+    match recipe.schedule:
+        case Cosine(min_lr=floor, counted_from=origin, epochs=epochs):
+            low = recipe.scaled(floor)
+            skipped = warmup if origin == "warm-up" else 0
+            length = total - skipped if epochs is None else epochs * steps_per_epoch
+            done = min((step - skipped) / length, 1.0)
+            return low + 0.5 * (peak - low) * (1 + math.cos(math.pi * done))
+        case MultiStep(milestones=milestones, gamma=gamma):
+            return peak * gamma ** sum(step >= epoch * steps_per_epoch for epoch in milestones)
+        case _:
+            assert_never(recipe.schedule)

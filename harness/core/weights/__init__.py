@@ -1,0 +1,1 @@
+"""Checkpoints, the weights of finished runs, and the formats of other programs."""

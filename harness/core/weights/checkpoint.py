@@ -1,0 +1,186 @@
+"""Saving and restoring the state of a training loop, and weights as safetensors. Nothing here runs foreign pickles."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from harness.core.model.backbones import layers_of
+from harness.core.model.encoder import Family, own_biases
+from harness.core.runtime.session import Session
+from harness.core.weights.formats import resized
+from harness.spec import HarnessError
+from harness.store.snapshots import epochs_asked_for
+
+
+@dataclass
+class Progress:
+    """How far a training loop is.
+
+    step: steps done. seconds: time spent, over all attempts. total: sum of the losses since the last metrics line, over
+    `since` steps, which took `waited` seconds up to the last checkpoint.
+    """
+
+    total: Tensor
+    step: int = 0
+    since: int = 0
+    seconds: float = 0.0
+    waited: float = 0.0
+
+
+def save_state(
+    session: Session,
+    loop: Progress,
+    *,
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+) -> None:
+    """Write a checkpoint of everything that a step changes. Randomness has no state to save."""
+    state = {
+        "key": session.attempt.key,
+        "loop": vars(loop),
+        "model": model.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "scaler": scaler.state_dict(),
+    }
+    session.attempt.write_checkpoint(loop.step, lambda file: _save(state, file))
+
+
+def _save(state: dict[str, Any], file: IO[bytes]) -> None:
+    try:
+        torch.save(state, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):  # torch covers up what the disk said
+            raise error.__context__ from None
+        raise
+
+
+def restore_state(
+    session: Session,
+    loop: Progress,
+    *,
+    model: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+) -> None:
+    """Go on from the latest whole checkpoint, if there is one, and begin the attempt's metrics with what led to it.
+
+    Raises:
+        HarnessError: the checkpoint belongs to another spec.
+    """
+    for file in session.attempt.checkpoints():
+        state: dict[str, Any] = torch.load(file.path, map_location=session.device, weights_only=True)
+        if state["key"] != session.attempt.key:
+            raise HarnessError(f"{file.path} is a checkpoint of another spec, {state['key']}; move it away")
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        if state["scaler"]:
+            scaler.load_state_dict(state["scaler"])
+        vars(loop).update(state["loop"])
+        session.attempt.begin_metrics(file)
+        return
+    session.attempt.begin_metrics(None)
+
+
+def weights_of(model: nn.Module) -> bytes:
+    """All parameters and persistent buffers as a safetensors file."""
+    return save({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
+
+
+def write_snapshot(model: nn.Module, epoch: float, session: Session) -> None:
+    """Keep the weights if this is the end of an epoch after which somebody asked for them."""
+    if epoch != int(epoch):
+        return
+    wanted = session.group.share(epochs_asked_for(session.attempt.store.folder(session.attempt.key)))
+    if int(epoch) in wanted:
+        session.attempt.write_snapshot(int(epoch), weights_of(model))
+
+
+INERT: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [(OrderedDict, "yacs.config.CfgNode")]
+"""Classes that the released SimMIM's files hold besides tensors; they are read as plain dicts, without their code."""
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors by name from a safetensors file, or from a torch file of tensors and plain values.
+
+    Of the dicts that training scripts save, the entry `model` or `state_dict` is taken.
+
+    Raises:
+        HarnessError: the file does not read, or holds anything that would have to be executed.
+    """
+    return read_noted(path)[0]
+
+
+def read_noted(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """As `read_weights`, and the notes that the file carries besides: safetensors metadata, or the entry `harness`."""
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    found = _read_torch(path)
+    notes = found.get("harness") if isinstance(found, dict) else None
+    found = found.get("model", found.get("state_dict", found)) if isinstance(found, dict) else found
+    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise HarnessError(f"{path} holds no dict of tensors")
+    return dict(found), notes if isinstance(notes, dict) else {}
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise HarnessError(f"{path} does not read as a safetensors file: {reason}") from None
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        with torch.serialization.safe_globals(INERT), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, about the versions of pickles
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise HarnessError(f"cannot read {path}: {error.strerror or error}") from None
+    except Exception as error:  # what a damaged or hostile file makes the reader raise is open
+        if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            raise HarnessError(f"{path} holds more than tensors: reading {found[1]} would execute code") from None
+        raise HarnessError(f"{path} does not read as a file of tensors, or of tensors and plain values") from None
+
+
+def load_encoder(model: Family, tensors: dict[str, Tensor], source: str) -> None:
+    """Load encoder weights under timm's names into a model, which may have a classifier of its own.
+
+    Which names a classifier takes and which begin anew is said by its family (`harness.core.model.backbones`).
+
+    A model that pools the mean of patch tokens has a new `fc_norm` instead of the pre-training's final `norm`, as
+    SimMIM's fine-tuning does; a relative position table that all blocks shared is copied to each, and one of another
+    window is resized (`harness.core.weights.formats.positions`). Nothing else may be missing or left over.
+
+    Raises:
+        HarnessError: names or shapes do not fit.
+    """
+    own = model.state_dict()
+    sized = resized(own_biases(model, tensors), {name: tuple(tensor.shape) for name, tensor in own.items()})
+    layers = layers_of(model)
+    taken = layers.taken(sized, own)
+    given = {name: tensor for name, tensor in sized.items() if name in taken}
+    wanted = {name for name in own if not name.startswith(layers.new)}
+    differing = [name for name in wanted & set(given) if own[name].shape != given[name].shape]
+    for complaint, names in (
+        ("lacks", wanted - set(given)),
+        ("has besides", set(given) - wanted),
+        ("has in another shape", differing),
+    ):
+        if names:
+            shown = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
+            raise HarnessError(f"the weights of {source} do not fit the backbone: it {complaint} {shown}")
+    model.load_state_dict({**own, **given})

@@ -1,0 +1,107 @@
+"""Weights for other programs: safetensors that timm loads, or a file as the released SimMIM saves it."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, assert_never
+
+import torch
+from safetensors.torch import save
+from timm.models.beit import Beit
+from timm.models.swin_transformer import SwinTransformer
+from torch import Tensor
+
+from harness.core.model.encoder import Family, build, timm_arguments
+from harness.core.weights.finished_run import Trained, notes_of
+from harness.core.weights.formats import BUFFERS, Weights, to_official
+from harness.spec import FineTune, HarnessError, LinearHead, PixelTarget, Pretrain
+from harness.store.files import write_atomically
+
+ExportFormat = Literal["timm", "official"]
+NO_HEAD = "the prediction head is left out: the released code has a linear one at full resolution only"
+SUFFIXES: dict[ExportFormat, str] = {"timm": ".safetensors", "official": ".pth"}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file that was written.
+
+    model, arguments: timm's name and the keyword arguments that build what the file holds.
+    notes: what was left out.
+    """
+
+    path: Path
+    format: ExportFormat
+    model: str
+    arguments: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def call(self) -> str:
+        """The Python expression that builds the model; in format timm with the file's weights."""
+        given = {"pretrained": False, "checkpoint_path": str(self.path), **self.arguments}
+        if self.format != "timm":
+            del given["checkpoint_path"]
+        return f"timm.create_model({', '.join([repr(self.model), *(f'{k}={v!r}' for k, v in given.items())])})"
+
+
+def export(trained: Trained, path: Path, form: ExportFormat) -> Exported:
+    """Write a trained encoder or classifier.
+
+    timm: a pre-training's encoder, or a classifier. official: the names of microsoft/SimMIM, a pre-training with mask
+    token and prediction head, under the entry `model` of a torch file; the buffers that its modules hold are included,
+    so that its strict loading takes the file.
+
+    Raises:
+        HarnessError: the file's suffix is another than the format's, the released code has no such model, or the disk
+            refuses.
+    """
+    if path.suffix != SUFFIXES[form]:
+        raise HarnessError(f"a file of format {form} ends in {SUFFIXES[form]}, not as {path.name} does")
+    run = trained.run
+    backbone, pool = (run.built, run.pool) if isinstance(run, FineTune) else (run.backbone, "")
+    sizes: dict[str, Any] = {
+        "image_size": run.image_size,
+        "channels": trained.facts.channels,
+        "num_classes": trained.num_classes,
+        "pool": pool,
+    }
+    arguments = timm_arguments(backbone, **sizes)
+    if not arguments["drop_path_rate"]:
+        del arguments["drop_path_rate"]
+    match form:
+        case "timm":
+            data = save(_own(trained.weights.encoder), {"format": "pt", **notes_of(trained)})
+        case "official":
+            data = _official(trained, build(backbone, **sizes))
+        case _:
+            assert_never(form)
+    write_atomically(path, data)
+    left_out = form == "official" and not _has_official_head(run)
+    return Exported(path, form, backbone.name, arguments, (NO_HEAD,) if left_out else ())
+
+
+def _own(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+
+def _has_official_head(run: Pretrain | FineTune) -> bool:
+    return isinstance(run, FineTune) or (
+        isinstance(run.head, LinearHead) and isinstance(run.target, PixelTarget) and run.target.downsample == 1
+    )
+
+
+def _official(trained: Trained, model: Family) -> bytes:
+    if not isinstance(model, Beit | SwinTransformer):
+        raise HarnessError(
+            f"the released SimMIM has a Swin and a BEiT-like ViT, no {type(model).__name__}; valid format: timm"
+        )
+    weights, pretraining = trained.weights, isinstance(trained.run, Pretrain)
+    buffers = {name: buffer for name, buffer in model.named_buffers() if name.rpartition(".")[2] in BUFFERS}
+    head = weights.head if _has_official_head(trained.run) else {}
+    named = to_official(Weights({**weights.encoder, **buffers}, weights.mask_token, head), pretraining=pretraining)
+    file = io.BytesIO()
+    torch.save({"model": _own(named), "harness": notes_of(trained)}, file)
+    return file.getvalue()

@@ -1,0 +1,151 @@
+"""A finished run with its weights, from the store or from a file that was exported."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from harness.core.data.data_facts import Facts, facts_of
+from harness.core.evaluate.start import load_own
+from harness.core.model.backbones import layers_named
+from harness.core.model.encoder import Family, build
+from harness.core.pretrain.mim import MaskedImageModel
+from harness.core.weights.checkpoint import read_noted, read_weights
+from harness.core.weights.formats import Weights, named_as_timm
+from harness.spec import FineTune, HarnessError, Pretrain, Run, key, run_from_json
+from harness.store import Store
+from harness.store.files import sha256
+
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run. weights: its own, under timm's names."""
+
+    name: str
+    run: Pretrain | FineTune
+    weights: Weights
+    facts: Facts
+
+    @property
+    def num_classes(self) -> int:
+        """Classes that a classifier tells apart; 0 of a pre-training."""
+        backbone = self.run.built if isinstance(self.run, FineTune) else self.run.backbone
+        name = layers_named(backbone.name).classifier
+        return len(self.weights.encoder[name]) if name in self.weights.encoder else 0
+
+
+def opened(source: Run | str | Path, store: Store) -> Trained:
+    """A trained model by its spec, key (or a beginning of it that no other run has), run folder, or exported file.
+
+    Raises:
+        HarnessError: there is none, it is not done, it keeps no weights or they were cleaned away or damaged.
+    """
+    if isinstance(source, Run):
+        return _of_run(key(source), store)
+    path = Path(source).expanduser()
+    if path.is_file():
+        return _of_file(path)
+    if (path / "spec.json").is_file():
+        return _of_run(path.resolve().name, Store(path.resolve().parent))
+    return _of_run(found_key(str(source), store), store)
+
+
+def found_key(text: str, store: Store) -> str:
+    """The key that begins with a text; its digits may stand alone.
+
+    Raises:
+        HarnessError: no run's key does, or those of several do.
+    """
+    found = [name for name in store.keys() if text and text in (name, *_beginnings(name, len(text)))]  # noqa: SIM118
+    if text in found:
+        return text
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise HarnessError(f"{text!r} names no run in {store.root}, and is neither a run folder nor an exported file")
+    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    raise HarnessError(f"{text!r} begins several keys: {', '.join(found[:SHOWN])}{more}")
+
+
+def _beginnings(name: str, length: int) -> tuple[str, str]:
+    return name[:length], name.rpartition("-")[2][:length]
+
+
+def _of_run(name: str, store: Store) -> Trained:
+    run = store.spec(name)
+    if not isinstance(run, Pretrain | FineTune):
+        raise HarnessError(f"{name} is a {run.kind}, which trains no model of its own; valid: pretrain, finetune")
+    result, path = store.result(name), store.weights(name)
+    if result is None:
+        raise HarnessError(f"{name} is not done: it is {store.state(name).word}")
+    if path is None:
+        raise HarnessError(
+            f"the weights of {name} were cleaned away; delete {store.folder(name).path} and run again to get them back"
+        )
+    if sha256(path) != result.weights:
+        raise HarnessError(f"{path} is damaged; delete the run's folder and run again")
+    return Trained(name, run, named_as_timm(read_weights(path)), facts_of(run.data))
+
+
+def _of_file(path: Path) -> Trained:
+    tensors, notes = read_noted(path)
+    try:
+        run, facts = run_from_json(notes["run"]), Facts.from_plain(json.loads(notes["facts"]))
+    except (KeyError, TypeError, ValueError):
+        raise HarnessError(
+            f"{path} does not say which run it comes from; harness export writes files that do"
+        ) from None
+    if not isinstance(run, Pretrain | FineTune):
+        raise HarnessError(f"{path} comes from a {run.kind}; valid: pretrain, finetune")
+    return Trained(path.name, run, named_as_timm(tensors), facts)
+
+
+def notes_of(trained: Trained) -> dict[str, str]:
+    """What an exported file says about its run, so that it can be opened without the store and the data set."""
+    return {"run": json.dumps(trained.run.to_plain()), "facts": json.dumps(trained.facts.to_plain())}
+
+
+def classifier_of(trained: Trained, device: torch.device) -> Family:
+    """The classifier of a fine-tuning, in evaluation mode.
+
+    Raises:
+        HarnessError: it is a pre-training, or the weights do not fit.
+    """
+    run = trained.run
+    if not isinstance(run, FineTune):
+        raise HarnessError(f"{trained.name} is a pretrain, which knows no classes; predict with a finetune")
+    model = build(
+        run.built,
+        image_size=run.image_size,
+        channels=trained.facts.channels,
+        num_classes=trained.num_classes,
+        pool=run.pool,
+    )
+    load_own(model, trained.weights.encoder, trained.name)
+    return model.to(device).eval().requires_grad_(False)
+
+
+def masked_image_model_of(trained: Trained, device: torch.device) -> MaskedImageModel:
+    """Encoder, mask token and head of a pre-training, in evaluation mode.
+
+    Raises:
+        HarnessError: it is a fine-tuning, the file holds the encoder only, or the weights do not fit.
+    """
+    run, weights = trained.run, trained.weights
+    if not isinstance(run, Pretrain):
+        raise HarnessError(f"{trained.name} is a {run.kind}, which predicts no pixels; reconstruct with a pretrain")
+    if not weights.head:
+        raise HarnessError(f"{trained.name} holds the encoder only, without the prediction head; name the run itself")
+    model = MaskedImageModel(run, trained.facts.channels)
+    named = weights.rest | {f"encoder.model.{name}": tensor for name, tensor in weights.encoder.items()}
+    for part, tensors in (("head", weights.head), ("targets", weights.targets)):
+        named |= {f"{part}.{name}": tensor for name, tensor in tensors.items()}
+    for name, tensor in (("mask_token", weights.mask_token), ("mask_gate", weights.mask_gate)):
+        named |= {} if tensor is None else {name: tensor}
+    load_own(model, named, trained.name)
+    return model.to(device).eval().requires_grad_(False)
