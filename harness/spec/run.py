@@ -77,6 +77,10 @@ class Pretrain(Spec):
             return {**values, "fourier": fourier.replace(group=None)}  # two ways to say the same share a key
         return values
 
+    def current_revision(self) -> int:
+        """One more where a momentum encoder once dropped residual branches, which it never does."""
+        return super().current_revision() + (self.momentum is not None and self.recipe.drop_path > 0)
+
     @property
     def masks(self) -> tuple[Mask, ...]:
         """The encoder's mask, and the momentum encoder's where that has one of its own."""

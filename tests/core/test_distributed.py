@@ -32,6 +32,7 @@ from harness.spec import (
     DecoderHead,
     FineTune,
     FourierLoss,
+    GuidedMask,
     HarnessError,
     Knn,
     LinearProbe,
@@ -296,6 +297,15 @@ def test_evaluations_in_four_processes(tmp_path: Path, gang: Gang) -> None:
             assert all(one == pytest.approx(four, rel=2e-5) for one, four in pairs)
     accuracies = [[line["test_top1"] for line in store.metrics(key(tuned))] for store in stores]
     assert accuracies[0] == accuracies[1]
+
+
+def test_a_mask_that_looks_is_the_same_in_three_processes(tmp_path: Path, gang: Gang) -> None:
+    """With drop path, which the momentum encoder it looks with does not have."""
+    run = PLAIN.replace(mask=GuidedMask(size=8, ratio=0.5), momentum=MomentumEncoder(start=0.9))
+    whole = computed(gang, tmp_path / "one", 1, run)
+    ranks = computed(gang, tmp_path / "three", 3, run, micro_batch=2)
+    for left, right in zip(lines(whole, run, "loss"), lines(ranks, run, "loss"), strict=True):
+        assert left == pytest.approx(right, rel=1e-5)
 
 
 # Batch norm

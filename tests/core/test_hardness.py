@@ -169,6 +169,20 @@ def test_whole_runs_reconstruct_and_repeat(tmp_path: Path) -> None:
         assert reconstruct(key(run), picture, mask=other, store=store.root, device="cpu").mask == other
 
 
+@pytest.mark.parametrize("run", [ATTENTIVE, HARD], ids=["attention", "loss"])
+def test_masks_that_look_go_with_drop_path_and_slices(run: Pretrain, tmp_path: Path) -> None:
+    """The momentum encoder drops nothing, so that an image's mask is the same in any slice."""
+    torch.set_num_threads(1)
+    run = run.replace(recipe=run.recipe.replace(drop_path=0.3))
+    losses = []
+    for size in (None, 5):
+        store = Store(tmp_path / str(size))
+        event = work(store, run, torch.device("cpu"), Resources(micro_batch=size), report=lambda event: None)
+        assert event.kind == "done", event.text
+        losses.append([line["loss"] for line in store.metrics(key(run))])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
 # Refusals
 
 

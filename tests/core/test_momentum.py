@@ -11,17 +11,18 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny import RECIPE, pretrain
 from torch import Tensor, nn
 
 from harness import audit
+from harness.core.model.encoder import Encoder, build
 from harness.core.pretrain.mim import MaskedImageModel
 from harness.core.pretrain.momentum import Momentum, momentum_at
 from harness.core.train.optimiser import parameter_groups
 from harness.launch import Event, Resources
 from harness.launch.job import work
-from harness.spec import Contrastive, HarnessError, MomentumEncoder, Pretrain, key
+from harness.spec import Checkpoint, Contrastive, HarnessError, MomentumEncoder, Pretrain, key
 from harness.store import Store
 
 SPEC = MomentumEncoder(start=0.9, end=0.98)
@@ -151,6 +152,33 @@ def test_it_computes_as_in_evaluation_but_for_batch_norms() -> None:
         assert torch.equal(buffer, model.get_buffer(name))
 
 
+def test_it_drops_no_residual_branch_in_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In every step its features are those of an encoder that is built without drop path and has its weights."""
+    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    plain = Encoder(build(RUN.backbone, image_size=32, channels=3)).eval()
+    ours, steps = Momentum.follow, []
+
+    def follow(self: Momentum, model: Any, step: int, *sizes: int) -> None:
+        plain.load_state_dict(self.encoder.state_dict())  # type: ignore[union-attr]
+        place, model.place.positions = model.place.positions, torch.arange(4)
+        torch.testing.assert_close(self.encoder(images), plain(images))  # type: ignore[operator]
+        model.place.positions = place
+        ours(self, model, step, *sizes)
+        steps.append(step)
+
+    monkeypatch.setattr(Momentum, "follow", follow)
+    event = computed(tmp_path, RUN.replace(recipe=RUN.recipe.replace(drop_path=0.5)))
+    assert event.kind == "done", event.text
+    assert len(steps) == STEPS
+
+
+def test_only_runs_with_drop_path_beside_a_momentum_encoder_have_another_key() -> None:
+    """Their momentum encoders dropped branches once; what else has one or the other keeps its results."""
+    still = RUN.replace(recipe=RUN.recipe.replace(drop_path=0.0))
+    alone = RUN.replace(momentum=None, contrastive=None)
+    assert [run.current_revision() for run in (RUN, still, alone)] == [2, 1, 1]
+
+
 # Going on
 
 
@@ -175,6 +203,24 @@ def test_it_can_begin_again_with_weights_that_were_loaded() -> None:
     model.momentum.restart(model)
     for name, parameter in model.momentum.named_parameters():
         assert torch.equal(parameter, model.get_parameter(name))
+
+
+def test_it_begins_with_the_weights_that_a_run_starts_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = build(RUN.backbone, image_size=32, channels=3).state_dict()
+    given = {name: torch.full_like(tensor, 0.01).contiguous() for name, tensor in made.items()}
+    save_file(given, tmp_path / "start.safetensors")
+    start = Checkpoint(path=str(tmp_path / "start.safetensors"), backbone=RUN.backbone, image_size=32)
+    ours, seen = Momentum.follow, []
+
+    def follow(self: Momentum, model: nn.Module, step: int, *sizes: int) -> None:
+        seen.append({name: tensor.clone() for name, tensor in self.encoder.model.state_dict().items()})  # type: ignore[union-attr]
+        ours(self, model, step, *sizes)
+
+    monkeypatch.setattr(Momentum, "follow", follow)
+    event = computed(tmp_path, RUN.replace(start=start, recipe=RECIPE.replace(epochs=1)))
+    assert event.kind == "done", event.text
+    assert seen[0].keys() == given.keys()
+    assert all(torch.equal(seen[0][name], given[name]) for name in given)
 
 
 def train_for_ever(root: Path, run: Pretrain) -> None:

@@ -41,7 +41,10 @@ class KeyedDropPath(nn.Module):
 
 
 def key_drop_paths(model: nn.Module, seed: int) -> Place:
-    """Replace every DropPath of a timm model; the returned place is to be set before each training step."""
+    """Replace every DropPath of a timm model; the returned place is to be set before each training step.
+
+    Each is in training or not as what it replaces is: a momentum encoder stays in evaluation while its model trains.
+    """
     place = Place()
     found = [
         (parent, name, child)
@@ -51,5 +54,5 @@ def key_drop_paths(model: nn.Module, seed: int) -> Place:
     ]
     for layer, (parent, name, child) in enumerate(found):
         stream = seed_stream(seed, f"drop path {layer}")
-        setattr(parent, name, KeyedDropPath(child.drop_prob, stream, place))
+        setattr(parent, name, KeyedDropPath(child.drop_prob, stream, place).train(child.training))
     return place
