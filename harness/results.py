@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.launch.site import store_folder
 from harness.store import Store
+from harness.store.place import open_store
 from harness.study import Study, expand, load
 
 if TYPE_CHECKING:
@@ -39,5 +39,5 @@ def results_frame(
 
     found = study if isinstance(study, Study) else load(Path(study))
     if not isinstance(store, Store):
-        store = Store(Path(store) if store is not None else store_folder(found.root))
+        store = open_store(store, found.root)
     return runs_frame(expand(found, scale=scale, seeds=seeds), store)

@@ -19,8 +19,7 @@ from harness.core.weights.export import SUFFIXES, Exported, ExportFormat, export
 from harness.core.weights.finished_run import Trained, classifier_of, masked_image_model_of
 from harness.core.weights.finished_run import opened as opened
 from harness.spec import Analysis, FineTune, HarnessError, Mask, MomentumTarget, Pretrain, Run, one_line
-from harness.spec.content import project_root
-from harness.store import Store
+from harness.store.place import open_store
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 MASKS: dict[str, type[Any]] = {kind.model_fields["kind"].default: kind for kind in get_args(get_args(Mask)[0])}
@@ -165,7 +164,8 @@ def predict(
     Args:
         run: a fine-tuning: its spec, its key or a beginning of it, its folder, or a file that `export_weights` wrote.
         picture: of any size and mode; see `harness.core.data.pictures.as_tested`.
-        store: folder of the runs; by default `runs` in the project root above the current folder.
+        store: folder of the runs; by default where the profile of the project that the current folder lies in says, or
+            `runs` in the project root.
 
     Raises:
         HarnessError: no such run, not a fine-tuning, not done, without weights; or not a picture.
@@ -247,11 +247,6 @@ def analysis_of(kind: str, start: Pretrain | FineTune, **values: object) -> Anal
     except ValidationError as error:
         raise HarnessError(one_line(error)) from None
     return found
-
-
-def open_store(path: Path | str | None = None) -> Store:
-    """The store in a folder, by default in `runs` of the project root above the current folder."""
-    return Store(Path(path).resolve() if path else project_root(Path.cwd()) / "runs")
 
 
 def torch_device(name: DeviceName) -> torch.device:

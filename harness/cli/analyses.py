@@ -27,6 +27,7 @@ from harness.spec import (
 )
 from harness.store import Store
 from harness.store.files import disk_errors, write_atomically
+from harness.store.place import open_store
 
 
 class Kind(StrEnum):
@@ -67,8 +68,6 @@ def analyse(
 
     Example: harness analyse occlusion finetune-3f2a finetune-91bc --set draws=3
     """
-    from harness.use import open_store
-
     found = open_store(store)
     labels = {_key_of(text, found): text for text in runs}
     specs = {name: _spec(kind, found.spec(name), name, _fields(settings or ()), found) for name in labels}

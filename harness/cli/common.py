@@ -11,6 +11,7 @@ from rich.console import Console
 
 from harness.spec import HarnessError, Run
 from harness.store import Store
+from harness.store.place import open_store
 from harness.study import Plan, Row, expand, load
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="a study file, such as studies/quickstart.py")]
@@ -21,7 +22,8 @@ Where = Annotated[
 ]
 Seeds = Annotated[int | None, typer.Option("--seeds", min=1, help="replicates of each cell instead of the study's")]
 StorePath = Annotated[
-    Path | None, typer.Option("--store", help="folder of the runs; default: runs/ in the project root")
+    Path | None,
+    typer.Option("--store", help="folder of the runs; default: the profile's, or runs/ in the project root"),
 ]
 
 console = Console(highlight=False, soft_wrap=True)
@@ -57,14 +59,7 @@ def planned(
 ) -> tuple[Plan, Store]:
     """The plan and the store of a command's options."""
     loaded = load(study)
-    return expand(loaded, scale=scale, where=selection(where), seeds=seeds), open_store(loaded.root, store)
-
-
-def open_store(root: Path, store: Path | None) -> Store:
-    """The store of a project: where the site profile says, or in its root, unless said otherwise."""
-    from harness.launch.site import store_folder
-
-    return Store(store.resolve() if store else store_folder(root))
+    return expand(loaded, scale=scale, where=selection(where), seeds=seeds), open_store(store, loaded.root)
 
 
 def results_folder(plan: Plan) -> Path:

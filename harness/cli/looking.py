@@ -18,7 +18,6 @@ from harness.cli.common import (
     Where,
     console,
     labels,
-    open_store,
     planned,
     printable,
     reported,
@@ -34,6 +33,7 @@ from harness.launch.standing import WORDS, Overview, Place, overview
 from harness.spec import HarnessError
 from harness.store import Store
 from harness.store.cleaning import Removable, removable, remove
+from harness.store.place import open_store
 from harness.study import Plan, expand, load
 
 ALWAYS = ("done", "running", "blocked", "failed", "lost", "missing")
@@ -54,7 +54,7 @@ def status(
     Example: harness status studies/quickstart.py
     """
     loaded = load(study)
-    runs = open_store(loaded.root, store)
+    runs = open_store(store, loaded.root)
     shown = 0
     for name in [scale] if scale else [scale.name for scale in loaded.scales]:
         plan = expand(loaded, scale=name, where=selection(where), seeds=seeds)

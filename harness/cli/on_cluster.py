@@ -12,6 +12,7 @@ from harness.cli.common import ScaleName, Seeds, StorePath, StudyFile, Where, la
 from harness.launch.resources import Resources
 from harness.spec import HarnessError, Run
 from harness.store import Store
+from harness.store.place import open_store
 from harness.study import Plan
 
 
@@ -100,12 +101,12 @@ def doctor(
     Example: harness doctor
     """
     from harness.launch.doctor import probe_node, problems
-    from harness.launch.site import read_site, store_folder
+    from harness.launch.site import read_site
     from harness.spec.content import project_root
 
     root = project_root(folder.resolve())
     site = read_site(root)
-    place = store.resolve() if store else store_folder(root)
+    place = open_store(store, root).root
     found = problems(place, site)
     if probe and not any(problem.stops for problem in found):
         found += probe_node(place, site["evaluation"])

@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from harness.cli.common import StorePath, console, open_store, printable, say
+from harness.cli.common import StorePath, console, printable, say
 from harness.cli.running import (
     Deterministic,
     Device,
@@ -29,6 +29,7 @@ from harness.launch.queue import Event
 from harness.launch.resources import Resources
 from harness.launch.task import open_to_group, requeue
 from harness.spec import HarnessError
+from harness.store.place import open_store
 
 if TYPE_CHECKING:
     from harness.search.session import Opened
@@ -83,7 +84,7 @@ def search(
     from harness.search.session import open_search
 
     declared = load_search(file)
-    opened = open_search(declared, open_store(declared.root, store), scale=scale, sampler=sampler, url=storage)
+    opened = open_search(declared, open_store(store, declared.root), scale=scale, sampler=sampler, url=storage)
     if status:
         _show_status(opened)
         return

@@ -13,6 +13,7 @@ import typer
 from harness.cli.common import ScaleName, Seeds, StorePath, Where, labels, planned, say
 from harness.spec import HarnessError
 from harness.store import Store
+from harness.store.place import open_store
 
 if TYPE_CHECKING:
     from harness.use import Prediction
@@ -161,8 +162,6 @@ def _chosen(
         return _of_study(Path(run), kind, scale, where, seeds, store)
     if scale or where or seeds:
         raise HarnessError("--scale, --where and --seeds select from a study; name a study's file instead of a run")
-    from harness.use import open_store
-
     return run, open_store(store)
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -12,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, 
 
 from harness.spec import HarnessError
 from harness.spec.base import one_line
+from harness.store.place import profile_files, read_profile
 
 Stage = Literal["pretrain", "evaluation"]
 STAGES: tuple[Stage, ...] = ("pretrain", "evaluation")
@@ -92,12 +91,6 @@ class Site(BaseModel):
         return -(-runs // self.slots) * self.minutes
 
 
-def profile_files(root: Path) -> list[Path]:
-    """Where a profile may lie, the user's first; the project's overrides it value by value."""
-    user = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "harness" / "site.toml"
-    return [user, root / "harness.toml"]
-
-
 def read_site(root: Path) -> dict[Stage, Site]:
     """The profile of each stage: [slurm] of both files, then [slurm.pretrain] and [slurm.evaluation] over it.
 
@@ -121,33 +114,8 @@ def read_site(root: Path) -> dict[Stage, Site]:
         raise HarnessError(f"site profile, [slurm]: {one_line(error)}; valid: {valid}") from None
 
 
-def store_of_site(root: Path) -> Path | None:
-    """The folder of the runs that a profile names (`store = "..."`, relative to its file), or None."""
-    found = None
-    for path in profile_files(root):
-        if (place := _read(path).get("store")) is not None:
-            if not isinstance(place, str):
-                raise HarnessError(f'{path}: store should be a path, such as store = "/shared/me/runs"')
-            found = (path.parent / Path(place).expanduser()).resolve()
-    return found
-
-
-def store_folder(root: Path) -> Path:
-    """The folder of the runs of a project: where a profile says, or `runs/` in the project root."""
-    return store_of_site(root) or root / "runs"
-
-
 def _slurm_table(path: Path) -> dict[str, Any]:
-    table = _read(path).get("slurm", {})
+    table = read_profile(path).get("slurm", {})
     if not isinstance(table, dict):
         raise HarnessError(f"{path}: [slurm] should be a table")
     return dict(table)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        return {}
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise HarnessError(f"{path}: {error}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from conftest import FILE, Command, Ended
 from PIL import Image
 from safetensors.torch import load_file
 
+from harness import use
 from harness.store import Store
 
 ONE = "--where", "mask=random", "--where", "ratio=0.5", "--seeds", "1"
@@ -139,3 +141,23 @@ def test_weights_that_were_cleaned_are_one_line(root: Path, ran: Path, harness: 
         one_line(harness("reconstruct", key_of(ran, "pretrain"), "a/photo.png"), "were cleaned away")
     finally:  # the next test computes them again
         shutil.rmtree(root / "runs")
+
+
+def test_the_store_of_the_profile_is_used(ran: Path, harness: Command, tmp_path: Path) -> None:
+    finetuned, pretrained = key_of(ran, "finetune"), key_of(ran, "pretrain")
+    (tmp_path / "harness.toml").write_text('store = "elsewhere"')
+    shutil.copytree(ran / "runs", tmp_path / "elsewhere")
+    shutil.copytree(ran / "a", tmp_path / "a")
+    os.chdir(tmp_path)  # `ran` puts the current folder back
+    for command in (
+        ("predict", finetuned, "a/photo.png"),
+        ("reconstruct", pretrained, "a/photo.png"),
+        ("export", pretrained, "encoder.safetensors"),
+        ("analyse", "rgb", pretrained, "--set", "images=2", "--device", "cpu"),
+    ):
+        ended = harness(*command)
+        assert ended.code == 0, (command, ended.err)
+    assert use.predict(finetuned, "a/photo.png").pred_label >= 0
+    assert use.reconstruct(pretrained, "a/photo.png").run == pretrained
+    assert use.export_weights(pretrained, "again.safetensors").path.is_file()
+    assert not (tmp_path / "runs").exists()

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from slurm import Cluster
 
-from harness.cli.common import open_store
 from harness.launch import cluster as questions
 from harness.launch.standing import overview
 from harness.spec import Run
 from harness.store import Store
+from harness.store.place import open_store
 from harness.study import expand, load
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -64,7 +64,7 @@ def command(*words: str, check: bool = True) -> str:
 
 def runs_of(study: Path, store: Path | None = None) -> tuple[dict[str, Run], Store]:
     loaded = load(study)
-    return expand(loaded, scale=None, where={}, seeds=None).runs(), open_store(loaded.root, store)
+    return expand(loaded, scale=None, where={}, seeds=None).runs(), open_store(store, loaded.root)
 
 
 def words(runs: dict[str, Run], store: Store) -> Counter[str]:

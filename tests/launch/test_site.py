@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.launch.site import Site, read_site, store_of_site
+from harness.launch.site import Site, read_site
 from harness.spec import HarnessError
 
 
@@ -27,7 +27,6 @@ def project(tmp_path: Path) -> Path:
 
 def test_without_files_both_stages_have_the_defaults(user: Path, project: Path) -> None:
     assert read_site(project.parent) == {"pretrain": Site(), "evaluation": Site()}
-    assert store_of_site(project.parent) is None
 
 
 def test_the_project_overrides_the_user_and_a_stage_overrides_both(user: Path, project: Path) -> None:
@@ -96,13 +95,12 @@ def test_refusals_are_one_line_that_names_the_choices(user: Path, project: Path,
 
 
 @pytest.mark.parametrize(
-    "text", ["slurm = 3", "[slurm]\npretrain = 3", "[slurm\n", "[slurm]\nminutes = 3\nminutes = 4", "store = 3"]
+    "text", ["slurm = 3", "[slurm]\npretrain = 3", "[slurm\n", "[slurm]\nminutes = 3\nminutes = 4"]
 )
 def test_a_file_that_does_not_read_is_named(user: Path, project: Path, text: str) -> None:
     project.write_text(text)
-    read = store_of_site if text.startswith("store") else read_site
     with pytest.raises(HarnessError) as refusal:
-        read(project.parent)
+        read_site(project.parent)
     assert str(project) in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
@@ -111,20 +109,6 @@ def test_bytes_that_are_no_text_are_refused(user: Path, project: Path) -> None:
     user.write_bytes(b"\xff\xfe")
     with pytest.raises(HarnessError, match=r"site\.toml"):
         read_site(project.parent)
-
-
-def test_the_store_is_relative_to_the_file_that_names_it(
-    user: Path, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    user.write_text('store = "../mine"')
-    assert store_of_site(project.parent) == tmp_path / "config" / "mine"
-    project.write_text('store = "../ours"')
-    assert store_of_site(project.parent) == tmp_path / "ours"
-    project.write_text('store = "/shared/ours"')
-    assert store_of_site(project.parent) == Path("/shared/ours")
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    project.write_text('store = "~/ours"')
-    assert store_of_site(project.parent) == tmp_path / "home" / "ours"
 
 
 def refused(project: Path, *parts: str) -> None:
