@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from harness.claims import margin_at
 from harness.report import escape
 from harness.report.escape import NOTHING, clean
 from harness.report.looks import standing
 from harness.report.verdicts import ERROR, ORDER, Verdict, scored, verdict
 from harness.study import Plan
+from harness.study.claims import margin_at
 
 CLAIM_HEADER = ("verdict", "claim", "effect", "interval", "n", "needs about", "margin", "compared")
 

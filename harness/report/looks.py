@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from harness.claims import Claim
 from harness.report.additive import Floats
 from harness.report.collect import runs_frame
 from harness.report.sides import sides
@@ -25,6 +24,7 @@ from harness.report.simultaneous import groups, largest_below
 from harness.report.verdicts import ERROR, Alphas, Scored, Verdict, compared_cells, scored, verdict
 from harness.store import Store
 from harness.study import Plan, expand
+from harness.study.claims import Claim
 
 _DRAWS = 40_000
 _PAIRED_DRAWS = 200_000

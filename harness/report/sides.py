@@ -8,9 +8,9 @@ from typing import assert_never
 
 import numpy as np
 
-from harness.claims import Best, Claim, Comparison, InnerMaximum, Where, selector
 from harness.report.additive import Floats
 from harness.spec import Scalar
+from harness.study.claims import Best, Claim, Comparison, InnerMaximum, Where, selector
 
 Cell = Mapping[str, Scalar]
 

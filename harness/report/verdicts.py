@@ -10,7 +10,6 @@ from typing import Literal, assert_never
 import numpy as np
 import pandas as pd
 
-from harness.claims import Claim, Comparison, margin_at
 from harness.report.additive import Additive, Floats, fit, t_quantile
 from harness.report.beside import column_beside
 from harness.report.bounds import Bounds, bounds
@@ -18,6 +17,7 @@ from harness.report.sides import Sides, sides
 from harness.report.statistics import matrix, units
 from harness.spec import Evaluation, FineTune, Scratch
 from harness.study import Plan
+from harness.study.claims import Claim, Comparison, margin_at
 
 Word = Literal[
     "contradicted", "no difference beyond the margin", "not testable at this scale", "inconclusive", "reproduced"

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from harness.grid import Axes, Grid
 from harness.spec import Evaluation, HarnessError, Scalar, Scale
 from harness.spec.content import project_root
 from harness.study import CellFunction, Study
-from harness.studyfile import run_file
+from harness.study.file import run_file
+from harness.study.grid import Axes, Grid
 
 Direction = Literal["maximize", "minimize"]
 SamplerName = Literal["tpe", "gp", "cmaes", "random", "nsga2"]

@@ -25,13 +25,13 @@ import numpy as np
 import scipy
 
 from harness import claims
-from harness.claims import Claim
 from harness.report.additive import Floats, fit
 from harness.report.looks import errors
 from harness.report.statistics import among_best, differences, half_width
 from harness.report.verdicts import FIXED, Scored, Word, compared_cells, verdict
 from harness.spec import Backbone, Recipe, Scale, Shapes
 from harness.study import Grid, Plan, Study, axes
+from harness.study.claims import Claim
 
 SEEDS = (2, 3, 5, 10)
 LOOKS = ((2, 3, 5, 10), (3, 5, 8, 10))

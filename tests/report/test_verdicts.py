@@ -12,7 +12,6 @@ from fake_study import SCALE, finish_all, scope_plan, scope_study
 from scipy import stats
 
 from harness import claims
-from harness.claims import Claim
 from harness.report import results_frame, write
 from harness.report.bounds import bounds
 from harness.report.judged import claims_text, family_error, judged
@@ -21,6 +20,7 @@ from harness.report.verdicts import Scored, Verdict, scored, verdict
 from harness.spec import HarnessError, Skip
 from harness.store import Store
 from harness.study import Grid, Plan, Study, axes
+from harness.study.claims import Claim
 
 A, B = {"arm": "a"}, {"arm": "b"}
 

@@ -9,16 +9,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from harness.claims import Claim, InnerMaximum, Margin, selections, selector
-from harness.grid import Axes
-from harness.grid import Grid as Grid
-from harness.grid import around as around
-from harness.grid import axes as axes
-from harness.grid import zipped as zipped
 from harness.papers.tables import PaperTable
 from harness.spec import Evaluation, HarnessError, Run, Scalar, Scale, Skip, Spec, key, one_line, upstreams
 from harness.spec.content import project_root
-from harness.studyfile import run_file
+from harness.study.claims import Claim, InnerMaximum, Margin, selections, selector
+from harness.study.file import run_file
+from harness.study.grid import Axes, Grid
 
 CellFunction = Callable[..., Mapping[str, Evaluation] | Skip]
 
