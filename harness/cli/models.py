@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.cli.common import console, say
-from harness.papers import simmim_finetune, simmim_pretrain
+from harness.papers import paper_table, simmim_finetune, simmim_pretrain
 from harness.papers.simmim_recipes import FINETUNED, PRETRAINED, Variant
 from harness.spec import FineTune, Pretrain
 
@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 CLASSES = 1000
 VARIANTS: tuple[Variant, ...] = ("official", "mmpretrain")
+ACCURACY: dict[Variant, tuple[str, str]] = {
+    "official": ("simmim_table7_scaling", "simmim_top1"),
+    "mmpretrain": ("mmpretrain_simmim", "top1"),
+}
+"""The table of published accuracies, and its column."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class Published:
 
 
 def models() -> None:
-    """List the published SimMIM models: parameters and multiply-adds counted here, and as published.
+    """List the published SimMIM models: parameters and multiply-adds counted here and as published, published top-1.
 
     Example: harness models
     """
@@ -44,6 +49,8 @@ def models() -> None:
         for row in rows(variant):
             table.add_row(*(escape(text) for text in row))
         console.print(table, soft_wrap=False)
+        for line in top1(variant):
+            say(line)
     say("A multiply-add is what others call a FLOP. As mmpretrain does, encoder and pooling are counted,")
     say("prediction head and classifier are not; parameters include both.")
     say("Published as 18.83 G and 55.85 G: pre-training at 192 px, but counted at 224, where windows of 6 and 12")
@@ -68,6 +75,16 @@ def published() -> dict[tuple[str, str], list[Published]]:
         figures = [int(row[name]) if row[name] else None for name in ("multiply_adds", "image_size")]
         found.setdefault((row["variant"], row["run"]), []).append(Published(int(row["parameters"]), *figures))
     return found
+
+
+def top1(variant: Variant) -> list[str]:
+    """Published top-1 in percent of the models that were fine-tuned, a line each."""
+    table, metric = ACCURACY[variant]
+    return [
+        f"published: {axes['model']}, {axes['pretrain_epochs']} epochs at {axes['pretrain_size']} px, "
+        f"fine-tuned at {axes['finetune_size']} px: {value.value:.2f} % top-1"
+        for axes, value in paper_table(table, metric=metric).rows
+    ]
 
 
 def _runs(variant: Variant) -> list[tuple[str, Pretrain | FineTune]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Literal
 
-from harness.papers.simmim_recipes import simmim_finetune
+from harness.papers.simmim_recipes import Variant, simmim_finetune
 from harness.spec import Backbone, CustomEvaluation, Evaluation, FineTune, LinearProbe, pretraining
 
 
@@ -94,10 +94,13 @@ _ABLATION = {"model": "Swin-B", "pretrain_epochs": "100", "pretrain_size": "192"
 
 
 def published_protocol(table: str, record: Mapping[str, str]) -> Protocol:
-    """What is known of how a row of a shipped table was measured, if it is a fine-tuning accuracy."""
+    """What is known of how a row of a shipped table was measured."""
     match table.split("_")[0]:
-        case "simmim":
+        case "simmim" | "mmpretrain":
             return simmim_protocol(table, record)
+        case "downstream":  # other tasks: what they share with a classification is the pre-training alone
+            epochs = int(record["pretrain_epochs"]) if record["pretrain_epochs"] else None
+            return Protocol(data=record["dataset"].lower(), pretrain_epochs=epochs, evaluation=record["task"])
         case "mae":  # ViT-L, 800 epochs, fine-tuned for 50: the paper's section 4 and appendix A.1
             return Protocol(
                 data="imagenet",
@@ -113,12 +116,12 @@ def published_protocol(table: str, record: Mapping[str, str]) -> Protocol:
 
 
 def simmim_protocol(table: str, record: Mapping[str, str]) -> Protocol:
-    """The protocol of a row of SimMIM's tables. Which epoch's accuracy the paper prints is not said."""
+    """The protocol of a row of SimMIM's or mmpretrain's tables. Which epoch's accuracy they print is not said."""
     if table == "simmim_table6_vit_b":
         if record["method"] != "SimMIM":  # others' recipes
             return Protocol(data="imagenet", image_size=int(record["input_size"]), evaluation="finetune")
         record = {"model": "ViT-B", "pretrain_epochs": "800", "pretrain_size": "224", "finetune_size": "224"}
-    elif table != "simmim_table7_scaling":
+    elif table not in ("simmim_table7_scaling", "mmpretrain_simmim"):
         record = _ABLATION
     epochs, sizes = int(record["pretrain_epochs"]), (int(record["pretrain_size"]), int(record["finetune_size"]))
     if record["model"] not in _MODELS:
@@ -130,5 +133,6 @@ def simmim_protocol(table: str, record: Mapping[str, str]) -> Protocol:
             pretrain_epochs=epochs,
             evaluation="finetune",
         )
-    run = simmim_finetune(_MODELS[record["model"]], epochs=epochs, image_size=sizes[1])
+    variant: Variant = "mmpretrain" if table.startswith("mmpretrain") else "official"
+    run = simmim_finetune(_MODELS[record["model"]], epochs=epochs, image_size=sizes[1], variant=variant)
     return replace(protocol_of(run), epoch=None)

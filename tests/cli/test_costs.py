@@ -50,6 +50,13 @@ def test_models_beside_what_was_published(harness: Command) -> None:
         "vit-b finetune 224 86,530,984 86,530,984 17.58 G",
     ):
         assert row.split() in lines
+    for model, side, accuracy in (
+        ("Swin-B, 800", 224, "84.00"),
+        ("Swin-B, 800", 224, "83.80"),
+        ("Swin-B, 100", 192, "82.70"),
+    ):
+        line = f"published: {model} epochs at 192 px, fine-tuned at {side} px: {accuracy} % top-1"
+        assert line in ended.out.splitlines()
     assert "18.83 G and 55.85 G" in ended.out
     assert all(len(line) <= 110 for line in ended.out.splitlines())
 

@@ -45,6 +45,7 @@ METRICS = {
     "a2mim_comparison_memory": "finetune_top1",
     "a2mim_downstream": "coco_box_ap",
     "a2mim_imagenet": "a2mim",
+    "downstream_published": "value",
 }
 RENAMED = {"masked_patch_size": "mask_patch_size"}
 
