@@ -51,9 +51,9 @@ def told(old: dict[str, Study], new: dict[str, Study]) -> Iterator[str]:
 
 def of_study(old: Study, new: Study) -> Iterator[str]:
     """Lines that say what changed in one study at one scale: cells that changed alike in one line."""
-    for word, axes in (("new", [a for a in new if a not in old]), ("gone", [a for a in old if a not in new])):
-        if axes:
-            yield f"{_count(len(axes), f'{word} cell')}: {' | '.join(axes)}"
+    for word, some, others in (("new", new, old), ("gone", old, new)):
+        if only := [axes for axes in some if axes not in others]:
+            yield f"{_count(len(only), f'{word} cell')}: {' | '.join(only)}"
     alike: dict[tuple[str, ...], set[tuple[str | None, str | None]]] = defaultdict(set)
     cells: dict[tuple[str, ...], int] = defaultdict(int)
     for axes, cell in new.items():
