@@ -1,4 +1,4 @@
-"""Whether a pre-training can learn at all: thirty steps on one batch and one mask, at a constant rate."""
+"""Whether a pre-training can learn at all: up to thirty steps on one batch and one mask, at a constant rate."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ RATES = (2e-3, 1e-3)
 """Tried in this order until one will do: a head of transformer blocks wants the smaller one."""
 
 LEARNT = 0.8
-"""The loss afterwards is this share of the first one or less."""
+"""A loss that is this share of the first one or less is learnt."""
 
 
 def overfit(run: Pretrain, batch: audit.Batch) -> tuple[float, audit.Step]:
-    """The loss after 30 steps of AdamW as a share of the first, and the first step."""
+    """Loss after up to 30 steps of AdamW as a share of the first, and the first step. Stops once it is learnt."""
     for rate in RATES:
         share, first = _steps(run, batch, rate)
         if share <= LEARNT:
@@ -32,8 +32,10 @@ def _steps(run: Pretrain, batch: audit.Batch, rate: float) -> tuple[float, audit
     for step in range(STEPS + 1):
         optimiser.zero_grad()
         loss = model(*batch.inputs)[1].sum()
-        loss.backward()
         losses.append(loss.item())
+        if losses[-1] <= LEARNT * losses[0]:
+            break
+        loss.backward()
         if step == 0:
             gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
             first = audit.Step(losses[0], gradients)
