@@ -56,6 +56,18 @@ def shorten(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"
 
 
+def spreadsheet(text: str) -> str:
+    """Clean text that no spreadsheet takes for a formula: an apostrophe before = + - @, unless it is a number."""
+    found = clean(text)
+    if not found.startswith(("=", "+", "-", "@")):
+        return found
+    try:
+        float(found)
+    except ValueError:
+        return f"'{found}"
+    return found
+
+
 def markdown(text: str) -> str:
     """Text for a Markdown paragraph or table cell, with nothing in it that marks up."""
     return _MARKDOWN.sub(r"\\\g<0>", clean(text)).translate(_HTML)

@@ -162,8 +162,7 @@ def _trial_rows(trials: Sequence[Trial], search: Search) -> tuple[list[str], lis
 def _csv(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
+    writer.writerows([escape.spreadsheet(value) for value in line] for line in (header, *rows))
     return text.getvalue()
 
 

@@ -90,9 +90,11 @@ def table(plan: Plan, runs: pd.DataFrame, cells: pd.DataFrame) -> Table:
 
 def csv_text(frame: pd.DataFrame) -> str:
     """A frame of runs or cells as CSV: numbers in full precision, texts in one printable line each."""
-    texts = {name: frame[name].map(_clean_value) for name in frame.columns if frame[name].dtype == object}
-    safe = frame.assign(**texts).rename(columns=clean)
-    return str(safe.to_csv(index=False, lineterminator="\n"))
+    safe = frame.copy()
+    for name in frame.columns:
+        if not pd.api.types.is_numeric_dtype(frame[name].dtype):
+            safe[name] = frame[name].map(_clean_value)
+    return str(safe.rename(columns=escape.spreadsheet).to_csv(index=False, lineterminator="\n"))
 
 
 def markdown_text(found: Table) -> str:
@@ -209,7 +211,7 @@ def _axis_value(value: Any) -> str:
 
 
 def _clean_value(value: object) -> object:
-    return clean(value) if isinstance(value, str) else value
+    return escape.spreadsheet(value) if isinstance(value, str) else value
 
 
 def _reasons(cells: pd.DataFrame) -> list[str]:

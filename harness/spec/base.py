@@ -40,9 +40,17 @@ def _pairs(value: object) -> object:
 def _plain(value: object) -> object:
     if isinstance(value, list | tuple):
         return tuple(_plain(item) for item in value)
-    if value is None or isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value)):
+    if value is None or isinstance(value, str | bool) or (isinstance(value, float) and math.isfinite(value)):
         return value
+    if isinstance(value, int):
+        return _fitting(value)
     raise TypeError
+
+
+def _fitting(value: object) -> object:
+    if isinstance(value, int) and value.bit_length() > 1000:  # neither a float nor, from 4,300 digits on, text
+        raise ValueError("holds a whole number of more than 300 digits")
+    return value
 
 
 _JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
@@ -84,7 +92,7 @@ class Spec(BaseModel):
                 fields = ", ".join(cls.model_fields)
                 raise ValueError(f"no field {name!r}; its fields are {fields}{hint}")
         # Validators written in Python hand JSON's arrays on as lists, which a strict tuple refuses.
-        return {name: _frozen(value) for name, value in values.items()}
+        return {name: _fitting(_frozen(value)) for name, value in values.items()}
 
     def current_revision(self) -> int:
         """Revision of this value's meaning. Override it where a correction changed the meaning of some values only."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field, PositiveInt
 
 from harness.spec.backbone import Backbone
-from harness.spec.base import Spec
+from harness.spec.base import HarnessError, Spec
 from harness.spec.data import Data
 from harness.spec.recipe import Recipe
 
@@ -14,6 +14,8 @@ class Skip(Exception):
     """Raised (or returned) by a study's cell function: this cell is excluded, for the reason given."""
 
     def __init__(self, reason: str) -> None:
+        if not isinstance(reason, str) or not reason.strip():
+            raise HarnessError(f"Skip takes its reason as a text, such as Skip('too coarse'), not {reason!r:.80}")
         super().__init__(reason)
         self.reason = reason
 
@@ -27,7 +29,7 @@ class Scale(Spec):
     pretrain, finetune: the recipes of the two stages.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=100)
     data: Data
     labelled: Data | None = None
     image_size: PositiveInt

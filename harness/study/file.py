@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import sysconfig
+import traceback
 from pathlib import Path
 from types import ModuleType
 
@@ -12,6 +14,9 @@ from pydantic import ValidationError
 
 from harness.spec import HarnessError, one_line
 from harness.spec.content import PROJECT_VARIABLE, project_root
+
+NOT_THE_USERS = (str(Path(__file__).parents[1]), sysconfig.get_paths()["stdlib"])
+"""Folders whose lines a user did not write."""
 
 
 def run_file(path: Path) -> ModuleType:
@@ -34,13 +39,30 @@ def run_file(path: Path) -> ModuleType:
     try:
         loaded.loader.exec_module(module)
     except SyntaxError as error:
-        raise HarnessError(f"{Path(error.filename or path).name}, line {error.lineno or 1}: {error.msg}") from None
-    except ValidationError as error:
-        raise HarnessError(f"{path.name}: {one_line(error)}") from None
-    except HarnessError as error:
-        raise HarnessError(f"{path.name}: {error}") from None
-    except (Exception, SystemExit) as error:  # the user's own code
-        raise HarnessError(f"{path.name}: {type(error).__name__}: {error}".replace("\n", " ")) from error
+        raise HarnessError(f"{Path(error.filename or path).name}, line {error.lineno or 1}: {error.msg}") from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # the user's own code, which may define such errors or leave by sys.exit
+        raise HarnessError(f"{line_of(error) or f'{path.name}: '}{in_words(error)}") from error
     finally:
         sys.dont_write_bytecode = cached
     return module
+
+
+def in_words(error: BaseException) -> str:
+    """An error of a user's code in one line: a refusal as it is, others behind the name of their type."""
+    match error:
+        case ValidationError():
+            return one_line(error)
+        case HarnessError():
+            return str(error)
+        case _:
+            return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def line_of(error: BaseException) -> str:
+    """`first.py, line 12: `, the last line of a user's own file that an error went through; empty if there is none."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not frame.filename.startswith(("<", *NOT_THE_USERS)) and "site-packages" not in frame.filename:
+            return f"{Path(frame.filename).name}, line {frame.lineno}: "
+    return ""

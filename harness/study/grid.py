@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from harness.spec import HarnessError, Scalar
 
 Axes = Mapping[str, Scalar]
 
+MOST = 100_000
+"""Cells that a grid may have, and cells times seeds that are planned: some tens of seconds and a gigabyte."""
+
 
 class Grid:
     """An ordered set of cells. `|` joins two grids, `*` crosses two that share no axis."""
 
     def __init__(self, cells: Iterable[Axes]) -> None:
-        unique = {tuple(sorted(cell.items(), key=lambda item: item[0])): dict(cell) for cell in cells}
+        given = [dict(cell) for cell in itertools.islice(cells, MOST + 1)]
+        _check_size(len(given))
+        for cell in given:
+            for axis, value in cell.items():
+                _check_value(axis, value)
+        unique = {tuple(sorted(cell.items(), key=lambda item: item[0])): cell for cell in given}
         self.cells: tuple[dict[str, Scalar], ...] = tuple(unique.values())
         self.axes = tuple(dict.fromkeys(axis for cell in self.cells for axis in cell))
         """The names of all axes, in the order of first mention."""
@@ -25,6 +34,7 @@ class Grid:
     def __mul__(self, other: Grid) -> Grid:
         if shared := set(self.axes) & set(other.axes):
             raise HarnessError(f"a product of grids repeats the axis {', '.join(sorted(shared))}")
+        _check_size(len(self) * len(other))
         return Grid({**a, **b} for a, b in itertools.product(self.cells, other.cells))
 
     def __len__(self) -> int:
@@ -34,12 +44,38 @@ class Grid:
         return iter(self.cells)
 
 
-def _values(axis: str, values: Scalar | Sequence[Scalar]) -> tuple[Scalar, ...]:
-    found = (values,) if isinstance(values, str | int | float | bool | None) else tuple(values)
+def _check_size(cells: int) -> None:
+    if cells > MOST:
+        raise HarnessError(f"a grid of more than {MOST:,} cells is not planned; split the study")
+
+
+def _check_value(axis: object, value: object) -> None:
+    if not isinstance(axis, str) or not axis:
+        raise HarnessError(f"an axis should be named by a text, not {axis!r:.80}")
+    if not isinstance(value, str | int | float | bool | None):
+        raise HarnessError(f"axis {axis} should hold plain values, not {value!r:.80}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise HarnessError(f"axis {axis} should hold finite numbers, not {value}")
+    if isinstance(value, int) and value.bit_length() > 63:
+        raise HarnessError(f"axis {axis} holds a whole number that does not fit into 64 bits")
+
+
+def _listed(axis: str, values: Scalar | Iterable[Scalar]) -> tuple[Scalar, ...]:
+    if isinstance(values, str | int | float | bool | None):
+        values = (values,)
+    if not isinstance(values, Iterable):
+        raise HarnessError(f"axis {axis} should hold plain values, not {values!r:.80}")
+    found = tuple(itertools.islice(values, MOST + 1))  # an iterator may have no end
     if not found:
         raise HarnessError(f"axis {axis} has no value")
-    if bad := [value for value in found if not isinstance(value, str | int | float | bool | None)]:
-        raise HarnessError(f"axis {axis} should hold plain values, not {bad[0]!r}")
+    _check_size(len(found))
+    for value in found:
+        _check_value(axis, value)
+    return found
+
+
+def _values(axis: str, values: Scalar | Iterable[Scalar]) -> tuple[Scalar, ...]:
+    found = _listed(axis, values)
     seen: set[Scalar] = set()
     for value in found:
         if value in seen:
@@ -51,15 +87,17 @@ def _values(axis: str, values: Scalar | Sequence[Scalar]) -> tuple[Scalar, ...]:
 def axes(**values: Scalar | Sequence[Scalar]) -> Grid:
     """The product of some axes: `axes(mask_ratio=(0.4, 0.6), scope="masked")` has two cells."""
     lists = {axis: _values(axis, found) for axis, found in values.items()}
+    _check_size(math.prod(map(len, lists.values())))
     return Grid(dict(zip(lists, point, strict=True)) for point in itertools.product(*lists.values()))
 
 
 def zipped(**values: Sequence[Scalar]) -> Grid:
     """Paired axes: the first values together, the second values together, and so on."""
-    lengths = {axis: len(found) for axis, found in values.items()}
+    lists = {axis: _listed(axis, found) for axis, found in values.items()}
+    lengths = {axis: len(found) for axis, found in lists.items()}
     if len(set(lengths.values())) > 1:
         raise HarnessError(f"zipped axes differ in length: {lengths}")
-    cells = [dict(zip(values, point, strict=True)) for point in zip(*values.values(), strict=True)]
+    cells = [dict(zip(lists, point, strict=True)) for point in zip(*lists.values(), strict=True)]
     grid = Grid(cells)
     if len(grid) < len(cells):
         raise HarnessError(f"zipped axes {', '.join(values)} repeat a pair")

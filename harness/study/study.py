@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
+from types import UnionType
 
 from pydantic import ValidationError
 
@@ -13,8 +14,11 @@ from harness.papers.tables import PaperTable
 from harness.spec import Evaluation, HarnessError, Run, Scalar, Scale, Skip, Spec, key, one_line, upstreams
 from harness.spec.content import project_root
 from harness.study.claims import Claim, InnerMaximum, Margin, selections, selector
-from harness.study.file import run_file
-from harness.study.grid import Axes, Grid
+from harness.study.file import in_words, line_of, run_file
+from harness.study.grid import MOST, Axes, Grid
+
+NAME_BYTES = 200
+"""Length of a study's name: file systems take 255 bytes, and a name of a job or a lock has the scale behind it."""
 
 CellFunction = Callable[..., Mapping[str, Evaluation] | Skip]
 
@@ -55,16 +59,15 @@ class Study:
     root: Path = field(default_factory=Path)
 
     def __post_init__(self) -> None:
-        if not self.name.isprintable() or {"/", "\\"} & set(self.name) or self.name in (".", ".."):
-            raise HarnessError(f"{self.name!r} is no name for a study: its results go into a folder of that name")
+        _check_name(self.name)
+        _check_types(self)
         _check_scales(self.scales)
         if "seed" in self.grid.axes:
             raise HarnessError("seed is no axis: seeds are replicates, set Study(seeds=...)")
         if "scale" in self.grid.axes:
             raise HarnessError("scale is no axis: it is what a cell function is called with first")
-        if self.seeds < 1:
-            raise HarnessError(f"seeds should be 1 or more, not {self.seeds}")
-        if not 0 < self.margin_share < 1:
+        _check_seeds(self.seeds)
+        if not isinstance(self.margin_share, float) or not 0 < self.margin_share < 1:
             raise HarnessError(f"margin_share should be between 0 and 1, not {self.margin_share}")
         _check_looks(self.looks, self.seeds)
         cells = self.cells
@@ -110,9 +113,47 @@ class Study:
         raise HarnessError(f"no scale {name!r}; this study has {', '.join(scale.name for scale in self.scales)}")
 
 
+def _check_name(name: str) -> None:
+    if not isinstance(name, str) or not name.isprintable() or {"/", "\\"} & set(name) or name in (".", ".."):
+        raise HarnessError(f"{name!r} is no name for a study: its results go into a folder of that name")
+    if len(name.encode()) > NAME_BYTES:
+        raise HarnessError(f"the study's name is too long: {len(name.encode())} bytes of {NAME_BYTES} that are allowed")
+
+
+def _check_types(study: Study) -> None:
+    if not callable(study.cell):
+        raise HarnessError(f"cell should be a function, not {study.cell!r:.80}")
+    fields: tuple[tuple[str, type | UnionType, str], ...] = (
+        ("grid", Grid, "a grid, such as axes(mask_ratio=(0.4, 0.6))"),
+        ("reference", Mapping, 'a cell, such as {"mask_ratio": 0.6}'),
+        ("paper", PaperTable | None, 'a table, such as paper_table("simmim_table1_masking")'),
+        ("claims", tuple, "a tuple of claims"),
+        ("factors", Mapping, 'fields by axis, such as {"epochs": ("start.recipe.epochs",)}'),
+        ("looks", tuple, "a tuple of numbers of seeds"),
+    )
+    for name, kind, words in fields:
+        if not isinstance(found := getattr(study, name), kind):
+            raise HarnessError(f"{name} should be {words}, not {found!r:.80}")
+    for claim in study.claims:
+        if not isinstance(claim, Claim):
+            raise HarnessError(f"claims should be a tuple of claims, such as claims.better(...), not {claim!r:.80}")
+    for axis, paths in study.factors.items():
+        if not isinstance(paths, tuple) or not all(isinstance(path, str) for path in paths):
+            raise HarnessError(f"factors of {axis} should be a tuple of fields, such as ({paths!r:.80},)")
+
+
+def _check_seeds(seeds: int) -> None:
+    if not isinstance(seeds, int) or isinstance(seeds, bool) or seeds < 1:
+        raise HarnessError(f"seeds should be 1 or more, not {seeds!r:.80}, and a whole number")
+    if seeds > MOST:
+        raise HarnessError(f"seeds should be {MOST:,} at most")
+
+
 def _check_looks(looks: tuple[int, ...], seeds: int) -> None:
     if not looks:
         return
+    for count in looks:
+        _check_seeds(count)
     if looks[0] != seeds or any(later <= earlier for earlier, later in pairwise(looks)):
         raise HarnessError(f"looks should rise from the study's {seeds} seeds, such as looks=({seeds}, {seeds + 3})")
     if seeds < 2:
@@ -201,8 +242,12 @@ def expand(
     chosen = study.scale(scale)
     cells = _select(study, where or {})
     count = study.seeds if seeds is None else seeds
-    if count < 1:
-        raise HarnessError(f"seeds should be 1 or more, not {count}")
+    _check_seeds(count)
+    if len(cells) * count > MOST:
+        raise HarnessError(
+            f"{len(cells):,} cells x {count:,} seeds are more than the {MOST:,} that are planned at once; "
+            "split the study, or choose with --where and --seeds"
+        )
     rows = tuple(resolve(study.cell, chosen, cell, seed) for cell in cells for seed in range(count))
     return Plan(study, chosen, rows)
 
@@ -233,16 +278,20 @@ def resolve(function: CellFunction, scale: Scale, cell: dict[str, Scalar], seed:
     except Skip as skip:
         return Row(cell, seed, {}, skip.reason)
     except ValidationError as error:
-        raise Refused(f"{_place(cell)}: {one_line(error)}") from None
+        raise Refused(f"{line_of(error)}{_place(cell)}: {one_line(error)}") from error
     except HarnessError as error:
-        raise HarnessError(f"{_place(cell)}: {error}") from None
-    except Exception as error:  # the user's own code
-        raise HarnessError(f"{_place(cell)}: {type(error).__name__}: {error}".replace("\n", " ")) from error
+        raise HarnessError(f"{line_of(error)}{_place(cell)}: {error}") from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # the user's own code
+        raise HarnessError(f"{line_of(error)}{_place(cell)}: {in_words(error)}") from error
     if isinstance(found, Skip):
         return Row(cell, seed, {}, found.reason)
     if not isinstance(found, Mapping) or not found:
-        raise HarnessError(f"{_place(cell)}: should return evaluations by name, not {found!r}")
+        raise HarnessError(f"{_place(cell)}: should return evaluations by name, not {found!r:.80}")
     for name, evaluation in found.items():
+        if not isinstance(name, str) or not name.strip():
+            raise HarnessError(f"{_place(cell)}: an evaluation should be named by a text, not {name!r:.80}")
         if not isinstance(evaluation, Spec) or not hasattr(evaluation, "start"):
             raise HarnessError(f"{_place(cell)}: {name!r} should be an evaluation such as FineTune(...)")
     return Row(cell, seed, dict(found))

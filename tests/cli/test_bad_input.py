@@ -21,7 +21,7 @@ def check(ended: Ended, *parts: str) -> None:
 COMMANDS = ("plan", "run", "status", "logs", "retry", "report", "clean")
 BAD_FILES = {
     "does not parse": ("def f(:\n", "bad.py, line 1: invalid syntax"),
-    "raises": ("raise RuntimeError('no such luck')", "bad.py: RuntimeError: no such luck"),
+    "raises": ("raise RuntimeError('no such luck')", "bad.py, line 1: RuntimeError: no such luck"),
     "exits": ("import sys\nsys.exit()", "SystemExit"),
     "has no study": ("", "bad.py has no STUDY = Study(...)"),
     "repeats a value": (FILE.replace("(0.5, 0.75, 0.9)", "(0.5, 0.5)"), "axis ratio repeats the value 0.5"),
@@ -36,7 +36,48 @@ BAD_FILES = {
     "has no reference": (FILE.replace('"ratio": 0.5}', '"ratio": 0.1}'), "is no cell of the grid"),
     "starts at paper": (FILE.replace('sized("small")', 'sized("paper")'), "the first scale is the default"),
     "climbs out": (FILE.replace("    seeds=2,", "    seeds=2,\n    name='../../up',"), "no name for a study"),
-    "breaks in a cell": (FILE.replace('raise Skip("0.9 is too much")', "return 1 / 0"), "ZeroDivisionError"),
+    "breaks in a cell": (
+        FILE.replace('raise Skip("0.9 is too much")', "return 1 / 0"),
+        "bad.py, line 18: cell (mask=random, ratio=0.9): ZeroDivisionError: division by zero",
+    ),
+    "leaves by an error of its own kind": ("class Left(BaseException): ...\nraise Left('now')", "line 2: Left: now"),
+    "leaves in a cell": (FILE.replace('raise Skip("0.9 is too much")', "raise SystemExit(3)"), "line 18: cell"),
+    "names an evaluation by a number": (FILE.replace('{"top1": FineTune', "{1: FineTune"), "by a text, not 1"),
+    "names an evaluation None": (FILE.replace('{"top1": FineTune', "{None: FineTune"), "by a text, not None"),
+    "names an evaluation by a pair": (FILE.replace('{"top1": FineTune', "{(1, 2): FineTune"), "by a text, not (1, 2)"),
+    "skips without a reason": (
+        FILE.replace('Skip("0.9 is too much")', "Skip(None)"),
+        "Skip takes its reason as a text",
+    ),
+    "has a huge value": (FILE.replace("(0.5, 0.75, 0.9)", "(0.5, 10**400)"), "does not fit into 64 bits"),
+    "has values without end": (
+        FILE.replace("(0.5, 0.75, 0.9)", "__import__('itertools').count()"),
+        "more than 100,000 cells is not planned",
+    ),
+    "has a value that is no number": (FILE.replace("(0.5, 0.75, 0.9)", "(0.5, float('nan'))"), "finite numbers"),
+    "has a huge learning rate": (
+        FILE.replace("lr=1e-3", "lr=10**5000"),
+        "line 5: Recipe: holds a whole number of more",
+    ),
+    "has a paper that is no table": (
+        FILE.replace("    seeds=2,", "    seeds=2, paper='x',"),
+        "paper should be a",
+    ),
+    "has claims that are none": (FILE.replace("    seeds=2,", "    seeds=2, claims=('x',),"), "tuple of claims"),
+    "has a factor that is no tuple": (
+        FILE.replace("    seeds=2,", "    seeds=2, factors={'ratio': 'start'},"),
+        "factors of ratio should be a tuple of fields, such as ('start',)",
+    ),
+    **{
+        f"has {seeds} seeds": (FILE.replace("seeds=2", f"seeds={seeds}"), "seeds should be 1 or more, not")
+        for seeds in ("1.5", "float('nan')", "True", "0", "'2'", "None")
+    },
+    "has 1e20 seeds": (FILE.replace("seeds=2", "seeds=10**20"), "seeds should be 100,000 at most"),
+    "has a long name": (FILE.replace("seeds=2", "seeds=2, name='x' * 201"), "201 bytes of 200 that are allowed"),
+    "has 180,000 cells": (
+        FILE.replace("(0.5, 0.75, 0.9)", "tuple(i / 200_000 for i in range(180_000))"),
+        "more than 100,000 cells is not planned",
+    ),
 }
 
 

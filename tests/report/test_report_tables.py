@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 from fake_study import (
     ENVIRONMENT,
     SCALE,
@@ -197,6 +198,18 @@ def test_hostile_text_does_no_harm(tmp_path: Path) -> None:
     lines = [line for line in marked.splitlines() if line.startswith("|")]
     assert {line.replace(r"\|", "").count("|") for line in lines} == {len(found.header) + 1}
     assert latex_text(found, "tab:x").isascii()
+
+
+def test_no_text_of_a_csv_is_a_formula_and_numbers_stay_numbers() -> None:
+    texts = ["=1+1", "+cmd", "-x", "@SUM(A1)", "\t=1", "-0.5", "+3", "-1e-3", "plain", "a=b"]
+    for kind in ("object", "str"):
+        frame = pd.DataFrame({"self": pd.Series(texts, dtype=kind), "=value": [-1.5] * len(texts)})
+        lines = list(csv.reader(csv_text(frame).splitlines()))
+        assert lines[0] == ["self", "'=value"]
+        assert [line[0] for line in lines[1:]] == [
+            "'=1+1", "'+cmd", "'-x", "'@SUM(A1)", "'=1", "-0.5", "+3", "-1e-3", "plain", "a=b",
+        ]  # fmt: skip
+        assert {line[1] for line in lines[1:]} == {"-1.5"}
 
 
 def test_hostile_names_stay_in_their_folder(tmp_path: Path) -> None:
