@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -52,6 +53,7 @@ class FeatureTarget(Spec):
         the places of an image.
     downsample: pixels of the image under one feature; by default the teacher's stride. With a smaller one the teacher
         sees the image enlarged.
+    precision: of the teacher's own arithmetic, whatever that of training is.
     mean, std: by which the teacher's images are normalised, of values in [0, 1]; None for the data set's own.
     """
 
@@ -63,6 +65,9 @@ class FeatureTarget(Spec):
     downsample: PositiveInt
     mean: tuple[float, ...] | None = None
     std: tuple[PositiveFloat, ...] | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+    implicit: ClassVar[Mapping[str, object]] = {"precision": "fp32"}
 
     @model_validator(mode="before")
     @classmethod

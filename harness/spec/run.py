@@ -12,6 +12,7 @@ from harness.spec.base import Spec
 from harness.spec.contrastive import Contrastive
 from harness.spec.corruption import Corruption
 from harness.spec.data import Data
+from harness.spec.features import FeatureTarget
 from harness.spec.geometry import (
     check_dropping,
     check_frequencies,
@@ -29,7 +30,7 @@ from harness.spec.momentum import MomentumEncoder
 from harness.spec.own import OwnFunction
 from harness.spec.recipe import Recipe, check_frozen, check_no_mask_token
 from harness.spec.start import Checkpoint, Scratch
-from harness.spec.targets import PixelTarget, Target, check_target_images
+from harness.spec.targets import DalleTokenizer, PixelTarget, Target, TokenTarget, check_target_images
 
 
 class Pretrain(Spec):
@@ -78,8 +79,19 @@ class Pretrain(Spec):
         return values
 
     def current_revision(self) -> int:
-        """One more where a momentum encoder once dropped residual branches, which it never does."""
-        return super().current_revision() + (self.momentum is not None and self.recipe.drop_path > 0)
+        """One more where numbers were corrected.
+
+        Momentum encoders dropped residual branches, and frozen networks computed in the precision of training: all
+        teachers, and DALL-E's encoder in tf32.
+        """
+        dropped, precision = self.momentum is not None and self.recipe.drop_path > 0, self.recipe.precision
+        match self.target:
+            case FeatureTarget():
+                return super().current_revision() + (dropped or precision != "fp32")
+            case TokenTarget(tokenizer=DalleTokenizer()):
+                return super().current_revision() + (dropped or precision == "tf32")
+            case _:
+                return super().current_revision() + dropped
 
     @property
     def masks(self) -> tuple[Mask, ...]:

@@ -87,6 +87,35 @@ def test_a_teacher_is_neither_trained_nor_saved(tmp_path: Path) -> None:
     assert not any(parameter.requires_grad for parameter in held.parameters())
 
 
+@torch.no_grad()
+def test_a_teacher_computes_in_its_own_precision(tmp_path: Path) -> None:
+    """Whatever the precision of training: fp32, or bf16 if the target says so."""
+    spec, made = teacher(tmp_path / "a.safetensors", VIT)
+    exact = Targets(FeatureTarget(teacher=spec, width=32), DATA, 32)
+    coarse = Targets(FeatureTarget(teacher=spec, width=32, precision="bf16"), DATA, 32)
+    seen: list[str] = []
+    first: Any = exact._teachers[0].model.patch_embed
+    first.register_forward_pre_hook(lambda *_: seen.append(torch.get_float32_matmul_precision()))
+    torch.set_float32_matmul_precision("high")  # as a run in tf32 does
+    wanted = made(images())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = made(images()).float()
+        assert torch.equal(exact(images()), wanted)
+        assert torch.equal(coarse(images()), rough)
+    assert torch.equal(coarse(images()), rough)
+    assert not torch.equal(rough, wanted)
+    assert (seen, torch.get_float32_matmul_precision()) == (["highest"], "high")
+    torch.set_float32_matmul_precision("highest")
+
+
+def test_only_runs_of_another_precision_have_another_key(tmp_path: Path) -> None:
+    spec, _ = teacher(tmp_path / "a.safetensors", VIT)
+    taught = pretrain(target=FeatureTarget(teacher=spec, width=32), loss=Loss(kind="l2"))
+    low = RECIPE.replace(precision="bf16")
+    changed = [run.current_revision() for run in (taught.replace(recipe=low), taught, pretrain(recipe=low))]
+    assert changed == [2, 1, 1]
+
+
 def test_building_a_teacher_draws_nothing(tmp_path: Path) -> None:
     spec, _ = teacher(tmp_path / "a.safetensors", VIT)
     torch.manual_seed(0)

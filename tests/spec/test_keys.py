@@ -265,7 +265,7 @@ OTHER: dict[Spec, dict[str, Any]] = {
         "norm": "layer",
         "downsample": 8,
     },
-    FEATURES.replace(mean=(0.5,), std=(0.5,)): {"mean": (0.4,), "std": (0.4,)},
+    FEATURES.replace(mean=(0.5,), std=(0.5,)): {"mean": (0.4,), "std": (0.4,), "precision": "bf16"},
     MomentumTarget(width=64, downsample=8): {
         "width": 32,
         "downsample": 16,

@@ -10,10 +10,10 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from harness.core.runtime.precision import alone_in
 from harness.core.weights.checkpoint import read_weights
 from harness.spec import DalleTokenizer, HarnessError
 from harness.spec.content import file_sha256
@@ -95,9 +95,9 @@ def fed(values: Tensor, side: int) -> Tensor:
 def logits(weights: Weights, images: Tensor) -> Tensor:
     """Unnormalised log-probabilities of the codes, float32 [B, vocabulary, H / 8, W / 8], of what `fed` gave.
 
-    Autocast is off inside: the precision of training must not choose the codes.
+    It computes in fp32: the precision of training must not choose the codes.
     """
-    with torch.autocast(images.device.type, enabled=False):
+    with alone_in("fp32", images.device):
         return _logits(weights, images)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from harness.core.evaluate.start import checkpoint_weights
 from harness.core.model.encoder import Encoder, build
+from harness.core.runtime.precision import alone_in
 from harness.core.runtime.randomness import initialised
 from harness.core.weights.checkpoint import load_encoder
 from harness.spec import FeatureTarget, HarnessError, MomentumTarget
@@ -36,13 +37,16 @@ def teacher_of(target: FeatureTarget, channels: int) -> Encoder:
 def teacher_features(target: FeatureTarget, teacher: Encoder, images: Tensor) -> Tensor:
     """What the teacher sees in images, float32 [B, width, S / downsample, S / downsample].
 
+    It computes in the target's precision, whatever the precision of training.
+
     Args:
         images: float [B, C, S, S], normalised as the teacher wants them; scaled, if need be, bicubic with antialiasing.
     """
     size = target.teacher.image_size
-    if size != images.shape[-1]:
-        images = F.interpolate(images, size=size, mode="bicubic", antialias=True)
-    return normalised(teacher.features(images, target.block).float(), target.norm)
+    with alone_in(target.precision, images.device):
+        if size != images.shape[-1]:
+            images = F.interpolate(images, size=size, mode="bicubic", antialias=True)
+        return normalised(teacher.features(images, target.block).float(), target.norm)
 
 
 def momentum_features(target: MomentumTarget, encoder: Encoder, images: Tensor) -> Tensor:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
 import torch
 
 from harness.spec import HarnessError, Recipe
@@ -32,6 +36,20 @@ def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
     """The context of a forward pass."""
     low = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(recipe.precision)
     return torch.autocast(device.type, dtype=low or torch.bfloat16, enabled=low is not None)
+
+
+@contextmanager
+def alone_in(precision: Literal["fp32", "bf16"], device: torch.device) -> Iterator[None]:
+    """The context of a frozen network, which computes in its own precision whatever that of the run around it is."""
+    matrices, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(matrices)
+        torch.backends.cudnn.allow_tf32 = convolutions
 
 
 def loss_scaler(recipe: Recipe, device: torch.device) -> torch.amp.GradScaler:
