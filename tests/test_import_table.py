@@ -50,8 +50,8 @@ OUTSIDE = {
 PRINTS = {"cli", "task"}  # what a job prints is its log
 FIRST_USE = {  # inside functions that become a worker
     "launch/inline.py": {"job"},
-    "launch/worker.py": {"job", "core"},
-    "launch/ranks.py": {"job", "core"},
+    "launch/local/worker.py": {"job", "core"},
+    "launch/slurm/distributed.py": {"job", "core"},
 }
 
 

@@ -9,7 +9,7 @@ from harness.cli.common import runs_of, say
 from harness.cli.on_cluster import submit_plan
 from harness.launch.queue import Queue
 from harness.launch.resources import Resources
-from harness.launch.standing import overview
+from harness.launch.slurm.run_states import overview
 from harness.spec import HarnessError
 from harness.store import Store
 from harness.study import Plan

@@ -28,8 +28,8 @@ from harness.cli.common import (
 from harness.cli.comparing import refuse_mixed
 from harness.cli.costs import cost_of, cost_text
 from harness.cli.live import duration
-from harness.launch.slurm import log_of
-from harness.launch.standing import WORDS, Overview, Place, overview
+from harness.launch.slurm.run_states import WORDS, Overview, Place, overview
+from harness.launch.slurm.submit import log_of
 from harness.spec import HarnessError
 from harness.store import Store
 from harness.store.cleaning import Removable, removable, remove

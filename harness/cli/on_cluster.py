@@ -20,7 +20,7 @@ def submit_plan(plan: Plan, store: Store, specs: dict[str, Run], resources: Reso
     """Queue what is to be computed, and say what was queued."""
     from harness.launch.doctor import problems
     from harness.launch.site import read_site
-    from harness.launch.slurm import close_entries, submit
+    from harness.launch.slurm.submit import close_entries, submit
 
     site = read_site(plan.study.root)
     if found := [problem for problem in problems(store.root, site) if problem.stops]:
@@ -53,7 +53,7 @@ def show_scripts(plan: Plan, store: Store, specs: dict[str, Run]) -> None:
     """The jobs and sbatch scripts that `run --on slurm` would queue."""
     from harness.launch.doctor import problems
     from harness.launch.site import read_site
-    from harness.launch.slurm import scripts
+    from harness.launch.slurm.submit import scripts
 
     site = read_site(plan.study.root)
     for problem in problems(store.root, site):
@@ -78,7 +78,7 @@ def cancel(
 
     Example: harness cancel studies/quickstart.py --where mask_ratio=0.6
     """
-    from harness.launch import slurm
+    from harness.launch.slurm import submit as slurm
 
     plan, runs = planned(study, scale, where, seeds, store)
     gone, spared = slurm.cancel(plan.runs(), runs, study=f"{plan.study.name}/{plan.scale.name}")

@@ -27,11 +27,11 @@ from harness.cli.live import Display
 from harness.cli.looking import show_report
 from harness.cli.planning import missing_data
 from harness.launch.inline import run_inline
-from harness.launch.local import default_slots, run_local
+from harness.launch.local.pool import default_slots, run_local
 from harness.launch.queue import Queue
 from harness.launch.resources import Resources
-from harness.launch.standing import overview
-from harness.launch.task import open_to_group
+from harness.launch.slurm.run_states import overview
+from harness.launch.slurm.task import open_to_group
 from harness.spec import HarnessError, Run, key, upstreams
 from harness.store import Store
 from harness.study import Plan, expand

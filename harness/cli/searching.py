@@ -24,10 +24,10 @@ from harness.cli.running import (
     Threads,
     Workers,
 )
-from harness.launch.local import default_slots
+from harness.launch.local.pool import default_slots
 from harness.launch.queue import Event
 from harness.launch.resources import Resources
-from harness.launch.task import open_to_group, requeue
+from harness.launch.slurm.task import open_to_group, requeue
 from harness.spec import HarnessError
 from harness.store.place import open_store
 
@@ -156,7 +156,7 @@ def _run(
 def _slurm_jobs(opened: Opened, resources: Resources) -> Any:
     from harness.launch.doctor import problems
     from harness.launch.site import read_site
-    from harness.launch.slurm import close_entries
+    from harness.launch.slurm.submit import close_entries
     from harness.search.jobs import SlurmJobs
 
     site = read_site(opened.search.root)

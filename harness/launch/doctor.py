@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.launch import cluster
 from harness.launch.site import Site, Stage
+from harness.launch.slurm import questions
 from harness.spec import HarnessError
 
 SHARED_TYPES = frozenset(
@@ -35,7 +35,7 @@ class Problem:
 def problems(store: Path, site: Mapping[Stage, Site]) -> list[Problem]:
     """Everything that is wrong with the site profile, the cluster or the store, the gravest first."""
     try:
-        cluster.require_slurm()
+        questions.require_slurm()
     except HarnessError as error:
         return [Problem(str(error))]
     found = [problem for stage, own in site.items() for problem in _stage(stage, own)]
@@ -166,14 +166,14 @@ def _read(path: str) -> list[str]:
 
 def _lines(*command: str) -> list[str]:
     try:
-        return [line.strip() for line in cluster.ask(*command).splitlines() if line.strip()]
+        return [line.strip() for line in questions.ask(*command).splitlines() if line.strip()]
     except HarnessError:
         return []
 
 
 def _answers(*command: str) -> bool:
     try:
-        cluster.ask(*command)
+        questions.ask(*command)
     except HarnessError:
         return False
     return True

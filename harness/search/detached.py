@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.launch import cluster
 from harness.launch.site import read_site
+from harness.launch.slurm import questions
 from harness.spec import HarnessError
 from harness.store.files import disk_errors
 from harness.store.layout import SearchFolder
@@ -30,7 +30,7 @@ def submit_coordinator(root: Path, folder: SearchFolder, arguments: Sequence[str
     Raises:
         HarnessError: there is no cluster, or sbatch refuses.
     """
-    cluster.require_slurm()
+    questions.require_slurm()
     site = read_site(root)["evaluation"]
     with disk_errors(folder.path):
         folder.path.mkdir(parents=True, exist_ok=True)
@@ -40,7 +40,7 @@ def submit_coordinator(root: Path, folder: SearchFolder, arguments: Sequence[str
         "qos": site.qos,
         "constraint": site.constraint,
     }
-    said = cluster.ask(
+    said = questions.ask(
         "sbatch",
         "--parsable",
         "--requeue",

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from harness.launch import slurm
-from harness.launch.local import DEATH
+from harness.launch.local.pool import DEATH
 from harness.launch.queue import Queue, last_line
 from harness.launch.resources import Resources
 from harness.launch.site import Site, Stage
-from harness.launch.standing import Overview, overview
+from harness.launch.slurm import submit as slurm
+from harness.launch.slurm.run_states import Overview, overview
 from harness.spec import HarnessError, Run
 from harness.store import Store
 from harness.store.submissions import Submissions

@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 
 from harness.launch.inline import run_inline
-from harness.launch.local import run_local
+from harness.launch.local.pool import run_local
 from harness.launch.queue import Event
 from harness.launch.resources import Resources
 from harness.search.confirmation import Confirmation, candidates

@@ -24,7 +24,7 @@ import slurm as test_cluster  # noqa: E402
 
 from harness.launch import Resources, slurm  # noqa: E402
 from harness.launch.site import Site  # noqa: E402
-from harness.launch.standing import overview  # noqa: E402
+from harness.launch.slurm.run_states import overview  # noqa: E402
 from harness.spec import key  # noqa: E402
 from harness.store import Store  # noqa: E402
 

@@ -10,7 +10,7 @@ from test_training import wait, words
 
 from harness.launch import Queue, Resources, cluster, run_local, slurm
 from harness.launch.site import Site, Stage
-from harness.launch.standing import overview
+from harness.launch.slurm.run_states import overview
 from harness.spec import Backbone, Pretrain, RandomMask, Recipe, Run, Shapes, key
 from harness.store import Store
 

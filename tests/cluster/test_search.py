@@ -16,7 +16,7 @@ import toy
 
 from harness.launch import Resources, cluster
 from harness.launch.site import Site, Stage
-from harness.launch.standing import overview
+from harness.launch.slurm.run_states import overview
 from harness.search.jobs import SlurmJobs
 from harness.search.measure import with_starts
 from harness.search.session import Executor, Opened, history, open_search, run_search

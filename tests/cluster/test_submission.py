@@ -13,7 +13,7 @@ import sleeper
 
 from harness.launch import Resources, cluster, slurm
 from harness.launch.site import Site, Stage
-from harness.launch.standing import overview
+from harness.launch.slurm.run_states import overview
 from harness.spec import HarnessError, Run, key
 from harness.store import Store
 from harness.store.submissions import Array, Submissions

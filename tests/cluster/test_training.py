@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from slurm import Cluster
 
-from harness.launch import cluster as questions
-from harness.launch.standing import overview
+from harness.launch.slurm import questions
+from harness.launch.slurm.run_states import overview
 from harness.spec import Run
 from harness.store import Store
 from harness.store.place import open_store

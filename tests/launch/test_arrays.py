@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_runs import by_key, finetuning, pretraining
 
-from harness.launch.arrays import arrays, within
+from harness.launch.slurm.arrays import arrays, within
 from harness.spec import FineTune, Run, Scratch, key, upstream
 from harness.store.submissions import Array
 

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from tiny_runs import OFTEN, by_key, finetuning, occluding, pretraining
 
 from harness.launch import Event, Queue, run_local
-from harness.launch.arrays import arrays
 from harness.launch.resources import Resources
 from harness.launch.site import Site, Stage
-from harness.launch.slurm import submit, wanted
-from harness.launch.standing import overview
+from harness.launch.slurm.arrays import arrays
+from harness.launch.slurm.run_states import overview
+from harness.launch.slurm.submit import submit, wanted
 from harness.spec import FineTune, RgbStatistics, Run, Scratch, key, upstream, upstreams
 from harness.spec import pretraining as origin
 from harness.store import Attempt, Store

@@ -16,8 +16,8 @@ import torch
 from tiny_runs import OFTEN, by_key, compute, finetuning, masked_by, outcome, pretraining
 
 from harness.launch import Event, Queue, Resources, run_inline, run_local
-from harness.launch.local import Worker, _death, default_slots
-from harness.launch.worker import STOPPED
+from harness.launch.local.pool import Worker, _death, default_slots
+from harness.launch.local.worker import STOPPED
 from harness.spec import Augment, Run, key
 from harness.store import Attempt, Store
 

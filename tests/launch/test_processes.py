@@ -11,8 +11,9 @@ import pytest
 from tiny_runs import compute, masked_by, pretraining
 
 from harness.cli import main
-from harness.launch import Queue, Resources, default_slots, local, run_inline
-from harness.launch.local import Worker, _death
+from harness.launch import Queue, Resources, default_slots, run_inline
+from harness.launch.local import pool
+from harness.launch.local.pool import Worker, _death
 from harness.spec import HarnessError, Run, key
 from harness.store import Attempt, Store
 
@@ -125,7 +126,7 @@ def test_the_inline_executor_has_one_process(tmp_path: Path) -> None:
 
 
 def test_slots_are_groups_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local.os, "sched_getaffinity", lambda pid: set(range(12)), raising=False)
+    monkeypatch.setattr(pool.os, "sched_getaffinity", lambda pid: set(range(12)), raising=False)
     assert default_slots(Resources(device="cpu", processes=2, threads=3)) == 2
     assert default_slots(Resources(device="cpu", processes=8, threads=3)) == 1
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
@@ -163,11 +164,11 @@ def test_a_first_process_that_does_not_notice_is_ended(tmp_path: Path, monkeypat
     first, second = Process(alive=True), Process(alive=True)
     worker.name, worker.processes, worker._lost_since = "a", [first, second], None  # type: ignore[list-item]
     now = [100.0]
-    monkeypatch.setattr(local.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(pool.time, "monotonic", lambda: now[0])
     worker.mourn()
     second.alive = False
     worker.mourn()
-    now[0] += local.MOURNING_SECONDS - 1
+    now[0] += pool.MOURNING_SECONDS - 1
     worker.mourn()
     assert not first.killed
     now[0] += 2

@@ -14,7 +14,7 @@ import pytest
 from fake_slurm import FakeSlurm, slurm
 from tiny_runs import by_key, finetuning, pretraining
 
-from harness.launch.standing import Overview, overview
+from harness.launch.slurm.run_states import Overview, overview
 from harness.spec import Run, key
 from harness.store import Attempt, Store
 from harness.store.submissions import Array, Entry, Submissions

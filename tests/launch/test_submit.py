@@ -11,8 +11,8 @@ from tiny_runs import by_key, finetuning, pretraining
 
 from harness.launch.resources import Resources
 from harness.launch.site import Site, Stage
-from harness.launch.slurm import Submitted, cancel, log_of, scripts, submit, wanted
-from harness.launch.standing import overview
+from harness.launch.slurm.run_states import overview
+from harness.launch.slurm.submit import Submitted, cancel, log_of, scripts, submit, wanted
 from harness.spec import HarnessError, Run, key
 from harness.store import Attempt, Store
 from harness.store.submissions import Submissions

@@ -15,15 +15,15 @@ from fake_slurm import FakeSlurm, slurm
 from tiny_program import BREAKS, WAITS
 from tiny_runs import by_key, finetuning, pretraining
 
-from harness.launch.standing import overview
-from harness.launch.task import Task
+from harness.launch.slurm.run_states import overview
+from harness.launch.slurm.task import Task
 from harness.spec import Run, key
 from harness.store import Attempt, Store
 from harness.store.submissions import Array, Submissions
 
 __all__ = ["slurm"]
 
-MAIN = "import sys; from harness.launch.task import Task; Task(sys.argv[1], 1, 0, 0)()"
+MAIN = "import sys; from harness.launch.slurm.task import Task; Task(sys.argv[1], 1, 0, 0)()"
 SEVERAL = {"SLURM_JOB_ID": "15", "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3", "SLURMD_NODENAME": "n1"}
 
 

@@ -17,9 +17,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from harness.launch.inline import POLL_SECONDS
+from harness.launch.local.worker import STOPPED, Member, serve
 from harness.launch.queue import Event, Queue, last_line
 from harness.launch.resources import Resources
-from harness.launch.worker import STOPPED, Member, serve
 from harness.spec import HarnessError
 from harness.store import Store
 from harness.store.files import write_atomically

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
-from harness.launch.local import gpus
+from harness.launch.local.pool import gpus
+from harness.launch.local.worker import redirect
 from harness.launch.queue import Ending, Event, has_start
 from harness.launch.resources import Resources
-from harness.launch.worker import redirect
 from harness.spec import Run
 from harness.store import Store
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from harness.launch import cluster
-from harness.launch.cluster import GOES_ON, Job, Jobs
 from harness.launch.queue import last_line
+from harness.launch.slurm import questions
+from harness.launch.slurm.questions import GOES_ON, Job, Jobs
 from harness.spec import HarnessError, Run, key, upstreams
 from harness.store import State, Store
 from harness.store.ownership import is_alive
@@ -58,7 +58,7 @@ def overview(runs: Mapping[str, Run], store: Store) -> Overview:
     if waited_for:
         sizes = {array.name: len(array.elements) for entry in waited_for.values() for array in entry.arrays}
         try:
-            jobs = cluster.look(sizes, min(entry.time for entry in waited_for.values()))
+            jobs = questions.look(sizes, min(entry.time for entry in waited_for.values()))
         except HarnessError as error:
             silent = str(error)
         states |= store.states(latest)  # a job that ended while Slurm was asked may have left a result
@@ -141,16 +141,16 @@ def _submitted(name: str, state: State, entry: Entry, log: Submissions, jobs: Jo
 
 def _ended(job: Job | None, state: State) -> bool:
     """Whether Slurm knows that the job of an owner is not at work, however fresh its last heartbeat is."""
-    return bool(job and state.owner and state.owner.get("job") == job.raw and job.state not in cluster.WORKING)
+    return bool(job and state.owner and state.owner.get("job") == job.raw and job.state not in questions.WORKING)
 
 
 def _by_slurm(job: Job, state: State, *, recently: bool, alone: bool) -> Place:
     shown = f"job {job.id}"
-    if job.state in cluster.WAITING:
+    if job.state in questions.WAITING:
         if job.reason == "DependencyNeverSatisfied":
             return Place("blocked", f"{shown}: waits for a run that failed", state, job)
         return Place("queued", f"{shown}: {job.reason or job.state}", state, job)
-    if job.state in cluster.WORKING:
+    if job.state in questions.WORKING:
         return Place("queued", f"{shown} starts" if alone else f"{shown} runs; its turn comes", state, job)
     if job.state == "CANCELLED":
         return Place("cancelled", f"{shown} was cancelled", state)

@@ -14,10 +14,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from harness.launch.local import run_local
+from harness.launch.local.pool import run_local
 from harness.launch.queue import Ending, Event, Queue
-from harness.launch.ranks import compute_together, rank
 from harness.launch.resources import Resources
+from harness.launch.slurm.distributed import compute_together, rank
 from harness.spec import Run
 from harness.store import Attempt, Store
 from harness.store.files import write_atomically

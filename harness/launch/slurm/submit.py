@@ -10,13 +10,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.launch import cluster, snapshot
-from harness.launch.arrays import arrays, start_key, within
+from harness.launch import snapshot
 from harness.launch.queue import Queue
 from harness.launch.resources import Resources
 from harness.launch.site import STAGES, Site, Stage
-from harness.launch.standing import Overview, overview
-from harness.launch.task import Task, open_to_group
+from harness.launch.slurm import questions
+from harness.launch.slurm.arrays import arrays, start_key, within
+from harness.launch.slurm.run_states import Overview, overview
+from harness.launch.slurm.task import Task, open_to_group
 from harness.spec import HarnessError, ImageFolder, Run, upstreams
 from harness.spec.content import data_location
 from harness.store import Store
@@ -78,9 +79,9 @@ def submit(
     Raises:
         HarnessError: there is no cluster, or the store cannot be written.
     """
-    cluster.require_slurm()
+    questions.require_slurm()
     open_to_group(store.root)
-    log, largest = Submissions(store.root), cluster.largest_array()
+    log, largest = Submissions(store.root), questions.largest_array()
     frozen = snapshot.freeze(store, project)
     while True:
         number = log.last() + 1
@@ -107,9 +108,9 @@ def scripts(
     runs: Mapping[str, Run], store: Store, site: Mapping[Stage, Site], *, retry: bool = False
 ) -> tuple[list[Array], dict[Stage, str]]:
     """What `submit` would queue, and the sbatch script of each stage. Queues and writes nothing."""
-    cluster.require_slurm()
+    questions.require_slurm()
     chosen, seen = wanted(runs, store, retry=retry, reading=True)
-    room, largest = _room(site), cluster.largest_array()
+    room, largest = _room(site), questions.largest_array()
     made, _ = within(_arrays(chosen, seen, site, min(largest, room or largest)), room)
     shown: dict[Stage, str] = {}
     for array in made:
@@ -131,7 +132,7 @@ def cancel(runs: Mapping[str, Run], store: Store, *, study: str) -> tuple[list[s
     Raises:
         HarnessError: there is no cluster, or it does not say what is queued.
     """
-    cluster.require_slurm()
+    questions.require_slurm()
     open_to_group(store.root)
     log = Submissions(store.root)
     while True:
@@ -158,7 +159,7 @@ def cancel(runs: Mapping[str, Run], store: Store, *, study: str) -> tuple[list[s
         rest = set(entry.arrays[array].elements[index]) - gone
         if job and all(store.result(other) for other in rest):
             ids.append(job.id)
-    cluster.cancel(sorted(set(ids)))
+    questions.cancel(sorted(set(ids)))
     return chosen, sorted(set(live) - gone)
 
 
@@ -188,9 +189,9 @@ def _arrays(chosen: Mapping[str, Run], seen: Overview, site: Mapping[Stage, Site
 
 
 def _room(site: Mapping[Stage, Site]) -> int | None:
-    limits = [site[stage].submit_limit for stage in STAGES] + [cluster.submit_limit()]
+    limits = [site[stage].submit_limit for stage in STAGES] + [questions.submit_limit()]
     known = [limit for limit in limits if limit is not None]
-    return max(0, min(known) - cluster.jobs_of_user()) if known else None
+    return max(0, min(known) - questions.jobs_of_user()) if known else None
 
 
 def _settings(site: Site, resources: Resources, program: str) -> dict[str, Any]:
