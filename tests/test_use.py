@@ -412,13 +412,6 @@ def test_a_grey_model_takes_colours_and_a_colour_model_grey() -> None:
     assert prepared(GREY).shape == (3, 20, 20)
 
 
-def test_a_rotated_photograph_is_put_upright(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be shown turned by 90 degrees clockwise
-    Image.fromarray(np.rot90(RGB).copy()).save(tmp_path / "a.png", exif=exif)
-    np.testing.assert_allclose(prepared(tmp_path / "a.png"), prepared(RGB), atol=1e-6)
-
-
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 7), (500, 400)])
 def test_pictures_of_every_size_are_taken(shape: tuple[int, int]) -> None:
     assert prepared(np.full(shape, 51, dtype=np.uint8)).shape == (3, 20, 20)

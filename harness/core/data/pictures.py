@@ -1,30 +1,34 @@
-"""Any picture, of any size and mode, as a run tests its images."""
+"""Any picture, of any size and mode, as runs see it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
+from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as pil
 
-from harness.core.data.augment import normalise, test_batch
+from harness.core.data.augment import normalise, test_batch, test_size
 from harness.core.data.data_facts import Facts
-from harness.core.data.samples import central
 from harness.spec import Data, HarnessError, ImageFolder
 
 Picture = str | Path | Image.Image | NDArray[np.uint8]
 """A file, a PIL image, or an array uint8 [H, W] or [H, W, C]."""
 
+Mode = Literal["L", "RGB"]
+T = TypeVar("T")
+
 
 def as_tested(picture: Picture, data: Data, facts: Facts, *, image_size: int, crop: float) -> Tensor:
     """A picture as the test images of a data set: same channels, resizing, central crop and normalisation.
 
-    EXIF orientation is applied. Grey, palette, 16-bit and CMYK pictures are converted; transparency is left out, and
-    the colours below it are taken, as for training images.
+    What becomes of other modes and of EXIF orientation says `prepared`.
 
     Returns:
         float32 [1, C, image_size, image_size].
@@ -53,26 +57,72 @@ def _pixels(picture: Picture, channels: int) -> Tensor:
         picture = Image.fromarray(deep[..., 0] if deep.shape[2] == 1 else deep)
     if channels not in (1, 3):
         raise HarnessError(f"a model of {channels} channels takes arrays uint8 [H, W, {channels}], no files")
-    mode = "L" if channels == 1 else "RGB"
-    image = _converted(picture, mode) if isinstance(picture, Image.Image) else _read(Path(picture), mode)
-    pixels: Tensor = pil.pil_to_tensor(image)
-    return pixels
+    mode: Mode = "L" if channels == 1 else "RGB"
+    if isinstance(picture, Image.Image):
+        try:
+            return _tensor(prepared(picture, mode))
+        except (OSError, ValueError) as error:
+            raise HarnessError(f"cannot read the picture: {error}") from None
+    return read(Path(picture), lambda file: _tensor(prepared(file, mode)))
 
 
-def _read(path: Path, mode: str) -> Image.Image:
+def read(path: Path, use: Callable[[Image.Image], T]) -> T:
+    """What is made of a picture's file.
+
+    Raises:
+        HarnessError: the file is no picture, is damaged, is larger than PIL's limit, or cannot be prepared.
+    """
     try:
         with Image.open(path) as file:
-            return _converted(file, mode)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+            return use(file)
+    except Exception as error:  # what PIL's many formats raise for damaged files has no common type
+        if isinstance(error, HarnessError):
+            raise
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise HarnessError(f"cannot read {path} as a picture: {reason}".replace("\n", " ")) from None
 
 
-def _converted(image: Image.Image, mode: str) -> Image.Image:
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I"):  # 16 bits: PIL would cut off at 255
-        values = np.asarray(upright).astype(np.int64)
-        upright = Image.fromarray((values >> 8 if values.max() > 255 else values).clip(0, 255).astype(np.uint8))
-    if upright.mode == "P" and "transparency" in upright.info:
-        upright = upright.convert("RGBA")
-    return upright.convert(mode)
+def prepared(image: Image.Image, mode: Mode = "RGB") -> Image.Image:
+    """A picture in 8 bits a channel: the one way in which training, testing, prediction and reconstruction see it.
+
+    - EXIF orientation is not applied, as torchvision's ImageFolder and timm do not, so that published numbers hold.
+    - Of an animation or of several pages the first is taken.
+    - Transparency is left out, and the colours below it are taken. A palette is looked up, CMYK and YCbCr are converted
+      as PIL does, without colour profiles. One channel becomes three equal ones, and colours one by the weights 0.299,
+      0.587, 0.114.
+    - 16 bits keep the upper eight, in grey (PIL's modes I;16 and I) as PIL does it in colour.
+    - Floats are from 0, black, to 1, white: times 255, rounded.
+
+    Raises:
+        ValueError: integers above 16 bits, or floats outside 0 to 1; or PIL cannot convert the mode.
+    """
+    if image.mode.startswith("I"):
+        image = _eight_bits(image, 65535, lambda values: values.astype(np.int64) >> 8)
+    elif image.mode == "F":
+        image = _eight_bits(image, 1, lambda values: np.rint(values * 255.0))
+    elif image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # the same colours, without PIL's warning
+    return image.convert(mode)
+
+
+def _eight_bits(image: Image.Image, white: int, scale: Callable[[NDArray[Any]], NDArray[Any]]) -> Image.Image:
+    values = np.asarray(image)
+    low, high = values.min(), values.max()
+    if not (low >= 0 and high <= white):  # nor with NaN
+        raise ValueError(f"its values should be 0 to {white}, not {low:g} to {high:g}")
+    return Image.fromarray(scale(values).astype(np.uint8))
+
+
+def central(image: Image.Image, image_size: int, crop: float) -> Tensor:
+    """A file's image as it is tested: shorter side to int(image_size / crop), bicubic, then the central square.
+
+    Returns:
+        uint8 [C, image_size, image_size].
+    """
+    resized = pil.resize(image, test_size(image_size, crop), InterpolationMode.BICUBIC)
+    return _tensor(pil.center_crop(resized, image_size))
+
+
+def _tensor(image: Image.Image) -> Tensor:
+    pixels: Tensor = pil.pil_to_tensor(image)
+    return pixels

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
-from typing import Any, TypeVar, assert_never
+from collections.abc import Iterable, Iterator
+from typing import Any, assert_never
 
 import torch
 from PIL import Image, ImageOps
@@ -18,14 +17,12 @@ from timm.data.auto_augment import RandAugment
 from timm.data.transforms_factory import create_transform
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as pil
 
-from harness.core.data.augment import Interpolation, crop_boxes, flips, seeded, test_size
+from harness.core.data.augment import Interpolation, crop_boxes, flips, seeded
 from harness.core.data.datasets import FolderSet, ImageSet
+from harness.core.data.pictures import central, prepared, read
 from harness.spec import Augment, HarnessError
-
-T = TypeVar("T")
 
 
 class TrainingSamples(Dataset[tuple[Tensor, int, int]]):
@@ -54,9 +51,9 @@ class TrainingSamples(Dataset[tuple[Tensor, int, int]]):
     def _image(self, step: int, position: int, index: int) -> Tensor:
         match self.source:
             case FolderSet(paths=paths) if self.transform is None:
-                return _read(paths[index], lambda file: self._cropped(file, step, position))
+                return read(paths[index], lambda file: self._cropped(file, step, position))
             case FolderSet(paths=paths):
-                image = _read(paths[index], lambda file: file.convert("RGB"))
+                image = read(paths[index], prepared)
             case ImageSet(images=images):
                 image = pil.to_pil_image(images[index])
             case _:
@@ -76,10 +73,11 @@ class TrainingSamples(Dataset[tuple[Tensor, int, int]]):
         across, down = file.size[0] / width, file.size[1] / height
         near = (round(left * across), round(top * down))
         far = (round((left + wide) * across), round((top + tall) * down))
-        image = file.convert("RGB").crop((*near, *far)).resize((size, size), _filter(augment.interpolation))
+        image = prepared(file).crop((*near, *far)).resize((size, size), _filter(augment.interpolation))
         if flips(augment, seed=self.seed, step=step, positions=place)[0]:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        return _pixels(image)
+        pixels: Tensor = pil.pil_to_tensor(image)
+        return pixels
 
 
 class TestSamples(Dataset[tuple[Tensor, int]]):
@@ -91,33 +89,10 @@ class TestSamples(Dataset[tuple[Tensor, int]]):
         self.crop = crop
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return _read(self.source.paths[index], self._central), int(self.source.labels[index])
+        return read(self.source.paths[index], self._central), int(self.source.labels[index])
 
     def _central(self, file: Image.Image) -> Tensor:
-        return central(file.convert("RGB"), self.image_size, self.crop)
-
-
-def central(image: Image.Image, image_size: int, crop: float) -> Tensor:
-    """A file's image as it is tested: shorter side to int(image_size / crop), bicubic, then the central square.
-
-    Returns:
-        uint8 [C, image_size, image_size].
-    """
-    resized = pil.resize(image, test_size(image_size, crop), InterpolationMode.BICUBIC)
-    return _pixels(pil.center_crop(resized, image_size))
-
-
-def _read(path: Path, use: Callable[[Image.Image], T]) -> T:
-    try:
-        with Image.open(path) as file:
-            return use(file)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise HarnessError(f"cannot read {path}: {error}") from None
-
-
-def _pixels(image: Image.Image) -> Tensor:
-    pixels: Tensor = pil.pil_to_tensor(image)
-    return pixels
+        return central(prepared(file), self.image_size, self.crop)
 
 
 def _filter(interpolation: Interpolation) -> Image.Resampling:
