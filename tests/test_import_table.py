@@ -32,7 +32,7 @@ INSIDE = {
 }
 TORCH = {"torch", "torchvision", "timm", "numpy", "PIL", "safetensors"}
 OUTSIDE = {
-    "spec": {"pydantic"},
+    "spec": {"pydantic", "PIL"},  # PIL for the modes of a folder's pictures, inside one function
     "papers": set(),
     "study": {"pydantic"},
     "store": set(),

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.util
 import json
 import os
 import tomllib
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from stat import S_ISREG
+from typing import Any
 
 from harness.spec.base import HarnessError
 
@@ -30,34 +36,88 @@ def file_sha256(path: Path) -> str:
 
 
 def cached_file_sha256(path: Path) -> str:
-    """As `file_sha256`, computed once for a path, size and modification time."""
+    """As `file_sha256`, computed once for a file as it lies there: see `_stamp`."""
     try:
-        stat = path.stat()
+        stamp = f"{path.resolve()}\0{_stamp(path.stat())}"
     except OSError as error:
         raise HarnessError(f"cannot read {path}: {error.strerror}") from None
-    stamp = f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}"
-    return _cached("file", stamp, lambda: file_sha256(path))
+    return str(_cached("file", stamp, lambda: file_sha256(path)))
+
+
+def _stamp(stat: os.stat_result) -> str:
+    """What tells a file from another, and from its earlier self, without reading it.
+
+    Size and modification time can be kept by a file that is written anew; the inode and the time of its last change of
+    any kind, which only the system sets, cannot both.
+    """
+    return f"{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}\0{stat.st_ino}"
 
 
 def image_files(root: Path) -> Iterator[Path]:
-    """The image files below a folder, sorted by their path relative to it."""
-    found = [
-        Path(folder) / name
-        for folder, _, names in os.walk(root, followlinks=True)
-        for name in names
-        if Path(name).suffix.lower() in IMAGE_SUFFIXES
-    ]
+    """The image files below a folder, sorted by their path relative to it.
+
+    Symbolic links are followed, those that lead out of the folder too. No folder is entered from within itself, so a
+    link to where it lies ends there.
+
+    Raises:
+        HarnessError: a folder cannot be read.
+    """
+    found: list[Path] = []
+    pending: list[tuple[Path, frozenset[tuple[int, int]]]] = [(root, frozenset())]
+    while pending:
+        folder, above = pending.pop()
+        try:
+            status = folder.stat()
+            here = (status.st_dev, status.st_ino)
+            if here in above:
+                continue
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if _is_folder(entry):
+                        pending.append((folder / entry.name, above | {here}))
+                    elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
+                        found.append(folder / entry.name)
+        except OSError as error:
+            if folder.name != "lost+found":  # of a file system's root, which its owner alone can read
+                raise HarnessError(f"cannot read {folder}: {error.strerror}") from None
     return iter(sorted(found, key=lambda path: path.relative_to(root).as_posix()))
 
 
-def manifest_digest(root: Path) -> str:
-    """Digest of a folder of images: every relative path and the SHA-256 of its bytes.
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # a link to itself leads nowhere
+            return False
+        raise
 
-    The contents are read once; afterwards the digest is cached for the same list of paths, sizes and
-    modification times. It does not depend on where the folder lies.
+
+@dataclass(frozen=True)
+class Manifest:
+    """What reading a folder of images once has told.
+
+    digest: of every relative path and the SHA-256 of its bytes; it does not depend on where the folder lies.
+    train, val: number of images of each class, a subfolder of train/ or val/.
+    loose: the first image of these that lies in no class, or None.
+    deep: whether a picture of these has 16 bits or floats in a channel.
+    unreadable: the first file of these that was no picture or too large a one, or None; see `picture_fault`.
+    """
+
+    digest: str
+    train: dict[str, int]
+    val: dict[str, int]
+    loose: str | None
+    deep: bool
+    unreadable: str | None
+
+
+def manifest(root: Path) -> Manifest:
+    """The manifest of a folder of images.
+
+    The contents are read once; afterwards it is cached for the same list of paths and the same files (`_stamp`).
 
     Raises:
-        HarnessError: the folder is missing or holds no image.
+        HarnessError: the folder is missing or holds no image, or something in it cannot be read.
     """
     if not root.is_dir():
         raise HarnessError(f"there is no folder {root}")
@@ -66,18 +126,52 @@ def manifest_digest(root: Path) -> str:
     if not paths:
         raise HarnessError(f"{root} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
     for path in paths:
-        stat = path.stat()
+        try:
+            stat = path.stat()
+        except OSError as error:
+            raise HarnessError(f"cannot read {path}: {error.strerror}") from None
+        if not S_ISREG(stat.st_mode):
+            raise HarnessError(f"{path} is no file")
+        stamp.update(f"{path.relative_to(root).as_posix()}\0{_stamp(stat)}\n".encode())
+    return Manifest(**_cached("manifest", stamp.hexdigest(), lambda: asdict(_read_whole(root, paths))))
+
+
+def _read_whole(root: Path, paths: list[Path]) -> Manifest:
+    digest = hashlib.sha256()
+    counts: dict[str, Counter[str]] = {"train": Counter(), "val": Counter()}
+    loose, deep, unreadable = None, False, None
+    for path in paths:
         name = path.relative_to(root).as_posix()
-        stamp.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        digest.update(f"{name}\0{file_sha256(path)}\n".encode())
+        part, *inner = name.split("/")
+        if part not in counts:
+            continue
+        if len(inner) < 2:
+            loose = loose or name
+            continue
+        counts[part][inner[0]] += 1
+        mode, fault = _header(path)
+        deep = deep or mode.startswith(("I", "F"))
+        unreadable = unreadable or (name if fault else None)
+    return Manifest(digest.hexdigest(), dict(counts["train"]), dict(counts["val"]), loose, deep, unreadable)
 
-    def compute() -> str:
-        digest = hashlib.sha256()
-        for path in paths:
-            line = f"{path.relative_to(root).as_posix()}\0{file_sha256(path)}\n"
-            digest.update(line.encode())
-        return digest.hexdigest()
 
-    return _cached("manifest", stamp.hexdigest(), compute)
+def picture_fault(path: Path) -> str:
+    """Why a file's header is not that of a picture that can be read; empty if it is."""
+    return _header(path)[1]
+
+
+def _header(path: Path) -> tuple[str, str]:
+    """PIL's mode of a picture, and what is wrong with it."""
+    from PIL import Image  # here alone, and once for a folder: specs are made without it
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pictures that are large, but not too large
+            with Image.open(path) as file:
+                return file.mode, ""
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return "", str(error).replace("\n", " ")
 
 
 def source_digest(function: str) -> str:
@@ -110,21 +204,36 @@ def project_root(start: Path) -> Path:
     return start
 
 
+def data_variable(name: str) -> str:
+    """The variable that says where a named data set lies."""
+    return "HARNESS_DATA_" + name.upper().replace("-", "_")
+
+
 def data_location(name: str) -> Path | None:
     """Where a named data set lies on this machine, or None.
 
     Asked in this order: the variable HARNESS_DATA_<NAME>, the table [data] of harness.toml in the project
     root, the same table in ~/.config/harness/site.toml.
     """
-    variable = "HARNESS_DATA_" + name.upper().replace("-", "_")
-    if found := os.environ.get(variable):
+    if found := os.environ.get(data_variable(name)):
         return Path(found)
-    root = Path(os.environ.get(PROJECT_VARIABLE) or project_root(Path.cwd()))
-    user = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "harness/site.toml"
-    for profile in (root / "harness.toml", user):
+    for profile in _profiles():
         if profile.is_file() and (place := _data_table(profile).get(name)):
             return (profile.parent / Path(place).expanduser()).resolve()
     return None
+
+
+def data_names() -> set[str]:
+    """The names for which this machine knows a place."""
+    prefix = data_variable("")
+    said = {name.removeprefix(prefix).lower().replace("_", "-") for name in os.environ if name.startswith(prefix)}
+    return said.union(*(_data_table(profile) for profile in _profiles() if profile.is_file()))
+
+
+def _profiles() -> tuple[Path, Path]:
+    root = Path(os.environ.get(PROJECT_VARIABLE) or project_root(Path.cwd()))
+    user = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "harness/site.toml"
+    return root / "harness.toml", user
 
 
 def _data_table(profile: Path) -> dict[str, str]:
@@ -137,21 +246,23 @@ def _data_table(profile: Path) -> dict[str, str]:
     return table
 
 
-def _cached(kind: str, stamp: str, compute: Callable[[], str]) -> str:
+def _cached(kind: str, stamp: str, compute: Callable[[], Any]) -> Any:
+    """What was computed for a stamp before, as JSON can hold it, or is now."""
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "harness" / "digests"
     path = base / f"{kind}-{hashlib.sha256(stamp.encode()).hexdigest()}.json"
     try:
-        value = json.loads(path.read_text())["digest"]
-        if isinstance(value, str):
-            return value
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # no entry, or a torn one: compute
-    digest = compute()
+        check, _, text = path.read_text().partition("\n")
+        if check == hashlib.sha256(text.encode()).hexdigest():
+            return json.loads(text)
+    except (OSError, ValueError):
+        pass  # no entry, or a damaged one: compute
+    value = compute()
+    text = json.dumps(value)
     try:
         base.mkdir(parents=True, exist_ok=True)
         beside = path.with_suffix(f".{os.getpid()}.tmp")
-        beside.write_text(json.dumps({"digest": digest}))
+        beside.write_text(f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
         beside.replace(path)
     except OSError:
         pass  # a cache that cannot be written costs time, not truth
-    return digest
+    return value

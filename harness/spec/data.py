@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, assert_never
 
 from pydantic import Field, PositiveInt, model_validator
 
 from harness.spec.base import HarnessError, Spec
-from harness.spec.content import data_location, manifest_digest
+from harness.spec.content import Manifest, data_location, data_names, data_variable, manifest, picture_fault
 from harness.spec.own import OwnFunction
 
 
@@ -41,8 +43,8 @@ class _Data(Spec):
 
     train_images: size of the class-balanced subset of the training images that is used, None for all of
         them. The subset is fixed: it depends on neither seed nor cell.
-    split: what accuracies are measured on. `validation` holds out a fixed tenth of the training images,
-        which are then not trained on; it exists for searches.
+    split: what accuracies are measured on. `validation` holds out a fixed tenth of the labelled training images, of
+        each class in proportion to its size, which are then not trained on; it exists for searches.
     """
 
     train_images: PositiveInt | None = None
@@ -78,17 +80,28 @@ class Images(_Data):
 class ImageFolder(_Data):
     """A folder `train/<class>/*.jpg` and `val/<class>/*.jpg`, such as ImageNet-1K.
 
+    Both have the same classes, unless `classes` says which count; val/ may be missing where nothing is tested on it.
+
     name: looked up with `data_location` on each machine (harness.toml: [data] imagenet = "/data/imagenet").
     content: digest of all relative paths and bytes; filled in where the folder is found, otherwise None:
         then a study can be planned but not run.
+    classes: the subfolders of train/ that are used, in the order of their labels; images of others are left out, and
+        val/ may lack some of them. None for all, in alphabetical order.
+    deep, uneven: whether pictures have 16 bits or floats, and whether classes of train/ differ in size; filled in with
+        the content, which determines them.
     """
 
     kind: Literal["imagefolder"] = "imagefolder"
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     content: str | None = None
+    classes: tuple[str, ...] | None = Field(default=None, min_length=1)
+    deep: bool = False
+    uneven: bool = False
 
     channels: ClassVar[int] = 3
-    filled: ClassVar[Mapping[str, str]] = {"content": "name"}
+    implicit: ClassVar[Mapping[str, object]] = {"classes": None}
+    unkeyed: ClassVar[frozenset[str]] = frozenset({"deep", "uneven"})
+    filled: ClassVar[Mapping[str, str]] = dict.fromkeys(("content", "deep", "uneven"), "name")
 
     @model_validator(mode="before")
     @classmethod
@@ -97,10 +110,69 @@ class ImageFolder(_Data):
             root = data_location(str(values["name"]))
             if root is not None and root.is_dir():
                 try:
-                    return {**values, "content": manifest_digest(root)}
+                    found = manifest(root)
+                    check_folder(root, found, values.get("classes"))
                 except HarnessError as error:
                     raise ValueError(str(error)) from None
+                return {**values, "content": found.digest, "deep": found.deep, "uneven": is_uneven(found)}
         return values
+
+    def current_revision(self) -> int:
+        """One more where deep pictures were cut off at white, or the validation images were as many of each class."""
+        return self.revision + (self.deep or (self.uneven and self.split == "validation"))
+
+
+def is_uneven(folder: Manifest) -> bool:
+    """Whether classes of train/ differ in their number of images."""
+    return len(set(folder.train.values())) > 1
+
+
+def check_folder(root: Path, folder: Manifest, classes: Sequence[str] | None) -> None:
+    """Whether a folder has the form that `ImageFolder` describes.
+
+    Raises:
+        HarnessError: it has not; the message names the classes or the file.
+    """
+    if folder.loose is not None:
+        raise HarnessError(f"{root / folder.loose} lies in no class folder; images belong into train/<class>/")
+    if not folder.train:
+        raise HarnessError(f"{root} has no images in train/<class>/, where they belong (and into val/<class>/)")
+    if folder.unreadable is not None and (fault := picture_fault(root / folder.unreadable)):
+        raise HarnessError(f"cannot read {root / folder.unreadable}: {fault}")
+    if classes is not None:
+        if unknown := sorted(set(classes) - set(folder.train)):
+            raise HarnessError(f"{root / 'train'} lacks {_named(unknown)} of classes; it has {_named(folder.train)}")
+        return
+    for part, ours, theirs in (("val", folder.val, folder.train), ("train", folder.train, folder.val)):
+        if folder.val and (missing := sorted(set(theirs) - set(ours))):
+            other = "train" if part == "val" else "val"
+            raise HarnessError(
+                f"{root / part} lacks {_named(missing)}, which {other}/ has: the accuracy would leave that out; "
+                "mend the folder, or name the classes that count: ImageFolder(classes=(...))"
+            )
+
+
+SHOWN = 10
+"""Classes that a message names."""
+
+
+def _named(classes: Collection[str]) -> str:
+    names = sorted(classes)
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def absent(data: ImageFolder) -> str:
+    """What to do about a folder that is not found here, in one line that names the data sets that are known."""
+    name, here = data.name, data_names() - {data.name}
+    close = [name] if name in PUBLISHED else difflib.get_close_matches(name, here | set(PUBLISHED), n=1)
+    hint = f"; did you mean {'Images' if close[0] in PUBLISHED else 'ImageFolder'}(name={close[0]!r})?" if close else ""
+    root = data_location(name)
+    place = "is not here" if root is None else f"should lie in {root}, which is no folder"
+    return (
+        f"data set {name} {place}: set {data_variable(name)}, or {name} under [data] in harness.toml{hint}; "
+        f"known folders: {', '.join(sorted(here)) or 'none'}; sets that are read as Images: {', '.join(PUBLISHED)}"
+    )
 
 
 class Shapes(_Data):
@@ -120,6 +192,10 @@ class Shapes(_Data):
     channels: ClassVar[int] = 3
     num_classes: ClassVar[int] = 6
 
+    def current_revision(self) -> int:
+        """One more where the validation images were as many of each class: the drawn classes differ in size."""
+        return self.revision + (self.split == "validation")
+
 
 class CustomData(_Data, OwnFunction):
     """A user's own data set.
@@ -132,12 +208,36 @@ class CustomData(_Data, OwnFunction):
     kind: Literal["custom"] = "custom"
     channels: PositiveInt = 3
 
+    def current_revision(self) -> int:
+        """One more where the validation images were as many of each class, whose sizes only the function knows."""
+        return self.revision + (self.split == "validation")
+
 
 Data = Annotated[Images | ImageFolder | Shapes | CustomData, Field(discriminator="kind")]
 
 
 HELD_OUT = 10
 """One labelled training image in this many is held out for `split="validation"`."""
+
+
+def few_to_hold_out(small: list[str], number: int, verb: str) -> str:
+    """What is said of classes of which a tenth is no image. small: as `name (images)`. verb: lacks or may lack."""
+    shown = ", ".join(small[:SHOWN]) + (f" and {len(small) - SHOWN} more" if len(small) > SHOWN else "")
+    return f"the validation split {verb} {len(small)} of {number} classes, a tenth of which is no image: {shown}"
+
+
+def small_classes(data: Data) -> str | None:
+    """What is to be said of a folder whose classes are too small for its validation split, if any are."""
+    root = data_location(data.name) if isinstance(data, ImageFolder) and data.split == "validation" else None
+    if not isinstance(data, ImageFolder) or root is None or data.content is None:
+        return None
+    sizes = {
+        name: count for name, count in manifest(root).train.items() if data.classes is None or name in data.classes
+    }
+    total = sum(count for count in sizes.values() if count > 1)
+    wanted = total // HELD_OUT
+    small = [f"{name} ({count})" for name, count in sorted(sizes.items()) if count == 1 or count * wanted < total]
+    return f"{data.name}: {few_to_hold_out(small, len(sizes), 'may lack')}" if small else None
 
 
 def number_of_classes(data: Data) -> int | None:
@@ -147,6 +247,8 @@ def number_of_classes(data: Data) -> int | None:
             return PUBLISHED[data.name].num_classes
         case Shapes():
             return data.num_classes
+        case ImageFolder(classes=tuple(names)):
+            return len(names)
         case ImageFolder():
             root = data_location(data.name)
             found = sum(entry.is_dir() for entry in (root / "train").glob("*")) if root else 0

@@ -15,6 +15,7 @@ from harness.core.data import datasets, published
 from harness.core.data.datasets import FolderSet, ImageSet, load
 from harness.core.runtime.custom import load_function
 from harness.spec import CustomData, HarnessError, ImageFolder, Images, Shapes
+from harness.spec.content import manifest
 from harness.spec.data import PUBLISHED
 
 MINI = Images(name="fashion-mnist-mini")
@@ -33,7 +34,7 @@ def bare_machine(tmp_path, monkeypatch):
     for name in PUBLISHED:
         monkeypatch.delenv("HARNESS_DATA_" + name.upper().replace("-", "_"), raising=False)
     monkeypatch.setattr(urllib.request, "urlopen", no_network)
-    for cached in (load, datasets._checked_root, datasets._custom, published._fashion_mnist):
+    for cached in (load, datasets._read_root, datasets._custom, published._fashion_mnist):
         cached.cache_clear()
 
 
@@ -83,6 +84,47 @@ def test_validation_is_a_balanced_tenth_that_is_not_trained_on():
     assert torch.equal(few.images, held_out.images), "the held-out tenth does not follow train_images"
     with pytest.raises(HarnessError, match="more than the 9000"):
         load(spec.replace(train_images=9001), "train")
+
+
+def held_out(labels):
+    return torch.nonzero(datasets._held_out(labels))[:, 0].tolist()
+
+
+def test_a_tenth_of_each_class_is_held_out():
+    labels = torch.arange(4).repeat_interleave(torch.tensor([900, 60, 25, 15]))
+    labels = labels[torch.randperm(1000, generator=torch.Generator().manual_seed(0))]
+    kept = torch.bincount(labels[datasets._held_out(labels)]).tolist()
+    assert kept in ([90, 6, 3, 1], [90, 6, 2, 2])  # 2.5 and 1.5 share the one that is left
+
+
+@pytest.mark.parametrize(
+    ("labels", "images"),
+    [
+        (torch.arange(75) % 5, [4, 13, 15, 29, 42, 60, 71]),
+        (torch.arange(100) % 10, [4, 7, 8, 13, 15, 42, 60, 79, 81, 96]),
+        (torch.cat([torch.full((7,), -1), torch.arange(40) // 20]), [7, 13, 29, 42]),
+    ],
+)
+def test_of_classes_of_one_size_the_images_are_those_that_were_held_out_before_others_were_in_proportion(
+    labels, images
+):
+    assert held_out(labels) == images
+
+
+def test_classes_too_small_to_give_an_image_are_named_and_a_single_image_is_kept_for_training():
+    labels = torch.tensor([0] * 20 + [1] * 2 + [2])
+    with pytest.warns(UserWarning, match=r"lacks 2 of 3 classes, a tenth of which is no image: ox \(2\), emu \(1\)"):
+        found = datasets._held_out(labels, ("cat", "ox", "emu"))
+    assert torch.bincount(labels[found]).tolist() == [2]
+    with pytest.raises(HarnessError, match="one image in 10: of 0 labelled ones"):
+        datasets._held_out(torch.arange(30))
+
+
+def test_only_values_whose_validation_images_changed_have_another_revision():
+    even, other = Images(name="cifar10", split="validation"), Images(name="cifar10")
+    assert (even.current_revision(), other.current_revision()) == (1, 1)
+    assert Shapes().current_revision() == 1
+    assert Shapes(split="validation").current_revision() == 2
 
 
 def test_turns_serve_unequal_classes_and_leave_unlabelled_images_to_the_end():
@@ -209,11 +251,11 @@ def test_stl10_pretrains_on_unlabelled_images_too(tmp_path, monkeypatch):
 
 
 def test_shapes():
-    spec = Shapes(image_size=16, train=50, test=20)
+    spec = Shapes(image_size=16, train=200, test=20)
     train = load(spec, "train")
-    assert (train.images.shape, train.num_classes) == ((50, 3, 16, 16), 6)
+    assert (train.images.shape, train.num_classes) == ((200, 3, 16, 16), 6)
     assert len(load(spec, "test")) == 20
-    assert len(load(spec.replace(split="validation"), "test")) == 5
+    assert len(load(spec.replace(split="validation"), "test")) == 20
 
 
 # Folders of images
@@ -235,7 +277,7 @@ def folder(tmp_path, monkeypatch):
 
 def test_image_folder(folder):
     spec = ImageFolder(name="pets")
-    assert spec.content
+    assert (spec.content, spec.current_revision()) == (manifest(folder).digest, 1)
     train, test = load(spec, "train"), load(spec, "test")
     assert isinstance(train, FolderSet)
     assert train.classes == ("cat", "dog")
@@ -252,9 +294,11 @@ def test_image_folder_subset_and_validation(folder):
     few = load(spec.replace(train_images=4), "train")
     assert few.labels.tolist() == [0, 0, 1, 1]
     assert set(few.paths) < set(load(spec.replace(train_images=6), "train").paths)
-    held_out = load(spec.replace(split="validation"), "test")
-    assert len(held_out) == 1
-    assert held_out.paths[0] not in load(spec.replace(split="validation"), "train").paths
+    with pytest.warns(UserWarning, match=r"lacks 1 of 2 classes, a tenth of which is no image: dog \(6\)"):
+        held_out = load(spec.replace(split="validation"), "test")
+    assert [path.name for path in held_out.paths] == ["4.jpg"]
+    with pytest.warns(UserWarning, match="lacks 1 of 2 classes"):
+        assert held_out.paths[0] not in load(spec.replace(split="validation"), "train").paths
 
 
 def test_image_folder_whose_files_changed_is_refused(folder):
@@ -273,13 +317,46 @@ def test_image_folder_that_is_nowhere(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("place", "message"), [("train/loose.png", "in no class folder"), ("val/bird/0.png", "lacks: bird")]
+    ("place", "message"),
+    [
+        ("train/loose.png", "loose.png lies in no class folder"),
+        ("val/bird/0.png", "train lacks bird, which val/ has"),
+        ("train/bird/0.png", "val lacks bird, which train/ has"),
+    ],
 )
 def test_image_folder_of_another_form(folder, place, message):
+    before = ImageFolder(name="pets")
     (folder / place).parent.mkdir(exist_ok=True)
     Image.new("RGB", (9, 9)).save(folder / place)
+    with pytest.raises(ValueError, match=message):
+        ImageFolder(name="pets")
     with pytest.raises(HarnessError, match=message):
-        load(ImageFolder(name="pets"), "test" if place.startswith("val") else "train")
+        load(before.replace(content=manifest(folder).digest), "train")
+
+
+def test_classes_that_are_named_are_used_in_their_order_and_val_may_lack_some(folder):
+    for place in ("val/bird/0.png", "train/fish/0.png", "train/eel/0.png"):
+        (folder / place).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (9, 9)).save(folder / place)
+    spec = ImageFolder(name="pets", classes=("fish", "cat"))
+    train, test = load(spec, "train"), load(spec, "test")
+    assert train.classes == test.classes == ("fish", "cat")
+    assert [(path.parent.name, label) for path, label in zip(train.paths, train.labels.tolist(), strict=True)] == [
+        ("cat", 1)
+    ] * 6 + [("fish", 0)]
+    assert {path.parent.name for path in test.paths} == {"cat"}
+    with pytest.raises(ValueError, match="train lacks bird, lynx of classes; it has cat, dog, eel, fish"):
+        ImageFolder(name="pets", classes=("cat", "lynx", "bird"))
+
+
+@pytest.mark.filterwarnings("ignore:the validation split lacks")
+def test_a_run_planned_when_the_images_had_another_meaning_is_not_computed(folder):
+    (folder / "train" / "dog" / "0.jpg").unlink()
+    spec = ImageFolder(name="pets", split="validation")
+    assert load(spec.replace(train_images=3), "train").labels.tolist() == [0, 0, 1]
+    with pytest.raises(HarnessError, match="an earlier version planned this run"):
+        load(spec.replace(uneven=False), "train")
+    load(spec.replace(uneven=False, split="test"), "train")
 
 
 # A user's own

@@ -17,7 +17,7 @@ from harness.spec.data import number_of_classes, training_images
     "data",
     [
         Shapes(image_size=16, train=64, test=32),
-        Shapes(image_size=16, train=64, test=32, split="validation"),
+        Shapes(image_size=16, train=200, test=32, split="validation"),
         Shapes(image_size=16, train=64, test=32, train_images=20),
         Images(name="fashion-mnist-mini"),
         Images(name="fashion-mnist-mini", split="validation"),

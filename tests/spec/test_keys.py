@@ -464,7 +464,8 @@ def test_a_folder_counts_by_its_images_not_by_its_place(tmp_path: Path, monkeypa
     shutil.copytree(tmp_path / "a", tmp_path / "recoloured")
     paint(tmp_path / "recoloured/train/cat/0.png", 99)
     shutil.copytree(tmp_path / "a", tmp_path / "renamed")
-    (tmp_path / "renamed/train/cat").rename(tmp_path / "renamed/train/dog")
+    for split in ("train", "val"):
+        (tmp_path / "renamed" / split / "cat").rename(tmp_path / "renamed" / split / "dog")
     shutil.copytree(tmp_path / "a", tmp_path / "fewer")
     (tmp_path / "fewer/val/cat/2.png").unlink()
     found = {folder(tmp_path / name, monkeypatch) for name in ("recoloured", "renamed", "fewer")}

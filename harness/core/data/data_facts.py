@@ -47,7 +47,7 @@ def facts_of(data: Data) -> Facts:
     """The facts of a data set. The names of a folder's classes are those of its subfolders, where it is found here."""
     match data:
         case ImageFolder():
-            return Facts(data.channels, *IMAGENET_COLOURS, _subfolders(data.name))
+            return Facts(data.channels, *IMAGENET_COLOURS, data.classes or _subfolders(data.name))
         case Images():
             return Facts(data.channels, *facts(data)[1:], NAMES.get(data.name, ()))
         case Shapes():

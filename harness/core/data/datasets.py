@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,8 +19,8 @@ from harness.core.data.shapes import CLASSES, COLOURS, shapes
 from harness.core.runtime.custom import load_function
 from harness.core.runtime.randomness import words
 from harness.spec import CustomData, Data, HarnessError, ImageFolder, Images, Shapes, seed_stream
-from harness.spec.content import data_location, image_files, manifest_digest
-from harness.spec.data import HELD_OUT, PUBLISHED
+from harness.spec.content import Manifest, data_location, image_files, manifest
+from harness.spec.data import HELD_OUT, PUBLISHED, absent, check_folder, few_to_hold_out, is_uneven
 
 Part = Literal["pretrain", "train", "test"]
 
@@ -181,32 +183,40 @@ def _colours(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def _load_folder(data: ImageFolder, part: Part) -> FolderSet:
-    root = _checked_root(data.name, data.content)
+    root = _checked_root(data)
     paths, names = _labelled_files(root / "train")
-    classes = tuple(sorted(set(names)))
+    classes = data.classes or tuple(sorted(set(names)))
     held_out = part == "test" and data.split == "test"
     if held_out:
         paths, names = _labelled_files(root / "val")
-        if unknown := sorted(set(names) - set(classes)):
-            raise HarnessError(f"{root / 'val'} has a class that {root / 'train'} lacks: {unknown[0]}")
     number = {name: index for index, name in enumerate(classes)}
-    labels = torch.tensor([number[name] for name in names])
+    used = [index for index, name in enumerate(names) if name in number]
+    paths, labels = tuple(paths[index] for index in used), torch.tensor([number[names[index]] for index in used])
     if not held_out:
-        chosen = _chosen(data, labels, part)
+        chosen = _chosen(data, labels, part, classes=classes)
         paths, labels = tuple(paths[index] for index in chosen.tolist()), labels[chosen]
     return FolderSet(paths, labels, classes, *IMAGENET_COLOURS)
 
 
+def _checked_root(data: ImageFolder) -> Path:
+    root, found = _read_root(data.name)
+    if data.content is not None and found.digest != data.content:
+        raise HarnessError(
+            f"{root} is not the {data.name} that this run was planned with: its files differ; plan again"
+        )
+    as_planned_now = data.replace(deep=found.deep, uneven=is_uneven(found))
+    if data.content is not None and as_planned_now.current_revision() != data.current_revision():
+        raise HarnessError(f"an earlier version planned this run and meant other numbers by {root}; plan again")
+    check_folder(root, found, data.classes)
+    return root
+
+
 @lru_cache(maxsize=8)
-def _checked_root(name: str, content: str | None) -> Path:
+def _read_root(name: str) -> tuple[Path, Manifest]:
     root = data_location(name)
     if root is None or not root.is_dir():
-        variable = "HARNESS_DATA_" + name.upper().replace("-", "_")
-        place = "is not on this machine" if root is None else f"should lie in {root}, which is no folder"
-        raise HarnessError(f"data set {name} {place}: set {variable}, or {name} under [data] in harness.toml")
-    if content is not None and manifest_digest(root) != content:
-        raise HarnessError(f"{root} is not the {name} that this run was planned with: its files differ; plan again")
-    return root
+        raise HarnessError(absent(ImageFolder(name=name)))
+    return root, manifest(root)
 
 
 def _labelled_files(folder: Path) -> tuple[tuple[Path, ...], list[str]]:
@@ -220,19 +230,19 @@ def _labelled_files(folder: Path) -> tuple[tuple[Path, ...], list[str]]:
     return paths, [names[0] for names in parts]
 
 
-def _chosen(data: Data, labels: Tensor, part: Part, further: int = 0) -> Tensor:
+def _chosen(data: Data, labels: Tensor, part: Part, further: int = 0, classes: Sequence[str] = ()) -> Tensor:
     """Which training images a part takes: ascending indices, int64.
 
     labels: int64 [N] of the training images, -1 = unlabelled.
     further: number of unlabelled training images that this part leaves out; a subset may extend to them.
+    classes: their names, where they have any.
     """
     pool = torch.arange(len(labels))
     if data.split == "validation":
-        labelled = int((labels >= 0).sum())
-        held_out = _turns(labels, pool, "validation")[: labelled // HELD_OUT]
+        held_out = _held_out(labels, classes)
         if part == "test":
-            return held_out.sort().values
-        pool = pool[~torch.isin(pool, held_out)]
+            return pool[held_out]
+        pool = pool[~held_out]
     if data.train_images is not None:
         if data.train_images > len(pool) + further:
             there = f"the {len(pool) + further} training images"
@@ -241,20 +251,60 @@ def _chosen(data: Data, labels: Tensor, part: Part, further: int = 0) -> Tensor:
     return pool
 
 
-def _turns(labels: Tensor, pool: Tensor, purpose: str) -> Tensor:
-    """The pool in a fixed order in which the classes take turns, unlabelled images last.
+def _held_out(labels: Tensor, classes: Sequence[str] = ()) -> Tensor:
+    """Which training images are held out: a tenth of each class, bool [N].
 
-    The order within a class, and of the classes within a turn, comes from the hash alone: no run's seed
-    enters.
+    Where a tenth is no whole number, the largest remainders are rounded up; equal ones in the order of the classes
+    within a turn. A class of a single image gives none: it could not be trained. A warning names the classes that give
+    none.
+
+    labels: int64 [N], -1 = unlabelled; these are not held out.
+
+    Raises:
+        HarnessError: there is nothing to hold out.
+    """
+    sizes = torch.bincount(labels[labels >= 0])
+    giving = torch.where(sizes > 1, sizes, 0)
+    total = int(giving.sum())
+    wanted = total // HELD_OUT
+    if not wanted:
+        raise HarnessError(
+            f"split='validation' holds out one image in {HELD_OUT}: of {total} labelled ones "
+            "in classes of two or more that is none"
+        )
+    shares, rests = giving * wanted // total, giving * wanted % total
+    places, among = _places(labels, torch.arange(len(labels)), "validation")
+    order = torch.argsort(among[1:])
+    up = order[torch.argsort(rests[order], descending=True, stable=True)]
+    shares[up[: wanted - int(shares.sum())]] += 1
+    if none := torch.nonzero((sizes > 0) & (shares == 0))[:, 0].tolist():
+        small = [f"{classes[index] if classes else index} ({int(sizes[index])})" for index in none]
+        warnings.warn(few_to_hold_out(small, int((sizes > 0).sum()), "lacks"), stacklevel=2)
+    return (labels >= 0) & (places < shares[labels])
+
+
+def _turns(labels: Tensor, pool: Tensor, purpose: str) -> Tensor:
+    """The pool in a fixed order in which the classes take turns, unlabelled images last."""
+    places, among = _places(labels, pool, purpose)
+    kinds = labels[pool]
+    turn = places + torch.where(kinds < 0, len(pool), 0)
+    return pool[torch.argsort((turn << 32) | among[kinds + 1], stable=True)]
+
+
+def _places(labels: Tensor, pool: Tensor, purpose: str) -> tuple[Tensor, Tensor]:
+    """The place of each image of the pool within its class, and what orders the classes within a turn.
+
+    Both come from the hash alone: no run's seed enters.
+
+    Returns:
+        int64 [len(pool)], counted from 0; int64 [1 + classes], of unlabelled images first.
     """
     stream = seed_stream(0, purpose)
     kinds = labels[pool]
     shuffled = torch.argsort(words(stream, 0, pool, 1)[:, 0], stable=True)
     by_class = shuffled[torch.argsort(kinds[shuffled], stable=True)]
-    sizes = torch.bincount(kinds + 1)
+    sizes = torch.bincount(kinds + 1, minlength=int(labels.max()) + 2)
     starts = torch.cumsum(sizes, 0) - sizes
-    turn = torch.empty_like(pool)
-    turn[by_class] = torch.arange(len(pool)) - starts[kinds[by_class] + 1]
-    turn[kinds < 0] += len(pool)
-    among = words(stream, 1, kinds + 1, 1)[:, 0]
-    return pool[torch.argsort((turn << 32) | among, stable=True)]
+    places = torch.empty_like(pool)
+    places[by_class] = torch.arange(len(pool)) - starts[kinds[by_class] + 1]
+    return places, words(stream, 1, torch.arange(len(sizes)), 1)[:, 0]

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.spec import HarnessError
-from harness.spec.content import data_location
+from harness.spec.content import data_location, data_variable
 from harness.spec.data import PUBLISHED, Images
 
 Fold = Literal["train", "unlabelled", "test"]
@@ -204,11 +204,10 @@ def _download(name: str, root: Path, build: Callable[[Path], Any]) -> None:
                 with suppress(OSError):  # another process was faster
                     child.rename(root / child.name)
     except (RuntimeError, OSError) as error:
-        variable = "HARNESS_DATA_" + name.upper().replace("-", "_")
         debian = "apt install dataset-fashion-mnist, or " if name == "fashion-mnist" else ""
         raise HarnessError(
             f"{name} is not on this machine and could not be downloaded ({_brief(error)}): {debian}"
-            f"set {variable}, or {name} under [data] in harness.toml, to a folder with torchvision's files"
+            f"set {data_variable(name)}, or {name} under [data] in harness.toml, to a folder with torchvision's files"
         ) from None
 
 
