@@ -30,7 +30,7 @@ def shared(session: nox.Session, *groups: str) -> Path:
 def tests(session: nox.Session) -> None:
     """Run all tests with coverage; arguments go to pytest (nox -s tests -- -m "not slow")."""
     commands = shared(session, "test")
-    session.run(str(commands / "python"), "-m", "pytest", "--cov", *session.posargs, external=True)
+    session.run(str(commands / "python"), "-m", "pytest", "--cov=harness", *session.posargs, external=True)
 
 
 @nox.session(venv_backend="none")

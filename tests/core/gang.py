@@ -92,17 +92,20 @@ def compute(group: Group, root: Path, runs: list[Run], resources: Resources, sto
     """
     asked: list[int] = []
     steps = itertools.count(1)
-    signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+    before = signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
 
     def stopping() -> bool:
         if next(steps) == stop.get(group.rank):
             os.kill(os.getpid(), signal.SIGTERM)
         return bool(asked)
 
-    return [
-        work(Store(root), run, CPU, resources, group=group, report=lambda event: None, stopping=stopping)
-        for run in runs
-    ]
+    try:
+        return [
+            work(Store(root), run, CPU, resources, group=group, report=lambda event: None, stopping=stopping)
+            for run in runs
+        ]
+    finally:
+        signal.signal(signal.SIGTERM, before)  # or this process, which may be that of the tests, could not be ended
 
 
 def normalised(

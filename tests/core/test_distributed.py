@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,6 +88,12 @@ def computed(
     kinds = {event.kind for event in events}
     assert kinds == {"interrupted" if stop else "done"}, [event.text for event in events]
     return Store(root)
+
+
+def test_computing_here_leaves_a_termination_signal_as_it_was(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    compute(Group(), tmp_path, [], Resources(), {})
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 # What each rank takes
