@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from harness import claims
+from harness.cli.common import selection
 from harness.papers import simmim
 from harness.spec import (
     Backbone,
@@ -106,6 +109,12 @@ def test_a_product_crosses_grids() -> None:
         (lambda: around({"a": 1}, b=(1, 2)), "b is no axis of the reference"),
         (lambda: around({"a": 1}, a=(1, 2, 2)), "axis a repeats the value 2"),
         (lambda: axes(a=1) * axes(a=2), "repeats the axis a"),
+        (lambda: axes(a=(1, "1")), "axis a has two values that read alike: 1 and '1'"),
+        (lambda: axes(a=(1, 2)) | axes(a="1"), "axis a has two values that read alike: 1 and '1'"),
+        (lambda: axes(a=1) | axes(a=True), "axis a has two values that read alike: 1 and True"),
+        (lambda: zipped(a=(1, 1.0), b=(2, 3)), "axis a has two values that read alike: 1 and 1.0"),
+        (lambda: around({"a": 1, "b": 0.0}, b=False), "axis b has two values that read alike: 0.0 and False"),
+        (lambda: Grid([{"a": None}, {"a": "None"}]), "axis a has two values that read alike: None and 'None'"),
     ],
 )
 def test_grids_that_cannot_be_meant_are_refused(build: Any, message: str) -> None:
@@ -128,6 +137,7 @@ def test_grids_that_cannot_be_meant_are_refused(build: Any, message: str) -> Non
         ({"reference": {"size": 32}}, "is no cell of the grid"),
         ({"reference": {"size": 32, "ratio": 0.6, "raito": 1}}, "no axis with 'raito'.*size, ratio"),
         ({"grid": axes(size=32, ratio=0.6, seed=(1, 2))}, "seed is no axis"),
+        ({"reference": {"size": 32.0, "ratio": 0.6}}, "axis size has two values that read alike: 32 and 32.0"),
         ({"grid": axes(size=32, ratio=0.6, scale="x")}, "scale is no axis"),
         ({"name": "../../etc"}, "no name for a study"),
         ({"name": "a\\b"}, "no name for a study"),
@@ -206,6 +216,29 @@ def test_where_keeps_cells_by_text_or_value() -> None:
     assert [row.axes for row in by_text.rows] == [row.axes for row in by_value.rows] == [{"size": 32, "ratio": 0.4}]
     both = expand(study(), where={"ratio": ["0.4", "None"]}, seeds=1)
     assert [row.axes["ratio"] for row in both.rows] == [0.4, 0.4, None]
+
+
+@given(st.lists(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(), min_size=1))
+def test_where_can_name_every_value(values: list[Any]) -> None:
+    try:
+        grid = Grid([{"size": value} for value in values])
+    except HarnessError:
+        return  # they read alike
+    sizes = study(grid=grid, reference={"size": values[0]}, cell=lambda scale, size, seed: Skip("none"))
+    for cell in grid:
+        assert [row.axes for row in expand(sizes, where=selection([f"size={cell['size']}"]), seeds=1).rows] == [cell]
+
+
+def test_where_takes_several_values_between_commas_where_no_value_is_that_text() -> None:
+    grid = axes(size=("a", "b", "a,b", " x=1, y"))
+    sizes = study(grid=grid, reference={"size": "a"}, cell=lambda scale, size, seed: Skip("none"))
+
+    def named(*where: str) -> list[Any]:
+        return [row.axes["size"] for row in expand(sizes, where=selection(where), seeds=1).rows]
+
+    assert named("size=a,b") == ["a,b"]
+    assert named("size=b, a") == named("size=a", "size=b") == ["a", "b"]
+    assert named("size= x=1, y", "size=b") == ["b", " x=1, y"]
 
 
 @pytest.mark.parametrize(

@@ -40,17 +40,17 @@ def say(text: str, *, style: str | None = None) -> None:
 
 
 def selection(where: Sequence[str] | None) -> dict[str, list[str]]:
-    """`["mask_ratio=0.4,0.6"]` as axis -> values.
+    """`["mask_ratio=0.4,0.6", "mask_ratio=0.8"]` as axis -> texts, `["0.4,0.6", "0.8"]`.
 
     Raises:
         HarnessError: an item has another form.
     """
     chosen: dict[str, list[str]] = {}
     for item in where or ():
-        axis, equals, values = item.partition("=")
-        if not equals or not axis or not values:
+        axis, equals, text = item.partition("=")
+        if not equals or not axis.strip():
             raise HarnessError(f"--where {item}: should read axis=value, such as --where mask_ratio=0.6")
-        chosen.setdefault(axis.strip(), []).extend(value.strip() for value in values.split(","))
+        chosen.setdefault(axis.strip(), []).append(text)
     return chosen
 
 

@@ -10,7 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from harness.search.samplers import sampler_of
-from harness.search.space import KnownSpace, checked_cell, present
+from harness.search.space import KnownSpace, Stepped, checked_cell, present
 from harness.search.trials import CELL
 from harness.spec import HarnessError, Scalar, Skip
 
@@ -64,7 +64,7 @@ class Proposals:
 
     def _proposed(self, trial: optuna.Trial) -> Proposed:
         try:
-            return Proposed(trial, checked_cell(self.space.function(trial)))
+            return Proposed(trial, checked_cell(self.space.function(Stepped(trial))))
         except Skip as skip:
             return Proposed(trial, dict(trial.params), skip.reason)
         except HarnessError:

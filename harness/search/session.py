@@ -29,6 +29,7 @@ from harness.search.trials import Trial, plain
 from harness.spec import HarnessError, Scale
 from harness.store import Store
 from harness.store.layout import SearchFolder, search_folder
+from harness.study.grid import check_alike
 
 PASS_SECONDS = 1.0
 """Time between two looks at the store while jobs run on a cluster."""
@@ -67,6 +68,8 @@ def open_search(
     chosen = search.scale(scale)
     space = explore(search.space)
     check_sampler(search.sampler, space, len(search.metrics))
+    known = search.study.cells if search.study is not None else ()
+    check_alike([search.reference, *known, *(point.cell for point in space.points or ())])
     axes = (*space.axes, *(search.study.grid.axes if search.study is not None else ()))
     measure = Measure(search, chosen, axes)
     quiet()

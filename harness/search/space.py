@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from optuna.distributions import (
@@ -14,6 +15,7 @@ from optuna.distributions import (
     IntDistribution,
     distribution_to_json,
 )
+from optuna.trial import Trial
 
 from harness.search.declaration import Space
 from harness.spec import HarnessError, Scalar, Skip
@@ -113,7 +115,7 @@ class Path:
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
         value: float = self._suggest(name, FloatDistribution(low, high, log=log, step=step))
-        return value
+        return on_step(value, low, step)
 
     def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
         if self.distributions.setdefault(name, distribution) != distribution:
@@ -128,6 +130,28 @@ class Path:
         return self.params[name]
 
 
+class Stepped:
+    """An Optuna trial whose floats on a step are those that a user writes, so that they name the cells of a grid."""
+
+    def __init__(self, trial: Trial) -> None:
+        self._trial = trial
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._trial, name)
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        return on_step(self._trial.suggest_float(name, low, high, step=step, log=log), low, step)
+
+
+def on_step(value: float, low: float, step: float | None) -> float:
+    """The decimal number next to a value that lies on a step: 0.6 for 0.1 + 5 * 0.1, which is 0.6000000000000001."""
+    if step is None:
+        return value
+    return float(Decimal(str(low)) + round((value - low) / step) * Decimal(str(step)))
+
+
 def values_of(distribution: BaseDistribution) -> tuple[list[Any], bool]:
     """The values of a parameter, and whether these are all: of a continuous one both ends and the middle."""
     match distribution:
@@ -140,7 +164,8 @@ def values_of(distribution: BaseDistribution) -> tuple[list[Any], bool]:
             return [low, (low + high) / 2, high], low == high
         case FloatDistribution(step=float(step)):
             steps = round((distribution.high - distribution.low) / step)
-            return [distribution.low + number * step for number in range(steps + 1)], True
+            low = distribution.low
+            return [on_step(low + number * step, low, step) for number in range(steps + 1)], True
         case _:
             raise HarnessError(f"a space holds categories, integers and floats, not {type(distribution).__name__}")
 

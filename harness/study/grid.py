@@ -15,7 +15,11 @@ MOST = 100_000
 
 
 class Grid:
-    """An ordered set of cells. `|` joins two grids, `*` crosses two that share no axis."""
+    """An ordered set of cells. `|` joins two grids, `*` crosses two that share no axis.
+
+    Raises:
+        HarnessError: as `check_alike`.
+    """
 
     def __init__(self, cells: Iterable[Axes]) -> None:
         given = [dict(cell) for cell in itertools.islice(cells, MOST + 1)]
@@ -23,6 +27,7 @@ class Grid:
         for cell in given:
             for axis, value in cell.items():
                 _check_value(axis, value)
+        check_alike(given)
         unique = {tuple(sorted(cell.items(), key=lambda item: item[0])): cell for cell in given}
         self.cells: tuple[dict[str, Scalar], ...] = tuple(unique.values())
         self.axes = tuple(dict.fromkeys(axis for cell in self.cells for axis in cell))
@@ -42,6 +47,27 @@ class Grid:
 
     def __iter__(self) -> Iterator[dict[str, Scalar]]:
         return iter(self.cells)
+
+
+def check_alike(cells: Iterable[Axes]) -> None:
+    """Refuse cells in which two values of one axis differ and read alike, as 1 and "1" do, or 1, 1.0 and True.
+
+    A table, `--where` and Python's own `==` could not tell them apart, while the runs would be others.
+
+    Raises:
+        HarnessError: names the axis and both values.
+    """
+    seen: dict[tuple[str, Scalar], Scalar] = {}
+    for cell in cells:
+        for axis, value in cell.items():
+            for read in (value, str(value)):
+                first = seen.setdefault((axis, read), value)
+                if first is not value and (first != value or _kind(first) is not _kind(value)):
+                    raise HarnessError(f"axis {axis} has two values that read alike: {first!r} and {value!r}")
+
+
+def _kind(value: Scalar) -> type | None:
+    return next((kind for kind in (bool, int, float, str) if isinstance(value, kind)), None)
 
 
 def _check_size(cells: int) -> None:

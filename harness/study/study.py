@@ -15,7 +15,7 @@ from harness.spec import Evaluation, HarnessError, Run, Scalar, Scale, Skip, Spe
 from harness.spec.content import project_root
 from harness.study.claims import Claim, InnerMaximum, Margin, selections, selector
 from harness.study.file import in_words, line_of, run_file
-from harness.study.grid import MOST, Axes, Grid
+from harness.study.grid import MOST, Axes, Grid, check_alike
 
 NAME_BYTES = 200
 """Length of a study's name: file systems take 255 bytes, and a name of a job or a lock has the scale behind it."""
@@ -72,6 +72,7 @@ class Study:
         _check_looks(self.looks, self.seeds)
         cells = self.cells
         self._check_axes("the reference", self.reference)
+        check_alike([*cells, self.reference])
         if self.complete(self.reference) not in cells:
             raise HarnessError(f"the reference {dict(self.reference)} is no cell of the grid")
         self._check_axes("factors", self.factors)
@@ -233,7 +234,8 @@ def expand(
     """Resolve a study at one scale.
 
     Args:
-        where: for some axes the values to keep, as text or as values.
+        where: for some axes the values to keep: as values, or as text, in which several may stand with commas between
+            them. A text that is a value as a whole is that value, whatever commas it holds.
         seeds: number of replicates instead of the study's.
 
     Raises:
@@ -258,10 +260,12 @@ def _select(study: Study, where: Mapping[str, Sequence[Scalar]]) -> list[dict[st
         if axis not in study.grid.axes:
             raise HarnessError(f"no axis {axis!r}; this study has {', '.join(study.grid.axes)}")
         present = {str(cell[axis]): None for cell in study.cells}
-        for value in wanted:
-            if str(value) not in present:
-                raise HarnessError(f"axis {axis} has no value {value!r}; it has {', '.join(present)}")
-        kept = {str(value) for value in wanted}
+        kept: set[str] = set()
+        for text in map(str, wanted):
+            parts = [text] if text in present else [part.strip() for part in text.split(",")]
+            if unknown := [part for part in parts if part not in present]:
+                raise HarnessError(f"axis {axis} has no value {unknown[0]!r}; it has {', '.join(present)}")
+            kept.update(parts)
         cells = [cell for cell in cells if str(cell[axis]) in kept]
     return cells
 

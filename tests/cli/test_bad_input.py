@@ -99,7 +99,7 @@ def test_every_command_refuses_what_is_not_there(harness: Command, study: Path, 
     check(harness(command, study, "--scale", "huge"), "no scale 'huge'; this study has small, large")
     check(harness(command, study, "--where", "raito=0.5"), "no axis 'raito'; this study has mask, ratio")
     check(harness(command, study, "-w", "ratio=0.3"), "axis ratio has no value '0.3'; it has 0.5, 0.75, 0.9")
-    for malformed in ("ratio", "=0.5", "ratio="):
+    for malformed in ("ratio", "=0.5"):
         check(harness(command, study, "--where", malformed), "should read axis=value")
     check(harness(command, study, "--seeds", "0"), "--seeds", "1")
     check(harness(command, study, "--nope"), "--nope")

@@ -14,6 +14,7 @@ from harness.search.declaration import Search
 from harness.search.proposals import Proposals
 from harness.search.samplers import sampler_of
 from harness.search.session import coordinating, open_search
+from harness.search.space import Stepped
 from harness.search.trials import Trial, plain
 from harness.spec import Run, key
 from harness.store import Store
@@ -98,7 +99,7 @@ def test_killed_while_it_asks(store: Store, monkeypatch: pytest.MonkeyPatch, aft
     run(search, store, FakeJobs(store), budget=11)
 
     def dies(trial: Any) -> dict[str, Any]:
-        if isinstance(trial, optuna.Trial):
+        if isinstance(trial, Stepped):
             if after == "ask":
                 raise Killed
             trial.suggest_int("k", 1, 6)

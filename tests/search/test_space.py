@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
-from toy import space
+from toy import SCALE, cell, finish, space, toy
 
+from harness.search.proposals import Proposals
+from harness.search.session import open_search
 from harness.search.space import Point, changes, explore
-from harness.spec import HarnessError, Skip
+from harness.spec import HarnessError, Skip, key
+from harness.store import Store
 
 
 def conditional(trial: Any) -> dict[str, Any]:
@@ -103,3 +108,39 @@ def test_what_changed_is_said() -> None:
 def test_spaces_that_are_refused(wrong: Any, says: str) -> None:
     with pytest.raises(HarnessError, match=says):
         explore(wrong)
+
+
+def stepped(trial: Any) -> dict[str, Any]:
+    return {"k": 4, "temperature": trial.suggest_float("temperature", 0.1, 0.9, step=0.1)}
+
+
+TENTHS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+def test_values_on_a_step_are_the_decimals_that_a_grid_has() -> None:
+    points = explore(stepped).points or ()
+    assert tuple(point.cell["temperature"] for point in points) == TENTHS
+    fine = explore(lambda trial: {"rate": trial.suggest_float("rate", 0, 1e-4, step=1e-5)}).points or ()
+    assert [point.cell["rate"] for point in fine] == [float(f"{n}e-5") for n in range(11)]
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_a_proposal_on_a_step_finds_the_runs_of_the_grid(tmp_path: Path, sampler: str) -> None:
+    store = Store(tmp_path / "runs")
+    for value in TENTHS:
+        finish(store, cell(SCALE, 4, value, 0)["validation"])
+    study = optuna.create_study()
+    opened = open_search(toy(space=stepped, reference={"k": 4, "temperature": 0.1}), store)
+    for _ in range(30):
+        proposed = Proposals(sampler, 0, opened.space).ask(study)
+        candidate = opened.measure.candidate(proposed.cell, [0])
+        assert all(store.result(key(run)) for run in opened.measure.wanted(candidate))
+        study.tell(proposed.number, 0.0)
+
+
+def test_a_space_whose_values_read_like_others_of_the_grid_is_refused(tmp_path: Path) -> None:
+    def floats(trial: Any) -> dict[str, Any]:
+        return {"k": trial.suggest_float("k", 1, 4, step=1), "temperature": 0.1}
+
+    with pytest.raises(HarnessError, match=r"axis k has two values that read alike: 1 and 1\.0"):
+        open_search(toy(space=floats), Store(tmp_path))
