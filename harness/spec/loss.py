@@ -17,6 +17,11 @@ OWN: dict[str, dict[str, float]] = {
 }
 """Fields that belong to some kinds of loss alone, and their values where they are left out."""
 
+DISTANCES = ("l1", "l2", "smooth-l1", "focal-l1")
+"""Kinds of loss that are a function of the distance of two values."""
+UNMASKS = ("released", "plain")
+"""Variants of the Fourier loss in which the visible part may keep some of its gradient."""
+
 
 class Loss(Spec):
     """The prediction error.
@@ -62,7 +67,8 @@ class Loss(Spec):
 
 
 class FourierLoss(Spec):
-    """An error of the spectrum, added to the prediction error: A2MIM's (Li et al., ICML 2023), in two variants.
+    """An error of the spectrum, added to the prediction error: A2MIM's (Li et al., ICML 2023) in two variants, and the
+    plain one that these come from.
 
     With prediction y, clean image x, m = 1 where hidden, F the orthonormal 2-D Fourier transform of a channel, and sg
     for "no gradient":
@@ -79,9 +85,15 @@ class FourierLoss(Spec):
     grow. Without `focal` it is, for each image, the mean of e or, with `reweight`, of sg(e) e, where e is the
     prediction error (`Loss.kind`) of the two spectra.
 
+    `plain`, the focal frequency loss (Jiang et al., ICCV 2021; EndlessSora/focal-frequency-loss at its defaults), which
+    has no logarithm, no average and no maximum over a group: y' = y m' + sg(y) (1 - m'), d = |F(y') - F(x)|, w =
+    d ** alpha divided by its maximum over the frequencies of a channel of an image, without gradient, and the loss is
+    the mean of w d ** 2. At unmask_weight 1 the mask plays no part.
+
     weight: factor on it in the loss. The paper's default is 0.5; the released ViTs have 0.1, ResNet-50 0.5.
     focal: whether frequencies are weighted by their error. alpha: exponent of that weight.
-    unmask_weight: of `released`, what the visible part keeps of its gradient: 0.001 for the released ResNets, else 0.
+    unmask_weight: of `released` and `plain`, what the visible part keeps of its gradient: 0.001 for the released
+        ResNets, else 0.
     reweight: of `released` without focal.
     group: of `released` with focal, images that are averaged: neighbours in the batch, so many at a time; None for the
         whole batch. The released code averages what one GPU holds: 256 for ResNet-50, 128 for ViT-B. Every process and
@@ -89,7 +101,7 @@ class FourierLoss(Spec):
     """
 
     kind: Literal["fourier"] = "fourier"
-    variant: Literal["paper", "released"] = "paper"
+    variant: Literal["paper", "released", "plain"] = "paper"
     weight: PositiveFloat = 0.5
     focal: bool = True
     alpha: PositiveFloat | None = None
@@ -102,17 +114,20 @@ class FourierLoss(Spec):
     def _own_fields(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        released, focal = values.get("variant") == "released", values.get("focal", True) is not False
+        variant, focal = values.get("variant"), values.get("focal", True) is not False
+        released, unmasks = variant == "released", variant in UNMASKS
+        if variant == "plain" and not focal:
+            raise ValueError("variant 'plain' is focal; valid without: 'paper', 'released'")
         belongs = {
             "alpha": (focal, "focal=True"),
-            "unmask_weight": (released, "variant='released'"),
+            "unmask_weight": (unmasks, "variant='released' and 'plain'"),
             "reweight": (released and not focal, "variant='released' with focal=False"),
             "group": (released and focal, "variant='released' with focal=True"),
         }
         for name, (fits, owner) in belongs.items():
             if not fits and values.get(name) not in (None, False):
                 raise ValueError(f"{name} belongs to {owner}; leave it out")
-        filled = {"alpha": 1.0 if focal else None, "unmask_weight": 0.0 if released else None}
+        filled = {"alpha": 1.0 if focal else None, "unmask_weight": 0.0 if unmasks else None}
         return {**values, **{name: value for name, value in filled.items() if values.get(name) is None}}
 
     def replace(self, **changes: Any) -> Self:
@@ -120,7 +135,7 @@ class FourierLoss(Spec):
         variant, focal = changes.get("variant", self.variant), changes.get("focal", self.focal)
         if (variant, focal) != (self.variant, self.focal):
             kept = {"alpha": self.alpha if focal else None}
-            kept["unmask_weight"] = self.unmask_weight if variant == "released" else None
+            kept["unmask_weight"] = self.unmask_weight if variant in UNMASKS else None
             changes = {**kept, "reweight": False, "group": None, **changes}
         return super().replace(**changes)
 
@@ -141,20 +156,22 @@ def _fitting(target: Target) -> tuple[str, ...]:
     """Kinds of loss for a target."""
     if target_classes(target) is not None:
         return ("cross-entropy",)
-    values = ("l1", "l2", "smooth-l1", "focal-l1")
-    if is_image(target):
-        return (*values, "frequency")
-    return (*values, "cosine")
+    return (*DISTANCES, "frequency" if is_image(target) else "cosine")
 
 
-def check_fourier(fourier: FourierLoss, target: Target, batch_size: int) -> None:
-    """Whether a Fourier loss fits a target and a batch.
+def check_fourier(fourier: FourierLoss, loss: Loss, target: Target, batch_size: int) -> None:
+    """Whether a Fourier loss fits the prediction error, a target and a batch.
 
     Raises:
         ValueError: it does not.
     """
     if not is_image(target):
         raise ValueError(f"a Fourier loss is of images, not of the target {target.kind!r}; leave fourier out")
+    if fourier.variant == "released" and not fourier.focal and loss.kind not in DISTANCES:
+        raise ValueError(
+            f"fourier with variant='released' and focal=False is loss.kind of spectra, and {loss.kind!r} is none; "
+            f"valid: {', '.join(DISTANCES)}; or focal=True"
+        )
     if fourier.group is not None and batch_size % fourier.group:
         valid = ", ".join(str(size) for size in range(1, batch_size + 1) if batch_size % size == 0)
         raise ValueError(f"fourier.group {fourier.group} does not divide batch_size {batch_size}; valid: {valid}")

@@ -113,7 +113,7 @@ class Pretrain(Spec):
         check_loss(self.loss, self.target, self.data.channels)
         check_frequencies(self)
         if self.fourier is not None:
-            check_fourier(self.fourier, self.target, self.recipe.batch_size)
+            check_fourier(self.fourier, self.loss, self.target, self.recipe.batch_size)
         if self.corruption.token == "drop":
             check_dropping(self)
         check_momentum(self)

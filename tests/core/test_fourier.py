@@ -24,6 +24,7 @@ from harness.store import Store
 
 ALL = torch.ones(1, 2, 2, dtype=torch.bool)
 RELEASED = FourierLoss(variant="released")
+PLAIN = FourierLoss(variant="plain")
 
 
 def of(fourier: FourierLoss, residual: Tensor, hidden: Tensor, loss: Loss | None = None, target: float = 7.0) -> float:
@@ -70,10 +71,20 @@ def test_without_focal_the_released_loss_is_the_spatial_one(kind: Any, value: fl
     assert of(fourier, residual, ALL, Loss(kind=kind)) == pytest.approx(value, rel=1e-5)
 
 
+def test_the_plain_weight_by_hand() -> None:
+    """Of the spectrum [[2, 1], [2, 1]]; another channel, with [[6, 0], [6, 0]], has a maximum of its own."""
+    low = image((3, 1), (0, 0))
+    assert of(PLAIN, low, ALL) == pytest.approx((4 + 0.5 + 4 + 0.5) / 4, rel=1e-5)
+    assert of(PLAIN.replace(alpha=2.0), low, ALL) == pytest.approx((4 + 0.25 + 4 + 0.25) / 4, rel=1e-5)
+    both = torch.cat([low, image((6, 6), (0, 0))], dim=1)
+    assert of(PLAIN, both, ALL) == pytest.approx((9 + 72) / 8, rel=1e-5)
+
+
 def test_visible_errors_count_whole_in_the_paper_and_half_as_released() -> None:
     """Pixel (0, 1) is visible: the residual [[3, 2], [0, 0]] is taken as it is, and as [[3, 1], [0, 0]]."""
     hidden = torch.tensor([[[True, False], [True, True]]])
     residual = image((3, 2), (0, 0))
+    assert of(PLAIN, residual, hidden) == pytest.approx((12.5 + 0.1 + 12.5 + 0.1) / 2 / 4, rel=1e-5)  # 5, 1 over root 2
     assert of(FourierLoss(focal=False), residual, hidden) == pytest.approx((5 + 1 + 5 + 1) / 2 / 4, rel=1e-5)
     plain = FourierLoss(variant="released", focal=False)
     assert of(plain, residual, hidden) == pytest.approx((2 + 1 + 2 + 1) / 4, rel=1e-5)
@@ -82,7 +93,7 @@ def test_visible_errors_count_whole_in_the_paper_and_half_as_released() -> None:
 
 
 def test_a_perfect_prediction_has_no_loss() -> None:
-    for fourier in (FourierLoss(), RELEASED, RELEASED.replace(focal=False)):
+    for fourier in (FourierLoss(), PLAIN, RELEASED, RELEASED.replace(focal=False)):
         assert of(fourier, torch.zeros(3, 1, 2, 2), ALL.expand(3, 2, 2)) == 0.0
 
 
@@ -100,6 +111,10 @@ def by_numpy(fourier: FourierLoss, loss: Loss, y: Array, x: Array, m: Array, gro
     if fourier.variant == "paper":
         d = np.abs(spectrum(y) - spectrum(x))
         return float((d ** (1 + (fourier.alpha or 0.0))).mean())
+    if fourier.variant == "plain":
+        d = np.abs(spectrum(y) - spectrum(x))
+        w = d**fourier.alpha / (d**fourier.alpha).max((2, 3), keepdims=True)
+        return float((w * d**2).mean())
     u = fourier.unmask_weight or 0.0
     kept = m + (1 - m) * u
     filled = y * kept + (0.5 * y + 0.5 * x) * (1 - kept)
@@ -122,6 +137,7 @@ FOURIER = [
     FourierLoss(focal=False),
     RELEASED,
     RELEASED.replace(group=4, unmask_weight=1e-3),
+    PLAIN.replace(alpha=0.5),
     RELEASED.replace(group=2, alpha=2.0),
     FourierLoss(variant="released", focal=False, unmask_weight=0.3),
     FourierLoss(variant="released", focal=False, reweight=True),
@@ -157,7 +173,16 @@ def test_the_weight_has_no_gradient() -> None:
     assert torch.allclose(found, (y - x) / y.numel(), atol=1e-7)
 
 
-@pytest.mark.parametrize("fourier", FOURIER[:5])
+def test_all_of_the_plain_loss_s_gradient_is_had_by_an_unmask_weight_of_one() -> None:
+    """Of one wave of one frequency and its mirror: both have the weight 1, and the loss is mean |F|^2, that is d^2."""
+    wave = torch.cos(torch.arange(8) * math.pi / 4).expand(1, 1, 8, 8)
+    hidden = torch.zeros(1, 8, 8, dtype=torch.bool)
+    found = gradient(PLAIN.replace(unmask_weight=1.0), wave, torch.zeros_like(wave), hidden)
+    assert torch.allclose(found, 2 * wave / 64, atol=1e-6)
+    assert not gradient(PLAIN, wave, torch.zeros_like(wave), hidden).any()
+
+
+@pytest.mark.parametrize("fourier", FOURIER[:6])
 def test_what_the_visible_part_receives(fourier: FourierLoss) -> None:
     generator = torch.Generator().manual_seed(0)
     y, x = torch.randn(2, 16, 3, 8, 8, generator=generator)
@@ -183,7 +208,7 @@ def samples(count: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def test_the_paper_s_loss_of_a_batch_is_the_mean_of_its_images() -> None:
     y, x, hidden = samples(64)
-    for fourier in (FourierLoss(), FourierLoss(focal=False)):
+    for fourier in (FourierLoss(), FourierLoss(focal=False), PLAIN):
         run = pretrain(fourier=fourier)
         alone = [fourier_loss(run, y[i : i + 1], x[i : i + 1], hidden[i : i + 1]).item() for i in range(64)]
         assert fourier_loss(run, y, x, hidden).item() == pytest.approx(np.mean(alone), rel=1e-5)

@@ -55,6 +55,17 @@ def test_small_errors_are_nearly_squared_by_focal_l1() -> None:
     assert found == pytest.approx(0.1 * 0.01**2, rel=1e-3)
 
 
+@pytest.mark.parametrize("gamma", [0.3, 1.0, 2.0])
+def test_equal_values_have_a_finite_gradient_by_focal_l1(gamma: float) -> None:
+    """d tanh(z)^gamma grows as d^(1 + gamma): its derivative at 0 is 0."""
+    prediction = torch.tensor([0.0, 2.0]).view(1, 1, 1, 2).requires_grad_()
+    loss = Loss(kind="focal-l1", gamma=gamma, alpha=1.0, scope="full")
+    prediction_loss(loss, prediction, torch.zeros(1, 1, 1, 2)).backward()
+    slope = math.tanh(1) ** gamma + 2 * gamma * math.tanh(1) ** (gamma - 1) * (1 - math.tanh(1) ** 2) / 2
+    assert prediction.grad is not None
+    assert prediction.grad.flatten().tolist() == pytest.approx([0.0, slope / 2], rel=1e-4)
+
+
 def test_cosine_by_hand() -> None:
     """One error for all channels."""
     prediction = torch.tensor([[3.0, 4.0], [0.0, 2.0]]).view(1, 2, 1, 2)  # vectors (3, 0) and (4, 2)

@@ -56,6 +56,7 @@ PIECES: dict[str, dict[str, Any]] = {
     "frequency": {"loss": Loss(kind="frequency", scope="full")},
     "fourier, paper": {"fourier": FourierLoss()},
     "fourier, released": {"fourier": FourierLoss(variant="released", group=4), "loss": Loss(kind="focal-l1")},
+    "fourier, plain": {"fourier": FourierLoss(variant="plain")},
     "fourier, not focal": {"fourier": FourierLoss(variant="released", focal=False, reweight=True)},
     "depth-wise": {"head": MlpHead(depthwise=5)},
     "transformer": {"head": TransformerHead(num_heads=4)},

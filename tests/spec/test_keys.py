@@ -280,6 +280,7 @@ OTHER: dict[Spec, dict[str, Any]] = {
     FourierLoss(): {"variant": "released", "weight": 0.1, "focal": False, "alpha": 2.0},
     FourierLoss(variant="released"): {"unmask_weight": 1e-3, "group": 4},
     FourierLoss(variant="released", focal=False): {"reweight": True},
+    FourierLoss(variant="plain"): {"variant": "paper", "alpha": 2.0, "unmask_weight": 0.5},
     Cosine(): {"min_lr": 1e-5, "counted_from": "warm-up", "epochs": 5},
     MultiStep(milestones=(3,)): {"milestones": (4,), "gamma": 0.5},
     Shapes(): {"train_images": 8, "split": "validation", "image_size": 64, "train": 8, "test": 8, "seed": 1},

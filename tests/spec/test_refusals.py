@@ -134,6 +134,13 @@ REFUSED: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     "alpha without focal": (lambda: FourierLoss(focal=False, alpha=1.0), ("alpha belongs to focal=True",)),
     "visible part of the paper's loss": (lambda: FourierLoss(unmask_weight=0.1), ("unmask_weight", "'released'")),
     "reweighted and focal": (lambda: FourierLoss(variant="released", reweight=True), ("reweight", "focal=False")),
+    "plain but not focal": (lambda: FourierLoss(variant="plain", focal=False), ("'plain' is focal", "'paper'")),
+    "spectrum of a spectrum": (
+        lambda: pretrain(
+            loss=Loss(kind="frequency", scope="full"), fourier=FourierLoss(variant="released", focal=False)
+        ),
+        ("'frequency'", "valid", "l1, l2, smooth-l1, focal-l1", "focal=True"),
+    ),
     "group that does not divide": (
         lambda: pretrain(fourier=FourierLoss(variant="released", group=3)),
         ("fourier.group 3", "batch_size 8", "valid: 1, 2, 4, 8"),

@@ -119,6 +119,7 @@ losses = st.builds(Loss, kind=st.just("smooth-l1"), beta=st.none() | positive) |
 fouriers = st.one_of(
     st.builds(FourierLoss, weight=positive, alpha=positive),
     st.builds(FourierLoss, variant=st.just("released"), unmask_weight=unit, group=st.none() | st.just(1)),
+    st.builds(FourierLoss, variant=st.just("plain"), unmask_weight=unit),
     st.builds(FourierLoss, variant=st.just("released"), focal=st.just(False), reweight=st.booleans()),
 )
 objectives = st.one_of(

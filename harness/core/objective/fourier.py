@@ -35,6 +35,8 @@ def fourier_loss(run: Pretrain, prediction: Tensor, target: Tensor, hidden: Tens
         case "released":
             rows = (spec.group or run.recipe.batch_size) * run.mask.views
             return _released(spec, run.loss, rows, y, x, seen)
+        case "plain":
+            return _plain(spec, y, x, seen)
         case _:
             assert_never(spec.variant)
 
@@ -44,21 +46,31 @@ def _paper(spec: FourierLoss, y: Tensor, x: Tensor, seen: Tensor) -> Tensor:
     return (distance.detach() ** (spec.alpha or 1.0) * distance).mean() if spec.focal else distance.mean()
 
 
+def _plain(spec: FourierLoss, y: Tensor, x: Tensor, seen: Tensor) -> Tensor:
+    kept = 1 - seen * (1 - (spec.unmask_weight or 0.0))
+    power = _power(y * kept + y.detach() * (1 - kept) - x)
+    return (_by_maximum(power.detach() ** ((spec.alpha or 1.0) / 2), (2, 3)) * power).mean()
+
+
 def _released(spec: FourierLoss, loss: Loss, group: int, y: Tensor, x: Tensor, seen: Tensor) -> Tensor:
     kept = 1 - seen * (1 - (spec.unmask_weight or 0.0))
     difference = y * kept + (0.5 * y.detach() + 0.5 * x) * (1 - kept) - x
     if spec.focal:  # the mean spectrum is the spectrum of the mean image
-        means = _spectrum(torch.stack([part.mean(0) for part in torch.split(difference, group)]))
-        power = means.real.square() + means.imag.square()
-        return (_focus(power.detach().sqrt() ** (spec.alpha or 1.0)) * power).mean()
+        power = _power(torch.stack([part.mean(0) for part in torch.split(difference, group)]))
+        weight = (power.detach().sqrt() ** (spec.alpha or 1.0) + 1).log()
+        return (_by_maximum(weight, (1, 2, 3)) * power).mean()
     error = distance_error(loss, _spectrum(difference).abs())
     return (error.detach() * error).mean() if spec.reweight else error.mean()
 
 
-def _focus(weight: Tensor) -> Tensor:
-    """log(w + 1) by its maximum over each group, [G, C, H, W]; 0 where all are 0."""
-    weight = (weight + 1).log()
-    return (weight / weight.amax((1, 2, 3), keepdim=True)).nan_to_num(0.0).clamp(0, 1)
+def _by_maximum(weight: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """A weight divided by its maximum over some axes; 0 where all are 0."""
+    return (weight / weight.amax(axes, keepdim=True)).nan_to_num(0.0).clamp(0, 1)
+
+
+def _power(images: Tensor) -> Tensor:
+    spectrum = _spectrum(images)
+    return spectrum.real.square() + spectrum.imag.square()
 
 
 def _spectrum(images: Tensor) -> Tensor:

@@ -10,9 +10,11 @@ from torch import Tensor
 
 from harness.core.objective.targets import split_classes
 from harness.spec import Loss, Pretrain
+from harness.spec.loss import DISTANCES
 
 TINY = 1e-12
-"""Added to squared distances of spectra (released MFM), so that their roots have gradients."""
+"""Added to squared distances of spectra (released MFM), so that their roots have gradients; the least base of a power
+below 1, for the same reason."""
 
 
 def loss_weight(loss: Loss, hidden: Tensor) -> Tensor:
@@ -103,8 +105,8 @@ def distance_error(loss: Loss, distance: Tensor) -> Tensor:
         case "smooth-l1":
             return F.smooth_l1_loss(distance, torch.zeros_like(distance), reduction="none", beta=loss.beta or 1.0)
         case "focal-l1":  # 2 sigmoid(z) - 1 is tanh(z / 2)
-            return distance * (distance * (loss.alpha or 0.2) / 2).tanh() ** (loss.gamma or 1.0)
+            return distance * (distance * (loss.alpha or 0.2) / 2).tanh().clamp(min=TINY) ** (loss.gamma or 1.0)
         case "cosine" | "frequency" | "cross-entropy":
-            raise ValueError(f"a {loss.kind} loss is no function of a distance; valid: l1, l2, smooth-l1, focal-l1")
+            raise ValueError(f"a {loss.kind} loss is no function of a distance; valid: {', '.join(DISTANCES)}")
         case _:
             assert_never(loss.kind)
