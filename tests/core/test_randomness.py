@@ -1,5 +1,6 @@
 """The stateless hash: what a number depends on, and that it looks random."""
 
+import hashlib
 import math
 
 import pytest
@@ -10,6 +11,12 @@ from harness.core.runtime.randomness import permutation, uniform, words
 from harness.spec import seed_stream
 
 STREAM = seed_stream(0, "test")
+
+
+def test_a_stream_is_the_first_63_bits_of_a_hash_that_keeps_seed_and_purpose_apart():
+    digest = hashlib.sha256(b"12\x00mask").digest()
+    assert seed_stream(12, "mask") == int.from_bytes(digest[:8], "big") // 2
+    assert seed_stream(1, "2mask") != seed_stream(12, "mask")
 
 
 def test_words_fill_32_bits():

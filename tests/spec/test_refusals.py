@@ -320,6 +320,13 @@ def test_the_largest_ratio_that_is_named_is_accepted() -> None:
     assert pretrain(mask=RandomMask(size=8, ratio=0.9722)).mask.hidden_units(48) == 35  # type: ignore[union-attr]
 
 
+def test_a_target_may_mix_hidden_and_visible_pixels_where_the_loss_is_over_all() -> None:
+    swin = Backbone(name="swin", patch_size=4, stride=32)
+    fine = {"image_size": 96, "backbone": swin, "mask": RandomMask(size=16, ratio=0.5)}
+    coarse = PixelTarget(downsample=32)
+    assert pretrain(**fine, target=coarse, loss=Loss(scope="full")).target == coarse
+
+
 def test_values_that_are_named_as_valid_are_accepted() -> None:
     pretrain(mask=RandomMask(size=16, ratio=0.8888))
     assert [SquareMask(size=8, ratio=ratio).side(48) for ratio in (0.02778, 0.6944)] == [1, 5]

@@ -326,6 +326,25 @@ def test_a_metric_that_is_not_finite_is_no_result(store: Store) -> None:
     attempt.release()
 
 
+@pytest.mark.parametrize("word", ["missing", "running", "failed", "lost", "done"])
+def test_weights_go_only_when_all_that_starts_from_them_is_done(store: Store, word: str) -> None:
+    evaluation = finetuning(RUN)
+    finish(store, RUN)
+    if word == "done":
+        finish(store, evaluation)
+    elif word != "missing":
+        attempt = owned(store, evaluation)
+        if word == "failed":
+            attempt.fail("ValueError: no")
+        if word != "running":
+            attempt.release()
+    assert store.state(key(evaluation)).word == word
+    found = {item.path for item in removable(store, {NAME: RUN, key(evaluation): evaluation}, weights=True)}
+    assert (store.weights(NAME) in found) == (word == "done")
+    if word == "running":
+        attempt.release()
+
+
 def test_cleaning_spares_what_is_needed(store: Store) -> None:
     pending, unneeded, alone = pretraining(0), pretraining(1), pretraining(2)
     runs = {key(run): run for run in (pending, unneeded, alone, finetuning(pending), finetuning(unneeded))}
