@@ -21,6 +21,7 @@ from harness.core.runtime.drop_path import Place
 from harness.core.train import loop
 from harness.launch import Event, Resources
 from harness.launch.job import work
+from harness.launch.local.pool import start_server
 from harness.spec import Run
 from harness.store import Store
 
@@ -33,7 +34,8 @@ class Gang:
 
     def __init__(self, folder: Path, size: int) -> None:
         self._folder, self._calls = folder, itertools.count()
-        context = get_context("spawn")
+        start_server(__name__)
+        context = get_context("forkserver")
         pipes = [context.Pipe() for _ in range(size)]
         self._connections = [ours for ours, _ in pipes]
         self.processes = [context.Process(target=_serve, args=(theirs,), daemon=True) for _, theirs in pipes]

@@ -16,7 +16,7 @@ import torch
 from tiny_runs import OFTEN, by_key, compute, finetuning, masked_by, outcome, pretraining
 
 from harness.launch import Event, Queue, Resources, run_inline, run_local
-from harness.launch.local.pool import Worker, _death, default_slots
+from harness.launch.local.pool import Worker, _death, default_slots, forked
 from harness.launch.local.worker import STOPPED
 from harness.spec import Augment, Run, key
 from harness.store import Attempt, Store
@@ -151,6 +151,56 @@ def test_a_worker_that_died_idle_is_replaced(store: Store) -> None:
     worker.connection.close()
 
 
+TELLING = """
+    import os
+    from pathlib import Path
+
+    def prepare(resources):
+        file = Path("told")
+        file.with_suffix(".tmp").write_text(f"{os.getppid()} {os.environ['SAID']} {__file__}")
+        file.with_suffix(".tmp").rename(file)
+"""
+ASKING = """
+    import os, sys
+    from pathlib import Path
+    from harness.launch import Resources
+    from harness.launch.local.pool import Worker
+
+    if __name__ == "__main__":
+        sys.path.insert(0, sys.argv[1])
+        for os.environ["SAID"] in ("first", "second"):
+            worker = Worker(0, Path(), Resources(device="cpu"), retry=False, program="telling")
+            while not Path("told").exists():
+                assert worker.process.is_alive()
+            worker.close()
+            print(os.getpid(), Path("told").read_text())
+            Path("told").unlink()
+        assert "PYTHONSAFEPATH" not in os.environ
+"""
+
+
+def test_workers_are_forks_of_one_process_with_the_environment_and_code_of_the_caller(tmp_path: Path) -> None:
+    frozen, working, script = tmp_path / "frozen", tmp_path / "working", tmp_path / "asking.py"
+    script.write_text(textwrap.dedent(ASKING))
+    for folder in (frozen, working):  # the code of the first is asked for; a working folder must not come before it
+        folder.mkdir()
+        (folder / "telling.py").write_text(textwrap.dedent(TELLING))
+    command = [sys.executable, str(script), str(frozen)]
+    done = subprocess.run(command, cwd=working, capture_output=True, text=True, check=False)
+    assert not done.stderr
+    (own, parent, said, file), (_, same, said_then, file_then) = map(str.split, done.stdout.splitlines())
+    assert parent == same != own
+    assert (said, said_then) == ("first", "second")
+    assert {file, file_then} == {str(frozen / "telling.py")}
+
+
+def test_what_uses_a_gpu_starts_afresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert forked(Resources(device="cpu")) is (sys.platform == "linux")
+    assert not forked(Resources(device="cuda"))
+    assert not forked(Resources())
+
+
 def test_what_a_death_means_is_what_the_store_says(store: Store) -> None:
     run = pretraining()
     name = store.register(run)
@@ -237,10 +287,10 @@ def test_workers_save_and_end_when_their_parent_is_killed(
 
 
 def importing(pid: int) -> bool:
-    """Whether a worker has begun to import the harness. Before its exec it still looks like its parent."""
+    """Whether the process that workers are forked from has begun to import. Before its exec it is like its parent."""
     try:
         process = Path(f"/proc/{pid}")
-        started = "spawn_main" in (process / "cmdline").read_text()
+        started = "forkserver" in (process / "cmdline").read_text()
         return started and "pydantic_core" in (process / "maps").read_text()
     except OSError:
         return False

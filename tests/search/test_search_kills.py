@@ -42,11 +42,12 @@ def main(root: str) -> None:
     run_search(opened, place, budget=BUDGET, confirm=False)
 
 
-def children(pid: int) -> list[int]:
-    """The worker processes of a coordinator, without Python's resource tracker."""
-    listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
-    found = [line.split(None, 1) for line in listed.stdout.splitlines()]
-    return [int(number) for number, command in found if "spawn_main" in command]
+def workers_of(pid: int) -> list[int]:
+    """The worker processes of a coordinator: forks of its server."""
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=False)
+    found = [line.split(None, 2) for line in listed.stdout.splitlines()]
+    servers = [own for own, parent, command in found if int(parent) == pid and "forkserver" in command]
+    return [int(own) for own, parent, _ in found if parent in servers]
 
 
 def wait_for(condition: Any, seconds: float = 60.0) -> None:
@@ -69,7 +70,7 @@ def test_five_kills_of_the_coordinator_and_three_of_jobs(tmp_path: Path) -> None
         process = subprocess.Popen(command, env=environment, cwd=HERE)
         if kill < 5:
             wait_for(lambda before=before: len(lines(store, "begin")) >= before + 3)
-            if jobs_killed < 3 and (workers := children(process.pid)):
+            if jobs_killed < 3 and (workers := workers_of(process.pid)):
                 os.kill(workers[0], signal.SIGKILL)
                 jobs_killed += 1
                 wait_for(lambda before=before: len(lines(store, "begin")) >= before + 4)

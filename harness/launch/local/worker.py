@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import multiprocessing
 import os
 import signal
 import sys
@@ -33,9 +34,20 @@ class Member:
 
 
 def serve(
-    connection: Connection, root: Path, resources: Resources, member: Member, retry: bool, program: str, parent: int
+    connection: Connection,
+    root: Path,
+    resources: Resources,
+    member: Member,
+    retry: bool,
+    program: str,
+    environment: dict[str, str],
 ) -> None:
-    """The main function of a worker process. program: the module whose `prepare` and `work` it calls."""
+    """The main function of a worker process.
+
+    Args:
+        program: the module whose `prepare` and `work` it calls.
+        environment: the variables of the process that starts it; a fork would have those of its server.
+    """
     stopped = False
 
     def stop(*_: Any) -> None:
@@ -49,11 +61,16 @@ def serve(
         signal.signal(asked, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {asked})
     signal.signal(signal.SIGTERM, stop)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    os.environ.clear()
+    os.environ.update(environment)
     if member.gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = member.gpu
     computing = importlib.import_module(program)
     device = computing.prepare(resources)
     store = Store(root)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
     with _group(member, device) as group:
         while not stopped:
             try:
@@ -68,7 +85,7 @@ def serve(
                 resources,
                 retry=retry,
                 report=lambda event: _send(connection, event),
-                stopping=lambda: stopped or os.getppid() != parent,
+                stopping=lambda: stopped or not parent.is_alive(),
                 begin=redirect,
                 **({} if group is None else {"group": group}),
             )
