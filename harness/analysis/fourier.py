@@ -87,7 +87,7 @@ def maps(encoder: Encoder, images: Tensor) -> Iterator[tuple[str, Tensor]]:
     try:
         for place, (piece, features) in enumerate(encoder.maps(images)):
             if vit and piece.block is not None:
-                yield f"attention {piece.block}", as_map(middle.pop(), piece, images.shape[-1]).float()
+                yield f"attention {piece.block}", as_map(middle.pop(), piece, images).float()
                 yield f"MLP {piece.block}", features.float()
             elif not vit and (place == 0 or piece.block is not None):
                 yield "stem" if place == 0 else f"block {piece.block}", features.float()

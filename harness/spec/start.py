@@ -22,9 +22,10 @@ class Scratch(Spec):
 class Checkpoint(OwnFile):
     """A starting point from a file of weights: safetensors, or a torch file of tensors and plain values.
 
-    Its names may be timm's, those of the released SimMIM (a pre-training or a fine-tuned classifier), mmpretrain's, or
-    those of a pre-training of this package. Relative position tables of another window are resized. An evaluation takes
-    the encoder, a pre-training the mask token and the prediction head too.
+    Its names may be timm's, those of the released SimMIM (a pre-training or a fine-tuned classifier) or MAE (with its
+    decoder or without), mmpretrain's, or those of a pre-training of this package. Relative position tables of another
+    window and absolute positions of another image size are resized. An evaluation takes the encoder, a pre-training the
+    mask token and the prediction head too.
     """
 
     kind: Literal["checkpoint"] = "checkpoint"

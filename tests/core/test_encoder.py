@@ -36,6 +36,18 @@ def test_features_equal_timm_s_own_forward(backbone: Backbone) -> None:
     assert torch.equal(Encoder(model)(images), theirs)
 
 
+def test_maps_need_not_be_square() -> None:
+    """Features of 32 x 64 pixels lie where timm's own tokens do; a narrow map is no other than a wide one turned."""
+    backbone = VIT.replace(args={**dict(VIT.args), "dynamic_img_size": True})
+    model = build(backbone, image_size=32, channels=3).eval()
+    images = torch.randn(2, 3, 32, 64)
+    theirs = model.forward_features(images)[:, 1:]
+    found = Encoder(model)(images)
+    assert found.shape == (2, 32, 8, 16)
+    assert torch.equal(found[:, :, 3, 5], theirs[:, 3 * 16 + 5])
+    assert Encoder(model)(images.mT).shape == (2, 32, 16, 8)
+
+
 @pytest.mark.parametrize(
     ("backbone", "block", "shape"),
     [(VIT, 1, (32, 16)), (SWIN, 1, (16, 16)), (SWIN, 2, (32, 8)), (SWIN, 4, (64, 4)), (SWIN, 5, (128, 2))],

@@ -6,6 +6,7 @@ tools/make_mmpretrain_fixtures.py.
 
 from __future__ import annotations
 
+import argparse
 import io
 import lzma
 import pickle
@@ -17,6 +18,7 @@ import pytest
 import torch
 from scipy.interpolate import RectBivariateSpline
 from timm.models.swin_transformer import PatchMerging
+from tiny import VIT as PLAIN
 from tiny import pretrain
 
 from harness.core.evaluate.start import load_pretraining_start
@@ -151,6 +153,8 @@ def test_a_classifiers_names_survive_a_round_trip(case: str, tmp_path: Path) -> 
         (("backbone.norm3.weight",), "mmpretrain"),
         (("layers.1.downsample.reduction.weight", "head.fc.weight"), "timm"),
         (("blocks.0.attn.q_bias",), "timm"),
+        (("patch_embed.proj.weight", "mask_token", "decoder_pred.weight"), "mae"),
+        (("patch_embed.proj.weight", "blocks.0.attn.qkv.bias"), "timm"),  # of the released MAE without its decoder
     ],
 )
 def test_formats_are_told_by_their_names(names: tuple[str, ...], found: str) -> None:
@@ -212,7 +216,7 @@ class _Touch:
 @pytest.mark.parametrize("legacy", [False, True], ids=["torch", "pickle"])
 def test_a_pickle_that_would_run_code_is_refused_and_not_run(legacy: bool, tmp_path: Path) -> None:
     marker, file = tmp_path / "marker", tmp_path / "evil.pth"
-    content = {"model": {"a": torch.zeros(1)}, "config": _Touch(marker)}
+    content = {"model": {"a": torch.zeros(1)}, "args": argparse.Namespace(config=_Touch(marker))}
     if legacy:
         file.write_bytes(pickle.dumps(content))
     else:
@@ -240,6 +244,32 @@ def test_a_file_without_tensors_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.pth").write_bytes(file.getvalue())
     with pytest.raises(HarnessError, match="no dict of tensors"):
         read_weights(tmp_path / "a.pth")
+
+
+def test_the_arguments_of_a_script_are_read_as_data(tmp_path: Path) -> None:
+    torch.save(
+        {"model": {"a": torch.ones(1)}, "args": argparse.Namespace(lr=0.1, pin_mem=True, resume="")}, tmp_path / "a.pth"
+    )
+    assert read_weights(tmp_path / "a.pth") == {"a": torch.ones(1)}
+
+
+@pytest.mark.parametrize(
+    ("backbone", "prefix"), [(PLAIN, 1), (PLAIN.replace(args={**dict(PLAIN.args), "reg_tokens": 2}), 3)]
+)
+def test_absolute_positions_of_another_image_size_are_resized(backbone: Backbone, prefix: int) -> None:
+    """A ramp stays one, in pixels: at half the distance inside; what is in front of the patches keeps its own."""
+    given = build(backbone, image_size=32, channels=3).state_dict()
+    ramp = torch.arange(8.0).view(8, 1) + torch.arange(8.0) * 10
+    given["pos_embed"][0, -64:] = ramp.reshape(64, 1)
+    given["pos_embed"][0, :-64] = 5.0
+    model = build(backbone, image_size=64, channels=3, num_classes=7, pool="mean")
+    load_encoder(model, given, "a file")
+    found = model.state_dict()["pos_embed"][0]
+    assert len(found) == prefix + 256
+    assert found[:prefix].unique().tolist() == [5.0]
+    fine = (torch.arange(16.0) - 0.5) / 2
+    wanted = fine.view(16, 1) + fine * 10
+    torch.testing.assert_close(found[-256:, 0].view(16, 16)[4:-4, 4:-4], wanted[4:-4, 4:-4])
 
 
 def test_what_does_not_fit_a_pretraining_begins_anew_and_is_logged(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 from pathlib import Path
 from typing import Any
@@ -17,19 +18,23 @@ from tiny import BEIT, DATA, RECIPE, SWIN, VIT, pretrain
 from torch import Tensor
 
 from harness import audit
+from harness.core.evaluate.start import load_pretraining_start
 from harness.core.model.encoder import build
 from harness.core.model.mae import Decoder, encode_visible, sincos_positions, visible_places
 from harness.core.pretrain.mim import MaskedImageModel
+from harness.core.weights.formats import named_as_timm
 from harness.launch import Resources
 from harness.launch.job import work
 from harness.spec import (
     Backbone,
     BlockMask,
+    Checkpoint,
     Corruption,
     CustomMask,
     DecoderHead,
     FineTune,
     HarnessError,
+    Knn,
     LinearHead,
     LinearProbe,
     Loss,
@@ -160,6 +165,118 @@ def test_the_loss_is_the_definition_s(target: Target) -> None:
     expected, hidden = reference(model, images, noise, 0.75, normalised=isinstance(target, NormPixelTarget))
     _, found = model(images, torch.from_numpy(hidden).view(3, 8, 8))
     assert found.item() == pytest.approx(expected, rel=1e-5)
+
+
+# Files of the released code
+
+
+def released() -> dict[str, Tensor]:
+    """A pre-training as facebookresearch/mae names and lays out its weights: width 32, decoder 16, patches of 4 px."""
+    generator = torch.Generator().manual_seed(4)
+
+    def linear(name: str, out: int, into: int) -> dict[str, Tensor]:
+        weight, bias = (torch.randn(shape, generator=generator) * 0.15 for shape in ((out, into), (out,)))
+        return {f"{name}.weight": weight, f"{name}.bias": bias}
+
+    def norm(name: str, width: int) -> dict[str, Tensor]:
+        return {key: value[0] + 1 for key, value in linear(name, 1, width).items() if key.endswith("weight")} | {
+            f"{name}.bias": torch.randn(width, generator=generator) * 0.15
+        }
+
+    def block(name: str, width: int) -> dict[str, Tensor]:
+        return {
+            **norm(f"{name}.norm1", width),
+            **linear(f"{name}.attn.qkv", 3 * width, width),
+            **linear(f"{name}.attn.proj", width, width),
+            **norm(f"{name}.norm2", width),
+            **linear(f"{name}.mlp.fc1", 4 * width, width),
+            **linear(f"{name}.mlp.fc2", width, 4 * width),
+        }
+
+    def places(width: int) -> Tensor:
+        return torch.from_numpy(np.concatenate([np.zeros((1, width)), positions(8, width)])).float()[None]
+
+    kernel = linear("patch_embed.proj", 32, 48)
+    return {
+        "cls_token": torch.randn(1, 1, 32, generator=generator),
+        "pos_embed": places(32),
+        "mask_token": torch.randn(1, 1, 16, generator=generator),
+        "decoder_pos_embed": places(16),
+        **kernel,
+        "patch_embed.proj.weight": kernel["patch_embed.proj.weight"].view(32, 3, 4, 4),
+        **block("blocks.0", 32),
+        **block("blocks.1", 32),
+        **norm("norm", 32),
+        **linear("decoder_embed", 16, 32),
+        **block("decoder_blocks.0", 16),
+        **block("decoder_blocks.1", 16),
+        **norm("decoder_norm", 16),
+        **linear("decoder_pred", 48, 16),
+    }
+
+
+def released_picture(tensors: dict[str, Tensor], image: Tensor, hidden: NDArray[np.bool_]) -> Array:
+    """What the weights predict of an image, [3, 32, 32]; a value of a patch is told by row, column and channel."""
+    weights = {name: tensor.double().numpy() for name, tensor in tensors.items()}
+    tokens = linear(patches(image.double().numpy(), 4), weights, "patch_embed.proj") + positions(8, 32)
+    x = np.concatenate([weights["cls_token"][0], tokens[~hidden]])
+    for number in range(2):
+        x = block(x, weights, f"blocks.{number}", heads=2)
+    x = linear(layer_norm(x, weights, "norm"), weights, "decoder_embed")
+    full = np.tile(weights["mask_token"][0], (64, 1))
+    full[~hidden] = x[1:]
+    x = np.concatenate([x[:1], full + positions(8, 16)])
+    for number in range(2):
+        x = block(x, weights, f"decoder_blocks.{number}", heads=2)
+    values = linear(layer_norm(x, weights, "decoder_norm"), weights, "decoder_pred")[1:]
+    picture = np.zeros((3, 32, 32))
+    for place in range(64):
+        for row in range(4):
+            for column in range(4):
+                for channel in range(3):
+                    value = values[place, (row * 4 + column) * 3 + channel]
+                    picture[channel, place // 8 * 4 + row, place % 8 * 4 + column] = value
+    return picture
+
+
+def released_file(path: Path) -> Checkpoint:
+    """A checkpoint as the released training script leaves it, with optimiser, epoch and the script's arguments."""
+    args = argparse.Namespace(batch_size=64, blr=1e-3, mask_ratio=0.75, norm_pix_loss=False, resume="", device="cuda")
+    optimiser = {"state": {0: {"step": 3, "exp_avg": torch.zeros(2)}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
+    torch.save({"model": released(), "optimizer": optimiser, "epoch": 3, "scaler": {}, "args": args}, path)
+    return Checkpoint(path=str(path), backbone=MAE_VIT, image_size=32)
+
+
+def test_a_released_checkpoint_predicts_what_its_definition_does(tmp_path: Path) -> None:
+    run = masked_autoencoder(start=released_file(tmp_path / "checkpoint-3.pth"))
+    model = MaskedImageModel(run, 3).eval()
+    assert run.start is not None
+    load_pretraining_start(run.start, model)
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(2, 3, 32, 32, generator=generator)
+    hidden = torch.rand(2, 64, generator=generator).argsort(1).argsort(1) >= 16
+    found = model(images, hidden.view(2, 8, 8))[0].detach().numpy()
+    for image, mask, prediction in zip(images, hidden.numpy(), found, strict=True):
+        np.testing.assert_allclose(prediction, released_picture(released(), image, mask), rtol=1e-4, atol=1e-4)
+
+
+def test_released_weights_are_evaluated_at_their_own_and_at_a_larger_size(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    start = released_file(tmp_path / "checkpoint-3.pth")
+    recipe = RECIPE.replace(epochs=1)
+    for run in (
+        Knn(start=start, data=DATA),
+        FineTune(start=start, data=DATA, recipe=recipe, image_size=48),
+        FineTune(start=start, data=DATA, recipe=recipe, image_size=24, pool="token"),
+    ):
+        event = work(Store(tmp_path / "runs"), run, torch.device("cpu"), Resources(), report=lambda event: None)
+        assert event.kind == "done", event.text
+
+
+def test_a_decoder_of_other_values_is_refused() -> None:
+    tensors = released() | {"decoder_pred.weight": torch.zeros(50, 16)}
+    with pytest.raises(HarnessError, match="predicts 50 values a patch, not 48 pixels"):
+        named_as_timm(tensors)
 
 
 def test_random_masks_keep_as_many_as_the_definition() -> None:

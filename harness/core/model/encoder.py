@@ -12,6 +12,7 @@ from typing import Any, assert_never
 
 import timm
 import torch
+from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from harness.core.model.backbones import Family, Layers, Piece, layers_named, layers_of, supported
@@ -19,7 +20,17 @@ from harness.core.model.corruption import combined
 from harness.core.model.mae import begin_as_released
 from harness.spec import Backbone, Corruption, HarnessError
 
-__all__ = ["Encoder", "Family", "build", "depth", "layer_id", "own_biases", "replace_tokens", "stage_depths"]
+__all__ = [
+    "Encoder",
+    "Family",
+    "build",
+    "depth",
+    "layer_id",
+    "own_biases",
+    "own_positions",
+    "replace_tokens",
+    "stage_depths",
+]
 
 SHARED_BIAS = "rel_pos_bias.relative_position_bias_table"
 """timm's name of the one relative position table that all blocks of a BEiT share."""
@@ -143,28 +154,28 @@ class Encoder(nn.Module):
         """Features after the final norm.
 
         Args:
-            images: float [B, channels, S, S].
-            hidden: bool [B, S / token_stride, S / token_stride], True = hidden; None hides nothing.
+            images: float [B, channels, H, W].
+            hidden: bool [B, H / token_stride, W / token_stride], True = hidden; None hides nothing.
             mask_token: [C0], what comes in at the site; None changes nothing. In released SimMIM (models/simmim.py) it
                 replaces hidden tokens before the class token and positions are added.
             gate: [C0], of a gated addition.
 
         Returns:
-            [B, C, S / stride, S / stride].
+            [B, C, H / stride, W / stride].
         """
         x = images
         for place, piece in enumerate(self.layers.pieces(self.model)):
             x = piece.run(x)
             if place == self.at and hidden is not None and mask_token is not None:
                 x = combined(x, hidden, mask_token, gate, self.corruption, piece)
-        return as_map(x, piece, images.shape[-1])
+        return as_map(x, piece, images)
 
     def maps(self, images: Tensor) -> Iterator[tuple[Piece, Tensor]]:
         """Every step of the forward pass, and what comes out of it as a map [B, C', h, w]."""
         x = images
         for piece in self.layers.pieces(self.model):
             x = piece.run(x)
-            yield piece, as_map(x, piece, images.shape[-1])
+            yield piece, as_map(x, piece, images)
 
     def features(self, images: Tensor, block: int | None = None) -> Tensor:
         """Features [B, C', h, w] after block `block`, counted from 1 over all stages; None as in `forward`.
@@ -173,7 +184,7 @@ class Encoder(nn.Module):
             HarnessError: the model has no such block.
         """
         x, piece = self._up_to(images, block)
-        return as_map(x, piece, images.shape[-1])
+        return as_map(x, piece, images)
 
     def last_blocks(self, images: Tensor, count: int) -> list[Tensor]:
         """Outputs [B, C, h, w] of the last `count` blocks, all of the last stage.
@@ -218,12 +229,16 @@ def _place(pieces: list[Piece], corruption: Corruption) -> int:
     raise HarnessError(f"the backbone has no site {corruption.site.text}; valid: {', '.join(shown)}")
 
 
-def as_map(x: Tensor, piece: Piece, side: int) -> Tensor:
-    """What came out of a step as a map [B, C, h, w], without class and register tokens."""
+def as_map(x: Tensor, piece: Piece, images: Tensor) -> Tensor:
+    """What came out of a step as a map [B, C, h, w], without class and register tokens.
+
+    Args:
+        images: [B, channels, H, W], what went into the first step.
+    """
     match piece.layout:
         case "tokens":
-            rows = side // piece.stride
-            return x[:, piece.prefix :].transpose(1, 2).reshape(x.shape[0], -1, rows, rows)
+            rows, columns = (side // piece.stride for side in images.shape[-2:])
+            return x[:, piece.prefix :].transpose(1, 2).reshape(x.shape[0], -1, rows, columns)
         case "last":
             return x.permute(0, 3, 1, 2)
         case "first":
@@ -262,6 +277,22 @@ def own_biases(model: Family, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         return tensors
     kept = {name: tensor for name, tensor in tensors.items() if name != SHARED_BIAS}
     return {**kept, **{name: tensors[SHARED_BIAS].clone() for name in own}}
+
+
+def own_positions(model: Family, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights, absolute positions of another image size resized to the model's own, by timm's bicubic rule.
+
+    Those of class and register tokens stay as they are. Positions that are of no square map are left alone.
+    """
+    ours, theirs = getattr(model, "pos_embed", None), tensors.get("pos_embed")
+    if not isinstance(ours, Tensor) or theirs is None or theirs.ndim != ours.ndim or theirs.shape == ours.shape:
+        return tensors
+    rows, columns = model.patch_embed.grid_size  # type: ignore[union-attr, misc]
+    prefix = ours.shape[1] - rows * columns
+    places = theirs.shape[1] - prefix
+    if places < 1 or math.isqrt(places) ** 2 != places:
+        return tensors
+    return {**tensors, "pos_embed": resample_abs_pos_embed(theirs, [rows, columns], num_prefix_tokens=prefix)}
 
 
 def layer_id(model: Family, name: str) -> int:

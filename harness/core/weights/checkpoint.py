@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from harness.core.model.backbones import layers_of
-from harness.core.model.encoder import Family, own_biases
+from harness.core.model.encoder import Family, own_biases, own_positions
 from harness.core.runtime.session import Session
 from harness.core.weights.formats import resized
 from harness.spec import HarnessError
@@ -107,8 +107,11 @@ def write_snapshot(model: nn.Module, epoch: float, session: Session) -> None:
         session.attempt.write_snapshot(int(epoch), weights_of(model))
 
 
-INERT: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [(OrderedDict, "yacs.config.CfgNode")]
-"""Classes that the released SimMIM's files hold besides tensors; they are read as plain dicts, without their code."""
+INERT: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    (OrderedDict, "yacs.config.CfgNode"),
+    (OrderedDict, "argparse.Namespace"),
+]
+"""Classes that files of SimMIM and MAE hold besides tensors; they are read as plain dicts, without their code."""
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -163,13 +166,15 @@ def load_encoder(model: Family, tensors: dict[str, Tensor], source: str) -> None
 
     A model that pools the mean of patch tokens has a new `fc_norm` instead of the pre-training's final `norm`, as
     SimMIM's fine-tuning does; a relative position table that all blocks shared is copied to each, and one of another
-    window is resized (`harness.core.weights.formats.positions`). Nothing else may be missing or left over.
+    window is resized (`harness.core.weights.formats.positions`), as are absolute positions of another image size
+    (`harness.core.model.encoder.own_positions`). Nothing else may be missing or left over.
 
     Raises:
         HarnessError: names or shapes do not fit.
     """
     own = model.state_dict()
-    sized = resized(own_biases(model, tensors), {name: tuple(tensor.shape) for name, tensor in own.items()})
+    shapes = {name: tuple(tensor.shape) for name, tensor in own.items()}
+    sized = own_positions(model, resized(own_biases(model, tensors), shapes))
     layers = layers_of(model)
     taken = layers.taken(sized, own)
     given = {name: tensor for name, tensor in sized.items() if name in taken}

@@ -7,6 +7,7 @@ from typing import Literal, assert_never
 
 from torch import Tensor
 
+from harness.core.weights.formats.mae import from_mae
 from harness.core.weights.formats.mmpretrain import from_mmpretrain
 from harness.core.weights.formats.official import from_official, to_official
 from harness.core.weights.formats.positions import resized, resized_table
@@ -15,7 +16,7 @@ from harness.core.weights.formats.weights import BUFFERS, Weights, below, withou
 REST = ("momentum.", "projector.", "predictor.", "loss_predictor.")
 """How the names of what a pre-training has besides begin."""
 
-Format = Literal["harness", "official", "mmpretrain", "timm"]
+Format = Literal["harness", "official", "mmpretrain", "mae", "timm"]
 
 __all__ = ["BUFFERS", "Format", "Weights", "named_as_timm", "recognise", "resized", "resized_table", "to_official"]
 
@@ -24,7 +25,8 @@ def recognise(tensors: Mapping[str, Tensor]) -> Format:
     """Whose key names these are.
 
     harness: a pre-training of this package. official: microsoft/SimMIM's pre-training, or a Swin classifier as it and
-    microsoft/Swin-Transformer save it (their ViT classifier has timm's names). mmpretrain: open-mmlab's. timm: others.
+    microsoft/Swin-Transformer save it (their ViT classifier has timm's names). mmpretrain: open-mmlab's. mae:
+    facebookresearch/mae's pre-training with its decoder. timm: others.
     """
     if any(name.startswith("encoder.model.") for name in tensors):
         return "harness"
@@ -32,6 +34,8 @@ def recognise(tensors: Mapping[str, Tensor]) -> Format:
         return "mmpretrain"
     if any(name.startswith("encoder.") for name in tensors) or "layers.0.downsample.reduction.weight" in tensors:
         return "official"
+    if {"patch_embed.proj.weight", "mask_token", "decoder_pred.weight"} <= tensors.keys():
+        return "mae"
     return "timm"
 
 
@@ -47,6 +51,8 @@ def named_as_timm(tensors: Mapping[str, Tensor]) -> Weights:
             return from_official(tensors)
         case "mmpretrain":
             return from_mmpretrain(tensors)
+        case "mae":
+            return from_mae(tensors)
         case "timm":
             return Weights(without_buffers(tensors))
         case _:
