@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import functools
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from overfit import LEARNT, overfit
 from harness import audit
 from harness.core.pretrain.mim import MaskedImageModel
 from harness.papers import simmim_finetune, simmim_pretrain
+from harness.papers.tables import published_records
 from harness.spec import FineTune, Pretrain, RandomMask, Scalar, SquareMask, upstream
 from harness.study import Plan, Study, expand, load
 
@@ -50,9 +49,8 @@ def plan(name: str, scale: str) -> Plan:
 
 @pytest.mark.parametrize("name", TABLES)
 def test_the_cells_are_the_rows_of_the_published_table(name: str) -> None:
-    text = (files("harness.papers") / "published" / f"{TABLES[name]}.csv").read_text(encoding="utf-8")
     axes = study(name).grid.axes
-    printed = [tuple(record[axis] for axis in axes) for record in csv.DictReader(text.splitlines())]
+    printed = [tuple(record[axis] for axis in axes) for record in published_records(TABLES[name])]
     for scale in ("paper", "small", "tiny"):
         cells = [tuple("" if v is None else f"{v}" for v in row.axes.values()) for row in plan(name, scale).rows]
         assert sorted(cells) == sorted(printed)

@@ -47,7 +47,7 @@ def test_it_holds_the_package_and_its_data_and_nothing_else(wheel: Path) -> None
     for name in (
         "harness/py.typed",
         "harness/core/data/files/fashion_mnist_mini.npz",
-        "harness/papers/published/simmim_table1_masking.csv",
+        "harness/papers/simmim/published/simmim_table1_masking.csv",
         "harness/cli/starter/harness.toml.txt",
         "harness/cli/starter/first.py.txt",
         "harness/cli/starter/masks.py.txt",

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from harness.cli.common import console, say
 from harness.papers import paper_table, simmim_finetune, simmim_pretrain
-from harness.papers.simmim_recipes import FINETUNED, PRETRAINED, Variant
+from harness.papers.simmim.recipes import FINETUNED, PRETRAINED, Variant
 from harness.spec import FineTune, Pretrain
 
 if TYPE_CHECKING:
@@ -68,8 +68,8 @@ def _name(name: str, run: Pretrain | FineTune) -> str:
 
 
 def published() -> dict[tuple[str, str], list[Published]]:
-    """Published figures by variant and name of a run (harness/papers/models/simmim.csv)."""
-    text = (files("harness.papers") / "models" / "simmim.csv").read_text(encoding="utf-8")
+    """Published figures by variant and name of a run (harness/papers/simmim/models.csv)."""
+    text = (files("harness.papers") / "simmim" / "models.csv").read_text(encoding="utf-8")
     found: dict[tuple[str, str], list[Published]] = {}
     for row in csv.DictReader(text.splitlines()):
         figures = [int(row[name]) if row[name] else None for name in ("multiply_adds", "image_size")]

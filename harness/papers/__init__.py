@@ -1,14 +1,14 @@
 """The papers: presets that give their exact points, and their published tables."""
 
-from harness.papers.a2mim import a2mim, a2mim_corruption, a2mim_site, released_simmim_cnn, simmim_cnn
-from harness.papers.a2mim_finetune import a2mim_finetune
-from harness.papers.a2mim_recipes import a2mim_backbone, a2mim_pretrain, simmim_cnn_pretrain
-from harness.papers.mae import mae, mae_finetune, mae_pretrain, mae_probe
+from harness.papers.a2mim.finetune import a2mim_finetune
+from harness.papers.a2mim.preset import a2mim, a2mim_corruption, a2mim_site, released_simmim_cnn, simmim_cnn
+from harness.papers.a2mim.recipes import a2mim_backbone, a2mim_pretrain, simmim_cnn_pretrain
+from harness.papers.mae.preset import mae, mae_finetune, mae_pretrain, mae_probe
 from harness.papers.masks import compared_masks
 from harness.papers.protocol import Protocol, protocol_of
-from harness.papers.simmim import simmim
-from harness.papers.simmim_recipes import simmim_backbone, simmim_finetune, simmim_pretrain, simmim_probe
-from harness.papers.symmim import symmim
+from harness.papers.simmim.preset import simmim
+from harness.papers.simmim.recipes import simmim_backbone, simmim_finetune, simmim_pretrain, simmim_probe
+from harness.papers.symmim.preset import symmim
 from harness.papers.tables import PaperTable, PublishedValue, paper_table
 
 __all__ = [

@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
 from importlib.resources import files
 
-from harness.papers.a2mim_protocol import a2mim_protocol
-from harness.papers.protocol import UNKNOWN, Protocol, published_protocol
+from harness.papers.protocol import UNKNOWN, Protocol
 from harness.spec import HarnessError, Scalar
 
 UNVERIFIED = frozenset({"memory", "ai"})
@@ -56,6 +57,31 @@ class PaperTable:
         return found[0] if len({value.value for value in found}) == 1 else None
 
 
+@cache
+def shipped_tables() -> dict[str, str]:
+    """The paper (folder of harness/papers) of each shipped table, by the table's name."""
+    return {
+        table.name.removesuffix(".csv"): paper.name
+        for paper in files("harness.papers").iterdir()
+        if (paper / "published").is_dir()
+        for table in (paper / "published").iterdir()
+        if table.name.endswith(".csv")
+    }
+
+
+def published_records(name: str) -> list[dict[str, str]]:
+    """The rows of a shipped table by column, as printed.
+
+    Raises:
+        HarnessError: there is no such table.
+    """
+    shipped = shipped_tables()
+    if name not in shipped:
+        raise HarnessError(f"no table {name!r}; shipped: {', '.join(sorted(shipped))}")
+    file = files("harness.papers") / shipped[name] / "published" / f"{name}.csv"
+    return list(csv.DictReader(file.read_text(encoding="utf-8").splitlines()))
+
+
 def paper_table(
     name: str,
     *,
@@ -81,11 +107,7 @@ def paper_table(
     Raises:
         HarnessError: there is no such table or column, or `at` names one that is printed.
     """
-    folder = files("harness.papers") / "published"
-    shipped = sorted(entry.name.removesuffix(".csv") for entry in folder.iterdir() if entry.name.endswith(".csv"))
-    if name not in shipped:
-        raise HarnessError(f"no table {name!r}; shipped: {', '.join(shipped)}")
-    records = list(csv.DictReader((folder / f"{name}.csv").read_text(encoding="utf-8").splitlines()))
+    records = published_records(name)
     names = rename or {}
     spread = across or ("", {})
     columns = tuple(spread[1].values()) or (metric,)
@@ -113,17 +135,11 @@ def _trust(metric: str, record: Mapping[str, str]) -> str:
     return record.get(f"{metric.removesuffix('_top1')}_trust") or record["trust"]
 
 
-def _protocol(name: str, metric: str, record: Mapping[str, str]) -> Protocol:
-    if name.startswith("a2mim_"):
-        return a2mim_protocol(name, metric, record)
-    found = published_protocol(name, record)
-    match metric:
-        case "linear_top1":  # its recipe is another
-            return replace(found, finetune_epochs=None, evaluation="linear-probe")
-        case "supervised_top1" | "supervised":
-            return replace(found, pretrain_size=0, pretrain_epochs=0, finetune_epochs=None)
-        case _:
-            return found
+def _protocol(name: str, column: str, record: Mapping[str, str]) -> Protocol:
+    found: Protocol = import_module(f"harness.papers.{shipped_tables()[name]}.protocol").published_protocol(
+        name, column, record
+    )
+    return found
 
 
 def _same(text: str, value: Scalar) -> bool:

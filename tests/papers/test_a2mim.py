@@ -23,7 +23,7 @@ from harness.papers import (
     simmim_cnn,
     simmim_cnn_pretrain,
 )
-from harness.papers.a2mim_recipes import MODELS, Model
+from harness.papers.a2mim.recipes import MODELS, Model
 from harness.papers.protocol import Protocol
 from harness.spec import (
     AfterStage,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-from importlib.resources import files
 from typing import Any
 
 import pytest
 
 from harness.papers import PaperTable, PublishedValue, paper_table, simmim
+from harness.papers.tables import published_records, shipped_tables
 from harness.spec import (
     Backbone,
     BinTarget,
@@ -31,11 +30,7 @@ from harness.spec import (
     TokenTarget,
 )
 
-SHIPPED = sorted(
-    entry.name.removesuffix(".csv")
-    for entry in (files("harness.papers") / "published").iterdir()
-    if entry.name.endswith(".csv")
-)
+SHIPPED = sorted(shipped_tables())
 METRICS = {
     "mae_table1": "finetune_top1",
     "mae_table1f_masks": "finetune_top1",
@@ -117,8 +112,7 @@ def test_what_nobody_has_looked_up_is_unverified(trust: str) -> None:
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_tables_are_whole(name: str) -> None:
-    text = (files("harness.papers") / "published" / f"{name}.csv").read_text(encoding="utf-8")
-    records = list(csv.DictReader(text.splitlines()))
+    records = published_records(name)
     metric = METRICS.get(name, "top1")
     table = paper_table(name, metric=metric)
     assert len(table.rows) == sum(bool(record[metric]) for record in records) > 0

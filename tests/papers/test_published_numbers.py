@@ -12,7 +12,7 @@ import torch
 from harness.cli.models import counted, published
 from harness.core.model.encoder import build
 from harness.papers import PublishedValue, a2mim_finetune, paper_table, simmim_finetune, simmim_pretrain
-from harness.papers.a2mim_protocol import MODELS
+from harness.papers.a2mim.protocol import MODELS
 from harness.spec import Scalar
 
 

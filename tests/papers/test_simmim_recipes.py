@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness.papers import simmim_backbone, simmim_finetune, simmim_pretrain, simmim_probe
-from harness.papers.simmim_recipes import FINETUNED, PRETRAINED
+from harness.papers.simmim.recipes import FINETUNED, PRETRAINED
 from harness.spec import Augment, FineTune, HarnessError, Pretrain, RandomMask, Scratch
 
 

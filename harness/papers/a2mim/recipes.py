@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from harness.papers.a2mim import (
+from harness.papers.a2mim.preset import (
     HEAD,
     HIDING,
     L1,

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from harness.papers.a2mim import Variant
-from harness.papers.a2mim_recipes import CNNS, MODELS, Model, a2mim_pretrain
-from harness.papers.simmim_recipes import FINETUNE_AUGMENT
+from harness.papers.a2mim.preset import Variant
+from harness.papers.a2mim.recipes import CNNS, MODELS, Model, a2mim_pretrain
+from harness.papers.simmim.recipes import FINETUNE_AUGMENT
 from harness.spec import Augment, Average, Cosine, Data, FineTune, HarnessError, Pretrain, Recipe, Start
 
 Protocol = Literal["rsb-a2", "rsb-a3", "beit"]

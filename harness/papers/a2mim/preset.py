@@ -2,7 +2,7 @@
 
 The paper and its released code (Westlake-AI/openmixup, commit 37e1372446ab) are two methods: `paper` and `released`
 name them throughout. What of the paper is unverified or not published is among a run's `assumed` notes. The recipes in
-full are in `harness.papers.a2mim_recipes`.
+full are in `harness.papers.a2mim.recipes`.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ def a2mim_loss(backbone: Backbone, variant: Variant = "paper") -> Loss:
 
 def a2mim_fourier(backbone: Backbone, variant: Variant = "paper") -> FourierLoss | None:
     """A2MIM's Fourier loss; the released ConvNeXts have none, other ResNets than ResNet-50 other ones
-    (`harness.papers.a2mim_recipes`)."""
+    (`harness.papers.a2mim.recipes`)."""
     if variant == "paper":
         return PAPER_FOURIER
     match _family(backbone):

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from harness.papers.mae import CORRUPTION as DROPPED
-from harness.papers.simmim import CORRUPTION, HEAD, LOSS, TARGET
+from harness.papers.mae.preset import CORRUPTION as DROPPED
+from harness.papers.simmim.preset import CORRUPTION, HEAD, LOSS, TARGET
 from harness.spec import (
     CheckerboardMask,
     Contrastive,

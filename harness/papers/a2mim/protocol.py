@@ -1,13 +1,13 @@
-"""Under what the numbers of A2MIM's tables were measured."""
+"""Protocols of A2MIM's published tables."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
 
-from harness.papers.a2mim_finetune import a2mim_finetune
-from harness.papers.a2mim_recipes import Model
-from harness.papers.protocol import Protocol, protocol_of, published_protocol
+from harness.papers.a2mim.finetune import a2mim_finetune
+from harness.papers.a2mim.recipes import Model
+from harness.papers.protocol import UNKNOWN, Protocol, protocol_of
 
 MODELS: dict[str, Model] = {
     "ViT-S": "vit-s",
@@ -22,29 +22,29 @@ MODELS: dict[str, Model] = {
 }
 
 
-def a2mim_protocol(table: str, metric: str, record: Mapping[str, str]) -> Protocol:
-    """The protocol of a value of A2MIM's tables.
+def published_protocol(table: str, column: str, record: Mapping[str, str]) -> Protocol:
+    """Protocol of a value of A2MIM's tables.
 
     The main table reports the best of the last ten epochs (release page of its weights). How long the ablations were
     pre-trained is not known.
     """
     match table:
         case "a2mim_imagenet":
-            return _main(metric, record["backbone"])
+            return _main(column, record["backbone"])
         case "a2mim_ablation_memory":
             return _ablation(record["backbone"], record["dataset"])
         case _:
-            return published_protocol(table, record)
+            return UNKNOWN
 
 
-def _main(metric: str, backbone: str) -> Protocol:
+def _main(column: str, backbone: str) -> Protocol:
     found = replace(protocol_of(a2mim_finetune(MODELS[backbone])), epoch="best")
     vit = backbone.startswith("ViT")
-    if metric == "supervised":
+    if column == "supervised":
         return replace(
             found, pretrain_size=0, pretrain_epochs=0, finetune_epochs=None if vit else found.finetune_epochs
         )
-    return replace(found, finetune_epochs=100) if metric == "simmim" and vit else found
+    return replace(found, finetune_epochs=100) if column == "simmim" and vit else found
 
 
 def _ablation(backbone: str, dataset: str) -> Protocol:

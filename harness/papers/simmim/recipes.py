@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from harness.papers.simmim import CORRUPTION, HEAD, LOSS, TARGET
+from harness.papers.simmim.preset import CORRUPTION, HEAD, LOSS, TARGET
 from harness.spec import (
     Augment,
     Backbone,

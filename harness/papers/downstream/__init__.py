@@ -1,0 +1,1 @@
+"""Published results of semantic segmentation and detection with pre-trained encoders, of several papers."""

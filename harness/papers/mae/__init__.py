@@ -1,0 +1,1 @@
+"""MAE (He et al., CVPR 2022): preset, recipes, published tables."""

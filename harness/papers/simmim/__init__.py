@@ -1,0 +1,1 @@
+"""SimMIM (Xie et al., CVPR 2022): preset, recipes, published tables and model sizes."""
