@@ -54,6 +54,7 @@ def sweep(
         if stop or (due and done < parts):
             whole = {name: group.sum(array.clone()) for name, array in found.items()}
             state = {"key": session.attempt.key, "done": done, "seconds": line["seconds"], "found": whole}
+            state["lines"] = session.attempt.lines()
             session.attempt.write_checkpoint(done, lambda file, state=state: torch.save(state, file))  # type: ignore[misc]
             saved = time.monotonic()
         if stop:
@@ -76,7 +77,7 @@ def _restored(session: Session, found: dict[str, Tensor]) -> tuple[int, float]:
             raise HarnessError(f"{file.path} is a checkpoint of another spec, {state['key']}; move it away")
         for name, array in found.items():
             array.copy_(state["found"][name])
-        session.attempt.begin_metrics(file)
+        session.attempt.begin_metrics(state["lines"] if "lines" in state else session.attempt.lines_before(file))
         return int(state["done"]), float(state["seconds"])
-    session.attempt.begin_metrics(None)
+    session.attempt.begin_metrics()
     return 0, 0.0

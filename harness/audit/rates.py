@@ -46,8 +46,8 @@ class _Aside:
     def checkpoints(self) -> Iterator[Any]:
         return iter(())
 
-    def begin_metrics(self, source: object) -> None:
-        del source
+    def begin_metrics(self, lines: object = ()) -> None:
+        del lines
 
     def write_checkpoint(self, step: int, write: object) -> None:
         del step, write

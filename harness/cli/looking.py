@@ -32,7 +32,8 @@ from harness.launch.slurm.run_states import WORDS, Overview, Place, overview
 from harness.launch.slurm.submit import log_of
 from harness.spec import HarnessError
 from harness.store import Store
-from harness.store.cleaning import Removable, removable, remove
+from harness.store.cleaning import Removable, left_by_kills, old_records, removable, remove
+from harness.store.cleaning import seal as rewrite
 from harness.store.place import open_store
 from harness.study import Plan, expand, load
 
@@ -195,14 +196,22 @@ def clean(
     unfinished: Annotated[
         bool, typer.Option("--unfinished", help="also failed and lost runs, with checkpoints")
     ] = False,
+    seal: Annotated[
+        bool,
+        typer.Option("--seal", help="instead: give the old records of the whole store digests"),
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="delete without asking")] = False,
 ) -> None:
-    """Free disk space: superseded attempts and leftovers, and on request weights or unfinished runs. Results stay.
+    """Free disk space: superseded attempts and what kills left, on request weights or unfinished runs. Results stay.
 
     Example: harness clean studies/quickstart.py --weights
     """
     plan, runs = planned(study, scale, where, seeds, store)
+    if seal:
+        _seal(runs, yes=yes)
+        return
     found: list[Removable] = removable(runs, plan.runs(), weights=weights, unfinished=unfinished)
+    found += [item for item in left_by_kills(runs) if not any(kept.path in item.path.parents for kept in found)]
     if unfinished:  # a job that waits in the queue goes on from what an earlier one left
         seen = overview(plan.runs(), runs)
         waiting = {name for name, place in seen.places.items() if place.job or place.word == "queued"}
@@ -215,6 +224,17 @@ def clean(
     if not yes and not typer.confirm("delete these?"):
         raise typer.Exit(1)
     remove(found)
+
+
+def _seal(store: Store, *, yes: bool) -> None:
+    old = list(old_records(store))
+    say(f"{len(old)} records of {store.root} have no digest yet")
+    if not old:
+        return
+    if not yes and not typer.confirm("rewrite them? versions of harness before 0.2 then take them for damaged"):
+        raise typer.Exit(1)
+    for path in old:
+        rewrite(path)
 
 
 def _by_kind(found: list[Removable]) -> dict[str, list[Removable]]:

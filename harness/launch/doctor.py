@@ -16,6 +16,7 @@ from pathlib import Path
 from harness.launch.site import Site, Stage
 from harness.launch.slurm import questions
 from harness.spec import HarnessError
+from harness.store.files import require_exclusive_creation
 
 SHARED_TYPES = frozenset(
     {"nfs", "nfs4", "lustre", "gpfs", "beegfs", "beegfs_nodev", "ceph", "fuse.ceph", "afs", "panfs", "wekafs",
@@ -37,9 +38,9 @@ def problems(store: Path, site: Mapping[Stage, Site]) -> list[Problem]:
     try:
         questions.require_slurm()
     except HarnessError as error:
-        return [Problem(str(error))]
+        return [Problem(str(error)), *_exclusive(store)]
     found = [problem for stage, own in site.items() for problem in _stage(stage, own)]
-    found += _store(store, site)
+    found += [*_store(store, site), *_exclusive(store)]
     if shutil.which("sacct") is None or not _answers("sacct", "-X", "-n", "-S", "now"):
         text = "sacct does not answer: how a job ended is known from files and squeue alone"
         found.append(Problem(text, stops=False))
@@ -103,10 +104,21 @@ def _accounts(stage: str, site: Site) -> Iterator[Problem]:
             yield Problem(f"[slurm.{stage}] {field} {value}: there is none; valid: {', '.join(sorted(set(known)))}")
 
 
+def _exclusive(store: Path) -> Iterator[Problem]:
+    try:
+        if not require_exclusive_creation(_existing(store)):
+            text = f"the store {store} lies on a disk without hard links: results are created by their names instead"
+            yield Problem(text, stops=False)
+    except HarnessError as error:
+        yield Problem(str(error))
+
+
+def _existing(folder: Path) -> Path:
+    return next(place for place in (folder, *folder.parents) if place.exists())
+
+
 def _store(store: Path, site: Mapping[Stage, Site]) -> Iterator[Problem]:
-    place = store
-    while not place.exists():
-        place = place.parent
+    place = _existing(store)
     if not os.access(place, os.W_OK):
         yield Problem(f"the store {store} cannot be written")
         return

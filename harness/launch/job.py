@@ -38,6 +38,7 @@ from harness.spec import (
     key,
 )
 from harness.store import Attempt, State, Store, Superseded
+from harness.store.files import leaves_interrupted
 
 WORD_SECONDS = 10.0
 """How long rank 0 waits for word of why another process is gone."""
@@ -98,7 +99,7 @@ def work(
     try:
         attempt = _acquire(store, run, group, retry=retry)
     except HarnessError as error:
-        return Event("failed", key(run), str(error))
+        return Event("interrupted" if leaves_interrupted(error) else "failed", key(run), str(error))
     except LeaderLeft as left:
         return Event("failed", key(run), str(left))
     if not isinstance(attempt, Attempt):
@@ -132,6 +133,8 @@ def work(
         return Event("elsewhere", name, str(lost))
     except Exception as error:
         group.broken = group.size > 1
+        if leaves_interrupted(error):
+            return Event("interrupted", name, last_line(str(error)))
         text = _text(error, attempt, group)
         try:
             if not (group.rank and _lost_another(error)):  # the one that was lost leaves word itself

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Iterator
 
 from harness.spec import HarnessError
-from harness.store.files import publish_folder, read_json
+from harness.store.files import publish_folder
 from harness.store.layout import AttemptFolder, SearchFolder
-from harness.store.ownership import Heartbeat, Owner, is_alive, this_process
+from harness.store.ownership import Heartbeat, Owner, is_alive, read_owner, this_process
+from harness.store.records import sealed
 
 
 class Lease:
@@ -39,8 +39,8 @@ def holder(folder: SearchFolder) -> Owner | None:
     found = folder.coordinators()
     if not found:
         return None
-    owner: Owner | None = read_json(found[-1].owner)
-    return owner if owner is not None and is_alive(owner, lambda: _age(found[-1])) else None
+    owner = read_owner(found[-1].owner)
+    return owner if is_alive(owner, lambda: _age(found[-1])) else None
 
 
 @contextlib.contextmanager
@@ -56,7 +56,7 @@ def leased(folder: SearchFolder) -> Iterator[Lease]:
             f"this search is locked: pid {owner['pid']} on {owner['host']} runs it; --status shows how it stands"
         )
     own = folder.coordinator(before[-1].number + 1 if before else 1)
-    if not publish_folder(own.path, lambda fresh: AttemptFolder(fresh).owner.write_text(json.dumps(this_process()))):
+    if not publish_folder(own.path, lambda fresh: AttemptFolder(fresh).owner.write_bytes(sealed(this_process()))):
         raise HarnessError("this search is locked: another process began to run it just now")
     lease = Lease(folder, own)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -15,7 +16,7 @@ from optuna.storages.journal import JournalFileBackend
 from harness.search.declaration import Direction
 from harness.search.space import changes
 from harness.spec import HarnessError
-from harness.store.files import disk_errors
+from harness.store.files import disk_errors, parsed, read_bytes
 from harness.store.layout import SearchFolder
 
 SETTINGS = "settings"
@@ -44,7 +45,21 @@ def open_storage(folder: SearchFolder, url: str | None, *, writing: bool) -> Bas
     elif not path.is_file():
         raise HarnessError(f"there is no search in {folder.path} yet; the same command without --status begins it")
     _check(path)
-    return JournalStorage(JournalFileBackend(str(path)))
+    try:
+        return JournalStorage(Journal(str(path)))
+    except Exception as error:  # what a line without a digest makes Optuna raise is open
+        raise _corrupt(path, f"does not read: {_first_line(error)}") from None
+
+
+class Journal(JournalFileBackend):
+    """Optuna's journal, with a digest in each line, which Optuna ignores: a line that was changed is noticed."""
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        super().append_logs([{**log, "digest": _digest(log)} for log in logs])
+
+
+def _digest(log: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(log).encode()).hexdigest()[:16]
 
 
 def _mend(path: Path) -> None:
@@ -57,20 +72,24 @@ def _mend(path: Path) -> None:
 
 
 def _check(path: Path) -> None:
-    try:
-        lines = path.read_bytes().splitlines() if path.is_file() else []
-    except OSError as error:
-        raise HarnessError(f"cannot read {path}: {error.strerror or error}") from None
+    sealed = False
+    *lines, _ = (read_bytes(path) or b"").split(b"\n")  # the rest is still being written
     for number, line in enumerate(lines, 1):
-        try:
-            whole = isinstance(json.loads(line), dict)
-        except ValueError:
-            whole = number == len(lines)  # still being written
-        if not whole:
-            raise HarnessError(
-                f"{path} is corrupt at line {number}; move it away, and the same command begins a new one from the "
-                "finished runs in the store"
-            )
+        log = parsed(line)
+        if isinstance(log, dict) and "digest" in log:
+            sealed, digest = True, log.pop("digest")
+            text = json.dumps({**log, "digest": _digest(log)}, separators=(",", ":"))
+            if digest == _digest(log) and line == text.encode():
+                continue
+        elif isinstance(log, dict) and not sealed:  # written before lines had digests
+            continue
+        raise _corrupt(path, f"is corrupt at line {number}")
+
+
+def _corrupt(path: Path, how: str) -> HarnessError:
+    return HarnessError(
+        f"{path} {how}; move it away, and the same command begins a new one from the finished runs in the store"
+    )
 
 
 def versions(storage: BaseStorage, name: str) -> list[str]:

@@ -6,27 +6,27 @@ import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from harness.spec import HarnessError, Run, key
 from harness.store.files import (
+    DiskError,
     create_exclusively,
-    disk_errors,
+    digests,
     read_lines,
     sha256,
-    sync_file,
+    tried_again,
     write_atomically,
     write_named_by_content,
 )
 from harness.store.layout import AttemptFolder, CheckpointFile
 from harness.store.ownership import Heartbeat
+from harness.store.records import sealed
 
 if TYPE_CHECKING:
     from harness.store.store import Store
-
-SCHEMA = 1
 
 
 class Superseded(Exception):
@@ -41,6 +41,8 @@ class Attempt:
 
     def __init__(self, store: Store, run: Run, files: AttemptFolder) -> None:
         self.store, self.run, self.key, self.files = store, run, key(run), files
+        self._lines: list[dict[str, Any]] = []
+        self._written = 0
         self._heartbeat = Heartbeat(files.heartbeat)
 
     def check(self) -> None:
@@ -52,8 +54,8 @@ class Attempt:
     def checkpoints(self) -> Iterator[CheckpointFile]:
         """Every whole checkpoint of this run, latest step first; torn ones are passed over."""
         for file in sorted(self._all_checkpoints(), key=lambda file: file.step, reverse=True):
-            with contextlib.suppress(OSError):
-                if sha256(file.path).startswith(file.digest):
+            with contextlib.suppress(OSError, DiskError):
+                if tried_again(lambda path=file.path: sha256(path), file.path, "read").startswith(file.digest):  # type: ignore[misc]
                     yield file
 
     def write_checkpoint(self, step: int, write: Callable[[IO[bytes]], object]) -> None:
@@ -64,8 +66,6 @@ class Attempt:
             HarnessError: the disk refuses.
         """
         self.check()
-        with disk_errors(self.files.metrics), contextlib.suppress(FileNotFoundError):
-            sync_file(self.files.metrics)  # a checkpoint that outlives a power loss must find its metrics
         # Checked again before it gets its name: writing takes long, and a process can be stopped in the middle.
         path = write_named_by_content(
             self.files.path, lambda digest: CheckpointFile.name(step, digest), write, self.check
@@ -74,7 +74,7 @@ class Attempt:
         previous = max((file for file in others if file.step < step), key=lambda file: file.step, default=None)
         for file in others:
             if file != previous:
-                file.path.unlink(missing_ok=True)
+                _remove(file)
 
     def write_snapshot(self, epoch: int, weights: bytes) -> None:
         """Keep the weights after an epoch for those who asked for them.
@@ -90,11 +90,12 @@ class Attempt:
             self.check,
         )
 
-    def begin_metrics(self, source: CheckpointFile | None) -> None:
-        """Start the metrics with the lines up to the checkpoint this attempt goes on from."""
-        lines = read_lines(AttemptFolder(source.path.parent).metrics) if source else []
-        kept = [json.dumps(line) + "\n" for line in lines if source and line["step"] <= source.step]
-        write_atomically(self.files.metrics, "".join(kept).encode())
+    def begin_metrics(self, lines: Sequence[dict[str, Any]] = ()) -> None:
+        """Start the metrics with the lines that the checkpoint holds which this attempt goes on from."""
+        self._lines = list(lines)
+        data = b"".join(map(_line, lines))
+        write_atomically(self.files.metrics, data)
+        self._written = len(data)
 
     def log(self, line: dict[str, Any]) -> None:
         """Append one line to the metrics.
@@ -104,12 +105,26 @@ class Attempt:
             HarnessError: the disk refuses.
         """
         self.check()
-        with disk_errors(self.files.metrics), self.files.metrics.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        data = _line(line)
+
+        def append() -> None:
+            with self.files.metrics.open("ab") as file:
+                file.truncate(self._written)  # what a try that failed left of the line
+                file.write(data)
+
+        tried_again(append, self.files.metrics)
+        self._written += len(data)
+        self._lines.append(json.loads(data))
 
     def lines(self) -> list[dict[str, Any]]:
-        """The metrics so far."""
-        return read_lines(self.files.metrics)
+        """The metrics so far; a checkpoint has to hold them."""
+        return list(self._lines)
+
+    @staticmethod
+    def lines_before(file: CheckpointFile) -> list[dict[str, Any]]:
+        """The metrics that led to a checkpoint which does not hold them, as those of schema 1 do not."""
+        lines = read_lines(AttemptFolder(file.path.parent).metrics)
+        return [line for line in lines if isinstance(step := line.get("step"), int) and step <= file.step]
 
     def artefact(self, name: str) -> Path:
         """Where to write an artefact."""
@@ -147,19 +162,19 @@ class Attempt:
         if weights is not None:
             write_atomically(self.files.weights, weights, self.check)
         record = {
-            "schema": SCHEMA,
             "key": self.key,
             "attempt": self.files.number,
             "metrics": metrics,
             "seconds": seconds,
             "weights": hashlib.sha256(weights).hexdigest() if weights is not None else "",
+            "files": digests(self.files.path, self.files.kept()),
         }
         try:
-            create_exclusively(self.store.folder(self.key).result, json.dumps(record, indent=1).encode(), self.check)
+            create_exclusively(self.store.folder(self.key).result, sealed(record), self.check)
         except FileExistsError:
             raise Superseded(f"{self.key}: another attempt has finished it") from None
         for file in self._all_checkpoints():
-            file.path.unlink(missing_ok=True)
+            _remove(file)
 
     def fail(self, text: str) -> None:
         """Record a failure; only `retry` runs this again.
@@ -181,3 +196,12 @@ class Attempt:
         attempts = self.store.folder(self.key).attempts()
         # A successor's are none of this attempt's business, even if it was stopped between a check and this line.
         return [file for folder in attempts if folder.number <= self.files.number for file in folder.checkpoints()]
+
+
+def _line(line: dict[str, Any]) -> bytes:
+    return json.dumps(line).encode() + b"\n"
+
+
+def _remove(file: CheckpointFile) -> None:
+    with contextlib.suppress(OSError):  # what stays is removed by `clean`
+        file.path.unlink(missing_ok=True)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.spec import Run, key, upstreams
-from harness.store.files import size_below
-from harness.store.layout import RunFolder
+from harness.store.files import digests, size_below, write_atomically
+from harness.store.layout import RunFolder, coordinator_owners, submission_folders
+from harness.store.records import SCHEMA, read_record, sealed
 from harness.store.store import Store
+
+TEMPORARY = re.compile(r"\..+[.-][0-9a-f]{8}\.tmp|\.(clock|group)-[0-9a-f]{8}")
+"""What is written beside a file or folder until it is whole, and files that processes meet at."""
+TEMPORARY_SECONDS = 3600.0
+"""How old it has to be: a process that writes may still need it."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,53 @@ def removable(
         elif unfinished and state.word in ("failed", "lost"):
             found.append(Removable(f"{state.word} runs", folder.path, size_below(folder.path)))
     return found
+
+
+def left_by_kills(store: Store) -> list[Removable]:
+    """What processes that were killed were just writing, anywhere in the store."""
+    found = []
+    for folder, below, files in os.walk(store.root):
+        names = [name for name in (*below, *files) if TEMPORARY.fullmatch(name)]
+        below[:] = [name for name in below if name not in names]
+        found += [Path(folder) / name for name in names]
+    oldest = store.clock() - TEMPORARY_SECONDS if found else 0.0
+    return [Removable("left by kills", path, size_below(path)) for path in found if os.lstat(path).st_mtime < oldest]
+
+
+def old_records(store: Store) -> Iterator[Path]:
+    """The records of schema 1 in a store; those that do not read are left out.
+
+    Raises:
+        HarnessError: a later version of harness wrote one of them.
+    """
+    for path in _records(store):
+        record = read_record(path)
+        if record is not None and record.get("schema", 1) != SCHEMA:
+            yield path
+
+
+def seal(path: Path) -> None:
+    """Rewrite a record of schema 1 in the present one, with a digest; a result then also vouches for its run's files.
+
+    Versions of harness that write schema 1 take it for damaged then.
+    """
+    record = read_record(path) or {}
+    record.pop("schema", None)
+    if path.name == "result.json":
+        attempt = RunFolder(path.parent).attempt(record["attempt"])
+        record["files"] = digests(attempt.path, attempt.kept())
+    write_atomically(path, sealed(record))
+
+
+def _records(store: Store) -> Iterator[Path]:
+    for name in store.keys():  # noqa: SIM118
+        folder = store.folder(name)
+        yield from (folder.spec, *(attempt.owner for attempt in folder.attempts()))
+        if store.result(name) is not None:
+            yield folder.result
+    for entry in submission_folders(store.root):
+        yield from (entry.entry, *sorted(entry.path.glob("answer-*.json")))
+    yield from (*coordinator_owners(store.root), *sorted((store.root / ".descriptions").glob("*.json")))
 
 
 def remove(found: list[Removable]) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from harness.spec.described import Described
-from harness.store.files import read_json, write_atomically
+from harness.store.files import write_atomically
 from harness.store.layout import description_file
+from harness.store.records import read_record, sealed
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,9 @@ class Description:
 
 def read_description(root: Path, model: Described) -> Description | None:
     """What is kept of a model; None where it was never counted or the file is damaged."""
-    record = read_json(description_file(root, model.digest))
-    try:
-        return Description(**{name: int(record[name]) for name in Description.__dataclass_fields__})
-    except (TypeError, KeyError, ValueError):
-        return None
+    record = read_record(description_file(root, model.digest)) or {}
+    found = {name: record[name] for name in Description.__dataclass_fields__ if type(record.get(name)) is int}
+    return Description(**found) if len(found) == len(Description.__dataclass_fields__) else None
 
 
 def write_description(root: Path, model: Described, found: Description) -> None:
@@ -41,5 +39,4 @@ def write_description(root: Path, model: Described, found: Description) -> None:
     """
     path = description_file(root, model.digest)
     path.parent.mkdir(parents=True, exist_ok=True)
-    record = {**asdict(found), "model": model.to_plain()}
-    write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
+    write_atomically(path, sealed({**asdict(found), "model": model.to_plain()}))

@@ -8,50 +8,160 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from harness.spec import HarnessError
 
+T = TypeVar("T")
 Check = Callable[[], object]
 """Called when a file is whole, just before it gets its name; what it raises leaves no file behind."""
+
+PAUSES = (0.1, 1.0, 5.0)
+"""Seconds before each further try after a disk error that may pass."""
+PASSING = frozenset(
+    getattr(errno, name)
+    for name in (
+        "EIO", "EAGAIN", "EBUSY", "EINTR", "ESTALE", "ETIMEDOUT", "EREMOTEIO", "ENETDOWN", "ENETUNREACH", "ENETRESET",
+        "ECONNABORTED", "ECONNRESET", "ECONNREFUSED", "EHOSTDOWN", "EHOSTUNREACH", "ENOTCONN", "ESHUTDOWN",
+    )
+    if hasattr(errno, name)
+)  # fmt: skip
+"""What a file server says that is away for a moment."""
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+NO_LINKS = frozenset({errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK})
+
+
+class DiskError(HarnessError):
+    """A disk refuses: it is full, read-only, or away for longer than was waited. Once it is back, runs can go on."""
+
+
+def leaves_interrupted(error: Exception) -> bool:
+    """Whether an error says nothing against a run, as the disk refused: the run can go on once it is back."""
+    return isinstance(error, DiskError) or (isinstance(error, OSError) and error.errno in PASSING | FULL)
 
 
 def write_atomically(path: Path, data: bytes, check: Check = lambda: None) -> None:
     """Replace a file by `data` in one step.
 
     Raises:
-        HarnessError: the disk refuses (full, read-only, over quota); nothing is left behind.
+        DiskError: the disk refuses; nothing is left behind.
     """
-    with file_beside(path) as beside:
-        _write_through(beside, lambda file: file.write(data))
-        check()
-        beside.replace(path)
-        sync_folder(path.parent)
+
+    def write() -> None:
+        with file_beside(path) as beside:
+            _write_through(beside, lambda file: file.write(data))
+            check()
+            beside.replace(path)
+            sync_folder(path.parent)
+
+    tried_again(write, path)
 
 
 def create_exclusively(path: Path, data: bytes, check: Check = lambda: None) -> None:
-    """Create a whole file, or raise FileExistsError if there is one already."""
-    with file_beside(path) as beside:
-        _write_through(beside, lambda file: file.write(data))
-        check()
-        os.link(beside, path)
-        sync_folder(path.parent)
+    """Create a whole file, or raise FileExistsError if there is one already with other content.
+
+    By a hard link. Where the file system has none, by exclusive creation under the name itself, so that a reader can
+    see half a file, which is as good as none.
+
+    Raises:
+        DiskError: the disk refuses; nothing is left behind.
+    """
+
+    def create() -> None:
+        with file_beside(path) as beside:
+            _write_through(beside, lambda file: file.write(data))
+            check()
+            try:
+                os.link(beside, path)
+            except FileExistsError:
+                if read_bytes(path) != data:  # else an earlier try made it, whose answer was lost
+                    raise
+            except OSError as error:
+                if error.errno not in NO_LINKS:
+                    raise
+                _create_in_place(path, data)
+            sync_folder(path.parent)
+
+    tried_again(create, path)
+
+
+def _create_in_place(path: Path, data: bytes) -> None:
+    """Create a file by the exclusive creation of its name."""
+    while True:
+        try:
+            file = path.open("xb")
+        except FileExistsError:
+            if read_bytes(path) != data:
+                raise
+            return
+        try:
+            with file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+        if read_bytes(path) == data:  # else somebody saw half of it and put it aside
+            return
+
+
+@cache
+def require_exclusive_creation(folder: Path) -> bool:
+    """Try out whether of several processes that create a file in a folder just one succeeds; whether by hard links.
+
+    Raises:
+        DiskError: several would: a result could be overwritten. Or the disk refuses.
+    """
+    path = folder / f".exclusive-{uuid.uuid4().hex[:8]}.tmp"
+    with disk_errors(path):
+        try:
+            create_exclusively(path, b"first")
+            try:
+                create_exclusively(path, b"second")
+            except FileExistsError:
+                return _links(path)
+            raise DiskError(f"{folder}: two files of one name can be created here; a store needs another file system")
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _links(path: Path) -> bool:
+    other = path.with_name(f".exclusive-{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        os.link(path, other)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        return False
+    other.unlink(missing_ok=True)
+    return True
 
 
 def write_named_by_content(
     folder: Path, name: Callable[[str], str], write: Callable[[IO[bytes]], object], check: Check = lambda: None
 ) -> Path:
-    """Write a file whose name is made from the SHA-256 (hex) of its bytes; return its path."""
-    with file_beside(folder / "new") as beside:
-        _write_through(beside, write)
-        path = folder / name(sha256(beside))
-        check()
-        beside.replace(path)
-        sync_folder(folder)
-    return path
+    """Write a file whose name is made from the SHA-256 (hex) of its bytes; return its path.
+
+    Raises:
+        DiskError: the disk refuses; nothing is left behind.
+    """
+
+    def write_beside() -> Path:
+        with file_beside(folder / "new") as beside:
+            _write_through(beside, write)
+            path = folder / name(sha256(beside))
+            check()
+            beside.replace(path)
+            sync_folder(folder)
+        return path
+
+    return tried_again(write_beside, folder / "new")
 
 
 def publish_folder(path: Path, fill: Callable[[Path], object]) -> bool:
@@ -59,22 +169,31 @@ def publish_folder(path: Path, fill: Callable[[Path], object]) -> bool:
 
     `fill` must leave at least one file: renaming onto a non-empty folder is what fails for all but one process.
     """
+    if not tried_again(lambda: _renamed(path, fill), path):
+        return False
+    try:
+        tried_again(lambda: sync_folder(path.parent), path)
+    except DiskError:
+        shutil.rmtree(path, ignore_errors=True)  # else it would look as if somebody worked in it
+        raise
+    return True
+
+
+def _renamed(path: Path, fill: Callable[[Path], object]) -> bool:
     fresh = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
     try:
-        with disk_errors(path):
-            fresh.mkdir(parents=True)
-            fill(fresh)
-            for entry in fresh.iterdir():
-                if entry.is_file():
-                    sync_file(entry)
-            try:
-                fresh.rename(path)
-            except OSError as error:
-                if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-                    return False
-                raise
-            sync_folder(path.parent)
-            return True
+        fresh.mkdir(parents=True)
+        fill(fresh)
+        for entry in fresh.iterdir():
+            if entry.is_file():
+                sync_file(entry)
+        try:
+            fresh.rename(path)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                return False
+            raise
+        return True
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
@@ -84,21 +203,40 @@ def file_beside(path: Path) -> Iterator[Path]:
     """A temporary name in the same folder; whatever is left there in the end is removed."""
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        with disk_errors(path):
-            yield beside
+        yield beside
     finally:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def tried_again(act: Callable[[], T], path: Path, what: str = "write") -> T:
+    """What `act` returns; after a disk error that may pass it is called again, some seconds later.
+
+    Raises:
+        DiskError: the disk refuses, or still does after the last pause.
+    """
+    for pause in PAUSES:
+        try:
+            return act()
+        except OSError as error:
+            if error.errno not in PASSING:
+                with disk_errors(path, what):
+                    raise
+        time.sleep(pause)
+    with disk_errors(path, what):
+        return act()
+    raise AssertionError
 
 
 @contextlib.contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path, what: str = "write") -> Iterator[None]:
     """Turn what a disk refuses into one clear line; an existing file is no such refusal."""
     try:
         yield
     except (FileExistsError, FileNotFoundError):
         raise
     except OSError as error:
-        raise HarnessError(f"cannot write {path}: {error.strerror or error}") from None
+        raise DiskError(f"cannot {what} {path}: {error.strerror or error}") from None
 
 
 def sync_file(path: Path) -> None:
@@ -108,10 +246,13 @@ def sync_file(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename in this folder survive a power loss."""
+    """Make a rename in this folder survive a power loss, where the file system can be asked to."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
     finally:
         os.close(descriptor)
 
@@ -120,6 +261,21 @@ def sha256(path: Path) -> str:
     """SHA-256 (hex) of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digests(folder: Path, paths: list[Path]) -> dict[str, str]:
+    """SHA-256 (hex) of files by their path below a folder; they are made to survive a power loss first.
+
+    Raises:
+        DiskError: the disk refuses.
+    """
+
+    def read() -> dict[str, str]:
+        for path in paths:
+            sync_file(path)
+        return {path.relative_to(folder).as_posix(): sha256(path) for path in paths}
+
+    return tried_again(read, folder)
 
 
 def size_below(path: Path) -> int:
@@ -132,27 +288,63 @@ def size_below(path: Path) -> int:
     return total
 
 
-def read_json(path: Path) -> Any:
-    """The content of a JSON file, or None where it is missing, torn or no JSON."""
+def read_bytes(path: Path) -> bytes | None:
+    """The content of a file, None where there is none.
+
+    Raises:
+        DiskError: the disk refuses, so that nobody knows what is there.
+    """
+
+    def read() -> bytes | None:
+        try:
+            return path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    return tried_again(read, path, "read")
+
+
+def entries(folder: Path) -> list[str]:
+    """The names in a folder; none where there is no folder.
+
+    Raises:
+        DiskError: the disk refuses.
+    """
+
+    def read() -> list[str]:
+        try:
+            return os.listdir(folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    return tried_again(read, folder, "read")
+
+
+def parsed(data: bytes) -> Any:
+    """What JSON says, or None where it is no JSON."""
     try:
-        return json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        return json.loads(data)
+    except (ValueError, RecursionError):
         return None
 
 
+def read_json(path: Path) -> Any:
+    """The content of a JSON file, or None where it is missing, torn or no JSON.
+
+    Raises:
+        DiskError: the disk refuses.
+    """
+    return parsed(read_bytes(path) or b"")
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a JSONL file; torn ones are left out."""
-    try:
-        text = path.read_text(errors="replace")
-    except OSError:
-        return []
-    lines = []
-    for line in text.splitlines():
-        with contextlib.suppress(ValueError):
-            found = json.loads(line)
-            if isinstance(found, dict):
-                lines.append(found)
-    return lines
+    """The lines of a JSONL file that hold an object; torn ones are left out.
+
+    Raises:
+        DiskError: the disk refuses.
+    """
+    found = (parsed(line) for line in (read_bytes(path) or b"").splitlines())
+    return [line for line in found if isinstance(line, dict)]
 
 
 def _write_through(path: Path, write: Callable[[IO[bytes]], object]) -> None:

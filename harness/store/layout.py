@@ -29,12 +29,20 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.store.files import entries
+
+NUMBER = re.compile(r"[0-9]{1,18}")
 CHECKPOINT = re.compile(r"checkpoint-[0-9]{9,}-[0-9a-f]{16}\.pt")
+
+
+def numbers(folder: Path, digits: int) -> list[int]:
+    """The numbers that name the entries of a folder, ascending; names of another form are none of the store's."""
+    names = entries(folder)
+    return sorted(int(name) for name in names if NUMBER.fullmatch(name) and f"{int(name):0{digits}d}" == name)
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,11 @@ class AttemptFolder:
     @property
     def artefacts(self) -> Path:
         return self.path / "artefacts"
+
+    def kept(self) -> list[Path]:
+        """What a finished attempt keeps besides its weights and its log, as far as it is there."""
+        below = self.artefacts.rglob("*")
+        return sorted(path for path in (self.environment, self.patch, self.metrics, *below) if path.is_file())
 
     @property
     def error(self) -> Path:
@@ -153,11 +166,7 @@ class RunFolder:
 
     def attempts(self) -> list[AttemptFolder]:
         """All attempts, oldest first."""
-        try:
-            names = os.listdir(self.path / "attempts")
-        except OSError:
-            return []
-        return [AttemptFolder(self.path / "attempts" / name) for name in sorted(names) if name.isdigit()]
+        return [self.attempt(number) for number in numbers(self.path / "attempts", 4)]
 
 
 @dataclass(frozen=True)
@@ -193,11 +202,7 @@ class SubmissionFolder:
 
 def submission_folders(root: Path) -> list[SubmissionFolder]:
     """All entries of a store's log of submissions, oldest first."""
-    try:
-        names = os.listdir(root / ".submissions")
-    except OSError:
-        return []
-    return [SubmissionFolder(root / ".submissions" / name) for name in sorted(filter(str.isdigit, names), key=int)]
+    return [submission_folder(root, number) for number in numbers(root / ".submissions", 6)]
 
 
 def submission_folder(root: Path, number: int) -> SubmissionFolder:
@@ -235,11 +240,12 @@ class SearchFolder:
 
     def coordinators(self) -> list[AttemptFolder]:
         """All that ever ran it, oldest first."""
-        try:
-            names = os.listdir(self.path / "coordinators")
-        except OSError:
-            return []
-        return [AttemptFolder(self.path / "coordinators" / name) for name in sorted(filter(str.isdigit, names))]
+        return [self.coordinator(number) for number in numbers(self.path / "coordinators", 4)]
+
+
+def coordinator_owners(root: Path) -> list[Path]:
+    """The owner records of all who ever ran a search of a store."""
+    return sorted((root / ".searches").glob("*/coordinators/*/owner.json"))
 
 
 def search_folder(root: Path, name: str) -> SearchFolder:

@@ -8,9 +8,11 @@ import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict, cast
 
 from harness.spec import HarnessError
+from harness.store.files import disk_errors
+from harness.store.records import read_record
 
 BEAT_SECONDS = 10.0
 LIMIT_VARIABLE = "HARNESS_HEARTBEAT_LIMIT"
@@ -28,6 +30,29 @@ class Owner(TypedDict):
     started: str
     job: NotRequired[str]
     restart: NotRequired[str]
+
+
+UNKNOWN = Owner(host="an unknown host", machine="", pid=0, started="")
+"""Who owns what has no readable record of its owner: judged by the heartbeat alone."""
+
+
+def read_owner(path: Path) -> Owner:
+    """The process that a file names; UNKNOWN where the file is missing or damaged.
+
+    Raises:
+        HarnessError: a later version of harness wrote it, or the disk refuses.
+    """
+    return owner_of(read_record(path))
+
+
+def owner_of(record: Any) -> Owner:
+    """The process that a record names; UNKNOWN where it names none."""
+    if not isinstance(record, dict) or type(record.get("pid")) is not int:
+        return UNKNOWN
+    found = {name: record[name] for name in ("host", "machine", "started", "job", "restart") if name in record}
+    if not all(isinstance(value, str) for value in found.values()) or not {"host", "machine", "started"} <= set(found):
+        return UNKNOWN
+    return cast(Owner, found | {"pid": record["pid"]})
 
 
 def heartbeat_limit() -> float:
@@ -95,7 +120,8 @@ class Heartbeat:
         self._path, self._seconds = path, min(BEAT_SECONDS, heartbeat_limit() / 4)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
-        path.touch()
+        with disk_errors(path):
+            path.touch()
         self._thread.start()
 
     def _beat(self) -> None:

@@ -6,12 +6,11 @@ An epoch that is asked for when it is over is not written any more.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from harness.spec import HarnessError
 from harness.store.files import disk_errors, sha256
-from harness.store.layout import RunFolder
+from harness.store.layout import RunFolder, numbers
 from harness.store.store import Store
 
 
@@ -29,10 +28,7 @@ def ask_for_snapshot(store: Store, name: str, epoch: int) -> None:
 
 def epochs_asked_for(folder: RunFolder) -> set[int]:
     """The epochs after which a pre-training is to keep its weights."""
-    try:
-        return {int(name) for name in os.listdir(folder.snapshots_asked_for) if name.isdigit()}
-    except OSError:
-        return set()
+    return set(numbers(folder.snapshots_asked_for, 4))
 
 
 def snapshot_of(store: Store, name: str, epoch: int) -> Path | None:

@@ -15,10 +15,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.spec import HarnessError, Run, key, run_from_json
-from harness.store.attempt import SCHEMA, Attempt
-from harness.store.files import publish_folder, read_json, read_lines, size_below, write_atomically
+from harness.store.attempt import Attempt
+from harness.store.files import (
+    disk_errors,
+    publish_folder,
+    read_json,
+    read_lines,
+    require_exclusive_creation,
+    sha256,
+    size_below,
+    tried_again,
+    write_atomically,
+)
 from harness.store.layout import AttemptFolder, RunFolder
-from harness.store.ownership import Owner, is_alive, this_process
+from harness.store.ownership import Owner, is_alive, read_owner, this_process
+from harness.store.records import read_record, sealed
 
 Word = Literal["done", "running", "failed", "lost", "missing"]
 
@@ -28,13 +39,15 @@ class Result:
     """What a finished run found.
 
     metrics: by name. attempt: number of the attempt that found them. seconds: time it spent, over all attempts.
-    weights: SHA-256 of its weights file, empty if it keeps none.
+    weights: SHA-256 of its weights file, empty if it keeps none. files: SHA-256 of the other files that it left, by
+        path relative to the attempt; empty where it was written by schema 1, which noted none.
     """
 
     metrics: dict[str, float]
     attempt: int
     seconds: float
     weights: str
+    files: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -85,12 +98,12 @@ class Store:
         """
         name = key(run)
         files = self.folder(name)
-        record = {"schema": SCHEMA, "key": name, "run": run.to_plain()}
-        text = json.dumps(record, indent=1) + "\n"
+        text = sealed({"key": name, "run": run.to_plain()})
         if not files.path.is_dir():
-            publish_folder(files.path, lambda fresh: RunFolder(fresh).spec.write_text(text))
-        if read_json(files.spec) is None:  # torn: the key says what it was
-            write_atomically(files.spec, text.encode())
+            self._require_exclusive_creation()
+            publish_folder(files.path, lambda fresh: RunFolder(fresh).spec.write_bytes(text))
+        if "run" not in (read_record(files.spec) or {}):  # damaged: the key says what it was
+            write_atomically(files.spec, text)
         self.spec(name)
         return name
 
@@ -100,24 +113,34 @@ class Store:
         Raises:
             HarnessError: there is none, it does not read, or it is another one than the key says.
         """
-        record = read_json(self.folder(name).spec)
-        if not isinstance(record, dict) or "run" not in record:
-            raise HarnessError(f"{self.folder(name).spec} is missing or damaged")
-        run = run_from_json(json.dumps(record["run"]))
+        path = self.folder(name).spec
+        record = read_record(path) or {}
+        if "run" not in record:
+            raise HarnessError(f"{path} is missing or damaged")
+        try:
+            run = run_from_json(json.dumps(record["run"]))
+        except (HarnessError, RecursionError) as error:
+            raise HarnessError(f"{path} does not read: {error}") from None
         if key(run) != name:
-            raise HarnessError(f"{self.folder(name).spec} holds another spec than its folder's name says; move it away")
+            raise HarnessError(f"{path} holds another spec than its folder's name says; move it away")
         return run
 
     def result(self, name: str) -> Result | None:
-        """The result of a run, or None if there is no valid one."""
-        record = read_json(self.folder(name).result)
-        try:
-            if record["schema"] != SCHEMA or record["key"] != name:
-                return None
-            metrics = {str(metric): float(value) for metric, value in record["metrics"].items()}
-            return Result(metrics, int(record["attempt"]), float(record["seconds"]), str(record["weights"]))
-        except (TypeError, KeyError, ValueError, AttributeError):
+        """The result of a run, or None if there is no valid one.
+
+        Raises:
+            HarnessError: a later version of harness wrote it, or the disk refuses.
+        """
+        record = read_record(self.folder(name).result)
+        if record is None or record.get("key") != name:
             return None
+        metrics, attempt, seconds = record.get("metrics"), record.get("attempt"), record.get("seconds")
+        if not isinstance(metrics, dict) or not all(map(_is_number, (seconds, *metrics.values()))):
+            return None
+        if type(attempt) is not int or not 0 < attempt < 10**9 or not isinstance(record.get("weights"), str):
+            return None
+        found = {metric: float(value) for metric, value in metrics.items()}
+        return Result(found, attempt, float(seconds), record["weights"], record.get("files", {}))  # type: ignore[arg-type]
 
     def state(self, name: str) -> State:
         """Where one run stands. Reading changes nothing."""
@@ -127,10 +150,10 @@ class Store:
         if not attempts:
             return MISSING
         latest = attempts[-1]
-        owner = read_json(latest.owner)
+        owner = read_owner(latest.owner)
         if latest.error.exists():
             return State("failed", None, latest.number, owner, _text(latest.error))
-        alive = owner is not None and is_alive(owner, lambda: self._age(latest))
+        alive = is_alive(owner, lambda: self._age(latest))
         progress: dict[str, Any] = next(iter(reversed(read_lines(latest.metrics))), {})
         return State("running" if alive else "lost", None, latest.number, owner, "", progress)
 
@@ -150,14 +173,39 @@ class Store:
         return attempt.weights if attempt and attempt.weights.is_file() else None
 
     def metrics(self, name: str) -> list[dict[str, Any]]:
-        """The metrics lines of a run: of the attempt that finished, or else of the latest."""
-        attempt = self.final_attempt(name) or next(iter(self.folder(name).attempts()[::-1]), None)
-        return read_lines(attempt.metrics) if attempt else []
+        """The metrics lines of a run: of the attempt that finished, or else of the latest.
+
+        Raises:
+            HarnessError: they are not what the finished run wrote.
+        """
+        if result := self.result(name):
+            return read_lines(self.checked(name, result, self.folder(name).attempt(result.attempt).metrics))
+        attempts = self.folder(name).attempts()
+        return read_lines(attempts[-1].metrics) if attempts else []
 
     def environment(self, name: str) -> dict[str, Any]:
-        """Commit, versions and device of the attempt that finished; empty if none did."""
-        attempt = self.final_attempt(name)
-        return (read_json(attempt.environment) or {}) if attempt else {}
+        """Commit, versions and device of the attempt that finished; empty if none did.
+
+        Raises:
+            HarnessError: it is not what the finished run wrote.
+        """
+        result = self.result(name)
+        if result is None:
+            return {}
+        found = read_json(self.checked(name, result, self.folder(name).attempt(result.attempt).environment))
+        return found if isinstance(found, dict) else {}
+
+    def checked(self, name: str, result: Result, path: Path) -> Path:
+        """A file of a finished run, if it is what the run wrote, or is not there.
+
+        Raises:
+            HarnessError: it is damaged; or the disk refuses.
+        """
+        wanted = result.files.get(path.relative_to(self.folder(name).attempt(result.attempt).path).as_posix())
+        with contextlib.suppress(FileNotFoundError):
+            if wanted is not None and tried_again(lambda: sha256(path), path, "read") != wanted:
+                raise HarnessError(f"{path} is damaged: the run wrote something else; move it away to go on without it")
+        return path
 
     def size(self, name: str) -> int:
         """Bytes that a run takes on disk."""
@@ -180,12 +228,13 @@ class Store:
             another process, or failed.
         """
         name = self.register(run)
+        self._require_exclusive_creation()
         while True:
-            if self.folder(name).result.exists() and self.result(name) is None:
-                self.put_result_aside(name)  # damaged: as good as absent
             state = self.state(name)
             if state.word in ("done", "running") or (state.word == "failed" and not retry):
                 return state
+            if self.folder(name).result.exists() and self.result(name) is None:
+                self.put_result_aside(name)  # damaged: as good as absent
             files = self.folder(name).attempt(state.attempt + 1)
             if not publish_folder(files.path, _fill_attempt):
                 continue  # somebody was faster
@@ -194,17 +243,27 @@ class Store:
                 return State("done", done, done.attempt)
             return Attempt(self, run, files)
 
-    def _age(self, attempt: AttemptFolder) -> float:
-        """Seconds since an attempt's heartbeat, both times given by the store's own file system."""
+    def _require_exclusive_creation(self) -> None:
+        """Find out before anything is computed that a result could not be kept."""
+        with disk_errors(self.root), contextlib.suppress(FileExistsError):
+            self.root.mkdir(parents=True, exist_ok=True)
+        require_exclusive_creation(self.root)
+
+    def clock(self) -> float:
+        """The time, in seconds since 1970, that the store's own file system gives to what is written now."""
         clock = self.root / f".clock-{uuid.uuid4().hex[:8]}"
         try:
             clock.touch()
-            now = clock.stat().st_mtime
+            return clock.stat().st_mtime
         except OSError:
-            now = time.time()  # read-only or full: this machine's clock is the next best
+            return time.time()  # read-only or full: this machine's clock is the next best
         finally:
             with contextlib.suppress(OSError):
                 clock.unlink(missing_ok=True)
+
+    def _age(self, attempt: AttemptFolder) -> float:
+        """Seconds since an attempt's heartbeat, both times given by the store's own file system."""
+        now = self.clock()
         try:
             return now - attempt.heartbeat.stat().st_mtime
         except OSError:
@@ -214,8 +273,12 @@ class Store:
 def _fill_attempt(fresh: Path) -> None:
     files = AttemptFolder(fresh)
     files.artefacts.mkdir()
-    files.owner.write_text(json.dumps(this_process()))
+    files.owner.write_bytes(sealed(this_process()))
     files.heartbeat.touch()
+
+
+def _is_number(value: object) -> bool:
+    return (type(value) is int and abs(value) < 2**1000) or (type(value) is float and math.isfinite(value))
 
 
 def _text(path: Path) -> str:

@@ -8,7 +8,6 @@ run, and a process that dies between its entry and sbatch leaves jobs that are f
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,11 +15,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.spec import HarnessError
-from harness.store.files import publish_folder, read_json, write_atomically
+from harness.store.files import publish_folder, write_atomically
 from harness.store.layout import SubmissionFolder, submission_folder, submission_folders
-from harness.store.ownership import Owner, this_process
-
-SCHEMA = 1
+from harness.store.ownership import UNKNOWN, Owner, owner_of, this_process
+from harness.store.records import read_record, sealed
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ class Entry:
     time: float = 0.0
     arrays: tuple[Array, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
-    owner: Owner | None = None
+    owner: Owner = field(default_factory=lambda: UNKNOWN)
 
     def places(self) -> dict[str, tuple[int, int]]:
         """For each submitted run its array and element."""
@@ -84,30 +82,29 @@ class Submissions:
     def entries(self, *, after: int = 0, closed: bool = False) -> list[Entry]:
         """Entries with a higher number than `after`, oldest first; those that are closed only on request.
 
-        A torn one is passed over: no job was queued for it.
-
         Raises:
-            HarnessError: an entry was written by a version of harness that keeps them in another form.
+            HarnessError: an entry is damaged, or a later version of harness wrote it.
         """
-        found = []
-        for folder in submission_folders(self._root):
-            if folder.number > after and (closed or not folder.closed.exists()):
-                record = read_json(folder.entry)
-                if isinstance(record, dict):
-                    found.append(_entry(folder, record))
-        return found
+        return [
+            self.read(folder.number)
+            for folder in submission_folders(self._root)
+            if folder.number > after and (closed or not folder.closed.exists())
+        ]
 
     def read(self, number: int) -> Entry:
         """One entry.
 
         Raises:
-            HarnessError: it is missing or torn, or another version of harness wrote it.
+            HarnessError: it is missing or damaged, or a later version of harness wrote it.
         """
         folder = self.folder(number)
-        record = read_json(folder.entry)
-        if not isinstance(record, dict):
-            raise HarnessError(f"{folder.entry} is missing or damaged")
-        return _entry(folder, record)
+        record = read_record(folder.entry)
+        try:
+            return _entry(number, record or {})
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise HarnessError(
+                f"{folder.entry} is missing or damaged: move {folder.path.name} away, and cancel jobs of it by hand"
+            ) from None
 
     def publish(
         self,
@@ -124,20 +121,20 @@ class Submissions:
             HarnessError: the disk refuses.
         """
         entry = Entry(number, kind, study, tuple(wants), time.time(), tuple(arrays), settings or {}, this_process())
-        record = {"schema": SCHEMA} | asdict(entry)
+        record = asdict(entry)
         del record["number"]
         folder = self.folder(number)
-        done = publish_folder(folder.path, lambda fresh: SubmissionFolder(fresh).entry.write_text(json.dumps(record)))
+        done = publish_folder(folder.path, lambda fresh: SubmissionFolder(fresh).entry.write_bytes(sealed(record)))
         return entry if done else None
 
     def answer(self, number: int, array: int) -> dict[str, str]:
         """What sbatch said: `id`, or `error`; empty if that was not recorded."""
-        found = read_json(self.folder(number).answer(array))
-        return found if isinstance(found, dict) else {}
+        found = read_record(self.folder(number).answer(array)) or {}
+        return {name: found[name] for name in ("id", "error") if isinstance(found.get(name), str)}
 
     def record(self, number: int, array: int, answer: Mapping[str, str]) -> None:
         """Write down what sbatch said."""
-        write_atomically(self.folder(number).answer(array), json.dumps(dict(answer)).encode())
+        write_atomically(self.folder(number).answer(array), sealed(answer))
 
     def close(self, number: int) -> None:
         """Mark an entry none of whose runs waits for anything any more, so that it need not be read again."""
@@ -157,20 +154,28 @@ def asked_for(entries: Iterable[Entry]) -> dict[str, set[str]]:
     return found
 
 
-def _entry(folder: SubmissionFolder, record: dict[str, Any]) -> Entry:
-    if record.get("schema") != SCHEMA:
-        raise HarnessError(f"{folder.entry} has schema {record.get('schema')}, this version of harness reads {SCHEMA}")
+def _entry(number: int, record: dict[str, Any]) -> Entry:
+    """An entry as its record says; KeyError, TypeError or ValueError where that has another form."""
     arrays = tuple(
-        Array(a["name"], a["stage"], tuple(tuple(e) for e in a["elements"]), a["after"], a["dependency"])
+        Array(_text(a["name"]), a["stage"], tuple(map(_texts, a["elements"])), a["after"], _text(a["dependency"]))
         for a in record["arrays"]
     )
-    return Entry(
-        folder.number,
-        record["kind"],
-        record["study"],
-        tuple(record["wants"]),
-        float(record["time"]),
-        arrays,
-        record["settings"],
-        record["owner"],
-    )
+    settings = record["settings"]
+    after = (None, *range(len(arrays)))
+    if record["kind"] not in ("submission", "cancel") or not isinstance(settings, dict):
+        raise ValueError
+    if not all(array.stage in ("pretrain", "evaluation") and array.after in after for array in arrays):
+        raise ValueError
+    owner = owner_of(record["owner"])
+    study, wants, moment = _text(record["study"]), _texts(record["wants"]), float(record["time"])
+    return Entry(number, record["kind"], study, wants, moment, arrays, settings, owner)
+
+
+def _texts(values: list[str]) -> tuple[str, ...]:
+    return tuple(map(_text, values))
+
+
+def _text(value: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value

@@ -22,7 +22,7 @@ from scale import STUDY, measure
 
 from harness.spec import Pretrain, key
 from harness.store import RunFolder, Store
-from harness.store.attempt import SCHEMA
+from harness.store.records import sealed
 from harness.study import expand, load
 
 ENVIRONMENT = {
@@ -44,8 +44,8 @@ def finish(store: Store, path: Path, seeds: int) -> int:
         folder = RunFolder(store.root / name)
         attempt = folder.attempt(1)
         attempt.artefacts.mkdir(parents=True)
-        folder.spec.write_text(json.dumps({"schema": SCHEMA, "key": name, "run": run.to_plain()}))
-        attempt.owner.write_text(json.dumps({"host": "", "machine": "", "pid": 1, "started": ""}))
+        folder.spec.write_bytes(sealed({"key": name, "run": run.to_plain()}))
+        attempt.owner.write_bytes(sealed({"host": "", "machine": "", "pid": 1, "started": ""}))
         attempt.environment.write_text(json.dumps(ENVIRONMENT))
         if fate < 0.04:
             attempt.error.write_text("Traceback (most recent call last):\nRuntimeError: CUDA out of memory\n")
@@ -56,7 +56,7 @@ def finish(store: Store, path: Path, seeds: int) -> int:
             (attempt.artefacts / "reconstructions.npz").write_bytes(pictures)
         metrics = {"top1": chance.gauss(80, 0.1), "loss": 1.0}
         record = {"metrics": metrics, "seconds": 1.0, "weights": "", "attempt": 1}
-        folder.result.write_text(json.dumps({"schema": SCHEMA, "key": name, **record}))
+        folder.result.write_bytes(sealed({"key": name, **record}))
     return len(runs)
 
 

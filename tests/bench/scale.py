@@ -7,7 +7,6 @@ Aim     2 s each, the start of Python included.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from harness.spec import key
 from harness.store import RunFolder, Store
-from harness.store.attempt import SCHEMA
+from harness.store.records import sealed
 from harness.study import expand, load
 
 STUDY = '''"""{cells} cells of one seed."""
@@ -62,11 +61,11 @@ def finish(store: Store, path: Path) -> int:
         folder = RunFolder(store.root / name)
         attempt = folder.attempt(1)
         attempt.path.mkdir(parents=True)
-        folder.spec.write_text(json.dumps({"schema": SCHEMA, "key": name, "run": run.to_plain()}))
-        attempt.owner.write_text(json.dumps({"host": "", "machine": "", "pid": 1, "started": ""}))
+        folder.spec.write_bytes(sealed({"key": name, "run": run.to_plain()}))
+        attempt.owner.write_bytes(sealed({"host": "", "machine": "", "pid": 1, "started": ""}))
         attempt.metrics.write_text("")
         record = {"metrics": {"top1": 50.0, "loss": 1.0}, "seconds": 1.0, "weights": "", "attempt": 1}
-        folder.result.write_text(json.dumps({"schema": SCHEMA, "key": name, **record}))
+        folder.result.write_bytes(sealed({"key": name, **record}))
     return len(runs)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -331,6 +332,18 @@ def test_clean_keeps_results(harness: Command, study: Path, plan: Plan, store: S
     assert result is not None
     assert result.metrics["top1"] == 60.0
     assert harness("clean", study, "--weights", "--unfinished", "--yes").out == "nothing to clean\n"
+
+
+def test_clean_seals_an_old_store_on_request(harness: Command, study: Path, tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(Path(__file__).parent.parent / "store" / "files" / "schema1", old)
+    before = tree(old)
+    assert harness("clean", study, "--store", old).out == "nothing to clean\n"
+    assert harness("status", study, "--store", old).code == 0
+    assert tree(old) == before
+    assert harness("clean", study, "--store", old, "--seal", "--yes").out == f"16 records of {old} have no digest yet\n"
+    assert harness("clean", study, "--store", old, "--seal").out == f"0 records of {old} have no digest yet\n"
+    assert set(tree(old)) == set(before)
 
 
 # Names that would steer a terminal or climb out of a folder

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -36,6 +38,18 @@ def test_doctor_without_slurm(harness: Command, project: Path) -> None:
         "problem there is no sbatch on this machine, so no Slurm to ask"
     ]
     assert tree(project) == before
+
+
+def test_doctor_finds_a_store_without_hard_links(
+    harness: Command, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    said = " ".join(harness("doctor", project).out.split())
+    assert "note the store" in said
+    assert "lies on a disk without hard links: results are created by their names instead" in said
 
 
 def test_slots_belong_to_the_profile(harness: Command, study: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import errno
+import os
 import resource
 import shutil
 from pathlib import Path
@@ -15,7 +16,9 @@ from harness.core.runtime.session import Session
 from harness.core.weights.checkpoint import Progress, save_state
 from harness.launch import Resources, job
 from harness.spec import CustomHead, HarnessError, key
-from harness.store import Attempt, Store
+from harness.store import Attempt, Store, files
+from harness.store.ownership import this_process
+from harness.store.records import sealed
 
 FIRST = pretraining()
 
@@ -121,7 +124,7 @@ def test_a_folder_of_another_spec_is_refused_in_one_line(store: Store) -> None:
     assert "holds another spec" in event.text
 
 
-def test_a_disk_that_fills_up_fails_in_one_line_and_is_retried(
+def test_a_disk_that_fills_up_is_one_line_and_the_run_goes_on_later(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(job.provenance, "repository", lambda: ("", ""))  # a large patch would not fit either
@@ -131,13 +134,12 @@ def test_a_disk_that_fills_up_fails_in_one_line_and_is_retried(
         event = compute(store, FIRST)[0]
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert event.kind == "failed"
-    assert event.text.startswith("HarnessError: cannot write ")
+    assert event.kind == "interrupted"
+    assert event.text.startswith("cannot write ")
     assert event.text.endswith("/attempts/0001/new: File too large")
-    assert store.state(key(FIRST)).error == event.text
+    assert store.state(key(FIRST)).word == "lost"
     assert [path for path in store.root.rglob("*") if path.suffix in (".tmp", ".pt")] == []
-    retried = job.work(store, FIRST, torch.device("cpu"), OFTEN, retry=True, report=lambda event: None)
-    assert retried.kind == "done"
+    assert compute(store, FIRST)[0].kind == "done"
     whole = Store(tmp_path / "whole")
     compute(whole, FIRST)
     assert outcome(store, key(FIRST)) == outcome(whole, key(FIRST))
@@ -181,7 +183,7 @@ def test_what_a_loser_raises_is_no_failure_of_the_run(store: Store, monkeypatch:
 
     def lose(run: object, session: Session) -> None:
         owner = session.attempt.files.owner
-        owner.write_text(json.dumps({**json.loads(owner.read_text()), "started": "another start"}))
+        owner.write_bytes(sealed({**this_process(), "started": "another start"}))
         found = store.acquire(FIRST)
         assert isinstance(found, Attempt)
         taken.append(found)
@@ -227,3 +229,57 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(HarnessError, match="torch sees no GPU here"):
         job.prepare(Resources(device="cuda"))
+
+
+class Trouble:
+    """Takes the place of os.fsync, and refuses some of its calls, counted from 1."""
+
+    def __init__(self, *calls: int, number: int = errno.EIO) -> None:
+        self._calls, self._number, self._count, self._real = calls, number, 0, os.fsync
+
+    def __call__(self, descriptor: int) -> None:
+        self._count += 1
+        if self._count in self._calls:
+            raise OSError(self._number, os.strerror(self._number))
+        self._real(descriptor)
+
+
+def test_a_disk_error_that_passes_changes_nothing(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(os, "fsync", Trouble(*range(1, 400, 7)))
+    assert [event.kind for event in compute(store, FIRST, finetuning(FIRST))] == ["done", "done"]
+    monkeypatch.undo()
+    whole = Store(tmp_path / "whole")
+    compute(whole, FIRST, finetuning(FIRST))
+    for run in (FIRST, finetuning(FIRST)):
+        assert outcome(store, key(run)) == outcome(whole, key(run))
+        assert len(store.folder(key(run)).attempts()) == 1
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+def test_a_disk_that_refuses_leaves_the_run_interrupted(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr(files, "PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(os, "fsync", Trouble(*range(20, 100), number=number))
+    (event,) = compute(store, FIRST)
+    assert event.kind == "interrupted"
+    assert event.text.startswith("cannot write /")
+    assert event.text.endswith(os.strerror(number))
+    assert store.state(key(FIRST)).word == "lost"
+    monkeypatch.undo()
+    assert compute(store, FIRST)[0].kind == "done"
+    whole = Store(tmp_path / "whole")
+    compute(whole, FIRST)
+    assert outcome(store, key(FIRST)) == outcome(whole, key(FIRST))
+
+
+def test_a_run_of_schema_1_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
+    shutil.copytree(Path(__file__).parent.parent / "store" / "files" / "schema1", tmp_path / "old")
+    old = Store(tmp_path / "old")
+    name = "pretrain-bee03461c34a826683f3"
+    assert compute(old, old.spec(name))[0].kind == "done"
+    assert old.state(name).attempt == 2
+    assert [line["step"] for line in old.metrics(name)] == [2, 4]

@@ -17,6 +17,7 @@ from tiny_runs import by_key, finetuning, pretraining
 from harness.launch.slurm.run_states import Overview, overview
 from harness.spec import Run, key
 from harness.store import Attempt, Store
+from harness.store.records import sealed
 from harness.store.submissions import Array, Entry, Submissions
 
 __all__ = ["slurm"]
@@ -53,7 +54,7 @@ def age(log: Submissions, entry: Entry, ago: float, **changes: Any) -> None:
     """Make an entry, and what sbatch said to it, older than they are."""
     files = log.folder(entry.number)
     record = json.loads(files.entry.read_text()) | {"time": time.time() - ago} | changes
-    files.entry.write_text(json.dumps(record))
+    files.entry.write_bytes(sealed({name: value for name, value in record.items() if name != "digest"}))
     for path in files.path.iterdir():
         os.utime(path, (time.time() - ago,) * 2)
 
@@ -245,7 +246,7 @@ def test_between_the_entry_and_sbatch(store: Store, slurm: FakeSlurm) -> None:
     assert word(store) == ("queued", "being submitted")  # by this very process
     with subprocess.Popen(["sleep", "0"]) as process:
         process.wait()
-    dead = dict(entry.owner or {}) | {"pid": process.pid, "started": "1"}
+    dead = dict(entry.owner) | {"pid": process.pid, "started": "1"}
     age(Submissions(store.root), entry, 5, owner=dead)
     assert word(store) == ("missing", "")
     slurm.says("squeue", "12|PENDING|Priority|12|mim-x-0")  # it died after sbatch, before it could note the id
@@ -255,11 +256,11 @@ def test_between_the_entry_and_sbatch(store: Store, slurm: FakeSlurm) -> None:
 def test_a_submission_that_takes_long_on_another_machine_is_alive(store: Store, slurm: FakeSlurm) -> None:
     log = Submissions(store.root)
     entry = submitted(store, RUNS[0], answer={})
-    age(log, entry, 600, owner=dict(entry.owner or {}) | {"machine": "another", "host": "another"})
+    age(log, entry, 600, owner=dict(entry.owner) | {"machine": "another", "host": "another"})
     assert word(store)[0] == "missing"
     second = Array("mim-x-1", "pretrain", ((key(RUNS[1]),),))
     arrays = [*json.loads(log.folder(1).entry.read_text())["arrays"], second.__dict__]
-    age(log, entry, 600, owner=dict(entry.owner or {}) | {"machine": "another"}, arrays=arrays)
+    age(log, entry, 600, owner=dict(entry.owner) | {"machine": "another"}, arrays=arrays)
     log.record(1, 1, {"id": "13"})
     assert word(store) == ("queued", "being submitted")
 

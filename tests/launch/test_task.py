@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from fake_slurm import FakeSlurm, slurm
-from tiny_program import BREAKS, WAITS
+from tiny_program import BREAKS, REFUSED, WAITS
 from tiny_runs import by_key, finetuning, pretraining
 
 from harness.launch.slurm.run_states import overview
@@ -200,7 +200,10 @@ def test_an_evaluation_whose_start_is_not_done_is_not_begun_and_not_failed(store
     assert ended(started(store))[0] == 1
     slurm.says("squeue", "12|FAILED|NonZeroExitCode|12|mim-x-0")
     place = overview(by_key(run), store).places[key(run)]
-    assert (place.word, place.detail) == ("missing", "what it starts from is not done; harness run goes on with it")
+    assert (place.word, place.detail) == (
+        "missing",
+        f"waits for {key(run.start)}, which is not done; harness run goes on with it",
+    )
 
 
 def test_retry_begins_what_failed_before_it_was_submitted(store: Store, slurm: FakeSlurm) -> None:
@@ -233,3 +236,22 @@ def test_a_task_is_a_place_in_the_log_and_nothing_else() -> None:
     task = Task("/store", 3, 1, 7)
     assert pickle.loads(pickle.dumps(task)) == task
     assert len(pickle.dumps(task)) < 200
+
+
+def test_an_old_stop_note_is_gone_when_the_job_has_finished(store: Store, slurm: FakeSlurm) -> None:
+    log = submitted(store, pretraining(seed=0))
+    note = log.folder(1).stopped(0, 0)
+    note.write_text("SIGUSR2: time limit or pre-emption\n")
+    assert ended(started(store))[0] == 0
+    assert not note.exists()
+
+
+def test_a_disk_that_refuses_leaves_the_run_to_be_gone_on_with(store: Store, slurm: FakeSlurm) -> None:
+    log = submitted(store, run := pretraining(seed=REFUSED))
+    code, text = ended(started(store))
+    assert code == 1, text
+    assert store.state(key(run)).word == "lost"
+    assert log.folder(1).stopped(0, 0).read_text() == "cannot write there: Input/output error\n"
+    slurm.says("squeue", "12|FAILED|NonZeroExitCode|12|mim-x-0")
+    place = overview(by_key(run), store).places[key(run)]
+    assert (place.word, place.detail) == ("lost", "cannot write there: Input/output error; harness run goes on with it")

@@ -15,6 +15,8 @@ BREAKS = 100
 """Seeds from here on raise."""
 WAITS = 200
 """Seeds from here on go on until they are told to save."""
+REFUSED = 300
+"""The seed whose disk refuses."""
 
 
 def prepare(resources: Resources) -> str:
@@ -39,6 +41,8 @@ def work(
     begin(attempt)
     report(Event("started", key(run)))
     try:
+        if run.seed == REFUSED:
+            return Event("interrupted", key(run), "cannot write there: Input/output error")
         while run.seed >= WAITS and not stopping():
             time.sleep(0.01)
         if run.seed >= WAITS:

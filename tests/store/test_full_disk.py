@@ -15,7 +15,8 @@ import pytest
 from made_runs import finish, owned, pretraining, save, snapshot, steps
 
 from harness.spec import HarnessError, key
-from harness.store import Store
+from harness.store import Store, files
+from harness.store.files import create_exclusively, require_exclusive_creation
 
 RUN = pretraining()
 NAME = key(RUN)
@@ -63,7 +64,7 @@ def test_nothing_is_left_of_a_write_that_fails(store: Store, monkeypatch: pytest
         lambda: attempt.finish({"loss": 1.0}, 1.0, b"weights"),
         lambda: attempt.finish({"loss": 1.0}, 1.0),
         lambda: attempt.write_environment({}, "patch"),
-        lambda: attempt.begin_metrics(None),
+        lambda: attempt.begin_metrics(),
     ):
         with pytest.raises(HarnessError, match=r"^cannot write /.*: No space left on device$"):
             act()
@@ -152,3 +153,79 @@ def test_a_file_size_limit(tmp_path: Path) -> None:
     lines = done.stdout.splitlines()
     assert len(lines) == 2
     assert all(line.startswith("cannot write ") and line.endswith(": File too large") for line in lines)
+
+
+@pytest.fixture
+def unlinked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system without hard links."""
+
+    def refuse_links(*_: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refuse_links)
+
+
+@pytest.mark.usefixtures("unlinked")
+def test_a_store_without_hard_links_works(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    finish(store, RUN)
+    assert store.state(NAME).word == "done"
+    assert not require_exclusive_creation(store.root)
+    result = store.folder(NAME).result
+    kept = result.read_bytes()
+    with pytest.raises(FileExistsError):
+        create_exclusively(result, b"another")
+    create_exclusively(result, kept)  # its own again, where the answer to the first try was lost
+    assert result.read_bytes() == kept
+    result.unlink()
+    before = snapshot(store.root)
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(HarnessError, match="No space left"):
+        create_exclusively(result, kept)
+    assert snapshot(store.root) == before
+
+
+@pytest.mark.usefixtures("unlinked")
+def test_half_a_result_that_was_put_aside_is_created_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, path = os.fsync, store.root / "result.json"
+    store.root.mkdir()
+
+    def put_aside(descriptor: int) -> None:
+        if path.exists() and not (store.root / "aside").exists():
+            path.rename(store.root / "aside")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", put_aside)
+    create_exclusively(path, b"whole")
+    assert path.read_bytes() == (store.root / "aside").read_bytes() == b"whole"
+
+
+def test_a_store_where_nothing_is_exclusive_is_refused_before_anything_is_computed(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "link", os.replace)
+    for ask in (lambda: store.register(RUN), lambda: store.acquire(RUN)):
+        with pytest.raises(HarnessError, match="two files of one name can be created here"):
+            ask()
+    assert snapshot(store.root) == {}
+
+
+def test_half_a_line_of_metrics_is_written_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempt = owned(store, RUN)
+    attempt.log({"step": 1})
+    real, count = Path.open, 0
+
+    def half(path: Path, mode: str = "r", **options: object) -> object:
+        nonlocal count
+        if path.name == "metrics.jsonl" and (count := count + 1) < 3:
+            with real(path, "ab") as file:
+                file.write(b'{"step"')
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return real(path, mode, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(files, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(Path, "open", half)
+    attempt.log({"step": 2})
+    monkeypatch.undo()
+    assert attempt.files.metrics.read_bytes() == b'{"step": 1}\n{"step": 2}\n'
+    assert attempt.lines() == store.metrics(NAME) == [{"step": 1}, {"step": 2}]
+    attempt.release()

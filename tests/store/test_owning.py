@@ -362,3 +362,16 @@ def test_a_run_whose_folder_was_deleted_is_not_written(store: Store) -> None:
         attempt.write_checkpoint(10, lambda file: file.write(b"data"))
     attempt.release()
     assert not store.folder(NAME).path.exists()
+
+
+def test_a_snapshot_is_not_written_after_the_run_was_taken_over(store: Store) -> None:
+    loser = owned(store, RUN)
+    winner = take_over(store, loser)
+    before = whole(store)
+    with pytest.raises(Superseded):
+        loser.write_snapshot(2, b"weights")
+    assert whole(store) == before
+    winner.write_snapshot(2, b"weights")
+    assert len(winner.files.snapshots(2)) == 1
+    loser.release()
+    winner.release()

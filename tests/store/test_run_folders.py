@@ -14,7 +14,7 @@ from made_runs import finetuning, finish, owned, pretraining, save, snapshot, st
 
 from harness.spec import HarnessError, key
 from harness.store import Result, State, Store
-from harness.store.cleaning import removable, remove
+from harness.store.cleaning import left_by_kills, removable, remove
 from harness.store.files import read_lines, size_below
 
 RUN = pretraining()
@@ -84,7 +84,7 @@ def test_a_result_cut_at_any_byte_is_absent(store: Store) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda record: record | {"schema": 99},
+        lambda record: record | {"schema": 0},
         lambda record: record | {"key": "pretrain-of-somebody-else"},
         lambda record: record | {"metrics": {"loss": "low"}},
         lambda record: record | {"metrics": None},
@@ -131,22 +131,24 @@ def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
 
 def test_metrics_go_on_at_the_checkpoint(store: Store) -> None:
     first = owned(store, RUN)
-    first.begin_metrics(None)
+    first.begin_metrics()
     save(first, 10)
     save(first, 20)
+    held = first.lines()
     first.log({"step": 30})
     with first.files.metrics.open("a") as file:
         file.write('{"step": 4')
     first.release()
     second = owned(store, RUN)
-    second.begin_metrics(next(second.checkpoints()))
+    assert second.lines_before(next(second.checkpoints())) == held == [{"step": 10}, {"step": 20}]
+    second.begin_metrics(held)
     second.log({"step": 30, "again": True})
     assert second.lines() == [{"step": 10}, {"step": 20}, {"step": 30, "again": True}]
     assert store.metrics(NAME) == second.lines()
     second.release()
 
 
-def test_metrics_reach_the_disk_before_the_checkpoint(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_result_vouches_for_reaches_the_disk_before_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[str] = []
     real = os.fsync
 
@@ -155,12 +157,15 @@ def test_metrics_reach_the_disk_before_the_checkpoint(store: Store, monkeypatch:
         real(descriptor)
 
     attempt = owned(store, RUN)
+    attempt.begin_metrics()
+    attempt.log({"step": 1})
+    attempt.artefact("curve.npz").write_bytes(b"curve")
     monkeypatch.setattr(os, "fsync", record)
-    save(attempt, 10)
+    attempt.finish({"loss": 1.0}, 1.0)
     attempt.release()
-    assert synced[0] == "metrics.jsonl"
-    assert synced[1].endswith(".tmp")
-    assert synced[2] == "0001"
+    assert synced[:2] == ["curve.npz", "metrics.jsonl"]
+    assert synced[2].startswith(".result.json.")
+    assert synced[3] == NAME
 
 
 def test_only_the_latest_two_checkpoints_are_kept(store: Store) -> None:
@@ -374,3 +379,31 @@ def test_cleaning_spares_what_is_needed(store: Store) -> None:
     assert store.state(key(alone)).word == "running"
     assert running.files.owner.exists()
     running.release()
+
+
+def test_what_kills_left_is_cleaned_once_it_is_old(store: Store) -> None:
+    finish(store, RUN)
+    attempt = owned(store, pretraining(seed=1))
+    left = [
+        store.root / f".{NAME}.0123abcd.tmp" / "spec.json",
+        store.root / ".clock-0123abcd",
+        store.root / ".group-0123abcd",
+        store.root / ".exclusive-0123abcd.tmp",
+        store.root / ".submissions" / ".000001.0123abcd.tmp" / "entry.json",
+        store.folder(NAME).path / ".result.json.0123abcd.tmp",
+        store.folder(NAME).path / "attempts" / ".0002.0123abcd.tmp" / "owner.json",
+        attempt.files.path / ".new.0123abcd.tmp",
+    ]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half")
+    assert left_by_kills(store) == []
+    for path in (*left, *(path.parent for path in left if path.parent.name.endswith(".tmp"))):
+        os.utime(path, (1, 1))
+    found = left_by_kills(store)
+    assert (len(found), sum(item.size for item in found)) == (8, 32)
+    before = {name for name in snapshot(store.root) if ".tmp" not in name and not name.startswith((".clock", ".group"))}
+    remove(found)
+    assert set(snapshot(store.root)) == before
+    assert left_by_kills(store) == []
+    attempt.release()

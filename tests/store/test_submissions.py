@@ -11,6 +11,7 @@ import pytest
 
 from harness.spec import HarnessError
 from harness.store.layout import SubmissionFolder, submission_folder
+from harness.store.records import read_record, sealed
 from harness.store.submissions import Array, Entry, Submissions, asked_for
 
 ARRAYS = (
@@ -103,7 +104,7 @@ def test_an_empty_log(tmp_path: Path) -> None:
         log.read(1)
 
 
-def test_a_torn_entry_and_what_a_kill_leaves_are_passed_over(tmp_path: Path) -> None:
+def test_a_torn_entry_is_named_and_what_a_kill_leaves_passed_over(tmp_path: Path) -> None:
     log = Submissions(tmp_path)
     log.publish(1, "submission", "s", ["a"], ARRAYS)
     text = log.folder(1).entry.read_text()
@@ -113,22 +114,24 @@ def test_a_torn_entry_and_what_a_kill_leaves_are_passed_over(tmp_path: Path) -> 
     half = SubmissionFolder(tmp_path / ".submissions" / ".000003.0123abcd.tmp")  # killed before the rename
     half.path.mkdir()
     half.entry.write_text(text)
-    assert [entry.number for entry in log.entries()] == [1]
     assert log.last() == 2
-    with pytest.raises(HarnessError, match="damaged"):
-        log.read(2)
-    assert log.publish(3, "submission", "s", ["b"]) is not None
+    for ask in (log.entries, lambda: log.read(2)):
+        with pytest.raises(HarnessError, match="damaged: move 000002 away, and cancel jobs of it by hand"):
+            ask()
+    torn.path.rename(tmp_path / "away")
+    assert [entry.number for entry in log.entries()] == [1]
+    assert log.publish(2, "submission", "s", ["b"]) is not None
 
 
 def test_an_entry_of_another_version_is_refused_in_one_line(tmp_path: Path) -> None:
     log = Submissions(tmp_path)
     log.publish(1, "submission", "s", ["a"], ARRAYS)
-    record = json.loads(log.folder(1).entry.read_text())
-    log.folder(1).entry.write_text(json.dumps(record | {"comment": "more than is known"}))
+    record = read_record(log.folder(1).entry) or {}
+    log.folder(1).entry.write_bytes(sealed({**record, "comment": "more than is known"}))
     assert log.read(1).arrays == ARRAYS
-    log.folder(1).entry.write_text(json.dumps({"schema": 2, "what": "submission"}))
+    log.folder(1).entry.write_text(json.dumps({"schema": 3, "what": "submission"}))
     for ask in (log.entries, lambda: log.read(1)):
-        with pytest.raises(HarnessError, match="has schema 2, this version of harness reads 1"):
+        with pytest.raises(HarnessError, match="has schema 3, and this version of harness reads up to 2"):
             ask()
 
 

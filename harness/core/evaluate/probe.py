@@ -80,7 +80,7 @@ def linear_probe(run: LinearProbe, session: Session) -> None:
 def knn(run: Knn, session: Session) -> None:
     """Publish the weighted k-nearest-neighbour accuracy."""
     begun = time.monotonic()
-    session.attempt.begin_metrics(None)
+    session.attempt.begin_metrics()
     train_set, test_set = (load(run.data, part).to(session.device) for part in ("train", "test"))
     encoder = frozen_encoder(run, session, channels=train_set.channels)
     bank, bank_labels = all_features(run, encoder, train_set, session)
@@ -136,7 +136,7 @@ def custom_evaluation(run: CustomEvaluation, session: Session) -> None:
         HarnessError: it returns no dict of numbers, or not its main metric.
     """
     begun = time.monotonic()
-    session.attempt.begin_metrics(None)
+    session.attempt.begin_metrics()
     function = load_function(run.function, run.source)
     train_set, test_set = (load(run.data, part).to(session.device) for part in ("train", "test"))
     if isinstance(train_set, FolderSet) or isinstance(test_set, FolderSet):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from harness.core.runtime.distributed import Group
 from harness.spec import HarnessError, Run, key
 from harness.store import Attempt, AttemptFolder, Store
-from harness.store.files import read_lines, write_atomically
+from harness.store.files import write_atomically
 from harness.store.layout import CheckpointFile
 
 
@@ -45,10 +45,9 @@ class SharedAttempt(Attempt):
     def write_snapshot(self, epoch: int, weights: bytes) -> None:
         self._lead(lambda own: own.write_snapshot(epoch, weights))
 
-    def begin_metrics(self, source: CheckpointFile | None) -> None:
-        lines = read_lines(AttemptFolder(source.path.parent).metrics) if source else []
-        self._lines = [line for line in lines if source and line["step"] <= source.step]
-        self._lead(lambda own: own.begin_metrics(source))
+    def begin_metrics(self, lines: Sequence[dict[str, Any]] = ()) -> None:
+        self._lines = list(lines)
+        self._lead(lambda own: own.begin_metrics(lines))
 
     def log(self, line: dict[str, Any]) -> None:
         self._lines.append(json.loads(json.dumps(line)))

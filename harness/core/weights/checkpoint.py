@@ -50,6 +50,7 @@ def save_state(
     state = {
         "key": session.attempt.key,
         "loop": vars(loop),
+        "lines": session.attempt.lines(),
         "model": model.state_dict(),
         "optimiser": optimiser.state_dict(),
         "scaler": scaler.state_dict(),
@@ -88,9 +89,9 @@ def restore_state(
         if state["scaler"]:
             scaler.load_state_dict(state["scaler"])
         vars(loop).update(state["loop"])
-        session.attempt.begin_metrics(file)
+        session.attempt.begin_metrics(state["lines"] if "lines" in state else session.attempt.lines_before(file))
         return
-    session.attempt.begin_metrics(None)
+    session.attempt.begin_metrics()
 
 
 def weights_of(model: nn.Module) -> bytes:

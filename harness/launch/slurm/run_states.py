@@ -178,7 +178,7 @@ def _submitting(entry: Entry, log: Submissions) -> bool:
     """Whether the process that wrote an entry may still be calling sbatch."""
     folder = log.folder(entry.number)
     told = max((_modified(folder.answer(array)) for array in range(len(entry.arrays))), default=0.0)
-    return entry.owner is not None and is_alive(entry.owner, lambda: time.time() - max(entry.time, told))
+    return is_alive(entry.owner, lambda: time.time() - max(entry.time, told))
 
 
 def _blocked(place: Place, run: Run, places: Mapping[str, Place], store: Store) -> Place:

@@ -65,6 +65,13 @@ def compute(store: Store, number: int, array: int, element: int) -> None:
     resources = Resources(**settings["resources"])
     retry, cancelled = bool(entry.settings.get("retry")), _Cancelled(log, entry)
     note = log.folder(number).stopped(array, element)
+    if rank() == 0:
+        note.unlink(missing_ok=True)  # of the time before it was queued again
+
+    def report(event: Event) -> None:
+        _print(event)
+        if event.kind == "interrupted":  # noted at once: a group of processes may end before this function does
+            write_atomically(note, f"{stop.reason or event.text}\n".encode())
 
     def wanted() -> dict[str, Run]:
         return _wanted(store, entry, entry.arrays[array].elements[element], settings["attempts"])
@@ -74,7 +81,7 @@ def compute(store: Store, number: int, array: int, element: int) -> None:
         place = os.environ.get("SLURM_JOB_ID", ""), os.environ.get("SLURM_RESTART_COUNT", "0")
         meeting = log.folder(number).jobs(array) / f"meeting-{'-'.join(place)}"
         endings = compute_together(
-            wanted, store, resources, meeting, retry=retry, report=_print, stopping=stop, unwanted=cancelled
+            wanted, store, resources, meeting, retry=retry, report=report, stopping=stop, unwanted=cancelled
         )
         if rank():
             return  # the first process notes, queues again and ends for all
@@ -82,11 +89,10 @@ def compute(store: Store, number: int, array: int, element: int) -> None:
         runs = wanted()
         queue = Queue(runs, store, retry=retry)
         slots, program = settings["slots"], settings["program"]
-        run_local(queue, store, resources, slots, report=_print, stopping=stop, unwanted=cancelled, program=program)
+        run_local(queue, store, resources, slots, report=report, stopping=stop, unwanted=cancelled, program=program)
         endings = {name: queue.endings[name] for name in runs}
     left = [name for name, ending in endings.items() if ending == "interrupted"]
-    note.unlink(missing_ok=True)  # of the time before it was queued again
-    if left:
+    if left and not note.exists():
         write_atomically(note, f"{stop.reason or 'what it starts from is not done'}\n".encode())
     if stop.reason and left:
         _note(store, left, stop.reason)
