@@ -306,7 +306,8 @@ class CustomEvaluation(Evaluated[Start], OwnFunction):
 
     function: `package.module:name`; called as `name(encoder, train, test, **params)` it returns a dict of metric names
         to floats, the metric `metric` among them. `encoder(images)` takes uint8 images [B, C, H, W] and gives float32
-        feature maps [B, C', h, w]; `train` and `test` are pairs of uint8 images [N, C, H, W] and labels [N].
+        feature maps [B, C', h, w]; `train` and `test` are pairs of uint8 images [N, C, H, W] and labels [N]. Those of a
+        folder come resized and cropped as they are tested, to image_size.
     """
 
     kind: Literal["custom"] = "custom"

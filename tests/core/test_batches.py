@@ -291,3 +291,16 @@ def test_rand_augment_reaches_the_images():
     image = Image.fromarray(ramp[0, 0].numpy())
     inverted = (pil_to_tensor(ImageOps.invert(image)) / 255 - 0.5) / 0.5
     assert any(torch.allclose(found, inverted, atol=0.02) for found in images)
+
+
+def test_a_folder_in_memory_holds_the_images_as_they_are_tested(folder_set, monkeypatch):
+    held = batches.as_images(folder_set, image_size=16, crop=0.8, workers=0)
+    tested = batches.test_batches(folder_set, image_size=16, crop=0.8, batch_size=14, device=CPU, workers=0)
+    assert torch.equal((held.images / 255 - 0.5) / 0.25, next(tested)[0])
+    assert torch.equal(held.labels, folder_set.labels)
+    assert (held.num_classes, held.channels) == (14, 3)
+    whole = image_set()
+    assert batches.as_images(whole, image_size=16, crop=0.8, workers=0) is whole
+    monkeypatch.setattr(batches.os, "sysconf", lambda name: 100)
+    with pytest.raises(HarnessError, match="14 images of 16 px take 0 GB of this machine's 0 GB of memory"):
+        batches.as_images(folder_set, image_size=16, crop=0.8, workers=0)

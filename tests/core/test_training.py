@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from tiny import BINS, CLASSES, CLUSTERS, DATA, INVERSE, RECIPE, SWIN, SWIN_V2, VIT, WORDS, pretrain
 
@@ -37,6 +38,7 @@ from harness.spec import (
     FineTune,
     FrequencyMask,
     Head,
+    ImageFolder,
     Knn,
     LinearHead,
     LinearProbe,
@@ -347,6 +349,41 @@ def test_pieces_of_a_user_s_own(compute: Compute, tmp_path: Path, monkeypatch: p
     found = compute(start, run)["metrics"]
     assert found["images"] == 32
     assert found["spread"] > 0
+
+
+def test_an_evaluation_of_a_user_s_own_on_a_folder(
+    compute: Compute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gets the images as they are tested, so that the features are those of other evaluations."""
+    for number in range(12):
+        folder = tmp_path / "pets" / ("train" if number < 8 else "val") / ("cat" if number % 2 else "dog")
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = torch.randint(256, (40, 50, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(number))
+        Image.fromarray(pixels.numpy()).save(folder / f"{number}.png")
+    monkeypatch.setenv("HARNESS_DATA_PETS", str(tmp_path / "pets"))
+    (tmp_path / "own_on_folder.py").write_text(OWN_ON_FOLDER)
+    monkeypatch.syspath_prepend(tmp_path)
+    start = Scratch(backbone=VIT, image_size=32)
+    data = ImageFolder(name="pets")
+    own = CustomEvaluation(start=start, data=data, function="own_on_folder:nearest", metric="top1")
+    found = compute(own)["metrics"]
+    assert (found["train"], found["test"], found["side"]) == (8, 4, 32)
+    assert found["top1"] == compute(Knn(start=start, data=data, k=1))["metrics"]["top1"]
+
+
+OWN_ON_FOLDER = """
+import torch
+
+def nearest(encoder, train, test):
+    bank, queries = (torch.nn.functional.normalize(encoder(part[0]).mean((2, 3)), dim=1) for part in (train, test))
+    right = train[1][(queries @ bank.T).argmax(1)] == test[1]
+    return {
+        "top1": 100 * right.double().mean().item(),
+        "train": len(bank),
+        "test": len(queries),
+        "side": train[0].shape[-1],
+    }
+"""
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ the step at which the iteration began, nor on loader workers, nor on which rows 
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple, assert_never
@@ -18,6 +20,9 @@ from harness.core.data.datasets import FolderSet, ImageSet
 from harness.core.data.samples import TestSamples, TrainingSamples, collected
 from harness.core.runtime.randomness import permutation
 from harness.spec import Augment, HarnessError
+
+READ_AT_ONCE = 64
+"""Files that a loader process reads for a set in memory before it hands them on."""
 
 
 class Batch(NamedTuple):
@@ -177,6 +182,26 @@ def test_batches(
                 yield _arrived(images, source, device), labels.to(device)
         case _:
             assert_never(source)
+
+
+def as_images(source: ImageSet | FolderSet, *, image_size: int, crop: float, workers: int) -> ImageSet:
+    """A set in memory: images that lie in files are read, as they are tested, uint8 [N, 3, image_size, image_size].
+
+    Raises:
+        HarnessError: they need more memory than this machine has, or an image cannot be read.
+    """
+    if isinstance(source, ImageSet):
+        return source
+    shape = (len(source), source.channels, image_size, image_size)
+    if math.prod(shape) > (memory := os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")):
+        needed = f"{len(source)} images of {image_size} px take {math.prod(shape) / 1e9:.0f} GB"
+        raise HarnessError(f"{needed} of this machine's {memory / 1e9:.0f} GB of memory: set train_images")
+    images, first = torch.empty(shape, dtype=torch.uint8), 0
+    wanted = (part.tolist() for part in torch.split(torch.arange(len(source)), READ_AT_ONCE))
+    for part, _ in collected(TestSamples(source, image_size, crop), wanted, torch.device("cpu"), workers):
+        images[first : first + len(part)] = part
+        first += len(part)
+    return ImageSet(images, source.labels, source.num_classes, source.mean, source.std)
 
 
 def _arrived(images: Tensor, source: ImageSet | FolderSet, device: torch.device) -> Tensor:

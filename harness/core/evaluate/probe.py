@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.core.data.augment import test_batch
-from harness.core.data.batches import Batch, steps_per_epoch
+from harness.core.data.batches import Batch, as_images, steps_per_epoch
 from harness.core.data.datasets import FolderSet, ImageSet, load
 from harness.core.evaluate.labelled import (
     TEST_BATCH,
@@ -138,20 +138,22 @@ def custom_evaluation(run: CustomEvaluation, session: Session) -> None:
     begun = time.monotonic()
     session.attempt.begin_metrics()
     function = load_function(run.function, run.source)
-    train_set, test_set = (load(run.data, part).to(session.device) for part in ("train", "test"))
-    if isinstance(train_set, FolderSet) or isinstance(test_set, FolderSet):
-        raise HarnessError("a custom evaluation takes sets that fit into memory, not a folder of images")
-    frozen = frozen_encoder(run, session, channels=train_set.channels)
-    mean, std = train_set.mean, train_set.std
+    sources = [load(run.data, part) for part in ("train", "test")]
+    frozen = frozen_encoder(run, session, channels=sources[0].channels)
+    mean, std = sources[0].mean, sources[0].std
+    crop = 1.0 if isinstance(sources[0], FolderSet) else run.crop  # a folder's images come cropped
 
     @torch.no_grad()
     def encoder(images: Tensor) -> Tensor:
-        inputs = test_batch(images, mean, std, image_size=run.image_size, crop=run.crop)
+        inputs = test_batch(images, mean, std, image_size=run.image_size, crop=crop)
         return frozen.features(inputs).float()
 
-    sets = [(part.images, part.labels) for part in (train_set, test_set)]
-
     def compute() -> dict[str, float]:
+        whole = [
+            as_images(source, image_size=run.image_size, crop=run.crop, workers=session.workers).to(session.device)
+            for source in sources
+        ]
+        sets = [(part.images, part.labels) for part in whole]
         found = call(function, run.function, encoder, *sets, **dict(run.params))
         if not isinstance(found, Mapping) or run.metric not in found:
             raise HarnessError(f"{run.function} should return a dict with {run.metric!r}, not {found!r:.80}")
