@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from harness.core.data.augment import train_batch
-from harness.core.data.datasets import ImageSet, load
+from harness.core.data.batches import training_batches
+from harness.core.data.datasets import FolderSet, load
 from harness.core.masks.masking import in_views, make_views, spread
 from harness.core.model.corruption import IMAGE_MEAN, declared_leaks
 from harness.core.objective.contrastive import SECOND, Pairs, has_second_crop, pairs_of
@@ -81,15 +82,27 @@ def fixed_batch(run: Pretrain, size: int = BATCH) -> Batch:
     """The first batch of a pre-training, cut to `size` images, each as often as its mask has views.
 
     Raises:
-        HarnessError: its data set is a folder, which is not read here.
+        HarnessError: its data set is not here.
     """
     source = load(run.data, "pretrain")
-    if not isinstance(source, ImageSet):
-        raise HarnessError("these checks need a set that fits into memory; run them at a smaller scale")
+    size = min(size, len(source))
     positions = torch.arange(size)
     augment = run.recipe.augment
 
     def crops(seed: int) -> Tensor:
+        if isinstance(source, FolderSet):
+            batches = training_batches(
+                source,
+                augment,
+                image_size=run.image_size,
+                batch_size=size,
+                seed=run.seed,
+                first_step=0,
+                steps=1,
+                device=torch.device("cpu"),
+                crop_seed=seed,
+            )
+            return next(batches).images
         return train_batch(source, positions, positions, 0, augment=augment, image_size=run.image_size, seed=seed)
 
     images = crops(run.seed)

@@ -21,7 +21,7 @@ from harness.audit.masks import check_masks
 from harness.audit.rates import check_epoch, check_rates
 from harness.core.model.corruption import declared_leaks
 from harness.core.pretrain.mim import MaskedImageModel
-from harness.spec import FineTune, HarnessError, Pretrain, Shapes, pretraining, upstreams
+from harness.spec import FineTune, HarnessError, ImageFolder, Images, Pretrain, Shapes, pretraining, upstreams
 from harness.spec.differences import differences
 from harness.study import Plan
 
@@ -93,11 +93,12 @@ def _contracts(starts: dict[str, Pretrain], tell: Callable[[str], None]) -> Iter
 
 
 def _first_batch(run: Pretrain, size: int = BATCH) -> tuple[Pretrain, Batch]:
-    """A pre-training's first images, generated ones where its data set is a folder or is not at hand."""
+    """A pre-training's first images, generated ones where its data set is not on this machine."""
     try:
         return run, fixed_batch(run, size)
     except HarnessError:
-        if run.data.channels != Shapes.channels:
+        away = isinstance(run.data, Images) or (isinstance(run.data, ImageFolder) and run.data.content is None)
+        if not away or run.data.channels != Shapes.channels:
             raise
     generated = run.replace(data=Shapes(image_size=run.image_size, train=64, test=16))
     return generated, fixed_batch(generated, size)

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
@@ -68,6 +70,16 @@ def plan(planted: Callable[[dict[str, Any]], dict[str, Any]] = lambda arm: arm, 
 
     grid = axes(arm=("reference", "other", "scratch"))
     return expand(Study(cell=cell, grid=grid, scales=(SCALE,), reference={"arm": "reference"}, **settings))
+
+
+WHOLE = Augment(crop_scale=(1.0, 1.0), flip=0.0)
+
+
+def resized(path: Path) -> Tensor:
+    """A file as a training sees it that crops nothing: float32 [3, 32, 32], normalised as ImageNet is."""
+    with Image.open(path) as file:
+        pixels = np.asarray(file.resize((32, 32), Image.Resampling.BILINEAR)) / 255
+    return torch.tensor((pixels - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)).permute(2, 0, 1).float()
 
 
 def failures(found: list[audit.Finding]) -> dict[str, list[str]]:
@@ -263,3 +275,38 @@ def test_a_data_set_that_is_not_here_is_stood_in_for() -> None:
     found = audit.audit(expand(Study(cell=cell, grid=axes(), scales=(SCALE,), reference={})))
     assert failures(found) == {}
     assert any(finding.check == "data" and "generated images" in finding.text for finding in found)
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Twelve photographs of two classes to train, two to test."""
+    pixels = np.random.default_rng(0).integers(0, 256, (14, 40, 48, 3), dtype=np.uint8)
+    for number, values in enumerate(pixels):
+        folder = tmp_path / "pets" / ("train" if number < 12 else "val") / ("cat" if number % 2 else "dog")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(values).save(folder / f"{number}.png")
+    monkeypatch.setenv("HARNESS_DATA_PETS", str(tmp_path / "pets"))
+    return tmp_path / "pets"
+
+
+def test_a_folder_of_one_s_own_is_audited_on_its_own_images(own_folder: Path) -> None:
+    def on_folder(arm: dict[str, Any]) -> dict[str, Any]:
+        return {**arm, "data": ImageFolder(name="pets")}
+
+    found = audit.audit(plan(on_folder))
+    assert not [item for item in found if item.check == "data"]
+    assert {item.check for item in found if item.arm == "other"} >= {"masks", "masked", "clean", "live"}
+    run = pretrain(data=ImageFolder(name="pets"), recipe=pretrain().recipe.replace(augment=WHOLE))
+    images = audit.fixed_batch(run, 16).images  # it has twelve
+    assert images.shape == (12, 3, 32, 32)
+    theirs = torch.stack([resized(path) for path in sorted((own_folder / "train").rglob("*.png"))])
+    gap = (images[:, None] - theirs[None]).abs().amax((2, 3, 4)).amin(1)
+    assert gap.max() < 1e-5
+
+
+def test_a_folder_with_a_damaged_picture_is_not_stood_in_for(own_folder: Path) -> None:
+    for path in (own_folder / "train").rglob("*.png"):
+        path.write_bytes(path.read_bytes()[:200])
+    found = audit.audit(plan(lambda arm: {**arm, "data": ImageFolder(name="pets")}))
+    (text,) = [item.text for item in found if item.arm == "other" and item.check == "masked"]
+    assert text.startswith(f"not looked at: cannot read {own_folder / 'train'}")

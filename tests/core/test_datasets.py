@@ -34,7 +34,7 @@ def bare_machine(tmp_path, monkeypatch):
     for name in PUBLISHED:
         monkeypatch.delenv("HARNESS_DATA_" + name.upper().replace("-", "_"), raising=False)
     monkeypatch.setattr(urllib.request, "urlopen", no_network)
-    for cached in (load, datasets._read_root, datasets._custom, published._fashion_mnist):
+    for cached in (load, datasets._read_once, datasets._custom, published._fashion_mnist):
         cached.cache_clear()
 
 

@@ -199,11 +199,13 @@ def _load_folder(data: ImageFolder, part: Part) -> FolderSet:
 
 
 def _checked_root(data: ImageFolder) -> Path:
-    root, found = _read_root(data.name)
+    root = data_location(data.name)
+    if root is None or not root.is_dir():
+        raise HarnessError(absent(data))
+    found = _read_once(root, data.content)
     if data.content is not None and found.digest != data.content:
-        raise HarnessError(
-            f"{root} is not the {data.name} that this run was planned with: its files differ; plan again"
-        )
+        told = "that this run was planned with: its files differ; plan again"
+        raise HarnessError(f"{root} is not the {data.name} {told}")
     as_planned_now = data.replace(deep=found.deep, uneven=is_uneven(found))
     if data.content is not None and as_planned_now.current_revision() != data.current_revision():
         raise HarnessError(f"an earlier version planned this run and meant other numbers by {root}; plan again")
@@ -212,11 +214,10 @@ def _checked_root(data: ImageFolder) -> Path:
 
 
 @lru_cache(maxsize=8)
-def _read_root(name: str) -> tuple[Path, Manifest]:
-    root = data_location(name)
-    if root is None or not root.is_dir():
-        raise HarnessError(absent(ImageFolder(name=name)))
-    return root, manifest(root)
+def _read_once(root: Path, content: str | None) -> Manifest:
+    """The manifest of a folder, looked at once in a process for the content that a run was planned with."""
+    del content
+    return manifest(root)
 
 
 def _labelled_files(folder: Path) -> tuple[tuple[Path, ...], list[str]]:
