@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
@@ -25,6 +26,7 @@ from harness.cli.on_cluster import show_scripts
 from harness.launch.describe import describe as count_models
 from harness.launch.describe import known
 from harness.spec import HarnessError, ImageFolder, Pretrain, Run, key, pretraining
+from harness.spec.data import absent, small_classes, without_tests
 from harness.spec.described import distinct
 from harness.store import State, Store
 from harness.study import Plan
@@ -60,6 +62,7 @@ def plan(
     plan, runs = planned(study, scale, where, seeds, store)
     specs = plan.runs()
     states = runs.states(specs)
+    refuse_untestable(run for name, run in specs.items() if states[name].word != "done")
     cells = len({tuple(row.axes.items()) for row in plan.rows})
     replicates = len({row.seed for row in plan.rows})
     say(f"{plan.study.name} · {plan.scale.name} · {cells} cells x {replicates} seeds")
@@ -128,16 +131,27 @@ def _disk(specs: dict[str, Run], states: dict[str, State], store: Store) -> list
 
 
 def _data(specs: dict[str, Run]) -> list[str]:
-    return missing_data(specs)
+    sets = {run.data.digest: run.data for run in specs.values()}
+    small = {said for data in sets.values() if (said := small_classes(data)) is not None}
+    return [*missing_data(specs.values()), *sorted(small)]
 
 
-def missing_data(specs: dict[str, Run]) -> list[str]:
+def missing_data(runs: Iterable[Run]) -> list[str]:
     """What to set for the folders of images that are not to be found here."""
-    names = {run.data.name for run in specs.values() if isinstance(run.data, ImageFolder) and run.data.content is None}
-    return [
-        f"{name} is not here: set HARNESS_DATA_{name.upper().replace('-', '_')}, or {name} in [data] of harness.toml"
-        for name in sorted(names)
-    ]
+    sets = [run.data for run in runs]
+    return sorted({absent(data) for data in sets if isinstance(data, ImageFolder) and data.content is None})
+
+
+def refuse_untestable(runs: Iterable[Run]) -> None:
+    """Whether every evaluation has images to measure on.
+
+    Raises:
+        HarnessError: a folder of images lies here, but without any in val/.
+    """
+    sets = {run.data.digest: run.data for run in runs if not isinstance(run, Pretrain)}
+    for data in sets.values():
+        if (said := without_tests(data)) is not None:
+            raise HarnessError(said)
 
 
 def _claims(plan: Plan) -> list[str]:

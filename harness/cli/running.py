@@ -25,7 +25,7 @@ from harness.cli.common import (
 )
 from harness.cli.live import Display
 from harness.cli.looking import show_report
-from harness.cli.planning import missing_data
+from harness.cli.planning import missing_data, refuse_untestable
 from harness.launch.inline import run_inline
 from harness.launch.local.pool import default_slots, run_local
 from harness.launch.queue import Queue
@@ -187,8 +187,10 @@ def _compute(
     queue = Queue(specs, store, retry=retry)
     if on is Executor.slurm and slots is not None:
         raise HarnessError("--slots belongs to --on local; on Slurm the site profile says pack and slots")
-    if missing := missing_data({name: queue.run(name) for name in queue.open()}):
-        raise HarnessError(f"data set {missing[0]}")
+    wanted = [queue.run(name) for name in queue.open()]
+    if missing := missing_data(wanted):
+        raise HarnessError(missing[0])
+    refuse_untestable(wanted)
     open_to_group(store.root)
     if on is Executor.slurm:
         on_cluster.submit_plan(plan, store, specs, resources, retry=retry)

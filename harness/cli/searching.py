@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.cli.common import StorePath, console, printable, say
+from harness.cli.planning import missing_data, refuse_untestable
 from harness.cli.running import (
     Deterministic,
     Device,
@@ -28,7 +29,7 @@ from harness.launch.local.pool import default_slots
 from harness.launch.queue import Event
 from harness.launch.resources import Resources
 from harness.launch.slurm.task import open_to_group, requeue
-from harness.spec import HarnessError
+from harness.spec import HarnessError, upstreams
 from harness.store.place import open_store
 
 if TYPE_CHECKING:
@@ -99,12 +100,22 @@ def search(
         micro_batch=micro_batch,
         deterministic=deterministic,
     )
+    _check_data(opened)
     if detach:
         if on is not Executor.slurm:
             raise HarnessError("--detach belongs to --on slurm")
         _detach(opened)
         return
     _run(opened, resources, on, parallel, trials, seed, new=new)
+
+
+def _check_data(opened: Opened) -> None:
+    """Whether the data sets of the reference are here, and have images to measure on."""
+    rows = opened.measure.candidate(opened.search.reference, [0]).rows
+    runs = [run for row in rows for final in row.evaluations.values() for run in (*upstreams(final), final)]
+    if missing := missing_data(runs):
+        raise HarnessError(missing[0])
+    refuse_untestable(runs)
 
 
 def _run(

@@ -175,6 +175,14 @@ def absent(data: ImageFolder) -> str:
     )
 
 
+def without_tests(data: Data) -> str | None:
+    """What is to be said of a folder that lies here and has no images to measure accuracies on; None of others."""
+    root = data_location(data.name) if isinstance(data, ImageFolder) and data.split == "test" else None
+    if root is None or not root.is_dir() or any((root / "val").glob("*/*")):
+        return None
+    return f"{root} has no images in val/<class>/ to measure accuracies on: put them there, or use split='validation'"
+
+
 class Shapes(_Data):
     """A procedural RGB set: one to three filled shapes on a textured ground, at any resolution.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from conftest import FILE, Command, Ended, tree
+from PIL import Image
 
 
 def check(ended: Ended, *parts: str) -> None:
@@ -120,25 +121,77 @@ def test_nothing_can_run(harness: Command, study: Path) -> None:
     assert tree(study.parent.parent) == before
 
 
-def test_a_missing_data_set(harness: Command, study: Path) -> None:
-    text = FILE.replace("Skip, Study", "Skip, ImageFolder, Study").replace(
-        'sized("small")', 'sized("small", ImageFolder(name="my-net"))'
-    )
-    study.write_text(text)
+ON_FOLDER = FILE.replace("Skip, Study", "Skip, ImageFolder, Study").replace(
+    'sized("small")', 'sized("small", ImageFolder(name="my-net"))'
+)
+
+
+def test_a_missing_data_set(harness: Command, study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study.write_text(ON_FOLDER)
+    (study.parent.parent / "harness.toml").write_text('[data]\nmy-nets = "nets"\n')
     before = tree(study.parent.parent)
-    check(harness("run", study), "data set my-net is not here: set HARNESS_DATA_MY_NET")
+    told = "data set my-net is not here: set HARNESS_DATA_MY_NET, or my-net under [data] in harness.toml; did you mean"
+    known = "known folders: my-nets; sets that are read as Images: fashion-mnist-mini, "
+    check(harness("run", study), told, "ImageFolder(name='my-nets')?", known)
     planned = harness("plan", study)
     assert planned.code == 0
-    assert "set HARNESS_DATA_MY_NET" in planned.out
+    assert told in planned.out
+    assert known in planned.out
+    monkeypatch.setenv("HARNESS_DATA_MY_NET", str(study.parent / "nothing"))
+    check(harness("run", study), f"data set my-net should lie in {study.parent / 'nothing'}, which is no folder")
+    assert tree(study.parent.parent) == before
+    study.write_text(ON_FOLDER.replace("my-net", "cifar10"))
+    check(harness("run", study), "did you mean Images(name='cifar10')?")
+
+
+def paint(root: Path, *folders: str) -> None:
+    for folder in folders:
+        (root / folder).mkdir(parents=True)
+        for number in range(20):
+            Image.new("RGB", (16, 16), (number, 0, 0)).save(root / folder / f"{number}.png")
+
+
+@pytest.mark.parametrize(
+    ("folders", "told"),
+    [
+        (("cat", "dog"), "has no images in train/<class>/"),
+        (("train/cat", "train/dog"), "has no images in val/<class>/ to measure accuracies on"),
+        (("train/cat", "train/dog", "val/cat"), "val lacks dog, which train/ has"),
+        (("train/cat", "val/cat", "val/dog"), "train lacks dog, which val/ has"),
+    ],
+)
+def test_a_folder_that_a_run_would_refuse_is_refused_before_anything_is_computed(
+    harness: Command,
+    study: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    folders: tuple[str, ...],
+    told: str,
+) -> None:
+    study.write_text(ON_FOLDER)
+    paint(tmp_path / "nets", *folders)
+    monkeypatch.setenv("HARNESS_DATA_MY_NET", str(tmp_path / "nets"))
+    before = tree(study.parent.parent)
+    for command in ("plan", "run"):
+        check(harness(command, study), str(tmp_path / "nets"), told)
     assert tree(study.parent.parent) == before
 
 
+def test_classes_too_small_for_the_validation_split_are_said_by_plan(
+    harness: Command, study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study.write_text(ON_FOLDER.replace('name="my-net"', 'name="my-net", split="validation"'))
+    paint(tmp_path / "nets", "train/cat", "train/dog")
+    monkeypatch.setenv("HARNESS_DATA_MY_NET", str(tmp_path / "nets"))
+    assert "may lack" not in harness("plan", study).out
+    for number in range(15):
+        (tmp_path / "nets" / "train" / "dog" / f"{number}.png").unlink()
+    told = "my-net: the validation split may lack 1 of 2 classes, a tenth of which is no image: dog (5)"
+    assert told in harness("plan", study).out
+
+
 def test_a_harness_toml_that_does_not_parse(harness: Command, study: Path) -> None:
-    study.write_text(
-        FILE.replace("Skip, Study", "Skip, ImageFolder, Study").replace(
-            'sized("small")', 'sized("small", ImageFolder(name="my-net"))'
-        )
-    )
+    study.write_text(ON_FOLDER)
     (study.parent.parent / "harness.toml").write_text("[data\n")
     check(harness("plan", study), "harness.toml")
 

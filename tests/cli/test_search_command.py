@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import Command
+from conftest import Command, tree
+from PIL import Image
 
 FILE = '''"""Two ratios."""
 
@@ -13,7 +14,7 @@ from harness import Backbone, Knn, RandomMask, Recipe, Scale, Search, Shapes, si
 
 RECIPE = Recipe(epochs=1, batch_size=16, lr=1e-3, lr_batch=None)
 VIT = Backbone(name="vit_tiny_patch16_224", args={"embed_dim": 16, "depth": 1, "num_heads": 2}, patch_size=4)
-DATA = Shapes(image_size=16, train=40, test=16)
+DATA = Shapes(image_size=16, train=120, test=16)
 SMALL = Scale(name="small", data=DATA, image_size=16, backbone=VIT, pretrain=RECIPE, finetune=RECIPE)
 
 
@@ -79,6 +80,20 @@ def test_options_that_are_refused(harness: Command, file: Path, arguments: tuple
     ended = harness("search", file, *arguments)
     assert ended.code == 2
     assert says in ended.err
+
+
+def test_data_that_is_not_here_is_refused_before_the_search_begins(
+    harness: Command, file: Path, project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    text = FILE.replace("Shapes, ", "ImageFolder, ").replace("Shapes(image_size=16, train=120, test=16)", "{}")
+    file.write_text(text.replace("{}", 'ImageFolder(name="my-net")'))
+    before = tree(project)
+    assert "data set my-net is not here" in harness("search", file).err
+    (tmp_path / "nets" / "train" / "cat").mkdir(parents=True)
+    Image.new("RGB", (16, 16)).save(tmp_path / "nets" / "train" / "cat" / "a.png")
+    monkeypatch.setenv("HARNESS_DATA_MY_NET", str(tmp_path / "nets"))
+    assert "has no images in val/<class>/" in harness("search", file).err
+    assert tree(project) == before
 
 
 def test_a_study_is_no_search(harness: Command, study: Path) -> None:
