@@ -26,7 +26,8 @@ INSIDE = {
     "launch": {"spec", "store"},
     "job": {"spec", "store", "launch", "core", "analysis"},
     "search": {"study", "spec", "store", "launch"},
-    "report": {"study", "spec", "store", "papers", "search"},
+    "stats": set(),
+    "report": {"study", "spec", "store", "papers", "search", "stats"},
     "results": {"study", "store", "launch", "report"},
     "use": {"spec", "store", "core"},
 }
@@ -42,6 +43,7 @@ OUTSIDE = {
     "launch": {"submitit", "pydantic"},
     "job": TORCH,
     "search": {"optuna"},
+    "stats": {"numpy", "scipy"},
     "report": {"pandas", "matplotlib", "scipy", "numpy", "PIL", "jinja2", "tabulate", "tensorboard", "wandb"},
     "results": {"pandas"},
     "use": TORCH | {"pydantic"},

@@ -10,8 +10,9 @@ import pandas as pd
 
 from harness.papers import Protocol, PublishedValue, protocol_of
 from harness.papers.protocol import UNKNOWN
-from harness.report.additive import Additive, t_quantile
 from harness.report.collect import axes_of, records
+from harness.stats.additive import Additive
+from harness.stats.intervals import t_quantile
 from harness.study import Plan
 
 PAPER_SD = 0.09

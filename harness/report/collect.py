@@ -29,10 +29,10 @@ _RUN_COLUMNS = {
 _LEADING = {"evaluation": "object", "state": "object", "reason": "object", "value": "float64"}
 _TRAILING = _RUN_COLUMNS | {f"pretrain_{name}": kind for name, kind in _RUN_COLUMNS.items()}
 _OF_CELLS = (
-    "n", "n_planned", "mean", "sd", "low", "high", "borrowed", "values", "reference", "difference", "difference_low",
-    "difference_high", "simultaneous_low", "simultaneous_high", "p", "p_apart", "apart", "best", "paired",
-    "residual_sd", "df", "p_equal", "unequal", "paper", "paper_trust", "paper_unverified", "paper_source",
-    "paper_protocol", "paper_differs", "paper_unknown", "paper_delta", *STATES,
+    "n", "n_planned", "mean", "sd", "low", "high", "values", "reference", "difference", "difference_low",
+    "difference_high", "simultaneous_low", "simultaneous_high", "p", "own_variance", "best", "paired", "by_seed",
+    "residual_sd", "df", "paper", "paper_trust", "paper_unverified", "paper_source", "paper_protocol", "paper_differs",
+    "paper_unknown", "paper_delta", *STATES,
 )  # fmt: skip
 _RESERVED = frozenset({"cell", "seed", *_LEADING, *_TRAILING, *_OF_CELLS})
 

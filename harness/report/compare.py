@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from harness.report.collect import PROVENANCE, axes_of, runs_frame
 from harness.report.notes import mixtures
 from harness.report.tables import csv_text
 from harness.spec import HarnessError
+from harness.stats.additive import levels
+from harness.stats.intervals import Estimate, Floats, t_quantile, tails
+from harness.stats.simultaneous import holm
 from harness.store import Store
 from harness.study import Plan
 
 LEVEL = 0.05
 """Share of comparisons without any true change in which at least one cell is called changed, at most."""
-
-UNEQUAL = 0.01
-"""Bartlett's p below which cells are taken to differ in their spread, and each is judged by its own."""
 
 _NEEDED = {"cell", "seed", "evaluation", "state", "value", "key", "pretrain_key", *PROVENANCE}
 
@@ -35,9 +34,10 @@ Verdict = Literal["changed", "within noise", "identical", "one seed", "only befo
 class Change:
     """One cell and evaluation in both results.
 
-    axes: its values as text. n: seeds that have a value in both; before, after: means over them. difference: after
-    minus before, low to high its 95 % interval (for this cell alone). p: adjusted for the number of cells. other_spec:
-    whether the runs have other keys, so that a change may be meant. What does not exist is NaN.
+    axes: its values as text. n: pre-trainings, or seeds without one, that have a value in both. before, after: means
+    over them. difference: after minus before, low to high its 95 % interval (for this cell alone). p: adjusted for the
+    number of cells. other_spec: whether the runs have other keys, so that a change may be meant. What does not exist is
+    NaN.
     """
 
     axes: tuple[str, ...]
@@ -92,8 +92,10 @@ def read_runs(path: Path, plan: Plan | None = None) -> pd.DataFrame:
 def compare(before: pd.DataFrame, after: pd.DataFrame) -> Comparison:
     """Pair two frames of `read_runs` by cell, evaluation and seed, and judge every cell.
 
-    The differences of a cell's pairs are its noise. Their spread is pooled over all cells that changed at all, or, if
-    Bartlett's test finds spreads unequal, each cell's own. Two-sided t tests, adjusted by Holm's method.
+    What a cell's pairs differ by is its noise. The differences of one evaluation are fitted by the table's own model,
+    cell + seed + residual, with the table's rule for whose variance a cell takes (harness.stats.additive). Two-sided t
+    tests of no change, adjusted by Holm's method for all cells and evaluations. The unit is the pre-training: pairs
+    that start from the same one are averaged. Cells that are equal in every pair are not part of the noise.
 
     Raises:
         HarnessError: the results have other axes, or share no cell.
@@ -102,19 +104,14 @@ def compare(before: pd.DataFrame, after: pd.DataFrame) -> Comparison:
     if set(axes) != set(axes_of(after)):
         raise HarnessError(f"the results have other axes: {', '.join(axes)} and {', '.join(axes_of(after))}")
     identity = [*axes, "evaluation"]
-    groups = {tuple(map(str, name)): part for name, part in _pairs(before, after, identity).groupby(identity)}
-    order = pd.concat([before[identity], after[identity]]).drop_duplicates().itertuples(index=False, name=None)
-    parts = [(name, groups[name]) for name in order if name in groups]
-    if not any(part["value_x"].notna().any() and part["value_y"].notna().any() for _, part in parts):
+    pairs = _pairs(before, after, identity)
+    if pairs["difference"].isna().all():
         raise HarnessError("no cell has a value in both results")
-    pairs = [(part["value_y"] - part["value_x"]).dropna().to_numpy() for _, part in parts]
-    spread = _Spread(pairs)
-    found = [_change(name, part, spread) for name, part in parts]
-    return Comparison(
-        axes=tuple(axes),
-        changes=tuple(_adjusted(found)),
-        notes=(*spread.notes, *_provenance(before, after)),
-    )
+    groups = {tuple(map(str, name)): part for name, part in pairs.groupby(identity)}
+    order = pd.concat([before[identity], after[identity]]).drop_duplicates().itertuples(index=False, name=None)
+    plain = [_change(name, groups[name]) for name in order if name in groups]
+    changes, notes = _judged(plain, groups)
+    return Comparison(axes=tuple(axes), changes=changes, notes=(*notes, *_provenance(before, after)))
 
 
 def mixed(before: pd.DataFrame, after: pd.DataFrame) -> tuple[str, ...]:
@@ -125,89 +122,76 @@ def mixed(before: pd.DataFrame, after: pd.DataFrame) -> tuple[str, ...]:
 
 
 def _pairs(before: pd.DataFrame, after: pd.DataFrame, identity: list[str]) -> pd.DataFrame:
-    columns = [*identity, "seed", "value", "key"]
+    columns = [*identity, "seed", "value", "key", "pretrain_key"]
     one, two = (frame.loc[frame["state"] != "excluded", columns] for frame in (before, after))
     for name, frame in (("first", one), ("second", two)):
         if frame.duplicated([*identity, "seed"]).any():
             raise HarnessError(f"the {name} result has a cell and seed twice")
-    return one.merge(two, on=[*identity, "seed"], how="outer", sort=False)
+    found = one.merge(two, on=[*identity, "seed"], how="outer", sort=False)
+    start = found["pretrain_key_x"].fillna("")
+    return found.assign(difference=found["value_y"] - found["value_x"], unit=start.where(start != "", found["seed"]))
 
 
-class _Spread:
-    """The noise of differences: pooled over cells, or each cell's own."""
-
-    def __init__(self, pairs: Sequence[np.ndarray]) -> None:
-        moved = [values for values in pairs if len(values) > 1 and values.any()]
-        variances = [float(values.var(ddof=1)) for values in moved]
-        self.degrees = sum(len(values) - 1 for values in moved)
-        total = sum(found * (len(values) - 1) for found, values in zip(variances, moved, strict=True))
-        self.variance = total / self.degrees if self.degrees else math.nan
-        noisy = [values for values, found in zip(moved, variances, strict=True) if found > 0]
-        self.unequal = len(noisy) > 1 and bool(stats.bartlett(*noisy).pvalue < UNEQUAL)
-
-    def of(self, values: np.ndarray) -> tuple[float, int]:
-        """Variance and degrees of freedom for one cell."""
-        if self.unequal and len(values) > 1:
-            return float(values.var(ddof=1)), len(values) - 1
-        return (self.variance, self.degrees) if not self.unequal else (math.nan, 0)
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """How cells were judged."""
-        if not self.degrees:
-            return ("No cell has two seeds in both results that differ: there is no noise to judge by.",)
-        if self.unequal:
-            spread = "Cells differ in their spread (Bartlett's test), so each is judged by its own."
-        else:
-            root = math.sqrt(self.variance)
-            spread = (
-                f"Noise of a difference between equal seeds: sd {root:.3g}, pooled, {self.degrees} degrees of freedom."
-            )
-        return (spread, "Paired by seed; two-sided t tests; p adjusted for the number of cells by Holm's method.")
-
-
-def _change(name: tuple[str, ...], part: pd.DataFrame, spread: _Spread) -> Change:
+def _change(name: tuple[str, ...], part: pd.DataFrame) -> Change:
+    """A cell before it is judged; its verdict is final only where nothing can be compared."""
     *axes, evaluation = name
-    both = part[part["value_x"].notna() & part["value_y"].notna()]
-    keys = part[["key_x", "key_y"]].dropna()
-    plain = Change(
-        axes=tuple(axes), evaluation=evaluation, n=len(both), verdict="no value",
+    both, keys = part[part["difference"].notna()], part[["key_x", "key_y"]].dropna()
+    means = (both if len(both) else part)[["value_x", "value_y"]].mean()
+    there = part[["value_x", "value_y"]].notna().any()
+    verdict: Verdict = "only before" if there["value_x"] else "only after"
+    if there["value_x"] == there["value_y"]:
+        verdict = "identical" if len(both) else "no value"
+    return Change(
+        axes=tuple(axes), evaluation=evaluation, n=both["unit"].nunique(), verdict=verdict,
+        before=float(means["value_x"]), after=float(means["value_y"]),
+        difference=float(both.groupby("unit")["difference"].mean().mean()) if len(both) else math.nan,
         other_spec=bool((keys["key_x"] != keys["key_y"]).any()),
     )  # fmt: skip
-    if both.empty:
-        there = [bool(part[column].notna().any()) for column in ("value_x", "value_y")]
-        verdict: Verdict = "no value" if there[0] == there[1] else "only before" if there[0] else "only after"
-        return _with(plain, before=float(part["value_x"].mean()), after=float(part["value_y"].mean()), verdict=verdict)
-    values = (both["value_y"] - both["value_x"]).to_numpy()
-    found = _with(plain, before=float(both["value_x"].mean()), after=float(both["value_y"].mean()))
-    return _judged(found, values, *spread.of(values))
 
 
-def _judged(change: Change, values: np.ndarray, variance: float, degrees: int) -> Change:
-    mean = float(values.mean())
-    if not values.any():
-        return _with(change, difference=0.0, verdict="identical")
-    if not degrees:
-        return _with(change, difference=mean, verdict="one seed")
-    error = math.sqrt(variance / len(values))
-    half = float(stats.t.ppf(1 - LEVEL / 2, degrees)) * error
-    p = float(2 * stats.t.sf(abs(mean) / error, degrees)) if error else float(mean == 0)
-    return _with(change, difference=mean, low=mean - half, high=mean + half, p=p, verdict="within noise")
+def _judged(
+    changes: Sequence[Change], groups: Mapping[tuple[str, ...], pd.DataFrame]
+) -> tuple[tuple[Change, ...], list[str]]:
+    """The changes with intervals, p-values and verdicts, and how they were found."""
+    found, notes = list(changes), []
+    moved = [place for place, change in enumerate(found) if change.n and _differences(change, groups).any()]
+    tested: list[int] = []
+    for name in dict.fromkeys(found[place].evaluation for place in moved):
+        places = [place for place in moved if found[place].evaluation == name]
+        rows = pd.DataFrame({place: _differences(found[place], groups) for place in places}).T
+        table = levels(rows.to_numpy(dtype=np.float64))
+        half, p = t_quantile(1 - LEVEL / 2, table.df) * table.error, tails(table)
+        for row, place in enumerate(places):
+            low, high = found[place].difference - half[row], found[place].difference + half[row]
+            found[place] = replace(found[place], low=float(low), high=float(high), p=float(p[row]), verdict="one seed")
+        tested += [place for place in places if not math.isnan(found[place].p)]
+        notes.append(f"{name}: {_noise(table, np.array([found[place].n for place in places], dtype=np.float64))}")
+    for place, p in zip(tested, holm([found[place].p for place in tested]), strict=True):
+        found[place] = replace(found[place], p=float(p), verdict="changed" if p < LEVEL else "within noise")
+    if not tested:
+        return tuple(found), ["No cell has two seeds in both results that differ: there is no noise to judge by."]
+    return tuple(found), [*notes, "Paired by seed; two-sided t tests; p adjusted for all of them by Holm's method."]
 
 
-def _adjusted(changes: Sequence[Change]) -> list[Change]:
-    """With Holm's p values, and the verdicts that follow from them."""
-    tested = sorted((change.p, place) for place, change in enumerate(changes) if not math.isnan(change.p))
-    found, largest = list(changes), 0.0
-    for rank, (p, place) in enumerate(tested):
-        largest = max(largest, min(1.0, p * (len(tested) - rank)))
-        verdict: Verdict = "changed" if largest < LEVEL else "within noise"
-        found[place] = _with(found[place], p=largest, verdict=verdict)
-    return found
+def _differences(change: Change, groups: Mapping[tuple[str, ...], pd.DataFrame]) -> pd.Series[float]:
+    """After minus before of a cell's units, by the first seed of each."""
+    part = groups[*change.axes, change.evaluation].dropna(subset=["difference"])
+    units = part.groupby("unit").agg(seed=("seed", "min"), difference=("difference", "mean"))
+    return units.set_index("seed")["difference"]
 
 
-def _with(change: Change, **values: object) -> Change:
-    return Change(**{**change.__dict__, **values})
+def _noise(table: Estimate, n: Floats) -> str:
+    """How large the noise of the differences of one evaluation is, in rows of n units."""
+    known, parts = np.isfinite(table.error), []
+    if (pooled := known & ~table.own).any():
+        sd, df = (table.error * np.sqrt(n))[pooled][0], table.df[pooled][0]
+        parts.append(f"noise of a difference between equal seeds: sd {sd:.3g}, pooled, {df:.3g} degrees of freedom")
+    if table.own.any():
+        whose = (
+            f"{int(table.own.sum())} of {int(known.sum())} cells {'has its' if table.own.sum() == 1 else 'have their'}"
+        )
+        parts.append(f"to be safe, {whose} own variance, which the pooled one may understate")
+    return "; ".join(parts or ["no cell has two seeds in both results that differ"]) + "."
 
 
 def _provenance(before: pd.DataFrame, after: pd.DataFrame) -> list[str]:

@@ -17,11 +17,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from harness.report.additive import Floats
 from harness.report.collect import runs_frame
 from harness.report.sides import sides
-from harness.report.simultaneous import groups, largest_below
 from harness.report.verdicts import ERROR, Alphas, Scored, Verdict, compared_cells, scored, verdict
+from harness.stats.intervals import Floats
+from harness.stats.simultaneous import groups, largest_below
 from harness.store import Store
 from harness.study import Plan, expand
 from harness.study.claims import Claim

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from harness.spec import (
     RgbStatistics,
     Shapes,
 )
+from harness.stats.comparisons import LEAST_FOR_BEST
 from harness.study import Plan
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -97,9 +97,7 @@ def _holes(runs: pd.DataFrame, cells: pd.DataFrame) -> Iterator[str]:
     if done < len(wanted):
         others = Counter(wanted.loc[wanted["value"].isna(), "state"])
         yield f"Unfinished: {done} of {len(wanted)} values are there ({count_words(others)})."
-    if cells["borrowed"].any():
-        yield "pooled: one seed shows no spread, so its sd is that of the other cells, and its interval comes from it."
-    elif (cells["n"] == 1).any():
+    if (cells["n"] == 1).any():
         yield "Where n = 1, one seed shows no spread."
 
 
@@ -118,29 +116,34 @@ def _comparison(plan: Plan, cells: pd.DataFrame) -> Iterator[str]:
         if part["p"].notna().any():
             prefix = f"{clean(str(name))}: " if cells["evaluation"].nunique() > 1 else ""
             yield prefix + _model(part, where)
+    if cells["by_seed"].any():
+        yield (
+            "by seed: the cell and the reference have values of different seeds. Their difference is taken within "
+            "seeds, so it is not that of the two means, and can have the other sign."
+        )
     if cells["best"].any():
         yield "Bold (* on a terminal): not told from the best cell by simultaneous comparisons at 95 %."
+    if cells["n"].max() >= 2 and 0 < cells.loc[cells["n"] > 0, "n"].min() < LEAST_FOR_BEST:
+        yield f"Nothing is bold where a cell has fewer than {LEAST_FOR_BEST} seeds."
+    if cells["n"].max() == 2:
+        yield (
+            "With two seeds, intervals of differences cover less than 95 % where one cell is noisier than the rest: "
+            "88 to 93 % in simulated studies in which it is three times as noisy."
+        )
 
 
 def _model(part: pd.DataFrame, where: str) -> str:
     """How the differences of one evaluation were found."""
-    first = part.iloc[0]
-    checked = "too little to check" if math.isnan(first["p_equal"]) else f"p = {first['p_equal']:.2g}"
-    if first["unequal"]:
-        return (
-            f"Differences from the reference ({where}) are paired by seed, each with its own variance, since the "
-            f"cells' variances look unequal ({checked}); their p-values are Sidak-adjusted."
-        )
-    if first["apart"]:
-        return (
-            f"Differences from the reference ({where}) are least-squares estimates of cell + seed with the reference's "
-            f"own residual variance, since it looks noisier than the rest (p = {first['p_apart']:.2g}), and one pooled "
-            "over all other cells, on degrees of freedom after Satterthwaite; their p-values are Dunnett-adjusted."
-        )
+    first, alone = part.iloc[0], part.loc[part["own_variance"], "reference"]
+    whose = f"{len(alone)} of {int((part['n'] > 0).sum())} cells" + ", the reference among them," * bool(alone.any())
+    own = (
+        f" To be safe, {whose} {'has its' if len(alone) == 1 else 'have their'} own variance, which the pooled one may "
+        "understate, on degrees of freedom after Satterthwaite."
+    )
     return (
         f"Differences from the reference ({where}) are least-squares estimates of cell + seed with a pooled residual "
-        f"sd of {first['residual_sd']:.3g} on {first['df']} degrees of freedom; their p-values are Dunnett-adjusted. "
-        f"Variances look equal ({checked})."
+        f"sd of {first['residual_sd']:.3g} on {first['df']} degrees of freedom.{own if len(alone) else ''} Their "
+        f"p-values are adjusted for all of them (Dunnett's test{', Sidak bounds' if len(alone) else ''})."
     )
 
 

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-import scipy.stats
 
 from harness.search.confirmation import candidates
 from harness.search.measure import Candidate, Measure, metric_of
 from harness.search.space import cell_id, present
 from harness.search.trials import Trial
 from harness.spec import HarnessError, Scalar, key, shown_metric
+from harness.stats.intervals import LEVEL, half_width, paired, tails
+from harness.stats.simultaneous import holm
 from harness.store import Store
-
-LEVEL = 0.95
-"""Of every interval; a difference is beyond noise if its p-value, corrected by Holm, is below 1 - LEVEL."""
 
 
 @dataclass(frozen=True)
@@ -77,32 +75,13 @@ def confirmed(trials: Sequence[Trial], measure: Measure, store: Store) -> list[C
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
     """Mean and half the width of its t-interval at LEVEL; NaN where there are too few values."""
-    if not values:
-        return math.nan, math.nan
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return mean, math.nan
-    width = scipy.stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values))
-    return mean, float(width)
+    found = paired([list(values)] if values else [[math.nan]])
+    return float(found.value[0]), float(half_width(found.error, np.ones(1), found.df)[0])
 
 
 def paired_p(differences: Sequence[float]) -> float:
     """p-value of the two-sided paired t-test, from the differences; NaN below two, 0 or 1 where all are equal."""
-    if len(differences) < 2:
-        return math.nan
-    if len(set(differences)) == 1:
-        return 1.0 if differences[0] == 0 else 0.0
-    return float(scipy.stats.ttest_1samp(differences, 0.0).pvalue)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction; NaN stays NaN and counts for nothing."""
-    known = sorted((p, place) for place, p in enumerate(p_values) if not math.isnan(p))
-    found, largest = [math.nan] * len(p_values), 0.0
-    for rank, (p, place) in enumerate(known):
-        largest = max(largest, min(1.0, p * (len(known) - rank)))
-        found[place] = largest
-    return found
+    return float(tails(paired([list(differences) or [math.nan]]))[0])
 
 
 def verdict(rows: Sequence[Confirmed], direction: str) -> str:
@@ -141,8 +120,9 @@ def _tests(candidate: Candidate, measure: Measure, store: Store) -> list[float]:
 
 
 def _corrected(rows: Sequence[Confirmed]) -> list[Confirmed]:
+    """A difference is beyond noise if its p-value, corrected by Holm, is below 1 - LEVEL."""
     corrected = holm([row.p for row in rows])
-    return [Confirmed(**{**vars(row), "p": p}) for row, p in zip(rows, corrected, strict=True)]
+    return [replace(row, p=float(p)) for row, p in zip(rows, corrected, strict=True)]
 
 
 def best_so_far(trials: Sequence[Trial], direction: str) -> list[tuple[int, float]]:

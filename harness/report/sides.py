@@ -8,8 +8,8 @@ from typing import assert_never
 
 import numpy as np
 
-from harness.report.additive import Floats
 from harness.spec import Scalar
+from harness.stats.intervals import Floats
 from harness.study.claims import Best, Claim, Comparison, InnerMaximum, Where, selector
 
 Cell = Mapping[str, Scalar]

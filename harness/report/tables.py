@@ -152,8 +152,7 @@ def _status(record: Record, digits: int) -> str:
     if not math.isnan(record["sd"]):
         number += f" ± {record['sd']:.{digits}f}"
     words = [f"{held} of {seeds} {word}" for word, held in sorted(holes.items())]
-    told = ", ".join(["pooled"] * bool(record["borrowed"]) + words)
-    return f"{number} ({told})" if told else number
+    return f"{number} ({', '.join(words)})" if words else number
 
 
 def _count(record: Record) -> Entry:
@@ -172,7 +171,8 @@ def _interval(record: Record, digits: int) -> Entry:
 def _difference(record: Record, digits: int) -> Entry:
     if record["reference"]:
         return Entry("reference")
-    return Entry(" ".join(filter(None, (_signed(record["difference"], digits), _significance(record["p"])))))
+    told = (_signed(record["difference"], digits), _significance(record["p"]), "(by seed)" * bool(record["by_seed"]))
+    return Entry(" ".join(filter(None, told)))
 
 
 def _significance(p: float) -> str:

@@ -10,12 +10,14 @@ from typing import Literal, assert_never
 import numpy as np
 import pandas as pd
 
-from harness.report.additive import Additive, Floats, fit, t_quantile
 from harness.report.beside import column_beside
-from harness.report.bounds import Bounds, bounds
 from harness.report.sides import Sides, sides
 from harness.report.statistics import matrix, units
 from harness.spec import Evaluation, FineTune, Scratch
+from harness.stats.additive import Additive, fit
+from harness.stats.bounds import Bounds, bounds
+from harness.stats.intervals import Floats
+from harness.stats.planning import seeds_to_exclude_zero
 from harness.study import Plan
 from harness.study.claims import Claim, Comparison, margin_at
 
@@ -29,9 +31,6 @@ ORDER: tuple[Word, ...] = (
 
 ERROR = 0.05
 """Probability of a false verdict, a claim; half of it on each side."""
-
-_NUMBERS = np.unique(np.concatenate([np.arange(2, 31), np.geomspace(30, 1000, 36)]).astype(int))
-"""Numbers of seeds that may be told as needed: each one up to 30, then in steps of 10 %."""
 
 Alphas = tuple[float, float]
 FIXED: Alphas = (ERROR / 2, ERROR / 2)
@@ -171,7 +170,7 @@ class _Margin:
     def points(self, data: Scored) -> float:
         if not self.weights.any():
             return self.offset
-        return float(data.model.contrasts(self.weights[None], own=False).value[0])
+        return float(data.model.contrasts(self.weights[None]).value[0])
 
 
 def _decided(plain: Verdict, compared: Sides, data: Scored, margin: _Margin | None, alphas: Alphas) -> Verdict:
@@ -189,7 +188,8 @@ def _decided(plain: Verdict, compared: Sides, data: Scored, margin: _Margin | No
     if not found.open:
         return found
     reason = "one seed shows no spread" if data.model.df == 0 else ""
-    return replace(found, reason=reason, needed=_needed(found, data, has_margin=margin is not None))
+    needed = _needed(found, effect, plus, minus, has_margin=margin is not None and plain.margin > 0)
+    return replace(found, reason=reason, needed=int(needed) if math.isfinite(needed) else None)
 
 
 def _word(claim: Claim, effect: Bounds, plus: Bounds, minus: Bounds, *, has_margin: bool) -> Word:
@@ -219,24 +219,19 @@ def _kind(claim: Claim) -> Literal["better", "no_worse", "same"]:
     return claim.kind if isinstance(claim, Comparison) else "better"
 
 
-def _needed(found: Verdict, data: Scored, *, has_margin: bool) -> int | None:
-    """Seeds a cell at which the interval, if it shrinks as it should, decides with the effect as it is."""
-    size, margin = abs(found.effect), found.margin if has_margin else math.nan
+def _needed(found: Verdict, effect: Bounds, plus: Bounds, minus: Bounds, *, has_margin: bool) -> float:
+    """Seeds a cell with which the claim would be decided as often as not, along the shortest way; inf if none is."""
+
+    def seeds(side: Bounds) -> float:
+        return seeds_to_exclude_zero(side, found.n[0], ERROR / 2)
+
+    both = max(seeds(plus), seeds(minus)) if has_margin and plus.effect > 0 > minus.effect else math.inf
     match _kind(found.claim):
         case "better":
-            distance = np.nanmax([size, margin - size])
+            return min(seeds(effect), both)
         case "no_worse":
-            distance = abs(found.effect + margin)
+            return seeds(plus)
         case "same":
-            distance = abs(size - margin)
+            return both if math.isfinite(both) else seeds(minus if effect.effect > 0 else plus)
         case kind:
             assert_never(kind)
-    half = max(found.effect - found.low, found.high - found.effect)
-    df, now = data.model.df, found.n[0]
-    if not math.isfinite(half) or not distance > 0 or df < 1:
-        return None
-    numbers = _NUMBERS[now < _NUMBERS]
-    quantiles = t_quantile(1 - ERROR / 2, df * (numbers - 1) / max(now - 1, 1))
-    halves = half * np.sqrt(now / numbers) * quantiles / t_quantile(1 - ERROR / 2, np.array(df))
-    enough = numbers[halves < distance]
-    return int(enough[0]) if len(enough) else None

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -200,3 +204,15 @@ def finish_upstream(store: Store, run: Evaluation) -> None:
     first = upstream(run)
     assert first is not None
     finish(store, first, {"loss": 0.5}, log=loss_log(0))
+
+
+def bench(name: str) -> ModuleType:
+    """A script of tests/bench as a module."""
+    path = Path(__file__).resolve().parent.parent / "bench" / f"{name}.py"
+    found = importlib.util.spec_from_file_location(name, path)
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    sys.modules[name] = module
+    found.loader.exec_module(module)
+    return module

@@ -14,11 +14,11 @@ from fake_study import finish_all, scope_cell, scope_plan
 
 from harness.papers import PaperTable, Protocol, PublishedValue, paper_table, protocol_of
 from harness.report import results_frame
-from harness.report.additive import fit
 from harness.report.beside import SEPARABLE, order_agreement
 from harness.report.notes import notes
 from harness.report.statistics import summary, units
 from harness.spec import Evaluation, FineTune, Scale
+from harness.stats.additive import fit
 from harness.store import Store
 
 OURS = Protocol(

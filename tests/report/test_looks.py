@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from harness import claims
 from harness.report import results_frame, write
 from harness.report.judged import judged
 from harness.report.looks import error_of_a_look, looked, scheduled, standing
+from harness.stats.additive import fit
 from harness.store import Store
 from harness.study import Plan, Row, expand
 
@@ -52,8 +54,6 @@ def test_a_look_has_less_error_than_all_and_more_than_its_share() -> None:
 
 def test_the_error_of_a_look_by_another_simulation() -> None:
     """Two cells of nine, a t of 16, 18 and 20 degrees of freedom at 3, 5 and 7 seeds; fitted by the model itself."""
-    from harness.report.additive import fit
-
     generator, error, false = np.random.default_rng(11), error_of_a_look((3, 5, 7), 9, 2, 1), 0
     weights = np.zeros((1, 9))
     weights[0, :2] = 1, -1
@@ -62,7 +62,8 @@ def test_the_error_of_a_look_by_another_simulation() -> None:
         for number in (3, 5, 7):
             seen = values.copy()
             seen[2:, 3:] = np.nan
-            found = fit(seen[:, :number]).contrasts(weights, own=False)
+            model = fit(seen[:, :number])
+            found = replace(model, own=np.zeros(9, dtype=bool), variances=np.full(9, model.variance)).contrasts(weights)
             if found.value[0] / found.error[0] > stats.t.isf(error, 16 + number - 3):
                 false += 1
                 break

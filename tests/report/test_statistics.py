@@ -6,12 +6,13 @@ import math
 from pathlib import Path
 
 import pytest
-from fake_study import evaluation, finish, finish_all, half_finished, scope_plan
+from fake_study import evaluation, finish, finish_all, finish_upstream, half_finished, scope_plan
 from scipy import stats
 
 from harness.report import results_frame
 from harness.report.notes import notes
 from harness.report.statistics import summary
+from harness.report.tables import table
 from harness.store import Store
 
 
@@ -35,9 +36,9 @@ def test_holes_are_counted(tmp_path: Path) -> None:
     half_finished(store, plan)
     cells = summary(plan, results_frame(plan, store)).set_index("cell")
     assert (cells.loc[0, "n"], cells.loc[0, "n_planned"], cells.loc[0, "failed"]) == (1, 2, 1)
-    # One seed: the sd of the two cells with two, sqrt(0.5) and sqrt(2), pooled; the t of one degree of freedom.
-    assert (cells.loc[0, "sd"], bool(cells.loc[0, "borrowed"])) == (pytest.approx(math.sqrt(1.25)), True)
-    assert cells.loc[0, "high"] == pytest.approx(81 + stats.t.ppf(0.975, 1) * math.sqrt(1.25))
+    assert (cells.loc[0, "mean"], cells.loc[4, "n"]) == (81.0, 0)
+    assert cells.loc[0, ["sd", "low", "high"]].isna().all()  # one seed has no spread, and borrows none
+    assert cells.loc[1, "high"] == pytest.approx(84.5 + stats.t.ppf(0.975, 1) * math.sqrt(0.5 / 2))
     # Seed 0 is 1.5 / 2 below the mean of both in the other two cells, so that 81 is worth 81.75 against 84.5.
     assert (cells.loc[0, "difference"], cells.loc[0, "paired"]) == (pytest.approx(-2.75), 1)
     assert set(cells["df"]) == {5 - 4}
@@ -68,14 +69,54 @@ def test_a_reference_without_values_gives_no_difference(tmp_path: Path) -> None:
     assert set(cells["paired"]) == {0}
 
 
-def test_what_becomes_of_a_noisy_reference_is_told(tmp_path: Path) -> None:
+def test_whose_variance_the_differences_take_is_told(tmp_path: Path) -> None:
     store, plan = Store(tmp_path), scope_plan(seeds=3)
-    values = {"masked": (80.0, 82.0, 87.0), "full": (79.0, 90.0, 84.0), "scratch": (70.0, 71.0, 76.0)}
+    values = {"masked": (80.0, 82.0, 87.1), "full": (79.0, 81.2, 86.0), "scratch": (60.0, 80.0, 70.0)}
     finish_all(store, plan, lambda row: values[row.axes["scope"]][row.seed])
     runs = results_frame(plan, store)
-    cells = summary(plan, runs).assign(unequal=False)
-    assert set(cells["apart"]) == {cells["p_apart"].iloc[0] < 0.3}
-    told = "\n".join(notes(plan, runs, cells.assign(apart=True, p_apart=0.012)))
-    assert "the reference's own residual variance, since it looks noisier than the rest (p = 0.012)" in told
-    assert "pooled residual sd" not in told
-    assert "pooled residual sd" in "\n".join(notes(plan, runs, cells.assign(apart=False)))
+    cells = summary(plan, runs)
+    assert list(cells.loc[cells["own_variance"], "cell"]) == [6]
+    told = "\n".join(notes(plan, runs, cells))
+    assert "on 8 degrees of freedom. To be safe, 1 of 5 cells has its own variance" in told
+    assert "unequal" not in told
+    told = "\n".join(notes(plan, runs, cells.assign(own_variance=cells["cell"].isin([1, 6]))))
+    assert "2 of 5 cells, the reference among them, have their own variance" in told
+    plain = "\n".join(notes(plan, runs, cells.assign(own_variance=False)))
+    assert "on 8 degrees of freedom. Their p-values are adjusted for all of them (Dunnett's test)." in plain
+
+
+def test_a_difference_against_the_order_of_the_means_has_a_word(tmp_path: Path) -> None:
+    """The reference has a bad seed that the other cell lacks: its mean is higher, its difference negative."""
+    store, plan = Store(tmp_path), scope_plan(seeds=3)
+    for seed, value in enumerate((80.0, 81.0, 70.0)):
+        run = evaluation(plan, seed, scope="masked", mask_ratio=0.6)
+        finish_upstream(store, run)
+        finish(store, run, {"top1": value})
+        finish(store, evaluation(plan, seed, scope="scratch"), {"top1": value - 5})
+    for seed, value in enumerate((79.0, 80.5)):
+        run = evaluation(plan, seed, scope="masked", mask_ratio=0.4)
+        finish_upstream(store, run)
+        finish(store, run, {"top1": value})
+    runs = results_frame(plan, store)
+    cells = summary(plan, runs)
+    assert cells.loc[0, "mean"] > cells.loc[1, "mean"]
+    assert cells.loc[0, "difference"] == pytest.approx(-0.75)
+    rows = table(plan, runs, cells).plain_rows()
+    assert rows[0][-1].endswith("(by seed)")
+    assert "by seed" not in rows[-1][-1]
+    assert any(
+        text.startswith("by seed: the cell and the reference have values of diff")
+        for text in table(plan, runs, cells).notes
+    )
+
+
+@pytest.mark.parametrize(("seeds", "bold"), [(2, False), (3, True)])
+def test_nothing_is_bold_at_two_seeds(tmp_path: Path, seeds: int, bold: bool) -> None:
+    store, plan = Store(tmp_path), scope_plan(seeds=seeds)
+    finish_all(store, plan, lambda row: 80.0 + row.seed + (row.axes["scope"] == "masked"))
+    runs = results_frame(plan, store)
+    cells = summary(plan, runs)
+    assert cells["best"].any() == bold
+    told = "\n".join(notes(plan, runs, cells))
+    assert ("Nothing is bold" in told) != bold
+    assert ("With two seeds, intervals of differences cover less than 95 %" in told) != bold

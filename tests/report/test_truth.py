@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+from fake_study import bench
 from scipy import stats
 
-PATH = Path(__file__).resolve().parent.parent / "bench" / "statistics_truth.py"
 REPLICATIONS = 150
 
 
-def _bench() -> ModuleType:
-    found = importlib.util.spec_from_file_location("statistics_truth", PATH)
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    sys.modules["statistics_truth"] = module
-    found.loader.exec_module(module)
-    return module
-
-
-BENCH: Any = _bench()
+BENCH: Any = bench("statistics_truth")
 LEAST, MOST = (int(stats.binom.ppf(share, REPLICATIONS, 0.95)) for share in (1e-4, 1 - 1e-4))
 FALSE = int(stats.binom.ppf(1 - 1e-4, REPLICATIONS, 0.05))
 
@@ -38,21 +24,21 @@ def test_intervals_cover(seeds: int) -> None:
     for share in (found.means, found.worst, found.together):
         assert share * REPLICATIONS >= LEAST
     assert found.differences * REPLICATIONS <= MOST
-    assert found.best * REPLICATIONS >= LEAST
+    assert found.best * REPLICATIONS >= LEAST if seeds > 2 else found.best == 0
 
 
 def test_means_cover_whatever_the_variances() -> None:
     found = BENCH.coverage(6, 3, "first x 3", REPLICATIONS, np.random.default_rng(0))
     assert found.means * REPLICATIONS >= LEAST
-    assert found.own > 0.25
+    assert found.own > 0.15
 
 
 def test_differences_from_a_noisy_reference_cover() -> None:
-    """At two to five seeds 0.93 on average; without a check of the reference alone it is 0.87."""
+    """At two to five seeds 0.93 on average; with the pooled variance alone it is 0.87."""
     found = [BENCH.coverage(9, n, "first x 3", 2 * REPLICATIONS, np.random.default_rng(n)) for n in (2, 3, 5)]
     assert np.mean([one.differences for one in found]) > 0.9
     assert np.mean([one.together for one in found]) > 0.9
-    assert min(one.apart for one in found) > 0.1
+    assert min(one.own for one in found) > 0.1
 
 
 Look = Callable[[Any, np.random.Generator], Any]

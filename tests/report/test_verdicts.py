@@ -8,21 +8,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_study import SCALE, finish_all, scope_plan, scope_study
+from fake_study import SCALE, bench, finish_all, scope_cell, scope_plan, scope_study
 from scipy import stats
 
 from harness import claims
 from harness.report import results_frame, write
-from harness.report.bounds import bounds
 from harness.report.judged import claims_text, family_error, judged
 from harness.report.sides import Sides, sides
 from harness.report.verdicts import Scored, Verdict, scored, verdict
 from harness.spec import HarnessError, Skip
+from harness.stats.additive import fit
+from harness.stats.bounds import bounds
 from harness.store import Store
 from harness.study import Grid, Plan, Study, axes
 from harness.study.claims import Claim
 
 A, B = {"arm": "a"}, {"arm": "b"}
+BENCH: Any = bench("statistics_truth")
 
 
 def _plan(grid: Grid, **options: Any) -> Plan:
@@ -86,8 +88,6 @@ def test_an_inner_maximum_sets_inner_values_against_both_ends() -> None:
 
 
 def test_bounds_of_two_cells_are_those_of_a_paired_t() -> None:
-    from harness.report.additive import fit
-
     values = np.random.default_rng(1).normal(size=(2, 5))
     eye = np.eye(2)
     found = bounds(fit(values), eye[:1], eye[1:], shift=np.zeros(2), offset=0.0, alphas=(0.025, 0.025))
@@ -159,15 +159,52 @@ def test_what_is_missing_is_told() -> None:
 
 
 def test_the_seeds_it_would_need() -> None:
-    generator = np.random.default_rng(0)
-    noise = generator.normal(size=(30, 4))
+    """One that decides and one fewer that does not, by the t that the verdict uses."""
+    noise = np.random.default_rng(0).normal(size=(30, 4))
     noise -= noise.mean(axis=1, keepdims=True)
     noise[1] += 0.8
     found = _judge(claims.better("", {"arm": 1}, {"arm": 0}), axes(arm=tuple(range(30))), noise)
     assert found.open
-    # With many degrees of freedom: 0.8 = 1.96 s sqrt(2 / n).
-    half = (found.high - found.low) / 2
-    assert found.needed == pytest.approx(4 * (half / 0.8) ** 2, abs=1.5)
+    half, df = found.high - found.effect, 87
+    median = half * math.sqrt(df / stats.chi2.median(df))
+    seen, bound = (x / (median / stats.t.ppf(0.975, df)) for x in (0.8, half))
+    grid = np.linspace(0, 8, 80_001)
+    truth = grid[np.argmin(np.abs(stats.norm.cdf(seen - grid) / stats.norm.cdf(bound - grid) - 0.5))]
+    decides = [truth * math.sqrt(n / 4) > stats.t.ppf(0.975, 29 * (n - 1)) for n in range(31)]
+    assert found.needed is not None
+    assert (decides[found.needed], decides[found.needed - 1]) == (True, False)
+
+
+@pytest.mark.parametrize("cells", [2, 9])
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_the_seeds_that_are_told_are_about_those_that_are_needed(cells: int, seeds: int) -> None:
+    """Effects of one sd of the noise; 1,000 studies here, and other effects, in tests/bench."""
+    told, needed = BENCH.told_and_needed(cells, seeds, "equal", 1.0, 300, np.random.default_rng(seeds))
+    assert 0.7 <= np.median(told) / needed <= 1.5
+
+
+def test_a_shorter_way_by_the_margin_is_taken() -> None:
+    """Equal cells: no number of seeds tells them apart, but with a margin of 1 some say that they are."""
+    grid, values = axes(arm=("a", "b", "c", "d")), _alternating([80, 80.01, 79, 79], 4, size=1.0)
+    alone, within = (_judge(claims.better("", A, B, margin=m), grid, values).needed for m in (None, 1.0))
+    assert alone is None
+    assert within is not None
+    assert within == _judge(claims.same("", A, B, margin=1.0), grid, values).needed
+
+
+def test_an_excluded_reference_gains_nothing(tmp_path: Path) -> None:
+    def without(scale: Any, scope: str, mask_ratio: float | None, seed: int) -> Any:
+        if (scope, mask_ratio) == ("masked", 0.6):
+            raise Skip("the reference does not fit")
+        return scope_cell(scale, scope, mask_ratio, seed)
+
+    claim = claims.no_worse("0.4 is no worse", {"scope": "masked"}, {"scope": "full"}, at={"mask_ratio": 0.4})
+    plan = scope_plan(cell=without, claims=(claim,), seeds=3)
+    store = Store(tmp_path)
+    finish_all(store, plan)
+    data = scored(plan, results_frame(plan, store))
+    assert data.gain is None
+    assert "no margin is declared" in verdict(claim, data).reason
 
 
 def _claimed(**options: Any) -> Study:

@@ -15,7 +15,7 @@ from test_coordinator import run
 from toy import FakeJobs, cell, finish, pretrained, score, toy
 
 from harness.report.search import write_search
-from harness.report.search_numbers import Confirmed, best_so_far, confirmed, front, holm, interval, paired_p, verdict
+from harness.report.search_numbers import Confirmed, best_so_far, confirmed, front, interval, paired_p, verdict
 from harness.search.confirmation import FIRST_FRESH, Confirmation, best, candidates
 from harness.search.importance import importances
 from harness.search.session import history, open_search
@@ -53,13 +53,6 @@ def test_intervals_and_p_values_are_scipys() -> None:
     assert paired_p([0.0, 0.0]) == 1.0
     assert math.isnan(paired_p([1.0]))
     assert math.isnan(interval([])[0])
-
-
-def test_holm_by_hand() -> None:
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    found = holm([math.nan, 0.02, 0.5])
-    assert math.isnan(found[0])
-    assert found[1:] == pytest.approx([0.04, 0.5])
 
 
 def row(mean: float, difference: float, p: float, *, reference: bool = False) -> Confirmed:

@@ -1,4 +1,4 @@
-"""Several comparisons with one cell at once: the distribution of the largest t, by quadrature.
+"""Several comparisons at once: Holm's correction, and the distribution of the largest t of comparisons with one cell.
 
 Dunnett (1955, J. Am. Stat. Assoc. 50: 1096): comparisons with a control share the control's error and one estimate of
 the variance, so their t-values are correlated by l_i l_j with l_i^2 = v0 / (v0 + v_i), v being variances of means.
@@ -10,10 +10,11 @@ from collections import Counter
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import optimize, stats
 from scipy.special import ndtr
 
-from harness.report.additive import Floats
+from harness.stats.intervals import Floats
 
 Groups = tuple[tuple[float, int], ...]
 """Comparisons as (l_i, how many have it)."""
@@ -22,6 +23,15 @@ _NORMAL = np.linspace(-8.5, 8.5, 171)
 _WEIGHTS = stats.norm.pdf(_NORMAL) * (_NORMAL[1] - _NORMAL[0])
 _SCALES = 121
 _CLOSEST = 0.99
+
+
+def holm(p_values: ArrayLike) -> Floats:
+    """Holm's step-down correction (1979, Scand. J. Statist. 6: 65); NaN stays NaN and counts for nothing."""
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p, kind="stable")[: int(np.isfinite(p).sum())]  # NaN is sorted to the end
+    found = np.full(p.shape, np.nan)
+    found[order] = np.maximum.accumulate(np.minimum(p[order] * np.arange(len(order), 0, -1), 1.0))
+    return found
 
 
 def groups(control: float, others: Floats) -> Groups:
