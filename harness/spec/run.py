@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
 
@@ -31,6 +32,9 @@ from harness.spec.own import OwnFunction
 from harness.spec.recipe import Recipe, check_frozen, check_no_mask_token
 from harness.spec.start import Checkpoint, Scratch
 from harness.spec.targets import DalleTokenizer, PixelTarget, Target, TokenTarget, check_target_images
+
+LARGEST = 88.7
+"""exp of more is beyond float32."""
 
 
 class Pretrain(Spec):
@@ -292,13 +296,20 @@ class Knn(Evaluated[Start]):
     """Weighted k-nearest-neighbour accuracy on frozen features: votes weighted by exp(cosine / temperature).
 
     The definition is that of instance discrimination (Wu et al., CVPR 2018), as DINO and MAE comparisons use it.
-    Nothing is drawn, so `seed` only tells replicates apart.
+    Nothing is drawn, so `seed` only tells replicates apart. Of classes with equally many votes the first wins.
+
+    k: neighbours that vote; all training images where there are fewer. block: as for LinearProbe.
     """
 
     kind: Literal["knn"] = "knn"
     k: PositiveInt = 20
     temperature: PositiveFloat = 0.07
     block: PositiveInt | None = None
+
+    def current_revision(self) -> int:
+        """One more where votes were once beyond float32, so that the first class won."""
+        overflowed = 1 / self.temperature + math.log(self.k) > LARGEST
+        return super().current_revision() + overflowed
 
 
 class CustomEvaluation(Evaluated[Start], OwnFunction):

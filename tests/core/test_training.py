@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 import sys
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -289,6 +291,47 @@ def test_vote_by_hand() -> None:
     for temperature, winner in ((0.07, 0), (1.0, 1)):
         found = vote(query, bank, labels, num_classes=2, k=3, temperature=temperature)
         assert found.tolist() == [winner]
+
+
+@pytest.mark.parametrize("temperature", [1e-4, 0.005, 0.0112, 0.0113, 0.07, 10.0])
+def test_votes_are_those_of_exact_arithmetic_at_every_temperature(temperature: float) -> None:
+    """exp(1 / temperature) is beyond float32 below 0.0113."""
+    generator = torch.Generator().manual_seed(0)
+    bank, queries = torch.randn(200, 4, generator=generator), torch.randn(50, 4, generator=generator)
+    labels = torch.randint(0, 5, (200,), generator=generator)
+    wanted = []
+    for query in torch.nn.functional.normalize(queries, dim=1).tolist():
+        cosines = [
+            sum(a * b for a, b in zip(query, image, strict=True)) / math.hypot(*image) for image in bank.tolist()
+        ]
+        best = sorted(range(200), key=lambda image: -cosines[image])[:20]
+        votes = [Fraction(0)] * 5
+        for image in best:
+            votes[labels[image]] += Fraction(math.exp((cosines[image] - cosines[best[0]]) / temperature))
+        wanted.append(votes.index(max(votes)))
+    found = vote(queries, bank, labels, num_classes=5, k=20, temperature=temperature)
+    assert found.tolist() == wanted
+
+
+def test_of_equal_votes_the_first_class_wins() -> None:
+    bank, labels = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]]), torch.tensor([3, 1, 2, 4])
+    found = vote(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), bank, labels, num_classes=5, k=4, temperature=0.07)
+    assert found.tolist() == [2, 1, 1]
+
+
+def test_only_neighbours_whose_votes_overflowed_have_another_key() -> None:
+    start = Scratch(backbone=VIT, image_size=32)
+    runs = [
+        Knn(start=start, data=DATA, k=k, temperature=t) for k, t in ((1, 0.0112), (20, 0.0115), (20, 0.02), (1, 0.07))
+    ]
+    assert [run.current_revision() for run in runs] == [2, 2, 1, 1]
+
+
+@pytest.mark.parametrize("k", [64, 65, 1000])
+def test_no_more_neighbours_vote_than_there_are(compute: Compute, k: int) -> None:
+    """Of 64 training images all vote: as many as there are, whatever k says beyond that."""
+    run = Knn(start=Scratch(backbone=VIT, image_size=32), data=DATA, k=k)
+    assert compute(run)["metrics"] == compute(run.replace(k=64))["metrics"]
 
 
 def test_drop_path_rate_scale_and_independence_of_the_batch() -> None:

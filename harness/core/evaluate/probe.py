@@ -103,6 +103,9 @@ def knn(run: Knn, session: Session) -> None:
 def vote(queries: Tensor, bank: Tensor, labels: Tensor, *, num_classes: int, k: int, temperature: float) -> Tensor:
     """Class of each query: the k most similar of the bank vote with weight exp(cosine / temperature).
 
+    Of classes with equally many votes the first wins. Which of several equally similar images is the k-th is left to
+    torch.topk.
+
     Args:
         queries: float [Q, C]. bank: float [N, C]. labels: int64 [N].
 
@@ -112,7 +115,8 @@ def vote(queries: Tensor, bank: Tensor, labels: Tensor, *, num_classes: int, k: 
     similarity = F.normalize(queries, dim=1) @ F.normalize(bank, dim=1).T
     values, nearest = similarity.topk(min(k, len(bank)), dim=1)
     votes = torch.zeros(len(queries), num_classes, device=queries.device, dtype=values.dtype)
-    return votes.scatter_add_(1, labels[nearest], (values / temperature).exp()).argmax(dim=1)
+    weights = ((values - values[:, :1]) / temperature).exp()  # by a factor, which changes no vote, at most 1
+    return votes.scatter_add_(1, labels[nearest], weights).argmax(dim=1)
 
 
 @torch.no_grad()
