@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from stat import S_ISREG
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.spec.base import HarnessError
 
@@ -56,31 +56,43 @@ def _stamp(stat: os.stat_result) -> str:
 def image_files(root: Path) -> Iterator[Path]:
     """The image files below a folder, sorted by their path relative to it.
 
-    Symbolic links are followed, those that lead out of the folder too. No folder is entered from within itself, so a
-    link to where it lies ends there.
+    Symbolic links are followed, those that lead out of the folder too. No folder is entered from within itself, and
+    behind a link each but once, so links that lead back or round end.
 
     Raises:
         HarnessError: a folder cannot be read.
     """
     found: list[Path] = []
-    pending: list[tuple[Path, frozenset[tuple[int, int]]]] = [(root, frozenset())]
+    pending: list[_Pending] = [_Pending(root, frozenset(), None)]
     while pending:
-        folder, above = pending.pop()
+        folder, above, behind = pending.pop()
         try:
             status = folder.stat()
             here = (status.st_dev, status.st_ino)
-            if here in above:
+            if here in above or (behind is not None and here in behind):
                 continue
+            if behind is not None:
+                behind.add(here)
             with os.scandir(folder) as entries:
-                for entry in entries:
+                for entry in sorted(entries, key=lambda entry: entry.name):  # which of two ways comes first is fixed
+                    path = folder / entry.name
                     if _is_folder(entry):
-                        pending.append((folder / entry.name, above | {here}))
-                    elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
-                        found.append(folder / entry.name)
+                        entered = set() if behind is None and entry.is_symlink() else behind
+                        pending.append(_Pending(path, above | {here}, entered))
+                    elif path.suffix.lower() in IMAGE_SUFFIXES:
+                        found.append(path)
         except OSError as error:
             if folder.name != "lost+found":  # of a file system's root, which its owner alone can read
                 raise HarnessError(f"cannot read {folder}: {error.strerror}") from None
     return iter(sorted(found, key=lambda path: path.relative_to(root).as_posix()))
+
+
+class _Pending(NamedTuple):
+    """A folder that is to be looked into, those above it, and those seen behind the first link on the way to it."""
+
+    folder: Path
+    above: frozenset[tuple[int, int]]
+    behind: set[tuple[int, int]] | None
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

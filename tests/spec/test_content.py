@@ -101,6 +101,17 @@ def test_links_that_lead_back_end_and_links_out_of_the_folder_are_followed_once(
     assert found == sorted([*plain, "train/emu/a.png", "val/emu/a.png"])
 
 
+def test_many_folders_that_link_to_each_other_are_gone_through_in_no_time(root: Path) -> None:
+    names = [f"n{number}" for number in range(12)]
+    for name in names:
+        paint(root / name / "a.png")
+        for other in names:
+            (root / name / other).symlink_to(root / other)
+    found = [path.relative_to(root).as_posix() for path in image_files(root)]
+    assert {f"{name}/a.png" for name in names} | {"n0/n1/a.png", "n1/n0/a.png"} < set(found)
+    assert len(found) < 12**3 + 14
+
+
 def test_a_link_that_leads_nowhere_and_a_pipe_are_named(root: Path) -> None:
     (root / "train" / "cat" / "gone.png").symlink_to("nowhere.png")
     with pytest.raises(HarnessError, match=r"cannot read .*/train/cat/gone\.png: No such file"):
