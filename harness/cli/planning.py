@@ -26,7 +26,7 @@ from harness.cli.on_cluster import show_scripts
 from harness.launch.describe import describe as count_models
 from harness.launch.describe import known
 from harness.spec import HarnessError, ImageFolder, Pretrain, Run, key, pretraining
-from harness.spec.data import absent, small_classes, without_tests
+from harness.spec.data import absent, folder_fault, small_classes
 from harness.spec.described import distinct
 from harness.store import State, Store
 from harness.study import Plan
@@ -62,7 +62,7 @@ def plan(
     plan, runs = planned(study, scale, where, seeds, store)
     specs = plan.runs()
     states = runs.states(specs)
-    refuse_untestable(run for name, run in specs.items() if states[name].word != "done")
+    refuse_folders(run for name, run in specs.items() if states[name].word != "done")
     cells = len({tuple(row.axes.items()) for row in plan.rows})
     replicates = len({row.seed for row in plan.rows})
     say(f"{plan.study.name} · {plan.scale.name} · {cells} cells x {replicates} seeds")
@@ -142,16 +142,16 @@ def missing_data(runs: Iterable[Run]) -> list[str]:
     return sorted({absent(data) for data in sets if isinstance(data, ImageFolder) and data.content is None})
 
 
-def refuse_untestable(runs: Iterable[Run]) -> None:
-    """Whether every evaluation has images to measure on.
+def refuse_folders(runs: Iterable[Run]) -> None:
+    """Whether runs could use the folders of images that lie here.
 
     Raises:
-        HarnessError: a folder of images lies here, but without any in val/.
+        HarnessError: a folder lacks a class that is named, or has no images that accuracies are measured on.
     """
-    sets = {run.data.digest: run.data for run in runs if not isinstance(run, Pretrain)}
-    for data in sets.values():
-        if (said := without_tests(data)) is not None:
-            raise HarnessError(said)
+    sets = {(run.data.digest, tested): run.data for run in runs for tested in [not isinstance(run, Pretrain)]}
+    for (_, tested), data in sets.items():
+        if (fault := folder_fault(data, tested=tested)) is not None:
+            raise HarnessError(fault)
 
 
 def _claims(plan: Plan) -> list[str]:

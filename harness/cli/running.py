@@ -25,7 +25,7 @@ from harness.cli.common import (
 )
 from harness.cli.live import Display
 from harness.cli.looking import show_report
-from harness.cli.planning import missing_data, refuse_untestable
+from harness.cli.planning import missing_data, refuse_folders
 from harness.launch.inline import run_inline
 from harness.launch.local.pool import default_slots, run_local
 from harness.launch.queue import Queue
@@ -190,7 +190,7 @@ def _compute(
     wanted = [queue.run(name) for name in queue.open()]
     if missing := missing_data(wanted):
         raise HarnessError(missing[0])
-    refuse_untestable(wanted)
+    refuse_folders(wanted)
     open_to_group(store.root)
     if on is Executor.slurm:
         on_cluster.submit_plan(plan, store, specs, resources, retry=retry)

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.cli.common import StorePath, console, printable, say
-from harness.cli.planning import missing_data, refuse_untestable
+from harness.cli.planning import missing_data, refuse_folders
 from harness.cli.running import (
     Deterministic,
     Device,
@@ -115,7 +115,7 @@ def _check_data(opened: Opened) -> None:
     runs = [run for row in rows for final in row.evaluations.values() for run in (*upstreams(final), final)]
     if missing := missing_data(runs):
         raise HarnessError(missing[0])
-    refuse_untestable(runs)
+    refuse_folders(runs)
 
 
 def _run(

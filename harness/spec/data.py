@@ -175,12 +175,23 @@ def absent(data: ImageFolder) -> str:
     )
 
 
-def without_tests(data: Data) -> str | None:
-    """What is to be said of a folder that lies here and has no images to measure accuracies on; None of others."""
-    root = data_location(data.name) if isinstance(data, ImageFolder) and data.split == "test" else None
-    if root is None or not root.is_dir() or any((root / "val").glob("*/*")):
+def folder_fault(data: Data, *, tested: bool) -> str | None:
+    """Why a run could not use a folder that lies here; None if it could, and of other sets.
+
+    tested: whether accuracies are measured on it.
+    """
+    root = data_location(data.name) if isinstance(data, ImageFolder) else None
+    if not isinstance(data, ImageFolder) or root is None or not root.is_dir():
         return None
-    return f"{root} has no images in val/<class>/ to measure accuracies on: put them there, or use split='validation'"
+    if data.classes is not None:  # they may have been named after the folder was read
+        try:
+            check_folder(root, manifest(root), data.classes)
+        except HarnessError as error:
+            return str(error)
+    if tested and data.split == "test" and not any((root / "val").glob("*/*")):
+        hint = "put them there, or use split='validation'"
+        return f"{root} has no images in val/<class>/ to measure accuracies on: {hint}"
+    return None
 
 
 class Shapes(_Data):

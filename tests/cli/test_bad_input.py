@@ -177,6 +177,16 @@ def test_a_folder_that_a_run_would_refuse_is_refused_before_anything_is_computed
     assert tree(study.parent.parent) == before
 
 
+def test_a_class_that_is_named_and_is_not_there_is_refused_by_plan(
+    harness: Command, study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paint(tmp_path / "nets", "train/cat", "train/dog", "val/cat", "val/dog")
+    monkeypatch.setenv("HARNESS_DATA_MY_NET", str(tmp_path / "nets"))
+    for named in ('name="my-net", classes=("cat", "dgo"))', 'name="my-net").replace(classes=("cat", "dgo"))'):
+        study.write_text(ON_FOLDER.replace('name="my-net")', named))
+        check(harness("plan", study), "train lacks dgo of classes; it has cat, dog")
+
+
 def test_classes_too_small_for_the_validation_split_are_said_by_plan(
     harness: Command, study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
