@@ -17,6 +17,7 @@ from tiny_runs import by_key, finetuning, pretraining
 from harness.launch.slurm.run_states import Overview, overview
 from harness.spec import Run, key
 from harness.store import Attempt, Store
+from harness.store.ownership import this_process
 from harness.store.records import sealed
 from harness.store.submissions import Array, Entry, Submissions
 
@@ -102,6 +103,22 @@ def test_at_work(store: Store, slurm: FakeSlurm, state: str) -> None:
     assert word(store) == ("queued", "job 12 starts")
     attempt = store.acquire(RUNS[0])
     assert isinstance(attempt, Attempt)
+    assert word(store)[0] == "running"
+    attempt.release()
+
+
+@pytest.mark.parametrize("state", [*WORKING, "NODE_FAIL", "TIMEOUT"])
+def test_slurm_knows_before_the_heartbeat_is_old_that_the_job_of_an_owner_ended(
+    store: Store, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    submitted(store, RUNS[0])
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    attempt = store.acquire(RUNS[0])
+    assert isinstance(attempt, Attempt)
+    slurm.says("squeue", f"12|{state}|None|12|mim-x-0")
+    assert word(store)[0] == ("running" if state in WORKING else "lost")
+    monkeypatch.setenv("SLURM_JOB_ID", "13")  # another job's owner is not judged by this one
+    attempt.files.owner.write_text(json.dumps(sealed(dict(this_process()))))
     assert word(store)[0] == "running"
     attempt.release()
 

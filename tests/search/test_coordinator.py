@@ -7,17 +7,18 @@ from typing import Any
 
 import optuna
 import pytest
-from toy import FakeJobs, finish, score, space, toy
+from toy import SCALE, FakeJobs, finish, pretrained, score, space, toy
 
 from harness.search.coordinator import Coordinator
 from harness.search.declaration import Search
+from harness.search.measure import gpu_hours
 from harness.search.proposals import Proposals
 from harness.search.samplers import sampler_of
 from harness.search.session import coordinating, open_search
 from harness.search.space import Stepped
 from harness.search.trials import Trial, plain
-from harness.spec import Run, key
-from harness.store import Store
+from harness.spec import Knn, Run, key, upstream
+from harness.store import Attempt, Store
 
 
 @pytest.fixture
@@ -215,3 +216,44 @@ def test_seeds_are_averaged_and_promising_cells_get_more(store: Store) -> None:
     best = max(told, key=lambda trial: trial.values[0])
     assert len(best.per_seed[0]) == 5
     assert len(jobs.added) == sum(len(trial.per_seed[0]) for trial in told)
+
+
+def test_what_another_trial_needs_goes_on_when_one_fails(store: Store) -> None:
+    """Two cells share their pre-trainings, one a seed; the evaluation of seed 0 fails for one of the cells."""
+    two = toy(cell=pretrained, seeds=2, space=lambda trial: {"k": trial.suggest_int("k", 1, 2), "temperature": 0.3})
+    jobs = FakeJobs(store, lazy=True)
+    jobs.fails = lambda run: isinstance(run, Knn) and run.k == 2
+    for _ in range(40):
+        found = run(two, store, jobs, budget=2, parallel=2, steps=1)
+        if len({trial.cell["k"] for trial in found}) == 2:
+            jobs.compute(lambda run: run.seed == 0 or isinstance(run, Knn))
+        if any(trial.state == "failed" for trial in found):
+            break
+    shared, own = (key(run) for run in _of(two, 2, seed=1))
+    assert shared in jobs.open
+    assert jobs.dropped == [own]
+    jobs.compute()
+    told = {trial.cell["k"]: trial.state for trial in run(two, store, jobs, budget=2) if trial.twin is None}
+    assert told == {1: "complete", 2: "failed"}
+    assert len(jobs.added) == len(set(jobs.added))
+
+
+def _of(search: Search, k: int, seed: int) -> tuple[Run, Run]:
+    evaluation = search.cell(search.scales[0], k=k, temperature=0.3, seed=seed)["validation"]
+    first = upstream(evaluation)
+    assert first is not None
+    return first, evaluation
+
+
+def test_gpu_hours_count_every_process_of_every_run_once(store: Store) -> None:
+    """A pre-training of 2 h on 4 devices, and two evaluations of it of 1 h on one each: 10."""
+    evaluations = [pretrained(SCALE, k, 0.3, 0)["validation"] for k in (1, 2)]
+    (first,) = {upstream(run) for run in evaluations}
+    assert first is not None
+    for spec, seconds, processes in ((first, 7200.0, 4), *((run, 3600.0, 1) for run in evaluations)):
+        attempt = store.acquire(spec)
+        assert isinstance(attempt, Attempt)
+        attempt.write_environment({"processes": processes}, "")
+        attempt.finish({"top1": 1.0}, seconds, b"weights" if spec is first else None)
+        attempt.release()
+    assert gpu_hours(evaluations, store) == pytest.approx(10.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from test_coordinator import run
 from toy import DATA, FakeJobs, pretrained, toy
 
 from harness.search import Rungs
+from harness.search.session import open_search
 from harness.spec import Knn, Pretrain, Run, key, snapshot_epoch, upstream
 from harness.store import Attempt, Store
 from harness.store.snapshots import epochs_asked_for
@@ -145,3 +147,31 @@ def test_wilcoxon_compares_seeds(store: Store) -> None:
     assert all(len(trial.rungs) < 6 for trial in pruned)
     assert all(len(trial.rungs) == 6 for trial in told)
     assert len(jobs.added) - len(jobs.dropped) == sum(len(trial.rungs) for trial in own)
+
+
+def test_a_rung_may_be_the_last_epoch_and_none_comes_later(store: Store) -> None:
+    last = replace(searched(), rungs=Rungs(epochs={"toy": (4, 8)}, evaluation=rung))
+    measure = open_search(last, store).measure
+    candidate = measure.candidate({"k": 4, "temperature": 0.3}, [0])
+    ((first, evaluation),) = measure.rung(candidate, 8)
+    assert (first.recipe.epochs, snapshot_epoch(evaluation)) == (8, 8)
+    assert measure.rung(candidate, 9) == []
+
+
+def test_a_twin_shows_the_pruner_the_rungs_of_its_trial(store: Store) -> None:
+    """Three cells, six asked for at a time: some are proposed twice."""
+
+    def three(trial: Any) -> dict[str, Any]:
+        return {"k": 4, "temperature": trial.suggest_categorical("temperature", (0.3, 0.4, 0.5))}
+
+    few = replace(searched(), space=three)
+    jobs = Training(store)
+    for _ in range(60):
+        found = run(few, store, jobs, budget=4, parallel=6, steps=1)
+        jobs.go_on()
+    twins = [trial for trial in found if trial.twin is not None]
+    assert twins
+    for trial in twins:
+        assert trial.twin is not None
+        assert set(trial.rungs) == {2, 4}
+        assert trial.rungs == found[trial.twin].rungs
