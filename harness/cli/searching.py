@@ -202,7 +202,7 @@ def _show_status(opened: Opened) -> None:
     say(f"{opened.name} · {len(found)} trials: {', '.join(f'{count} {word}' for word, count in words.items())}")
     imported = sum(trial.imported for trial in found)
     say(f"  computed  {done} cells{f' of {budget}' if budget else ''}; {imported} were in the store before")
-    owner = holder(opened.folder)
+    owner = holder(opened.store, opened.folder)
     who = f"pid {owner['pid']} on {owner['host']}" if owner else "nobody; harness search goes on with it"
     say(f"  run by    {who}")
     for trial in best(found, opened.search.directions, SHOWN):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterator
 
 from harness.spec import HarnessError
+from harness.store import Store
 from harness.store.files import publish_folder
 from harness.store.layout import AttemptFolder, SearchFolder
 from harness.store.ownership import Heartbeat, Owner, is_alive, read_owner, this_process
@@ -34,24 +34,24 @@ class Lease:
         self._heartbeat.stop()
 
 
-def holder(folder: SearchFolder) -> Owner | None:
+def holder(store: Store, folder: SearchFolder) -> Owner | None:
     """Who runs a search at present, if anybody does."""
     found = folder.coordinators()
     if not found:
         return None
     owner = read_owner(found[-1].owner)
-    return owner if is_alive(owner, lambda: _age(found[-1])) else None
+    return owner if is_alive(owner, lambda: store.heartbeat_age(found[-1])) else None
 
 
 @contextlib.contextmanager
-def leased(folder: SearchFolder) -> Iterator[Lease]:
+def leased(store: Store, folder: SearchFolder) -> Iterator[Lease]:
     """Be the coordinator of a search.
 
     Raises:
         HarnessError: another process is.
     """
     before = folder.coordinators()
-    if (owner := holder(folder)) is not None:
+    if (owner := holder(store, folder)) is not None:
         raise HarnessError(
             f"this search is locked: pid {owner['pid']} on {owner['host']} runs it; --status shows how it stands"
         )
@@ -63,10 +63,3 @@ def leased(folder: SearchFolder) -> Iterator[Lease]:
         yield lease
     finally:
         lease.release()
-
-
-def _age(folder: AttemptFolder) -> float:
-    try:
-        return time.time() - folder.heartbeat.stat().st_mtime
-    except OSError:
-        return float("inf")

@@ -117,7 +117,7 @@ def coordinating(opened: Opened, *, seed: int | None, new: bool) -> Iterator[tup
     Raises:
         HarnessError: another process runs it, it was begun otherwise, or its storage is corrupt.
     """
-    with leased(opened.folder) as lease:
+    with leased(opened.store, opened.folder) as lease:
         storage = open_storage(opened.folder, opened.url, writing=True)
         names = versions(storage, opened.name)
         pruner, search = pruner_of(opened.search, opened.scale), opened.search

@@ -153,7 +153,7 @@ class Store:
         owner = read_owner(latest.owner)
         if latest.error.exists():
             return State("failed", None, latest.number, owner, _text(latest.error))
-        alive = is_alive(owner, lambda: self._age(latest))
+        alive = is_alive(owner, lambda: self.heartbeat_age(latest))
         progress: dict[str, Any] = next(iter(reversed(read_lines(latest.metrics))), {})
         return State("running" if alive else "lost", None, latest.number, owner, "", progress)
 
@@ -261,7 +261,7 @@ class Store:
             with contextlib.suppress(OSError):
                 clock.unlink(missing_ok=True)
 
-    def _age(self, attempt: AttemptFolder) -> float:
+    def heartbeat_age(self, attempt: AttemptFolder) -> float:
         """Seconds since an attempt's heartbeat, both times given by the store's own file system."""
         now = self.clock()
         try:

@@ -118,7 +118,7 @@ def test_slurm_knows_before_the_heartbeat_is_old_that_the_job_of_an_owner_ended(
     slurm.says("squeue", f"12|{state}|None|12|mim-x-0")
     assert word(store)[0] == ("running" if state in WORKING else "lost")
     monkeypatch.setenv("SLURM_JOB_ID", "13")  # another job's owner is not judged by this one
-    attempt.files.owner.write_text(json.dumps(sealed(dict(this_process()))))
+    attempt.files.owner.write_bytes(sealed(this_process()))
     assert word(store)[0] == "running"
     attempt.release()
 

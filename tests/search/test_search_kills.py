@@ -15,9 +15,12 @@ import pytest
 from toy import BROKEN_K, lines, toy
 
 from harness.launch.resources import Resources
+from harness.search.ownership import holder, leased
 from harness.search.session import Executor, history, open_search, run_search
 from harness.spec import HarnessError
 from harness.store import Store
+from harness.store.ownership import heartbeat_limit, this_process
+from harness.store.records import sealed
 
 HERE = Path(__file__).parent
 BUDGET = 20
@@ -95,25 +98,43 @@ def test_five_kills_of_the_coordinator_and_three_of_jobs(tmp_path: Path) -> None
 
 
 def test_a_second_coordinator_is_refused_and_a_dead_one_is_not_waited_for(tmp_path: Path) -> None:
-    from harness.search.ownership import leased
 
     store = Store(tmp_path / "runs")
     opened = open_search(searched(), store)
     program = (
         "import sys, time\nfrom pathlib import Path\nfrom harness.search.ownership import leased\n"
-        "from harness.store.layout import SearchFolder\n"
-        "with leased(SearchFolder(Path(sys.argv[1]))):\n    print('mine', flush=True)\n    time.sleep(60)\n"
+        "from harness.store import Store\nfrom harness.store.layout import SearchFolder\n"
+        "with leased(Store(Path(sys.argv[1])), SearchFolder(Path(sys.argv[2]))):\n"
+        "    print('mine', flush=True)\n    time.sleep(60)\n"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", program, str(opened.folder.path)],
+        [sys.executable, "-c", program, str(store.root), str(opened.folder.path)],
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": str(HERE.parent.parent)},
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "mine\n"
-        with pytest.raises(HarnessError, match=f"locked: pid {process.pid} on"), leased(opened.folder):
+        with pytest.raises(HarnessError, match=f"locked: pid {process.pid} on"), leased(opened.store, opened.folder):
             pass
         process.kill()
-    with leased(opened.folder) as lease:
+    with leased(opened.store, opened.folder) as lease:
         lease.check()
+
+
+@pytest.mark.parametrize("ahead", [-3600.0, 3600.0])
+def test_whether_a_search_is_run_is_told_by_the_clock_of_its_file_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead: float
+) -> None:
+    """A node whose own clock is an hour off neither takes a search from a living one nor leaves it to a dead one."""
+    opened = open_search(searched(), Store(tmp_path / "runs"))
+    own = opened.folder.coordinator(1)
+    own.path.mkdir(parents=True)
+    own.owner.write_bytes(sealed(this_process() | {"machine": "another"}))
+    own.heartbeat.touch()
+    monkeypatch.setattr(time, "time", lambda: own.heartbeat.stat().st_mtime + ahead)
+    assert holder(opened.store, opened.folder) is not None
+    old = own.heartbeat.stat().st_mtime - heartbeat_limit() - 1
+    os.utime(own.heartbeat, (old, old))
+    monkeypatch.setattr(time, "time", lambda: old - 3600)
+    assert holder(opened.store, opened.folder) is None
