@@ -28,7 +28,7 @@ def compare(
     scale: ScaleName = None,
     everything: Annotated[bool, typer.Option("--all", help="list every cell, not only those that changed")] = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="refuse a result that mixes commits, versions or devices")
+        bool, typer.Option("--strict", help="refuse results that mix origins, or are of different commits")
     ] = False,
 ) -> None:
     """Say which cells changed by more than noise between two results of one study. Pairs them by cell and seed.
@@ -40,7 +40,7 @@ def compare(
     plan = expand(load(study), scale=scale) if study else None
     before, after = (comparing.read_runs(path, plan) for path in (runs_a, runs_b))
     if strict:
-        refuse_mixed(comparing.mixed(before, after))
+        refuse_mixed((*comparing.mixed(before, after), *comparing.of_other_code(before, after)))
     found = comparing.compare(before, after)
     _show(found, everything=everything)
     for note in found.notes:

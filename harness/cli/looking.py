@@ -149,7 +149,8 @@ def report(
     store: StorePath = None,
     out: Annotated[Path | None, typer.Option("--out", help="folder to write to; default: results/STUDY/SCALE")] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="refuse a table that mixes commits, versions or devices")
+        bool,
+        typer.Option("--strict", help="refuse a table that mixes commits, versions, devices or threads"),
     ] = False,
 ) -> None:
     """Write runs.csv, the table (CSV, Markdown, LaTeX), figures, and report.html with all of it, from what is done.

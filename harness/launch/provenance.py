@@ -18,6 +18,8 @@ import harness
 from harness.spec.content import PROJECT_VARIABLE
 
 PACKAGES = {"torch": "torch", "torchvision": "torchvision", "timm": "timm", "numpy": "numpy", "harness": "mim-harness"}
+NUMBERS = ("spec", "core", "analysis")
+"""The parts of the package that determine numbers."""
 LARGEST_PATCH = 1_000_000
 SNAPSHOT_VARIABLE = "HARNESS_SNAPSHOT"
 SNAPSHOT_FILE = "provenance.json"
@@ -40,6 +42,7 @@ def environment(device: str, threads: int) -> dict[str, Any]:
         "dirty": bool(patch or new),
         "untracked": new,
         "source": package_digest(),
+        "code": package_digest(NUMBERS),
         "versions": {name: _version(package) for name, package in PACKAGES.items()}
         | {"python": platform.python_version()},
         "device": device,
@@ -72,11 +75,11 @@ def untracked() -> list[str]:
 
 
 @lru_cache
-def package_digest() -> str:
-    """Digest of the installed package's source files, in whatever way it was installed."""
+def package_digest(parts: tuple[str, ...] = ("",)) -> str:
+    """Digest of the source files in some parts of the installed package, in whatever way it was installed."""
     root = Path(harness.__file__).parent
     digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
+    for path in sorted(path for part in parts for path in (root / part).rglob("*.py")):
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
 

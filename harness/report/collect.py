@@ -17,14 +17,16 @@ from harness.study import Plan, Row
 STATES = ("done", "running", "failed", "blocked", "lost", "missing", "excluded")
 """Where a row can stand. blocked: the pre-training that it starts from failed; others as in the store."""
 
-PROVENANCE = ("commit", "device", "torch", "timm", "harness")
-"""What should be equal in all runs of one table."""
+PROVENANCE = (
+    "commit", "device", "torch", "timm", "harness", "threads", "code", "numpy", "python", "torchvision", "processor",
+)  # fmt: skip
+"""What should be equal in all runs of one table. code: digest of what in the harness determines numbers."""
 
 REASON_LENGTH = 240
 
 _RUN_COLUMNS = {
-    "key": "object", "seconds": "float64", **dict.fromkeys(PROVENANCE, "object"), "threads": "Int64",
-    "host": "object", "started": "object",
+    "key": "object", "seconds": "float64", **dict.fromkeys(PROVENANCE, "object"),
+    "threads": "Int64", "host": "object", "started": "object",
 }  # fmt: skip
 _LEADING = {"evaluation": "object", "state": "object", "reason": "object", "value": "float64"}
 _TRAILING = _RUN_COLUMNS | {f"pretrain_{name}": kind for name, kind in _RUN_COLUMNS.items()}
@@ -130,7 +132,9 @@ def _provenance(environment: object) -> dict[str, Any]:
     versions = found.get("versions")
     texts = {**(versions if isinstance(versions, dict) else {}), **found}
     columns: dict[str, Any] = {
-        name: clean(str(texts[name])) for name in (*PROVENANCE, "host", "started") if texts.get(name)
+        name: clean(str(texts[name]))
+        for name in (*PROVENANCE, "host", "started")
+        if texts.get(name) and name != "threads"
     }
     if columns.get("commit") and found.get("dirty"):
         columns["commit"] += "-dirty"

@@ -25,7 +25,7 @@ from harness.study import Plan
 LEVEL = 0.05
 """Share of comparisons without any true change in which at least one cell is called changed, at most."""
 
-_NEEDED = {"cell", "seed", "evaluation", "state", "value", "key", "pretrain_key", *PROVENANCE}
+_NEEDED = {"cell", "seed", "evaluation", "state", "value", "key", "pretrain_key"}
 
 Verdict = Literal["changed", "within noise", "identical", "one seed", "only before", "only after", "no value"]
 
@@ -86,7 +86,9 @@ def read_runs(path: Path, plan: Plan | None = None) -> pd.DataFrame:
         raise HarnessError(f"{file} is no table of runs") from None
     if missing := sorted(_NEEDED - set(frame.columns)):
         raise HarnessError(f"{file} is no table of runs: it lacks the column {missing[0]}")
-    return frame.assign(value=pd.to_numeric(frame["value"], errors="coerce"))
+    origins = [f"{prefix}{name}" for prefix in ("", "pretrain_") for name in PROVENANCE]
+    unknown = {name: "" for name in origins if name not in frame}  # an earlier version wrote the table
+    return frame.assign(value=pd.to_numeric(frame["value"], errors="coerce"), **unknown)
 
 
 def compare(before: pd.DataFrame, after: pd.DataFrame) -> Comparison:
@@ -119,6 +121,11 @@ def mixed(before: pd.DataFrame, after: pd.DataFrame) -> tuple[str, ...]:
     return tuple(
         f"{name}: {text}" for name, frame in (("before", before), ("after", after)) for text in mixtures(frame)
     )
+
+
+def of_other_code(before: pd.DataFrame, after: pd.DataFrame) -> tuple[str, ...]:
+    """A sentence for each of commit and code that the two results do not share."""
+    return tuple(note for note in _differing(before, after) if note.startswith(("commit:", "code:")))
 
 
 def _pairs(before: pd.DataFrame, after: pd.DataFrame, identity: list[str]) -> pd.DataFrame:
@@ -195,12 +202,16 @@ def _noise(table: Estimate, n: Floats) -> str:
 
 
 def _provenance(before: pd.DataFrame, after: pd.DataFrame) -> list[str]:
-    notes = list(mixed(before, after))
+    return [*mixed(before, after), *_differing(before, after)]
+
+
+def _differing(before: pd.DataFrame, after: pd.DataFrame) -> list[str]:
+    notes = []
     for name in PROVENANCE:
         one, two = (
-            ", ".join(dict.fromkeys(value or "unknown" for value in frame.loc[frame["state"] == "done", name]))
+            dict.fromkeys(value or "unknown" for value in frame.loc[frame["state"] == "done", name])
             for frame in (before, after)
         )
-        if one != two:
-            notes.append(f"{name}: before {one}; after {two}.")
+        if set(one) != set(two):
+            notes.append(f"{name}: before {', '.join(one)}; after {', '.join(two)}.")
     return notes

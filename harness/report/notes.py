@@ -58,7 +58,7 @@ def mixed_provenance(runs: pd.DataFrame) -> tuple[str, ...]:
 
 
 def mixtures(runs: pd.DataFrame) -> tuple[str, ...]:
-    """A sentence for each of commit, device and versions that differs among the finished runs.
+    """A sentence for each of PROVENANCE (commit, device, versions and the like) that differs among the finished runs.
 
     Pre-trainings count too. Where some runs do not say, `unknown` counts as a value of its own.
     """
@@ -75,7 +75,7 @@ def _distinct(runs: pd.DataFrame) -> pd.DataFrame:
 
 def _mixtures(distinct: pd.DataFrame) -> Iterator[str]:
     for name in PROVENANCE:
-        counts = Counter(_abbreviated(value) for value in distinct[name])
+        counts = Counter("" if pd.isna(value) else _abbreviated(str(value)) for value in distinct[name])
         if len(counts) > 1:
             kinds = ", ".join(f"{value or 'unknown'} ({number})" for value, number in counts.most_common())
             yield f"Mixed {name}: the finished runs come from {kinds}."

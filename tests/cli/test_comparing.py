@@ -66,6 +66,14 @@ def test_strict_refuses_mixed_commits(harness: Command, study: Path, plan: Plan,
     for name in sorted(store.keys()):
         commit(store, name, "0" * 40)
     assert harness("report", study, "--strict").code == 0
+    assert harness("compare", results, results, "--strict").code == 0
+    later = project / "later"
+    for name in sorted(store.keys()):
+        commit(store, name, "1" * 40)
+    assert harness("report", study, "--strict", "--out", later).code == 0
+    ended = harness("compare", results, later, "--strict")
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert f"commit: before {'0' * 40}; after {'1' * 40}." in ended.err
 
 
 def test_metrics_asks_where_to(harness: Command, study: Path) -> None:

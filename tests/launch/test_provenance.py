@@ -65,3 +65,28 @@ def test_a_new_study_counts_as_a_change(project: Path) -> None:
 def test_no_checkout(project: Path) -> None:
     found = provenance.environment("cpu", 1)
     assert (found["commit"], found["dirty"], found["untracked"]) == ("", False, [])
+
+
+def test_the_digest_of_the_code_is_that_of_what_determines_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "harness"
+    for name in ("__init__.py", "core/train/loop.py", "spec/run.py", "analysis/fourier.py", "report/tables.py"):
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text(f"# {name}\n")
+    monkeypatch.setattr(provenance.harness, "__file__", str(package / "__init__.py"))
+
+    def digests() -> tuple[str, str]:
+        provenance.package_digest.cache_clear()
+        found = provenance.environment("cpu", 1)
+        return found["code"], found["source"]
+
+    seen = [digests()]
+    for name in ("core/train/loop.py", "spec/run.py", "analysis/fourier.py", "report/tables.py"):
+        (package / name).write_text("changed\n")
+        seen.append(digests())
+    codes, sources = zip(*seen, strict=True)
+    assert len(set(codes[:4])) == 4
+    assert codes[4] == codes[3]
+    assert len(set(sources)) == 5
+    provenance.package_digest.cache_clear()

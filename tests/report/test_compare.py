@@ -13,8 +13,8 @@ import pytest
 from fake_study import bench, half_finished, scope_plan
 from scipy import stats
 
-from harness.report.collect import runs_frame
-from harness.report.compare import compare, mixed, read_runs
+from harness.report.collect import PROVENANCE, runs_frame
+from harness.report.compare import compare, mixed, of_other_code, read_runs
 from harness.report.tables import csv_text
 from harness.spec import HarnessError
 from harness.store import Store
@@ -28,7 +28,8 @@ def frame(values: dict[str, list[float]], **columns: str) -> pd.DataFrame:
         "evaluation": "top1", "state": "done", "key": "k", "commit": "c", "device": "cpu", "torch": "2", "timm": "1",
         "harness": "1",
     }  # fmt: skip
-    plain |= {f"pretrain_{name}": "" for name in ("key", "commit", "device", "torch", "timm", "harness")}
+    plain |= {name: "" for name in PROVENANCE if name not in plain}
+    plain |= {f"pretrain_{name}": "" for name in ("key", *PROVENANCE)}
     return pd.DataFrame(
         {"cell": str(number), "arm": arm, "seed": str(seed), "value": value, **plain, **columns}
         for number, (arm, found) in enumerate(values.items())
@@ -139,6 +140,23 @@ def test_where_they_come_from() -> None:
         ["after", " Mixed commit"],
         ["after", " Mixed device"],
     ]
+
+
+def test_results_of_other_commits_or_code_are_told_from_those_of_one() -> None:
+    one = frame({"a": [1.0, 2.0]}, commit="one")
+    assert of_other_code(one, frame({"a": [1.0, 2.0]}, commit="one", device="H100")) == ()
+    assert of_other_code(one, frame({"a": [1.0]}, commit="two")) == ("commit: before one; after two.",)
+    assert of_other_code(one, frame({"a": [1.0]}, commit="one", code="c")) == ("code: before unknown; after c.",)
+    two = pd.concat([one, frame({"b": [1.0]}, commit="two")])
+    assert of_other_code(two, two.iloc[::-1]) == ()
+
+
+def test_a_table_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    whole = frame({"a": [1.0, 2.0]}).drop(columns=["code", "pretrain_code", "processor", "python"])
+    (tmp_path / "runs.csv").write_text(csv_text(whole))
+    found = read_runs(tmp_path)
+    assert set(found["code"]) == {""}
+    assert compare(found, found).changes[0].verdict == "identical"
 
 
 def test_a_csv_a_folder_and_a_store_read_alike(tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ import csv
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+import pytest
 from fake_study import (
     ENVIRONMENT,
     SCALE,
@@ -156,6 +158,35 @@ def test_mixed_commits_devices_and_versions_are_told(tmp_path: Path) -> None:
     assert notes[2] == "Mixed torch: the finished runs come from 2.7.1 (17), 2.6.0 (1)."
     assert notes[3] == "Mixed timm: the finished runs come from unknown (17), 1.0.20 (1)."
     assert notes[-1] == "17 of 18 finished runs were made with uncommitted changes."
+
+
+@pytest.mark.parametrize(
+    ("change", "note"),
+    [
+        ({"code": "cd"}, "Mixed code: the finished runs come from cd (9), ab (9)."),
+        ({"threads": 8}, "Mixed threads: the finished runs come from 8 (9), 1 (9)."),
+        ({"processor": "other"}, "Mixed processor: the finished runs come from other (9), one (9)."),
+        ({"versions": {"numpy": "2.4.0"}}, "Mixed numpy: the finished runs come from 2.4.0 (9), 2.3.0 (9)."),
+        ({"versions": {"python": "3.12.1"}}, "Mixed python: the finished runs come from 3.12.1 (9), 3.11.7 (9)."),
+        ({"versions": {"torchvision": "0.29"}}, "Mixed torchvision: the finished runs come from 0.29 (9), 0.21 (9)."),
+    ],
+)
+def test_all_that_may_move_a_number_is_told_where_it_is_mixed(tmp_path: Path, change: Any, note: str) -> None:
+    store, plan = Store(tmp_path), scope_plan()
+    versions = {"numpy": "2.3.0", "python": "3.11.7", "torchvision": "0.21"}
+    usual = {**ENVIRONMENT, "code": "ab", "processor": "one", "versions": versions}
+    other = {**usual, **change, "versions": versions | change.get("versions", {})}
+    for seed, environment in enumerate((other, usual)):
+        finish_all(
+            store, replace(plan, rows=tuple(row for row in plan.rows if row.seed == seed)), environment=environment
+        )
+    assert mixed_provenance(results_frame(plan, store)) == (note,)
+
+
+def test_runs_of_before_that_code_was_recorded_are_not_mixed_with_each_other(tmp_path: Path) -> None:
+    store, plan = Store(tmp_path), scope_plan()
+    finish_all(store, plan)
+    assert mixed_provenance(results_frame(plan, store)) == ()
 
 
 def test_csv_has_full_precision_and_every_cell(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from harness.spec import Evaluation
 from harness.spec.differences import Difference, differences
 from harness.study import Plan
 
-PLACE = (*PROVENANCE, "threads", "host")
+PLACE = (*PROVENANCE, "host")
 """What the page says of where a run was computed: equal for many runs, so written once."""
 
 _VALUE_LENGTH = 160
