@@ -173,7 +173,9 @@ def show_report(plan: Plan, store: Store, folder: Path, *, always: bool = False)
     """Write the report of a plan, unless it is there and nothing has changed, and print its table."""
     from harness.report.saved import current
 
-    shown = current(plan, store, folder, always=always)
+    places = overview(plan.runs(), store).places
+    standings = {name: (place.word, place.detail) for name, place in places.items()}
+    shown = current(plan, store, folder, standings, always=always)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in shown.header:
         table.add_column(escape(printable(column)))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pandas import DataFrame
 
+from harness.report.collect import Standings
 from harness.report.collect import runs_frame as results_frame
 from harness.report.escape import file_stem
 from harness.report.judged import claim_lines, claims_text, judged
@@ -49,8 +50,10 @@ class Report:
     complete: bool
 
 
-def write(plan: Plan, store: Store, folder: Path) -> Report:
+def write(plan: Plan, store: Store, folder: Path, standings: Standings | None = None) -> Report:
     """Write tables, figures and reconstructions of a study, however much of it is done.
+
+    Where runs stand is read from the store's files, unless `standings` says so.
 
     All files are made before the first is written, and each is replaced in one step. Figures of an earlier
     report that are no longer made are removed; other files are left alone.
@@ -58,7 +61,7 @@ def write(plan: Plan, store: Store, folder: Path) -> Report:
     Raises:
         HarnessError: the disk refuses.
     """
-    runs = results_frame(plan, store)
+    runs = results_frame(plan, store, standings)
     cells = summary(plan, runs)
     found = table(plan, runs, cells)
     label = f"tab:{file_stem(plan.study.name or 'study', plan.scale.name)}"

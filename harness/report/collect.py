@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,12 @@ from harness.spec import Evaluation, Scalar, key, pretraining, shown_metric, ups
 from harness.store import State, Store
 from harness.study import Plan, Row
 
-STATES = ("done", "running", "failed", "blocked", "lost", "missing", "excluded")
-"""Where a row can stand. blocked: the pre-training that it starts from failed; others as in the store."""
+STATES = ("done", "running", "queued", "failed", "blocked", "cancelled", "lost", "missing", "excluded")
+"""Where a row can stand. blocked: the pre-training that it starts from failed; queued and cancelled: only known to who
+submits runs; others as in the store."""
+
+Standings = Mapping[str, tuple[str, str]]
+"""By key of a run one of STATES and a reason, as who submits runs sees it."""
 
 PROVENANCE = (
     "commit", "device", "torch", "timm", "harness", "threads", "code", "numpy", "python", "torchvision", "processor",
@@ -61,8 +65,10 @@ def axis_columns(names: Sequence[str]) -> dict[str, str]:
     return columns
 
 
-def runs_frame(plan: Plan, store: Store) -> pd.DataFrame:
+def runs_frame(plan: Plan, store: Store, standings: Standings | None = None) -> pd.DataFrame:
     """A row for each cell, seed and evaluation.
+
+    Where runs stand is read from the store's files, unless `standings` says so.
 
     Columns: `cell` (its number in the study), the axes (None where an axis does not apply), seed, evaluation,
     state (one of STATES), reason (why there is no value), value (the metric that tables show, NaN unless
@@ -73,7 +79,7 @@ def runs_frame(plan: Plan, store: Store) -> pd.DataFrame:
     An excluded cell has a row for every evaluation of the plan; if the plan has none at all, one without a
     name.
     """
-    snapshot = _Snapshot(plan, store)
+    snapshot = _Snapshot(plan, store, standings or {})
     numbers = {tuple(cell.values()): number for number, cell in enumerate(plan.study.cells)}
     columns = axis_columns(plan.study.grid.axes)
     names = plan.columns() or ("",)
@@ -115,8 +121,8 @@ def arms(plan: Plan) -> tuple[Arm, ...]:
 class _Snapshot:
     """The states and environments of all runs of a plan, each read once."""
 
-    def __init__(self, plan: Plan, store: Store) -> None:
-        self.states = store.states(plan.runs())
+    def __init__(self, plan: Plan, store: Store, standings: Standings) -> None:
+        self.states, self.standings = store.states(plan.runs()), standings
         done = [name for name, state in self.states.items() if state.word == "done"]
         self._provenance = {name: _provenance(store.environment(name)) for name in done}
 
@@ -156,6 +162,9 @@ def _record(evaluation: Evaluation, snapshot: _Snapshot) -> dict[str, Any]:
     before = snapshot.columns(key(first)) if first else {}
     state = snapshot.states[key(evaluation)]
     word, reason = _standing(state, [(run.kind, snapshot.states[key(run)]) for run in upstreams(evaluation)])
+    told, why = snapshot.standings.get(key(evaluation), (word, ""))
+    if told != word and state.word != "done":  # a result may have come since it was told
+        word, reason = told, why
     metrics = state.result.metrics if state.result else {}
     value = metrics.get(shown_metric(evaluation), math.nan)
     if word == "done" and not math.isfinite(value):

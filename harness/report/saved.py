@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from harness.report import AUDIT, write
+from harness.report.collect import Standings
 from harness.spec import key
 from harness.store import Store
 from harness.store.files import read_json, write_atomically
@@ -27,18 +28,20 @@ class Shown:
     written: bool
 
 
-def current(plan: Plan, store: Store, folder: Path, *, always: bool = False) -> Shown:
+def current(
+    plan: Plan, store: Store, folder: Path, standings: Standings | None = None, *, always: bool = False
+) -> Shown:
     """The report of a plan as its runs stand now; what is in `folder` already is used if nothing has changed.
 
     Raises:
         HarnessError: the disk refuses.
     """
-    digest = _inputs(plan, store, folder)
+    digest = _inputs(plan, store, folder, standings)
     saved = read_json(folder / STAMP)
     if not always and isinstance(saved, dict) and saved.get("inputs") == digest and _whole(folder, saved["files"]):
         rows = tuple(tuple(row) for row in saved["rows"])
         return Shown(tuple(saved["header"]), rows, tuple(saved["notes"]), written=False)
-    report = write(plan, store, folder)
+    report = write(plan, store, folder, standings)
     stamp = {
         "inputs": digest,
         "files": report.files,
@@ -50,7 +53,7 @@ def current(plan: Plan, store: Store, folder: Path, *, always: bool = False) -> 
     return Shown(report.header, report.rows, report.notes, written=True)
 
 
-def _inputs(plan: Plan, store: Store, folder: Path) -> str:
+def _inputs(plan: Plan, store: Store, folder: Path, standings: Standings | None) -> str:
     """Digest of everything that a report is made from."""
     states = store.states(plan.runs())
     facts = {
@@ -73,6 +76,7 @@ def _inputs(plan: Plan, store: Store, folder: Path) -> str:
             for row in plan.rows
         ],
         "states": {name: [state.word, state.attempt, state.error, str(state.result)] for name, state in states.items()},
+        "standings": standings,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from conftest import FILE, Command, tree
 
 from harness.spec import Run, key, upstream
 from harness.store import Attempt, Store
+from harness.store.submissions import Array, Submissions
 from harness.study import Plan, expand, load
 
 COMMANDS = (
@@ -231,6 +233,33 @@ def test_report_goes_where_it_is_told(harness: Command, study: Path, project: Pa
     assert harness("report", study, "--out", tmp_path / "paper").code == 0
     assert (tmp_path / "paper" / "table.tex").is_file()
     assert not (project / "results").exists()
+
+
+def test_report_and_status_call_a_run_by_the_same_word(
+    harness: Command, study: Path, plan: Plan, store: Store, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of six fine-tunings one is done, two were taken out of the queue, one waits; Slurm does not answer."""
+    monkeypatch.setenv("PATH", str(project))
+    log, runs = Submissions(store.root), [row.evaluations["top1"] for row in plan.rows if row.evaluations]
+    finish(store, runs[-1])
+    for run in runs:
+        store.register(run)
+    array = Array("mim-x-0", "evaluation", ((key(runs[2]),),))
+    assert log.publish(1, "submission", "ratios", [key(runs[2])], [array])
+    assert log.publish(2, "cancel", "ratios", [key(run) for run in runs[:2]])
+    said = [line.split() for line in harness("status", study, "--scale", "small").out.splitlines()]
+    words = {tuple(line[1:4]): line[0] for line in said if "finetune" in line}
+    assert harness("report", study).code == 0
+    with next((project / "results").glob("*/*/runs.csv")).open() as file:
+        states = [line["state"] for line in csv.DictReader(file) if line["state"] != "excluded"]
+    assert states == ["cancelled", "cancelled", "queued", "missing", "missing", "done"]
+    assert words == {
+        ("random", "0.5", "seed"): "cancelled",
+        ("random", "0.75", "seed"): "queued",
+    }
+    table = next((project / "results").glob("*/*/table.md")).read_text()
+    assert "cancelled" in table
+    assert "1 queued" in table
 
 
 def test_report_of_a_selection_needs_a_folder_of_its_own(
