@@ -8,6 +8,8 @@ import pytest
 from conftest import Command, tree
 from test_commands import begin, evaluation, finish, first, plan, store
 
+from harness.cli.comparing import _texts
+from harness.report.compare import Change
 from harness.store import Store
 from harness.study import Plan
 
@@ -45,6 +47,12 @@ def test_compare_names_what_changed(harness: Command, study: Path, plan: Plan, p
     wrong = harness("compare", project / "a", project / "b")
     assert (wrong.code, wrong.err.count("\n")) == (2, 1)
     assert "--study" in wrong.err
+
+
+@pytest.mark.parametrize(("p", "text"), [(0.0004, "< 0.001"), (0.004, "0.004"), (0.21, "0.210"), (float("nan"), "–")])
+def test_a_p_value_is_shown_to_three_digits(p: float, text: str) -> None:
+    change = Change(axes=(), evaluation="top1", n=3, difference=1.0, low=0.5, high=1.5, p=p, verdict="within noise")
+    assert _texts(change)[-2] == text
 
 
 def test_strict_refuses_mixed_commits(harness: Command, study: Path, plan: Plan, store: Store, project: Path) -> None:

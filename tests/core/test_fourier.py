@@ -166,10 +166,11 @@ def gradient(fourier: FourierLoss, y: Tensor, x: Tensor, hidden: Tensor) -> Tens
     return leaf.grad
 
 
-def test_the_weight_has_no_gradient() -> None:
+@pytest.mark.parametrize("fourier", [FourierLoss(), RELEASED.replace(focal=False, reweight=True)])
+def test_the_weight_has_no_gradient(fourier: FourierLoss) -> None:
     """mean |F|^2 is mean d^2, of gradient 2 d / n; with one of the two factors |F| held, it is half of that."""
     y, x = torch.randn(2, 4, 3, 6, 6, generator=torch.Generator().manual_seed(0))
-    found = gradient(FourierLoss(), y, x, torch.ones(4, 6, 6, dtype=torch.bool))
+    found = gradient(fourier, y, x, torch.ones(4, 6, 6, dtype=torch.bool))
     assert torch.allclose(found, (y - x) / y.numel(), atol=1e-7)
 
 

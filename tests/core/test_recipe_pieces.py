@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from harness.core.data.batches import training_batches
+from harness.core.data.batches import Batch, training_batches
 from harness.core.data.datasets import ImageSet, load
 from harness.core.evaluate.finetune import classification_loss
 from harness.core.evaluate.labelled import whole_set
+from harness.core.evaluate.probe import _probe
 from harness.core.runtime.average import Averaged
 from harness.core.runtime.session import Session
+from harness.core.train.loop import train
 from harness.core.train.optimiser import make_optimiser, parameter_groups
 from harness.launch import Resources
 from harness.launch.job import work
@@ -245,3 +248,37 @@ def test_test_images_have_the_test_size(tmp_path: Path, test_size: int | None, s
     shown = [tuple(images.shape) for images, _ in whole_set(run, load(DATA, "test"), session)]
     attempt.release()
     assert shown == [(32, 3, side, side)]
+
+
+def test_a_linear_probe_starts_as_maes_does() -> None:
+    """main_linprobe.py: weights of deviation 0.01, no bias, and a batch norm without parameters of eps 1e-6."""
+    norm, linear = _probe(1000, 100, batch_norm=True)
+    assert float(linear.weight.detach().std()) == pytest.approx(0.01, rel=0.02)
+    assert not linear.bias.any()
+    assert (norm.affine, norm.eps, norm.num_features) == (False, 1e-6, 1000)
+
+
+def test_what_draws_from_torch_draws_anew_at_each_step_and_alike_in_each_run(tmp_path: Path) -> None:
+    """Dropout, for one."""
+    model, drawn = nn.Linear(1, 1), list[tuple[float, ...]]()
+
+    def batches(first: int) -> Iterator[Batch]:
+        return (Batch(step, torch.ones(2, 1), torch.zeros(2), torch.arange(2)) for step in range(first, 4))
+
+    def loss_of(batch: Batch) -> Tensor:
+        drawn.append(tuple(torch.rand(2).tolist()))
+        return model(batch.images).mean()
+
+    groups = [{"params": list(model.parameters()), "scale": 1.0}]
+    for name in ("a", "b"):
+        attempt = Store(tmp_path / name).acquire(run_of())
+        assert isinstance(attempt, Attempt)
+        session = Session(attempt=attempt, device=torch.device("cpu"))
+        lines = train(
+            session, seed=0, model=model, groups=groups, recipe=recipe(batch_size=2, epochs=1), steps_per_epoch=4,
+            batches=batches, loss_of=loss_of,
+        )  # fmt: skip
+        assert [line["step"] for line in lines] == [4]
+        attempt.release()
+    assert drawn[:4] == drawn[4:]
+    assert len(set(drawn)) == 4

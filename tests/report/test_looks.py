@@ -14,7 +14,7 @@ from scipy import stats
 from harness import claims
 from harness.report import results_frame, write
 from harness.report.judged import judged
-from harness.report.looks import error_of_a_look, looked, scheduled, standing
+from harness.report.looks import _quantile, error_of_a_look, looked, scheduled, standing
 from harness.stats.additive import fit
 from harness.store import Store
 from harness.study import Plan, Row, expand
@@ -50,6 +50,11 @@ def test_a_look_has_less_error_than_all_and_more_than_its_share() -> None:
         assert 0.025 / len(looks) < one < 0.025
     assert error_of_a_look((5,), 9, 2, 1) == 0.025
     assert error_of_a_look((3, 5), 9, 2, 1) == error_of_a_look((3, 5), 9, 2, 1)
+
+
+def test_the_error_of_a_look_is_two_standard_errors_on_the_safe_side() -> None:
+    uniform = np.random.default_rng(0).permutation(np.arange(10_001) / 10_000)
+    assert _quantile(uniform, 0.1) == pytest.approx(0.1 - 2 * np.sqrt(0.1 * 0.9 / 10_000), abs=2e-4)
 
 
 def test_the_error_of_a_look_by_another_simulation() -> None:

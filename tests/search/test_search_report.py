@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ def test_the_best_of_one_metric_and_of_two() -> None:
     assert [trial.number for trial in best(trials, ["minimize"], 2)] == [0, 4]
     pairs = [told(0, 70.0, 1.0), told(1, 80.0, 2.0), told(2, 75.0, 3.0), told(3, 80.0, 2.0), told(4, 60.0, 0.5)]
     assert {trial.number for trial in front(pairs, ["maximize", "minimize"])} == {0, 1, 3, 4}
+    # (80, 2) dominates (75, 3); its equal does not dominate it
+    assert [trial.number for trial in best(pairs, ["maximize", "minimize"], 9)] == [1, 3, 0, 4]
     assert best_so_far(trials, "maximize") == [(0, 3.0), (1, 5.0), (2, 5.0), (4, 5.0)]
 
 
@@ -172,6 +175,25 @@ def test_importance_counts_a_cell_once(store: Store) -> None:
     alone = optuna.create_study(direction="maximize")
     alone.add_trials([trial for trial in study.get_trials() if "duplicate of" not in trial.user_attrs])
     assert importances(study) == importances(alone)
+
+
+@pytest.mark.parametrize("others", [[], ["minimize"]])
+@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+def test_importance_is_about_the_best_trials(direction: str, others: list[str]) -> None:
+    """The best fifth have a > 0.8, whatever b is; among the rest only b matters."""
+    sign, study = 1 if direction == "maximize" else -1, optuna.create_study(directions=[direction, *others])
+    axis = optuna.distributions.FloatDistribution(0.0, 1.0)
+    for a, b in itertools.product(np.linspace(0, 1, 11), repeat=2):
+        value = sign * (10.0 if a > 0.85 else b)
+        study.add_trial(
+            optuna.trial.create_trial(
+                params={"a": float(a), "b": float(b)},
+                distributions={"a": axis, "b": axis},
+                values=[value, *(0.0 for _ in others)],
+            )
+        )
+    found = importances(study)
+    assert found["a"] > 2 * found["b"]
 
 
 def test_a_report_before_anything_was_told(store: Store, tmp_path: Path) -> None:
