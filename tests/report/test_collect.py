@@ -50,6 +50,7 @@ def test_axis_that_does_not_apply_stays_none_and_numbers_keep_their_type(tmp_pat
     assert frame["mask_ratio"].iloc[0] == 0.4
     assert set(frame["state"]) == {"missing", "excluded"}
     assert frame["value"].isna().all()
+    assert set(frame.loc[frame["state"] == "missing", "reason"]) == {""}  # nothing of it was begun: no reason to tell
 
 
 def test_provenance_of_both_stages(tmp_path: Path) -> None:

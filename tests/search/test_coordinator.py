@@ -213,6 +213,10 @@ def test_seeds_are_averaged_and_promising_cells_get_more(store: Store) -> None:
         runs: list[Run] = [search.cell(search.scales[0], **trial.params, seed=seed)["validation"] for seed in seeds]
         assert trial.per_seed[0] == pytest.approx([score(run) for run in runs])
         assert trial.values[0] == pytest.approx(sum(map(score, runs)) / len(runs))
+    for place, trial in enumerate(told):  # among the best third of those told before it, by its first two seeds
+        first = sum(trial.per_seed[0][:2]) / 2
+        better = sum(other.values[0] > first for other in told[:place])
+        assert len(trial.per_seed[0]) == (5 if better < (place + 1) / 3 else 2)
     best = max(told, key=lambda trial: trial.values[0])
     assert len(best.per_seed[0]) == 5
     assert len(jobs.added) == sum(len(trial.per_seed[0]) for trial in told)
