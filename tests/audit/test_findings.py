@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 from tiny import VIT, pretrain
 
 from harness import audit
+from harness.audit import findings
+from harness.audit.factors import check_factors
+from harness.audit.rates import check_rates
 from harness.core.evaluate import labelled
 from harness.core.masks.masking import spread
 from harness.core.pretrain.mim import MaskedImageModel
@@ -126,6 +130,10 @@ def test_declared_factors_are_allowed_and_others_then_are_not() -> None:
     assert failures(audit.audit(plan(longer, factors=declared))) == {}
     (text,) = failures(audit.audit(plan(factors={"arm": ("start.mask.size",)})))["factors"][:1]
     assert "start.mask.ratio: 0.75 instead of 0.5" in text
+    beginning = {"arm": ("recipe.epoch", "start")}  # of a name, not of a path
+    assert any(
+        "recipe.epochs" in text for text in failures([*check_factors(plan(longer, factors=beginning))])["factors"]
+    )
     with pytest.raises(HarnessError, match="factors names no axis with 'lr'; this study has arm"):
         plan(factors={"lr": ("recipe.lr",)})
 
@@ -242,6 +250,15 @@ def test_layer_decay_applied_twice_is_named(monkeypatch: pytest.MonkeyPatch, twi
     found = failures(audit.audit(plan()))
     assert list(found) == ["rates"]
     assert any("learning rate of" in text and "patch_embed.proj.weight" in text for text in found["rates"])
+
+
+def test_a_rate_that_is_too_large_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    larger = lambda recipe, step, per_epoch, scale=1.0: learning_rate(recipe, step, per_epoch, scale * 1.05)  # noqa: E731
+    monkeypatch.setattr(loop, "learning_rate", larger)
+    run = next(iter(findings.finetunings(plan()).values()))
+    verdict, decay = check_rates(run, "other")
+    assert (verdict.verdict, decay.verdict) == ("failed", "passed")
+    assert re.search(r"learning rate of (\d+) of \1 parameters", verdict.text)
 
 
 def test_weight_decay_on_everything_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
