@@ -14,6 +14,8 @@ nox.needs_version = ">=2024.4.15"
 PROJECT = nox.project.load_toml("pyproject.toml")
 SHARED = Path(".nox") / "shared"
 """torch takes gigabytes and minutes to install: the sessions that need it share one environment."""
+LONG = 13
+"""A test that takes more CPU seconds must be marked slow: ten, and a third more for coverage."""
 
 
 def shared(session: nox.Session, *groups: str) -> Path:
@@ -30,7 +32,8 @@ def shared(session: nox.Session, *groups: str) -> Path:
 def tests(session: nox.Session) -> None:
     """Run all tests with coverage; arguments go to pytest (nox -s tests -- -m "not slow")."""
     commands = shared(session, "test")
-    session.run(str(commands / "python"), "-m", "pytest", "--cov=harness", *session.posargs, external=True)
+    pytest = (str(commands / "python"), "-m", "pytest", "--cov=harness", f"--cpu-limit={LONG}")
+    session.run(*pytest, *session.posargs, external=True)
 
 
 @nox.session(venv_backend="none")

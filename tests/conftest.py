@@ -1,11 +1,33 @@
-"""What every test starts from: no settings or caches of the person who runs them."""
+"""What every test starts from: no settings or caches of the person who runs them; and how long one may take."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
+from cpu_time import spent
+
+# Before torch is loaded: the tensors of tests are small, and threads that wait for each other take time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The option --cpu-limit."""
+    explained = "fail a test that takes more than so many CPU seconds, its processes included, without the mark slow"
+    parser.addoption("--cpu-limit", type=float, metavar="SECONDS", help=explained)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    """Fail a test that passes, but takes longer than it may."""
+    limit: float | None = item.config.getoption("--cpu-limit")
+    if limit is None or item.get_closest_marker("slow"):
+        return (yield)
+    before = spent()
+    yield
+    if (seconds := spent() - before) > limit:
+        pytest.fail(f"took {seconds:.1f} CPU seconds without the mark slow; {limit:.0f} are allowed", pytrace=False)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -62,14 +62,17 @@ def agrees(found: Average, printed: float, digits: int, scale: float = 1.0) -> b
     return abs(found.mean * scale - printed) <= 3.5 * math.sqrt(2) * found.error * scale + 0.5001 * 10.0**-digits
 
 
+@pytest.mark.parametrize("draws", [40, pytest.param(400, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", TABLE)
-def test_masks_are_as_difficult_as_computed_separately(name: str) -> None:
-    row, found = TABLE[name], difficulty(compared_masks()[name], 224, 16, draws=400)
+def test_masks_are_as_difficult_as_computed_separately(name: str, draws: int) -> None:
+    row, found = TABLE[name], difficulty(compared_masks()[name], 224, 16, draws=draws)
     assert agrees(found.ratio, row.ratio, 2 if name not in ("BEiT 75", "BEiT 98", "BEiT 147") else 1, 100)
     assert agrees(found.avgdist, row.avgdist, row.digits[0])
     assert agrees(found.visible, row.visible, row.digits[1])
     assert agrees(found.isolated, row.isolated, row.digits[2], 100)
-    assert (found.distinct, found.draws) == (row.distinct, 400)
+    assert found.draws == draws
+    if draws == 400 or row.distinct in (1, 2, 400):  # else the fewer draws need not bring all
+        assert found.distinct == min(row.distinct, draws)
 
 
 def test_every_compared_mask_has_a_difficulty() -> None:

@@ -34,6 +34,7 @@ from harness.study import Plan
 __all__ = ["plan", "store"]  # fixtures
 
 
+@pytest.mark.slow
 def test_models_beside_what_was_published(harness: Command) -> None:
     ended = harness("models")
     assert ended.code == 0

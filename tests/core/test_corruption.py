@@ -173,22 +173,36 @@ def arm(backbone: Backbone, corruption: Corruption) -> Pretrain:
     )
 
 
-def arms() -> list[pytest.param]:
-    found = []
-    for name, (backbone, deep) in DEEP.items():
-        for fill, token, site in itertools.product(FILLS, ("replace", "add", "gated-add"), (AtInput(), deep)):
-            if fill == "none" and token == "add":
-                continue
-            # a gate of 0.5, so that what it lets through is no rounding
-            corruption = Corruption(fill=fill, token=token, site=site, gate=0.5 if token == "gated-add" else None)
-            found.append(pytest.param(arm(backbone, corruption), id=f"{name}-{fill}-{token}-{site.kind}"))
-        found.extend(
-            pytest.param(arm(backbone, Corruption(fill=fill, token="none")), id=f"{name}-{fill}") for fill in FILLS[1:]
-        )
+def arms() -> dict[str, Pretrain]:
+    """Every combination of fill, token and site: with every backbone where nothing is filled, else with one in turn."""
+    found, names = {}, list(DEEP)
+    tokens = ("replace", "add", "gated-add")
+    for (f, fill), (t, token), deep in itertools.product(enumerate(FILLS), enumerate(tokens), (False, True)):
+        if (fill, token) != ("none", "add"):
+            # by these numbers each fill, each token and each site comes to each of the five
+            for name in names if fill == "none" else [names[(f + t + 3 * deep) % 5]]:
+                backbone, site = DEEP[name]
+                # a gate of 0.5, so that what it lets through is no rounding
+                gate = 0.5 if token == "gated-add" else None
+                corruption = Corruption(fill=fill, token=token, site=site if deep else AtInput(), gate=gate)
+                found[f"{name}, {fill}, {token}, {'deep' if deep else 'input'}"] = arm(backbone, corruption)
+    for name, fill in zip(names, FILLS[1:], strict=True):
+        found[f"{name}, {fill}"] = arm(DEEP[name][0], Corruption(fill=fill, token="none"))
     return found
 
 
-@pytest.mark.parametrize("run", arms())
+ARMS = arms()
+
+
+def test_every_combination_of_a_corruption_is_an_arm_and_every_backbone_meets_every_piece() -> None:
+    words = [name.split(", ") for name in ARMS]
+    assert len({tuple(rest) for _, *rest in words}) == 2 * (3 * len(FILLS) - 1) + len(FILLS) - 1
+    pairs = {(backbone, other) for backbone, *others in words for other in others}
+    wanted = itertools.product(DEEP, (*FILLS, "replace", "add", "gated-add", "input", "deep"))
+    assert set(wanted) <= pairs
+
+
+@pytest.mark.parametrize("run", ARMS.values(), ids=ARMS)
 def test_hidden_pixels_reach_the_encoder_by_declared_leaks_only(run: Pretrain) -> None:
     batch = audit.fixed_batch(run, 2)
     model = MaskedImageModel(run, 3)

@@ -94,9 +94,11 @@ def test_one_batch_is_learnt(backbone: Backbone, loss: Loss) -> None:
 
 
 @pytest.mark.parametrize("backbone", [VIT, SWIN], ids=["vit", "swin"])
-@pytest.mark.parametrize("target", [BINS, BINS.replace(bins=256, downsample=4), CLUSTERS, WORDS], ids=TARGETS)
-@pytest.mark.parametrize("head", [LinearHead(), INVERSE], ids=["linear", "inverse"])
-def test_one_batch_of_classes_is_learnt(backbone: Backbone, target: Target, head: Head) -> None:
+@pytest.mark.parametrize("number", range(4), ids=TARGETS)
+def test_one_batch_of_classes_is_learnt(backbone: Backbone, number: int) -> None:
+    """Every pair of a backbone, a target and a head occurs."""
+    target = [BINS, BINS.replace(bins=256, downsample=4), CLUSTERS, WORDS][number]
+    head = (LinearHead(), INVERSE)[(number + (backbone is SWIN)) % 2]
     check_learnt(pretrain(backbone=backbone, target=target, head=head, loss=CLASSES))
 
 
@@ -107,7 +109,7 @@ def test_one_batch_is_learnt_by_every_head(backbone: Backbone, head: Head) -> No
 
 
 def check_learnt(run: Pretrain) -> None:
-    """30 steps at a constant rate on one batch and mask: the loss falls by 20 % or more.
+    """Within 30 steps at a constant rate on one batch and mask, the loss falls by 20 % or more.
 
     A head of transformer blocks wants a smaller rate: at 5e-3 it hardly learns in 30 steps.
     """
@@ -119,12 +121,14 @@ def check_learnt(run: Pretrain) -> None:
     for _ in range(31):
         value = model(batch.images, batch.units)[1]
         losses.append(value.item())
+        if losses[-1] < 0.8 * losses[0]:
+            return
         optimiser.zero_grad()
         value.backward()
         for group in optimiser.param_groups:
             group["lr"] = rate
         optimiser.step()
-    assert losses[30] < 0.8 * losses[0]
+    pytest.fail(f"not learnt: the loss goes from {losses[0]} to {losses[-1]}")
 
 
 FINETUNE = RECIPE.replace(augment=Augment(mixup=0.8, cutmix=1.0, smoothing=0.1), drop_path=0.2, layer_decay=0.8)
