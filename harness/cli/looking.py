@@ -91,12 +91,13 @@ def _detail(place: Place) -> str:
     if place.word == "failed":
         return f"{place.detail}   harness logs / retry"
     text = ""
-    if state.progress and place.word in ("running", "lost", "queued", "cancelled"):
-        line = state.progress
-        text = f"step {line['step']:,}/{line['steps']:,}   "
+    found = [state.progress.get(name) for name in ("step", "steps", "seconds", "images_per_second")]
+    numbers = [number for number in found if isinstance(number, int | float) and 0 <= number < 1e12]
+    if len(numbers) == len(found) and place.word in ("running", "lost", "queued", "cancelled"):  # else it is damaged
+        step, steps, seconds, speed = numbers
+        text = f"step {step:,}/{steps:,}   "
         if place.word == "running":
-            left = (line["steps"] - line["step"]) * line["seconds"] / line["step"]
-            text += f"{line['images_per_second']:,.0f} img/s   {duration(left)} left   "
+            text += f"{speed:,.0f} img/s   {duration((steps - step) * seconds / max(step, 1))} left   "
     if place.word == "running" and state.owner:
         text += f"{state.owner['host']} pid {state.owner['pid']}   "
         text += f"job {place.job.id}" if place.job else ""
@@ -128,7 +129,11 @@ def logs(
         attempt = runs.folder(name).attempt(state.attempt)
         console.rule(escape(printable(f"{specs[name].kind} {names[name]}   {place.word}   attempt {state.attempt}")))
         printed = attempt.log.read_text(errors="replace") if attempt.log.is_file() else ""
-        metrics = [f"step {line['step']}  loss {line['loss']:.4f}" for line in runs.metrics(name)]
+        metrics = [
+            f"step {line.get('step')}  loss {loss:.4f}"
+            for line in runs.metrics(name)
+            if isinstance(loss := line.get("loss"), float)
+        ]
         if state.attempt:
             say(str(attempt.path))
         if job is not None and (state.attempt == 0 or place.word == "failed"):

@@ -222,7 +222,7 @@ class _Images:
                     if not isinstance(run, Knn | CustomEvaluation | Analysis)
                     and (run.data.digest, run.recipe.batch_size, not isinstance(run, Pretrain)) == place
                     and self._states[name].word != "missing"
-                    and (line := next(iter(self._store.metrics(name)[-1:]), {})).get("steps")
+                    and isinstance((line := next(iter(self._store.metrics(name)[-1:]), {})).get("steps"), int)
                 ),
                 None,
             )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,11 +48,14 @@ def gallery(
     for arm, label in zip(arms, labels, strict=True):
         if len(found) == limit:
             break
-        for path in _artefacts(arm, store):
+        for name in arm.keys:
             try:
+                path = store.artefact(name, FILE)
+                if path is None or not path.is_file():
+                    continue
                 found.append(Triplets(label=label, images=_read(path)))
-            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-                remarks.append(f"Reconstructions of {path.parents[3].name} do not read: {clean(str(error))}")
+            except Exception as error:  # what a damaged file makes the reader raise is open
+                remarks.append(f"Reconstructions of {name} do not read: {clean(str(error))}")
                 continue
             break
     return found, remarks
@@ -84,13 +86,6 @@ def draw(found: Sequence[Triplets], title: str) -> Figure:
     heading = "in threes: " + ", ".join(KINDS) + (f"   rows: {plain(title, 80)}" if title else "")
     figure.text(0.01, 1 - 0.08 / figure.get_figheight(), heading, fontsize=8, color="#666666", va="top")
     return figure
-
-
-def _artefacts(arm: Arm, store: Store) -> Iterator[Path]:
-    for name in arm.keys:
-        attempt = store.final_attempt(name)
-        if attempt is not None and (path := attempt.artefacts / FILE).is_file():
-            yield path
 
 
 def _read(path: Path) -> Pixels:

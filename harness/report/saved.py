@@ -13,6 +13,7 @@ from harness.report.collect import Standings
 from harness.spec import key
 from harness.store import Store
 from harness.store.files import read_json, write_atomically
+from harness.store.records import read_record, sealed
 from harness.study import Plan
 
 STAMP = ".report.json"
@@ -37,8 +38,8 @@ def current(
         HarnessError: the disk refuses.
     """
     digest = _inputs(plan, store, folder, standings)
-    saved = read_json(folder / STAMP)
-    if not always and isinstance(saved, dict) and saved.get("inputs") == digest and _whole(folder, saved["files"]):
+    saved = read_record(folder / STAMP) or {}
+    if not always and saved.get("inputs") == digest and _whole(folder, saved["files"]):
         rows = tuple(tuple(row) for row in saved["rows"])
         return Shown(tuple(saved["header"]), rows, tuple(saved["notes"]), written=False)
     report = write(plan, store, folder, standings)
@@ -49,7 +50,7 @@ def current(
         "rows": report.rows,
         "notes": report.notes,
     }
-    write_atomically(folder / STAMP, json.dumps(stamp).encode())
+    write_atomically(folder / STAMP, sealed(stamp))
     return Shown(report.header, report.rows, report.notes, written=True)
 
 

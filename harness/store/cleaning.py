@@ -55,14 +55,14 @@ def removable(
     return found
 
 
-def left_by_kills(store: Store) -> list[Removable]:
-    """What processes that were killed were just writing, anywhere in the store."""
+def left_by_kills(store: Store, seconds: float = TEMPORARY_SECONDS) -> list[Removable]:
+    """What processes that were killed were just writing, anywhere in the store. seconds: how old it has to be."""
     found = []
     for folder, below, files in os.walk(store.root):
         names = [name for name in (*below, *files) if TEMPORARY.fullmatch(name)]
         below[:] = [name for name in below if name not in names]
         found += [Path(folder) / name for name in names]
-    oldest = store.clock() - TEMPORARY_SECONDS if found else 0.0
+    oldest = store.clock() - seconds if found else 0.0
     return [Removable("left by kills", path, size_below(path)) for path in found if os.lstat(path).st_mtime < oldest]
 
 

@@ -32,7 +32,7 @@ PASSING = frozenset(
     if hasattr(errno, name)
 )  # fmt: skip
 """What a file server says that is away for a moment."""
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+REFUSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 NO_LINKS = frozenset({errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK})
 
 
@@ -42,7 +42,7 @@ class DiskError(HarnessError):
 
 def leaves_interrupted(error: Exception) -> bool:
     """Whether an error says nothing against a run, as the disk refused: the run can go on once it is back."""
-    return isinstance(error, DiskError) or (isinstance(error, OSError) and error.errno in PASSING | FULL)
+    return isinstance(error, DiskError) or (isinstance(error, OSError) and error.errno in PASSING | REFUSING)
 
 
 def write_atomically(path: Path, data: bytes, check: Check = lambda: None) -> None:

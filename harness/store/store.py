@@ -195,6 +195,17 @@ class Store:
         found = read_json(self.checked(name, result, self.folder(name).attempt(result.attempt).environment))
         return found if isinstance(found, dict) else {}
 
+    def artefact(self, name: str, file: str) -> Path | None:
+        """An artefact of a finished run, None where it is not done; the file need not be there.
+
+        Raises:
+            HarnessError: it is not what the run wrote.
+        """
+        result = self.result(name)
+        if result is None:
+            return None
+        return self.checked(name, result, self.folder(name).attempt(result.attempt).artefacts / file)
+
     def checked(self, name: str, result: Result, path: Path) -> Path:
         """A file of a finished run, if it is what the run wrote, or is not there.
 
