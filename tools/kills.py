@@ -157,7 +157,7 @@ class Campaign:
         kill = self.draw.random() < 0.5
         trouble = Trouble(
             str(store.root),
-            at=self.draw.randrange(1, self.operations // 4),  # so that a study meets several,
+            at=self.draw.randrange(1, self.operations // 4),  # so that a study meets several
             errors=0 if kill else self.draw.choice((1, 1, 3, 10**9)),
             number=self.draw.choice(ERRORS),
             cut=self.draw.choice((1.0, self.draw.random())),
