@@ -9,9 +9,9 @@ import pytest
 import torch
 from tiny import VIT, pretrain
 
-from harness.core.objective.losses import prediction_loss
+from harness.core.objective.losses import loss_weight, loss_weights, prediction_loss
 from harness.core.pretrain.mim import MaskedImageModel
-from harness.spec import Backbone, Loss, RandomMask
+from harness.spec import Backbone, FourierLoss, Loss, RandomMask
 
 TARGET = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]], [[0.0, 0.0], [0.0, 0.0]]]])  # [1, 2, 2, 2]
 PREDICTION = torch.tensor([[[[1.5, 0.0], [3.0, 8.0]], [[1.0, 1.0], [-3.0, 0.25]]]])
@@ -133,6 +133,17 @@ def test_each_hidden_pixel_counts_alike_where_images_hide_different_numbers() ->
     errors = torch.tensor([1.0, 4.0, 9.0])[:, None, None, None].expand(3, 2, 2, 2)
     found = prediction_loss(Loss(), errors, torch.zeros_like(errors), hidden).item()
     assert found == pytest.approx((2 * 1.0 + 4 * 4.0 + 0 * 9.0) / 6, rel=1e-5)  # two, four and no hidden pixels
+
+
+def test_what_a_loss_is_a_mean_over() -> None:
+    """Hidden units, or all of them; other losses of a run are means over images."""
+    hidden = torch.tensor([[[True, False], [True, False]], [[True, True], [True, False]]])
+    assert loss_weight(Loss(scope="masked"), hidden).item() == 5
+    assert loss_weight(Loss(scope="full"), hidden).item() == 8
+    for scope, first in (("masked", 5.0), ("full", 8.0)):
+        run = pretrain(loss=Loss(scope=scope), fourier=FourierLoss())  # type: ignore[arg-type]
+        assert loss_weights(run, hidden).tolist() == [first, 2.0]
+        assert loss_weights(run.replace(fourier=None), hidden).item() == first
 
 
 # Two maps (channels of bins) of three classes: map 0 is channels 0-2 of the prediction, map 1 is channels 3-5.

@@ -160,9 +160,13 @@ def test_pretraining_in_slices_agrees(compute: Compute) -> None:
         assert line["loss"] == pytest.approx(other["loss"], rel=1e-4)
 
 
-def test_slices_agree_where_the_number_of_hidden_units_varies(compute: Compute) -> None:
-    """A slice of one image: the mean of its own hidden pixels must not count like that of an image that hides more."""
-    run = pretrain(mask=BlockMask(size=4, ratio=0.6, count="beit", min_block=0.4))
+@pytest.mark.parametrize("scope", ["masked", "full"])
+def test_slices_agree_where_the_number_of_hidden_units_varies(compute: Compute, scope: Any) -> None:
+    """A slice of one image: the mean of its own hidden pixels must not count like that of an image that hides more.
+
+    The mean of all its pixels counts like any other's.
+    """
+    run = pretrain(mask=BlockMask(size=4, ratio=0.6, count="beit", min_block=0.4), loss=Loss(scope=scope))
     counts = fixed_batch(run, RECIPE.batch_size).units.flatten(1).sum(1)
     assert int(counts.max()) >= 1.1 * int(counts.min())
     for size in (1, 5):
@@ -558,6 +562,7 @@ def test_predictions_of_one_colour_fail_with_the_reason(tmp_path: Path) -> None:
         sys.path.remove(str(tmp_path))
     assert event.kind == "failed"
     assert "collapsed to one colour" in event.text
+    assert "at step 8" in event.text  # of 8: the first half, which has a line at step 4, is not judged
 
 
 FLAT = """
