@@ -123,6 +123,20 @@ def fixed_batch(run: Pretrain, size: int = BATCH) -> Batch:
     )
 
 
+def awake(run: Pretrain, batch: Batch) -> MaskedImageModel:
+    """The model of a run at its first weights, but for norms that scale by zero, which scale by one.
+
+    timm's ResNets begin so: their residual branches are silent at first, and the encoder sees less of an image than it
+    will after the first step.
+    """
+    model = MaskedImageModel(run, batch.images.shape[1])
+    for module in model.modules():
+        weight = getattr(module, "weight", None)
+        if isinstance(weight, torch.nn.Parameter) and weight.ndim == 1 and not bool(weight.any()):
+            torch.nn.init.ones_(weight)
+    return model
+
+
 @torch.no_grad()
 def leak(run: Pretrain, batch: Batch, model: MaskedImageModel | None = None) -> float:
     """How far hidden pixels reach the encoder's output: the largest change when they are replaced by noise.
@@ -153,7 +167,7 @@ def is_masked(run: Pretrain, batch: Batch, model: MaskedImageModel | None = None
     Something has to be hidden and something visible. A leak that is declared has to be there. Beside the image's mean,
     nothing but rounding may come through. Other leaks (`harness.core.model.corruption.declared_leaks`) have no bound.
     """
-    model = model or MaskedImageModel(run, batch.images.shape[1])
+    model = model or awake(run, batch)
     some = bool(batch.units.any()) and not bool(batch.units.all())
     visible = reach_of_visible(run, batch, model) if some else 0.0
     if visible == 0.0:
@@ -174,7 +188,7 @@ def is_clean(run: Pretrain, batch: Batch, model: MaskedImageModel | None = None)
     image's mean as it is; where nothing fills hidden pixels, there are no corrupted images that a target could be made
     of, and the loss has to change.
     """
-    model = (model or MaskedImageModel(run, batch.images.shape[1])).eval()
+    model = (model or awake(run, batch)).eval()
     leaks = declared_leaks(run)
     changed = same_mean_noise(batch) if leaks else _noisy(run, batch, spread(batch.units, run.image_size))
     before, after = (model(images, batch.units) for images in (batch.images, changed))
@@ -216,7 +230,7 @@ def _noisy(run: Pretrain, batch: Batch, where: Tensor) -> Tensor:
 
 
 def _largest_change(run: Pretrain, batch: Batch, changed: Tensor, model: MaskedImageModel | None) -> float:
-    model = (model or MaskedImageModel(run, batch.images.shape[1])).eval()
+    model = (model or awake(run, batch)).eval()
     before, after = (model.encode(images, batch.units) for images in (batch.images, changed))
     return (before - after).abs().max().item()
 

@@ -2,42 +2,175 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from functools import partial
+from typing import NamedTuple
+
+from pydantic import ValidationError
 
 from harness.audit.contract import Arm, arms
 from harness.audit.finding import Finding
-from harness.spec import Scratch, Spec
+from harness.papers import a2mim, mae, released_simmim_cnn, simmim, simmim_cnn, symmim
+from harness.spec import Evaluation, HarnessError, Mask, Pretrain, Scale, Scratch, Skip, Spec, pretraining
 from harness.spec.differences import Difference, differences
 from harness.study import Plan, Study, expand
 
 KEPT = ("data", "image_size", "backbone", "recipe", "seed", "start")
 """Fields of a pre-training that an axis changes only if the study declares it: all others are pieces of the method."""
 
+WHOLE = ("backbone", "data")
+"""Fields that are declared as a whole: which of their parts differ is of no interest."""
+
 UNKEYED = "assumed"
+SHOWN = 4
+"""Fields of a finding that are named."""
+
+PRESETS: tuple[Callable[..., Pretrain], ...] = (
+    simmim, simmim_cnn, released_simmim_cnn, a2mim, partial(a2mim, variant="released"), mae, symmim,
+)  # fmt: skip
+"""What makes a pre-training of a scale, and chooses its pieces by the scale's backbone and image."""
+
+
+class _Found(NamedTuple):
+    """A field in which the evaluation of a cell differs from the reference's."""
+
+    arm: int
+    column: str
+    item: Difference
 
 
 def check_factors(plan: Plan) -> Iterator[Finding]:
-    """The fields in which cells differ from the reference, against those that the study's axes may change."""
-    changed: dict[str, set[str]] = {}
-    slips = 0
-    for arm in arms(plan):
-        axes = differing_axes(plan.study, arm)
-        for column, found in arm.differences.items():
-            for item in found:
-                if item.path.endswith(UNKEYED):
-                    continue
-                if allowed(plan.study, axes, item):
-                    changed.setdefault(", ".join(axes), set()).add(item.path)
-                    continue
-                slips += 1
-                values = f"{shown(item.right)} instead of {shown(item.left)}"
-                text = f"{column} differs from the reference's in {item.path}: {values}"
-                about = f"; the cell differs in {', '.join(axes)}" if axes else ""
-                yield Finding("factors", "failed", text + about, arm.row.text)
-    for axes_text, paths in changed.items():
-        yield Finding("factors", "remark", f"{axes_text or 'nothing'} changes {', '.join(sorted(paths))}")
+    """The fields in which cells differ from the reference, against those that the study's axes may change.
+
+    Each field is laid to the axis that it goes with best; what is not declared is one finding an axis, with what would
+    declare it.
+    """
+    study, cells = plan.study, arms(plan)
+    reference = next(arm for arm in cells if arm.row.axes == study.complete(study.reference)).row.evaluations
+    if alone := sorted({column for arm in cells for column in arm.differences} - set(reference)):
+        text = f"not compared, as the reference lacks it: {', '.join(alone)}"
+        yield Finding("factors", "remark", text)
+    axes_of = [differing_axes(study, arm) for arm in cells]
+    differing = {axis: {n for n, axes in enumerate(axes_of) if axis in axes} for axis in study.grid.axes}
+    preset = _Preset(plan)
+    slips: list[_Found] = []
+    fine: list[_Found] = []
+    given: list[_Found] = []
+    for one in _found(cells, reference):
+        ours, theirs = cells[one.arm].row.evaluations[one.column], reference[one.column]
+        declared = allowed(study, axes_of[one.arm], one.item)
+        (given if preset.explains(one.item, ours, theirs) else fine if declared else slips).append(one)
+    for axis, slipped in _by_axis(slips, differing).items():
+        by_it = [one for one in fine if one.arm in differing[axis] and _only(study, axes_of[one.arm], axis, one)]
+        code = _remedy(study, axis, {one.item.path for one in (*slipped, *by_it)})
+        text = f"{axis} also changes {_listed(slipped)}; if the question is about that, say so: {code}"
+        for number in dict.fromkeys(one.arm for one in slipped):
+            yield Finding("factors", "failed", text, cells[number].row.text)
+    for axis, changed in _by_axis([*fine, *given], differing).items():
+        paths = sorted({one.item.path for one in changed})
+        yield Finding("factors", "remark", f"{axis} changes {', '.join(paths)}")
     if not slips:
         yield Finding("factors", "passed", "cells differ from the reference in declared factors only")
+
+
+def _found(cells: list[Arm], reference: Mapping[str, Evaluation]) -> Iterator[_Found]:
+    for number, arm in enumerate(cells):
+        for column, items in arm.differences.items():
+            for item in items:
+                if column in reference and not item.path.endswith(UNKEYED):
+                    yield _Found(number, column, item)
+
+
+def _by_axis(found: Iterable[_Found], differing: Mapping[str, Set[int]]) -> dict[str, list[_Found]]:
+    """What was found, by the axis whose cells are those that a field differs in, or as many of them as can be."""
+    where: dict[str, set[int]] = {}
+    found = list(found)
+    for one in found:
+        where.setdefault(one.item.path, set()).add(one.arm)
+    laid: dict[tuple[str, int], str] = {}
+    for path, left in where.items():
+        while left:  # every cell differs from the reference in some axis
+            axis = max(differing, key=lambda name: len(differing[name] & left) / len(differing[name] | left))
+            laid |= {(path, number): axis for number in differing[axis] & left}
+            left = left - differing[axis]
+    chosen: dict[str, list[_Found]] = {}
+    for one in found:
+        chosen.setdefault(laid[one.item.path, one.arm], []).append(one)
+    return chosen
+
+
+def _only(study: Study, axes: list[str], axis: str, one: _Found) -> bool:
+    """Whether a difference is allowed because of this axis alone, of those in which its cell differs."""
+    others = [name for name in axes if name != axis]
+    return allowed(study, [axis], one.item) and not allowed(study, others, one.item)
+
+
+def _remedy(study: Study, axis: str, paths: Set[str]) -> str:
+    """The declaration of an axis that allows what it is allowed now, and these fields."""
+    fields = {*study.factors.get(axis, ()), *map(_declared, paths)}
+    fields = {path for path in fields if not any(path.startswith(f"{other}.") for other in fields)}
+    return f"factors={{{axis!r}: ({', '.join(map(repr, sorted(fields)))},)}}".replace("'", '"')
+
+
+def _declared(path: str) -> str:
+    """A field as an axis declares it: `start.backbone` for `start.backbone.args`, `start.mask` for its size."""
+    parts = path.split(".")
+    for place, part in enumerate(parts):
+        if part in WHOLE or (place and parts[place - 1] == "start" and part not in KEPT):
+            return ".".join(parts[: place + 1])
+    return path
+
+
+def _listed(found: list[_Found]) -> str:
+    """Fields with their values in the first cell, in the first evaluation that has them."""
+    first = {one.item.path: one for one in reversed(found)}
+    shown_fields = [
+        f"{path or 'the kind of evaluation'}: {shown(one.item.right)} instead of {shown(one.item.left)}"
+        for path, one in sorted(first.items())
+    ]
+    more = f" and {len(shown_fields) - SHOWN} more" if len(shown_fields) > SHOWN else ""
+    columns = list(dict.fromkeys(one.column for one in found))
+    return f"{', '.join(shown_fields[:SHOWN])}{more} (in {', '.join(columns)})"
+
+
+class _Preset:
+    """What a method's preset sets by itself: the site of a mask token goes with the backbone, and is no slip."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._scale = plan.scale
+        self._made: dict[str, list[Pretrain | None]] = {}
+
+    def explains(self, item: Difference, ours: Evaluation, theirs: Evaluation) -> bool:
+        """Whether one preset gives both sides their piece, each for its own backbone, image and data."""
+        left, right = pretraining(theirs), pretraining(ours)
+        inner = item.path.rpartition("start.")[2] if item.path.startswith("start.") else ""
+        field = inner.partition(".")[0]
+        if left is None or right is None or field in KEPT or field not in Pretrain.model_fields:
+            return False
+        return any(
+            one is not None
+            and other is not None
+            and getattr(one, field) == getattr(left, field)
+            and getattr(other, field) == getattr(right, field)
+            for one, other in zip(self._presets(left, field), self._presets(right, field), strict=True)
+        )
+
+    def _presets(self, run: Pretrain, field: str) -> list[Pretrain | None]:
+        mask = None if field == "mask" else run.mask  # the default one need not fit
+        scale = self._scale.replace(
+            backbone=run.backbone, image_size=run.image_size, data=run.data, pretrain=run.recipe
+        )
+        place = scale.digest + (mask.digest if mask else "")
+        if place not in self._made:
+            self._made[place] = [_preset(function, scale, mask) for function in PRESETS]
+        return self._made[place]
+
+
+def _preset(function: Callable[..., Pretrain], scale: Scale, mask: Mask | None) -> Pretrain | None:
+    try:
+        return function(scale, mask=mask)
+    except (Skip, HarnessError, ValidationError):  # it has none for this backbone or image
+        return None
 
 
 def shown(value: object) -> str:

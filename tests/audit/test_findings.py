@@ -116,9 +116,11 @@ def test_nothing_is_found_where_nothing_is() -> None:
 )
 def test_what_slipped_is_named(change: Callable[[dict[str, Any]], dict[str, Any]], path: str) -> None:
     (text,) = failures(audit.audit(plan(change)))["factors"]
-    assert text.startswith("other: top1 differs from the reference's in ")
+    assert text.startswith("other: arm also changes ")
     assert path in text
-    assert text.endswith("the cell differs in arm")
+    field = path.partition(":")[0]
+    fields = '"start",' if field.startswith("start.") else f'"{field}", "start",'
+    assert text.endswith(f'(in top1); if the question is about that, say so: factors={{"arm": ({fields})}}')
 
 
 def test_declared_factors_are_allowed_and_others_then_are_not() -> None:
