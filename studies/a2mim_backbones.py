@@ -27,6 +27,7 @@ from harness import (
     simmim_cnn_pretrain,
 )
 from studies.a2mim_scales import PAPER_300, SMALL, TINY, convnext, finetune, resnet, vit, vit_scale
+from studies.scales import stated
 
 MODELS = {
     "ViT-S": "vit-s",
@@ -52,8 +53,7 @@ OTHER_RECIPE = "the published recipe of {} on {} is another, which is not expres
 
 def small_scale(scale, backbone):
     """The reduced scale with a small model of a backbone's family."""
-    args = dict(scale.backbone.args)
-    width = args["channels"][0]
+    width = stated(scale.backbone, "channels")[0]
     if backbone.startswith("ViT"):
         ours = vit_scale(scale)
         args = dict(ours.backbone.args)

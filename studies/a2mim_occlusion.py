@@ -72,7 +72,7 @@ SALIENCY = "saliency of a patch: the classifier's own gradient"
 def tuned(scale, backbone, init, augmentation, seed):
     """The classifier of a cell."""
     resnet = backbone == "ResNet-50"
-    scale = RESNETS[scale.name] if resnet else scale
+    scale = (RESNETS.get(scale.name) or vit.lent(scale, cnn.SMALL)) if resnet else scale
     if init == "random":
         start = Scratch(backbone=scale.backbone, image_size=scale.image_size)
     elif init == "A2MIM":
@@ -92,25 +92,26 @@ def tuned(scale, backbone, init, augmentation, seed):
 
 
 def patches(classifier):
-    """Patches on each side of what a classifier is tested on: 14 where they fit, else 12."""
+    """Patches on each side of what a classifier is tested on: 14 where they fit, else 12, else fewer."""
     size = classifier.test_size or classifier.image_size
-    return 14 if size % 14 == 0 else 12
+    return next(count for count in (14, *range(12, 0, -1)) if size % count == 0)
 
 
 def interactions(scale, backbone, classifier, seed):
     """J(m) of a classifier at a scale, judged where the paper says that a masked pre-training raises it."""
-    fields = INTERACTIONS[scale.name]
+    fields = INTERACTIONS.get(scale.name, INTERACTIONS["small"])
     return Interactions(start=classifier, grid=patches(classifier), band=BANDS[backbone], seed=seed, **fields)
 
 
 def cell(scale, backbone, init, augmentation, seed):
     classifier = tuned(scale, backbone, init, augmentation, seed)
     size = (classifier.test_size or classifier.image_size) // patches(classifier)
+    occluded = OCCLUSION.get(scale.name, OCCLUSION["small"])
     return {
-        "occlusion": Occlusion(start=classifier, size=size, seed=seed, assumed=(SALIENCY,), **OCCLUSION[scale.name]),
+        "occlusion": Occlusion(start=classifier, size=size, seed=seed, assumed=(SALIENCY,), **occluded),
         "top1": classifier,
         "interactions": interactions(scale, backbone, classifier, seed),
-        "spectra": Fourier(start=classifier, seed=seed, **FOURIER[scale.name]),
+        "spectra": Fourier(start=classifier, seed=seed, **FOURIER.get(scale.name, {})),
     }
 
 

@@ -19,7 +19,7 @@ from harness import (
     a2mim_finetune,
     a2mim_pretrain,
 )
-from studies.scales import CROPS, FASHION, MINI, SMALL_VIT, TINY_VIT
+from studies.scales import CROPS, FASHION, MINI, SMALL_VIT, TINY_VIT, lent
 
 
 def resnet(width, depths=(1, 1, 1, 1), *, bottlenecks=False):
@@ -95,9 +95,10 @@ def finetune(scale, start, seed, *, model="r50", protocol="rsb-a3"):
 
 
 def vit_scale(scale):
-    """The scale of the same name with a ViT of six blocks, so that two thirds and one third of them are inside."""
+    """The scale with a ViT of six blocks, so that two thirds and one third of them are inside."""
     if scale.name == "paper":
         return published("vit-s", 800, "beit")
-    return {"small": SMALL_VIT.replace(backbone=vit(96, 6, 4)), "tiny": TINY_VIT.replace(backbone=vit(48, 6, 2))}[
-        scale.name
-    ]
+    if scale.name == "tiny":
+        return TINY_VIT.replace(backbone=vit(48, 6, 2))
+    small = SMALL_VIT.replace(backbone=vit(96, 6, 4))
+    return small if scale.name == "small" else lent(scale, small)

@@ -40,7 +40,10 @@ def cell(scale, backbone, site, operation, seed):
     ours = vit_scale(scale) if vit else scale
     if vit and site == "stem" and operation == "replace":
         raise Skip("a token that replaces a ViT's patches leaves nothing of what fills their pixels")
-    corruption = Corruption(fill="image-mean", token=OPERATIONS[operation], site=place(ours.backbone, site))
+    where = place(ours.backbone, site)
+    if getattr(where, "stride", 0) > ours.pixels(32):
+        raise Skip(f"a position after {site} is larger than a mask unit at {ours.image_size} px")
+    corruption = Corruption(fill="image-mean", token=OPERATIONS[operation], site=where)
     start = a2mim(ours, corruption=corruption, seed=seed)
     protocol = {"model": "vit-s", "protocol": "beit"} if vit else {}
     return {"top1": finetune(ours, start, seed, **protocol)}

@@ -10,7 +10,7 @@ Run     harness run studies/mae_ratio.py --scale small
 
 from harness import DecoderHead, NormPixelTarget, PixelTarget, Study, TokenMask, axes, claims, mae, paper_table
 from studies.mae_scales import PAPER_MAE, SMALL_MAE, TINY_MAE, probe
-from studies.scales import finetune
+from studies.scales import finetune, stated
 
 RATIOS = (0.25, 0.4, 0.5, 0.6, 0.75, 0.85, 0.9)
 DEPTHS = (1, 2, 4, 8, 12)
@@ -20,7 +20,7 @@ def decoder(scale, depth):
     """The decoder of a scale's encoder."""
     if scale.name == "paper":
         return DecoderHead(depth=depth, width=512, heads=16)
-    return DecoderHead(depth=depth, width=dict(scale.backbone.args)["embed_dim"] // 2, heads=4)
+    return DecoderHead(depth=depth, width=stated(scale.backbone, "embed_dim") // 2, heads=4)
 
 
 def cell(scale, target, mask_ratio, decoder_depth, seed):

@@ -69,7 +69,9 @@ THREE_QUARTERS = {
 }
 MASKS = BOTH | HALF | THREE_QUARTERS
 OTHERS = {  # without a ratio of the image; a radius of 16 at 224 px
-    "local windows": lambda scale: {"mask": LocalMask(size=scale.backbone.patch_size)},
+    "local windows": lambda scale: {
+        "mask": LocalMask(size=scale.backbone.patch_size, window=min(7, scale.image_size // scale.backbone.patch_size))
+    },
     "frequencies": lambda scale: {
         "mask": FrequencyMask(radius=scale.image_size / 14),
         "loss": Loss(kind="frequency"),

@@ -59,7 +59,7 @@ def cell(scale, scope, mask_ratio, seed):
     if scope == "from scratch":
         start = Scratch(backbone=scale.backbone, image_size=scale.image_size)
     else:
-        mask = RandomMask(size=7, ratio=mask_ratio)
+        mask = RandomMask(size=scale.backbone.patch_size, ratio=mask_ratio)
         start = simmim(scale, mask=mask, loss=Loss(scope=SCOPES[scope]), seed=seed)
     recipe = scale.finetune
     return {"top1": FineTune(start=start, data=scale.labelled, recipe=recipe, tested_epochs=1, crop=1.0, seed=seed)}

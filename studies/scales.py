@@ -22,7 +22,7 @@ from harness import (
     simmim_probe,
 )
 
-MARGINS = {"paper": 0.25, "small": 1.0, "tiny": 1.0}
+MARGINS = {"paper": 0.25, "*": 1.0}
 """Points of accuracy that do not matter to claims of no loss or no difference.
 
 paper: what two runs of the paper differ by from noise alone, 1.96 x sqrt(2) x 0.09 (MAE's published seeds). Reduced
@@ -89,6 +89,25 @@ SMALL_VIT = SMALL.replace(image_size=56, paper_image_size=224, backbone=vit(96, 
 TINY_VIT = TINY.replace(image_size=28, paper_image_size=224, backbone=vit(32, 3, 2))
 
 
+def stated(backbone, name):
+    """An argument by which a study sizes models of its own.
+
+    Raises:
+        Skip: the backbone of this scale does not state it.
+    """
+    args = dict(backbone.args)
+    if name not in args:
+        raise Skip(f"this study sizes its models by {name}, which args of {backbone.name} do not state")
+    return args[name]
+
+
+def lent(scale, sizes):
+    """A scale with the model and the sizes of another."""
+    return sizes.replace(
+        name=scale.name, data=scale.data, labelled=scale.labelled, pretrain=scale.pretrain, finetune=scale.finetune
+    )
+
+
 def finetune(scale, start, seed):
     """The fine-tuning of a scale; reduced ones test the whole image, after the last epoch only."""
     reduced = {} if scale.name == "paper" else {"crop": 1.0, "tested_epochs": 1}
@@ -100,7 +119,7 @@ def probe(scale, start, seed):
     if scale.name == "paper":
         return simmim_probe(seed=seed).replace(start=start)
     recipe = scale.finetune.replace(weight_decay=0.0, clip=None)
-    block = dict(scale.backbone.args)["depth"] * 2 // 3
+    block = stated(scale.backbone, "depth") * 2 // 3
     return LinearProbe(
         start=start, data=scale.labelled, recipe=recipe, block=block, crop=1.0, tested_epochs=1, seed=seed
     )

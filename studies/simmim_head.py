@@ -9,7 +9,7 @@ Run     harness run studies/simmim_head.py --scale small
 """
 
 from harness import InverseSwinHead, LinearHead, MlpHead, Study, axes, claims, paper_table, simmim
-from studies.scales import MARGINS, PAPER, SMALL, TINY, finetune
+from studies.scales import MARGINS, PAPER, SMALL, TINY, finetune, stated
 
 HEADS = ("linear", "2-layer MLP", "inverse Swin-T", "inverse Swin-B")
 
@@ -20,8 +20,7 @@ def head_of(scale, head):
         return LinearHead() if head == "linear" else MlpHead(layers=2)
     if scale.name == "paper":
         return InverseSwinHead.tiny() if head == "inverse Swin-T" else InverseSwinHead.base()
-    args = dict(scale.backbone.args)
-    width, depths, heads = args["embed_dim"], args["depths"], args["num_heads"]
+    width, depths, heads = (stated(scale.backbone, name) for name in ("embed_dim", "depths", "num_heads"))
     if head == "inverse Swin-T":
         width, depths = width * 3 // 4, (1,) * len(depths)
     return InverseSwinHead(embed_dim=width, depths=depths, num_heads=heads)

@@ -10,7 +10,7 @@ Run     harness run studies/simmim_scaling.py --scale small
 """
 
 from harness import FineTune, Skip, Study, claims, paper_table, simmim, simmim_finetune, zipped
-from studies.scales import PAPER, SMALL, TINY, swin, vit
+from studies.scales import PAPER, SMALL, TINY, stated, swin, vit
 
 NAMES = {"Swin-B": "swin-b", "Swin-L": "swin-l", "ViT-B": "vit-b"}
 WINDOWS = {192: 6, 224: 7, 512: 16}
@@ -24,8 +24,8 @@ GRID = zipped(
 
 def small_model(scale, model, size):
     """The small model of a family, with the windows of an image of `size` of the paper's pixels."""
-    args, patch = dict(scale.backbone.args), scale.backbone.patch_size
-    width, depths = args["embed_dim"], args["depths"]
+    patch = scale.backbone.patch_size
+    width, depths = stated(scale.backbone, "embed_dim"), stated(scale.backbone, "depths")
     if model == "ViT-B":
         return vit(4 * width, 3, 16 * scale.image_size // scale.paper_image_size)
     if model == "SwinV2-H":

@@ -11,7 +11,8 @@ Where = Mapping[str, Scalar]
 """Axis values that select cells; an axis that is not named is free."""
 
 Margin = float | Mapping[str, float] | None
-"""A difference that does not matter, in points: at every scale, or by the name of the scale. None: the study's own."""
+"""A difference that does not matter, in points: at every scale, or by the name of the scale, "*" being any other one.
+None: the study's own."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def inner_maximum(sentence: str, *, axis: str, at: Where | None = None, margin: 
 
 def margin_at(claim: Claim, scale: str) -> float | None:
     """The declared margin of a claim at the scale of that name, in points."""
-    return claim.margin.get(scale) if isinstance(claim.margin, Mapping) else claim.margin
+    return claim.margin.get(scale, claim.margin.get("*")) if isinstance(claim.margin, Mapping) else claim.margin
 
 
 def selections(claim: Claim) -> list[Where]:

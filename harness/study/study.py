@@ -163,7 +163,7 @@ def _check_looks(looks: tuple[int, ...], seeds: int) -> None:
 
 def _check_margin(about: str, margin: Margin, scales: Sequence[str]) -> None:
     points = margin if isinstance(margin, Mapping) else {} if margin is None else {scales[0]: margin}
-    if unknown := sorted(set(points) - set(scales)):
+    if unknown := sorted(set(points) - {*scales, "paper", "*"}):
         raise HarnessError(f"{about}: a margin for scale {unknown[0]!r}; this study has {', '.join(scales)}")
     if wrong := [value for value in points.values() if not 0 < value < float("inf")]:
         raise HarnessError(f"{about}: a margin should be a positive number of points, not {wrong[0]}")
