@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import PositiveInt, model_validator
 
-from harness.spec.base import Params, Spec
+from harness.spec.base import HarnessError, Params, Spec
 
 PLAIN_VITS = ("vit_", "deit_")
 """How timm's names of the class VisionTransformer begin."""
+
+FAMILIES = ("vision_transformer", "deit", "beit", "swin_transformer", "swin_transformer_v2", "convnext", "resnet")
+"""The modules of `timm.models` whose models can be encoders."""
+
+MOST = {"depth": 1_000, "depths": 1_000, "layers": 1_000} | dict.fromkeys(("embed_dim", "dims", "num_heads"), 100_000)
+"""The largest whole numbers that these arguments may hold; the smallest is 1."""
+
+
+def check_model(name: str, modules: Mapping[str, str]) -> None:
+    """Whether a name is of a timm model that can be an encoder.
+
+    Args:
+        modules: the module of `timm.models` of every model that timm has.
+
+    Raises:
+        HarnessError: it is not.
+    """
+    if name not in modules:
+        close = difflib.get_close_matches(name, modules, n=3)
+        raise HarnessError(f"timm has no model {name!r:.100}; close names: {', '.join(close) or 'none'}")
+    if modules[name] not in FAMILIES:
+        raise HarnessError(f"{name} is of timm's {modules[name]}; valid families: {', '.join(FAMILIES)}")
 
 
 class Backbone(Spec):
@@ -53,6 +76,9 @@ class Backbone(Spec):
         ours = {"img_size", "patch_size", "in_chans", "num_classes", "global_pool", "drop_path_rate"}
         if taken := ours & {name for name, _ in self.args}:
             raise ValueError(f"args may not set {', '.join(sorted(taken))}: other fields of the run do")
+        for name, value in self.args:
+            if name in MOST and not all(1 <= number <= MOST[name] for number in _whole(value)):
+                raise ValueError(f"args: {name} should be from 1 to {MOST[name]:,}, not {value!r:.80}")
         if self.variant == "simmim":
             self._simmim()
         if self.variant == "mae" and not self.name.startswith(PLAIN_VITS):
@@ -71,3 +97,12 @@ class Backbone(Spec):
         if "patch_size" in changes and self.stride == self.patch_size:
             changes = {"stride": changes["patch_size"], **changes}
         return super().replace(**changes)
+
+
+def _whole(value: object) -> Iterator[int]:
+    """The whole numbers in a value."""
+    if isinstance(value, tuple):
+        for item in value:
+            yield from _whole(item)
+    elif isinstance(value, int):
+        yield value

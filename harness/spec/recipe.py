@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -10,6 +11,11 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from harness.spec.base import Spec
 
 Unit = Annotated[float, Field(ge=0, le=1)]
+POLICY = re.compile(
+    r"rand(-(m|n|mmax|inc)\d+|-(mstd|p)\d+(\.\d+)?|-t[a-z]+)*"
+    r"|augmix(-[mwdab]\d+|-mstd\d+(\.\d+)?)*|(original|v0)r?(-mstd\d+(\.\d+)?)?|3a"
+)
+"""What timm.data.auto_augment reads."""
 NoDecay = Literal["usual", "simmim-swin", "simmim-vit", "mmpretrain", "mae", "usual-but-gate"]
 
 
@@ -100,6 +106,16 @@ class Augment(Spec):
     def needs_loader(self) -> bool:
         """Whether it takes timm's per-image transforms rather than batched crops and flips."""
         return bool(self.rand_augment or self.color_jitter or self.erasing)
+
+    @model_validator(mode="after")
+    def _policy(self) -> Self:
+        if self.rand_augment and not POLICY.fullmatch(self.rand_augment):
+            raise ValueError(
+                f"rand_augment {self.rand_augment!r:.80} is none of timm's, such as 'rand-m9-mstd0.5-inc1': "
+                "rand with m, n, mmax, inc (whole), mstd, p (numbers) or t (a name) behind hyphens, "
+                "augmix, or a policy of AutoAugment (original, originalr, v0, v0r, 3a)"
+            )
+        return self
 
     @model_validator(mode="after")
     def _ranges(self) -> Self:

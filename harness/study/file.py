@@ -57,7 +57,11 @@ def in_words(error: BaseException) -> str:
         case HarnessError():
             return str(error)
         case _:
-            return " ".join(f"{type(error).__name__}: {error}".split())
+            try:
+                text = str(error)
+            except Exception:  # of the user's own type
+                text = "(without words)"
+            return " ".join(f"{type(error).__name__}: {text}".split())
 
 
 def line_of(error: BaseException) -> str:

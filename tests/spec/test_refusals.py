@@ -402,3 +402,18 @@ def test_pixels_of_the_paper_on_another_image(image_size: int, patch: int, lengt
         with pytest.raises(Skip) as caught:
             scale(image_size, patch).pixels(length)
         assert caught.value.reason == expected
+
+
+@pytest.mark.parametrize(
+    "policy", ["rand-x9", "rand-m", "rand-w0", "rand-m9-", "Rand-m9", "rand m9", "nonsense", "rand-m1e9"]
+)
+def test_a_malformed_augmentation_policy_is_refused(policy: str) -> None:
+    with pytest.raises(ValidationError, match="is none of timm's, such as"):
+        Augment(rand_augment=policy)
+
+
+@pytest.mark.parametrize(
+    "policy", ["rand-m9-mstd0.5-inc1", "rand-m10-n4-inc1", "rand-mstd1-tweights", "augmix-m5-w4-d2", "v0r"]
+)
+def test_what_timm_reads_is_none(policy: str) -> None:
+    assert Augment(rand_augment=policy).rand_augment == policy

@@ -139,7 +139,11 @@ recipes = st.builds(
     betas=st.tuples(unit, unit),
     clip=st.none() | positive,
     schedule=schedules,
-    augment=st.builds(Augment, flip=unit, rand_augment=st.text()),
+    augment=st.builds(
+        Augment,
+        flip=unit,
+        rand_augment=st.sampled_from(("", "rand-m9-mstd0.5-inc1", "rand-m5-n1-tweights", "augmix-m5-w4-d2", "3a")),
+    ),
 )
 pretrains = st.builds(
     lambda objective, **pieces: Pretrain(target=objective[0], loss=objective[1], fourier=objective[2], **pieces),
