@@ -22,7 +22,7 @@ INSIDE = {
     "store": {"spec"},
     "core": {"spec", "store"},
     "analysis": {"spec", "core"},
-    "audit": {"spec", "study", "core", "store"},
+    "audit": {"spec", "study", "papers", "core", "store"},
     "launch": {"spec", "store"},
     "job": {"spec", "store", "launch", "core", "analysis"},
     "search": {"study", "spec", "store", "launch"},
@@ -39,7 +39,7 @@ OUTSIDE = {
     "store": set(),
     "core": TORCH,
     "analysis": TORCH | {"scipy"},
-    "audit": TORCH,
+    "audit": TORCH | {"pydantic"},
     "launch": {"submitit", "pydantic"},
     "job": TORCH,
     "search": {"optuna"},
@@ -54,6 +54,7 @@ FIRST_USE = {  # inside functions that become a worker
     "launch/inline.py": {"job"},
     "launch/local/worker.py": {"job", "core"},
     "launch/slurm/distributed.py": {"job", "core"},
+    "launch/describe.py": {"core"},
 }
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -54,6 +55,14 @@ app.command()(analyses.analyse)
 app.command()(using.predict)
 app.command()(using.reconstruct)
 app.command()(using.export)
+DEBUG = "--debug"
+
+
+@app.callback()
+def _common(
+    debug: Annotated[bool, typer.Option(DEBUG, help="show where in Python a mistake was met")] = False,
+) -> None:
+    del debug  # taken out of the command line by `main`, wherever in it it stands
 
 
 # click's base class of refused command lines, which typer may or may not bring along itself
@@ -63,11 +72,15 @@ _Refused: type[Any] = typer.BadParameter.__mro__[2]
 def main() -> None:
     """Entry point: mistakes that a user can mend become one line on stderr and exit code 2."""
     signal.signal(signal.SIGTERM, _interrupt)
+    arguments = [word for word in sys.argv[1:] if word != DEBUG]
+    debug = len(arguments) < len(sys.argv) - 1
     try:
-        code = app(standalone_mode=False)
+        code = app(args=arguments, standalone_mode=False)
     except _Refused as error:
         _end(error.format_message(), 2)
     except (HarnessError, OSError) as error:
+        if debug:
+            traceback.print_exception(error)
         if isinstance(error, BrokenPipeError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or flushing it at the exit fails again
             sys.exit(141)

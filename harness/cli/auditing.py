@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 from harness.cli.common import ScaleName, StudyFile, Where, console, printable, results_folder, say, selection
+from harness.launch.describe import check_names
 from harness.spec import HarnessError
+from harness.spec.described import distinct
 from harness.store.files import disk_errors, write_atomically
 from harness.study import expand, load
 
@@ -36,6 +38,7 @@ def audit(
     plan = expand(load(study), scale=scale, where=selection(where), seeds=1)
     if not plan.runs():
         raise HarnessError(f"no cell of {plan.study.name} can run at scale {plan.scale.name}")
+    check_names(distinct(plan.runs()))
     with console.status("") as status:
         found = findings_of(plan, lambda text: status.update(printable(text)))
     with disk_errors(results_folder(plan)):
@@ -43,7 +46,8 @@ def audit(
         text = json.dumps([vars(finding) for finding in found], indent=1)
         write_atomically(results_folder(plan) / "audit.json", text.encode())
     say(f"{plan.study.name} · {plan.scale.name}")
-    counts: Counter[tuple[str, str]] = Counter((finding.check, finding.verdict) for finding in found)
+    lines = {(finding.check, finding.verdict, finding.text) for finding in found}  # each with all its cells
+    counts: Counter[tuple[str, str]] = Counter((check, verdict) for check, verdict, _ in lines)
     for check in dict.fromkeys(finding.check for finding in found):
         said = ", ".join(f"{number} {word}" for word in MARKS if (number := counts[check, word]))
         say(f"  {check:<8} {said}")
@@ -54,7 +58,7 @@ def audit(
                 chosen.setdefault((finding.check, finding.text), []).append(finding)
         for (check, text), same in chosen.items():
             say(f"  {MARKS[word]:<7} {check:<8} {text}{_arms([finding.arm for finding in same])}")
-    failed = sum(finding.verdict == "failed" for finding in found)
+    failed = sum(verdict == "failed" for _, verdict, _ in lines)
     say(f"{failed} failed" if failed else "no check failed")
     raise typer.Exit(1 if failed else 0)
 

@@ -23,8 +23,9 @@ from harness.cli.common import (
 )
 from harness.cli.costs import cost_of, cost_text, model_lines, target_lines
 from harness.cli.on_cluster import show_scripts
-from harness.launch.describe import describe as count_models
-from harness.launch.describe import known
+from harness.launch.describe import check_models, check_names, known
+from harness.launch.local.pool import gpus
+from harness.launch.resources import slow_bf16
 from harness.spec import HarnessError, ImageFolder, Pretrain, Run, key, pretraining
 from harness.spec.data import absent, folder_fault, small_classes
 from harness.spec.described import distinct
@@ -61,6 +62,9 @@ def plan(
     """
     plan, runs = planned(study, scale, where, seeds, store)
     specs = plan.runs()
+    models = distinct(specs)
+    check_names(models)
+    answers = (check_models if describe else known)(runs.root, models)
     states = runs.states(specs)
     refuse_folders(run for name, run in specs.items() if states[name].word != "done")
     cells = len({tuple(row.axes.items()) for row in plan.rows})
@@ -71,9 +75,10 @@ def plan(
         ("shared", _shared(plan)),
         ("excluded", _excluded(plan)),
         ("done", _progress(states)),
-        ("models", model_lines((count_models if describe else known)(runs.root, distinct(specs)))),
+        ("models", model_lines(answers)),
         ("memory", target_lines(specs.values()) if describe else []),
         ("cost", [cost_text(cost_of(specs, states, runs, plan.study.root))] if specs else []),
+        ("slow", slow_bf16(specs.values(), "auto", gpus)),
         ("disk", _disk(specs, states, runs)),
         ("data", _data(specs)),
         ("claims", _claims(plan)),

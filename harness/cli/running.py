@@ -26,13 +26,15 @@ from harness.cli.common import (
 from harness.cli.live import Display
 from harness.cli.looking import show_report
 from harness.cli.planning import missing_data, refuse_folders
+from harness.launch.describe import check_models
 from harness.launch.inline import run_inline
-from harness.launch.local.pool import default_slots, run_local
+from harness.launch.local.pool import default_slots, gpus, run_local
 from harness.launch.queue import Queue
-from harness.launch.resources import Resources
+from harness.launch.resources import Resources, slow_bf16
 from harness.launch.slurm.run_states import overview
 from harness.launch.slurm.task import open_to_group
 from harness.spec import HarnessError, Run, key, upstreams
+from harness.spec.described import distinct
 from harness.store import Store
 from harness.study import Plan, expand
 
@@ -192,6 +194,10 @@ def _compute(
         raise HarnessError(missing[0])
     refuse_folders(wanted)
     open_to_group(store.root)
+    check_models(store.root, distinct(dict(zip(queue.open(), wanted, strict=True))))
+    if on is not Executor.slurm:
+        for line in slow_bf16(wanted, resources.device, gpus):
+            say(line)
     if on is Executor.slurm:
         on_cluster.submit_plan(plan, store, specs, resources, retry=retry)
         return

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, 
 
 from harness.spec import HarnessError
 from harness.spec.base import one_line
-from harness.store.place import profile_files, read_profile
+from harness.store.place import check_keys, profile_files, read_profile
 
 Stage = Literal["pretrain", "evaluation"]
 STAGES: tuple[Stage, ...] = ("pretrain", "evaluation")
@@ -105,7 +105,9 @@ def read_site(root: Path) -> dict[Stage, Site]:
             part = table.pop(stage, {})
             if not isinstance(part, dict):
                 raise HarnessError(f"{path}: [slurm.{stage}] should be a table")
+            check_keys(f"{path}, [slurm.{stage}],", part, list(Site.model_fields))
             stages[stage].update(part)
+        check_keys(f"{path}, [slurm],", table, [*Site.model_fields, *STAGES])
         common.update(table)
     try:
         return {stage: Site(**{**common, **own}) for stage, own in stages.items()}

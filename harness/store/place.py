@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import tomllib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.spec import HarnessError
 from harness.spec.content import PROJECT_VARIABLE, project_root
 from harness.store.store import Store
+
+PROFILE = ("store", "data", "slurm")
+"""What a profile may hold."""
 
 
 def open_store(said: Path | str | None = None, root: Path | None = None) -> Store:
@@ -43,11 +48,26 @@ def read_profile(path: Path) -> dict[str, Any]:
     """The content of a profile; empty where there is none.
 
     Raises:
-        HarnessError: the file does not read.
+        HarnessError: the file does not read, or has a key that means nothing.
     """
     try:
-        return tomllib.loads(path.read_text())
+        found = tomllib.loads(path.read_text())
     except FileNotFoundError:
         return {}
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise HarnessError(f"{path}: {error}") from None
+    check_keys(str(path), found, PROFILE)
+    return found
+
+
+def check_keys(place: str, found: Iterable[str], valid: Sequence[str]) -> None:
+    """Whether all keys of a table are known.
+
+    Raises:
+        HarnessError: one is not.
+    """
+    for name in found:
+        if name not in valid:
+            close = difflib.get_close_matches(name, valid, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise HarnessError(f"{place} has a key {name!r:.80} that means nothing; valid: {', '.join(valid)}{hint}")

@@ -107,6 +107,47 @@ def test_every_command_refuses_what_is_not_there(harness: Command, study: Path, 
     assert tree(study.parent.parent) == before
 
 
+def test_debug_shows_where_a_mistake_was_met(harness: Command, project: Path) -> None:
+    path = project / "studies" / "bad.py"
+    path.write_text("def f():\n    return 1 / 0\nf()\n")
+    check(harness("plan", path), "bad.py, line 2: ZeroDivisionError: division by zero")
+    for words in (("--debug", "plan", path), ("plan", path, "--debug")):
+        lines = harness(*words).err.splitlines()
+        assert any("bad.py" in line and "line 2, in f" in line for line in lines)
+        assert lines[-1] == "harness: bad.py, line 2: ZeroDivisionError: division by zero"
+
+
+def test_models_that_timm_lacks_or_refuses(harness: Command, study: Path) -> None:
+    """Names and families without torch, by plan too; arguments before the first job."""
+    before = tree(study.parent.parent)
+    for name, said in (
+        ("vit_tinny_patch16_224", "timm has no model 'vit_tinny_patch16_224'; close names: vit_tiny_patch16_224"),
+        ("xcit_nano_12_p16_224", "xcit_nano_12_p16_224 is of timm's xcit; valid families: vision_transformer, deit"),
+    ):
+        study.write_text(FILE.replace("vit_tiny_patch16_224", name))
+        for command in ("plan", "run"):
+            check(harness(command, study), said)
+    for arguments, said in (
+        ('"num_heads": 0', "bad.py, line 6: Backbone: args: num_heads should be from 1 to 100,000, not 0"),
+        ('"embed_dim": -16, "num_heads": 2', "embed_dim should be from 1 to 100,000, not -16"),
+        ('"depth": 10**9, "num_heads": 2', "depth should be from 1 to 1,000, not 1000000000"),
+    ):
+        path = study.with_name("bad.py")
+        path.write_text(FILE.replace('"embed_dim": 16, "depth": 1, "num_heads": 2', arguments))
+        check(harness("plan", path), said)
+        path.unlink()
+    for arguments, said in (
+        ('"num_heads": 3', "timm refuses vit_tiny_patch16_224: dim should be divisible by num_heads"),
+        ('"num_heads": 2, "heads": 2', "unexpected keyword argument 'heads'"),
+    ):
+        study.write_text(FILE.replace('"num_heads": 2', arguments))
+        assert harness("plan", study).code == 0
+        for words in (("run", study), ("run", study, "--on", "inline"), ("plan", study, "--describe")):
+            check(harness(*words), "vit_tiny_patch16_224 at 16 px, pretrain", said)
+    study.write_text(FILE)
+    assert tree(study.parent.parent) == before
+
+
 def test_wrong_commands_and_arguments(harness: Command, study: Path) -> None:
     check(harness("plam", study), "plam")
     check(harness("plan"), "STUDY")
@@ -204,6 +245,19 @@ def test_a_harness_toml_that_does_not_parse(harness: Command, study: Path) -> No
     study.write_text(ON_FOLDER)
     (study.parent.parent / "harness.toml").write_text("[data\n")
     check(harness("plan", study), "harness.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("[dta]\nx = '/y'\n", ("harness.toml has a key 'dta'", "valid: store, data, slurm; did you mean 'data'?")),
+        ("[slurm]\npartion = 'x'\n", ("harness.toml, [slurm], has a key 'partion'", "did you mean 'partition'?")),
+        ("[slurm.pretrain]\nminuts = 5\n", ("[slurm.pretrain], has a key 'minuts'", "did you mean 'minutes'?")),
+    ],
+)
+def test_a_harness_toml_with_an_unknown_key(harness: Command, study: Path, text: str, parts: tuple[str, ...]) -> None:
+    (study.parent.parent / "harness.toml").write_text(text)
+    check(harness("plan", study), *parts)
 
 
 @pytest.mark.parametrize("store", ["/proc/no-such-store", "/dev/null", "/dev/null/store"])

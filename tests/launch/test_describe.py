@@ -11,7 +11,7 @@ import pytest
 
 from harness.core.model.complexity import classifier, pretraining
 from harness.launch import describe as asking
-from harness.launch.describe import describe, known
+from harness.launch.describe import describe, known, timm_models
 from harness.spec import (
     Backbone,
     CustomData,
@@ -40,7 +40,9 @@ WRONG = FIRST.replace(backbone=VIT.replace(name="vit_tinny_patch16_224"))
 
 def test_counted_in_another_process_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     models = [described(run) for run in (FIRST, TUNED, WRONG)]
-    answers = describe(tmp_path, models)
+    with monkeypatch.context() as patch:
+        patch.delitem(sys.modules, "torch")  # a process that has it asks itself
+        answers = describe(tmp_path, models)
     first = pretraining(VIT, image_size=32, channels=3, head=FIRST.head, target=FIRST.target)
     tuned = classifier(VIT, image_size=32, channels=3, num_classes=6)
     assert [answer.found for answer in answers] == [
@@ -54,11 +56,41 @@ def test_counted_in_another_process_and_kept(tmp_path: Path, monkeypatch: pytest
     assert [answer.found is None for answer in known(tmp_path, models)] == [False, False, True]
 
 
+def test_a_process_that_has_torch_asks_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("asked another process"))
+    (answer,) = describe(tmp_path, [described(FIRST)])
+    assert answer.found == Description(
+        (first := pretraining(VIT, image_size=32, channels=3, head=FIRST.head, target=FIRST.target)).parameters,
+        first.multiply_adds,
+        16 * first.parameters,
+    )
+
+
+def test_names_and_families_are_timms_own() -> None:
+    import timm
+
+    assert timm_models() == {
+        name: timm.model_entrypoint(name).__module__.rpartition(".")[2] for name in timm.list_models()
+    }
+
+
+def test_a_resnet_whose_last_map_is_one_position_is_counted(tmp_path: Path) -> None:
+    """In training a batch norm refuses it; what is counted does not depend on that."""
+    backbone = Backbone(name="resnet18", patch_size=4, stride=32)
+    (answer,) = describe(tmp_path, [described(TUNED.replace(start=FIRST.replace(backbone=backbone)))])
+    assert answer.found is not None
+    # torchvision's ResNet-18: 11,689,512 parameters with 1,000 classes; 6 classes take 994 * 513 fewer
+    assert answer.found.parameters == 11_689_512 - 994 * 513
+
+
 def test_a_process_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ended = subprocess.CompletedProcess([], 1, "", "Traceback:\nImportError: no torch here\n")
     monkeypatch.setattr(asking.subprocess, "run", lambda *_, **__: ended)
-    with pytest.raises(asking.HarnessError, match="models could not be described: ImportError: no torch here"):
-        describe(tmp_path, [described(FIRST)])
+    models = [described(FIRST)]
+    with monkeypatch.context() as patch:
+        patch.delitem(sys.modules, "torch")  # a process that has it asks itself
+        with pytest.raises(asking.HarnessError, match="models could not be described: ImportError: no torch here"):
+            describe(tmp_path, models)
 
 
 def test_a_damaged_description_counts_as_none(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def pretraining(
         visible: tokens that the encoder computes behind the patch embedding; None for all of them.
     """
     with torch.device("meta"):
-        encoder = Encoder(build(backbone, image_size=image_size, channels=channels), corruption)
+        encoder = Encoder(build(backbone, image_size=image_size, channels=channels), corruption).eval()
         prediction = build_head(
             head,
             width=encoder.width,
@@ -81,7 +81,7 @@ def pretraining(
             upscale=backbone.stride // target.downsample,
             side=image_size // backbone.stride,
             fills=visible is not None,
-        )
+        ).eval()
         vectors = 1 if encoder.corruption.gate is None else 2
         images = torch.zeros(1, channels, image_size, image_size)
         features = torch.zeros(1, encoder.width, *(image_size // backbone.stride,) * 2)
@@ -108,7 +108,7 @@ def classifier(
     """Cost of a model that is fine-tuned. `pool` as for `build`; `num_classes` 0 leaves the last layer out."""
     with torch.device("meta"):
         model = build(backbone, image_size=image_size, channels=channels, num_classes=num_classes, pool=pool)
-        encoder, images = Encoder(model), torch.zeros(1, channels, image_size, image_size)
+        encoder, images = Encoder(model.eval()), torch.zeros(1, channels, image_size, image_size)
     pooled = encoder.width * (image_size // backbone.stride) ** 2 if pool == "mean" else 0
     last = depth(model) if encoder.layers.norm_behind_pooling else None
     body = multiply_adds(lambda: encoder.features(images, last))
@@ -119,7 +119,7 @@ def classifier(
 def frozen(backbone: Backbone, *, image_size: int, channels: int, block: int | None = None) -> Complexity:
     """Cost of features pooled over the map, after block `block` or after the final norm, from an encoder as it is."""
     with torch.device("meta"):
-        encoder = Encoder(build(backbone, image_size=image_size, channels=channels))
+        encoder = Encoder(build(backbone, image_size=image_size, channels=channels)).eval()
         images = torch.zeros(1, channels, image_size, image_size)
     return Complexity(
         parameters=count(encoder),

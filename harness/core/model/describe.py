@@ -1,7 +1,8 @@
 """Describing models in a process of its own: `python -m harness.core.model.describe`, JSON in, JSON out.
 
 On standard input a list of `Described`; on standard output, in the same order, an object for each: parameters,
-multiply_adds (of a forward pass for one image), memory_bytes; or error, in one line.
+multiply_adds (of a forward pass for one image), memory_bytes; or in one line why not: refused, where a run would refuse
+the model too, or error, where it cannot be counted.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ def answer(model: Described) -> dict[str, int | str]:
     """The object that is written for a model; whatever goes wrong is its error, so that the others get theirs."""
     try:
         found = cost(model)
+    except HarnessError as error:
+        return {"refused": str(error)}
     except Exception as error:
         text = str(error).strip() or type(error).__name__
         return {"error": text.splitlines()[0]}

@@ -23,6 +23,7 @@ from harness.core.model.backbones.resnet import ResNets
 from harness.core.model.backbones.swin import Swin
 from harness.core.model.backbones.vit import BEiT, ViT
 from harness.spec import HarnessError
+from harness.spec.backbone import FAMILIES, check_model
 
 __all__ = ["Family", "Layers", "Piece", "layers_named", "layers_of", "supported"]
 
@@ -50,8 +51,11 @@ def layers_named(name: str) -> Layers:
     """As `layers_of`, of a timm model that is not built yet.
 
     Raises:
-        HarnessError: it belongs to no family that is known here.
+        HarnessError: there is no such model, or it belongs to no family that is known here.
     """
+    check_model(
+        name, {found: timm.model_entrypoint(found).__module__.rpartition(".")[2] for found in timm.list_models()}
+    )
     match timm.model_entrypoint(name).__module__.rpartition(".")[2]:
         case "vision_transformer" | "deit":
             return ViT()
@@ -64,10 +68,7 @@ def layers_named(name: str) -> Layers:
         case "resnet":
             return ResNets()
         case other:
-            raise HarnessError(f"{name} is of timm's {other}; {VALID}")
-
-
-VALID = "valid families: VisionTransformer (DeiT too), Beit, SwinTransformer, SwinTransformerV2, ConvNeXt, ResNet"
+            raise AssertionError(f"{other} is among the families, and has no layers here")
 
 
 def supported(model: nn.Module, name: str) -> Family:
@@ -77,5 +78,5 @@ def supported(model: nn.Module, name: str) -> Family:
         HarnessError: it is of none.
     """
     if not isinstance(model, Family):
-        raise HarnessError(f"{name} is timm's {type(model).__name__}; {VALID}")
+        raise HarnessError(f"{name} is timm's {type(model).__name__}; valid families: {', '.join(FAMILIES)}")
     return model
