@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-LIMIT = 120
+LIMIT = 300
 """Seconds of a command after which it counts as endless."""
 
 FILE = """
@@ -60,7 +60,7 @@ PLACES = (
     "scales=(SMALL,)", 'reference={"mask": "random", "ratio": 0.5}', "ratio=(0.5, 0.75, 0.9)", "size=4", "ratio=ratio",
     "epochs=1", "batch_size=16", "lr=1e-3", "lr_batch=None", "crop_scale=(0.67, 1.0)", "patch_size=4", "image_size=16",
     "train=32", "test=16", 'name="small"', "data=DATA", "backbone=VIT", "pretrain=RECIPE", "start=start", "seed=seed",
-    'name="vit_tiny_patch16_224"', 'args={"embed_dim": 16, "depth": 1, "num_heads": 2}', "mask=RandomMask",
+    'name="vit_tiny_patch16_224"', 'args={"embed_dim": 16, "depth": 1, "num_heads": 2}',
 )  # fmt: skip
 """Arguments that are given another value, each `name=value` at its first place."""
 

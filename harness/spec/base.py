@@ -9,13 +9,17 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 Scalar = str | int | float | bool | None
 """A plain value: what an axis of a study or a parameter of a user's own function may hold."""
 
 SCHEME = 1
 """Version of the hash scheme. Raise it only when the encoding itself changes: every key changes with it."""
+
+
+Side = Annotated[int, Field(ge=1, le=20_000)]
+"""Side of an image in pixels."""
 
 
 class HarnessError(Exception):

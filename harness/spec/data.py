@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, assert_never
 
 from pydantic import Field, PositiveInt, model_validator
 
-from harness.spec.base import HarnessError, Spec
+from harness.spec.base import HarnessError, Side, Spec
 from harness.spec.content import Manifest, data_location, data_names, data_variable, manifest, picture_fault
 from harness.spec.own import OwnFunction
 
@@ -203,9 +203,9 @@ class Shapes(_Data):
     """
 
     kind: Literal["shapes"] = "shapes"
-    image_size: PositiveInt = 32
-    train: PositiveInt = 4096
-    test: PositiveInt = 1024
+    image_size: Side = 32
+    train: int = Field(default=4096, ge=1, le=10_000_000)
+    test: int = Field(default=1024, ge=1, le=10_000_000)
     seed: int = 0
 
     channels: ClassVar[int] = 3

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from harness.spec.backbone import Backbone
-from harness.spec.base import Spec
+from harness.spec.base import Side, Spec
 from harness.spec.contrastive import Contrastive
 from harness.spec.corruption import Corruption
 from harness.spec.data import Data
@@ -53,7 +53,7 @@ class Pretrain(Spec):
 
     kind: Literal["pretrain"] = "pretrain"
     data: Data
-    image_size: PositiveInt
+    image_size: Side
     backbone: Backbone
     mask: Mask
     corruption: Corruption = Corruption()
@@ -178,7 +178,7 @@ class Evaluated(Spec, Generic[S]):
 
     start: S
     data: Data
-    image_size: PositiveInt
+    image_size: Side
     crop: float = Field(default=0.875, gt=0, le=1)
     seed: int = Field(default=0, ge=0)
     assumed: tuple[str, ...] = ()

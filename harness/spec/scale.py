@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from harness.spec.backbone import Backbone
-from harness.spec.base import HarnessError, Spec
+from harness.spec.base import HarnessError, Side, Spec
 from harness.spec.data import Data
 from harness.spec.recipe import Recipe
 
@@ -32,8 +32,8 @@ class Scale(Spec):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=100)
     data: Data
     labelled: Data | None = None
-    image_size: PositiveInt
-    paper_image_size: PositiveInt = 192
+    image_size: Side
+    paper_image_size: Side = 192
     backbone: Backbone
     pretrain: Recipe
     finetune: Recipe

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -105,6 +107,19 @@ def test_every_command_refuses_what_is_not_there(harness: Command, study: Path, 
     check(harness(command, study, "--seeds", "0"), "--seeds", "1")
     check(harness(command, study, "--nope"), "--nope")
     assert tree(study.parent.parent) == before
+
+
+@pytest.mark.slow
+def test_a_sample_of_many_mistakes_ends_in_no_traceback_and_ends() -> None:
+    found = importlib.util.spec_from_file_location("bad_input", Path(__file__).parents[2] / "tools" / "bad_input.py")
+    assert found is not None
+    assert found.loader is not None
+    bad_input = importlib.util.module_from_spec(found)
+    sys.modules["bad_input"] = bad_input  # dataclasses look their module up
+    found.loader.exec_module(bad_input)
+    tally = bad_input.tried(bad_input.cases(40, 5))
+    assert (tally.tracebacks, tally.endless) == ([], [])
+    assert tally.refused >= 30
 
 
 def test_debug_shows_where_a_mistake_was_met(harness: Command, project: Path) -> None:
