@@ -63,8 +63,16 @@ def planned(
 
 
 def results_folder(plan: Plan) -> Path:
-    """Where the tables and figures of a study at a scale go."""
-    return plan.study.root / "results" / plan.study.name / plan.scale.name
+    """Where the tables and figures of a study at a scale go.
+
+    Raises:
+        HarnessError: those of another study file are there.
+    """
+    from harness.report.saved import check_own
+
+    folder = plan.study.root / "results" / plan.study.name / plan.scale.name
+    check_own(plan, folder)
+    return folder
 
 
 def reported(plan: Plan, store: Store) -> Plan:

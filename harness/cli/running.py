@@ -186,6 +186,7 @@ def _compute(
     *,
     retry: bool,
 ) -> None:
+    folder = results_folder(plan)
     queue = Queue(specs, store, retry=retry)
     if on is Executor.slurm and slots is not None:
         raise HarnessError("--slots belongs to --on local; on Slurm the site profile says pack and slots")
@@ -216,7 +217,7 @@ def _compute(
     seeds = len({row.seed for row in plan.rows})
     whole = len(plan.rows) == seeds * len(plan.study.cells)  # a selection must not narrow the study's tables
     shown = plan if whole or plan.study.looks else expand(plan.study, scale=plan.scale.name, seeds=seeds)
-    show_report(reported(shown, store), store, results_folder(plan))
+    show_report(reported(shown, store), store, folder)
     counts = Counter(queue.endings.values())
     if counts["failed"] or counts["blocked"]:
         say(f"{_counts(queue)}. harness logs shows why, harness retry runs them again.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -14,6 +15,7 @@ from harness.spec import (
     CustomEvaluation,
     FineTune,
     Fourier,
+    HarnessError,
     Interactions,
     Knn,
     LinearProbe,
@@ -64,30 +66,30 @@ class _Measured:
     """Finished runs of one kind, on the device that most of them ran on.
 
     mean: seconds of one device for each unit of work. deviation: their standard deviation as a share of the mean; None
-    for one run. processes: devices that a run had, on average.
+    for one run. devices: devices that a run had, on average.
     """
 
     device: str
     count: int
     mean: float
     deviation: float | None
-    processes: float
+    devices: float
 
     @classmethod
     def of(cls, device: str, found: list[_Finished]) -> _Measured:
-        seconds = [one.seconds * one.processes / one.work for one in found]
+        seconds = [one.seconds * one.devices / one.work for one in found]
         mean = statistics.mean(seconds)
         several = len(seconds) > 1 and mean > 0
         deviation = statistics.stdev(seconds) / mean if several else None
-        return cls(device, len(seconds), mean, deviation, statistics.mean(one.processes for one in found))
+        return cls(device, len(seconds), mean, deviation, statistics.mean(one.devices for one in found))
 
 
 class _Finished(NamedTuple):
-    """What one finished run took; each of its processes had a device."""
+    """What one finished run took. devices: GPUs, or CPU threads of all processes."""
 
     seconds: float
     work: float
-    processes: int
+    devices: int
 
 
 Kind = tuple[object, ...]
@@ -97,15 +99,17 @@ Rates = Mapping[Stage, float | None]
 def remaining(runs: Mapping[str, Run], states: Mapping[str, State], store: Store, rates: Rates | None = None) -> Cost:
     """Hours done and to do of some runs. Reads the store, changes nothing.
 
-    A run to do costs what finished runs of the same stage, backbone and image size needed for an image, on the device
-    that most of them ran on, times its images. Where none is finished: its multiply-adds, if they have been counted
-    (`harness plan --describe`), at a stated rate. Else it is unknown.
+    A run to do costs what finished runs of the same stage, backbone and image size, of whichever study in the store,
+    needed for an image, on the device that most of them ran on, times its images. Where none is finished: its
+    multiply-adds, if they have been counted (`harness plan --describe`), at a stated rate. Else it is unknown.
 
     Args:
         runs, states: by key. rates: multiply-adds a second of the device of each stage (`pretrain`, `evaluation`).
     """
-    images = _Images(runs, states, store)
-    measured = _measured(runs, states, store, images)
+    known = dict(runs) | _others(runs, states, store)
+    known_states = {name: states.get(name) or store.state(name) for name in known}
+    images = _Images(known, known_states, store)
+    measured = _measured(known, known_states, store, images)
     by_measurement, by_rate, unknown = 0.0, 0.0, 0
     weighted, weights = 0.0, 0.0  # the deviations of the kinds that were measured more than once
     for name, run in runs.items():
@@ -125,7 +129,7 @@ def remaining(runs: Mapping[str, Run], states: Mapping[str, State], store: Store
     nothing = unknown and not by_measurement and not by_rate
     devices = sorted({figures.device for figures in measured.values() if figures.device})
     return Cost(
-        done_hours=sum(_spent(states[name]) * _processes(run, measured) for name, run in runs.items()) / 3600,
+        done_hours=sum(_spent(states[name]) * _devices(run, measured) for name, run in runs.items()) / 3600,
         to_do_hours=None if nothing else by_measurement + by_rate,
         basis=_basis(
             sum(figures.count for figures in measured.values()), devices, stated=bool(by_rate), unknown=unknown
@@ -134,6 +138,24 @@ def remaining(runs: Mapping[str, Run], states: Mapping[str, State], store: Store
         spread=weighted / weights if weights else None,
         unknown=unknown,
     )
+
+
+def _others(runs: Mapping[str, Run], states: Mapping[str, State], store: Store) -> dict[str, Run]:
+    """Finished runs of other studies, of kinds that are to be done and of which these runs show too few."""
+    wanted = {_kind(run) for name, run in runs.items() if states[name].word != "done"}
+    counts = Counter(_kind(run) for name, run in runs.items() if states[name].word == "done")
+    found: dict[str, Run] = {}
+    names = store.keys()
+    for name in names:
+        lacking = {str(kind[0]) for kind in wanted if counts[kind] < SAMPLE}
+        if name in runs or not name.startswith(tuple(lacking)) or store.result(name) is None:
+            continue
+        with contextlib.suppress(HarnessError):  # a damaged spec, or one of a later version
+            run = store.spec(name)
+            if (kind := _kind(run)) in wanted and counts[kind] < SAMPLE:
+                found[name] = run
+                counts[kind] += 1
+    return found
 
 
 def _basis(count: int, devices: Iterable[str], *, stated: bool, unknown: int) -> str:
@@ -149,10 +171,10 @@ def _basis(count: int, devices: Iterable[str], *, stated: bool, unknown: int) ->
     return "; ".join(parts)
 
 
-def _processes(run: Run, measured: Mapping[Kind, _Measured]) -> float:
+def _devices(run: Run, measured: Mapping[Kind, _Measured]) -> float:
     """Devices that a run has: as many as finished runs of its kind had, else one."""
     found = measured.get(_kind(run))
-    return 1.0 if found is None else found.processes
+    return 1.0 if found is None else found.devices
 
 
 def _spent(state: State) -> float:
@@ -240,8 +262,10 @@ def _measured(
             continue
         taken[kind] += 1
         environment = store.environment(name)
-        one = _Finished(result.seconds, work, int(environment.get("processes", 1)))
-        found.setdefault(kind, {}).setdefault(str(environment.get("device", "")), []).append(one)
+        device = str(environment.get("device", ""))
+        threads = int(environment.get("threads", 1)) if device == "cpu" else 1
+        one = _Finished(result.seconds, work, int(environment.get("processes", 1)) * threads)
+        found.setdefault(kind, {}).setdefault(device, []).append(one)
     usual = {kind: max(devices.items(), key=lambda item: len(item[1])) for kind, devices in found.items()}
     return {kind: _Measured.of(device, finished) for kind, (device, finished) in usual.items()}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness.report import AUDIT, write
 from harness.report.collect import Standings
-from harness.spec import key
+from harness.spec import HarnessError, key
 from harness.store import Store
 from harness.store.files import read_json, write_atomically
 from harness.store.records import read_record, sealed
@@ -35,8 +35,9 @@ def current(
     """The report of a plan as its runs stand now; what is in `folder` already is used if nothing has changed.
 
     Raises:
-        HarnessError: the disk refuses.
+        HarnessError: the disk refuses, or as `check_own`.
     """
+    check_own(plan, folder)
     digest = _inputs(plan, store, folder, standings)
     saved = read_record(folder / STAMP) or {}
     if not always and saved.get("inputs") == digest and _whole(folder, saved["files"]):
@@ -44,6 +45,7 @@ def current(
         return Shown(tuple(saved["header"]), rows, tuple(saved["notes"]), written=False)
     report = write(plan, store, folder, standings)
     stamp = {
+        "study": plan.study.file,
         "inputs": digest,
         "files": report.files,
         "header": report.header,
@@ -52,6 +54,18 @@ def current(
     }
     write_atomically(folder / STAMP, sealed(stamp))
     return Shown(report.header, report.rows, report.notes, written=True)
+
+
+def check_own(plan: Plan, folder: Path) -> None:
+    """Refuse a folder that holds the report of another study file, which is there still.
+
+    Raises:
+        HarnessError: it does; two studies have one name.
+    """
+    saved, study = read_json(folder / STAMP), plan.study
+    other = saved.get("study") if isinstance(saved, dict) else None
+    if study.file and isinstance(other, str) and other not in ("", study.file) and (study.root / other).is_file():
+        raise HarnessError(f"{folder} holds the results of {other}; give one of the two another Study(name=...)")
 
 
 def _inputs(plan: Plan, store: Store, folder: Path, standings: Standings | None) -> str:

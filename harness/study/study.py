@@ -57,6 +57,7 @@ class Study:
     looks: tuple[int, ...] = ()
     name: str = ""
     root: Path = field(default_factory=Path)
+    file: str = ""
 
     def __post_init__(self) -> None:
         _check_name(self.name)
@@ -322,4 +323,6 @@ def load(path: Path) -> Study:
     study = getattr(run_file(path), "STUDY", None)
     if not isinstance(study, Study):
         raise HarnessError(f"{path.name} has no STUDY = Study(...)")
-    return replace(study, name=study.name or path.stem, root=project_root(path.resolve().parent))
+    path = path.resolve()
+    root = project_root(path.parent)
+    return replace(study, name=study.name or path.stem, root=root, file=path.relative_to(root).as_posix())

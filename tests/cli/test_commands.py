@@ -262,6 +262,24 @@ def test_report_and_status_call_a_run_by_the_same_word(
     assert "1 queued" in table
 
 
+def test_two_study_files_of_one_name_do_not_overwrite_each_other(
+    harness: Command, study: Path, project: Path, store: Store
+) -> None:
+    assert harness("report", study).code == 0
+    copy = project / "studies" / "later" / "ratios.py"
+    copy.parent.mkdir()
+    copy.write_text(FILE.replace("seeds=2", "seeds=1"))
+    before = tree(project)
+    for command in (("run", copy, "--where", "mask=none"), ("report", copy), ("audit", copy)):
+        ended = harness(*command)
+        assert (ended.code, ended.err.count("\n")) == (2, 1)
+        assert "small holds the results of studies/ratios.py" in ended.err
+    assert tree(project) == before
+    assert harness("report", study).code == 0
+    study.rename(study.with_name("other.py"))  # a file that has moved keeps its results
+    assert harness("report", copy).code == 0
+
+
 def test_report_of_a_selection_needs_a_folder_of_its_own(
     harness: Command, study: Path, project: Path, tmp_path: Path
 ) -> None:

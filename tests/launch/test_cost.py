@@ -102,6 +102,32 @@ def test_measured(store: Store) -> None:
     assert found.basis == "from 2 finished runs on cpu"
 
 
+def test_a_study_learns_from_the_finished_runs_of_others(store: Store) -> None:
+    """36 s and 54 s for runs of another mask, 3 s for a k-NN on other seeds; another backbone tells nothing."""
+    other = RandomMask(size=4, ratio=0.75)
+    done(store, pretraining(0, mask=other), 36.0)
+    done(store, pretraining(1, mask=other), 54.0)
+    done(store, Knn(start=pretraining(0, mask=other), data=pretraining().data), 3.0)
+    done(store, pretraining(2, mask=RandomMask(size=8, ratio=0.5), backbone=VIT.replace(patch_size=8)), 1000.0)
+    found = cost(store, pretraining(0), Knn(start=pretraining(0), data=pretraining().data))
+    assert (found.done_hours, found.to_do_hours) == (0.0, pytest.approx(48 / 3600))
+    assert found.basis == "from 3 finished runs on cpu"
+    store.folder(key(pretraining(0, mask=other))).spec.write_text("{")
+    assert cost(store, pretraining(0)).to_do_hours == pytest.approx(54 / 3600)
+
+
+def test_hours_of_a_cpu_count_its_threads(store: Store) -> None:
+    """36 s on 4 threads are 144 CPU-seconds; a GPU is one device however many threads feed it."""
+    for seed, device in enumerate(("cpu", "NVIDIA H100")):
+        attempt = owned(store, pretraining(seed, image_size=16 * (seed + 1)))
+        attempt.write_environment({"device": device, "processes": 1, "threads": 4}, "")
+        attempt.finish({"loss": 1.0}, 36.0)
+        attempt.release()
+        found = cost(store, *(pretraining(number, image_size=16 * (seed + 1)) for number in (seed, 5)))
+        assert found.done_hours == found.to_do_hours == pytest.approx((144 if device == "cpu" else 36) / 3600)
+        assert found.unit == ("CPU-hours" if device == "cpu" else "GPU-hours")
+
+
 def test_one_measurement_has_no_spread(store: Store) -> None:
     done(store, pretraining(0), 36.0, device="NVIDIA H100")
     found = cost(store, pretraining(0), pretraining(1))
