@@ -100,7 +100,8 @@ def axes_of(frame: pd.DataFrame) -> list[str]:
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows of a frame as dicts by column name."""
-    return [{str(name): value for name, value in record.items()} for record in frame.to_dict("records")]
+    found = [{str(name): value for name, value in record.items()} for record in frame.to_dict("records")]
+    return found or [{} for _ in frame.index]  # before pandas 3 rows without columns are no rows
 
 
 def arms(plan: Plan) -> tuple[Arm, ...]:

@@ -199,7 +199,8 @@ def _lines_of(axis: str, cells: pd.DataFrame) -> list[pd.DataFrame]:
     others = [name for name in axes_of(cells) if name != axis]
     applies = cells[[value is not None for value in cells[axis]]]
     groups: dict[tuple[Scalar, ...], list[int]] = {}
-    for row, point in zip(applies.index, applies[others].itertuples(index=False, name=None), strict=True):
+    # Not itertuples, which before pandas 3 gives no tuples at all where there is no other axis.
+    for row, point in zip(applies.index, applies[others].to_numpy(dtype=object), strict=True):
         groups.setdefault(tuple(point), []).append(row)
     longest = max(map(len, groups.values()), default=0)
     return [cells.loc[rows] for rows in groups.values() if len(rows) > 1 or longest == 1]

@@ -61,6 +61,18 @@ def test_lines_controls_and_paper_over_a_numeric_axis(tmp_path: Path) -> None:
         assert _drawn(drawing.draw_axis(figure)).startswith(PNG)
 
 
+def test_a_numeric_axis_alone_is_one_line_and_no_axis_a_point(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    plan = scope_plan(cell=_named_cell, grid=axes(depth=(1, 2, 4)), reference={"depth": 1}, paper=None)
+    finish_all(store, plan)
+    (figure,) = axis_figures(*_frames(plan, store))
+    assert [[point.x for point in line.points] for line in figure.lines] == [[1, 2, 4]]
+    only = scope_plan(cell=_named_cell, grid=axes(), reference={}, paper=None)
+    finish_all(store, only)
+    (beside,) = cells_figures(*_frames(only, store))
+    assert len(beside.points) == 1
+
+
 def test_half_finished_and_empty_figures_draw(tmp_path: Path) -> None:
     store, plan = Store(tmp_path), scope_plan()
     for fill in (False, True):
