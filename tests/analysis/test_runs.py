@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from harness.analysis.fourier import relative_log_amplitude
 from harness.core.data.datasets import load
 from harness.launch import Event, Queue, Resources, run_local
 from harness.launch.job import work
@@ -134,14 +135,23 @@ def test_masked_inputs_need_no_weights(tmp_path: Path) -> None:
     np.testing.assert_allclose(shares, 1.0)
 
 
-def test_a_model_that_was_never_trained(tmp_path: Path) -> None:
-    store = Store(tmp_path / "runs")
+def test_a_model_that_was_never_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, seen = Store(tmp_path / "runs"), list[torch.Tensor]()
+
+    def of_each_image(features: torch.Tensor) -> torch.Tensor:
+        seen.append(relative_log_amplitude(features))
+        return seen[-1]
+
+    monkeypatch.setattr("harness.analysis.fourier.relative_log_amplitude", of_each_image)
     run = Fourier(start=Scratch(backbone=VIT, image_size=16), data=DATA, images=8)
     assert computed(store, run).kind == "done"
     found = arrays(store, run)
     assert found["names"].tolist() == ["attention 1", "MLP 1", "attention 2", "MLP 2"]
     assert found["amplitude"].shape == (4, 2)
     assert (found["amplitude"][:, 0] == 0).all()
+    images = torch.stack(seen).double()  # layers, images, frequencies
+    np.testing.assert_allclose(found["amplitude"], images.mean(1), rtol=1e-5)
+    np.testing.assert_allclose(found["error"], images.std(1, correction=1) / 8**0.5, rtol=1e-4, atol=1e-7)
 
 
 def test_an_analysis_of_what_is_not_done_fails_in_words(tmp_path: Path) -> None:

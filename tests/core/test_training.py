@@ -299,6 +299,8 @@ def test_vote_by_hand() -> None:
     for temperature, winner in ((0.07, 0), (1.0, 1)):
         found = vote(query, bank, labels, num_classes=2, k=3, temperature=temperature)
         assert found.tolist() == [winner]
+    # more neighbours than there are images: all of them
+    assert vote(query, bank, labels, num_classes=2, k=9, temperature=1.0).tolist() == [1]
 
 
 @pytest.mark.parametrize("temperature", [1e-4, 0.005, 0.0112, 0.0113, 0.07, 10.0])
