@@ -164,8 +164,8 @@ def other_targets(root: Path, run: Any, evaluation: Any, project: Path, bits: in
     """Metrics, weights, checkpoints and caches."""
     from harness.core.weights.finished_run import opened
     from harness.spec import key
-    from harness.spec.content import cached_file_sha256
     from harness.spec.described import described
+    from harness.spec.external_content import cached_file_sha256
     from harness.store import Attempt, Store
     from harness.store.descriptions import Description, read_description, write_description
 

@@ -102,7 +102,7 @@ def doctor(
     """
     from harness.launch.doctor import probe_node, problems
     from harness.launch.site import read_site
-    from harness.spec.content import project_root
+    from harness.spec.external_content import project_root
 
     root = project_root(folder.resolve())
     site = read_site(root)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from harness.spec.content import PROJECT_VARIABLE
+from harness.spec.external_content import PROJECT_VARIABLE
 
 PACKAGES = {"torch": "torch", "torchvision": "torchvision", "timm": "timm", "numpy": "numpy", "harness": "mim-harness"}
 NUMBERS = ("spec", "core", "analysis")

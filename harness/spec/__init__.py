@@ -25,11 +25,11 @@ from harness.spec.keys import (
 from harness.spec.loss import FourierLoss, Loss
 from harness.spec.masking import Mask
 from harness.spec.masks.blocks import BlockMask
+from harness.spec.masks.custom import CustomMask
 from harness.spec.masks.frequency import FrequencyMask
 from harness.spec.masks.guided import GuidedMask, HardMask
 from harness.spec.masks.local import LocalMask
 from harness.spec.masks.noise import ColourMask
-from harness.spec.masks.own import CustomMask
 from harness.spec.masks.pairs import ComplementMask, DisjointMask
 from harness.spec.masks.patterns import CheckerboardMask, GridMask, UniformMask
 from harness.spec.masks.units import RandomMask, SquareMask, TokenMask, VisibleSquareMask

@@ -10,8 +10,8 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, assert_never
 from pydantic import Field, PositiveInt, model_validator
 
 from harness.spec.base import HarnessError, Side, Spec
-from harness.spec.content import Manifest, data_location, data_names, data_variable, manifest, picture_fault
-from harness.spec.own import OwnFunction
+from harness.spec.external_content import Manifest, data_location, data_names, data_variable, manifest, picture_fault
+from harness.spec.user_code import UserFunction
 
 
 class Published(NamedTuple):
@@ -216,7 +216,7 @@ class Shapes(_Data):
         return self.revision + (self.split == "validation")
 
 
-class CustomData(_Data, OwnFunction):
+class CustomData(_Data, UserFunction):
     """A user's own data set.
 
     function: `package.module:name`; called as `name(split, **params)` with split "train" or "test", it

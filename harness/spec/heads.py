@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, PositiveInt, model_validator
 
 from harness.spec.base import Spec
-from harness.spec.own import OwnFunction
+from harness.spec.user_code import UserFunction
 
 
 class LinearHead(Spec):
@@ -143,7 +143,7 @@ class DecoderHead(Spec):
         return self
 
 
-class CustomHead(OwnFunction):
+class CustomHead(UserFunction):
     """A user's own head.
 
     function: `package.module:name`; called as `name(in_channels, out_channels, **params)` it returns a module that

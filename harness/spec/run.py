@@ -28,10 +28,10 @@ from harness.spec.heads import Head, LinearHead, check_head
 from harness.spec.loss import FourierLoss, Loss, check_fourier, check_loss
 from harness.spec.masking import Mask
 from harness.spec.momentum import MomentumEncoder
-from harness.spec.own import OwnFunction
 from harness.spec.recipe import Recipe, check_frozen, check_no_mask_token
 from harness.spec.start import Checkpoint, Scratch
 from harness.spec.targets import DalleTokenizer, PixelTarget, Target, TokenTarget, check_target_images
+from harness.spec.user_code import UserFunction
 
 LARGEST = 88.7
 """exp of more is beyond float32."""
@@ -312,7 +312,7 @@ class Knn(Evaluated[Start]):
         return super().current_revision() + overflowed
 
 
-class CustomEvaluation(Evaluated[Start], OwnFunction):
+class CustomEvaluation(Evaluated[Start], UserFunction):
     """A user's own evaluation.
 
     function: `package.module:name`; called as `name(encoder, train, test, **params)` it returns a dict of metric names

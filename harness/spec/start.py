@@ -8,7 +8,7 @@ from pydantic import PositiveInt
 
 from harness.spec.backbone import Backbone
 from harness.spec.base import Spec
-from harness.spec.own import OwnFile
+from harness.spec.user_code import UserFile
 
 
 class Scratch(Spec):
@@ -19,7 +19,7 @@ class Scratch(Spec):
     image_size: PositiveInt
 
 
-class Checkpoint(OwnFile):
+class Checkpoint(UserFile):
     """A starting point from a file of weights: safetensors, or a torch file of tensors and plain values.
 
     Its names may be timm's, those of the released SimMIM (a pre-training or a fine-tuned classifier) or MAE (with its

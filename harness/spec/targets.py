@@ -8,7 +8,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from harness.spec.base import Spec
 from harness.spec.features import FeatureTarget, HogTarget, MomentumTarget
-from harness.spec.own import OwnFile, OwnFunction
+from harness.spec.user_code import UserFile, UserFunction
 
 
 class PixelTarget(Spec):
@@ -114,7 +114,7 @@ class PatchWords(KMeans):
     vocabulary: int = Field(default=512, ge=2)
 
 
-class DalleTokenizer(OwnFile):
+class DalleTokenizer(UserFile):
     """The encoder of DALL-E's discrete VAE, as BEiT uses it: the most probable of its codes.
 
     The file holds the state dict of the public `encoder.pkl` (repository openai/DALL-E, dall_e/encoder.py) under its
@@ -143,7 +143,7 @@ class TokenTarget(Spec):
     downsample: PositiveInt = 16
 
 
-class CustomTarget(OwnFunction):
+class CustomTarget(UserFunction):
     """A user's own target.
 
     function: `package.module:name`; called as `name(images, **params)` with the clean normalised images

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.spec import HarnessError
-from harness.spec.content import PROJECT_VARIABLE, project_root
+from harness.spec.external_content import PROJECT_VARIABLE, project_root
 from harness.store.store import Store
 
 PROFILE = ("store", "data", "slurm")

@@ -13,7 +13,7 @@ from types import ModuleType
 from pydantic import ValidationError
 
 from harness.spec import HarnessError, one_line
-from harness.spec.content import PROJECT_VARIABLE, project_root
+from harness.spec.external_content import PROJECT_VARIABLE, project_root
 
 NOT_THE_USERS = (str(Path(__file__).parents[1]), sysconfig.get_paths()["stdlib"])
 """Folders whose lines a user did not write."""

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from harness.papers.tables import PaperTable
 from harness.spec import Evaluation, HarnessError, Run, Scalar, Scale, Skip, Spec, key, one_line, upstreams
-from harness.spec.content import project_root
+from harness.spec.external_content import project_root
 from harness.study.claims import Claim, InnerMaximum, Margin, selections, selector
 from harness.study.file import in_words, line_of, run_file
 from harness.study.grid import MOST, Axes, Grid, check_alike

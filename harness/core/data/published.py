@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.spec import HarnessError
-from harness.spec.content import data_location, data_variable
 from harness.spec.data import PUBLISHED, Images
+from harness.spec.external_content import data_location, data_variable
 
 Fold = Literal["train", "unlabelled", "test"]
 Bytes = NDArray[np.uint8]

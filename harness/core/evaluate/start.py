@@ -30,7 +30,7 @@ from harness.spec import (
     Snapshot,
     key,
 )
-from harness.spec.content import file_sha256
+from harness.spec.external_content import file_sha256
 from harness.store.snapshots import whole_snapshot
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from torch import Tensor
 from harness.core.runtime.precision import alone_in
 from harness.core.weights.checkpoint import read_weights
 from harness.spec import DalleTokenizer, HarnessError
-from harness.spec.content import file_sha256
+from harness.spec.external_content import file_sha256
 
 GROUPS = 4
 CODE = 8

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from harness.spec import HarnessError
-from harness.spec.content import source_digest
+from harness.spec.external_content import source_digest
 
 
 @cache

@@ -19,7 +19,7 @@ from harness.launch.slurm.arrays import arrays, start_key, within
 from harness.launch.slurm.run_states import Overview, overview
 from harness.launch.slurm.task import Task, open_to_group
 from harness.spec import HarnessError, ImageFolder, Run, upstreams
-from harness.spec.content import data_location
+from harness.spec.external_content import data_location
 from harness.store import Store
 from harness.store.submissions import Array, Entry, Submissions, asked_for
 

@@ -7,10 +7,10 @@ from typing import Literal
 from pydantic import PositiveInt
 
 from harness.spec.masks.base import MaskSpec
-from harness.spec.own import OwnFunction
+from harness.spec.user_code import UserFunction
 
 
-class CustomMask(OwnFunction, MaskSpec):
+class CustomMask(UserFunction, MaskSpec):
     """A user's own mask.
 
     function: `package.module:name`; called as `name(random, grid, step, steps, **params)` it returns a bool

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 from pydantic import model_validator
 
 from harness.spec.base import HarnessError, Params, Spec
-from harness.spec.content import cached_file_sha256, source_digest
+from harness.spec.external_content import cached_file_sha256, source_digest
 
 
-class OwnFunction(Spec):
+class UserFunction(Spec):
     """What every piece of a user's own holds.
 
     function: `package.module:name`, found from the project root or among the installed packages. What it is called with
@@ -38,7 +38,7 @@ class OwnFunction(Spec):
         return values
 
 
-class OwnFile(Spec):
+class UserFile(Spec):
     """A file of weights: safetensors, or a torch file that holds nothing but tensors.
 
     path: where the file lies; the key follows its bytes (`sha256`, filled in), not its place.

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from harness.spec import HarnessError, ImageFolder
-from harness.spec.content import cached_file_sha256, file_sha256, image_files, manifest
 from harness.spec.data import small_classes
+from harness.spec.external_content import cached_file_sha256, file_sha256, image_files, manifest
 
 
 def paint(path: Path, mode: str = "RGB", colour: Any = 7) -> Path:
@@ -73,7 +73,7 @@ def test_what_was_read_is_kept_for_files_that_stay(root: Path, monkeypatch: pyte
     def read_again(path: Path) -> str:
         raise AssertionError(path)
 
-    monkeypatch.setattr("harness.spec.content.file_sha256", read_again)
+    monkeypatch.setattr("harness.spec.external_content.file_sha256", read_again)
     assert manifest(root) == before
 
 
