@@ -189,7 +189,9 @@ def show_report(plan: Plan, store: Store, folder: Path, *, always: bool = False)
     console.print(table, soft_wrap=False)
     for note in shown.notes:
         say(note, style="dim")
-    say(f"wrote {folder}" if shown.written else f"unchanged {folder}")
+    if shown.folder != folder:
+        say(f"{folder} holds a report of more seeds and stays; this one of fewer is beside it")
+    say(f"wrote {shown.folder}" if shown.written else f"unchanged {shown.folder}")
 
 
 def clean(

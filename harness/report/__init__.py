@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from pandas import DataFrame
 from harness.report.collect import Standings
 from harness.report.collect import runs_frame as results_frame
 from harness.report.escape import file_stem
-from harness.report.judged import claim_lines, claims_text, judged
+from harness.report.judged import claim_lines, claims_text, judged, judged_seeds
 from harness.report.latex import latex_text
 from harness.report.statistics import summary
 from harness.report.tables import Table, csv_text, markdown_text, table
@@ -37,7 +37,8 @@ class Report:
     """What was written, and the table for a terminal.
 
     files: names in `folder`. rows: one for each cell, as long as `header`. notes: footnotes first. complete:
-    whether every value of the plan that is not excluded is there. Texts hold no control characters, but may
+    whether every value of the plan that is not excluded is there. judged: numbers of seeds with which the claims were
+    judged, those of earlier reports among them. Texts hold no control characters, but may
     hold brackets.
     """
 
@@ -48,15 +49,25 @@ class Report:
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...]
     complete: bool
+    judged: tuple[int, ...] = ()
 
 
-def write(plan: Plan, store: Store, folder: Path, standings: Standings | None = None) -> Report:
+def write(
+    plan: Plan,
+    store: Store,
+    folder: Path,
+    standings: Standings | None = None,
+    judged_before: Collection[int] = (),
+) -> Report:
     """Write tables, figures and reconstructions of a study, however much of it is done.
 
     Where runs stand is read from the store's files, unless `standings` says so.
 
     All files are made before the first is written, and each is replaced in one step. Figures of an earlier
     report that are no longer made are removed; other files are left alone.
+
+    Args:
+        judged_before: numbers of seeds with which the claims were judged for earlier reports.
 
     Raises:
         HarnessError: the disk refuses.
@@ -73,9 +84,9 @@ def write(plan: Plan, store: Store, folder: Path, standings: Standings | None = 
     }
     claims = judged(plan, runs)
     if claims:
-        texts["claims.md"] = claims_text(plan, claims)
+        texts["claims.md"] = claims_text(plan, claims, judged_before)
     made = _pictures(plan, store, runs, cells)
-    texts["report.html"] = _page(plan, runs, cells, found, made, claims, read_json(folder / AUDIT))
+    texts["report.html"] = _page(plan, runs, cells, found, made, claims, read_json(folder / AUDIT), judged_before)
     files = {name: text.encode() for name, text in texts.items()} | dict(made.files)
     _publish(folder, files)
     wanted = runs[runs["state"] != "excluded"]
@@ -85,8 +96,9 @@ def write(plan: Plan, store: Store, folder: Path, standings: Standings | None = 
         caption=found.caption,
         header=found.header,
         rows=found.plain_rows(),
-        notes=(*found.plain_notes(), *made.remarks, *claim_lines(plan, claims)),
+        notes=(*found.plain_notes(), *made.remarks, *claim_lines(plan, claims, judged_before)),
         complete=bool(wanted["value"].notna().all()),
+        judged=tuple(sorted({*judged_before, *judged_seeds(plan, claims)})),
     )
 
 
@@ -105,6 +117,7 @@ def _page(
     made: Pictures,
     claims: Sequence[Verdict],
     audit: object,
+    judged_before: Collection[int],
 ) -> str:
     """report.html. Jinja is loaded here."""
     from harness.report.page import content, html_text, sections
@@ -112,7 +125,7 @@ def _page(
     findings = audit if isinstance(audit, list) else []
     shown = content.page(
         plan, runs, cells, found, made.shown(), (made.title, made.triplets), remarks=made.remarks,
-        before=sections.claims_section(plan, claims),
+        before=sections.claims_section(plan, claims, judged_before),
         after=[*sections.paper_section(cells), *sections.audit_section(findings)],
     )  # fmt: skip
     return html_text(shown)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import pandas as pd
 
@@ -44,32 +44,43 @@ def claim_rows(found: Sequence[Verdict]) -> tuple[tuple[str, ...], ...]:
     return tuple(map(_row, found))
 
 
-def claims_text(plan: Plan, found: Sequence[Verdict]) -> str:
-    """The page of claims in Markdown."""
+def judged_seeds(plan: Plan, found: Sequence[Verdict]) -> frozenset[int]:
+    """Numbers of seeds with which claims were judged: none where looks, which allow for several, are declared."""
+    return frozenset() if plan.study.looks else frozenset(n for n, most in (one.n for one in found) if n == most > 1)
+
+
+def claims_text(plan: Plan, found: Sequence[Verdict], before: Collection[int] = ()) -> str:
+    """The page of claims in Markdown. before: numbers of seeds with which they were judged for earlier reports."""
     rule = ("---", "---", *["---:"] * 5, "---")
     escaped = [tuple(map(escape.markdown, row)) for row in (CLAIM_HEADER, *claim_rows(found))]
     body = "\n".join(f"| {' | '.join(row)} |" for row in (escaped[0], rule, *escaped[1:]))
     title = f"# Claims of {escape.markdown(plan.study.name) or 'the study'} at scale {escape.markdown(plan.scale.name)}"
-    return "\n\n".join([title, body, *map(escape.markdown, explained(plan, found))]) + "\n"
+    return "\n\n".join([title, body, *map(escape.markdown, explained(plan, found, before))]) + "\n"
 
 
-def claim_lines(plan: Plan, found: Sequence[Verdict]) -> tuple[str, ...]:
-    """The verdicts for a terminal: a summary, then a line for each."""
+def claim_lines(plan: Plan, found: Sequence[Verdict], before: Collection[int] = ()) -> tuple[str, ...]:
+    """The verdicts for a terminal: a summary, then a line for each. before: as in `claims_text`."""
     if not found:
         return ()
     counts = Counter(verdict.word for verdict in found)
     summary = ", ".join(f"{counts[word]} {word}" for word in reversed(ORDER) if counts[word])
-    return (f"Claims: {summary}. {explained(plan, found)[0]}", *map(_line, found))
+    return (f"Claims: {summary}. {explained(plan, found, before)[0]}", *map(_line, found))
 
 
-def explained(plan: Plan, found: Sequence[Verdict]) -> tuple[str, ...]:
-    """What the verdicts mean: their error, the looks, the margins."""
+def explained(plan: Plan, found: Sequence[Verdict], before: Collection[int] = ()) -> tuple[str, ...]:
+    """What the verdicts mean: their error, the looks, the margins. before: as in `claims_text`."""
     tested = sum(verdict.word != "not testable at this scale" for verdict in found)
     error = (
         f"A verdict is false with a probability of at most {ERROR:.0%}; that any is, of at most "
         f"{family_error(found):.0%} (claims tested: {tested})."
     )
-    looks = plan.study.looks
+    looks, seeds = plan.study.looks, sorted({*before, *judged_seeds(plan, found)})
+    if len(seeds) > 1 and not looks:
+        error = (
+            f"Claims were judged with {', '.join(map(str, seeds))} seeds, and no looks are declared: judging again "
+            f"with more seeds voids the {ERROR:.0%} that a verdict is false at most. Study(looks=...) and "
+            "--until-decided keep it."
+        )
     seen = (
         f"Claims were looked at with {', '.join(map(str, looks))} seeds; intervals hold at all looks together."
         if looks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 from dataclasses import dataclass
@@ -21,8 +22,9 @@ STAMP = ".report.json"
 
 @dataclass(frozen=True)
 class Shown:
-    """A report's table for a terminal. written: whether files were written just now."""
+    """A report's table for a terminal. folder: where it is. written: whether files were written just now."""
 
+    folder: Path
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...]
@@ -34,16 +36,19 @@ def current(
 ) -> Shown:
     """The report of a plan as its runs stand now; what is in `folder` already is used if nothing has changed.
 
+    A report of more seeds that is there stays, and the one of the plan goes to a folder beside it.
+
     Raises:
         HarnessError: the disk refuses, or as `check_own`.
     """
     check_own(plan, folder)
+    folder = _beside_a_fuller_one(plan, folder)
     digest = _inputs(plan, store, folder, standings)
     saved = read_record(folder / STAMP) or {}
     if not always and saved.get("inputs") == digest and _whole(folder, saved["files"]):
         rows = tuple(tuple(row) for row in saved["rows"])
-        return Shown(tuple(saved["header"]), rows, tuple(saved["notes"]), written=False)
-    report = write(plan, store, folder, standings)
+        return Shown(folder, tuple(saved["header"]), rows, tuple(saved["notes"]), written=False)
+    report = write(plan, store, folder, standings, saved.get("judged", ()))
     stamp = {
         "study": plan.study.file,
         "inputs": digest,
@@ -51,9 +56,21 @@ def current(
         "header": report.header,
         "rows": report.rows,
         "notes": report.notes,
+        "judged": report.judged,
     }
     write_atomically(folder / STAMP, sealed(stamp))
-    return Shown(report.header, report.rows, report.notes, written=True)
+    return Shown(folder, report.header, report.rows, report.notes, written=True)
+
+
+def _beside_a_fuller_one(plan: Plan, folder: Path) -> Path:
+    """The folder, or one beside it if it holds values of seeds that the plan leaves out."""
+    seeds = {row.seed for row in plan.rows}
+    try:
+        with (folder / "runs.csv").open(encoding="utf-8", newline="") as file:
+            there = {int(row["seed"]) for row in csv.DictReader(file) if row["value"]}
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):
+        return folder  # there is no report, or none that could be read back
+    return folder.with_name(f"{folder.name}-{len(seeds)}-seeds") if there - seeds else folder
 
 
 def check_own(plan: Plan, folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import pandas as pd
@@ -22,14 +22,18 @@ ARMS = 3
 """Arms named beside one finding."""
 
 
-def claims_section(plan: Plan, claims: Sequence[Verdict]) -> list[Section]:
+def claims_section(plan: Plan, claims: Sequence[Verdict], judged_before: Collection[int] = ()) -> list[Section]:
     """The verdicts, failed ones first; none if the study claims nothing."""
     if not claims:
         return []
     tones = tuple(_CLAIM_TONES.get(verdict.word, "") for verdict in claims)
     return [
         Section(
-            title="Claims", header=CLAIM_HEADER, rows=claim_rows(claims), tones=tones, notes=explained(plan, claims)
+            title="Claims",
+            header=CLAIM_HEADER,
+            rows=claim_rows(claims),
+            tones=tones,
+            notes=explained(plan, claims, judged_before),
         )
     ]
 
