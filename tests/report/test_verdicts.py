@@ -158,21 +158,24 @@ def test_what_is_missing_is_told() -> None:
     assert (found.word, found.reason) == ("not testable at this scale", "too small")
 
 
-def test_the_seeds_it_would_need() -> None:
+@pytest.mark.parametrize("cells", [2, 30])
+def test_the_seeds_it_would_need(cells: int) -> None:
     """One that decides and one fewer that does not, by the t that the verdict uses."""
-    noise = np.random.default_rng(0).normal(size=(30, 4))
+    noise = np.random.default_rng(0).normal(size=(cells, 4))
     noise -= noise.mean(axis=1, keepdims=True)
-    noise[1] += 0.8
-    found = _judge(claims.better("", {"arm": 1}, {"arm": 0}), axes(arm=tuple(range(30))), noise)
-    assert found.open
-    half, df = found.high - found.effect, 87
-    median = half * math.sqrt(df / stats.chi2.median(df))
-    seen, bound = (x / (median / stats.t.ppf(0.975, df)) for x in (0.8, half))
-    grid = np.linspace(0, 8, 80_001)
-    truth = grid[np.argmin(np.abs(stats.norm.cdf(seen - grid) / stats.norm.cdf(bound - grid) - 0.5))]
-    decides = [truth * math.sqrt(n / 4) > stats.t.ppf(0.975, 29 * (n - 1)) for n in range(31)]
-    assert found.needed is not None
-    assert (decides[found.needed], decides[found.needed - 1]) == (True, False)
+    grid, claim = axes(arm=tuple(range(cells))), claims.better("", {"arm": 1}, {"arm": 0})
+    half, df = _judge(claim, grid, noise).high, (cells - 1) * 3
+    noise[1] += 0.6 * half
+    found = _judge(claim, grid, noise)
+    assert (found.effect, found.high - found.effect) == (pytest.approx(0.6 * half), pytest.approx(half))
+    bound = stats.t.ppf(0.975, df) / math.sqrt(df / stats.chi2.median(df))
+    truths = np.linspace(0, 8, 80_001)
+    shares = stats.norm.cdf(0.6 * bound - truths) / stats.norm.cdf(bound - truths)
+    truth = truths[np.argmin(np.abs(shares - 0.5))]
+    decides = [truth * math.sqrt(n / 4) > stats.t.ppf(0.975, (cells - 1) * (n - 1)) for n in range(2, 31)]
+    assert found.needed == 2 + decides.index(True)
+    noise[1] += 0.3999 * half  # all but decided
+    assert _judge(claim, grid, noise).needed == 5
 
 
 @pytest.mark.parametrize("cells", [2, 9])
