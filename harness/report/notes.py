@@ -128,7 +128,7 @@ def _comparison(plan: Plan, cells: pd.DataFrame) -> Iterator[str]:
     if cells["n"].max() == 2:
         yield (
             "With two seeds, intervals of differences cover less than 95 % where one cell is noisier than the rest: "
-            "88 to 93 % in simulated studies in which it is three times as noisy."
+            "90 to 94 % in simulated studies in which it is three times as noisy."
         )
 
 
