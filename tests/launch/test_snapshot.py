@@ -78,14 +78,11 @@ def test_equal_content_is_copied_once(store: Store, checkout: Path) -> None:
 
 
 def test_another_name_is_other_content(store: Store, project: Path) -> None:
-    (project / "studies" / "two.py").write_text("A = 2\n")
     one = freeze(store, project)
-    (project / "studies" / "one.py").rename(project / "studies" / "three.py")
-    (project / "studies" / "two.py").rename(project / "studies" / "one.py")
-    (project / "studies" / "three.py").rename(project / "studies" / "two.py")
+    (project / "studies" / "one.py").rename(project / "studies" / "ones.py")
     two = freeze(store, project)
     assert two != one
-    assert (copied(one)["studies/one.py"], copied(two)["studies/one.py"]) == ("A = 1\n", "A = 2\n")
+    assert ("studies/ones.py" in copied(one), "studies/ones.py" in copied(two)) == (False, True)
 
 
 def test_changed_and_new_files_are_taken_ignored_and_large_ones_are_not(store: Store, checkout: Path) -> None:
