@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from harness import audit
+from harness.core.objective.losses import total
 from harness.core.pretrain.mim import MaskedImageModel
 from harness.spec import Pretrain
 
@@ -31,7 +32,7 @@ def _steps(run: Pretrain, batch: audit.Batch, rate: float) -> tuple[float, audit
     losses: list[float] = []
     for step in range(STEPS + 1):
         optimiser.zero_grad()
-        loss = model(*batch.inputs)[1].sum()
+        loss = total(model(*batch.inputs)[1])
         losses.append(loss.item())
         if losses[-1] <= LEARNT * losses[0]:
             break

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.core.runtime.session import Interrupted, Session
+from harness.core.runtime.session import Session
+from harness.core.train.training import Pace
 from harness.spec import HarnessError
 
 FILE = "analysis.npz"
@@ -38,8 +39,14 @@ def sweep(
     if group.rank:  # the sum over all ranks is what was saved
         for array in found.values():
             array.zero_()
-    begun = saved = time.monotonic()
-    first = done
+    begun, first = time.monotonic(), done
+
+    def save() -> None:
+        whole = {name: group.sum(array.clone()) for name, array in found.items()}
+        state = {"key": session.attempt.key, "done": done, "seconds": spent + time.monotonic() - begun, "found": whole}
+        session.attempt.write_checkpoint(done, lambda file: torch.save(state, file))
+
+    pace = Pace(session, save)
     while done < parts:
         if done + group.rank < parts:
             compute(done + group.rank)
@@ -49,16 +56,7 @@ def sweep(
         line["seconds"] = spent + seconds
         session.attempt.log(line)
         session.report(line)
-        asked, due = group.agree(session.stopping(), time.monotonic() - saved >= session.checkpoint_seconds)
-        stop = asked and done < parts
-        if stop or (due and done < parts):
-            whole = {name: group.sum(array.clone()) for name, array in found.items()}
-            state = {"key": session.attempt.key, "done": done, "seconds": line["seconds"], "found": whole}
-            state["lines"] = session.attempt.lines()
-            session.attempt.write_checkpoint(done, lambda file, state=state: torch.save(state, file))  # type: ignore[misc]
-            saved = time.monotonic()
-        if stop:
-            raise Interrupted(f"stopped after {done} of {parts} parts")
+        pace.after(done, parts, at_end=False)
     for array in found.values():
         group.sum(array)
     return spent + time.monotonic() - begun

@@ -13,6 +13,7 @@ from harness.core.data.datasets import FolderSet, load
 from harness.core.masks.masking import in_views, make_views, spread
 from harness.core.model.corruption import IMAGE_MEAN, declared_leaks
 from harness.core.objective.contrastive import SECOND, Pairs, has_second_crop, pairs_of
+from harness.core.objective.losses import total
 from harness.core.pretrain.mim import MaskedImageModel
 from harness.spec import FrequencyMask, HarnessError, Pretrain, pretraining, seed_stream
 from harness.spec.differences import Difference, differences
@@ -193,10 +194,10 @@ def is_clean(run: Pretrain, batch: Batch, model: MaskedImageModel | None = None)
     changed = same_mean_noise(batch) if leaks else _noisy(run, batch, spread(batch.units, run.image_size))
     before, after = (model(images, batch.units) for images in (batch.images, changed))
     if not leaks and not isinstance(run.mask, FrequencyMask):
-        return torch.equal(before[0], after[0]) and not torch.equal(before[1], after[1])
+        return torch.equal(before[0], after[0]) and not torch.equal(total(before[1]), total(after[1]))
     moved = (before[0] - after[0]).abs().max() <= ROUNDING * before[0].abs().max()
     kept = bool(moved) or (bool(leaks) and run.corruption.fill == "none")
-    losses = before[1].sum(), after[1].sum()
+    losses = total(before[1]), total(after[1])
     return kept and bool((losses[0] - losses[1]).abs() > ROUNDING * losses[0].abs())
 
 
@@ -256,8 +257,8 @@ def first_step(run: Pretrain, batch: Batch | None = None) -> Step:
     """Loss and gradients of a pre-training's first batch, from its own initial weights."""
     batch = batch or fixed_batch(run)
     model = MaskedImageModel(run, batch.images.shape[1]).train()
-    loss = model(*batch.inputs)[1].sum()
-    loss.backward()
+    loss = total(model(*batch.inputs)[1])
+    torch.autograd.backward(loss)
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     return Step(loss.item(), gradients)
 
@@ -274,7 +275,7 @@ def dead_parameters(run: Pretrain, batch: Batch | None = None) -> list[str]:
     dead = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     for _ in range(2):
         optimiser.zero_grad()
-        model(*batch.inputs)[1].sum().backward()
+        torch.autograd.backward(total(model(*batch.inputs)[1]))
         dead -= {name for name, p in model.named_parameters() if p.grad is not None and bool(p.grad.any())}
         optimiser.step()
     return [name for name, _ in model.named_parameters() if name in dead]

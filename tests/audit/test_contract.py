@@ -90,10 +90,8 @@ def test_a_mask_that_does_not_hide_is_found(defect: type[MaskedImageModel]) -> N
 class TargetOfTheCorrupted(MaskedImageModel):
     """A planted defect: the target is made of what the encoder sees."""
 
-    def forward(self, images: torch.Tensor, units: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        found: tuple[torch.Tensor, torch.Tensor]
-        found = super().forward(images.masked_fill(spread(units, images.shape[-1])[:, None], 0.0), units)
-        return found
+    def forward(self, images: torch.Tensor, units: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        return super().forward(images.masked_fill(spread(units, images.shape[-1])[:, None], 0.0), units)
 
 
 @pytest.mark.parametrize(

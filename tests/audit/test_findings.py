@@ -25,7 +25,7 @@ from harness.audit.rates import check_rates
 from harness.core.evaluate import labelled
 from harness.core.masks.masking import spread
 from harness.core.pretrain.mim import MaskedImageModel
-from harness.core.train import loop
+from harness.core.train import training
 from harness.core.train.optimiser import learning_rate
 from harness.spec import (
     Augment,
@@ -214,7 +214,7 @@ def turned_round(self: MaskedImageModel, images: Tensor, units: Tensor) -> Tenso
     return ENCODE(self, images, ~units)
 
 
-def of_the_corrupted(self: MaskedImageModel, images: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
+def of_the_corrupted(self: MaskedImageModel, images: Tensor, units: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """The target is made of the filled image."""
     return FORWARD(self, images.masked_fill(spread(units, images.shape[-1])[:, None], 0.0), units)
 
@@ -241,7 +241,7 @@ def test_defects_of_the_model_are_named(
 def test_layer_decay_applied_twice_is_named(monkeypatch: pytest.MonkeyPatch, twice: str) -> None:
     if twice == "in the loop":
         squared = lambda recipe, step, per_epoch, scale=1.0: learning_rate(recipe, step, per_epoch, scale**2)  # noqa: E731
-        monkeypatch.setattr(loop, "learning_rate", squared)
+        monkeypatch.setattr(training, "learning_rate", squared)
     else:
         from harness.core.evaluate import finetune
 
@@ -256,7 +256,7 @@ def test_layer_decay_applied_twice_is_named(monkeypatch: pytest.MonkeyPatch, twi
 
 def test_a_rate_that_is_too_large_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     larger = lambda recipe, step, per_epoch, scale=1.0: learning_rate(recipe, step, per_epoch, scale * 1.05)  # noqa: E731
-    monkeypatch.setattr(loop, "learning_rate", larger)
+    monkeypatch.setattr(training, "learning_rate", larger)
     run = next(iter(findings.finetunings(plan()).values()))
     verdict, decay = check_rates(run, "other")
     assert (verdict.verdict, decay.verdict) == ("failed", "passed")

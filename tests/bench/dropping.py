@@ -23,6 +23,7 @@ import torch  # noqa: E402
 
 from harness.core.masks.masking import make_mask  # noqa: E402
 from harness.core.model.complexity import pretraining  # noqa: E402
+from harness.core.objective.losses import total  # noqa: E402
 from harness.core.pretrain.mim import MaskedImageModel  # noqa: E402
 from harness.core.runtime.precision import autocast  # noqa: E402
 from harness.core.train.optimiser import make_optimiser, parameter_groups  # noqa: E402
@@ -67,7 +68,7 @@ def stepper(run: Pretrain, device: torch.device) -> Callable[[int], float]:
         begun = clock()
         units = make_mask(run.mask, image_size=run.image_size, seed=0, step=number, steps=100, positions=positions)
         with autocast(run.recipe, device):
-            loss = model(images, units)[1]
+            loss = total(model(images, units)[1])
         loss.backward()
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from harness.core.model.batchnorm import GroupBatchNorm, Grouping
 from harness.core.runtime.distributed import Group, join, rows_of
 from harness.core.runtime.drop_path import Place
-from harness.core.train import loop
+from harness.core.train import training
 from harness.launch import Event, Resources
 from harness.launch.job import work
 from harness.launch.local.pool import start_server
@@ -160,12 +160,12 @@ def first_gradients(group: Group, root: Path, run: Run) -> dict[str, Tensor]:
         optimiser.step = step  # type: ignore[method-assign]
         return optimiser
 
-    ours, loop.make_optimiser = loop.make_optimiser, still
+    ours, training.make_optimiser = training.make_optimiser, still
     try:
         event = work(Store(root), run, CPU, Resources(), group=group, report=lambda event: None)
         assert event.kind == "done", event.text
     finally:
-        loop.make_optimiser = ours
+        training.make_optimiser = ours
     return caught
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from harness import audit
 from harness.core.objective.contrastive import info_nce, mlp, of_all, pairs_of, require_whole_batch, told_apart
+from harness.core.objective.losses import total
 from harness.core.pretrain.mim import MaskedImageModel
 from harness.core.runtime.distributed import Group
 from harness.core.runtime.session import Session
@@ -129,10 +130,10 @@ def test_the_loss_of_a_model_by_hand() -> None:
             keys = encoder(batch.pairs.second, hidden, token).mean((2, 3))  # type: ignore[operator, union-attr]
             queries = projected(projected(features, model.projector), model.predictor)
             expected = by_hand(queries, projected(keys, model.momentum.projector), 0.2)  # type: ignore[arg-type]
-            loss = model(*batch.inputs)[1]
-        assert loss.shape == (2,)
-        assert loss[1].item() == pytest.approx(0.5 * expected, rel=1e-4)
-        assert loss[0].item() == pytest.approx(model(batch.images, batch.units)[1].item())
+            losses = model(*batch.inputs)[1]
+        assert list(losses) == ["prediction", "contrastive"]
+        assert losses["contrastive"].item() == pytest.approx(0.5 * expected, rel=1e-4)
+        assert losses["prediction"].item() == pytest.approx(total(model(batch.images, batch.units)[1]).item())
 
 
 def test_swapped_crops_are_both_ways() -> None:
@@ -142,10 +143,12 @@ def test_swapped_crops_are_both_ways() -> None:
     assert batch.pairs is not None
     assert batch.pairs.units is not None
     assert not torch.equal(batch.pairs.units, batch.units)
-    forth = model(batch.images, batch.units, batch.pairs._replace(units=None))[1][1]
+    forth = model(batch.images, batch.units, batch.pairs._replace(units=None))[1]["contrastive"]
     assert batch.pairs.second is not None
-    back = model(batch.pairs.second, batch.pairs.units, batch.pairs._replace(second=batch.images, units=None))[1][1]
-    both = model(*batch.inputs)[1][1]
+    back = model(batch.pairs.second, batch.pairs.units, batch.pairs._replace(second=batch.images, units=None))[1][
+        "contrastive"
+    ]
+    both = model(*batch.inputs)[1]["contrastive"]
     assert both.item() == pytest.approx((forth + back).item(), rel=1e-5)
 
 

@@ -269,11 +269,9 @@ class NoFill(MaskedImageModel):
 class FilledTarget(MaskedImageModel):
     """A planted defect: the target is made of filled images, as in OpenMixup's SimMIM with RGB mean."""
 
-    def forward(self, images: torch.Tensor, units: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        found: tuple[torch.Tensor, torch.Tensor]
+    def forward(self, images: torch.Tensor, units: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         mean = filled(images, spread(units, images.shape[-1]), self.run.corruption.fill, self.black)
-        found = super().forward(mean, units)
-        return found
+        return super().forward(mean, units)
 
 
 @pytest.mark.parametrize("fill", ["mean", "image-mean", "visible-mean"])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny import VIT, pretrain
 
-from harness.core.objective.losses import loss_weight, loss_weights, prediction_loss
+from harness.core.objective.losses import loss_denominators, loss_weight, prediction_loss, total
 from harness.core.pretrain.mim import MaskedImageModel
 from harness.spec import Backbone, FourierLoss, Loss, RandomMask
 
@@ -142,8 +142,8 @@ def test_what_a_loss_is_a_mean_over() -> None:
     assert loss_weight(Loss(scope="full"), hidden).item() == 8
     for scope, first in (("masked", 5.0), ("full", 8.0)):
         run = pretrain(loss=Loss(scope=scope), fourier=FourierLoss())  # type: ignore[arg-type]
-        assert loss_weights(run, hidden).tolist() == [first, 2.0]
-        assert loss_weights(run.replace(fourier=None), hidden).item() == first
+        assert loss_denominators(run, hidden) == {"prediction": first, "fourier": 2.0}
+        assert loss_denominators(run.replace(fourier=None), hidden) == {"prediction": first}
 
 
 # Two maps (channels of bins) of three classes: map 0 is channels 0-2 of the prediction, map 1 is channels 3-5.
@@ -183,7 +183,7 @@ def test_model_loss_by_hand() -> None:
     images[:, 0, :16, :16] = 1.0  # hidden: first unit, |0.25 - 1| in one channel, 0.25 in the two others
     images[:, 1, :16, 16:] = 3.0  # visible: must not count
     units = torch.tensor([[[True, False], [True, False]]])
-    loss = model(images, units)[1]
+    loss = total(model(images, units)[1])
     by_hand = (256 * 0.75 + 256 * 0.25 * 2 + 256 * 0.25 * 3) / 512 / 3
     assert loss.item() == pytest.approx(by_hand, rel=1e-5)
 

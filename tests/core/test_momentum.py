@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from harness import audit
 from harness.core.model.encoder import Encoder, build
+from harness.core.objective.losses import total
 from harness.core.pretrain.mim import MaskedImageModel
 from harness.core.pretrain.momentum import Momentum, momentum_at
 from harness.core.train.optimiser import parameter_groups
@@ -127,7 +128,7 @@ def test_nothing_is_learnt_in_it() -> None:
     model = MaskedImageModel(RUN, 3)
     assert model.momentum is not None
     batch = audit.fixed_batch(RUN, 4)
-    model.train()(*batch.inputs)[1].sum().backward()
+    total(model.train()(*batch.inputs)[1]).backward()
     own = dict(model.momentum.named_parameters())
     assert own
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in own.values())

@@ -147,6 +147,6 @@ def test_grey_images_have_a_third_of_the_histograms() -> None:
         model = MaskedImageModel(run, channels)
         units = torch.zeros(2, 4, 4, dtype=torch.bool)
         units[:, :2] = True
-        prediction, loss = model(torch.randn(2, channels, 32, 32), units)
+        prediction, losses = model(torch.randn(2, channels, 32, 32), units)
         assert prediction.shape == (2, count, 8, 8)
-        assert loss.ndim == 0
+        assert losses["prediction"].ndim == 0

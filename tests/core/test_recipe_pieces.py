@@ -18,8 +18,8 @@ from harness.core.evaluate.labelled import whole_set
 from harness.core.evaluate.probe import _probe
 from harness.core.runtime.average import Averaged
 from harness.core.runtime.session import Session
-from harness.core.train.loop import train
 from harness.core.train.optimiser import make_optimiser, parameter_groups
+from harness.core.train.training import Training
 from harness.launch import Resources
 from harness.launch.job import work
 from harness.spec import Augment, Average, Backbone, FineTune, LinearProbe, Recipe, Scratch, Shapes, key
@@ -265,20 +265,20 @@ def test_what_draws_from_torch_draws_anew_at_each_step_and_alike_in_each_run(tmp
     def batches(first: int) -> Iterator[Batch]:
         return (Batch(step, torch.ones(2, 1), torch.zeros(2), torch.arange(2)) for step in range(first, 4))
 
-    def loss_of(batch: Batch) -> Tensor:
-        drawn.append(tuple(torch.rand(2).tolist()))
-        return model(batch.images).mean()
-
     groups = [{"params": list(model.parameters()), "scale": 1.0}]
     for name in ("a", "b"):
         attempt = Store(tmp_path / name).acquire(run_of())
         assert isinstance(attempt, Attempt)
         session = Session(attempt=attempt, device=torch.device("cpu"))
-        lines = train(
-            session, seed=0, model=model, groups=groups, recipe=recipe(batch_size=2, epochs=1), steps_per_epoch=4,
-            batches=batches, loss_of=loss_of,
-        )  # fmt: skip
-        assert [line["step"] for line in lines] == [4]
+        setup = recipe(batch_size=2, epochs=1)
+        training, lines = Training(session, setup, model, seed=0, groups=groups, steps_per_epoch=4), []
+        for step in training.steps(batches):
+            (part,) = step.parts
+            drawn.append(tuple(torch.rand(2).tolist()))
+            part.backward({"mean": model(part.batch.images).mean()})
+            step.update()
+            lines += [] if step.line is None else [step.line["step"]]
+        assert lines == [4]
         attempt.release()
     assert drawn[:4] == drawn[4:]
     assert len(set(drawn)) == 4

@@ -21,6 +21,7 @@ from harness.audit import fixed_batch
 from harness.core.evaluate.labelled import measured_after, summary
 from harness.core.evaluate.probe import vote
 from harness.core.model.encoder import build
+from harness.core.objective.losses import total
 from harness.core.pretrain.mim import MaskedImageModel
 from harness.core.runtime.drop_path import KeyedDropPath, Place, key_drop_paths
 from harness.core.runtime.randomness import initialised
@@ -119,7 +120,7 @@ def check_learnt(run: Pretrain) -> None:
     optimiser = make_optimiser(parameter_groups(model.named_parameters(), run.recipe), run.recipe)
     losses = []
     for _ in range(31):
-        value = model(batch.images, batch.units)[1]
+        value = total(model(batch.images, batch.units)[1])
         losses.append(value.item())
         if losses[-1] < 0.8 * losses[0]:
             return
@@ -198,9 +199,9 @@ def test_the_loss_of_a_pair_is_the_mean_of_both() -> None:
     run = pretrain(mask=ComplementMask(size=4))
     model, batch = MaskedImageModel(run, 3), fixed_batch(run)
     pairs = batch.units.view(-1, 2, *batch.units.shape[1:])
-    first, second = (model(batch.images[::2], pairs[:, view])[1] for view in (0, 1))
+    first, second = (total(model(batch.images[::2], pairs[:, view])[1]) for view in (0, 1))
     assert torch.equal(pairs[:, 0], ~pairs[:, 1])
-    assert model(batch.images, batch.units)[1].item() == pytest.approx(((first + second) / 2).item(), rel=1e-5)
+    assert total(model(batch.images, batch.units)[1]).item() == pytest.approx(((first + second) / 2).item(), rel=1e-5)
 
 
 def test_loader_workers_do_not_matter(compute: Compute) -> None:

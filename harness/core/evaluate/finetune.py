@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.core.data.batches import Batch, steps_per_epoch
+from harness.core.data.batches import steps_per_epoch
 from harness.core.data.datasets import load
 from harness.core.evaluate.labelled import accuracy, labelled_batches, measured_after, summary
 from harness.core.evaluate.start import classifier
@@ -19,8 +19,8 @@ from harness.core.runtime.average import Averaged
 from harness.core.runtime.drop_path import key_drop_paths
 from harness.core.runtime.precision import require
 from harness.core.runtime.session import Session
-from harness.core.train.loop import train
 from harness.core.train.optimiser import layer_scales, parameter_groups
+from harness.core.train.training import Training
 from harness.core.weights.checkpoint import weights_of
 from harness.spec import FineTune, HarnessError
 
@@ -41,28 +41,21 @@ def finetune(run: FineTune, session: Session) -> None:
     tested = averaged.average if averaged else model
     _check_test_size(run, tested, images.channels, device)
 
-    def loss_of(batch: Batch) -> Tensor:
-        place.step, place.positions = batch.step, batch.positions
-        return classification_loss(run, replica(batch.images).float(), batch.labels)
+    groups = parameter_groups(model.named_parameters(), recipe, scales)
+    training = Training(session, recipe, replica, seed=run.seed, groups=groups, steps_per_epoch=per_epoch)
 
-    def follow(step: int) -> None:
-        if averaged and recipe.average:
-            averaged.follow(recipe.average.decay_at(step, per_epoch))
-
-    for line in train(
-        session,
-        seed=run.seed,
-        model=replica,
-        groups=parameter_groups(model.named_parameters(), recipe, scales),
-        recipe=recipe,
-        steps_per_epoch=per_epoch,
-        batches=partial(labelled_batches, run, images, session),
-        loss_of=loss_of,
-        after_step=follow,
-    ):
-        if measured_after(run, line["epoch"]):
+    for step in training.steps(partial(labelled_batches, run, images, session)):
+        for part in step.parts:
+            place.step, place.positions = step.number, part.batch.positions
+            with part.forward():
+                loss = classification_loss(run, replica(part.batch.images).float(), part.batch.labels)
+            part.backward({"classification": loss})
+        step.update()
+        if averaged and recipe.average:  # after the weights: it averages the new ones
+            averaged.follow(recipe.average.decay_at(step.number, per_epoch))
+        if step.line is not None and measured_after(run, step.line["epoch"]):
             found = accuracy(run, test, tested.eval(), session)
-            line |= {f"test_{name}": value for name, value in found.items()}
+            step.line |= {f"test_{name}": value for name, value in found.items()}
             model.train()
 
     lines = session.attempt.lines()

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.core.data.augment import test_batch
-from harness.core.data.batches import Batch, as_images, steps_per_epoch
+from harness.core.data.batches import as_images, steps_per_epoch
 from harness.core.data.datasets import FolderSet, ImageSet, load
 from harness.core.evaluate.labelled import (
     TEST_BATCH,
@@ -31,8 +31,8 @@ from harness.core.runtime.drop_path import Place
 from harness.core.runtime.precision import require
 from harness.core.runtime.randomness import initialised
 from harness.core.runtime.session import Session
-from harness.core.train.loop import train
 from harness.core.train.optimiser import parameter_groups
+from harness.core.train.training import Training
 from harness.core.weights.checkpoint import weights_of
 from harness.spec import CustomEvaluation, HarnessError, Knn, LinearProbe
 
@@ -54,23 +54,25 @@ def linear_probe(run: LinearProbe, session: Session) -> None:
         found: Tensor = probe(pooled(encoder, inputs, run.block, run.pool))
         return found
 
-    def loss_of(batch: Batch) -> Tensor:
-        place.step, place.positions = batch.step, batch.positions
-        return F.cross_entropy(replica(pooled(encoder, batch.images, run.block, run.pool)).float(), batch.labels)
-
-    for line in train(
+    training = Training(
         session,
+        recipe,
+        replica,
         seed=run.seed,
-        model=replica,
         groups=parameter_groups(probe.named_parameters(), recipe),
-        recipe=recipe,
         steps_per_epoch=steps_per_epoch(images, recipe.batch_size),
-        batches=partial(labelled_batches, run, images, session),
-        loss_of=loss_of,
-    ):
-        if measured_after(run, line["epoch"]):
+    )
+    for step in training.steps(partial(labelled_batches, run, images, session)):
+        for part in step.parts:
+            place.step, place.positions = step.number, part.batch.positions
+            with part.forward():
+                features = pooled(encoder, part.batch.images, run.block, run.pool)
+                loss = F.cross_entropy(replica(features).float(), part.batch.labels)
+            part.backward({"classification": loss})
+        step.update()
+        if step.line is not None and measured_after(run, step.line["epoch"]):
             probe.eval()
-            line |= {f"test_{name}": value for name, value in accuracy(run, test, logits, session).items()}
+            step.line |= {f"test_{name}": value for name, value in accuracy(run, test, logits, session).items()}
             probe.train()
 
     lines = session.attempt.lines()

@@ -8,7 +8,7 @@ from typing import assert_never
 import torch
 from torch import Tensor
 
-from harness.core.objective.losses import distance_error, loss_weights, prediction_loss
+from harness.core.objective.losses import distance_error, loss_denominators, prediction_loss
 from harness.core.runtime.distributed import Group, rows_of
 from harness.core.runtime.session import Session
 from harness.spec import FourierLoss, HarnessError, Loss, Pretrain
@@ -127,7 +127,8 @@ class GradientRatio:
             error = prediction_loss(self.run.loss, leaf, target, hidden)
             spectral = self.run.fourier.weight * fourier_loss(self.run, leaf, target, hidden)
             gradients = [torch.autograd.grad(loss, leaf)[0] for loss in (error, spectral)]
-        weights = loss_weights(self.run, units)
+        named = loss_denominators(self.run, units)
+        weights = torch.stack([named["prediction"], named["fourier"]])
         squares = torch.stack([gradient.double().square().sum() for gradient in gradients]) * weights.square()
         self.sums.append(torch.cat([squares, weights]))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import assert_never
 
 import torch
@@ -18,7 +19,7 @@ below 1, for the same reason."""
 
 
 def loss_weight(loss: Loss, hidden: Tensor) -> Tensor:
-    """What `prediction_loss` divides by, up to a constant factor: over how much of some images it is a mean.
+    """Denominator of `prediction_loss`, up to a constant factor: hidden units, or all of them.
 
     Args:
         hidden: bool [B, units, units], True = hidden.
@@ -35,19 +36,24 @@ def loss_weight(loss: Loss, hidden: Tensor) -> Tensor:
             assert_never(loss.scope)
 
 
-def loss_weights(run: Pretrain, hidden: Tensor) -> Tensor:
-    """`loss_weight`, and for each other loss that the run has, the number of images that it is a mean over.
+def loss_denominators(run: Pretrain, hidden: Tensor) -> dict[str, Tensor]:
+    """Denominators of all loss terms: hidden units for the prediction error, images for the others.
 
     Args:
         hidden: bool [B, units, units], True = hidden.
 
     Returns:
-        A float64 scalar, or float64 [T] of T losses.
+        float64 scalars by the names that `MaskedImageModel` gives its losses.
     """
     first = loss_weight(run.loss, hidden)
-    losses = (run.fourier, run.contrastive, run.loss_predictor)
-    others = [torch.full_like(first, len(hidden)) for other in losses if other is not None]
-    return torch.stack([first, *others]) if others else first
+    others = {"fourier": run.fourier, "contrastive": run.contrastive, "ranking": run.loss_predictor}
+    images = {name: torch.full_like(first, len(hidden)) for name, spec in others.items() if spec is not None}
+    return {"prediction": first, **images}
+
+
+def total(losses: Mapping[str, Tensor]) -> Tensor:
+    """Sum of losses by name; a scalar."""
+    return torch.stack([*losses.values()]).sum()
 
 
 def prediction_loss(loss: Loss, prediction: Tensor, target: Tensor, hidden: Tensor | None = None) -> Tensor:

@@ -104,15 +104,17 @@ class MaskedImageModel(nn.Module):
         hidden = None if parts.mask_token is None else spread(units, side // self.encoder.token_stride)
         return (parts.encoder(images, hidden, parts.mask_token, parts.mask_gate),)
 
-    def forward(self, images: Tensor, units: Tensor, pairs: Pairs | None = None) -> tuple[Tensor, Tensor]:
-        """Prediction [B, K, S / downsample, S / downsample], and the loss it has against the clean images.
-
-        The loss is a float32 scalar; or [T], the prediction error and the weighted Fourier and contrastive losses and
-        that of the loss predictor, in this order and where the run has them, which add up to it: they are means over
-        different things (`harness.core.objective.losses.loss_weights`).
+    def forward(self, images: Tensor, units: Tensor, pairs: Pairs | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Predict what is hidden, and compare it with the clean images.
 
         Args:
-            pairs: what the contrastive loss sees besides; None leaves it out.
+            images: float [B, C, S, S], clean. units: bool [B, units, units], True = hidden.
+            pairs: second crops and masks of the contrastive loss; None leaves that loss out.
+
+        Returns:
+            The prediction [B, K, S / downsample, S / downsample], and its weighted losses by name, float32 scalars:
+            prediction, and where the run has them fourier, contrastive and ranking. They are means over different
+            things (`harness.core.objective.losses.loss_denominators`).
         """
         run, drops = self.run, self.run.corruption.token == "drop"
         encoded = self._encoded(self, images, units) if drops else (self.encode(images, units),)
@@ -121,14 +123,14 @@ class MaskedImageModel(nn.Module):
         target = self.targets(images, None if parts is None else parts.encoder)
         scored = predicted_units(run, units, self.place)
         hidden = spread(scored, target.shape[-1]) if run.loss.scope == "masked" or run.fourier is not None else None
-        terms = [prediction_loss(run.loss, prediction, target, hidden)]
+        losses = {"prediction": prediction_loss(run.loss, prediction, target, hidden)}
         if run.fourier is not None and hidden is not None:
-            terms.append(run.fourier.weight * fourier_loss(run, prediction, target, hidden))
+            losses["fourier"] = run.fourier.weight * fourier_loss(run, prediction, target, hidden)
         if run.contrastive is not None and pairs is not None:
-            terms.append(run.contrastive.weight * self._contrastive(encoded, images, units, pairs))
+            losses["contrastive"] = run.contrastive.weight * self._contrastive(encoded, images, units, pairs)
         if run.loss_predictor is not None:
-            terms.append(run.loss_predictor.weight * self._ranking(encoded, prediction, target, units))
-        return prediction, torch.stack(terms) if len(terms) > 1 else terms[0]
+            losses["ranking"] = run.loss_predictor.weight * self._ranking(encoded, prediction, target, units)
+        return prediction, losses
 
     def _ranking(self, encoded: tuple[Tensor, ...], prediction: Tensor, target: Tensor, units: Tensor) -> Tensor:
         """The loss of the loss predictor."""

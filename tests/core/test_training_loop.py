@@ -14,7 +14,7 @@ from torch import nn
 
 from harness.core.pretrain import recipe as pretraining
 from harness.core.runtime.session import Session
-from harness.core.train import loop
+from harness.core.train import training
 from harness.core.weights.checkpoint import Progress, restore_state, save_state
 from harness.launch import Resources
 from harness.launch.job import work
@@ -43,13 +43,13 @@ def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return call
 
-    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    for module, name, seconds in (
-        (loop, "_accumulate", 2.0),
+    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    for owner, name, seconds in (
+        (training.Step, "update", 2.0),
         (pretraining, "write_snapshot", 5.0),
-        (loop, "save_state", 100.0),
+        (training, "save_state", 100.0),
     ):
-        monkeypatch.setattr(module, name, lasting(seconds, getattr(module, name)))
+        monkeypatch.setattr(owner, name, lasting(seconds, getattr(owner, name)))
 
 
 @pytest.mark.usefixtures("_clock")
