@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+import sysconfig
+from importlib.util import find_spec
 from pathlib import Path
 
 import nox
@@ -13,7 +15,8 @@ nox.needs_version = ">=2024.4.15"
 
 PROJECT = nox.project.load_toml("pyproject.toml")
 SHARED = Path(".nox") / "shared"
-"""torch takes gigabytes and minutes to install: the sessions that need it share one environment."""
+"""torch takes gigabytes and minutes to install: the sessions that need it share one environment. It lies over the one
+that nox runs in where that has torch."""
 LONG = 13
 """A test that takes more CPU seconds must be marked slow: ten, and a third more for coverage."""
 
@@ -23,6 +26,9 @@ def shared(session: nox.Session, *groups: str) -> Path:
     commands = SHARED.resolve() / ("Scripts" if os.name == "nt" else "bin")
     if not (commands / "python").exists():
         session.run(sys.executable, "-m", "venv", str(SHARED), external=True)
+        if find_spec("torch"):  # over the environment that nox runs in, which pip then sees and leaves as it is
+            packages = next(SHARED.glob("**/site-packages"))
+            (packages / "calling.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
     install = (str(commands / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
     session.run(*install, "--editable", ".", *nox.project.dependency_groups(PROJECT, *groups), external=True)
     return commands
