@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.store import Store
-from harness.store.place import open_store
+from harness.store import Store, open_store
 from harness.study import Study, expand, load
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from harness.core.weights.export import SUFFIXES, Exported, ExportFormat, export
 from harness.core.weights.finished_run import Trained, classifier_of, masked_image_model_of
 from harness.core.weights.finished_run import opened as opened
 from harness.spec import Analysis, FineTune, HarnessError, Mask, MomentumTarget, Pretrain, Run, one_line
-from harness.store.place import open_store
+from harness.store import open_store
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 MASKS: dict[str, type[Any]] = {kind.model_fields["kind"].default: kind for kind in get_args(get_args(Mask)[0])}

@@ -16,16 +16,17 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Part of the package -> the parts and the third-party packages it may import. "job" is the part of launch that runs
 # inside a worker; cli may import everything.
 INSIDE = {
-    "spec": set(),
+    "machine": set(),
+    "spec": {"machine"},
     "papers": {"spec"},
-    "study": {"spec", "papers"},
-    "store": {"spec"},
-    "core": {"spec", "store"},
+    "study": {"machine", "spec", "papers"},
+    "store": {"machine", "spec"},
+    "core": {"machine", "spec", "store"},
     "analysis": {"spec", "core"},
     "audit": {"spec", "study", "papers", "core", "store"},
-    "launch": {"spec", "store"},
-    "job": {"spec", "store", "launch", "core", "analysis"},
-    "search": {"study", "spec", "store", "launch"},
+    "launch": {"machine", "spec", "store"},
+    "job": {"machine", "spec", "store", "launch", "core", "analysis"},
+    "search": {"machine", "study", "spec", "store", "launch"},
     "stats": set(),
     "report": {"study", "spec", "store", "papers", "search", "stats"},
     "results": {"study", "store", "launch", "report"},
@@ -33,6 +34,7 @@ INSIDE = {
 }
 TORCH = {"torch", "torchvision", "timm", "numpy", "PIL", "safetensors"}
 OUTSIDE = {
+    "machine": set(),
     "spec": {"pydantic", "PIL"},  # PIL for the modes of a folder's pictures, inside one function
     "papers": set(),
     "study": {"pydantic"},

@@ -25,9 +25,8 @@ from harness.spec import (
     key,
     shown_metric,
 )
-from harness.store import Store
+from harness.store import Store, open_store
 from harness.store.files import disk_errors, write_atomically
-from harness.store.place import open_store
 
 
 class Kind(StrEnum):

@@ -10,8 +10,7 @@ import typer
 from rich.console import Console
 
 from harness.spec import HarnessError, Run
-from harness.store import Store
-from harness.store.place import open_store
+from harness.store import Store, open_store
 from harness.study import Plan, Row, expand, load
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="a study file, such as studies/quickstart.py")]

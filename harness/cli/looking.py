@@ -31,10 +31,9 @@ from harness.cli.live import duration
 from harness.launch.slurm.run_states import WORDS, Overview, Place, overview
 from harness.launch.slurm.submit import log_of
 from harness.spec import HarnessError
-from harness.store import Store
+from harness.store import Store, open_store
 from harness.store.cleaning import Removable, left_by_kills, old_records, removable, remove
 from harness.store.cleaning import seal as rewrite
-from harness.store.place import open_store
 from harness.study import Plan, expand, load
 
 ALWAYS = ("done", "running", "blocked", "failed", "lost", "missing")

@@ -11,8 +11,7 @@ import typer
 from harness.cli.common import ScaleName, Seeds, StorePath, StudyFile, Where, labels, planned, say
 from harness.launch.resources import Resources
 from harness.spec import HarnessError, Run
-from harness.store import Store
-from harness.store.place import open_store
+from harness.store import Store, open_store
 from harness.study import Plan
 
 
@@ -102,7 +101,7 @@ def doctor(
     """
     from harness.launch.doctor import probe_node, problems
     from harness.launch.site import read_site
-    from harness.spec.external_content import project_root
+    from harness.machine import project_root
 
     root = project_root(folder.resolve())
     site = read_site(root)

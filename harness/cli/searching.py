@@ -30,7 +30,7 @@ from harness.launch.queue import Event
 from harness.launch.resources import Resources
 from harness.launch.slurm.task import open_to_group, requeue
 from harness.spec import HarnessError, upstreams
-from harness.store.place import open_store
+from harness.store import open_store
 
 if TYPE_CHECKING:
     from harness.search.session import Opened

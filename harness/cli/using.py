@@ -12,8 +12,7 @@ import typer
 
 from harness.cli.common import ScaleName, Seeds, StorePath, Where, labels, planned, say
 from harness.spec import HarnessError
-from harness.store import Store
-from harness.store.place import open_store
+from harness.store import Store, open_store
 
 if TYPE_CHECKING:
     from harness.use import Prediction

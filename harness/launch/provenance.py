@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import harness
-from harness.spec.external_content import PROJECT_VARIABLE
+from harness.machine import PROJECT_VARIABLE, SNAPSHOT_VARIABLE
 
 PACKAGES = {"torch": "torch", "torchvision": "torchvision", "timm": "timm", "numpy": "numpy", "harness": "mim-harness"}
 NUMBERS = ("spec", "core", "analysis")
 """The parts of the package that determine numbers."""
 LARGEST_PATCH = 1_000_000
-SNAPSHOT_VARIABLE = "HARNESS_SNAPSHOT"
 SNAPSHOT_FILE = "provenance.json"
 SLURM_VARIABLES = (
     "SLURM_JOB_ID",

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
+from harness.machine import check_keys, profile_files, read_profile
 from harness.spec import HarnessError
 from harness.spec.base import one_line
-from harness.store.place import check_keys, profile_files, read_profile
 
 Stage = Literal["pretrain", "evaluation"]
 STAGES: tuple[Stage, ...] = ("pretrain", "evaluation")

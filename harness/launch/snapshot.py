@@ -12,6 +12,7 @@ from pathlib import Path
 
 import harness
 from harness.launch import provenance
+from harness.machine import PROJECT_VARIABLE, SNAPSHOT_VARIABLE
 from harness.spec import HarnessError
 from harness.store import Store
 from harness.store.files import disk_errors, publish_folder
@@ -60,8 +61,8 @@ def environment(snapshot: Path) -> dict[str, str]:
     path = os.pathsep.join(str(snapshot / part) for part in ("package", "project"))
     return {
         "PYTHONPATH": path,
-        "HARNESS_PROJECT": str(snapshot / "project"),
-        provenance.SNAPSHOT_VARIABLE: str(snapshot),
+        PROJECT_VARIABLE: str(snapshot / "project"),
+        SNAPSHOT_VARIABLE: str(snapshot),
     }
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from harness.machine import project_root
 from harness.spec import Evaluation, HarnessError, Scalar, Scale
-from harness.spec.external_content import project_root
 from harness.study import CellFunction, Study
 from harness.study.file import run_file
 from harness.study.grid import Axes, Grid

@@ -1,8 +1,9 @@
 """What determines a run's numbers: frozen values and their keys. No torch here."""
 
+from harness.machine import HarnessError
 from harness.spec.analyses import Fourier, Interactions, Occlusion, RgbStatistics
 from harness.spec.backbone import Backbone
-from harness.spec.base import HarnessError, Params, Scalar, Spec, one_line
+from harness.spec.base import Params, Scalar, Spec, one_line
 from harness.spec.contrastive import Contrastive
 from harness.spec.corruption import AfterStage, AtInput, BeforeBlock, Corruption
 from harness.spec.data import CustomData, Data, ImageFolder, Images, Shapes

@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import PositiveInt, model_validator
 
-from harness.spec.base import HarnessError, Params, Spec
+from harness.machine import HarnessError
+from harness.spec.base import Params, Spec
 
 PLAIN_VITS = ("vit_", "deit_")
 """How timm's names of the class VisionTransformer begin."""

@@ -22,10 +22,6 @@ Side = Annotated[int, Field(ge=1, le=20_000)]
 """Side of an image in pixels."""
 
 
-class HarnessError(Exception):
-    """A mistake that the user can mend; its message is one line and names the valid choices."""
-
-
 def _pairs(value: object) -> object:
     """Sorted pairs of a name and a plain value or a tuple of plain values.
 

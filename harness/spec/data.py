@@ -9,8 +9,9 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, assert_never
 
 from pydantic import Field, PositiveInt, model_validator
 
-from harness.spec.base import HarnessError, Side, Spec
-from harness.spec.external_content import Manifest, data_location, data_names, data_variable, manifest, picture_fault
+from harness.machine import HarnessError, data_location, data_names, data_variable
+from harness.spec.base import Side, Spec
+from harness.spec.external_content import Manifest, manifest, picture_fault
 from harness.spec.user_code import UserFunction
 
 

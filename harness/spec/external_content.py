@@ -7,7 +7,6 @@ import hashlib
 import importlib.util
 import json
 import os
-import tomllib
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -16,10 +15,9 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Any, NamedTuple
 
-from harness.spec.base import HarnessError
+from harness.machine import HarnessError, cache_folder
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"})
-PROJECT_VARIABLE = "HARNESS_PROJECT"
 
 
 def file_sha256(path: Path) -> str:
@@ -208,59 +206,9 @@ def source_digest(function: str) -> str:
     return hashlib.sha256(text).hexdigest()
 
 
-def project_root(start: Path) -> Path:
-    """The nearest folder at or above `start` that holds harness.toml or pyproject.toml, else `start`."""
-    for folder in (start, *start.parents):
-        if (folder / "harness.toml").is_file() or (folder / "pyproject.toml").is_file():
-            return folder
-    return start
-
-
-def data_variable(name: str) -> str:
-    """The variable that says where a named data set lies."""
-    return "HARNESS_DATA_" + name.upper().replace("-", "_")
-
-
-def data_location(name: str) -> Path | None:
-    """Where a named data set lies on this machine, or None.
-
-    Asked in this order: the variable HARNESS_DATA_<NAME>, the table [data] of harness.toml in the project
-    root, the same table in ~/.config/harness/site.toml.
-    """
-    if found := os.environ.get(data_variable(name)):
-        return Path(found)
-    for profile in _profiles():
-        if profile.is_file() and (place := _data_table(profile).get(name)):
-            return (profile.parent / Path(place).expanduser()).resolve()
-    return None
-
-
-def data_names() -> set[str]:
-    """The names for which this machine knows a place."""
-    prefix = data_variable("")
-    said = {name.removeprefix(prefix).lower().replace("_", "-") for name in os.environ if name.startswith(prefix)}
-    return said.union(*(_data_table(profile) for profile in _profiles() if profile.is_file()))
-
-
-def _profiles() -> tuple[Path, Path]:
-    root = Path(os.environ.get(PROJECT_VARIABLE) or project_root(Path.cwd()))
-    user = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "harness/site.toml"
-    return root / "harness.toml", user
-
-
-def _data_table(profile: Path) -> dict[str, str]:
-    try:
-        table = tomllib.loads(profile.read_text()).get("data", {})
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise HarnessError(f"{profile}: {error}") from None
-    if not isinstance(table, dict) or not all(isinstance(place, str) for place in table.values()):
-        raise HarnessError(f'{profile}: [data] should hold lines like imagenet = "/data/imagenet"')
-    return table
-
-
 def _cached(kind: str, stamp: str, compute: Callable[[], Any]) -> Any:
     """What was computed for a stamp before, as JSON can hold it, or is now."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "harness" / "digests"
+    base = cache_folder() / "digests"
     path = base / f"{kind}-{hashlib.sha256(stamp.encode()).hexdigest()}.json"
     try:
         check, _, text = path.read_text().partition("\n")

@@ -7,8 +7,9 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from harness.machine import HarnessError
 from harness.spec.analyses import Fourier, Interactions, Occlusion, RgbStatistics
-from harness.spec.base import HarnessError, one_line
+from harness.spec.base import one_line
 from harness.spec.run import CustomEvaluation, FineTune, Knn, LinearProbe, Pretrain, Snapshot
 
 KEY_DIGITS = 20

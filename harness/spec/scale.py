@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from harness.machine import HarnessError
 from harness.spec.backbone import Backbone
-from harness.spec.base import HarnessError, Side, Spec
+from harness.spec.base import Side, Spec
 from harness.spec.data import Data
 from harness.spec.recipe import Recipe
 

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 from pydantic import model_validator
 
-from harness.spec.base import HarnessError, Params, Spec
+from harness.machine import HarnessError
+from harness.spec.base import Params, Spec
 from harness.spec.external_content import cached_file_sha256, source_digest
 
 

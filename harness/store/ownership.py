@@ -10,12 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast
 
-from harness.spec import HarnessError
+from harness.machine import heartbeat_limit
 from harness.store.files import disk_errors
 from harness.store.records import read_record
 
 BEAT_SECONDS = 10.0
-LIMIT_VARIABLE = "HARNESS_HEARTBEAT_LIMIT"
 
 
 class Owner(TypedDict):
@@ -53,18 +52,6 @@ def owner_of(record: Any) -> Owner:
     if not all(isinstance(value, str) for value in found.values()) or not {"host", "machine", "started"} <= set(found):
         return UNKNOWN
     return cast(Owner, found | {"pid": record["pid"]})
-
-
-def heartbeat_limit() -> float:
-    """Seconds without a heartbeat after which an owner counts as gone (HARNESS_HEARTBEAT_LIMIT, default 120)."""
-    text = os.environ.get(LIMIT_VARIABLE, "120")
-    try:
-        limit = float(text)
-    except ValueError:
-        limit = 0.0
-    if not limit > 0:
-        raise HarnessError(f"{LIMIT_VARIABLE}={text} should be a positive number of seconds")
-    return limit
 
 
 def this_process() -> Owner:

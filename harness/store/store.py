@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from harness.machine import store_folder
 from harness.spec import HarnessError, Run, key, run_from_json
 from harness.store.attempt import Attempt
 from harness.store.files import (
@@ -279,6 +280,11 @@ class Store:
             return now - attempt.heartbeat.stat().st_mtime
         except OSError:
             return math.inf
+
+
+def open_store(said: Path | str | None = None, root: Path | None = None) -> Store:
+    """The store of a project; for the arguments see `harness.machine.store_folder`."""
+    return Store(store_folder(said, root))
 
 
 def _fill_attempt(fresh: Path) -> None:

@@ -12,8 +12,8 @@ from types import ModuleType
 
 from pydantic import ValidationError
 
+from harness.machine import PROJECT_VARIABLE, project_root
 from harness.spec import HarnessError, one_line
-from harness.spec.external_content import PROJECT_VARIABLE, project_root
 
 NOT_THE_USERS = (str(Path(__file__).parents[1]), sysconfig.get_paths()["stdlib"])
 """Folders whose lines a user did not write."""

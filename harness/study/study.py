@@ -10,9 +10,9 @@ from types import UnionType
 
 from pydantic import ValidationError
 
+from harness.machine import project_root
 from harness.papers.tables import PaperTable
 from harness.spec import Evaluation, HarnessError, Run, Scalar, Scale, Skip, Spec, key, one_line, upstreams
-from harness.spec.external_content import project_root
 from harness.study.claims import Claim, InnerMaximum, Margin, selections, selector
 from harness.study.file import in_words, line_of, run_file
 from harness.study.grid import MOST, Axes, Grid, check_alike

@@ -16,8 +16,7 @@ from slurm import Cluster
 from harness.launch.slurm import questions
 from harness.launch.slurm.run_states import overview
 from harness.spec import Run
-from harness.store import Store
-from harness.store.place import open_store
+from harness.store import Store, open_store
 from harness.study import expand, load
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]

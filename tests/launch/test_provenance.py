@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.launch import provenance
-from harness.spec.external_content import PROJECT_VARIABLE
+from harness.machine import PROJECT_VARIABLE
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from test_provenance import _forget, git
 import harness
 from harness.launch import provenance
 from harness.launch.snapshot import LARGEST_FILE, environment, freeze
-from harness.spec.external_content import PROJECT_VARIABLE
+from harness.machine import PROJECT_VARIABLE
 from harness.store import Store
 
 

@@ -15,11 +15,12 @@ import pytest
 from toy import BROKEN_K, lines, toy
 
 from harness.launch.resources import Resources
+from harness.machine import heartbeat_limit
 from harness.search.ownership import holder, leased
 from harness.search.session import Executor, history, open_search, run_search
 from harness.spec import HarnessError
 from harness.store import Store
-from harness.store.ownership import heartbeat_limit, this_process
+from harness.store.ownership import this_process
 from harness.store.records import sealed
 
 HERE = Path(__file__).parent

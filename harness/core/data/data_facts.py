@@ -7,8 +7,8 @@ from typing import Any, assert_never
 
 from harness.core.data.datasets import IMAGENET_COLOURS, facts
 from harness.core.data.shapes import CLASSES
+from harness.machine import data_location
 from harness.spec import CustomData, Data, ImageFolder, Images, Shapes
-from harness.spec.external_content import data_location
 
 FASHION = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",

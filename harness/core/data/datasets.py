@@ -18,9 +18,10 @@ from harness.core.data import published
 from harness.core.data.shapes import CLASSES, COLOURS, shapes
 from harness.core.runtime.custom import load_function
 from harness.core.runtime.randomness import words
+from harness.machine import data_location
 from harness.spec import CustomData, Data, HarnessError, ImageFolder, Images, Shapes, seed_stream
 from harness.spec.data import HELD_OUT, PUBLISHED, absent, check_folder, few_to_hold_out, is_uneven
-from harness.spec.external_content import Manifest, data_location, image_files, manifest
+from harness.spec.external_content import Manifest, image_files, manifest
 
 Part = Literal["pretrain", "train", "test"]
 

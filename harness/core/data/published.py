@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-import os
 import socket
 import tempfile
 import warnings
@@ -21,9 +20,9 @@ import torchvision.datasets as published
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.machine import cache_folder, data_location, data_variable
 from harness.spec import HarnessError
 from harness.spec.data import PUBLISHED, Images
-from harness.spec.external_content import data_location, data_variable
 
 Fold = Literal["train", "unlabelled", "test"]
 Bytes = NDArray[np.uint8]
@@ -190,8 +189,7 @@ def _torchvision(name: str, build: Callable[[Path, bool], Any]) -> Any:
 
 
 def _folder(name: str) -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return data_location(name) or cache / "harness" / "data" / name
+    return data_location(name) or cache_folder() / "data" / name
 
 
 def _download(name: str, root: Path, build: Callable[[Path], Any]) -> None:

@@ -18,8 +18,8 @@ from harness.launch.slurm import questions
 from harness.launch.slurm.arrays import arrays, start_key, within
 from harness.launch.slurm.run_states import Overview, overview
 from harness.launch.slurm.task import Task, open_to_group
+from harness.machine import data_location, data_variable
 from harness.spec import HarnessError, ImageFolder, Run, upstreams
-from harness.spec.external_content import data_location
 from harness.store import Store
 from harness.store.submissions import Array, Entry, Submissions, asked_for
 
@@ -237,7 +237,7 @@ def _locations(runs: Iterable[Run]) -> dict[str, str]:
     """Where the data lies here: jobs run a copy of the project, from which relative places would not be found."""
     names = {run.data.name for run in runs if isinstance(run.data, ImageFolder)}
     places = {name: data_location(name) for name in sorted(names)}
-    return {f"HARNESS_DATA_{name.upper().replace('-', '_')}": str(place) for name, place in places.items() if place}
+    return {data_variable(name): str(place) for name, place in places.items() if place}
 
 
 def _executor(
