@@ -123,7 +123,8 @@ class Store:
         except (HarnessError, RecursionError) as error:
             raise HarnessError(f"{path} does not read: {error}") from None
         if key(run) != name:
-            raise HarnessError(f"{path} holds another spec than its folder's name says; move it away")
+            told = "it was altered, or a later version of harness corrected what it means (see the changelog)"
+            raise HarnessError(f"{path} holds another spec than its folder's name says: {told}; plan again")
         return run
 
     def result(self, name: str) -> Result | None:

@@ -56,6 +56,18 @@ def test_a_folder_that_holds_another_spec_is_refused(store: Store) -> None:
     assert store.folder(NAME).attempts() == []
 
 
+def test_a_run_whose_meaning_was_corrected_since_is_refused_with_the_reason(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.register(RUN)
+    before = store.folder(NAME).spec.read_bytes()
+    monkeypatch.setattr(type(RUN.mask), "revision", 9)
+    with pytest.raises(HarnessError, match="a later version of harness corrected what it means") as told:
+        store.spec(NAME)
+    assert "move" not in str(told.value)
+    assert store.folder(NAME).spec.read_bytes() == before
+
+
 def test_a_torn_spec_is_written_again(store: Store) -> None:
     store.register(RUN)
     whole = store.folder(NAME).spec.read_bytes()
