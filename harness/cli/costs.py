@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.launch.cost import Cost, remaining
 from harness.launch.describe import Answer
 from harness.launch.site import read_site
-from harness.spec import Pretrain, Run, target_classes, target_memory
+from harness.spec import Pretrain, Run
 from harness.store import State, Store
 
 SHOWN = 12
@@ -61,10 +61,10 @@ def target_lines(runs: Iterable[Run]) -> list[str]:
     sizes: dict[str, int] = {}
     for run in runs:
         if isinstance(run, Pretrain):
-            classes = target_classes(run.target)
+            classes = run.target.classes
             kind = f"{run.target.kind} of {classes} classes" if classes else run.target.kind
             side = run.image_size // run.target.downsample
-            sizes[f"{kind} at {side} x {side}"] = target_memory(run) // run.recipe.batch_size
+            sizes[f"{kind} at {side} x {side}"] = run.target_memory // run.recipe.batch_size
     found = sorted(sizes.items(), key=lambda item: -item[1])
     more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
     return [

@@ -7,9 +7,16 @@ from harness.spec.base import Params, Scalar, Spec, one_line
 from harness.spec.contrastive import Contrastive
 from harness.spec.corruption import AfterStage, AtInput, BeforeBlock, Corruption
 from harness.spec.data import CustomData, Data, ImageFolder, Images, Shapes
-from harness.spec.features import FeatureTarget, HogTarget, MomentumTarget
-from harness.spec.hardness import LossPredictor
-from harness.spec.heads import CustomHead, DecoderHead, Head, InverseSwinHead, LinearHead, MlpHead, TransformerHead
+from harness.spec.heads import (
+    CustomHead,
+    DecoderHead,
+    Head,
+    InverseSwinHead,
+    LinearHead,
+    LossPredictor,
+    MlpHead,
+    TransformerHead,
+)
 from harness.spec.keys import (
     Analysis,
     Evaluation,
@@ -34,7 +41,6 @@ from harness.spec.masks.noise import ColourMask
 from harness.spec.masks.pairs import ComplementMask, DisjointMask
 from harness.spec.masks.patterns import CheckerboardMask, GridMask, UniformMask
 from harness.spec.masks.units import RandomMask, SquareMask, TokenMask, VisibleSquareMask
-from harness.spec.memory import target_memory
 from harness.spec.momentum import MomentumEncoder
 from harness.spec.recipe import Augment, Average, Cosine, MultiStep, Recipe, Schedule
 from harness.spec.run import CustomEvaluation, FineTune, Knn, LinearProbe, Pretrain, Snapshot, Start
@@ -45,18 +51,17 @@ from harness.spec.targets import (
     ClusterTarget,
     CustomTarget,
     DalleTokenizer,
+    FeatureTarget,
+    HogTarget,
     KMeans,
     LowPassTarget,
+    MomentumTarget,
     NormPixelTarget,
     PatchWords,
     PixelTarget,
     Target,
     Tokenizer,
     TokenTarget,
-    is_image,
-    target_channels,
-    target_classes,
-    target_maps,
 )
 
 __all__ = [
@@ -70,6 +75,6 @@ __all__ = [
     "NormPixelTarget", "Occlusion", "Params", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe",
     "RgbStatistics", "Run", "Scalar", "Scale", "Schedule", "Scratch", "Shapes", "Skip", "Snapshot", "Spec",
     "SquareMask", "Start", "Target", "TokenMask", "TokenTarget", "Tokenizer", "TransformerHead", "UniformMask",
-    "VisibleSquareMask", "is_image", "key", "one_line", "pretraining", "run_from_json", "seed_stream", "shown_metric",
-    "snapshot_epoch", "target_channels", "target_classes", "target_maps", "target_memory", "upstream", "upstreams",
+    "VisibleSquareMask", "key", "one_line", "pretraining", "run_from_json", "seed_stream", "shown_metric",
+    "snapshot_epoch", "upstream", "upstreams",
 ]  # fmt: skip

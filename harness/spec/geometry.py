@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 from harness.spec.backbone import PLAIN_VITS
 from harness.spec.corruption import Corruption
-from harness.spec.features import MomentumTarget
 from harness.spec.heads import DecoderHead
 from harness.spec.masking import CustomMask, FrequencyMask, Mask
 from harness.spec.recipe import Recipe
-from harness.spec.targets import target_classes
+from harness.spec.targets import MomentumTarget
 
 if TYPE_CHECKING:
     from harness.spec.run import Pretrain
@@ -136,7 +135,7 @@ def _check_looking(run: Pretrain) -> None:
     by = run.mask.scored_by
     if by == "loss" and run.loss_predictor is None:
         raise ValueError(f"the mask {run.mask.kind!r} looks at predicted losses: set loss_predictor, LossPredictor()")
-    if run.loss_predictor is not None and target_classes(run.target) is not None:
+    if run.loss_predictor is not None and run.target.classes is not None:
         raise ValueError(f"hard patches are told by errors of values; the target {run.target.kind!r} has classes")
     if by == "attention" and not run.backbone.name.startswith(PLAIN_VITS):
         raise ValueError(f"attention is read from a plain ViT (vit_...), not from {run.backbone.name}")

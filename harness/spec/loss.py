@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from harness.spec.base import Spec
-from harness.spec.targets import DalleTokenizer, Target, TokenTarget, is_image, target_classes
+from harness.spec.targets import DalleTokenizer, Target, TokenTarget
 
 OWN: dict[str, dict[str, float]] = {
     "smooth-l1": {"beta": 1.0},
@@ -154,9 +154,9 @@ def check_loss(loss: Loss, target: Target, channels: int) -> None:
 
 def _fitting(target: Target) -> tuple[str, ...]:
     """Kinds of loss for a target."""
-    if target_classes(target) is not None:
+    if target.classes is not None:
         return ("cross-entropy",)
-    return (*DISTANCES, "frequency" if is_image(target) else "cosine")
+    return (*DISTANCES, "frequency" if target.is_image else "cosine")
 
 
 def check_fourier(fourier: FourierLoss, loss: Loss, target: Target, batch_size: int) -> None:
@@ -165,7 +165,7 @@ def check_fourier(fourier: FourierLoss, loss: Loss, target: Target, batch_size: 
     Raises:
         ValueError: it does not.
     """
-    if not is_image(target):
+    if not target.is_image:
         raise ValueError(f"a Fourier loss is of images, not of the target {target.kind!r}; leave fourier out")
     if fourier.variant == "released" and not fourier.focal and loss.kind not in DISTANCES:
         raise ValueError(

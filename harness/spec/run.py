@@ -13,7 +13,6 @@ from harness.spec.base import Side, Spec
 from harness.spec.contrastive import Contrastive
 from harness.spec.corruption import Corruption
 from harness.spec.data import Data
-from harness.spec.features import FeatureTarget
 from harness.spec.geometry import (
     check_dropping,
     check_frequencies,
@@ -23,15 +22,17 @@ from harness.spec.geometry import (
     check_target,
     choices,
 )
-from harness.spec.hardness import LossPredictor
-from harness.spec.heads import Head, LinearHead, check_head
+from harness.spec.heads import Head, LinearHead, LossPredictor, check_head
 from harness.spec.loss import FourierLoss, Loss, check_fourier, check_loss
 from harness.spec.masking import Mask
 from harness.spec.momentum import MomentumEncoder
 from harness.spec.recipe import Recipe, check_frozen, check_no_mask_token
 from harness.spec.start import Checkpoint, Scratch
-from harness.spec.targets import DalleTokenizer, PixelTarget, Target, TokenTarget, check_target_images
+from harness.spec.targets import DalleTokenizer, FeatureTarget, PixelTarget, Target, TokenTarget
 from harness.spec.user_code import UserFunction
+
+FLOAT, INDEX = 4, 8
+"""Bytes of a float32 and of an int64."""
 
 LARGEST = 88.7
 """exp of more is beyond float32."""
@@ -98,6 +99,20 @@ class Pretrain(Spec):
                 return super().current_revision() + dropped
 
     @property
+    def target_memory(self) -> int:
+        """Bytes that the prediction, its gradient and the target of one whole batch take at the same time.
+
+        batch * (image_size / downsample)^2 * (2 * 4 * K + b * M): K channels of the prediction, float32 as the loss has
+        it, twice for the gradient; M maps of the target, with b = 4 bytes a value to regress or 8 bytes a class index.
+        It is a floor, not the peak: encoder, inner layers of the head, teacher and intermediate results of the loss are
+        left out.
+        """
+        channels = self.data.channels
+        places = self.recipe.batch_size * (self.image_size // self.target.downsample) ** 2
+        entry = FLOAT if self.target.classes is None else INDEX
+        return places * (2 * FLOAT * self.target.prediction_channels(channels) + entry * self.target.maps(channels))
+
+    @property
     def masks(self) -> tuple[Mask, ...]:
         """The encoder's mask, and the momentum encoder's where that has one of its own."""
         other = None if self.contrastive is None else self.contrastive.mask
@@ -111,7 +126,7 @@ class Pretrain(Spec):
         check_mask(self.mask, self)
         inside = self.loss.scope == "masked" or self.fourier is not None
         check_target(self.target.downsample, stride, self.mask.size, inside=inside)
-        check_target_images(self.target, size, self.data.channels)
+        self.target.check_images(size, self.data.channels)
         check_pretraining_recipe(self.recipe)
         check_head(self.head, stride, self.target.downsample)
         check_loss(self.loss, self.target, self.data.channels)

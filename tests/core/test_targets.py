@@ -28,8 +28,6 @@ from harness.spec import (
     RandomMask,
     Target,
     TokenTarget,
-    target_channels,
-    target_memory,
 )
 
 FEW: dict[str, Any] = {"images": 32, "per_image": 16, "iterations": 3}
@@ -149,7 +147,7 @@ def test_a_perfect_prediction_looks_like_its_target(target: Target, data: Data) 
     made = targets(target, data)
     images = normalised(torch.rand(2, 1 if data is GREY else 3, 32, 32), data)
     wanted = made(images)
-    classes = target_channels(target, wanted.shape[1]) // wanted.shape[1]
+    classes = target.prediction_channels(wanted.shape[1]) // wanted.shape[1]
     # certain of the right class: [B, maps, h, w] to [B, maps * classes, h, w]
     sure = 100.0 * torch.nn.functional.one_hot(wanted, classes).permute(0, 1, 4, 2, 3).flatten(1, 2)
     picture = made.picture(sure, images)
@@ -213,9 +211,8 @@ def test_memory_by_hand() -> None:
     classes = Loss(kind="cross-entropy")
 
     def bytes_of(target: Target, loss: Loss) -> int:
-        return target_memory(
-            pretrain(image_size=192, backbone=big, mask=RandomMask(size=32, ratio=0.5), target=target, loss=loss)
-        )
+        mask = RandomMask(size=32, ratio=0.5)
+        return pretrain(image_size=192, backbone=big, mask=mask, target=target, loss=loss).target_memory
 
     assert recipe.batch_size == 16
     places = 16 * 192 * 192

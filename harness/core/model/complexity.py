@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from harness.core.model.encoder import Encoder, build, depth
 from harness.core.model.heads import build_head
 from harness.core.model.mae import encode_visible
-from harness.spec import Backbone, Corruption, Head, Target, target_channels
+from harness.spec import Backbone, Corruption, Head, Target
 
 NORM_ELEMENT = 5
 """Multiply-adds of a layer norm for each element of its input, as mmengine counts them (jit_handles.py)."""
@@ -77,7 +77,7 @@ def pretraining(
         prediction = build_head(
             head,
             width=encoder.width,
-            channels=target_channels(target, channels),
+            channels=target.prediction_channels(channels),
             upscale=backbone.stride // target.downsample,
             side=image_size // backbone.stride,
             fills=visible is not None,

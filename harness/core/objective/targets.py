@@ -130,7 +130,7 @@ class Targets(nn.Module):
         entry; for histograms of gradients a stroke along each edge.
 
         Args:
-            prediction: [B, target_channels, S / downsample, S / downsample].
+            prediction: [B, prediction_channels, S / downsample, S / downsample].
             images: the clean images, float [B, C, S, S].
         """
         target = self.target
@@ -205,15 +205,12 @@ def _codebook(target: Target, data: Data, image_size: int) -> Tensor | None:
 
 
 def _colours(target: Target, data: Data) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation that images are normalised by; asked only where a target undoes it."""
-    match target:
-        case PixelTarget() | NormPixelTarget() | MomentumTarget() | CustomTarget() | FeatureTarget(mean=None):
-            return (), ()
-        case LowPassTarget() | BinTarget() | ClusterTarget() | TokenTarget() | HogTarget() | FeatureTarget():
-            source = load(data, "pretrain")
-            return source.mean, source.std
-        case _:
-            assert_never(target)
+    """Mean and standard deviation by which images are normalised; empty where no target undoes it."""
+    own = isinstance(target, FeatureTarget) and target.mean is None  # then the teacher sees images as the model does
+    if own or not target.uses_colours:
+        return (), ()
+    source = load(data, "pretrain")  # which may read a whole folder, so only where it is needed
+    return source.mean, source.std
 
 
 def _tokenizer(target: Target) -> DalleTokenizer | None:

@@ -24,7 +24,7 @@ from harness.core.pretrain.momentum import Momentum
 from harness.core.runtime.distributed import Group
 from harness.core.runtime.drop_path import Place
 from harness.core.runtime.randomness import initialised
-from harness.spec import FrequencyMask, Pretrain, target_channels
+from harness.spec import FrequencyMask, Pretrain
 
 FOLLOWED = ("encoder", "mask_token", "mask_gate", "projector", "loss_predictor")
 """Parts of the model that the momentum encoder has copies of."""
@@ -60,7 +60,7 @@ class MaskedImageModel(nn.Module):
             lambda: build_head(
                 run.head,
                 width=self.encoder.width,
-                channels=target_channels(run.target, channels),
+                channels=run.target.prediction_channels(channels),
                 upscale=run.backbone.stride // run.target.downsample,
                 side=run.image_size // run.backbone.stride,
                 fills=run.corruption.token == "drop",

@@ -25,7 +25,6 @@ from harness.spec import (
     SquareMask,
     Target,
     TokenTarget,
-    target_classes,
 )
 
 # Built once: a study of ten thousand cells shares their digests.
@@ -55,7 +54,7 @@ def simmim(
         Skip: the paper's mask unit does not fit the scale.
     """
     mask, head, target = mask or RandomMask(size=scale.pixels(32), ratio=0.6), head or HEAD, target or TARGET
-    loss = loss or (LOSS if target_classes(target) is None else CLASS_LOSS)
+    loss = loss or (LOSS if target.classes is None else CLASS_LOSS)
     return Pretrain(
         data=scale.data,
         image_size=scale.image_size,
