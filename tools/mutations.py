@@ -155,10 +155,10 @@ MUTATIONS = (
         "stats",
     ),
     Mutation(
-        "report/looks.py",
+        "report/sequential.py",
         "rank = error * len(smallest) - 2 * np.sqrt",
         "rank = error * len(smallest) + 2 * np.sqrt",
-        "report/test_looks.py",
+        "report/test_sequential.py",
     ),
     Mutation(
         "report/collect.py",
@@ -225,7 +225,7 @@ MUTATIONS = (
         "papers/tables.py",
         'return record.get(f"{metric.removesuffix(\'_top1\')}_trust") or record["trust"]',
         'return record["trust"]',
-        "papers report/test_beside.py",
+        "papers report/test_paper_values.py",
     ),
     Mutation(
         "papers/tables.py",

@@ -67,7 +67,7 @@ def results_folder(plan: Plan) -> Path:
     Raises:
         HarnessError: those of another study file are there.
     """
-    from harness.report.saved import check_own
+    from harness.report.report_cache import check_own
 
     folder = plan.study.root / "results" / plan.study.name / plan.scale.name
     check_own(plan, folder)
@@ -78,7 +78,7 @@ def reported(plan: Plan, store: Store) -> Plan:
     """What a report shows of a whole study: with looks, also the seeds that claims have asked for."""
     if not plan.study.looks:
         return plan
-    from harness.report.looks import looked
+    from harness.report.sequential import looked
 
     return looked(plan, store)
 

@@ -43,7 +43,7 @@ def follow(plan: Plan, store: Store, compute: Callable[[Plan], None]) -> int:
     Returns:
         How many of the runs failed, or wait for one that did.
     """
-    from harness.report.looks import scheduled
+    from harness.report.sequential import scheduled
 
     before: list[str] = []
     while True:

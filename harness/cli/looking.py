@@ -167,7 +167,7 @@ def report(
     shown = plan if where or seeds else reported(plan, runs)
     if strict:
         from harness.report.collect import runs_frame
-        from harness.report.notes import mixtures
+        from harness.report.footnotes import mixtures
 
         refuse_mixed(mixtures(runs_frame(shown, runs)))
     show_report(shown, runs, out or results_folder(plan), always=True)
@@ -175,7 +175,7 @@ def report(
 
 def show_report(plan: Plan, store: Store, folder: Path, *, always: bool = False) -> None:
     """Write the report of a plan, unless it is there and nothing has changed, and print its table."""
-    from harness.report.saved import current
+    from harness.report.report_cache import current
 
     places = overview(plan.runs(), store).places
     standings = {name: (place.word, place.detail) for name, place in places.items()}

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from pandas import DataFrame
 
+from harness.report.claims_table import claim_lines, claims_text, judged, judged_seeds
 from harness.report.collect import Standings
 from harness.report.collect import runs_frame as results_frame
 from harness.report.escape import file_stem
-from harness.report.judged import claim_lines, claims_text, judged, judged_seeds
 from harness.report.latex import latex_text
 from harness.report.statistics import summary
 from harness.report.tables import Table, csv_text, markdown_text, table

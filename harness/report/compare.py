@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from harness.report.collect import PROVENANCE, axes_of, runs_frame
-from harness.report.notes import mixtures
+from harness.report.footnotes import mixtures
 from harness.report.tables import csv_text
 from harness.spec import HarnessError
 from harness.stats.additive import levels

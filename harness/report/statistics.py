@@ -10,8 +10,8 @@ import math
 import numpy as np
 import pandas as pd
 
-from harness.report.beside import with_paper
 from harness.report.collect import STATES, axes_of
+from harness.report.paper_values import with_paper
 from harness.stats.additive import Additive, fit
 from harness.stats.comparisons import among_best, differences
 from harness.stats.intervals import Floats, half_width

@@ -26,7 +26,7 @@ import numpy as np
 import scipy.stats
 
 from harness import claims
-from harness.report.looks import errors
+from harness.report.sequential import errors
 from harness.report.verdicts import FIXED, Scored, Word, compared_cells, verdict
 from harness.spec import Backbone, Recipe, Scale, Shapes
 from harness.stats.additive import NOISIER, fit, levels

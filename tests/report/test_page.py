@@ -20,7 +20,7 @@ from harness.report.gallery import Triplets
 from harness.report.page import script_safe
 from harness.report.page.content import sort_number
 from harness.report.page.images import SMALL, reconstructions
-from harness.report.saved import current
+from harness.report.report_cache import current
 from harness.store import Store
 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")

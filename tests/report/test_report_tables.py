@@ -26,8 +26,8 @@ from fake_study import (
 from harness.papers import PaperTable, PublishedValue
 from harness.report import results_frame, write
 from harness.report.escape import clean, file_stem, latex, markdown
+from harness.report.footnotes import mixed_provenance
 from harness.report.latex import latex_text
-from harness.report.notes import mixed_provenance
 from harness.report.statistics import summary
 from harness.report.tables import Table, csv_text, decimals, markdown_text, table
 from harness.spec import Evaluation, Knn, Scale, upstream

@@ -10,7 +10,7 @@ from fake_study import evaluation, finish, finish_all, finish_upstream, half_fin
 from scipy import stats
 
 from harness.report import results_frame
-from harness.report.notes import notes
+from harness.report.footnotes import notes
 from harness.report.statistics import summary
 from harness.report.tables import table
 from harness.store import Store

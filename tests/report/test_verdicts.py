@@ -13,8 +13,8 @@ from scipy import stats
 
 from harness import claims
 from harness.report import results_frame, write
-from harness.report.judged import claims_text, family_error, judged
-from harness.report.sides import Sides, sides
+from harness.report.claim_contrasts import Sides, sides
+from harness.report.claims_table import claims_text, family_error, judged
 from harness.report.verdicts import Scored, Verdict, scored, verdict
 from harness.spec import HarnessError, Skip
 from harness.stats.additive import fit

@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from harness.report.claims_table import CLAIM_HEADER, claim_rows, explained
 from harness.report.collect import axes_of, records
 from harness.report.escape import NOTHING, clean, shown
-from harness.report.judged import CLAIM_HEADER, claim_rows, explained
 from harness.report.page import Section
 from harness.report.tables import decimals
 from harness.report.verdicts import Verdict

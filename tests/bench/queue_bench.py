@@ -1,6 +1,6 @@
 """How long a cluster takes for a thousand runs that compute nothing, packed 25 to a job, in arrays of 20.
 
-    python tests/bench/queue.py [RUNS [PACK]]
+    python tests/bench/queue_bench.py [RUNS [PACK]]
 
 Starts the cluster of tests/cluster (root and Debian's Slurm packages needed), says how long submission and all took,
 and whether any run was computed twice.

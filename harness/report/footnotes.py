@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from harness.report.beside import PAPER_SD, SEPARABLE, order_agreement
 from harness.report.collect import PROVENANCE
 from harness.report.escape import clean, shown
+from harness.report.paper_values import PAPER_SD, SEPARABLE, order_agreement
 from harness.report.statistics import model_of
 from harness.spec import (
     CustomData,

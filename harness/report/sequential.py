@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from harness.report.claim_contrasts import sides
 from harness.report.collect import runs_frame
-from harness.report.sides import sides
 from harness.report.verdicts import ERROR, Alphas, Scored, Verdict, compared_cells, scored, verdict
 from harness.stats.intervals import Floats
 from harness.stats.simultaneous import groups, largest_below

@@ -10,7 +10,7 @@ import pandas as pd
 
 from harness.report import escape
 from harness.report.escape import NOTHING, clean
-from harness.report.looks import standing
+from harness.report.sequential import standing
 from harness.report.verdicts import ERROR, ORDER, Verdict, scored, verdict
 from harness.study import Plan
 from harness.study.claims import margin_at

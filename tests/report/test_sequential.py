@@ -13,8 +13,8 @@ from scipy import stats
 
 from harness import claims
 from harness.report import results_frame, write
-from harness.report.judged import judged
-from harness.report.looks import _quantile, error_of_a_look, looked, scheduled, standing
+from harness.report.claims_table import judged
+from harness.report.sequential import _quantile, error_of_a_look, looked, scheduled, standing
 from harness.stats.additive import fit
 from harness.store import Store
 from harness.study import Plan, Row, expand

@@ -8,7 +8,7 @@ import pytest
 from fake_study import finish_all, scope_study
 
 from harness import claims
-from harness.report.saved import current
+from harness.report.report_cache import current
 from harness.store import Store
 from harness.study import Plan, Row, expand
 
