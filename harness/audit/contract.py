@@ -1,8 +1,13 @@
-"""Contract checks of a pre-training on one small batch: is it masked, is the target clean, is every switch live?"""
+"""Contract checks of a pre-training on one small batch: masking, clean target, gradients of every parameter.
+
+Each check changes the pixels of one kind (hidden or visible) and compares what the model computes before and after.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,51 +20,43 @@ from harness.core.model.corruption import IMAGE_MEAN, declared_leaks
 from harness.core.objective.contrastive import SECOND, Pairs, has_second_crop, pairs_of
 from harness.core.objective.losses import total
 from harness.core.pretrain.mim import MaskedImageModel
-from harness.spec import FrequencyMask, HarnessError, Pretrain, pretraining, seed_stream
-from harness.spec.differences import Difference, differences
-from harness.study import Plan, Row
+from harness.spec import FrequencyMask, Pretrain, seed_stream
 
 BATCH = 8
+"""Images of a batch, where the caller does not say."""
 ROUNDING = 1e-4
-"""What float32 may make of a mean that did not change, as a share of the change that visible pixels make."""
+"""Largest change that counts as float32 rounding, as a share of the change that visible pixels make."""
+SHOWN = 3
+"""Parameters that a finding names; it counts the others."""
+
+Verdict = Literal["passed", "failed", "remark"]
 
 
 @dataclass(frozen=True)
-class Arm:
-    """A cell, and how its evaluations differ from the reference's at the same seed, by column."""
+class Finding:
+    """One sentence of an audit.
 
-    row: Row
-    differences: dict[str, list[Difference]]
-
-
-def arms(plan: Plan) -> list[Arm]:
-    """The spec diff of every arm against the reference, at the first seed.
-
-    Raises:
-        HarnessError: the reference is excluded at this scale, or left out by a selection.
+    check: name of the check, such as `masked`. arm: the cells that the finding speaks of, in words; empty for the whole
+    study. A remark is for the reader to judge and does not fail the audit.
     """
-    rows = [row for row in plan.rows if row.seed == 0 and not row.excluded]
-    wanted = plan.study.complete(plan.study.reference)
-    reference = next((row for row in rows if row.axes == wanted), None)
-    if reference is None:
-        raise HarnessError(f"the reference {wanted} is not among the cells that run")
-    return [
-        Arm(
-            row,
-            {
-                column: differences(reference.evaluations.get(column), evaluation)
-                for column, evaluation in row.evaluations.items()
-            },
-        )
-        for row in rows
-    ]
+
+    check: str
+    verdict: Verdict
+    text: str
+    arm: str = ""
+
+
+def shortened(texts: Sequence[str], most: int = SHOWN) -> str:
+    """The first texts, joined by commas, and the number of the others."""
+    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One fixed batch: images float32 [B, C, S, S], normalised, and the mask's units, bool, True = hidden.
+    """One fixed batch.
 
-    pairs: what a contrastive loss sees besides; None where the run has none.
+    images: float32 [B, C, S, S], normalised. units: bool [B, units, units], True = hidden. pairs: further inputs of a
+    contrastive loss; None for a run without one.
     """
 
     images: Tensor
@@ -68,29 +65,30 @@ class Batch:
 
     @property
     def inputs(self) -> tuple[Tensor | Pairs, ...]:
-        """What a model is called with in training."""
+        """Arguments of the model's forward pass in training."""
         return (self.images, self.units) if self.pairs is None else (self.images, self.units, self.pairs)
 
 
 def looked_at(run: Pretrain, images: Tensor) -> Tensor | None:
-    """What a run's mask looks at in images before the first step; None for one that does not look."""
+    """Scores of image patches from the untrained model, for masks that are drawn from scores; None for other masks."""
     if run.mask.scored_by is None:
         return None
     return MaskedImageModel(run, images.shape[1]).eval().scores(images)
 
 
 def fixed_batch(run: Pretrain, size: int = BATCH) -> Batch:
-    """The first batch of a pre-training, cut to `size` images, each as often as its mask has views.
+    """First batch of a pre-training, cut to `size` images and repeated once for each view of the mask.
 
     Raises:
-        HarnessError: its data set is not here.
+        HarnessError: the data set is not on this machine.
     """
     source = load(run.data, "pretrain")
     size = min(size, len(source))
-    positions = torch.arange(size)
+    positions = torch.arange(size)  # places in the global batch, which masks and crops are drawn for
     augment = run.recipe.augment
 
     def crops(seed: int) -> Tensor:
+        # Files of a folder are decoded and cropped by the data loader; images in memory need none.
         if isinstance(source, FolderSet):
             batches = training_batches(
                 source,
@@ -125,10 +123,10 @@ def fixed_batch(run: Pretrain, size: int = BATCH) -> Batch:
 
 
 def awake(run: Pretrain, batch: Batch) -> MaskedImageModel:
-    """The model of a run at its first weights, but for norms that scale by zero, which scale by one.
+    """Model of a run at its initial weights, with every norm scale that starts at zero set to one.
 
-    timm's ResNets begin so: their residual branches are silent at first, and the encoder sees less of an image than it
-    will after the first step.
+    timm's ResNets initialise the last norm of each residual branch to zero. The branches are then silent, and a leak
+    through them would stay unseen until the first step.
     """
     model = MaskedImageModel(run, batch.images.shape[1])
     for module in model.modules():
@@ -140,41 +138,42 @@ def awake(run: Pretrain, batch: Batch) -> MaskedImageModel:
 
 @torch.no_grad()
 def leak(run: Pretrain, batch: Batch, model: MaskedImageModel | None = None) -> float:
-    """How far hidden pixels reach the encoder's output: the largest change when they are replaced by noise.
+    """Largest absolute change of the encoder's output when hidden pixels are replaced by noise.
 
-    0 if the mask hides what it says. See `reach_of_visible` for the other half: that the check can fail.
+    0 for a correct mask. `reach_of_visible` is the counter-check, which shows that this check can fail.
     """
     return _reach(run, batch, spread(batch.units, run.image_size), model)
 
 
 @torch.no_grad()
 def reach_of_visible(run: Pretrain, batch: Batch, model: MaskedImageModel | None = None) -> float:
-    """The largest change of the encoder's output when the visible pixels are replaced by noise; never 0."""
+    """Largest absolute change of the encoder's output when visible pixels are replaced by noise; 0 is a defect."""
     return _reach(run, batch, ~spread(batch.units, run.image_size), model)
 
 
 @torch.no_grad()
 def leak_beside_mean(run: Pretrain, batch: Batch, model: MaskedImageModel | None = None) -> float:
-    """As `leak`, by noise that leaves the mean colour of each image's hidden pixels as it is.
+    """As `leak`, with noise that keeps the mean colour of each image's hidden pixels.
 
-    Rounding of that mean is all that a fill with the image's mean lets through.
+    A fill with the image's mean lets only that mean through, so what is left here is rounding.
     """
     return _largest_change(run, batch, same_mean_noise(batch), model)
 
 
 def is_masked(run: Pretrain, batch: Batch, model: MaskedImageModel | None = None) -> bool:
-    """Whether hidden pixels reach the encoder by the leaks that the spec declares only, while visible ones do.
+    """True if visible pixels reach the encoder, and hidden ones only through leaks that the spec declares.
 
-    Something has to be hidden and something visible. A leak that is declared has to be there. Beside the image's mean,
-    nothing but rounding may come through. Other leaks (`harness.core.model.corruption.declared_leaks`) have no bound.
+    Some units must be hidden and some visible. A declared leak must exist. Where it is the image's mean, nothing else
+    but rounding may come through; other leaks (`harness.core.model.corruption.declared_leaks`) have no bound.
     """
     model = model or awake(run, batch)
     some = bool(batch.units.any()) and not bool(batch.units.all())
+    # Without this, a model that ignores its input would pass.
     visible = reach_of_visible(run, batch, model) if some else 0.0
     if visible == 0.0:
         return False
     if isinstance(run.mask, FrequencyMask):
-        return leak(run, batch, model) <= ROUNDING * visible  # of the transform
+        return leak(run, batch, model) <= ROUNDING * visible  # rounding of the transform
     leaks, found = declared_leaks(run), leak(run, batch, model)
     if leaks == (IMAGE_MEAN,):
         return found > 0.0 and leak_beside_mean(run, batch, model) <= ROUNDING * visible
@@ -183,16 +182,15 @@ def is_masked(run: Pretrain, batch: Batch, model: MaskedImageModel | None = None
 
 @torch.no_grad()
 def is_clean(run: Pretrain, batch: Batch, model: MaskedImageModel | None = None) -> bool:
-    """Whether the target shows what is hidden: noise in place of hidden pixels changes the loss, not the prediction.
+    """True if the target is computed from the clean image: noise in hidden pixels changes the loss, not the prediction.
 
-    A target made of the corrupted images would change neither. Of a spec that declares leaks the noise leaves each
-    image's mean as it is; where nothing fills hidden pixels, there are no corrupted images that a target could be made
-    of, and the loss has to change.
+    A target computed from the corrupted image would change neither. For a spec that declares leaks the noise keeps each
+    image's mean. Where nothing fills hidden pixels no corrupted image exists, so only the loss is checked.
     """
     model = (model or awake(run, batch)).eval()
     leaks = declared_leaks(run)
     changed = same_mean_noise(batch) if leaks else _noisy(run, batch, spread(batch.units, run.image_size))
-    before, after = (model(images, batch.units) for images in (batch.images, changed))
+    before, after = (model(images, batch.units) for images in (batch.images, changed))  # (prediction, loss)
     if not leaks and not isinstance(run.mask, FrequencyMask):
         return torch.equal(before[0], after[0]) and not torch.equal(total(before[1]), total(after[1]))
     moved = (before[0] - after[0]).abs().max() <= ROUNDING * before[0].abs().max()
@@ -202,16 +200,17 @@ def is_clean(run: Pretrain, batch: Batch, model: MaskedImageModel | None = None)
 
 
 def noise(batch: Batch, where: Tensor) -> Tensor:
-    """The images with the pixels that are True in `where`, bool [B, S, S], replaced by noise."""
+    """Copy of the images with noise in the pixels that are True in `where`, bool [B, S, S]."""
     drawn = torch.randn(batch.images.shape, generator=torch.Generator().manual_seed(0))
     return torch.where(where[:, None], drawn, batch.images)
 
 
 def same_mean_noise(batch: Batch) -> Tensor:
-    """The images with hidden pixels replaced by noise around the mean colour of each image's hidden pixels."""
+    """Copy of the images with noise in hidden pixels, shifted to the mean colour that they had in each image."""
     where = spread(batch.units, batch.images.shape[-1])
     changed, share = noise(batch, where), where[:, None].to(batch.images.dtype)
     count = share.sum((2, 3), keepdim=True).clamp(min=1)
+    # The shift acts on hidden pixels alone, and makes the noise's mean equal to the mean that it replaced.
     missing = ((batch.images - changed) * share).sum((2, 3), keepdim=True) / count
     return changed + missing * share
 
@@ -221,12 +220,12 @@ def _reach(run: Pretrain, batch: Batch, where: Tensor, model: MaskedImageModel |
 
 
 def _noisy(run: Pretrain, batch: Batch, where: Tensor) -> Tensor:
-    """The images with noise in place of the pixels, or of the frequencies of a mask of these, that are True."""
+    """Copy of the images with noise in the pixels that are True; for a `FrequencyMask`, in the frequencies."""
     if not isinstance(run.mask, FrequencyMask):
         return noise(batch, where)
     drawn = torch.fft.fft2(noise(batch, torch.ones_like(where)))
-    chosen = torch.fft.ifftshift(where, dim=(-2, -1))[:, None]
-    found: Tensor = torch.fft.ifft2(torch.where(chosen, drawn, torch.fft.fft2(batch.images))).real
+    replaced = torch.fft.ifftshift(where, dim=(-2, -1))[:, None]  # a mask has frequency zero in its middle
+    found: Tensor = torch.fft.ifft2(torch.where(replaced, drawn, torch.fft.fft2(batch.images))).real
     return found
 
 
@@ -238,13 +237,13 @@ def _largest_change(run: Pretrain, batch: Batch, changed: Tensor, model: MaskedI
 
 @dataclass(frozen=True)
 class Step:
-    """One forward and backward pass. gradients: by parameter name; a parameter that got none is missing."""
+    """One forward and backward pass. gradients: by parameter name, without parameters that got none."""
 
     loss: float
     gradients: dict[str, Tensor]
 
     def same_as(self, other: Step) -> bool:
-        """Whether loss and all gradients are equal to the last bit."""
+        """True if loss and all gradients are equal to the last bit."""
         names = self.gradients.keys()
         return (
             self.loss == other.loss
@@ -254,7 +253,7 @@ class Step:
 
 
 def first_step(run: Pretrain, batch: Batch | None = None) -> Step:
-    """Loss and gradients of a pre-training's first batch, from its own initial weights."""
+    """Loss and gradients of a pre-training's first batch at its initial weights."""
     batch = batch or fixed_batch(run)
     model = MaskedImageModel(run, batch.images.shape[1]).train()
     loss = total(model(*batch.inputs)[1])
@@ -264,10 +263,10 @@ def first_step(run: Pretrain, batch: Batch | None = None) -> Step:
 
 
 def dead_parameters(run: Pretrain, batch: Batch | None = None) -> list[str]:
-    """Parameters that get no gradient, or a gradient of zeros, in the first two steps; those not trained aside.
+    """Trainable parameters whose gradient is missing or zero in each of the first two steps.
 
-    Two, because what begins at zero keeps the first gradient from all behind it, as the last scale of a residual branch
-    of timm's ResNets.
+    Two steps, because a scale that starts at zero, as the last norm of timm's residual branches does, blocks the first
+    gradient of everything before it.
     """
     batch = batch or fixed_batch(run)
     model = MaskedImageModel(run, batch.images.shape[1]).train()
@@ -279,27 +278,3 @@ def dead_parameters(run: Pretrain, batch: Batch | None = None) -> list[str]:
         dead -= {name for name, p in model.named_parameters() if p.grad is not None and bool(p.grad.any())}
         optimiser.step()
     return [name for name, _ in model.named_parameters() if name in dead]
-
-
-def dead_arms(plan: Plan) -> list[tuple[Row, str]]:
-    """Arms whose pre-training differs from the reference's in its spec but not in loss or gradients: dead switches.
-
-    Differences that show only later are not looked at here: recipe, epochs, seed.
-    """
-    found = arms(plan)
-    wanted = plan.study.complete(plan.study.reference)
-    reference = next(arm for arm in found if arm.row.axes == wanted)
-    dead = []
-    for arm in found:
-        for column, evaluation in arm.row.evaluations.items():
-            ours, theirs = pretraining(evaluation), pretraining(reference.row.evaluations[column])
-            if ours is None or theirs is None or not _differ_in_step(ours, theirs):
-                continue
-            if first_step(ours).same_as(first_step(theirs)):
-                dead.append((arm.row, column))
-    return dead
-
-
-def _differ_in_step(left: Pretrain, right: Pretrain) -> bool:
-    paths = {found.path.split(".")[0] for found in differences(left, right)}
-    return bool(paths - {"recipe", "seed", "assumed"})

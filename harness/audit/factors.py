@@ -1,38 +1,70 @@
-"""Do cells differ from the reference in what their axes are about, and in nothing else?"""
+"""Check that cells differ from the reference only in the fields that their axes declare."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from harness.audit.contract import Arm, arms
-from harness.audit.finding import Finding
+from harness.audit.contract import Finding, shortened
 from harness.papers import a2mim, mae, released_simmim_cnn, simmim, simmim_cnn, symmim
 from harness.spec import Evaluation, HarnessError, Mask, Pretrain, Scale, Scratch, Skip, Spec, pretraining
 from harness.spec.differences import Difference, differences
-from harness.study import Plan, Study, expand
+from harness.study import Plan, Row, Study, expand
 
 KEPT = ("data", "image_size", "backbone", "recipe", "seed", "start")
-"""Fields of a pre-training that an axis changes only if the study declares it: all others are pieces of the method."""
+"""Fields of a pre-training that an axis may change only if the study declares it. The others are the method itself."""
 
 WHOLE = ("backbone", "data")
-"""Fields that are declared as a whole: which of their parts differ is of no interest."""
+"""Fields that are declared as a whole, whichever of their parts differ."""
 
 UNKEYED = "assumed"
+"""The field that is no part of a run's key: notes on values that a paper leaves open."""
 SHOWN = 4
-"""Fields of a finding that are named."""
+"""Fields that a finding names; it counts the others."""
 
 PRESETS: tuple[Callable[..., Pretrain], ...] = (
     simmim, simmim_cnn, released_simmim_cnn, a2mim, partial(a2mim, variant="released"), mae, symmim,
 )  # fmt: skip
-"""What makes a pre-training of a scale, and chooses its pieces by the scale's backbone and image."""
+"""Functions that make a pre-training for a scale, with pieces that fit the scale's backbone and image."""
 
 
-class _Found(NamedTuple):
-    """A field in which the evaluation of a cell differs from the reference's."""
+@dataclass(frozen=True)
+class Arm:
+    """A cell, and by column the fields in which its evaluation differs from the reference's at the same seed."""
+
+    row: Row
+    differences: dict[str, list[Difference]]
+
+
+def arms(plan: Plan) -> list[Arm]:
+    """Differences of every cell from the reference cell, at the first seed.
+
+    Raises:
+        HarnessError: the reference is excluded at this scale, or left out by a selection.
+    """
+    rows = [row for row in plan.rows if row.seed == 0 and not row.excluded]
+    wanted = plan.study.complete(plan.study.reference)
+    reference = next((row for row in rows if row.axes == wanted), None)
+    if reference is None:
+        raise HarnessError(f"the reference {wanted} is not among the cells that run")
+    return [
+        Arm(
+            row,
+            {
+                column: differences(reference.evaluations.get(column), evaluation)
+                for column, evaluation in row.evaluations.items()
+            },
+        )
+        for row in rows
+    ]
+
+
+class _Change(NamedTuple):
+    """A field in which the evaluation of a cell differs from the reference's. arm: number of the cell."""
 
     arm: int
     column: str
@@ -40,10 +72,10 @@ class _Found(NamedTuple):
 
 
 def check_factors(plan: Plan) -> Iterator[Finding]:
-    """The fields in which cells differ from the reference, against those that the study's axes may change.
+    """Compare the fields in which cells differ from the reference with those that the study's axes may change.
 
-    Each field is laid to the axis that it goes with best; what is not declared is one finding an axis, with what would
-    declare it.
+    Each changed field is assigned to the axis that it varies with best. Undeclared fields are one finding an axis, with
+    the declaration that would allow them.
     """
     study, cells = plan.study, arms(plan)
     reference = next(arm for arm in cells if arm.row.axes == study.complete(study.reference)).row.evaluations
@@ -53,61 +85,65 @@ def check_factors(plan: Plan) -> Iterator[Finding]:
     axes_of = [differing_axes(study, arm) for arm in cells]
     differing = {axis: {n for n, axes in enumerate(axes_of) if axis in axes} for axis in study.grid.axes}
     preset = _Preset(plan)
-    slips: list[_Found] = []
-    fine: list[_Found] = []
-    given: list[_Found] = []
-    for one in _found(cells, reference):
+    undeclared: list[_Change] = []
+    declared: list[_Change] = []
+    by_preset: list[_Change] = []
+    for one in _changes(cells, reference):
         ours, theirs = cells[one.arm].row.evaluations[one.column], reference[one.column]
-        declared = allowed(study, axes_of[one.arm], one.item)
-        (given if preset.explains(one.item, ours, theirs) else fine if declared else slips).append(one)
-    for axis, slipped in _by_axis(slips, differing).items():
-        by_it = [one for one in fine if one.arm in differing[axis] and _only(study, axes_of[one.arm], axis, one)]
+        may = allowed(study, axes_of[one.arm], one.item)
+        # The preset comes first: what follows from the backbone needs no declaration, even where one would allow it.
+        (by_preset if preset.explains(one.item, ours, theirs) else declared if may else undeclared).append(one)
+    for axis, slipped in _by_axis(undeclared, differing).items():
+        # A declaration replaces the default rule, so the remedy must also name what the axis changes rightly now.
+        by_it = [one for one in declared if one.arm in differing[axis] and _only(study, axes_of[one.arm], axis, one)]
         code = _remedy(study, axis, {one.item.path for one in (*slipped, *by_it)})
         text = f"{axis} also changes {_listed(slipped)}; if the question is about that, say so: {code}"
         for number in dict.fromkeys(one.arm for one in slipped):
             yield Finding("factors", "failed", text, cells[number].row.text)
-    for axis, changed in _by_axis([*fine, *given], differing).items():
+    for axis, changed in _by_axis([*declared, *by_preset], differing).items():
         paths = sorted({one.item.path for one in changed})
         yield Finding("factors", "remark", f"{axis} changes {', '.join(paths)}")
-    if not slips:
+    if not undeclared:
         yield Finding("factors", "passed", "cells differ from the reference in declared factors only")
 
 
-def _found(cells: list[Arm], reference: Mapping[str, Evaluation]) -> Iterator[_Found]:
+def _changes(cells: list[Arm], reference: Mapping[str, Evaluation]) -> Iterator[_Change]:
     for number, arm in enumerate(cells):
         for column, items in arm.differences.items():
             for item in items:
                 if column in reference and not item.path.endswith(UNKEYED):
-                    yield _Found(number, column, item)
+                    yield _Change(number, column, item)
 
 
-def _by_axis(found: Iterable[_Found], differing: Mapping[str, Set[int]]) -> dict[str, list[_Found]]:
-    """What was found, by the axis whose cells are those that a field differs in, or as many of them as can be."""
+def _by_axis(found: Iterable[_Change], differing: Mapping[str, Set[int]]) -> dict[str, list[_Change]]:
+    """Changes by the axis that explains each: the axis whose differing cells overlap most with those of the field."""
     where: dict[str, set[int]] = {}
     found = list(found)
     for one in found:
         where.setdefault(one.item.path, set()).add(one.arm)
     laid: dict[tuple[str, int], str] = {}
     for path, left in where.items():
-        while left:  # every cell differs from the reference in some axis
+        while left:  # ends: every cell in it differs from the reference in some axis
+            # Overlap over union (Jaccard), so that an axis of many values does not claim every field.
             axis = max(differing, key=lambda name: len(differing[name] & left) / len(differing[name] | left))
             laid |= {(path, number): axis for number in differing[axis] & left}
             left = left - differing[axis]
-    chosen: dict[str, list[_Found]] = {}
+    grouped: dict[str, list[_Change]] = {}
     for one in found:
-        chosen.setdefault(laid[one.item.path, one.arm], []).append(one)
-    return chosen
+        grouped.setdefault(laid[one.item.path, one.arm], []).append(one)
+    return grouped
 
 
-def _only(study: Study, axes: list[str], axis: str, one: _Found) -> bool:
-    """Whether a difference is allowed because of this axis alone, of those in which its cell differs."""
+def _only(study: Study, axes: list[str], axis: str, one: _Change) -> bool:
+    """True if this axis allows the change and no other axis in which the cell differs does."""
     others = [name for name in axes if name != axis]
     return allowed(study, [axis], one.item) and not allowed(study, others, one.item)
 
 
 def _remedy(study: Study, axis: str, paths: Set[str]) -> str:
-    """The declaration of an axis that allows what it is allowed now, and these fields."""
+    """Declaration of an axis, as Python, that keeps what it declares now and adds these fields."""
     fields = {*study.factors.get(axis, ()), *map(_declared, paths)}
+    # A field within another declared one would say the same twice.
     fields = {path for path in fields if not any(path.startswith(f"{other}.") for other in fields)}
     return f"factors={{{axis!r}: ({', '.join(map(repr, sorted(fields)))},)}}".replace("'", '"')
 
@@ -121,27 +157,27 @@ def _declared(path: str) -> str:
     return path
 
 
-def _listed(found: list[_Found]) -> str:
-    """Fields with their values in the first cell, in the first evaluation that has them."""
+def _listed(found: list[_Change]) -> str:
+    """Changed fields with both values, taken from the first cell and evaluation that has each."""
+    # Reversed: of equal keys a dict keeps the last value, which is then the first change.
     first = {one.item.path: one for one in reversed(found)}
     shown_fields = [
         f"{path or 'the kind of evaluation'}: {shown(one.item.right)} instead of {shown(one.item.left)}"
         for path, one in sorted(first.items())
     ]
-    more = f" and {len(shown_fields) - SHOWN} more" if len(shown_fields) > SHOWN else ""
     columns = list(dict.fromkeys(one.column for one in found))
-    return f"{', '.join(shown_fields[:SHOWN])}{more} (in {', '.join(columns)})"
+    return f"{shortened(shown_fields, SHOWN)} (in {', '.join(columns)})"
 
 
 class _Preset:
-    """What a method's preset sets by itself: the site of a mask token goes with the backbone, and is no slip."""
+    """Pieces that a method's preset chooses itself: the site of a mask token follows from the backbone."""
 
     def __init__(self, plan: Plan) -> None:
         self._scale = plan.scale
         self._made: dict[str, list[Pretrain | None]] = {}
 
     def explains(self, item: Difference, ours: Evaluation, theirs: Evaluation) -> bool:
-        """Whether one preset gives both sides their piece, each for its own backbone, image and data."""
+        """True if one preset gives both runs their piece, each for its own backbone, image and data."""
         left, right = pretraining(theirs), pretraining(ours)
         inner = item.path.rpartition("start.")[2] if item.path.startswith("start.") else ""
         field = inner.partition(".")[0]
@@ -156,7 +192,7 @@ class _Preset:
         )
 
     def _presets(self, run: Pretrain, field: str) -> list[Pretrain | None]:
-        mask = None if field == "mask" else run.mask  # the default one need not fit
+        mask = None if field == "mask" else run.mask  # the preset's default mask may not fit this image
         scale = self._scale.replace(
             backbone=run.backbone, image_size=run.image_size, data=run.data, pretrain=run.recipe
         )
@@ -169,32 +205,33 @@ class _Preset:
 def _preset(function: Callable[..., Pretrain], scale: Scale, mask: Mask | None) -> Pretrain | None:
     try:
         return function(scale, mask=mask)
-    except (Skip, HarnessError, ValidationError):  # it has none for this backbone or image
+    except (Skip, HarnessError, ValidationError):  # no such method for this backbone or image
         return None
 
 
 def shown(value: object) -> str:
-    """A field's value in a few words: a piece by its kind, a data set by its name."""
+    """A field's value in a few words: the kind of a piece, the name of a data set."""
     if isinstance(value, Spec):
         return str(getattr(value, "name", "") or getattr(value, "kind", type(value).__name__))
     return repr(value)
 
 
 def differing_axes(study: Study, arm: Arm) -> list[str]:
-    """The axes in which a cell differs from the reference."""
+    """Names of the axes in which a cell differs from the reference."""
     reference = study.complete(study.reference)
     return [axis for axis, value in arm.row.axes.items() if value != reference[axis]]
 
 
 def allowed(study: Study, axes: list[str], item: Difference) -> bool:
-    """Whether one of these axes may change this field."""
+    """True if one of these axes may change this field."""
     return any(_may_change(study.factors.get(axis), item) for axis in axes)
 
 
 def _may_change(declared: tuple[str, ...] | None, item: Difference) -> bool:
     if declared is not None:
         return any(item.path == path or item.path.startswith(f"{path}.") for path in declared)
-    path = item.path.removeprefix("start.") if item.path.startswith("start.start") else item.path  # of an analysis
+    path = item.path.removeprefix("start.") if item.path.startswith("start.start") else item.path
+    # Two starts: an analysis of a fine-tuning of a pre-training. What an axis may change is the pre-training.
     if path == "start":  # from scratch, or from another kind of start
         return isinstance(item.left, Scratch) or isinstance(item.right, Scratch)
     stage, _, field = path.partition(".")
@@ -202,7 +239,7 @@ def _may_change(declared: tuple[str, ...] | None, item: Difference) -> bool:
 
 
 def check_recipe(plan: Plan) -> Iterator[Finding]:
-    """In what the reference at this scale differs from the published run, which is the reference at scale `paper`."""
+    """Remarks on how the reference at this scale differs from the published run: the reference at scale `paper`."""
     if plan.scale.name == "paper" or "paper" not in [scale.name for scale in plan.study.scales]:
         return
     reference = {axis: [value] for axis, value in plan.study.complete(plan.study.reference).items()}

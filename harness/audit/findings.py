@@ -1,4 +1,4 @@
-"""All checks of a study, in the order in which a reader wants them."""
+"""All checks of a study: factors, contract of each pre-training, rates of each fine-tuning, recipe."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from harness.audit.contract import (
     Batch,
+    Finding,
     Step,
     awake,
     dead_parameters,
@@ -15,11 +16,11 @@ from harness.audit.contract import (
     is_masked,
     leak,
     reach_of_visible,
+    shortened,
 )
 from harness.audit.factors import check_factors, check_recipe
-from harness.audit.finding import Finding
 from harness.audit.masks import check_masks
-from harness.audit.rates import check_epoch, check_rates
+from harness.audit.rates import check_rates
 from harness.core.model.corruption import declared_leaks
 from harness.core.pretrain.mim import MaskedImageModel
 from harness.spec import FineTune, HarnessError, ImageFolder, Images, Pretrain, Shapes, pretraining, upstreams
@@ -27,14 +28,14 @@ from harness.spec.differences import differences
 from harness.study import Plan
 
 BATCH, MORE = 2, 16
-"""Images that steps are compared on; more where masks may agree on few by chance."""
+"""Images that first steps are compared on: few at first, then more where two runs agree, which masks do by chance."""
 
 
 def audit(plan: Plan, tell: Callable[[str], None] = lambda text: None) -> list[Finding]:
-    """Every check of a study at one scale, at its first seed.
+    """Findings of every check of a study at one scale, at its first seed.
 
     Args:
-        tell: is called with what is looked at next.
+        tell: called with the name of what is checked next.
 
     Raises:
         HarnessError: the reference is excluded at this scale, or left out by a selection.
@@ -46,11 +47,11 @@ def audit(plan: Plan, tell: Callable[[str], None] = lambda text: None) -> list[F
     for name, run in finetunings(plan).items():
         tell(f"rates of {name}")
         found += check_rates(run, name)
-    return [*found, check_epoch(), *check_recipe(plan)]
+    return [*found, *check_recipe(plan)]
 
 
 def pretrainings(plan: Plan) -> dict[str, Pretrain]:
-    """The distinct pre-trainings by the first cell that needs each; those that differ in their recipe only are one."""
+    """Distinct pre-trainings, ignoring their recipes, by the text of the first cell that needs each."""
     recipe = plan.scale.pretrain
     found: dict[str, tuple[str, Pretrain]] = {}
     for row in plan.rows:
@@ -61,7 +62,7 @@ def pretrainings(plan: Plan) -> dict[str, Pretrain]:
 
 
 def finetunings(plan: Plan) -> dict[str, FineTune]:
-    """One fine-tuning for each recipe and encoder, by the first cell that needs it."""
+    """One fine-tuning for each pair of recipe and encoder, by the text of the first cell that needs it."""
     found: dict[str, tuple[str, FineTune]] = {}
     for row in plan.rows:
         for run in (run for final in row.evaluations.values() for run in (*upstreams(final), final)):
@@ -82,7 +83,7 @@ def _contracts(starts: dict[str, Pretrain], tell: Callable[[str], None]) -> Iter
         if run.data != planned.data:
             yield Finding("data", "remark", f"{planned.data.kind} is not at hand: checked on generated images", arm)
         yield from check_masks(run, arm)
-        model = awake(run, batch)
+        model = awake(run, batch)  # one model serves both checks, which do not train it
         yield _masked(run, batch, model, arm)
         clean = is_clean(run, batch, model)
         text = "the target is made of the clean image" if clean else "the target does not show what is hidden"
@@ -94,10 +95,11 @@ def _contracts(starts: dict[str, Pretrain], tell: Callable[[str], None]) -> Iter
 
 
 def _first_batch(run: Pretrain, size: int = BATCH) -> tuple[Pretrain, Batch]:
-    """A pre-training's first images, generated ones where its data set is not on this machine."""
+    """First batch of a pre-training; of generated images, with the run changed so, if its data set is not here."""
     try:
         return run, fixed_batch(run, size)
     except HarnessError:
+        # A folder whose digest is known was read before, so that its absence is an error.
         away = isinstance(run.data, Images) or (isinstance(run.data, ImageFolder) and run.data.content is None)
         if not away or run.data.channels != Shapes.channels:
             raise
@@ -123,20 +125,21 @@ def _masked(run: Pretrain, batch: Batch, model: MaskedImageModel, arm: str) -> F
 
 def _live(run: Pretrain, arm: str) -> Iterator[Finding]:
     if dead := dead_parameters(run):
-        shown = ", ".join(dead[:3]) + (f" and {len(dead) - 3} more" if len(dead) > 3 else "")
-        yield Finding("live", "failed", f"parameters without a gradient: {shown}", arm)
+        yield Finding("live", "failed", f"parameters without a gradient: {shortened(dead)}", arm)
     else:
         yield Finding("live", "passed", "every parameter gets a gradient", arm)
 
 
 def _agree_on_more(run: Pretrain, other: Pretrain) -> bool:
-    """Whether two pre-trainings have the same first step on more images: masks of few kinds may agree on two."""
+    """True if two pre-trainings have the same first step on more images, where masks no longer agree by chance."""
     one, theirs = (first_step(*_first_batch(found, MORE)) for found in (run, other))
     return one.same_as(theirs)
 
 
 def _twins(run: Pretrain, step: Step, others: list[tuple[str, Pretrain, Step]], arm: str) -> Iterator[Finding]:
+    """A finding for each earlier pre-training with another spec but the same first step."""
     for name, other, theirs in others:
+        # A recipe acts after the first step, so equal first steps say nothing of it.
         paths = [item.path for item in differences(other, run) if item.path.split(".")[0] not in ("recipe", "assumed")]
         if paths and step.same_as(theirs) and _agree_on_more(run, other):
             text = f"differs from {name} in {', '.join(paths)}, but not in loss or gradients: a dead switch"

@@ -1,4 +1,4 @@
-"""Do masks hide as much as they say, and differ from image to image and from step to step?"""
+"""Check of masks: share of hidden units against the spec, and variety over images and steps."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from harness.audit.finding import Finding, Verdict
+from harness.audit.contract import Finding, Verdict
 from harness.core.masks.masking import make_mask
 from harness.core.runtime.randomness import uniform
 from harness.spec import (
@@ -22,11 +22,11 @@ from harness.spec import (
 )
 
 IMAGES, STEPS = 16, 8
-"""Images in a batch, and steps spread over a training, of which masks are drawn."""
+"""Number of masks drawn: images of a batch, and steps spread over a training."""
 
 
 def drawn_masks(run: Pretrain) -> Tensor:
-    """Masks of the first images of some steps from the first to the last: bool [STEPS, IMAGES, units, units]."""
+    """Masks of the first images at steps from first to last: bool [STEPS, IMAGES, units, units], True = hidden."""
     positions = torch.arange(IMAGES)
     drawn = (
         make_mask(
@@ -44,12 +44,12 @@ def drawn_masks(run: Pretrain) -> Tensor:
 
 
 def _scores(units: int, step: int, positions: Tensor) -> Tensor:
-    """Noise in place of what a teacher would say of the images, for the masks that ask one."""
+    """Uniform noise float32 [IMAGES, units, units], in place of a model's scores of image patches."""
     return uniform(seed_stream(0, "audited scores"), step, positions, units**2).view(-1, units, units)
 
 
 def check_masks(run: Pretrain, arm: str) -> Iterator[Finding]:
-    """The measured share of hidden units, and how many masks there are, against what the spec says."""
+    """Compare the share of hidden units and the number of distinct masks with what the spec states."""
     units = drawn_masks(run)
     total = units.shape[-1] ** 2
     counts = units.flatten(2).sum(2)
@@ -59,9 +59,9 @@ def check_masks(run: Pretrain, arm: str) -> Iterator[Finding]:
 
 
 def stated_ratio(mask: Mask) -> float | None:
-    """The share of hidden units that a mask's spec names, if it does; that of local windows is of the window alone."""
+    """Share of hidden units that the spec states; None if it states none for the whole image."""
     if isinstance(mask, LocalMask):
-        return None
+        return None  # its ratio is that of the window
     if isinstance(mask, CustomMask):
         found = dict(mask.params).get("ratio")
         return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else None
@@ -78,16 +78,18 @@ def _share(mask: Mask, counts: Tensor, total: int, image_size: int, arm: str) ->
         return Finding("masks", "failed", f"{text}: some masks hide {'all' if most == total else 'nothing'}", arm)
     if ratio is None:
         return Finding("masks", "remark", f"{text}; its spec states no ratio", arm)
+    # A number of units that the spec fixes has to be met by every mask, not on average.
     exact = None if isinstance(mask, CustomMask) else getattr(mask, "hidden_units", None)
     varies = not isinstance(mask, CustomMask) and mask.varies(image_size)
     if exact is not None and not varies and not least == most == exact(image_size):
         return Finding("masks", "failed", f"{text} where its spec means {exact(image_size)}", arm)
-    meant = bool(((counts - ratio * total).abs() <= 1).any())  # at least one mask hides what the spec says
+    # The mean alone would pass masks that hide all or nothing in turn.
+    meant = bool(((counts - ratio * total).abs() <= 1).any())
     if (abs(mean - ratio * total) <= 1 and meant) or varies:
         return Finding("masks", "passed" if not varies else "remark", f"{text}; ratio {ratio:g} is stated", arm)
     turned = abs(total - mean - ratio * total) <= 1
     hint = ", as if True meant visible" if turned else ""
-    # A square has the nearest side there is, and a board is half hidden where its squares fill the image.
+    # A square takes the whole side nearest to the ratio; a board of squares that fill the image is half hidden.
     nearest = isinstance(mask, SquareMask | VisibleSquareMask | CheckerboardMask)
     verdict: Verdict = "remark" if nearest else "failed"
     return Finding("masks", verdict, f"{text}, but ratio {ratio:g} is stated{hint}", arm)

@@ -1,7 +1,7 @@
-"""Does every parameter get the learning rate and the weight decay of the recipe? Measured from a step of the real loop.
+"""Check of learning rate and weight decay of every parameter, measured from one step of the real training loop.
 
-The first step of Adam moves a weight by its learning rate times the sign of its gradient. So the largest movement in a
-parameter is the rate that it really got, whatever the code that set it believes.
+The first step of Adam moves a weight by its learning rate times the sign of its gradient. The largest movement in a
+parameter is therefore the rate that was applied, whatever the code that set it intended.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ import torch
 from safetensors.torch import load
 from torch import Tensor
 
-from harness.audit.finding import Finding, Verdict
-from harness.core.evaluate import labelled
+from harness.audit.contract import Finding, shortened
 from harness.core.evaluate.finetune import finetune
 from harness.core.evaluate.start import classifier
 from harness.core.model.encoder import depth, layer_id
@@ -27,16 +26,16 @@ from harness.spec import Cosine, FineTune, Recipe, Scratch, Shapes
 from harness.store import Attempt
 
 IMAGES = 4
+"""Generated images of the measured step."""
 TOLERANCE = 0.05
-"""A rate may seem smaller than it is where all gradients of a parameter are tiny, never larger."""
-
-MOVED = 1e-2
-"""Rate of the step that weight decay is measured at."""
+"""Share by which a measured rate may fall short, as it does where all gradients of a parameter are tiny."""
+DECAY_RATE = 1e-2
+"""Learning rate of the step that weight decay is measured at."""
 
 
 @dataclass
 class _Aside:
-    """Takes the place of an attempt in a store: nothing is kept but the weights at the end."""
+    """Stand-in for an attempt in a store: keeps log lines and final weights in memory, writes nothing."""
 
     folder: Path
     key: str = "audit"
@@ -64,10 +63,10 @@ class _Aside:
 
 
 def one_step(run: FineTune) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The weights before and after the first step of a fine-tuning of the same model and recipe from scratch.
+    """Weights before and after the first step of a fine-tuning from scratch with the same model and recipe.
 
-    On a few generated images, without what blurs the size of a step: warm-up, clipping, drop path, averages, mixed
-    precision.
+    The step uses a few generated images, and leaves out what changes the size of a step: warm-up, clipping, drop path,
+    averages, mixed precision.
     """
     first = run.replace(
         start=Scratch(backbone=run.start.backbone, image_size=run.image_size),
@@ -76,8 +75,8 @@ def one_step(run: FineTune) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
             epochs=1,
             batch_size=IMAGES,
             lr=run.recipe.scaled(run.recipe.lr),
-            lr_batch=None,
-            eps=1e-20,  # gradients behind a scale of 1e-6 are no larger than the usual one
+            lr_batch=None,  # scaled in the line above
+            eps=1e-20,  # gradients behind a LayerScale of 1e-6 are no larger than the usual 1e-8
             warmup_epochs=0,
             schedule=Cosine(),
             clip=None,
@@ -94,6 +93,7 @@ def one_step(run: FineTune) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         session = Session(attempt=cast(Attempt, aside), device=torch.device("cpu"))
         shapes = first.data
         model = classifier(first, session, channels=shapes.channels, num_classes=_classes(first))
+        # Initial weights are a function of the seed, so `finetune` starts from these.
         before = {name: value.detach().clone() for name, value in model.named_parameters()}
         finetune(first, session)
     after = load(aside.weights)
@@ -107,12 +107,12 @@ def _classes(run: FineTune) -> int:
 
 
 def check_rates(run: FineTune, arm: str) -> Iterator[Finding]:
-    """Effective learning rate and weight decay of every parameter against the recipe."""
+    """Compare the applied learning rate and weight decay of every parameter with the recipe."""
     if run.recipe.optimizer != "adamw":
         yield Finding("rates", "remark", f"{run.recipe.optimizer}: rates are measured for adamw only", arm)
         return
-    quiet = run.replace(recipe=run.recipe.replace(weight_decay=0.0))
-    before, after = one_step(quiet)
+    # Decay moves weights too, so the rate is measured without it.
+    before, after = one_step(run.replace(recipe=run.recipe.replace(weight_decay=0.0)))
     wrong = []
     wanted = expected_rates(run)
     for name, start in before.items():
@@ -131,12 +131,12 @@ def check_rates(run: FineTune, arm: str) -> Iterator[Finding]:
 def _verdict(what: str, wrong: Sequence[str], count: int, arm: str) -> Finding:
     if not wrong:
         return Finding("rates", "passed", f"{what} of all {count} parameters is the recipe's", arm)
-    shown = ", ".join(wrong[:3]) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
-    return Finding("rates", "failed", f"{what} of {len(wrong)} of {count} parameters is not the recipe's: {shown}", arm)
+    text = f"{what} of {len(wrong)} of {count} parameters is not the recipe's: {shortened(wrong)}"
+    return Finding("rates", "failed", text, arm)
 
 
 def expected_rates(run: FineTune) -> dict[str, float]:
-    """The peak times layer_decay to the power of the layers above, for every parameter of the classifier."""
+    """Peak learning rate of each parameter: the recipe's, times layer_decay to the power of the layers above it."""
     session = Session(attempt=cast(Attempt, _Aside(Path())), device=torch.device("cpu"))
     scratch = run.replace(start=Scratch(backbone=run.start.backbone, image_size=run.image_size))
     model = classifier(scratch, session, channels=3, num_classes=2)
@@ -146,29 +146,18 @@ def expected_rates(run: FineTune) -> dict[str, float]:
 
 
 def measured_decay(run: FineTune) -> dict[str, tuple[float, float]]:
-    """Weight decay that each parameter got and that the recipe gives it: the difference that it makes to one step."""
-    plain = {"lr": MOVED, "lr_batch": None, "layer_decay": None}
+    """Applied and expected weight decay of each parameter, from one step with decay and one without."""
+    plain = {"lr": DECAY_RATE, "lr_batch": None, "layer_decay": None}
     recipes: tuple[Recipe, ...] = tuple(
         run.recipe.replace(**plain, weight_decay=decay) for decay in (0.0, run.recipe.weight_decay)
     )
     (before, without), (_, with_decay) = (one_step(run.replace(recipe=recipe)) for recipe in recipes)
     found = {}
     for name, start in before.items():
-        large = start.abs() > start.abs().max() / 2
         if not bool(start.any()):
-            continue
-        lost = (without[name] - with_decay[name])[large] / (MOVED * start[large])
+            continue  # decay of zeros is zero whatever its strength
+        large = start.abs() > start.abs().max() / 2  # the quotient of small weights is rounding
+        lost = (without[name] - with_decay[name])[large] / (DECAY_RATE * start[large])
         wanted = run.recipe.weight_decay if decays(name, start, run.recipe.no_decay) else 0.0
         found[name] = (lost.median().item(), wanted)
     return found
-
-
-def check_epoch() -> Finding:
-    """Whether the reported accuracy is that of the last epoch, not the best one."""
-    tested = [(1, 50.0), (2, 70.0), (3, 60.0)]
-    lines = [{"epoch": e, "test_top1": top1, "test_top5": 100.0, "test_loss": 1.0} for e, top1 in tested]
-    reported = labelled.summary(cast(list[dict[str, Any]], lines))["top1"]
-    epoch = next((e for e, top1 in tested if top1 == reported), None)
-    verdict: Verdict = "passed" if epoch == 3 else "failed"
-    which = f"epoch {epoch} of 3" if epoch else "no epoch"
-    return Finding("epoch", verdict, f"the reported accuracy is that of {which}; the rule is the last one")

@@ -180,10 +180,6 @@ def test_a_learning_rate_that_slipped_is_named() -> None:
     }
 
 
-def test_dead_arms_are_found() -> None:
-    assert [(row.axes["arm"], column) for row, column in audit.dead_arms(expand(STUDY))] == [("same", "top1")]
-
-
 def test_a_selection_without_the_reference_is_refused() -> None:
     with pytest.raises(HarnessError, match=r"the reference .* is not among the cells"):
         audit.arms(expand(STUDY, where={"arm": ["ratio"]}))

@@ -22,7 +22,6 @@ from harness import audit
 from harness.audit import findings
 from harness.audit.factors import check_factors
 from harness.audit.rates import check_rates
-from harness.core.evaluate import labelled
 from harness.core.masks.masking import spread
 from harness.core.pretrain.mim import MaskedImageModel
 from harness.core.train import training
@@ -98,7 +97,7 @@ def failures(found: list[audit.Finding]) -> dict[str, list[str]]:
 def test_nothing_is_found_where_nothing_is() -> None:
     found = audit.audit(plan())
     assert failures(found) == {}
-    assert {finding.check for finding in found} == {"factors", "masks", "masked", "clean", "live", "rates", "epoch"}
+    assert {finding.check for finding in found} == {"factors", "masks", "masked", "clean", "live", "rates"}
 
 
 @pytest.mark.parametrize(
@@ -269,13 +268,6 @@ def test_weight_decay_on_everything_is_named(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(optimiser, "decays", lambda *_: True)
     found = failures(audit.audit(plan()))
     assert any("weight decay of" in text and "0.05 instead of 0" in text for text in found["rates"])
-
-
-def test_best_epoch_reporting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    summary = labelled.summary
-    monkeypatch.setattr(labelled, "summary", lambda lines: summary(lines) | {"top1": summary(lines)["top1_best"]})
-    (text,) = failures(audit.audit(plan()))["epoch"]
-    assert "that of epoch 2 of 3" in text
 
 
 def test_a_dead_switch_is_named() -> None:

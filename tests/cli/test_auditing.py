@@ -19,7 +19,7 @@ def test_a_sound_study_passes_and_leaves_its_findings(harness: Command, study: P
     assert ended.code == 0
     assert ended.out.splitlines()[-1] == "no check failed"
     found = json.loads((project / "results" / study.stem / "small" / "audit.json").read_text())
-    assert {item["check"] for item in found} == {"factors", "masks", "masked", "clean", "live", "rates", "epoch"}
+    assert {item["check"] for item in found} == {"factors", "masks", "masked", "clean", "live", "rates"}
     assert not any(item["verdict"] == "failed" for item in found)
     assert not (project / "runs").exists()
 
