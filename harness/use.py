@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from harness.core.data.pictures import Picture, as_tested
+from harness.core.evaluate.start import classifier_of
 from harness.core.masks.masking import make_mask
+from harness.core.pretrain.mim import masked_image_model_of
 from harness.core.pretrain.reconstruct import reconstructed
 from harness.core.pretrain.reconstruction_sheet import sheet
 from harness.core.weights.export import SUFFIXES, Exported, ExportFormat, export
-from harness.core.weights.finished_run import Trained, classifier_of, masked_image_model_of
+from harness.core.weights.finished_run import Trained
 from harness.core.weights.finished_run import opened as opened
 from harness.spec import Analysis, FineTune, HarnessError, Mask, MomentumTarget, Pretrain, Run, one_line
 from harness.store import open_store

@@ -51,6 +51,18 @@ OUTSIDE = {
     "use": TORCH | {"pydantic"},
     "cli": {"typer", "rich"},
 }
+# Floor of each room of core: a room imports only from rooms on lower floors.
+FLOORS = {
+    "runtime": 1,
+    "data": 2,
+    "masks": 2,
+    "model": 2,
+    "weights": 3,
+    "objective": 4,
+    "train": 4,
+    "evaluate": 5,
+    "pretrain": 6,
+}
 PRINTS = {"cli", "task"}  # what a job prints is its log
 FIRST_USE = {  # inside functions that become a worker
     "launch/inline.py": {"job"},
@@ -109,6 +121,26 @@ def violations(path: Path, text: str) -> list[str]:
 def test_every_module_imports_what_its_part_may() -> None:
     found = [line for path in MODULES for line in violations(path, path.read_text(encoding="utf-8"))]
     assert not found, "\n".join(found)
+
+
+def upward_imports(room: str, text: str) -> list[str]:
+    """Imports of a module in a room of core from other rooms that are not on a lower floor."""
+    names = [name.split(".")[2:3] for name, _ in imports(ast.parse(text)) if name.startswith("harness.core.")]
+    return [other for name in names for other in name if other != room and FLOORS[other] >= FLOORS[room]]
+
+
+def test_rooms_of_core_import_only_from_lower_floors() -> None:
+    modules = [path for path in MODULES if path.relative_to(PACKAGE).parts[0] == "core"]
+    rooms = {path: path.relative_to(PACKAGE).parts[1] for path in modules if path.parent != PACKAGE / "core"}
+    found = {path: upward_imports(room, path.read_text(encoding="utf-8")) for path, room in rooms.items()}
+    assert set(rooms.values()) == set(FLOORS)
+    assert not {path: others for path, others in found.items() if others}
+
+
+def test_the_check_of_floors_sees_imports_from_the_same_or_a_higher_floor() -> None:
+    assert upward_imports("weights", "from harness.core.evaluate.start import classifier") == ["evaluate"]
+    assert upward_imports("train", "def f():\n    from harness.core.objective import losses") == ["objective"]
+    assert upward_imports("train", "from harness.core.weights import checkpoint") == []
 
 
 @pytest.mark.parametrize(

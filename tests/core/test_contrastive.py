@@ -13,7 +13,7 @@ from tiny import RECIPE, pretrain
 from torch import Tensor, nn
 
 from harness import audit
-from harness.core.objective.contrastive import info_nce, mlp, of_all, pairs_of, require_whole_batch, told_apart
+from harness.core.objective.contrastive import info_nce, info_nce_over_views, mlp, of_all, pairs_of, require_whole_batch
 from harness.core.objective.losses import total
 from harness.core.pretrain.mim import MaskedImageModel
 from harness.core.runtime.distributed import Group
@@ -74,7 +74,7 @@ def test_several_queries_of_an_image_are_no_negatives_of_each_other(ways: int) -
     queries = torch.randn(4, 2, 3, generator=generator)
     keys = torch.randn(4, ways, 3, generator=generator)
     expected = (by_hand(queries[:, 0], keys[:, 0], 0.2) + by_hand(queries[:, 1], keys[:, ways - 1], 0.2)) / 2
-    found = told_apart(
+    found = info_nce_over_views(
         queries.flatten(0, 1),
         keys.flatten(0, 1),
         views=2,

@@ -10,7 +10,7 @@ from tiny import BEIT, SWIN, SWIN_V2, VIT, pretrain
 from torch import nn
 
 from harness.core.evaluate.start import _reset
-from harness.core.model.encoder import Encoder, build, layer_id, replace_tokens
+from harness.core.model.encoder import Encoder, build, layer_id
 from harness.core.pretrain.mim import MaskedImageModel
 from harness.core.train.optimiser import decays, layer_scales, parameter_groups
 from harness.spec import Backbone, HarnessError, LinearHead, MlpHead, Recipe
@@ -66,12 +66,6 @@ def test_block_beyond_the_last_is_refused() -> None:
     encoder = Encoder(build(VIT, image_size=32, channels=3))
     with pytest.raises(HarnessError, match="block 3 of a model that has 2"):
         encoder.features(torch.zeros(1, 3, 32, 32), 3)
-
-
-def test_replace_tokens_by_hand() -> None:
-    tokens = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])
-    found = replace_tokens(tokens, torch.tensor([[[True, False]]]), torch.tensor([9.0, 8.0]))
-    assert found.tolist() == [[[9.0, 8.0], [3.0, 4.0]]]
 
 
 def test_a_deeper_head_leaves_the_encoder_s_start_unchanged() -> None:

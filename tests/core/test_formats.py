@@ -21,10 +21,9 @@ from timm.models.swin_transformer import PatchMerging
 from tiny import VIT as PLAIN
 from tiny import pretrain
 
-from harness.core.evaluate.start import load_pretraining_start
 from harness.core.model.encoder import build
 from harness.core.objective.losses import total
-from harness.core.pretrain.mim import MaskedImageModel
+from harness.core.pretrain.mim import MaskedImageModel, load_pretraining_start
 from harness.core.weights.checkpoint import load_encoder, read_weights
 from harness.core.weights.formats import Weights, named_as_timm, recognise, resized_table, to_official
 from harness.core.weights.formats.positions import geometric_places, ratio

@@ -18,10 +18,9 @@ from tiny import BEIT, DATA, RECIPE, SWIN, VIT, pretrain
 from torch import Tensor
 
 from harness import audit
-from harness.core.evaluate.start import load_pretraining_start
 from harness.core.model.encoder import build
 from harness.core.model.mae import Decoder, encode_visible, sincos_positions, visible_places
-from harness.core.pretrain.mim import MaskedImageModel
+from harness.core.pretrain.mim import MaskedImageModel, load_pretraining_start
 from harness.core.weights.formats import named_as_timm
 from harness.launch import Resources
 from harness.launch.job import work

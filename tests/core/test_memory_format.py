@@ -11,7 +11,7 @@ from tiny import VIT, pretrain
 
 from harness import audit
 from harness.core.model.encoder import build
-from harness.core.model.memory_format import placed, with_channels_last
+from harness.core.model.memory_format import to_device, with_channels_last
 from harness.core.objective.losses import total
 from harness.core.pretrain.mim import MaskedImageModel
 from harness.core.weights.checkpoint import weights_of
@@ -63,6 +63,6 @@ def test_predictions_are_the_same_but_for_rounding(backbone: Backbone) -> None:
 
 
 def test_the_cpu_and_transformers_keep_the_usual_order() -> None:
-    on_cpu = placed(build(RESNET, image_size=64, channels=3), torch.device("cpu"))
+    on_cpu = to_device(build(RESNET, image_size=64, channels=3), torch.device("cpu"))
     assert strides(on_cpu) == {False}
     assert strides(with_channels_last(build(VIT, image_size=32, channels=3))) == {False}

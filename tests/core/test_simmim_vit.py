@@ -8,10 +8,11 @@ import pytest
 import torch
 from tiny import BEIT, pretrain
 
-from harness.core.evaluate.start import _reset, classifier_scale, encoder_part
+from harness.core.evaluate.start import _reset, classifier_scale
 from harness.core.model.encoder import SHARED_BIAS, Encoder, build, layer_id, own_biases
 from harness.core.pretrain.mim import MaskedImageModel
 from harness.core.weights.checkpoint import load_encoder
+from harness.core.weights.formats.weights import below
 from harness.spec import Backbone
 
 
@@ -37,7 +38,7 @@ def test_one_table_in_pre_training_and_one_a_block_in_fine_tuning() -> None:
 
 
 def test_fine_tuning_starts_with_a_copy_of_the_shared_table_in_every_block() -> None:
-    weights = encoder_part(MaskedImageModel(pretrain(backbone=BEIT), 3).state_dict())
+    weights = below(MaskedImageModel(pretrain(backbone=BEIT), 3).state_dict(), "encoder.model.")
     weights[SHARED_BIAS] = torch.randn(228, 2)
     model = build(BEIT, image_size=32, channels=3, num_classes=10, pool="mean")
     load_encoder(model, weights, "the pre-training")

@@ -14,7 +14,7 @@ from harness.core.data.datasets import load
 from harness.core.evaluate.labelled import accuracy, labelled_batches, measured_after, summary
 from harness.core.evaluate.start import classifier
 from harness.core.model.batchnorm import group_batch_norms
-from harness.core.model.memory_format import placed
+from harness.core.model.memory_format import to_device
 from harness.core.runtime.average import Averaged
 from harness.core.runtime.drop_path import key_drop_paths
 from harness.core.runtime.precision import require
@@ -31,7 +31,7 @@ def finetune(run: FineTune, session: Session) -> None:
     require(recipe, device)
     images, test = load(run.data, "train").to(device), load(run.data, "test").to(device)
     model = classifier(run, session, channels=images.channels, num_classes=images.num_classes)
-    model = placed(model, device).train()
+    model = to_device(model, device).train()
     scales = layer_scales(model, recipe.layer_decay)
     averaged = Averaged(model) if recipe.average else None
     place = key_drop_paths(model, run.seed)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import logging
-from pathlib import Path
-from typing import TYPE_CHECKING, assert_never
+from typing import assert_never
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from harness.core.model.backbones import layers_named
 from harness.core.model.encoder import Encoder, Family, build
-from harness.core.model.memory_format import placed
+from harness.core.model.memory_format import to_device
 from harness.core.runtime.randomness import initialised
 from harness.core.runtime.session import Session
-from harness.core.weights.checkpoint import load_encoder, read_weights
-from harness.core.weights.formats import Weights, named_as_timm
+from harness.core.weights.checkpoint import checkpoint_weights, load_encoder, load_own, read_weights
+from harness.core.weights.finished_run import Trained
+from harness.core.weights.formats import below
 from harness.spec import (
     Backbone,
     Checkpoint,
@@ -30,13 +29,8 @@ from harness.spec import (
     Snapshot,
     key,
 )
-from harness.spec.external_content import file_sha256
 from harness.store.snapshots import whole_snapshot
 
-if TYPE_CHECKING:
-    from harness.core.pretrain.mim import MaskedImageModel
-
-LOG = logging.getLogger(__name__)
 Frozen = LinearProbe | Knn | CustomEvaluation | Fourier
 """Evaluations of an encoder as it is."""
 
@@ -69,7 +63,7 @@ def frozen_encoder(run: Frozen, session: Session, *, channels: int) -> Encoder:
         run.seed, "encoder", lambda: build(start.backbone, image_size=run.image_size, channels=channels)
     )
     load_start(run, model, session)
-    return placed(Encoder(model), session.device).eval().requires_grad_(False)
+    return to_device(Encoder(model), session.device).eval().requires_grad_(False)
 
 
 def fine_tuned(run: FineTune, session: Session, *, channels: int) -> Family:
@@ -87,20 +81,27 @@ def fine_tuned(run: FineTune, session: Session, *, channels: int) -> Family:
         lambda: build(run.built, image_size=run.image_size, channels=channels, num_classes=classes, pool=run.pool),
     )
     load_own(model, tensors, name)
-    return placed(model, session.device).eval().requires_grad_(False)
+    return to_device(model, session.device).eval().requires_grad_(False)
 
 
-def load_own(model: nn.Module, tensors: dict[str, Tensor], name: str) -> None:
-    """Put the weights that a run left into a model that is built as it was.
+def classifier_of(trained: Trained, device: torch.device) -> Family:
+    """The classifier of a fine-tuning, in evaluation mode.
 
     Raises:
-        HarnessError: they do not fit.
+        HarnessError: it is a pre-training, or the weights do not fit.
     """
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise HarnessError(f"the weights of {name} do not fit its own model: {reason:.200}") from None
+    run = trained.run
+    if not isinstance(run, FineTune):
+        raise HarnessError(f"{trained.name} is a pretrain, which knows no classes; predict with a finetune")
+    model = build(
+        run.built,
+        image_size=run.image_size,
+        channels=trained.facts.channels,
+        num_classes=trained.num_classes,
+        pool=run.pool,
+    )
+    load_own(model, trained.weights.encoder, trained.name)
+    return model.to(device).eval().requires_grad_(False)
 
 
 def load_start(run: FineTune | Frozen, model: Family, session: Session) -> None:
@@ -117,66 +118,15 @@ def load_start(run: FineTune | Frozen, model: Family, session: Session) -> None:
         case Pretrain():
             name = key(run.start)
             tensors = read_weights(session.attempt.upstream_weights(name))
-            load_encoder(model, encoder_part(tensors), name)
+            load_encoder(model, below(tensors, "encoder.model."), name)
         case Snapshot():
             name, epoch = key(run.start.pretrain), run.start.epoch
             tensors = read_weights(whole_snapshot(session.attempt.store, name, epoch))
-            load_encoder(model, encoder_part(tensors), f"{name} after epoch {epoch}")
+            load_encoder(model, below(tensors, "encoder.model."), f"{name} after epoch {epoch}")
         case Checkpoint():
             load_encoder(model, checkpoint_weights(run.start).encoder, run.start.path)
         case _:
             assert_never(run.start)
-
-
-def load_pretraining_start(start: Checkpoint, model: MaskedImageModel) -> None:
-    """Put a checkpoint's weights into a model that is to be pre-trained further.
-
-    The encoder has to fit. A mask token, its gate or a prediction head that the file lacks, or that has another shape,
-    begins anew, which is logged.
-
-    Raises:
-        HarnessError: the file is other than the key says, or its encoder does not fit.
-    """
-    found = checkpoint_weights(start)
-    load_encoder(model.encoder.model, found.encoder, start.path)
-    for name, ours, theirs in (
-        ("mask token", model.mask_token, found.mask_token),
-        ("gate", model.mask_gate, found.mask_gate),
-    ):
-        _taken_over(name, ours, theirs, start.path)
-    own = {name: tensor.shape for name, tensor in model.head.state_dict().items()}
-    if own == {name: tensor.shape for name, tensor in found.head.items()}:
-        model.head.load_state_dict(found.head)
-    else:
-        LOG.warning("%s has no prediction head of this shape: it begins anew", start.path)
-
-
-@torch.no_grad()
-def _taken_over(name: str, ours: Tensor | None, theirs: Tensor | None, path: str) -> None:
-    if ours is None:
-        return
-    if theirs is not None and theirs.shape == ours.shape:
-        ours.copy_(theirs)
-    else:
-        LOG.warning("%s has no %s of width %d: it begins anew", path, name, len(ours))
-
-
-def checkpoint_weights(start: Checkpoint) -> Weights:
-    """The parts of a checkpoint's file, whichever format it has.
-
-    Raises:
-        HarnessError: the file does not read, or is other than the key says.
-    """
-    file = Path(start.path).expanduser()
-    if file_sha256(file) != start.sha256:
-        raise HarnessError(f"{start.path} has changed since this run was planned; plan again")
-    return named_as_timm(read_weights(file))
-
-
-def encoder_part(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The encoder's weights under timm's names, out of a pre-training's."""
-    prefix = "encoder.model."
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def classifier_scale(backbone: Backbone) -> float:

@@ -27,7 +27,6 @@ __all__ = [
     "layer_id",
     "own_biases",
     "own_positions",
-    "replace_tokens",
     "stage_depths",
 ]
 
@@ -241,16 +240,6 @@ def as_map(x: Tensor, piece: Piece, images: Tensor) -> Tensor:
             return x
         case _:
             assert_never(piece.layout)
-
-
-def replace_tokens(tokens: Tensor, hidden: Tensor, mask_token: Tensor) -> Tensor:
-    """x * (1 - w) + token * w with w = 1 where hidden (SimMIM section 3.2).
-
-    Args:
-        tokens: [B, N, C] or [B, h, w, C]. hidden: bool [B, h, w]. mask_token: [C].
-    """
-    weight = hidden.reshape(*tokens.shape[:-1], 1).to(tokens.dtype)
-    return tokens * (1 - weight) + mask_token.to(tokens.dtype) * weight
 
 
 def depth(model: Family) -> int:

@@ -12,7 +12,7 @@ from harness.core.model.backbones import Family, layers_of
 Module = TypeVar("Module", bound=nn.Module)
 
 
-def placed(module: Module, device: torch.device) -> Module:
+def to_device(module: Module, device: torch.device) -> Module:
     """A module on a device. On a GPU, the weights of its CNNs have their channels last, as tensor cores want them.
 
     Numbers differ from those of the usual order by rounding. Weights that are saved have the usual order.

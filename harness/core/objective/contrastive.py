@@ -60,7 +60,7 @@ def info_nce(queries: Tensor, keys: Tensor, places: Tensor, temperature: float) 
         return 2 * temperature * F.cross_entropy(scores, places)
 
 
-def told_apart(
+def info_nce_over_views(
     queries: Tensor,
     keys: Tensor,
     *,

@@ -9,11 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.core.evaluate.start import checkpoint_weights
 from harness.core.model.encoder import Encoder, build
 from harness.core.runtime.precision import alone_in
 from harness.core.runtime.randomness import initialised
-from harness.core.weights.checkpoint import load_encoder
+from harness.core.weights.checkpoint import checkpoint_weights, load_encoder
 from harness.spec import FeatureTarget, HarnessError, MomentumTarget
 from harness.spec.targets import Norm
 

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.core.objective.targets import split_classes
 from harness.spec import Loss, Pretrain
 from harness.spec.loss import DISTANCES
 
@@ -116,3 +115,9 @@ def distance_error(loss: Loss, distance: Tensor) -> Tensor:
             raise ValueError(f"a {loss.kind} loss is no function of a distance; valid: {', '.join(DISTANCES)}")
         case _:
             assert_never(loss.kind)
+
+
+def split_classes(prediction: Tensor, classes: int) -> Tensor:
+    """[B, maps * classes, h, w] with the classes of a map together, as [B, classes, maps, h, w]."""
+    batch, _, *size = prediction.shape
+    return prediction.reshape(batch, -1, classes, *size).transpose(1, 2)

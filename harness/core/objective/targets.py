@@ -14,6 +14,7 @@ from harness.core.objective import dalle
 from harness.core.objective.codebook import colours, learn, nearest, patches, raw
 from harness.core.objective.features import momentum_features, teacher_features, teacher_of
 from harness.core.objective.hog import hog, strokes
+from harness.core.objective.losses import split_classes
 from harness.core.objective.pixels import local_statistics, low_pass
 from harness.core.runtime.custom import call, load_function
 from harness.spec import (
@@ -186,12 +187,6 @@ class Targets(nn.Module):
 def bin_of(values: Tensor, bins: int) -> Tensor:
     """The bin, int64, that each value in [0, 1] falls into: [0, 1 / bins) is 0, and 1 belongs to the last."""
     return (values * bins).long().clamp(0, bins - 1)
-
-
-def split_classes(prediction: Tensor, classes: int) -> Tensor:
-    """[B, maps * classes, h, w] with the classes of a map together, as [B, classes, maps, h, w]."""
-    batch, _, *size = prediction.shape
-    return prediction.reshape(batch, -1, classes, *size).transpose(1, 2)
 
 
 def _codebook(target: Target, data: Data, image_size: int) -> Tensor | None:

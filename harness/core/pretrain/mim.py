@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, assert_never
 
 import torch
@@ -15,7 +16,7 @@ from harness.core.model.corruption import filled
 from harness.core.model.encoder import Encoder, build
 from harness.core.model.heads import build_head
 from harness.core.model.mae import Decoder, encode_visible, visible_map, visible_places
-from harness.core.objective.contrastive import Pairs, mlp, of_all, told_apart
+from harness.core.objective.contrastive import Pairs, info_nce_over_views, mlp, of_all
 from harness.core.objective.fourier import fourier_loss
 from harness.core.objective.hard_patches import attention_scores, patch_errors, ranking_loss
 from harness.core.objective.losses import prediction_loss
@@ -24,8 +25,11 @@ from harness.core.pretrain.momentum import Momentum
 from harness.core.runtime.distributed import Group
 from harness.core.runtime.drop_path import Place
 from harness.core.runtime.randomness import initialised
-from harness.spec import FrequencyMask, Pretrain
+from harness.core.weights.checkpoint import checkpoint_weights, load_encoder, load_own
+from harness.core.weights.finished_run import Trained
+from harness.spec import Checkpoint, FrequencyMask, HarnessError, Pretrain
 
+LOG = logging.getLogger(__name__)
 FOLLOWED = ("encoder", "mask_token", "mask_gate", "projector", "loss_predictor")
 """Parts of the model that the momentum encoder has copies of."""
 
@@ -164,13 +168,13 @@ class MaskedImageModel(nn.Module):
     def _contrastive(self, encoded: tuple[Tensor, ...], images: Tensor, units: Tensor, pairs: Pairs) -> Tensor:
         """The loss of queries from what is encoded, and where crops are swapped, of those from the second crops."""
         shown = images[:: self.run.mask.views]
-        loss = self._told_apart(encoded, shown if pairs.second is None else pairs.second, units, pairs.hidden)
+        loss = self._info_nce(encoded, shown if pairs.second is None else pairs.second, units, pairs.hidden)
         if pairs.second is None or pairs.units is None:
             return loss
         swapped = self._encoded(self, in_views(self.run.mask, pairs.second), pairs.units)
-        return loss + self._told_apart(swapped, shown, pairs.units, pairs.swapped)
+        return loss + self._info_nce(swapped, shown, pairs.units, pairs.swapped)
 
-    def _told_apart(self, encoded: tuple[Tensor, ...], images: Tensor, units: Tensor, hidden: Tensor | None) -> Tensor:
+    def _info_nce(self, encoded: tuple[Tensor, ...], images: Tensor, units: Tensor, hidden: Tensor | None) -> Tensor:
         """InfoNCE of the queries from what is encoded, with keys of images that `hidden` or the run's spec hides."""
         run = self.run
         parts: Any = self.momentum
@@ -180,7 +184,7 @@ class MaskedImageModel(nn.Module):
                 images, hidden = in_views(run.mask, images), units
             keys = parts.projector(pooled(*self._encoded(parts, images, hidden)))
         queries = self.predictor(self.projector(pooled(*encoded)))
-        return told_apart(
+        return info_nce_over_views(
             queries,
             keys,
             views=run.mask.views,
@@ -240,3 +244,57 @@ def _colours(run: Pretrain, channels: int) -> Tensor:
 def _mask_token(run: Pretrain, width: int) -> nn.Parameter:
     cut = 0.02 if run.backbone.variant == "simmim" else 2.0  # the released ViT cuts its normals at one deviation
     return nn.Parameter(nn.init.trunc_normal_(torch.empty(width), std=0.02, a=-cut, b=cut))
+
+
+def load_pretraining_start(start: Checkpoint, model: MaskedImageModel) -> None:
+    """Put a checkpoint's weights into a model that is to be pre-trained further.
+
+    The encoder has to fit. A mask token, its gate or a prediction head that the file lacks, or that has another shape,
+    begins anew, which is logged.
+
+    Raises:
+        HarnessError: the file is other than the key says, or its encoder does not fit.
+    """
+    found = checkpoint_weights(start)
+    load_encoder(model.encoder.model, found.encoder, start.path)
+    for name, ours, theirs in (
+        ("mask token", model.mask_token, found.mask_token),
+        ("gate", model.mask_gate, found.mask_gate),
+    ):
+        _taken_over(name, ours, theirs, start.path)
+    own = {name: tensor.shape for name, tensor in model.head.state_dict().items()}
+    if own == {name: tensor.shape for name, tensor in found.head.items()}:
+        model.head.load_state_dict(found.head)
+    else:
+        LOG.warning("%s has no prediction head of this shape: it begins anew", start.path)
+
+
+@torch.no_grad()
+def _taken_over(name: str, ours: Tensor | None, theirs: Tensor | None, path: str) -> None:
+    if ours is None:
+        return
+    if theirs is not None and theirs.shape == ours.shape:
+        ours.copy_(theirs)
+    else:
+        LOG.warning("%s has no %s of width %d: it begins anew", path, name, len(ours))
+
+
+def masked_image_model_of(trained: Trained, device: torch.device) -> MaskedImageModel:
+    """Encoder, mask token and head of a pre-training, in evaluation mode.
+
+    Raises:
+        HarnessError: it is a fine-tuning, the file holds the encoder only, or the weights do not fit.
+    """
+    run, weights = trained.run, trained.weights
+    if not isinstance(run, Pretrain):
+        raise HarnessError(f"{trained.name} is a {run.kind}, which predicts no pixels; reconstruct with a pretrain")
+    if not weights.head:
+        raise HarnessError(f"{trained.name} holds the encoder only, without the prediction head; name the run itself")
+    model = MaskedImageModel(run, trained.facts.channels)
+    named = weights.rest | {f"encoder.model.{name}": tensor for name, tensor in weights.encoder.items()}
+    for part, tensors in (("head", weights.head), ("targets", weights.targets)):
+        named |= {f"{part}.{name}": tensor for name, tensor in tensors.items()}
+    for name, tensor in (("mask_token", weights.mask_token), ("mask_gate", weights.mask_gate)):
+        named |= {} if tensor is None else {name: tensor}
+    load_own(model, named, trained.name)
+    return model.to(device).eval().requires_grad_(False)

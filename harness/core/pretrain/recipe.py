@@ -10,14 +10,13 @@ from torch import Tensor
 
 from harness.core.data.batches import Batch, in_pairs, steps_per_epoch, training_batches
 from harness.core.data.datasets import FolderSet, ImageSet, load
-from harness.core.evaluate.start import load_pretraining_start
 from harness.core.masks.masking import in_views, make_views, spread
 from harness.core.model.batchnorm import group_batch_norms
-from harness.core.model.memory_format import placed
+from harness.core.model.memory_format import to_device
 from harness.core.objective.contrastive import SECOND, Pairs, has_second_crop, pairs_of, require_whole_batch
 from harness.core.objective.fourier import GradientRatio, require_whole_groups
 from harness.core.objective.losses import loss_denominators
-from harness.core.pretrain.mim import MaskedImageModel
+from harness.core.pretrain.mim import MaskedImageModel, load_pretraining_start
 from harness.core.pretrain.momentum import momentum_at
 from harness.core.pretrain.reconstruct import write_reconstructions
 from harness.core.runtime.drop_path import key_drop_paths
@@ -50,7 +49,7 @@ def pretrain(run: Pretrain, session: Session) -> None:
         load_pretraining_start(run.start, model)
         if model.momentum is not None:
             model.momentum.restart(model)
-    model = placed(model, device).train()
+    model = to_device(model, device).train()
     model.place = key_drop_paths(model, run.seed)
     model.processes = session.group
     swaps = run.contrastive is not None and run.contrastive.crops == "swapped"

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from harness.core.model.backbones import layers_of
 from harness.core.model.encoder import Family, own_biases, own_positions
 from harness.core.runtime.session import Session
-from harness.core.weights.formats import resized
-from harness.spec import HarnessError
+from harness.core.weights.formats import Weights, named_as_timm, resized
+from harness.spec import Checkpoint, HarnessError
+from harness.spec.external_content import file_sha256
 from harness.store.snapshots import epochs_asked_for
 
 
@@ -190,3 +191,28 @@ def load_encoder(model: Family, tensors: dict[str, Tensor], source: str) -> None
             shown = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
             raise HarnessError(f"the weights of {source} do not fit the backbone: it {complaint} {shown}")
     model.load_state_dict({**own, **given})
+
+
+def load_own(model: nn.Module, tensors: dict[str, Tensor], name: str) -> None:
+    """Put the weights that a run left into a model that is built as it was.
+
+    Raises:
+        HarnessError: they do not fit.
+    """
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise HarnessError(f"the weights of {name} do not fit its own model: {reason:.200}") from None
+
+
+def checkpoint_weights(start: Checkpoint) -> Weights:
+    """The parts of a checkpoint's file, whichever format it has.
+
+    Raises:
+        HarnessError: the file does not read, or is other than the key says.
+    """
+    file = Path(start.path).expanduser()
+    if file_sha256(file) != start.sha256:
+        raise HarnessError(f"{start.path} has changed since this run was planned; plan again")
+    return named_as_timm(read_weights(file))

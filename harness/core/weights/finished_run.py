@@ -6,13 +6,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from harness.core.data.data_facts import Facts, facts_of
-from harness.core.evaluate.start import load_own
 from harness.core.model.backbones import layers_named
-from harness.core.model.encoder import Family, build
-from harness.core.pretrain.mim import MaskedImageModel
 from harness.core.weights.checkpoint import read_noted, read_weights
 from harness.core.weights.formats import Weights, named_as_timm
 from harness.spec import FineTune, HarnessError, Pretrain, Run, key, run_from_json
@@ -108,44 +103,3 @@ def _of_file(path: Path) -> Trained:
 def notes_of(trained: Trained) -> dict[str, str]:
     """What an exported file says about its run, so that it can be opened without the store and the data set."""
     return {"run": json.dumps(trained.run.to_plain()), "facts": json.dumps(trained.facts.to_plain())}
-
-
-def classifier_of(trained: Trained, device: torch.device) -> Family:
-    """The classifier of a fine-tuning, in evaluation mode.
-
-    Raises:
-        HarnessError: it is a pre-training, or the weights do not fit.
-    """
-    run = trained.run
-    if not isinstance(run, FineTune):
-        raise HarnessError(f"{trained.name} is a pretrain, which knows no classes; predict with a finetune")
-    model = build(
-        run.built,
-        image_size=run.image_size,
-        channels=trained.facts.channels,
-        num_classes=trained.num_classes,
-        pool=run.pool,
-    )
-    load_own(model, trained.weights.encoder, trained.name)
-    return model.to(device).eval().requires_grad_(False)
-
-
-def masked_image_model_of(trained: Trained, device: torch.device) -> MaskedImageModel:
-    """Encoder, mask token and head of a pre-training, in evaluation mode.
-
-    Raises:
-        HarnessError: it is a fine-tuning, the file holds the encoder only, or the weights do not fit.
-    """
-    run, weights = trained.run, trained.weights
-    if not isinstance(run, Pretrain):
-        raise HarnessError(f"{trained.name} is a {run.kind}, which predicts no pixels; reconstruct with a pretrain")
-    if not weights.head:
-        raise HarnessError(f"{trained.name} holds the encoder only, without the prediction head; name the run itself")
-    model = MaskedImageModel(run, trained.facts.channels)
-    named = weights.rest | {f"encoder.model.{name}": tensor for name, tensor in weights.encoder.items()}
-    for part, tensors in (("head", weights.head), ("targets", weights.targets)):
-        named |= {f"{part}.{name}": tensor for name, tensor in tensors.items()}
-    for name, tensor in (("mask_token", weights.mask_token), ("mask_gate", weights.mask_gate)):
-        named |= {} if tensor is None else {name: tensor}
-    load_own(model, named, trained.name)
-    return model.to(device).eval().requires_grad_(False)

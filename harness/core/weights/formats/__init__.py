@@ -18,7 +18,17 @@ REST = ("momentum.", "projector.", "predictor.", "loss_predictor.")
 
 Format = Literal["harness", "official", "mmpretrain", "mae", "timm"]
 
-__all__ = ["BUFFERS", "Format", "Weights", "named_as_timm", "recognise", "resized", "resized_table", "to_official"]
+__all__ = [
+    "BUFFERS",
+    "Format",
+    "Weights",
+    "below",
+    "named_as_timm",
+    "recognise",
+    "resized",
+    "resized_table",
+    "to_official",
+]
 
 
 def recognise(tensors: Mapping[str, Tensor]) -> Format:
