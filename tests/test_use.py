@@ -17,8 +17,7 @@ from PIL import Image
 import harness
 from harness import use
 from harness.core.data.batches import test_batches as batches_of
-from harness.core.data.data_facts import NAMES, Facts, facts_of
-from harness.core.data.datasets import load
+from harness.core.data.datasets import NAMES, Facts, facts_of, load
 from harness.core.data.pictures import as_tested
 from harness.core.weights.checkpoint import read_noted, read_weights
 from harness.core.weights.export import export

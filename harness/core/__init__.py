@@ -1,1 +1,1 @@
-"""How a run is computed: torch and timm. Nothing here knows of studies, executors or reports."""
+"""Computation of runs with torch and timm. Nothing here knows of studies, executors or reports."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from harness.core.masks.blocks import TRIES, block_masks, topped_up
-from harness.core.runtime.draws import Draw
+from harness.core.masks.units import Draw
 from harness.core.runtime.randomness import words
 from harness.spec import BlockMask, seed_stream
 

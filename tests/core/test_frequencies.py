@@ -11,7 +11,7 @@ from overfit import LEARNT, overfit
 from pydantic import ValidationError
 
 from harness import audit
-from harness.core.data.data_facts import facts_of
+from harness.core.data.datasets import facts_of
 from harness.core.masks.frequencies import without_frequencies
 from harness.core.masks.masking import make_mask
 from harness.core.pretrain.mim import MaskedImageModel

@@ -15,8 +15,7 @@ from torchvision.datasets.folder import default_loader
 
 from harness.core.data.batches import test_batches as batches_of
 from harness.core.data.batches import training_batches
-from harness.core.data.data_facts import Facts
-from harness.core.data.datasets import FolderSet
+from harness.core.data.datasets import Facts, FolderSet
 from harness.core.data.pictures import as_tested, prepared
 from harness.spec import Augment, HarnessError, ImageFolder
 

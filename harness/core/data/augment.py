@@ -1,7 +1,7 @@
-"""Augmentation in batch, on the device of the images, as a stateless function of seed, step and position.
+"""Augmentation of whole batches on the device of the images, as a stateless function of seed, step and position.
 
-A number drawn for an image depends on its place in the global batch alone, and no operation reduces over
-images, so the result is the same to the last bit however a batch is sliced.
+The random numbers of an image depend on its place in the global batch alone, and no operation reduces over images, so
+the result is the same to the last bit however a batch is sliced.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ CROP_TRIES = 10
 
 @contextmanager
 def seeded(seed: int, purpose: str, step: int, position: int = 0) -> Iterator[None]:
-    """Python's, NumPy's and torch's global CPU generators, seeded for one purpose and place, then put back.
+    """Context that seeds the global CPU generators of Python, NumPy and torch, and restores their states afterwards.
 
-    For libraries that draw from global generators. The generators of accelerators are left alone.
+    For libraries such as timm that draw from global generators. Generators of accelerators are not touched.
     """
     drawn = words(seed_stream(seed, purpose), step, torch.tensor([position]), 6)[0].tolist()
     python, numpy, default = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
@@ -62,6 +62,7 @@ def crop_boxes(height: int, width: int, augment: Augment, *, seed: int, step: in
     count, device = len(positions), positions.device
     if augment.crop_scale == (1.0, 1.0):
         return torch.tensor([[0, 0, height, width]], device=device).expand(count, 4)
+    # All ten tries are drawn at once, so a crop consumes the same numbers whichever try fits.
     drawn = uniform(seed_stream(seed, "crop"), step, positions, 4 * CROP_TRIES).view(count, CROP_TRIES, 4)
     low, high = augment.crop_scale
     area = height * width * (low + (high - low) * drawn[..., 0])
@@ -72,12 +73,14 @@ def crop_boxes(height: int, width: int, augment: Augment, *, seed: int, step: in
     left = (drawn[..., 3] * (width - wide + 1)).long()
     fits = (wide > 0) & (wide <= width) & (tall > 0) & (tall <= height)
     tries = torch.stack([top, left, tall, wide], dim=-1)
+    # argmax of 0 and 1 is the first try that fits.
     first = tries[torch.arange(count, device=device), fits.int().argmax(1)]
     central = torch.tensor(_central_box(height, width, augment.crop_ratio), device=device)
     return torch.where(fits.any(1, keepdim=True), first, central)
 
 
 def _central_box(height: int, width: int, ratios: tuple[float, float]) -> tuple[int, int, int, int]:
+    """Largest central box whose aspect ratio lies within `ratios`: top, left, height, width in pixels."""
     wide, tall = width, height
     if width / height < ratios[0]:
         tall = round(width / ratios[0])
@@ -87,12 +90,12 @@ def _central_box(height: int, width: int, ratios: tuple[float, float]) -> tuple[
 
 
 def flips(augment: Augment, *, seed: int, step: int, positions: Tensor) -> Tensor:
-    """Which images are mirrored: bool [B], each with probability `augment.flip`."""
+    """Random left-right flips: bool [B], True = mirrored, with probability `augment.flip`."""
     return uniform(seed_stream(seed, "flip"), step, positions, 1)[:, 0] < augment.flip
 
 
 def resample(images: Tensor, boxes: Tensor, flip: Tensor, size: int, interpolation: Interpolation) -> Tensor:
-    """Crop each image to its box, resize with antialiasing, and mirror.
+    """Images cropped to their boxes, resized with antialiasing, and mirrored.
 
     Equal to torchvision's resized_crop(..., antialias=True) on float images: pixels outside the box have no
     influence, and bicubic values may leave the range of the input.
@@ -110,6 +113,7 @@ def resample(images: Tensor, boxes: Tensor, flip: Tensor, size: int, interpolati
     height, width = images.shape[-2:]
     rows, row_weights = _taps(top, tall, height, size, interpolation)
     columns, column_weights = _taps(left, wide, width, size, interpolation)
+    # A mirrored image reads its columns in reverse order, which costs nothing beyond the resampling.
     columns = torch.where(flip[:, None, None], columns.flip(1), columns)
     column_weights = torch.where(flip[:, None, None], column_weights.flip(1), column_weights)
     narrow = _weighted_rows(images.float(), rows, row_weights)
@@ -117,11 +121,16 @@ def resample(images: Tensor, boxes: Tensor, flip: Tensor, size: int, interpolati
 
 
 def _taps(start: Tensor, length: Tensor, side: int, size: int, interpolation: Interpolation) -> tuple[Tensor, Tensor]:
-    """The pixels that each output pixel is made of, along one axis of `side` pixels.
+    """Input pixels and filter weights of each output pixel, along one axis of `side` pixels.
 
-    start, length: int64 [B], the window. Returns int64 indices and float32 weights, each [B, size, taps].
+    Args:
+        start, length: int64 [B], the window of each image in pixels.
+
+    Returns:
+        int64 indices and float32 weights, each [B, size, taps]; the weights of an output pixel add up to 1.
     """
     reach = _reach(interpolation)
+    # As many taps as the largest possible window needs, so that the shape does not depend on the crops drawn.
     count = math.ceil(2 * reach * max(1.0, side / size)) + 1
     scale = (length / size)[:, None]
     stretch = scale.clamp(min=1.0)  # the filter widens when shrinking: antialiasing
@@ -131,6 +140,7 @@ def _taps(start: Tensor, length: Tensor, side: int, size: int, interpolation: In
     weights = _kernel((places + 0.5 - centre[..., None]) / stretch[..., None], interpolation)
     length = length[:, None, None]
     weights = weights * ((places >= 0) & (places < length))
+    # Taps outside the window have weight 0, but their indices have to be valid.
     inside = torch.minimum(places.clamp(min=0), length - 1)
     return inside + start[:, None, None], weights / weights.sum(-1, keepdim=True)
 
@@ -152,6 +162,7 @@ def _weighted_rows(images: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
 
 
 def _reach(interpolation: Interpolation) -> float:
+    """Half the width of the filter's support."""
     match interpolation:
         case "bilinear":
             return 1.0
@@ -162,7 +173,7 @@ def _reach(interpolation: Interpolation) -> float:
 
 
 def _kernel(x: Tensor, interpolation: Interpolation) -> Tensor:
-    """Weight of a pixel at distance x (in output pixels when shrinking, in input pixels otherwise)."""
+    """Filter weight at distance x, in output pixels when shrinking and in input pixels otherwise."""
     x = x.abs()
     match interpolation:
         case "bilinear":
@@ -224,9 +235,9 @@ def test_size(image_size: int, crop: float) -> int:
 
 
 def test_batch(images: Tensor, mean: Sequence[float], std: Sequence[float], *, image_size: int, crop: float) -> Tensor:
-    """Images as they are tested: shorter side to int(image_size / crop), bicubic, then the central square.
+    """Test images: shorter side resized to int(image_size / crop), bicubic, then cropped to the central square.
 
-    Images that already have the size are not resampled.
+    Images whose shorter side already has that length are not resampled.
 
     Args:
         images: uint8 [B, C, H, W].
@@ -249,11 +260,11 @@ def test_batch(images: Tensor, mean: Sequence[float], std: Sequence[float], *, i
 def mix(
     images: Tensor, labels: Tensor, *, augment: Augment, num_classes: int, seed: int, step: int
 ) -> tuple[Tensor, Tensor]:
-    """Mixup or CutMix of a batch (timm's, mode `batch`, probability 1, switching with 0.5), and soft targets.
+    """Mixup or CutMix of a batch (timm's, mode `batch`, probability 1, switch probability 0.5), and soft targets.
 
-    One ratio is drawn for the batch, and image i is mixed with image B - 1 - i, so a batch has to be mixed
-    whole, or any rows of it that mirror each other as all do (`distributed.rows_of`). Without Mixup and
-    CutMix, the targets are smoothed one-hot vectors and the images stay as they are.
+    One ratio is drawn for the batch, and image i is mixed with image B - 1 - i. So a batch is mixed whole, or in rows
+    that mirror each other as those of the whole batch do (`distributed.rows_of`). Without Mixup and CutMix the targets
+    are smoothed one-hot vectors, and the images are returned unchanged.
 
     Args:
         images: float32 [B, C, H, W], B even where something is mixed.
@@ -274,6 +285,6 @@ def mix(
         label_smoothing=augment.smoothing,
         num_classes=num_classes,
     )
-    with seeded(seed, "mixup", step):
-        mixed, targets = blend(images.clone(), labels)
+    with seeded(seed, "mixup", step):  # timm draws from NumPy's global generator
+        mixed, targets = blend(images.clone(), labels)  # it mixes in place
     return mixed, targets

@@ -1,7 +1,7 @@
-"""The batches of training and of testing, in order.
+"""Batches of training and test images, in order.
 
-A training batch is a function of the data set, the augmentation, the seed and the step. It depends neither on
-the step at which the iteration began, nor on loader workers, nor on which rows of it a process takes.
+A training batch is a function of the data set, the augmentation, the seed and the step. It depends neither on the step
+at which the iteration began, nor on loader workers, nor on the rows of it that a process takes.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from harness.core.runtime.randomness import permutation
 from harness.spec import Augment, HarnessError
 
 READ_AT_ONCE = 64
-"""Files that a loader process reads for a set in memory before it hands them on."""
+"""Files in one batch of a loader that reads a whole set into memory."""
 
 
 class Batch(NamedTuple):
     """The rows of a training batch that this process takes.
 
-    images: float32 [b, C, S, S], normalised, or [b, 2, C, S, S] in pairs. labels: int64 [b], or targets made of them.
+    images: float32 [b, C, S, S], normalised, or [b, 2, C, S, S] with two crops of each image. labels: int64 [b], or
+        soft targets float32 [b, classes].
     positions: int64 [b], places in the global batch. All on the device of the training.
     """
 
@@ -39,12 +40,12 @@ class Batch(NamedTuple):
 
 
 def order(seed: int, epoch: int, length: int) -> Tensor:
-    """The order in which an epoch visits the images: a permutation of range(length), int64, on the CPU."""
+    """Order of the images in an epoch: a permutation of range(length), int64, on the CPU."""
     return permutation(seed, "order", epoch, length)
 
 
 def steps_per_epoch(source: ImageSet | FolderSet, batch_size: int) -> int:
-    """Full batches in one pass; the last incomplete one is dropped.
+    """Number of full batches in one epoch; an incomplete last one is dropped.
 
     Raises:
         HarnessError: there are fewer images than one batch takes.
@@ -77,8 +78,8 @@ def training_batches(
         image_size: side of the result in pixels.
         batch_size: images in the global batch.
         workers: loader processes for images that are computed one by one; 0 computes them here.
-        rows: the part of every global batch that this process takes, a slice or indices int64 [b]; None for all of it.
-        crop_seed: what the augmentation is drawn from, for other crops of the same images; None for `seed`.
+        rows: rows of every global batch that this process takes, a slice or indices int64 [b]; None for all of them.
+        crop_seed: seed of the augmentation, for other crops of the same images; None for `seed`.
 
     Raises:
         HarnessError: there are fewer images than one batch takes, or an image cannot be read.
@@ -105,12 +106,14 @@ def _plan(
     """Each step with the indices of its global batch, int64 [batch_size]."""
     per_epoch = steps_per_epoch(source, batch_size)
 
+    # A function of its own, so that a batch size that is too large is refused here and not at the first batch.
     def planned() -> Iterator[tuple[int, Tensor]]:
         shuffled, shown = torch.empty(0), -1
         for step in steps:
             epoch, batch = divmod(step, per_epoch)
             if epoch != shown:
                 visited = order(seed, epoch, len(source))
+                # Repeated augmentation: neighbours in the batch are copies; an epoch keeps its number of images.
                 shuffled, shown = visited.repeat_interleave(repeats)[: len(source)], epoch
             yield step, shuffled[batch * batch_size : (batch + 1) * batch_size]
 
@@ -156,13 +159,13 @@ def test_batches(
     rank: int = 0,  # noqa: PT028
     size: int = 1,  # noqa: PT028
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """All images once, in order, as they are tested; the last batch may be smaller.
+    """All images of a set once, in order, with the preparation of testing; the last batch may be smaller.
 
     Args:
         crop: share of the side that the central crop keeps: the shorter side is resized to
             int(image_size / crop).
         workers: loader processes for images that lie in files; 0 reads them here.
-        rank, size: of the batches, only every size-th, from the rank-th on.
+        rank, size: this process and their number; a process takes every size-th batch, from batch `rank` on.
 
     Yields:
         Images float32 [b, C, image_size, image_size], normalised, and labels int64 [b], on the device.
@@ -185,7 +188,7 @@ def test_batches(
 
 
 def as_images(source: ImageSet | FolderSet, *, image_size: int, crop: float, workers: int) -> ImageSet:
-    """A set in memory: images that lie in files are read, as they are tested, uint8 [N, 3, image_size, image_size].
+    """A data set held in memory; files are read with the preparation of testing, uint8 [N, 3, image_size, image_size].
 
     Raises:
         HarnessError: they need more memory than this machine has, or an image cannot be read.
@@ -205,6 +208,6 @@ def as_images(source: ImageSet | FolderSet, *, image_size: int, crop: float, wor
 
 
 def _arrived(images: Tensor, source: ImageSet | FolderSet, device: torch.device) -> Tensor:
-    """Loaded images on the device, normalised if the loader has left that to the device."""
+    """Loaded images on the device, normalised there if they came as uint8: a quarter of the bytes to transfer."""
     images = images.to(device, non_blocking=True)
     return normalise(images, source.mean, source.std) if images.dtype == torch.uint8 else images

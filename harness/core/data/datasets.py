@@ -1,14 +1,14 @@
-"""Loading data sets: small ones whole, as uint8; folders of images as lists of files."""
+"""Data sets: small ones are loaded whole, as uint8; folders of images as lists of files."""
 
 from __future__ import annotations
 
 import dataclasses
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, assert_never
+from typing import Any, Literal, assert_never
 
 import numpy as np
 import torch
@@ -27,6 +27,18 @@ Part = Literal["pretrain", "train", "test"]
 
 IMAGENET_COLOURS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and standard deviation of ImageNet's channels, used for every folder of images."""
+
+
+FASHION = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
+NAMES: dict[str, tuple[str, ...]] = {
+    "fashion-mnist-mini": FASHION,
+    "fashion-mnist": FASHION,
+    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    "stl10": ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"),
+}
+"""Names of the classes, in the order of their labels, as the sets' authors give them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +69,7 @@ class ImageSet:
 
 @dataclass(frozen=True, eq=False)
 class FolderSet:
-    """Images read from files when they are needed, as RGB.
+    """Paths and labels of images that are read from their files when needed, as RGB.
 
     labels: int64 [N], index into `classes`.
     mean, std: per channel, of values in [0, 1].
@@ -77,7 +89,7 @@ class FolderSet:
         return 3
 
     def to(self, device: torch.device) -> FolderSet:
-        """The same set: files stay where they are, and batches are made on the device that asks for them."""
+        """The same set: files have no device; batches are moved when they are made."""
         del device
         return self
 
@@ -88,15 +100,15 @@ class FolderSet:
 
 @lru_cache(maxsize=8)
 def load(data: Data, part: Part) -> ImageSet | FolderSet:
-    """One part of a data set; the same object for the same arguments within a process.
+    """One part of a data set, cached: the same object for the same arguments within a process.
 
     Args:
         part: `pretrain`: all training images that the spec uses, unlabelled ones too; `train`: the labelled
             ones among them; `test`: what accuracies are measured on, which are held-out training images where
             data.split says so.
 
-    `train_images` takes the first images of a fixed order in which classes take turns, unlabelled images
-    last; so a smaller subset is contained in a larger one. Held-out images belong to neither `pretrain` nor
+    `train_images` takes the first images of a fixed order in which classes alternate and unlabelled images come last,
+    so a smaller subset is contained in a larger one. Held-out images belong to neither `pretrain` nor
     `train`.
 
     Raises:
@@ -172,13 +184,14 @@ def _custom(data: CustomData, fold: Literal["train", "test"]) -> tuple[Tensor, T
 
 
 def _colours(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel of uint8 [N, C, H, W], from exact counts of the values."""
+    """Mean and standard deviation of each channel of uint8 [N, C, H, W], from a histogram of its 256 values."""
     values = torch.arange(256, dtype=torch.float64) / 255
     mean, std = [], []
     for channel in range(images.shape[1]):
         share = torch.bincount(images[:, channel].flatten(), minlength=256) / images[:, channel].numel()
         centre = float((share * values).sum())
         mean.append(centre)
+        # At least one grey level, so that a channel of one value can be normalised.
         std.append(max(float((share * (values - centre) ** 2).sum()) ** 0.5, 1 / 255))
     return tuple(mean), tuple(std)
 
@@ -216,13 +229,13 @@ def _checked_root(data: ImageFolder) -> Path:
 
 @lru_cache(maxsize=8)
 def _read_once(root: Path, content: str | None) -> Manifest:
-    """The manifest of a folder, looked at once in a process for the content that a run was planned with."""
-    del content
+    """Manifest of a folder, read once in a process for each content digest that a run was planned with."""
+    del content  # it is there for the cache: a run planned with another content reads the folder anew
     return manifest(root)
 
 
 def _labelled_files(folder: Path) -> tuple[tuple[Path, ...], list[str]]:
-    """The images below a folder and the names of the subfolders that they lie in."""
+    """Paths of the images below a folder, and for each the name of its class folder."""
     paths = tuple(image_files(folder))
     if not paths:
         raise HarnessError(f"{folder} holds no image; images belong into {folder}/<class>/")
@@ -233,11 +246,12 @@ def _labelled_files(folder: Path) -> tuple[tuple[Path, ...], list[str]]:
 
 
 def _chosen(data: Data, labels: Tensor, part: Part, further: int = 0, classes: Sequence[str] = ()) -> Tensor:
-    """Which training images a part takes: ascending indices, int64.
+    """Indices of the training images that a part consists of: int64, ascending.
 
-    labels: int64 [N] of the training images, -1 = unlabelled.
-    further: number of unlabelled training images that this part leaves out; a subset may extend to them.
-    classes: their names, where they have any.
+    Args:
+        labels: int64 [N] of the training images, -1 = unlabelled.
+        further: number of unlabelled training images that this part leaves out; `train_images` may count them.
+        classes: names of the classes, for a warning; empty if they have none.
     """
     pool = torch.arange(len(labels))
     if data.split == "validation":
@@ -254,13 +268,14 @@ def _chosen(data: Data, labels: Tensor, part: Part, further: int = 0, classes: S
 
 
 def _held_out(labels: Tensor, classes: Sequence[str] = ()) -> Tensor:
-    """Which training images are held out: a tenth of each class, bool [N].
+    """Stratified validation split of the training images: bool [N], True = held out, a tenth of each class.
 
-    Where a tenth is no whole number, the largest remainders are rounded up; equal ones in the order of the classes
-    within a turn. A class of a single image gives none: it could not be trained. A warning names the classes that give
-    none.
+    Where a tenth is not a whole number, the largest remainders are rounded up; equal ones in the hashed order of the
+    classes. A class of a single image gives none, as it could not be trained then. A warning names the classes that
+    give none.
 
-    labels: int64 [N], -1 = unlabelled; these are not held out.
+    Args:
+        labels: int64 [N], -1 = unlabelled; these are never held out.
 
     Raises:
         HarnessError: there is nothing to hold out.
@@ -286,7 +301,7 @@ def _held_out(labels: Tensor, classes: Sequence[str] = ()) -> Tensor:
 
 
 def _turns(labels: Tensor, pool: Tensor, purpose: str) -> Tensor:
-    """The pool in a fixed order in which the classes take turns, unlabelled images last."""
+    """Indices of the pool in a fixed order in which classes alternate and unlabelled images come last."""
     places, among = _places(labels, pool, purpose)
     kinds = labels[pool]
     turn = places + torch.where(kinds < 0, len(pool), 0)
@@ -294,9 +309,9 @@ def _turns(labels: Tensor, pool: Tensor, purpose: str) -> Tensor:
 
 
 def _places(labels: Tensor, pool: Tensor, purpose: str) -> tuple[Tensor, Tensor]:
-    """The place of each image of the pool within its class, and what orders the classes within a turn.
+    """Hashed rank of each image of the pool within its class, and a hashed word that orders the classes.
 
-    Both come from the hash alone: no run's seed enters.
+    Neither depends on a run's seed: runs of all seeds train and test on the same images.
 
     Returns:
         int64 [len(pool)], counted from 0; int64 [1 + classes], of unlabelled images first.
@@ -310,3 +325,49 @@ def _places(labels: Tensor, pool: Tensor, purpose: str) -> tuple[Tensor, Tensor]
     places = torch.empty_like(pool)
     places[by_class] = torch.arange(len(pool)) - starts[kinds[by_class] + 1]
     return places, words(stream, 1, torch.arange(len(sizes)), 1)[:, 0]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Properties of a data set that a trained model is used with, without its images.
+
+    mean, std: per channel, of values in [0, 1]. classes: names in the order of the labels; empty if unknown.
+    """
+
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    classes: tuple[str, ...] = ()
+
+    def to_plain(self) -> dict[str, Any]:
+        """Dictionary of plain values, for JSON."""
+        return asdict(self)
+
+    @staticmethod
+    def from_plain(values: dict[str, Any]) -> Facts:
+        """Facts from the dictionary of `to_plain`."""
+        return Facts(
+            int(values["channels"]), tuple(values["mean"]), tuple(values["std"]), tuple(map(str, values["classes"]))
+        )
+
+
+def facts_of(data: Data) -> Facts:
+    """Facts of a data set; the classes of a folder are the names of its subfolders, if it is on this machine."""
+    match data:
+        case ImageFolder():
+            return Facts(data.channels, *IMAGENET_COLOURS, data.classes or _subfolders(data.name))
+        case Images():
+            return Facts(data.channels, *facts(data)[1:], NAMES.get(data.name, ()))
+        case Shapes():
+            return Facts(data.channels, *facts(data)[1:], CLASSES)
+        case CustomData():
+            return Facts(data.channels, *facts(data)[1:])
+        case _:
+            assert_never(data)
+
+
+def _subfolders(name: str) -> tuple[str, ...]:
+    root = data_location(name)
+    if root is None or not (root / "train").is_dir():
+        return ()
+    return tuple(sorted(entry.name for entry in (root / "train").iterdir() if entry.is_dir()))

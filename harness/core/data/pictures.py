@@ -1,4 +1,4 @@
-"""Any picture, of any size and mode, as runs see it."""
+"""Preparation of pictures of any size and mode, the same for training, testing and prediction."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as pil
 
 from harness.core.data.augment import normalise, test_batch, test_size
-from harness.core.data.data_facts import Facts
+from harness.core.data.datasets import Facts
 from harness.spec import Data, HarnessError, ImageFolder
 
 Picture = str | Path | Image.Image | NDArray[np.uint8]
@@ -26,9 +26,9 @@ T = TypeVar("T")
 
 
 def as_tested(picture: Picture, data: Data, facts: Facts, *, image_size: int, crop: float) -> Tensor:
-    """A picture as the test images of a data set: same channels, resizing, central crop and normalisation.
+    """A picture prepared like the test images of a data set: channels, resizing, central crop, normalisation.
 
-    What becomes of other modes and of EXIF orientation says `prepared`.
+    `prepared` defines the treatment of other modes and of EXIF orientation.
 
     Returns:
         float32 [1, C, image_size, image_size].
@@ -44,7 +44,7 @@ def as_tested(picture: Picture, data: Data, facts: Facts, *, image_size: int, cr
 
 
 def _pixels(picture: Picture, channels: int) -> Tensor:
-    """uint8 [channels, H, W]."""
+    """Pixels of a picture, uint8 [channels, H, W]."""
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or not picture.size:
             got = f"{picture.dtype} {list(picture.shape)}"
@@ -67,7 +67,7 @@ def _pixels(picture: Picture, channels: int) -> Tensor:
 
 
 def read(path: Path, use: Callable[[Image.Image], T]) -> T:
-    """What is made of a picture's file.
+    """Result of a function of the opened picture at `path`.
 
     Raises:
         HarnessError: the file is no picture, is damaged, is larger than PIL's limit, or cannot be prepared.
@@ -106,15 +106,16 @@ def prepared(image: Image.Image, mode: Mode = "RGB") -> Image.Image:
 
 
 def _eight_bits(image: Image.Image, white: int, scale: Callable[[NDArray[Any]], NDArray[Any]]) -> Image.Image:
+    """Grey picture of 8 bits from values between 0 and `white`; `scale` maps them to 0 to 255."""
     values = np.asarray(image)
     low, high = values.min(), values.max()
-    if not (low >= 0 and high <= white):  # nor with NaN
+    if not (low >= 0 and high <= white):  # written so that NaN, for which every comparison is false, is refused
         raise ValueError(f"its values should be 0 to {white}, not {low:g} to {high:g}")
     return Image.fromarray(scale(values).astype(np.uint8))
 
 
 def central(image: Image.Image, image_size: int, crop: float) -> Tensor:
-    """A file's image as it is tested: shorter side to int(image_size / crop), bicubic, then the central square.
+    """Test image from a file: shorter side resized to int(image_size / crop), bicubic, then the central square.
 
     Returns:
         uint8 [C, image_size, image_size].

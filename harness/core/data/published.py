@@ -1,4 +1,4 @@
-"""Reading the published sets of small images, from this machine or from where they are published."""
+"""Published sets of small images, read from this machine or downloaded from their publishers."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ COLOURS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 """Mean and standard deviation of the training images' channels, of values in [0, 1]."""
 
 UNLABELLED = {"stl10": 100_000}
-"""Number of unlabelled training images, where there are any."""
+"""Number of unlabelled training images of the sets that have any."""
 
 
 def content_digest(parts: Iterable[bytes]) -> str:
@@ -61,9 +61,8 @@ def content_digest(parts: Iterable[bytes]) -> str:
 def read(data: Images, fold: Fold) -> tuple[Tensor, Tensor]:
     """One fold of a published set: images uint8 [N, C, H, W] and labels int64 [N], -1 = unlabelled.
 
-    The two Fashion-MNIST sets are checked here against the digest in the spec. CIFAR and STL-10 rest on
-    torchvision, which checks the MD5 of an archive that it downloads and of every extracted file that it
-    reads.
+    The two Fashion-MNIST sets are checked here against the digest in the spec. For CIFAR and STL-10 torchvision checks
+    the MD5 of a downloaded archive and of every extracted file that it reads.
 
     Raises:
         HarnessError: the set is not on this machine and cannot be downloaded, or its content is another.
@@ -193,7 +192,7 @@ def _folder(name: str) -> Path:
 
 
 def _download(name: str, root: Path, build: Callable[[Path], Any]) -> None:
-    """Download beside, then move: other processes of this machine never see half a data set."""
+    """Download into a temporary folder, then rename: other processes never see an incomplete data set."""
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as beside, _quiet():
@@ -211,7 +210,7 @@ def _download(name: str, root: Path, build: Callable[[Path], Any]) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars, and no waiting for minutes where a machine has no way out."""
+    """Context without progress bars and with a short network timeout, for machines without internet access."""
     patience = socket.getdefaulttimeout()
     socket.setdefaulttimeout(30)
     try:

@@ -1,7 +1,7 @@
-"""Training and test images computed one by one, in loader workers: files, and timm's per-image transforms.
+"""Training and test images computed one by one in loader workers: files, and timm's transforms of single images.
 
-A sample is a function of the seed, the step, the place in the global batch and the image; so the number of
-workers changes nothing.
+A sample is a function of the seed, the step, the place in the global batch and the image, so the number of workers
+does not change it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from harness.spec import Augment, HarnessError
 
 
 class TrainingSamples(Dataset[tuple[Tensor, int, int]]):
-    """Augmented images of (step, position, index): the image, its label, the step.
+    """Augmented training images: (step, position, index) gives an image, its label and the step.
 
     With timm's transforms, images are float32 [C, S, S] and normalised; files that are only cropped and
     flipped come as uint8 [3, S, S]. Grey images pass through timm's transforms as they are (PIL mode L).
@@ -70,6 +70,7 @@ class TrainingSamples(Dataset[tuple[Tensor, int, int]]):
         top, left, tall, wide = box[0].tolist()
         # A JPEG much larger than needed is decoded at 1/2, 1/4 or 1/8, never below twice the size needed.
         file.draft(None, (2 * size * width // wide, 2 * size * height // tall))
+        # The box was drawn in pixels of the full image; scale it to the size that was decoded.
         across, down = file.size[0] / width, file.size[1] / height
         near = (round(left * across), round(top * down))
         far = (round((left + wide) * across), round((top + tall) * down))
@@ -81,7 +82,7 @@ class TrainingSamples(Dataset[tuple[Tensor, int, int]]):
 
 
 class TestSamples(Dataset[tuple[Tensor, int]]):
-    """Images of files as they are tested: uint8 [3, S, S], and their labels."""
+    """Test images from files: uint8 [3, S, S], and their labels."""
 
     def __init__(self, source: FolderSet, image_size: int, crop: float) -> None:
         self.source = source
@@ -121,6 +122,7 @@ def _timm_transform(source: ImageSet | FolderSet, augment: Augment, image_size: 
         mean=source.mean,
         std=source.std,
     )
+    # timm's Posterize raises at 0 bits with new versions of Pillow, so its function is exchanged.
     for step in transform.transforms:
         if isinstance(step, RandAugment):
             for operation in step.ops:
@@ -130,7 +132,7 @@ def _timm_transform(source: ImageSet | FolderSet, augment: Augment, image_size: 
 
 
 def _posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
-    """As timm's, and black for 0 bits: its increasing magnitudes reach 0, which newer Pillows refuse."""
+    """timm's Posterize, which gives black at 0 bits: its increasing magnitudes reach 0, which new Pillows refuse."""
     if bits >= 8:
         return image
     return ImageOps.posterize(image, bits) if bits > 0 else image.point(lambda value: 0)
@@ -139,7 +141,7 @@ def _posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
 def collected(
     made: Dataset[Any], wanted: Iterable[list[Any]], device: torch.device, workers: int
 ) -> Iterator[list[Tensor]]:
-    """Batches of the wanted samples, in order, each field stacked; made in `workers` processes, or here if 0.
+    """Batches of the wanted samples in order, each field stacked; computed by `workers` processes, or here if 0.
 
     Raises:
         HarnessError: raised by a sample.
@@ -164,9 +166,10 @@ def collected(
 
 
 def _start_method() -> str:
-    """How workers start. They use one thread and no accelerator, so a fork is safe, and shares the images.
+    """Start method of loader workers: fork if that is safe, as it shares the images in memory, else forkserver.
 
-    A process that has initialised CUDA is not forked: its driver has threads that hold locks.
+    Workers use one thread and no accelerator, so a fork is safe unless this process has initialised CUDA, whose driver
+    has threads that hold locks.
     """
     cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     return "fork" if sys.platform == "linux" and not cuda else "forkserver"

@@ -1,7 +1,7 @@
-"""The procedural set: filled shapes on a textured ground, every object with its class, mask and box.
+"""Procedural data set: filled shapes on a textured ground, every object with its class, mask and box.
 
-A scene is drawn in coordinates of the unit square and rendered at the side asked for, so the same index shows
-the same scene at any resolution. Nothing depends on how many images are made.
+A scene is drawn in coordinates of the unit square and rendered at the wanted side, so an index shows the same scene at
+any resolution. An image does not depend on the number of images.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from harness.spec import Shapes, seed_stream
 
 CLASSES = ("circle", "square", "triangle", "diamond", "cross", "ring")
 MOST = 3
-"""Objects in an image, at most."""
+"""Largest number of objects in an image."""
 
 COLOURS = (0.5, 0.5, 0.5), (0.29, 0.29, 0.29)
 """Mean and standard deviation that the set is normalised with, per channel, of values in [0, 1]."""
@@ -79,6 +79,7 @@ def _render(spec: Shapes, part: str, indices: Tensor) -> tuple[Tensor, Objects]:
         # Every channel differs from the ground's by 0.3 to 0.7, round the circle [0, 1): always visible.
         paint = (colour + 0.3 + 0.4 * each[:, slot, 5:8]).remainder(1.0)
         images = torch.where(outlines[:, slot, None], paint[:, :, None, None], images)
+    # A later object covers earlier ones, so an object's visible mask excludes the outlines of all later ones.
     masks = outlines.clone()
     for slot in range(MOST - 1):
         masks[:, slot] &= ~outlines[:, slot + 1 :].any(1)
@@ -95,7 +96,7 @@ def _grid(side: int) -> tuple[Tensor, Tensor]:
 
 
 def _ground(drawn: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Two crossing waves over a plain colour: images [n, 3, S, S], and the plain colours [n, 3]."""
+    """Backgrounds of two crossing waves over a plain colour: images [n, 3, S, S], and the colours [n, 3]."""
     x, y = _grid(side)
     colour = drawn[:, :3]
     waves = torch.zeros(len(drawn), side, side)
@@ -107,9 +108,11 @@ def _ground(drawn: Tensor, side: int) -> tuple[Tensor, Tensor]:
 
 
 def _outlines(each: Tensor, kinds: Tensor, side: int) -> Tensor:
-    """The whole outline of each object, covered or not: bool [n, MOST, S, S].
+    """Full area of each object, covered or not: bool [n, MOST, S, S].
 
-    each: [n, MOST, _OBJECT] of numbers in [0, 1): class, size, x, y, tilt, and three for the colour.
+    Args:
+        each: [n, MOST, _OBJECT] random numbers in [0, 1): class, size, x, y, tilt, and three for the colour.
+        kinds: int64 [n, MOST], index into CLASSES. side: of the image in pixels.
     """
     x, y = _grid(side)
     radius = 0.14 + 0.16 * each[..., 1]
@@ -119,13 +122,14 @@ def _outlines(each: Tensor, kinds: Tensor, side: int) -> Tensor:
     across = (x - centre_x[..., None, None]) / radius[..., None, None]
     down = (y - centre_y[..., None, None]) / radius[..., None, None]
     u, v = across * tilt.cos() + down * tilt.sin(), down * tilt.cos() - across * tilt.sin()
+    # All shapes are computed for each object and one is selected: no loop over objects of different classes.
     every = torch.stack(_inside(u, v), dim=2)
     choice = kinds[:, :, None, None, None].expand(-1, -1, 1, side, side)
     return every.gather(2, choice)[:, :, 0]
 
 
 def _inside(u: Tensor, v: Tensor) -> tuple[Tensor, ...]:
-    """Whether points, in units of the object's radius, lie inside each shape of CLASSES; v points down."""
+    """Interiors of the shapes of CLASSES: a bool tensor each, like u and v, in units of the radius; v points down."""
     distance = (u * u + v * v).sqrt()
     a, b = u.abs(), v.abs()
     return (

@@ -1,4 +1,4 @@
-"""Fine-tuning all weights on labels."""
+"""Fine-tuning of all weights on labels."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ def finetune(run: FineTune, session: Session) -> None:
     model = classifier(run, session, channels=images.channels, num_classes=images.num_classes)
     model = to_device(model, device).train()
     scales = layer_scales(model, recipe.layer_decay)
+    # Copied before drop paths and batch norms are replaced: the average is tested with timm's own layers.
     averaged = Averaged(model) if recipe.average else None
     place = key_drop_paths(model, run.seed)
     group_batch_norms(model, recipe, session, place)
@@ -63,7 +64,7 @@ def finetune(run: FineTune, session: Session) -> None:
 
 
 def classification_loss(run: FineTune, logits: Tensor, labels: Tensor) -> Tensor:
-    """The loss of logits [B, K] against targets float32 [B, K] that may be mixed and smoothed; a scalar."""
+    """Classification loss of logits [B, K] and soft targets float32 [B, K], mixed and smoothed or not; a scalar."""
     match run.loss:
         case "cross-entropy":
             return F.cross_entropy(logits, labels)
@@ -77,6 +78,7 @@ def classification_loss(run: FineTune, logits: Tensor, labels: Tensor) -> Tensor
 
 @torch.no_grad()
 def _check_test_size(run: FineTune, model: torch.nn.Module, channels: int, device: torch.device) -> None:
+    # Before training, as a model of fixed size would otherwise fail at its first test, an epoch later.
     if run.test_size is None:
         return
     try:

@@ -1,4 +1,4 @@
-"""What the evaluations that train on labels share: batches with targets, accuracy on the test set, its summary."""
+"""Common parts of evaluations that train on labels: batches with soft targets, test accuracy, its summary."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ TEST_BATCH = 512
 def labelled_batches(
     run: FineTune | LinearProbe, images: ImageSet | FolderSet, session: Session, first_step: int
 ) -> Iterator[Batch]:
-    """Training batches whose labels are targets float32 [B, classes]: mixed and smoothed, as the recipe says.
+    """Training batches with soft targets float32 [B, classes], mixed and smoothed as the recipe says.
 
-    A batch is mixed before it is cut into slices that fit the device; a process takes the rows that are mixed together.
+    A batch is mixed before it is cut into slices that fit the device; images mixed with each other are in one process.
     """
     recipe = run.recipe
     mixes = bool(recipe.augment.mixup or recipe.augment.cutmix)
@@ -53,16 +53,16 @@ def labelled_batches(
 
 
 def test_batch_size(session: Session) -> int:
-    """Images that are tested at once."""
+    """Number of images in a test batch."""
     return min(TEST_BATCH, session.micro_batch or TEST_BATCH)
 
 
 def whole_set(
     run: FineTune | LinearProbe | Knn, images: ImageSet | FolderSet, session: Session
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The images of a set as they are tested, normalised, with their labels, in batches that fit the device.
+    """Images and labels of a whole set with the preparation of testing, normalised, in batches that fit the device.
 
-    Where n processes compute the run, each gets every n-th batch.
+    With n processes, each gets every n-th batch.
     """
     return test_batches(
         images,
@@ -83,11 +83,12 @@ def accuracy(
     classify: Callable[[Tensor], Tensor],
     session: Session,
 ) -> dict[str, float]:
-    """top1 and top5 in percent, and the cross-entropy, over all test images.
+    """Accuracies top1 and top5 in percent, and the mean cross-entropy, over all test images.
 
     Args:
         classify: normalised images [B, C, S, S] to logits [B, K].
     """
+    # Summed on the device, so that the host waits once and not after every batch.
     sums = torch.zeros(3, dtype=torch.float64, device=session.device)
     for images, labels in whole_set(run, test, session):
         with autocast(run.recipe, session.device):
@@ -101,12 +102,15 @@ def accuracy(
 
 
 def measured_after(run: FineTune | LinearProbe, epoch: float) -> bool:
-    """Whether accuracy is measured after this epoch."""
+    """True if accuracy is measured after this epoch: after each of the last `tested_epochs`, or after all."""
     return epoch == int(epoch) and epoch > run.recipe.epochs - (run.tested_epochs or run.recipe.epochs)
 
 
 def summary(lines: list[dict[str, Any]]) -> dict[str, float]:
-    """The metrics of a finished evaluation from its metrics lines: last, median of the last five and best top1."""
+    """Metrics of a finished evaluation from its metrics lines: last, median of the last five, and best top1.
+
+    The last one is reported: choosing the best epoch by test accuracy would be selection on the test set.
+    """
     measured = [line for line in lines if "test_top1" in line]
     top1 = [line["test_top1"] for line in measured]
     return {

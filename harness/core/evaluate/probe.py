@@ -103,10 +103,9 @@ def knn(run: Knn, session: Session) -> None:
 
 
 def vote(queries: Tensor, bank: Tensor, labels: Tensor, *, num_classes: int, k: int, temperature: float) -> Tensor:
-    """Class of each query: the k most similar of the bank vote with weight exp(cosine / temperature).
+    """Predicted class of each query: its k nearest neighbours vote with weight exp(cosine / temperature).
 
-    Of classes with equally many votes the first wins. Which of several equally similar images is the k-th is left to
-    torch.topk.
+    Of classes with equal votes the first wins. Among equally similar images, torch.topk chooses the k-th.
 
     Args:
         queries: float [Q, C]. bank: float [N, C]. labels: int64 [N].
@@ -170,7 +169,7 @@ def custom_evaluation(run: CustomEvaluation, session: Session) -> None:
 
 
 def pooled(encoder: Encoder, images: Tensor, block: int | None, pool: Literal["mean", "token"] = "mean") -> Tensor:
-    """Mean over all places of the feature map, or the class token: float32 [B, C]."""
+    """Mean over all positions of the feature map, or the class token: float32 [B, C], without gradient."""
     with torch.no_grad():
         if pool == "token":
             return encoder.class_token(images, block).float()

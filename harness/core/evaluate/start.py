@@ -1,4 +1,4 @@
-"""What an evaluation starts from: a timm model with the weights that its start names."""
+"""Models that evaluations start from: timm models with the weights that the run's `start` names."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from harness.spec import (
 from harness.store.snapshots import whole_snapshot
 
 Frozen = LinearProbe | Knn | CustomEvaluation | Fourier
-"""Evaluations of an encoder as it is."""
+"""Evaluations of a frozen encoder."""
 
 
 def classifier(run: FineTune, session: Session, *, channels: int, num_classes: int) -> Family:
-    """The model that is fine-tuned. Encoder and classifier draw from their own streams."""
+    """Model to be fine-tuned, with the start's weights. Encoder and classifier are initialised from own streams."""
 
     def make() -> Family:
         return build(
@@ -49,13 +49,14 @@ def classifier(run: FineTune, session: Session, *, channels: int, num_classes: i
         )
 
     model = initialised(run.seed, "encoder", make)
+    # Drawn again: the weights of a new classifier must not depend on how many numbers the encoder drew.
     initialised(run.seed, "classifier", lambda: _reset(model.get_classifier(), classifier_scale(run.built)))
     load_start(run, model, session)
     return model
 
 
 def frozen_encoder(run: Frozen, session: Session, *, channels: int) -> Encoder:
-    """The encoder that is evaluated as it is, in evaluation mode and without gradients."""
+    """Frozen encoder of a run, in evaluation mode and without gradients."""
     start = run.start
     if isinstance(start, FineTune):
         return Encoder(fine_tuned(start, session, channels=channels))
@@ -67,10 +68,10 @@ def frozen_encoder(run: Frozen, session: Session, *, channels: int) -> Encoder:
 
 
 def fine_tuned(run: FineTune, session: Session, *, channels: int) -> Family:
-    """The classifier that a fine-tuning made, in evaluation mode and without gradients.
+    """Classifier of a finished fine-tuning that a run starts from, in evaluation mode and without gradients.
 
     Raises:
-        HarnessError: its weights are missing, damaged, or do not fit its own model.
+        HarnessError: its weights are missing or damaged, or do not fit the model of its spec.
     """
     name = key(run)
     tensors = read_weights(session.attempt.upstream_weights(name))
@@ -85,10 +86,10 @@ def fine_tuned(run: FineTune, session: Session, *, channels: int) -> Family:
 
 
 def classifier_of(trained: Trained, device: torch.device) -> Family:
-    """The classifier of a fine-tuning, in evaluation mode.
+    """Classifier of a finished fine-tuning that was opened by name or file, in evaluation mode.
 
     Raises:
-        HarnessError: it is a pre-training, or the weights do not fit.
+        HarnessError: the run is a pre-training, or the weights do not fit.
     """
     run = trained.run
     if not isinstance(run, FineTune):
@@ -105,10 +106,10 @@ def classifier_of(trained: Trained, device: torch.device) -> Family:
 
 
 def load_start(run: FineTune | Frozen, model: Family, session: Session) -> None:
-    """Put the start's weights into a model.
+    """Load the weights of a run's start into a model.
 
     Raises:
-        HarnessError: weights are missing, damaged, other than the key says, or do not fit.
+        HarnessError: the weights are missing or damaged, are not those that the key names, or do not fit.
     """
     match run.start:
         case Scratch():
@@ -130,7 +131,7 @@ def load_start(run: FineTune | Frozen, model: Family, session: Session) -> None:
 
 
 def classifier_scale(backbone: Backbone) -> float:
-    """Factor on the classifier's first weights: a BEiT's `head_init_scale`, which is 0.001 unless stated; else 1."""
+    """Factor on the classifier's initial weights: a BEiT's `head_init_scale`, by default 0.001; 1 for others."""
     scale: float = dict(backbone.args).get("head_init_scale", 0.001) if backbone.name.startswith("beit_") else 1.0
     return scale
 

@@ -1,1 +1,1 @@
-"""Which units of an image are hidden: one function a kind of mask."""
+"""Masks of units of an image: one function for each kind of mask. True = hidden."""

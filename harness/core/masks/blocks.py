@@ -1,4 +1,4 @@
-"""Block-wise masks: BEiT's algorithm for a whole batch at once. True = hidden."""
+"""Block-wise masks: BEiT's algorithm, computed for a whole batch at once. True = hidden."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.core.runtime.draws import Draw
+from harness.core.masks.units import Draw
 from harness.spec import BlockMask
 
 TRIES = 10
-"""How often BEiT draws a block anew before it stops."""
+"""Number of times that BEiT draws a block before it stops."""
 
 
 class _Rectangles(NamedTuple):
@@ -29,8 +29,8 @@ class _Rectangles(NamedTuple):
 def block_masks(mask: BlockMask, draw: Draw) -> Tensor:
     """Block-wise masks; see `BlockMask` for the algorithm.
 
-    All candidates of a block are drawn at once and the first that fits is taken: the same as drawing them one by one.
-    The host waits for the device once a block, about ten times a batch.
+    All candidates of a block are drawn at once and the first that fits is taken, which equals drawing them one by one.
+    The host waits for the device once for each block, about ten times a batch.
 
     Returns:
         bool [B, units, units], on the device of the draw.
@@ -53,7 +53,7 @@ def block_masks(mask: BlockMask, draw: Draw) -> Tensor:
 
 
 def _targets(mask: BlockMask, draw: Draw) -> Tensor:
-    """How many units each image should hide, float64 [B]; whole numbers but where iBOT leaves them as they are."""
+    """Number of units to hide in each image, float64 [B]; a fraction is left only where iBOT does not round."""
     if not mask.ratio_spread:
         return torch.full((draw.batch,), mask.hidden_units(draw.image_size), device=draw.positions.device).double()
     place = draw.words("mask ratio", 1)[:, 0].double() * 2.0**-32
@@ -62,7 +62,7 @@ def _targets(mask: BlockMask, draw: Draw) -> Tensor:
 
 
 def _draw(noise: Tensor, smallest: int, missing: Tensor, units: int, min_aspect: float) -> _Rectangles:
-    """Rectangles from noise, int64 [B, 4, TRIES] of 32-bit words. Those that are too long are cut to units + 1."""
+    """Candidate rectangles from noise, int64 [B, 4, TRIES] of 32-bit words; lengths are limited to units + 1."""
     uniform = noise.double() * 2.0**-32  # float64, so that every device rounds to the same side
     area = smallest + uniform[:, 0] * (missing[:, None] - smallest)
     aspect = torch.exp((1 - 2 * uniform[:, 1]) * math.log(min_aspect))
@@ -74,9 +74,10 @@ def _draw(noise: Tensor, smallest: int, missing: Tensor, units: int, min_aspect:
 
 
 def _fits(hidden: Tensor, tried: _Rectangles, missing: Tensor) -> Tensor:
-    """Which rectangles are shorter than the image and hide something new, but no more than is missing. bool, as tried.
+    """Acceptable candidates: bool [B, TRIES], True = shorter than the image, and hides at least one new unit but no
+    more than are missing.
 
-    What each hides already is looked up in a table of sums over all rectangles from the first unit.
+    The number of units in a rectangle that are hidden already comes from a summed-area table.
     """
     units = hidden.shape[-1]
     short = (tried.height < units) & (tried.width < units)
@@ -92,17 +93,17 @@ def _fits(hidden: Tensor, tried: _Rectangles, missing: Tensor) -> Tensor:
 
 
 def _painted(block: _Rectangles, units: int) -> Tensor:
-    """One rectangle for each image, int64 [B, 1], as bool [B, units, units]."""
+    """Masks bool [B, units, units], True inside one rectangle for each image, int64 [B, 1]."""
     places = torch.arange(units, device=block.top.device)
     rows, columns = ((places >= start) & (places < start + length) for start, length in (block[::2], block[1::2]))
     return rows[:, :, None] & columns[:, None, :]
 
 
 def topped_up(hidden: Tensor, target: Tensor, draw: Draw) -> Tensor:
-    """Masks grown at their border until each hides its target, fewer than all units.
+    """Masks grown at their border until each hides its target number of units, which is less than all.
 
-    Units are drawn at random among those that share a side with a hidden one; all of them are taken, and then their
-    neighbours are drawn from, where they are too few. Where nothing is hidden, any unit may be drawn.
+    Units are drawn at random among those that share a side with a hidden one. Where these are too few, all of them are
+    taken and the next ring is drawn from. Where nothing is hidden, any unit may be drawn.
 
     Args:
         hidden: bool [B, units, units]. The result is like it; rows that hide their target or more stay as they are.
@@ -115,6 +116,7 @@ def topped_up(hidden: Tensor, target: Tensor, draw: Draw) -> Tensor:
         beside = around[:, :-2, 1:-1] | around[:, 2:, 1:-1] | around[:, 1:-1, :-2] | around[:, 1:-1, 2:]
         beside |= ~found.flatten(1).any(1)[:, None, None]
         ring = (beside & ~found).flatten(1)
+        # Random order of the ring's units; all others rank behind them.
         rank = order[short].masked_fill(~ring, 1 << 32).argsort(dim=1, stable=True).argsort(dim=1)
         ring &= rank < (target[short] - found.sum((1, 2)))[:, None]
         hidden = hidden.index_put((short,), found | ring.view_as(found))

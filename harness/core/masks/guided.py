@@ -1,17 +1,16 @@
-"""Masks from a score for each unit: a teacher's attention, or the loss that a predictor expects. True = hidden."""
+"""Masks from a score of each unit: a teacher's attention, or the loss that a predictor expects. True = hidden."""
 
 from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.core.masks.units import listed, order_of
-from harness.core.runtime.draws import Draw
+from harness.core.masks.units import Draw, listed, order_of
 from harness.spec import GuidedMask, HardMask, HarnessError
 
 
 def unit_scores(scores: Tensor | None, kind: str, batch: int, units: int) -> Tensor:
-    """A score for each unit, the mean over its tokens.
+    """Score of each unit, the mean over its tokens.
 
     Args:
         scores: float [B, h, h], h a multiple of units.
@@ -40,6 +39,7 @@ def guided_units(mask: GuidedMask, draw: Draw, scores: Tensor | None) -> Tensor:
     if mask.choose == "drawn":
         found = found.clamp(min=1e-30).log() + _gumbel(draw, total)
     falling = found.argsort(dim=1, descending=True, stable=True)
+    # "rest" hides all but the highest scores; else the highest scores are hidden, and a few of them shown again.
     if mask.hide == "rest":
         return ~listed(falling, total - count).view(-1, units, units)
     hidden = listed(falling, count)
@@ -61,6 +61,7 @@ def hard_units(mask: HardMask, draw: Draw, scores: Tensor | None) -> Tensor:
 
 
 def _gumbel(draw: Draw, count: int) -> Tensor:
-    """Noise that turns ranking by log-weight into drawing without replacement in proportion to the weight."""
+    """Gumbel noise, float64 [B, count]: the largest sums of log-weight and noise are a draw without replacement in
+    proportion to the weights."""
     noise = (draw.words("mask", count).double() + 0.5) * 2.0**-32
     return -(-noise.log()).log()

@@ -1,4 +1,4 @@
-"""Masks: one batched call on the device for a whole batch. True = hidden, everywhere."""
+"""Masks of a whole batch, drawn in one call on the device. True = hidden, everywhere."""
 
 from __future__ import annotations
 
@@ -12,11 +12,17 @@ from harness.core.masks.blocks import block_masks
 from harness.core.masks.frequencies import removed_frequencies
 from harness.core.masks.guided import guided_units, hard_units
 from harness.core.masks.local import local_units
-from harness.core.masks.pairs import complements, disjoint_units
 from harness.core.masks.patterns import checkerboards, colour_units, grids, uniform_units
-from harness.core.masks.units import random_tokens, random_units, squares, visible_squares
+from harness.core.masks.units import (
+    Draw,
+    complements,
+    disjoint_units,
+    random_tokens,
+    random_units,
+    squares,
+    visible_squares,
+)
 from harness.core.runtime.custom import call, load_function
-from harness.core.runtime.draws import Draw
 from harness.spec import (
     BlockMask,
     CheckerboardMask,
@@ -50,7 +56,7 @@ def make_mask(
     view: int = 0,
     scores: Tensor | None = None,
 ) -> Tensor:
-    """Which units are hidden.
+    """Random mask of each image of a batch.
 
     Args:
         image_size: side of the input in pixels.
@@ -117,7 +123,7 @@ def make_views(
     positions: Tensor,
     scores: Tensor | None = None,
 ) -> Tensor:
-    """All masks of a batch: bool [B * mask.views, units, units], the views of an image after one another.
+    """All masks of a batch: bool [B * mask.views, units, units], the views of an image one after another.
 
     Arguments as for `make_mask`.
     """
@@ -138,14 +144,16 @@ def make_views(
 
 
 def in_views(mask: Mask, images: Tensor) -> Tensor:
-    """Images [B, ...] for the masks of `make_views`: [B * mask.views, ...]."""
+    """Images repeated for the masks of `make_views`: [B, ...] -> [B * mask.views, ...]."""
     return images if mask.views == 1 else images.repeat_interleave(mask.views, dim=0)
 
 
 def _custom(mask: CustomMask, draw: Draw) -> Tensor:
+    """Mask of a user's own function, bool [B, units, units]."""
     function = load_function(mask.function, mask.source)
     units, calls = draw.image_size // mask.size, itertools.count()
 
+    # Handed to the function as its only source of randomness; each call has a stream of its own.
     def random(*shape: int) -> Tensor:
         count = int(torch.Size(shape).numel())
         return draw.uniform(f"mask {next(calls)}", count).view(-1, *shape)
@@ -159,6 +167,6 @@ def _custom(mask: CustomMask, draw: Draw) -> Tensor:
 
 
 def spread(hidden: Tensor, side: int) -> Tensor:
-    """Repeat each unit to a finer square grid. bool [B, units, units] -> bool [B, side, side]."""
+    """Mask on a finer square grid, each unit repeated: bool [B, units, units] -> bool [B, side, side]."""
     times = side // hidden.shape[-1]
     return hidden.repeat_interleave(times, dim=1).repeat_interleave(times, dim=2)

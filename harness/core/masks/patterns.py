@@ -1,4 +1,4 @@
-"""Masks that are regular in space, and those of filtered noise. True = hidden."""
+"""Regular masks (grid, checkerboard, one of four) and masks of filtered noise. True = hidden."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from typing import assert_never
 import torch
 from torch import Tensor
 
-from harness.core.masks.units import listed
-from harness.core.runtime.draws import Draw
+from harness.core.masks.units import Draw, listed
 from harness.spec import CheckerboardMask, ColourMask, GridMask, UniformMask
 
 REACH = 4.0
-"""Deviations at which a Gaussian is cut off."""
+"""Half-width of a truncated Gaussian filter, in standard deviations."""
 
 
 def grids(mask: GridMask, draw: Draw) -> Tensor:
@@ -26,6 +25,7 @@ def grids(mask: GridMask, draw: Draw) -> Tensor:
 def uniform_units(mask: UniformMask, draw: Draw) -> Tensor:
     """Bool [B, units, units]; see `UniformMask`."""
     cells = draw.image_size // mask.size // 2
+    # The two upper bits choose the one of four units that stays visible.
     kept = (draw.words("mask", cells * cells) >> 30).view(-1, cells, 1, cells, 1)  # of four units
     rows = torch.arange(2, device=kept.device)[:, None, None]
     columns = torch.arange(2, device=kept.device)
@@ -52,6 +52,7 @@ def colour_units(mask: ColourMask, draw: Draw) -> Tensor:
     """Bool [B, units, units]; see `ColourMask`."""
     units = draw.image_size // mask.size
     margin = math.ceil(REACH * (mask.wide or mask.sigma))
+    # Noise beyond the image on all sides, so that the filter sees no border and the result is stationary.
     white = _normal(draw, units + 2 * margin)
     inner = white[:, margin : margin + units, margin : margin + units]
     match mask.colour:
@@ -76,7 +77,7 @@ def _normal(draw: Draw, side: int) -> Tensor:
 
 
 def _smooth(white: Tensor, sigma: float, units: int) -> Tensor:
-    """The middle of a plane filtered by a Gaussian. float64 [B, P, P] -> [B, units, units]."""
+    """Central part of a plane filtered by a Gaussian: float64 [B, P, P] -> [B, units, units]."""
     margin = (white.shape[1] - units) // 2
     places = torch.arange(white.shape[1], device=white.device)
     apart = places[None, margin : margin + units].T - places  # [units, P]
@@ -86,5 +87,6 @@ def _smooth(white: Tensor, sigma: float, units: int) -> Tensor:
 
 
 def _band(white: Tensor, mask: ColourMask, units: int) -> Tensor:
+    """Band-pass filtered noise: the difference of two Gaussians, float64 [B, units, units]."""
     assert mask.wide is not None
     return _smooth(white, mask.sigma, units) - _smooth(white, mask.wide, units)

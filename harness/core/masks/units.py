@@ -1,22 +1,67 @@
-"""Masks of units drawn one by one, and squares of them. True = hidden."""
+"""Draws of masks, and masks of units drawn one by one, squares, and pairs of masks of one image. True = hidden."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from harness.core.runtime.draws import Draw
-from harness.spec import RandomMask, SquareMask, TokenMask, VisibleSquareMask
+from harness.core.runtime.randomness import uniform, words
+from harness.spec import (
+    ComplementMask,
+    DisjointMask,
+    RandomMask,
+    SquareMask,
+    TokenMask,
+    VisibleSquareMask,
+    seed_stream,
+)
+
+
+class Draw(NamedTuple):
+    """Random draws of one batch of masks, keyed by seed, step and position.
+
+    image_size: side in pixels. step: counted from 0, of `steps`. positions: int64 [B], places in the global batch.
+    """
+
+    image_size: int
+    seed: int
+    step: int
+    steps: int
+    positions: Tensor
+
+    @property
+    def batch(self) -> int:
+        """Number of masks."""
+        return len(self.positions)
+
+    def words(self, purpose: str, count: int) -> Tensor:
+        """Hashed 32-bit words, int64 [B, count]; row i depends on positions[i] alone; purposes are independent."""
+        return words(seed_stream(self.seed, purpose), self.step, self.positions, count)
+
+    def uniform(self, purpose: str, count: int) -> Tensor:
+        """Uniform float32 numbers [B, count] in [0, 1), with 24 random bits; keyed as `words`."""
+        return uniform(seed_stream(self.seed, purpose), self.step, self.positions, count)
+
+    def shared(self) -> Draw:
+        """The draw of position 0 for every image, which gives one mask for the whole batch."""
+        return self._replace(positions=self.positions.new_zeros(self.batch))
 
 
 def order_of(noise: Tensor) -> Tensor:
-    """Places by rising 62-bit noise. noise: int64 [B, 2 N] of 32-bit words -> int64 [B, N], a permutation a row."""
+    """Random permutations: int64 [B, 2 N] of 32-bit words -> int64 [B, N], one permutation in each row."""
+    # Sorting by 62 random bits: with 32 alone, equal keys would favour units that come first.
     high, low = noise.chunk(2, dim=1)
     return ((high >> 1) << 31 | (low >> 1)).argsort(dim=1, stable=True)
 
 
 def listed(order: Tensor, count: int | Tensor) -> Tensor:
-    """The first `count` places of each row. order: int64 [B, N]; count: for all rows, or int64 [B] -> bool [B, N]."""
+    """Membership in the first `count` places of each row: bool [B, N], True = among them.
+
+    Args:
+        order: int64 [B, N], a permutation in each row. count: one number for all rows, or int64 [B].
+    """
     first = torch.arange(order.shape[1], device=order.device) < torch.as_tensor(count, device=order.device).view(-1, 1)
     return torch.zeros_like(order, dtype=torch.bool).scatter_(1, order, first.expand(order.shape))
 
@@ -53,7 +98,26 @@ def visible_squares(mask: VisibleSquareMask, draw: Draw) -> Tensor:
 
 
 def square_at(first: Tensor, side: int, units: int) -> Tensor:
-    """A square of `side` units. first: int64 [B, 2], its first row and column -> bool [B, units, units]."""
+    """Squares of `side` units as bool [B, units, units], True inside. first: int64 [B, 2], first row and column."""
     places = torch.arange(units, device=first.device)
     rows, columns = ((places >= start) & (places < start + side) for start in first[:, :, None].unbind(1))
     return rows[:, :, None] & columns[:, None, :]
+
+
+def complements(mask: ComplementMask, draw: Draw, view: int) -> Tensor:
+    """Bool [B, units, units], the first mask (view 0) or its inverse (view 1); see `ComplementMask`."""
+    units = draw.image_size // mask.size
+    hidden = listed(order_of(draw.words("mask", 2 * units * units)), mask.hidden_units(draw.image_size))
+    return (hidden if view == 0 else ~hidden).view(-1, units, units)
+
+
+def disjoint_units(mask: DisjointMask, draw: Draw, view: int) -> Tensor:
+    """Bool [B, units, units], the first mask (view 0) or the second (view 1); see `DisjointMask`."""
+    draw = draw.shared() if mask.shared else draw
+    units, count = draw.image_size // mask.size, mask.hidden_units(draw.image_size)
+    hidden = listed(order_of(draw.words("mask", 2 * units * units)), count)
+    if view == 1:
+        rank = order_of(draw.words("mask second", 2 * units * units)).argsort(dim=1)
+        order = (rank + hidden * units**2).argsort(dim=1)  # visible units before hidden ones, each at random
+        hidden = listed(order, count)
+    return hidden.view(-1, units, units)

@@ -1,4 +1,4 @@
-"""Batch norm over groups of images of the global batch, however processes and micro-batches cut it.
+"""Batch norm over groups of images of the global batch, independent of processes and micro-batches.
 
 Group g holds the images at places g * size to (g + 1) * size - 1 of the global batch (the "ghost batches" of Hoffer et
 al., NeurIPS 2017, section 4, by their place). torch's SyncBatchNorm knows neither CPUs nor groups smaller than a
@@ -24,10 +24,10 @@ KINDS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 @dataclass(frozen=True)
 class Grouping:
-    """How a global batch is grouped.
+    """Division of a global batch into groups.
 
-    size: images in a group. count: groups in the global batch. place: where training stands.
-    processes: those that compute the run. across: whether a group's images may be spread over them.
+    size: images in a group. count: groups in the global batch. place: current step and positions.
+    processes: those that compute the run. across: True if a group's images may be spread over them.
     """
 
     size: int
@@ -38,11 +38,11 @@ class Grouping:
 
 
 class GroupBatchNorm(_BatchNorm):
-    """A batch norm that takes its statistics over groups of images; parameters and buffers are those of `layer`.
+    """Batch norm with statistics over groups of images; parameters and buffers are those of `layer`.
 
-    Images that a layer before it cut into n rows each, one image after the other, are taken for n rows an image.
-    Running statistics move once a step (`settle`), towards the mean of the groups' means and unbiased variances: with
-    one group that is what torch's layers do.
+    The first axis may hold n rows of each image (its views, say), the rows of an image one after another. Running
+    statistics are updated once a step (`settle`), towards the mean of the groups' means and unbiased variances; with
+    one group that equals torch's layers.
     """
 
     def __init__(self, layer: _BatchNorm, grouping: Grouping) -> None:
@@ -69,6 +69,7 @@ class GroupBatchNorm(_BatchNorm):
         if not self.training:
             return super().forward(input)
         self._check_input_dim(input)
+        # At least float32: sums over a group in half precision would lose digits.
         x = input.to(torch.promote_types(input.dtype, torch.float32))
         members = self._members(len(x))
         values = self.grouping.size * x.numel() // (x.shape[1] * len(self.grouping.place.positions))
@@ -77,6 +78,7 @@ class GroupBatchNorm(_BatchNorm):
         shape = (*x.shape[:2], *(1,) * (x.ndim - 2))
         mean = self._sum(x, members) / values
         centred = x - mean[members].view(shape)
+        # In two passes: the mean of squares minus the square of the mean would cancel digits.
         variance = self._sum(centred.square(), members) / values
         self._note(mean.detach(), variance.detach() * values / (values - 1))
         found = centred * (variance + self.eps).rsqrt()[members].view(shape)
@@ -93,13 +95,13 @@ class GroupBatchNorm(_BatchNorm):
         return (positions // self.grouping.size).repeat_interleave(rows // len(positions))
 
     def _sum(self, x: Tensor, members: Tensor) -> Tensor:
-        """Sums over each group: [groups, C]. Groups that are elsewhere, and only those, stay 0."""
+        """Sums over each group: [groups, C]; 0 for groups whose images are all in other processes."""
         rows = x.flatten(2).sum(2) if x.ndim > 2 else x
         sums = rows.new_zeros(self.grouping.count, x.shape[1]).index_add(0, members, rows)
         return summed(sums, self.grouping.processes) if self.grouping.across else sums
 
     def _note(self, mean: Tensor, variance: Tensor) -> None:
-        """Add up what running statistics are to move to: a row of [mean, variance, number of groups]."""
+        """Accumulate the targets of the running statistics: one row of [means, variances, number of groups]."""
         if not self.track_running_stats:
             return
         here = len(self.grouping.place.positions) // self.grouping.size
@@ -109,7 +111,7 @@ class GroupBatchNorm(_BatchNorm):
 
     @torch.no_grad()
     def settle(self) -> None:
-        """Move the running statistics, at the end of a step; all processes call it together."""
+        """Update the running statistics at the end of a step; all processes call it together."""
         if self.seen is None:
             return
         seen = self.seen if self.grouping.across else self.grouping.processes.sum(self.seen)
@@ -125,14 +127,13 @@ class GroupBatchNorm(_BatchNorm):
 def group_batch_norms(
     model: nn.Module, recipe: Recipe, session: Session, place: Place, *, repeated: bool = False
 ) -> None:
-    """Make a model's batch norms take their statistics over the recipe's groups.
+    """Replace a model's batch norms by ones with statistics over the recipe's groups.
 
-    torch's own layers stay where they do so: in one process, over the whole batch at once.
+    torch's own layers are kept where they are equal: one process, one group, the whole batch at once.
 
     Args:
         place: to be set before each forward pass in training.
-        repeated: whether a step calls layers more than once, after which torch's running statistics would have moved
-            more than once.
+        repeated: True if a step calls layers more than once, which would update torch's running statistics as often.
 
     Raises:
         HarnessError: micro-batches cut groups apart, a layer is of an unknown kind, or there is no batch norm to group.
@@ -160,7 +161,7 @@ def group_batch_norms(
 
 
 def _across(recipe: Recipe, size: int, processes: int, piece: int) -> bool:
-    """Whether groups are spread over processes, each of which then takes all its rows at once."""
+    """True if groups are spread over processes, each of which then computes all its rows at once."""
     found = _spread(recipe, size, processes, piece)
     if found is None:
         share = -(-recipe.batch_size // processes)
@@ -174,7 +175,8 @@ def _across(recipe: Recipe, size: int, processes: int, piece: int) -> bool:
 
 
 def _spread(recipe: Recipe, size: int, processes: int, piece: int) -> bool | None:
-    """False if every slice of every process holds whole groups; True if not, but each has one slice; None else."""
+    """False if every slice of every process holds whole groups; True if not but each process has one slice; else
+    None, as statistics over a group would need slices that are not computed at the same time."""
     mirrored = bool(recipe.augment.mixup or recipe.augment.cutmix)
     rows = [rows_of(recipe.batch_size, rank, processes, mirrored=mirrored) for rank in range(processes)]
     slices = [part for mine in rows for part in torch.split(mine // size, piece)]

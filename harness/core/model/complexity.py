@@ -25,7 +25,7 @@ WEIGHT_BYTES, TRAINING_BYTES = 4, 12
 
 @dataclass(frozen=True)
 class Complexity:
-    """What a model costs for one image.
+    """Parameters and multiply-adds of a model for one image.
 
     One multiply-add is one unit, where others write FLOPs: convolutions, linear layers and matrix products as they are
     computed (padded windows included), 5 for each element of a layer norm, 1 for each element that is pooled. Biases,
@@ -35,7 +35,7 @@ class Complexity:
     Attributes:
         parameters: all of them, head and mask token included.
         encoder, pooling, head: multiply-adds of one forward pass.
-        trained: whether the parameters are trained.
+        trained: True if the parameters are trained.
     """
 
     parameters: int
@@ -46,7 +46,7 @@ class Complexity:
 
     @property
     def multiply_adds(self) -> int:
-        """Of one whole forward pass."""
+        """Multiply-adds of one whole forward pass."""
         return self.encoder + self.pooling + self.head
 
     @property
@@ -112,7 +112,7 @@ def classifier(
     pooled = encoder.width * (image_size // backbone.stride) ** 2 if pool == "mean" else 0
     last = depth(model) if encoder.layers.norm_behind_pooling else None
     body = multiply_adds(lambda: encoder.features(images, last))
-    whole = multiply_adds(lambda: model(images))  # with the norm behind the pooling, where a model has one
+    whole = multiply_adds(lambda: model(images))  # includes the norm after pooling, where a model has one
     return Complexity(parameters=count(model), encoder=body, pooling=pooled, head=whole - body)
 
 
@@ -137,11 +137,11 @@ def count(module: nn.Module) -> int:
 
 @torch.no_grad()
 def multiply_adds(forward: Callable[[], object]) -> int:
-    """What a call computes; see `Complexity`."""
+    """Multiply-adds of a call, counted as `Complexity` says."""
     norms = {torch.ops.aten.native_layer_norm: _norm}
     with FlopCounterMode(display=False, custom_mapping=norms) as counter:
         forward()
-    return int(counter.get_total_flops()) // 2
+    return int(counter.get_total_flops()) // 2  # torch counts a multiply-add as two
 
 
 def _norm(shape: Any, *rest: Any, **named: Any) -> int:

@@ -1,4 +1,4 @@
-"""What happens to hidden pixels and to hidden features, and which leaks that leaves."""
+"""Corruption of hidden pixels and hidden features, and the leaks that it leaves by design."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ NOTHING = "nothing hidden"
 
 
 def declared_leaks(run: Pretrain) -> tuple[str, ...]:
-    """The ways in which hidden pixels reach the encoder's output by a spec's own word; none for most.
+    """Ways in which hidden pixels reach the encoder's output because the spec says so; empty for most.
 
-    `image mean`: they count in the mean colour that fills them. `gate`: a gated addition lets a part of their features
-    through. `stem receptive field`: nothing fills them, and the overlapping stem shows them to visible neighbours
-    before the token comes in. `layers before the site`: the same of blocks that come before the token. `nothing
-    hidden`: the encoder sees everything (`Corruption.hides_nothing`).
+    `image mean`: hidden pixels contribute to the mean colour that fills them. `gate`: a gated addition lets a part of
+    their features through. `stem receptive field`: hidden pixels are not filled, and an overlapping stem mixes them
+    into visible neighbours before the token is inserted. `layers before the site`: blocks before the token's site do
+    the same. `nothing hidden`: the encoder sees everything (`Corruption.hides_nothing`).
 
     Raises:
         HarnessError: the backbone's family is not known here.
@@ -44,7 +44,7 @@ def declared_leaks(run: Pretrain) -> tuple[str, ...]:
 
 
 def _mixed_before(run: Pretrain) -> tuple[str, ...]:
-    """What shows hidden pixels, if they are there, to visible positions before the mask token comes in."""
+    """Layers that mix hidden pixels into visible positions before the mask token is inserted."""
     match run.corruption.site:
         case AtInput():
             return () if layers_named(run.backbone.name).cuts_patches(run.backbone) else (STEM,)
@@ -57,12 +57,12 @@ def _mixed_before(run: Pretrain) -> tuple[str, ...]:
 def filled(
     images: Tensor, hidden: Tensor, fill: Fill, black: Tensor, *, seed: int = 0, place: Place | None = None
 ) -> Tensor:
-    """Images with their hidden pixels filled, as `harness.spec.Corruption` says.
+    """Images with hidden pixels filled, as defined in `harness.spec.Corruption`.
 
     Args:
         images: float [B, C, S, S], normalised. hidden: bool [B, S, S].
-        black: float [C], what the pixel value 0 is after normalisation.
-        seed, place: of the noise. Outside training, where no place is set, images are numbered from 0 at step 0.
+        black: float [C], the pixel value 0 after normalisation.
+        seed, place: keys of the noise. Outside training no place is set; images are then numbered from 0 at step 0.
     """
     where = hidden[:, None]
     match fill:
@@ -102,10 +102,10 @@ def _noise(images: Tensor, seed: int, place: Place | None) -> Tensor:
 def combined(
     x: Tensor, hidden: Tensor, mask_token: Tensor, gate: Tensor | None, corruption: Corruption, piece: Piece
 ) -> Tensor:
-    """Features with the mask token in them, as `harness.spec.Corruption` says (MIMResNet's `forward_mask`).
+    """Features with the mask token inserted at hidden positions (`forward_mask` of A2MIM's MIMResNet).
 
     Args:
-        x: what came out of `piece`, in its layout. hidden: bool [B, h, w]. mask_token, gate: [C].
+        x: output of `piece`, in its layout. hidden: bool [B, h, w]. mask_token, gate: [C].
     """
     first = piece.layout == "first"
     along = (-1, 1, 1) if first else (-1,)
@@ -117,12 +117,13 @@ def combined(
     factor = None if gate is None else gate.to(x.dtype).view(along)
     if piece.layout != "tokens" or not piece.prefix:
         return _combined(x, weight, token, factor, corruption)
+    # Class and register tokens stay in front, unchanged: they are never hidden.
     kept, body = x[:, : piece.prefix], x[:, piece.prefix :]
     return torch.cat((kept, _combined(body, weight, token, factor, corruption)), dim=1)
 
 
 def _combined(x: Tensor, weight: Tensor, token: Tensor, gate: Tensor | None, corruption: Corruption) -> Tensor:
-    if corruption.detach:
+    if corruption.detach:  # the same values, without a gradient into hidden features
         x = x * (1 - weight) + x.detach() * weight
     match corruption.token:
         case "replace":

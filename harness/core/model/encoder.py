@@ -1,6 +1,6 @@
-"""timm models as encoders: built from their specs, and with hidden patches kept from them.
+"""timm models as encoders: built from their specs, with a mask token inserted at hidden positions.
 
-What the families' layers are called is said in `harness.core.model.backbones`, a module a family.
+Names of layers are in `harness.core.model.backbones`, one module for each family.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def build(
 
     Args:
         num_classes: 0 for an encoder without classifier.
-        pool: `` for an encoder, `mean` or `token` for a classifier; with the backbone's variant `simmim` it decides
-            whether the blocks share one relative position table (encoder) or have their own (classifier).
+        pool: empty for an encoder, `mean` or `token` for a classifier. With the backbone's variant `simmim`, blocks
+            share one relative position table in an encoder and have their own in a classifier.
 
     Raises:
         HarnessError: an unknown or unsupported model, arguments it refuses, or a patch or stride that is not as stated.
@@ -63,6 +63,7 @@ def build(
     except Exception as error:  # of timm or torch, about arguments that they cannot build: a division by zero heads
         raise HarnessError(f"timm refuses {backbone.name}: {error}".replace("\n", " ")) from error
     model = supported(made, backbone.name)
+    # The spec states patch size and stride so that planning needs no torch; here they are checked against the model.
     first, *_, last = layers_of(model).pieces(model)
     if last.stride != backbone.stride:
         raise HarnessError(f"{backbone.name} has stride {last.stride}, not the stated {backbone.stride}")
@@ -80,7 +81,7 @@ def build(
 def timm_arguments(
     backbone: Backbone, *, image_size: int, channels: int, num_classes: int = 0, pool: str = "", drop_path: float = 0.0
 ) -> dict[str, Any]:
-    """What `build` gives to `timm.create_model`, whose arguments these are.
+    """Keyword arguments of `timm.create_model` for a backbone spec, as `build` uses them.
 
     Raises:
         HarnessError: there is no such model, its family is not known here, or a class token is to be pooled of a model
@@ -96,11 +97,10 @@ def timm_arguments(
 
 
 def _initialise(model: Any, *, pretraining: bool) -> None:
-    """Draw weights as the released ViT does (microsoft/SimMIM, models/vision_transformer.py).
+    """Initialise weights as the released ViT does (microsoft/SimMIM, models/vision_transformer.py).
 
-    All matrices, the patch embedding and the class token from a normal of deviation 0.02, cut at one deviation in
-    pre-training and hardly at all (at 2.0) in fine-tuning; the last matrices of block k, counted from 1, divided by
-    sqrt(2 k).
+    Matrices, patch embedding and class token: normal of deviation 0.02, truncated at 0.02 in pre-training and at 2.0
+    (practically not at all) in fine-tuning. The last matrices of block k, counted from 1, are divided by sqrt(2 k).
     """
     cut = 0.02 if pretraining else 2.0
     for module in model.modules():
@@ -116,16 +116,17 @@ def _initialise(model: Any, *, pretraining: bool) -> None:
 
 
 class Encoder(nn.Module):
-    """A timm model that gives feature maps, and that can have patches hidden from it.
+    """A timm model that gives feature maps, with an optional mask token at hidden positions.
 
     Attributes:
-        token_width: channels C0 at the site where the mask token comes in.
-        token_stride: pixels of the image under one position there.
+        at: number of the step after which the mask token is inserted.
+        token_width: channels C0 at that site.
+        token_stride: side in image pixels of one position there.
         width: channels C of the output.
     """
 
     def __init__(self, model: Family, corruption: Corruption | None = None) -> None:
-        """corruption: where a mask token comes in and what it does; SimMIM's replacement at the input unless given.
+        """corruption: site and operation of the mask token; by default SimMIM's replacement at the input.
 
         Raises:
             HarnessError: the model has no such site.
@@ -151,9 +152,9 @@ class Encoder(nn.Module):
         Args:
             images: float [B, channels, H, W].
             hidden: bool [B, H / token_stride, W / token_stride], True = hidden; None hides nothing.
-            mask_token: [C0], what comes in at the site; None changes nothing. In released SimMIM (models/simmim.py) it
-                replaces hidden tokens before the class token and positions are added.
-            gate: [C0], of a gated addition.
+            mask_token: [C0], inserted at the site; None inserts nothing. As in the released SimMIM (models/simmim.py),
+                at the input it replaces hidden tokens before the class token and positions are added.
+            gate: [C0], factor of a gated addition.
 
         Returns:
             [B, C, H / stride, W / stride].
@@ -166,14 +167,14 @@ class Encoder(nn.Module):
         return as_map(x, piece, images)
 
     def maps(self, images: Tensor) -> Iterator[tuple[Piece, Tensor]]:
-        """Every step of the forward pass, and what comes out of it as a map [B, C', h, w]."""
+        """Steps of the forward pass, each with its output as a map [B, C', h, w]."""
         x = images
         for piece in self.layers.pieces(self.model):
             x = piece.run(x)
             yield piece, as_map(x, piece, images)
 
     def features(self, images: Tensor, block: int | None = None) -> Tensor:
-        """Features [B, C', h, w] after block `block`, counted from 1 over all stages; None as in `forward`.
+        """Features [B, C', h, w] after block `block`, counted from 1 over all stages; None for the final norm.
 
         Raises:
             HarnessError: the model has no such block.
@@ -203,7 +204,7 @@ class Encoder(nn.Module):
         return self._up_to(images, block)[0][:, 0]
 
     def _up_to(self, images: Tensor, block: int | None) -> tuple[Tensor, Piece]:
-        """What comes out of a block, or of the whole model, in the layout of the step that is returned with it."""
+        """Output of a block, or of the whole model, and the step whose layout it has."""
         if block is not None and block > depth(self.model):
             raise HarnessError(f"block {block} of a model that has {depth(self.model)}")
         x = images
@@ -215,7 +216,7 @@ class Encoder(nn.Module):
 
 
 def _place(pieces: list[Piece], corruption: Corruption) -> int:
-    """Number of the step behind which a mask token comes in."""
+    """Number of the step after which the mask token is inserted."""
     for place, piece in enumerate(pieces):
         if corruption.site in piece.sites:
             return place
@@ -225,10 +226,10 @@ def _place(pieces: list[Piece], corruption: Corruption) -> int:
 
 
 def as_map(x: Tensor, piece: Piece, images: Tensor) -> Tensor:
-    """What came out of a step as a map [B, C, h, w], without class and register tokens.
+    """Output of a step as a map [B, C, h, w], without class and register tokens.
 
     Args:
-        images: [B, channels, H, W], what went into the first step.
+        images: [B, channels, H, W], input of the first step.
     """
     match piece.layout:
         case "tokens":
@@ -253,9 +254,9 @@ def stage_depths(model: Family) -> list[int]:
 
 
 def own_biases(model: Family, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights, a relative position table that all blocks share given to each where the model's blocks have their own.
+    """Weights in which a shared relative position table is copied to each block that has its own.
 
-    The released SimMIM begins fine-tuning like that (microsoft/SimMIM, utils.py). Other weights are left as they are.
+    The released SimMIM starts fine-tuning like that (microsoft/SimMIM, utils.py). Other weights are unchanged.
     """
     own = [name for name in model.state_dict() if name.endswith(".attn.relative_position_bias_table")]
     if SHARED_BIAS not in tensors or not own:
@@ -265,9 +266,9 @@ def own_biases(model: Family, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def own_positions(model: Family, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights, absolute positions of another image size resized to the model's own, by timm's bicubic rule.
+    """Weights with absolute positions resized to the model's image size, by timm's bicubic rule.
 
-    Those of class and register tokens stay as they are. Positions that are of no square map are left alone.
+    Positions of class and register tokens are unchanged, as are those that do not belong to a square map.
     """
     ours, theirs = getattr(model, "pos_embed", None), tensors.get("pos_embed")
     if not isinstance(ours, Tensor) or theirs is None or theirs.ndim != ours.ndim or theirs.shape == ours.shape:
@@ -284,7 +285,7 @@ def layer_id(model: Family, name: str) -> int:
     """Depth of a parameter for layer-wise decay, as the released SimMIM counts it.
 
     0 for the embeddings or the stem, k + 1 for block k counted from 0 over all stages, depth + 1 for the final norm,
-    the classifier and a relative position table that all blocks share. What reduces the map between two stages (timm's
-    Swin and ConvNeXt put it at the beginning of a stage) has the id of the last block before it.
+    the classifier and a relative position table that all blocks share. Downsampling between two stages has the id of
+    the last block before it, although timm's Swin and ConvNeXt count it to the next stage.
     """
     return layers_of(model).layer_id(model, name)

@@ -1,4 +1,4 @@
-"""Prediction heads: from an encoder's feature map to the target's resolution and channels."""
+"""Prediction heads: modules from an encoder's feature map to the target's resolution and channels."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def build_head(head: Head, *, width: int, channels: int, upscale: int, side: int
     Pixel shuffle has torch's order: output channel c at offset (i, j) is input channel c * s * s + i * s + j.
 
     Args:
-        fills: whether hidden places come without features, which a decoder makes up (`harness.core.model.mae.Decoder`).
+        fills: True if the encoder drops hidden tokens, for which a decoder has a mask token (`mae.Decoder`).
     """
     out = channels * upscale**2
     body: nn.Module
@@ -76,7 +76,7 @@ def _depthwise(width: int, side: int) -> list[nn.Module]:
 
 
 class Transformer(nn.Module):
-    """Transformer blocks over a map, as `harness.spec.TransformerHead` says.
+    """Transformer blocks over a map; see `harness.spec.TransformerHead`.
 
     Raises:
         HarnessError: the heads do not divide the width.
@@ -112,7 +112,7 @@ class Transformer(nn.Module):
 
 
 class InverseSwin(nn.Module):
-    """Swin stages in reverse order, as `harness.spec.InverseSwinHead` says. upscale: a power of two."""
+    """Swin stages in reverse order; see `harness.spec.InverseSwinHead`. upscale: a power of two."""
 
     def __init__(self, head: InverseSwinHead, *, width: int, channels: int, upscale: int, side: int) -> None:
         super().__init__()
@@ -126,6 +126,7 @@ class InverseSwin(nn.Module):
             if stage > deepest - doublings:
                 layers.append(PatchSplitting(dim, 2, dim // 2))
                 dim, side = dim // 2, side * 2
+        # With fewer stages than doublings, one last splitting makes up for the rest.
         if (rest := upscale >> doublings) > 1:
             layers.append(PatchSplitting(dim, rest, dim))
         self.layers = nn.Sequential(*layers)
@@ -171,7 +172,7 @@ def _stage(head: InverseSwinHead, stage: int, side: int) -> SwinTransformerStage
 
 
 def _draw(name: str, parameter: nn.Parameter) -> None:
-    """First weights as timm draws those of a Swin encoder: normal with sd 0.02, biases 0."""
+    """Initialise a parameter as timm does in a Swin encoder: normal with sd 0.02, biases 0."""
     if parameter.ndim > 1:
         nn.init.trunc_normal_(parameter, std=0.02)
     elif name.endswith("bias"):

@@ -20,15 +20,15 @@ INIT_STD = 0.02
 
 
 def visible_places(hidden: Tensor) -> Tensor:
-    """Where the visible tokens are, in order.
+    """Indices of the visible tokens, ascending.
 
-    The host waits for the device, which has to say how many there are.
+    Their number is needed on the host, which waits for the device here.
 
     Args:
         hidden: bool [B, h, w], True = hidden; as many in every image.
 
     Returns:
-        int64 [B, n]: places in the map, rows one after the other, ascending.
+        int64 [B, n]: places in the map, row by row.
 
     Raises:
         HarnessError: the numbers differ from image to image, or an image is hidden altogether.
@@ -42,11 +42,12 @@ def visible_places(hidden: Tensor) -> Tensor:
         )
     if not fewest:
         raise HarnessError("token='drop' leaves no visible token to compute: the mask hides whole images")
+    # A stable sort puts visible places (0) first, in their order.
     return hidden.to(torch.uint8).argsort(dim=1, stable=True)[:, :fewest]
 
 
 def encode_visible(model: Any, images: Tensor, places: Tensor) -> Tensor:
-    """Tokens after the final norm, of the visible places alone; hidden ones cost nothing behind the patch embedding.
+    """Tokens after the final norm, of visible places alone; hidden ones cost nothing after the patch embedding.
 
     Args:
         model: a timm VisionTransformer.
@@ -64,6 +65,7 @@ def encode_visible(model: Any, images: Tensor, places: Tensor) -> Tensor:
             f"this is a {type(model).__name__}"
         )
     vit: Any = model  # timm declares its submodules as Tensor | Module
+    # Positions are added before hidden tokens are dropped, so that each visible token keeps its own.
     tokens = vit._pos_embed(vit.patch_embed(images))
     first, patches = tokens[:, : vit.num_prefix_tokens], tokens[:, vit.num_prefix_tokens :]
     x = vit.norm_pre(torch.cat((first, _gathered(patches, places)), dim=1))
@@ -91,11 +93,11 @@ def _scattered(tokens: Tensor, places: Tensor, seen: Tensor) -> Tensor:
 
 
 class Decoder(nn.Module):
-    """A transformer decoder, as `harness.spec.DecoderHead` says.
+    """A transformer decoder; see `harness.spec.DecoderHead`.
 
     Args:
         width, channels, upscale, side: as for `build_head`.
-        fills: whether hidden places come without features, so that a mask token is learnt for them.
+        fills: True if hidden places come without features, so that a mask token is learnt for them.
     """
 
     def __init__(
@@ -134,7 +136,7 @@ class Decoder(nn.Module):
         return F.pixel_shuffle(found.reshape(len(x), -1, self.side, self.side), self.upscale)
 
     def _filled(self, seen: Tensor, places: Tensor) -> Tensor:
-        """All places [B, side * side, C], the visible ones as they are, the mask token at the others."""
+        """Tokens of all places [B, side * side, C]: visible ones as given, the mask token at the others."""
         if self.mask_token is None:
             raise ValueError("a decoder without a mask token takes whole maps")
         blank = self.mask_token.to(seen.dtype).expand(len(seen), self.side**2, -1)
@@ -142,7 +144,7 @@ class Decoder(nn.Module):
 
 
 def draw_linear(module: nn.Module) -> None:
-    """First weights of a linear layer as the released MAE draws them: Xavier's uniform, biases 0."""
+    """Initialise a linear layer as the released MAE does: Xavier uniform, biases 0."""
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:
@@ -150,10 +152,10 @@ def draw_linear(module: nn.Module) -> None:
 
 
 def begin_as_released(model: Any) -> None:
-    """Give a timm VisionTransformer the released MAE's first weights and its positions, which are not trained.
+    """Initialise a timm VisionTransformer as the released MAE does, with fixed sine-cosine positions.
 
-    The patch embedding is drawn as the linear layer that it is; the class token from a normal of deviation 0.02; the
-    class token's position is 0.
+    The patch embedding is initialised as the linear layer that it is, the class token from a normal of deviation 0.02;
+    the class token's position is 0.
     """
     model.apply(draw_linear)
     nn.init.xavier_uniform_(model.patch_embed.proj.weight.view(len(model.patch_embed.proj.weight), -1))
@@ -167,10 +169,10 @@ def begin_as_released(model: Any) -> None:
 
 
 def sincos_positions(side: int, width: int) -> Tensor:
-    """Positions of a square map: float32 [side * side, width], rows one after the other.
+    """Sine-cosine positions of a square map: float32 [side * side, width], row by row.
 
-    The first half of the channels tells the column, the second the row; of each half the first are sines and the others
-    cosines of place / 10000 ** (2 i / (width / 2)) (facebookresearch/mae, util/pos_embed.py). width: 4 divides it.
+    The first half of the channels encodes the column, the second the row; each half has sines first and then cosines of
+    place / 10000 ** (2 i / (width / 2)) (facebookresearch/mae, util/pos_embed.py). width: 4 divides it.
     """
     quarter = width // 4
     rates = torch.exp(torch.arange(quarter, dtype=torch.float64) / quarter * -math.log(10_000))

@@ -1,4 +1,4 @@
-"""Where weights lie in memory: a way of computing that changes nothing but speed."""
+"""Memory layout of weights, which changes speed and rounding but no result."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def to_device(module: Module, device: torch.device) -> Module:
-    """A module on a device. On a GPU, the weights of its CNNs have their channels last, as tensor cores want them.
+    """Module moved to a device; on a GPU the weights of its CNNs get the channels-last layout of tensor cores.
 
-    Numbers differ from those of the usual order by rounding. Weights that are saved have the usual order.
+    Results differ from those of the usual layout by rounding. Weights are saved in the usual layout.
     """
     found = module.to(device)
     return with_channels_last(found) if device.type == "cuda" else found

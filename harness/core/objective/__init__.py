@@ -1,1 +1,1 @@
-"""What is predicted, and the losses between prediction and target."""
+"""Targets of the prediction, and the losses between prediction and target."""

@@ -1,4 +1,4 @@
-"""Codebooks learnt from a data set: k-means over colours or patches of its images. Deterministic, and no run's seed."""
+"""Codebooks learnt from a data set by k-means over colours or patches. Deterministic, independent of a run's seed."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def patches(values: Tensor, side: int) -> Tensor:
 
 
 def nearest(points: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
-    """The nearest entry of each point, the first of equals, and the squared Euclidean distance to it.
+    """Index of the nearest entry of each point, the first of equal ones, and the squared Euclidean distance to it.
 
-    Computed in float64, which autocast and tf32 leave alone: at lower precision similar colours would change places.
+    Computed in float64, which autocast and TF32 do not affect: at lower precision similar colours would swap.
 
     Args:
         points: float [..., D]. codebook: float [K, D].
@@ -42,6 +42,7 @@ def nearest(points: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
     flat, entries = points.reshape(-1, points.shape[-1]).double(), codebook.double()
     sizes = entries.square().sum(1)
     found, least = [], []
+    # In parts of bounded memory. |x|^2 is the same for all entries, so the minimum is found without it.
     for part in torch.split(flat, max(1, ENTRIES // len(entries))):
         distance, index = (sizes - 2 * part @ entries.T).min(1)
         found.append(index)
@@ -50,7 +51,9 @@ def nearest(points: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def kmeans(points: Tensor, count: int, *, iterations: int, seed: int) -> tuple[Tensor, list[float]]:
-    """Lloyd's algorithm from `count` different points in a hashed order; a centre that loses all points stays.
+    """Lloyd's algorithm, started from the first `count` different points in a hashed order.
+
+    A centre without points stays where it is.
 
     Args:
         points: float64 [N, D], on the CPU.
@@ -76,6 +79,7 @@ def kmeans(points: Tensor, count: int, *, iterations: int, seed: int) -> tuple[T
 
 
 def _different(points: Tensor, count: int, seed: int) -> list[int]:
+    """Indices of the first `count` points, in a hashed order, that differ from each other."""
     rows, found = points.numpy(), dict[bytes, int]()
     for index in permutation(seed, "k-means centres", 0, len(points)).tolist():
         found.setdefault(rows[index].tobytes(), index)
@@ -120,7 +124,7 @@ def sample(book: KMeans, data: Data, image_size: int, side: int) -> Tensor:
 
 
 def raw(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Normalised images [B, C, H, W] back to values in [0, 1]; what augmentation has pushed beyond is cut off."""
+    """Pixel values in [0, 1] of normalised images [B, C, H, W]; values that augmentation moved outside are clipped."""
     scale, shift = (torch.tensor(values, device=images.device)[:, None, None] for values in (std, mean))
     return (images.float() * scale + shift).clamp(0, 1)
 

@@ -1,4 +1,4 @@
-"""The contrastive loss: queries of the encoder against keys of the momentum encoder, over all images of a batch."""
+"""Contrastive loss: queries of the encoder against keys of the momentum encoder, over all images of a batch."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from harness.core.runtime.session import Session
 from harness.spec import Contrastive, HarnessError, Mask, Pretrain, seed_stream
 
 SECOND = "second crop"
-"""Purpose of the randomness of second crops and of their masks."""
+"""Name of the random stream of second crops and of their masks."""
 
 
 class Pairs(NamedTuple):
-    """What the contrastive loss sees besides the images and their masks.
+    """Inputs of the contrastive loss besides the images and their masks. True = hidden.
 
-    second: float [b, C, S, S], another crop of each image; None for the same one.
-    units: bool [b, units, units], the encoder's mask of the second crop, True = hidden; None where it does not see it.
-    hidden: the momentum encoder's mask of the crop that it sees, bool, or None for none.
-    swapped: likewise, of the first crop where it sees that too.
+    second: float [b, C, S, S], a second crop of each image; None if both encoders see the same crop.
+    units: bool [b * views, units, units], the encoder's masks of the second crop; None if it does not see it.
+    hidden: the momentum encoder's mask of the crop that it sees, bool; None for the whole image.
+    swapped: the momentum encoder's mask of the first crop, where crops are swapped.
     """
 
     second: Tensor | None = None
@@ -36,7 +36,7 @@ class Pairs(NamedTuple):
 def mlp(layers: int, width: int, hidden: int, out: int) -> nn.Sequential:
     """Linear layers without bias, a batch norm behind each, ReLU between them; the last norm has no weights.
 
-    Only training computes them, so the norms keep no running statistics.
+    They compute in training only, so the norms keep no running statistics.
     """
     parts: list[nn.Module] = []
     for number in range(layers):
@@ -49,11 +49,11 @@ def mlp(layers: int, width: int, hidden: int, out: int) -> nn.Sequential:
 
 
 def info_nce(queries: Tensor, keys: Tensor, places: Tensor, temperature: float) -> Tensor:
-    """2 * temperature * the mean cross-entropy of telling each query's own key from all others; a float32 scalar.
+    """InfoNCE: 2 * temperature * mean cross-entropy of each query's own key among all keys; a float32 scalar.
 
     Args:
-        queries: float [b, D]. keys: float [n, D]; both are scaled to length 1.
-        places: int64 [b], which key is each query's own.
+        queries: float [b, D]. keys: float [n, D]; both are normalised to length 1 here.
+        places: int64 [b], index of each query's own key.
     """
     with torch.autocast(queries.device.type, enabled=False):
         scores = F.normalize(queries.float(), dim=1) @ F.normalize(keys.float(), dim=1).T / temperature
@@ -68,12 +68,12 @@ def info_nce_over_views(
     temperature: float,
     of_all: Callable[[Tensor], tuple[Tensor, Tensor]],
 ) -> Tensor:
-    """InfoNCE of images that have several queries each, the mean over these: a float32 scalar.
+    """Mean InfoNCE over the masked views of each image; a float32 scalar.
 
     Args:
-        queries: [b * views, D], those of an image after one another. keys: [b, D], or [b * views, D] in the same order,
-            and then a query is compared with the keys of its own view.
-        of_all: the keys of all images and the places of the own ones, from [b, D].
+        queries: [b * views, D], the views of an image one after another. keys: [b, D], or [b * views, D] in the same
+            order; a query is then compared with the keys of its own view.
+        of_all: from keys [b, D] of this process, the keys of the global batch and the places of its own among them.
     """
     ways = len(keys) * views // len(queries)  # views of the keys
     losses = []
@@ -84,13 +84,14 @@ def info_nce_over_views(
 
 
 def of_all(keys: Tensor, positions: Tensor, batch_size: int, group: Group) -> tuple[Tensor, Tensor]:
-    """The keys of the global batch, without gradient, and the places of this process's own among them.
+    """Keys of the global batch, without gradient, and the places of this process's own keys among them.
 
     Args:
         keys: [b, D], of this process's images. positions: int64 [b], their places in the global batch.
     """
     if group.size == 1:
         return keys, torch.arange(len(keys), device=keys.device)
+    # Each process fills its own rows of zeros, so that the sum over processes gathers them in batch order.
     found = keys.new_zeros(batch_size, keys.shape[1])
     found[positions] = keys
     return group.sum(found), positions
@@ -105,11 +106,11 @@ def pairs_of(
     positions: Tensor,
     look: Callable[[Tensor], Tensor | None] = lambda images: None,
 ) -> Pairs | None:
-    """The other side of a batch; None for a run without a contrastive loss. Arguments as for `make_mask`.
+    """Second crops and masks of a batch; None for a run without a contrastive loss. Arguments as for `make_mask`.
 
     Args:
         second: as in `Pairs`.
-        look: what the run's mask looks at in images, as `make_mask` wants it.
+        look: scores that the run's mask needs of images, in the form that `make_mask` takes.
     """
     if run.contrastive is None:
         return None
@@ -135,12 +136,12 @@ def pairs_of(
 
 
 def has_second_crop(contrastive: Contrastive | None) -> bool:
-    """Whether the momentum encoder sees another crop."""
+    """True if the momentum encoder sees another crop than the encoder."""
     return contrastive is not None and contrastive.crops != "same"
 
 
 def require_whole_batch(run: Pretrain, session: Session) -> None:
-    """Refuse micro-batches where all images of a batch are compared.
+    """Refuse micro-batches for a loss that compares all images of a batch.
 
     Raises:
         HarnessError: this process's images do not fit one micro-batch.

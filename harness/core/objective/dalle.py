@@ -75,10 +75,10 @@ def read(tokenizer: DalleTokenizer) -> Weights:
 
 
 def fed(values: Tensor, side: int) -> Tensor:
-    """What the encoder is fed so that a code covers `side` pixels of an image, with its values mapped as it wants them.
+    """Input of the encoder, scaled so that one code covers `side` pixels of an image, with values in [0.1, 0.9].
 
-    BEiT scales the crop anew from the file, with Lanczos; here the crop itself is scaled, bicubic with antialiasing,
-    which is assumed to make no difference that matters.
+    BEiT resizes the crop from the file with Lanczos; here the crop itself is resized, bicubic with antialiasing. The
+    difference is assumed not to matter.
 
     Args:
         values: float32 [B, 3, S, S] in [0, 1].
@@ -93,9 +93,9 @@ def fed(values: Tensor, side: int) -> Tensor:
 
 
 def logits(weights: Weights, images: Tensor) -> Tensor:
-    """Unnormalised log-probabilities of the codes, float32 [B, vocabulary, H / 8, W / 8], of what `fed` gave.
+    """Logits of the codes, float32 [B, vocabulary, H / 8, W / 8], of images from `fed`.
 
-    It computes in fp32: the precision of training must not choose the codes.
+    Computed in fp32, so that codes do not depend on the precision of training.
     """
     with alone_in("fp32", images.device):
         return _logits(weights, images)

@@ -34,12 +34,13 @@ def teacher_of(target: FeatureTarget, channels: int) -> Encoder:
 
 
 def teacher_features(target: FeatureTarget, teacher: Encoder, images: Tensor) -> Tensor:
-    """What the teacher sees in images, float32 [B, width, S / downsample, S / downsample].
+    """Features of the teacher, float32 [B, width, S / downsample, S / downsample].
 
-    It computes in the target's precision, whatever the precision of training.
+    Computed in the target's precision, independent of the precision of training.
 
     Args:
-        images: float [B, C, S, S], normalised as the teacher wants them; scaled, if need be, bicubic with antialiasing.
+        images: float [B, C, S, S], with the teacher's normalisation; resized to its image size if they differ, bicubic
+            with antialiasing.
     """
     size = target.teacher.image_size
     with alone_in(target.precision, images.device):
@@ -49,7 +50,7 @@ def teacher_features(target: FeatureTarget, teacher: Encoder, images: Tensor) ->
 
 
 def momentum_features(target: MomentumTarget, encoder: Encoder, images: Tensor) -> Tensor:
-    """What the momentum encoder sees in images, float32 [B, width, S / downsample, S / downsample].
+    """Features of the momentum encoder, float32 [B, width, S / downsample, S / downsample].
 
     Raises:
         HarnessError: the features have another width or resolution, or the last stage has fewer blocks.
@@ -60,7 +61,7 @@ def momentum_features(target: MomentumTarget, encoder: Encoder, images: Tensor) 
 
 
 def mean_of_blocks(outputs: Sequence[Tensor], norm: Norm, mean_norm: Norm) -> Tensor:
-    """The mean of some blocks' outputs, float32, each normalised by `norm` before and the mean by `mean_norm`.
+    """Mean of the outputs of some blocks, float32; each is normalised by `norm`, and their mean by `mean_norm`.
 
     Args:
         outputs: [B, C, h, w] each.

@@ -1,4 +1,4 @@
-"""The error of a prediction's spectrum, as A2MIM's paper has it and as its released code does."""
+"""Fourier loss: the error of a prediction's spectrum, as in A2MIM's paper and as in its released code."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def fourier_loss(run: Pretrain, prediction: Tensor, target: Tensor, hidden: Tens
 
     Returns:
         A float32 scalar. Under `released` with `focal`, image i belongs to group i // group, with all its masks if the
-        run has several of each image, one after another in the B. A last group that is not full counts like the others,
-        which happens outside training only (`require_whole_groups`).
+        run has several of each image, one after another along B. A last group that is not full counts like the others;
+        that happens outside training only (`require_whole_groups`).
     """
     spec = run.fourier
     if spec is None:
@@ -42,6 +42,7 @@ def fourier_loss(run: Pretrain, prediction: Tensor, target: Tensor, hidden: Tens
 
 
 def _paper(spec: FourierLoss, y: Tensor, x: Tensor, seen: Tensor) -> Tensor:
+    """Loss of A2MIM's paper: visible pixels of the prediction get no gradient."""
     distance = _spectrum(y * (1 - seen) + y.detach() * seen - x).abs()
     return (distance.detach() ** (spec.alpha or 1.0) * distance).mean() if spec.focal else distance.mean()
 
@@ -54,6 +55,7 @@ def _plain(spec: FourierLoss, y: Tensor, x: Tensor, seen: Tensor) -> Tensor:
 
 def _released(spec: FourierLoss, loss: Loss, group: int, y: Tensor, x: Tensor, seen: Tensor) -> Tensor:
     kept = 1 - seen * (1 - (spec.unmask_weight or 0.0))
+    # As released: visible pixels are the mean of prediction and target, so half of their error remains in the spectrum.
     difference = y * kept + (0.5 * y.detach() + 0.5 * x) * (1 - kept) - x
     if spec.focal:  # the mean spectrum is the spectrum of the mean image
         power = _power(torch.stack([part.mean(0) for part in torch.split(difference, group)]))
@@ -64,7 +66,7 @@ def _released(spec: FourierLoss, loss: Loss, group: int, y: Tensor, x: Tensor, s
 
 
 def _by_maximum(weight: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """A weight divided by its maximum over some axes; 0 where all are 0."""
+    """Weight divided by its maximum over some axes; 0 where all weights are 0."""
     return (weight / weight.amax(axes, keepdim=True)).nan_to_num(0.0).clamp(0, 1)
 
 
@@ -79,10 +81,10 @@ def _spectrum(images: Tensor) -> Tensor:
 
 
 def require_whole_groups(run: Pretrain, session: Session) -> None:
-    """That every process and every micro-batch holds whole groups of the Fourier loss, if it has groups.
+    """Refuse processes and micro-batches that cut groups of the Fourier loss apart.
 
     Raises:
-        HarnessError: some would not.
+        HarnessError: a group's images would not all be in one slice of one process.
     """
     spec, batch = run.fourier, run.recipe.batch_size
     if spec is None or spec.variant != "released" or not spec.focal:
@@ -109,11 +111,10 @@ def _whole(members: Tensor, size: int) -> bool:
 
 @dataclass
 class GradientRatio:
-    """Strength of the Fourier loss: weight * |its gradient| / |gradient of the prediction error|.
+    """Relative strength of the Fourier loss: weight * |its gradient| / |gradient of the prediction error|.
 
-    Gradients are with respect to the prediction, norms are Euclidean.
-    The prediction is that of a whole global batch, of whose slices one after the other is added: the ratio depends
-    neither on how it is cut nor on the head behind the prediction.
+    Gradients are taken with respect to the prediction of the global batch, whose slices are added one by one; norms are
+    Euclidean. So the ratio depends neither on the slicing nor on the head.
     """
 
     run: Pretrain
@@ -129,11 +130,12 @@ class GradientRatio:
             gradients = [torch.autograd.grad(loss, leaf)[0] for loss in (error, spectral)]
         named = loss_denominators(self.run, units)
         weights = torch.stack([named["prediction"], named["fourier"]])
+        # The gradients of slices are of their own means: times their weights they are those of the batch.
         squares = torch.stack([gradient.double().square().sum() for gradient in gradients]) * weights.square()
         self.sums.append(torch.cat([squares, weights]))
 
     def settle(self, group: Group) -> float:
-        """The ratio over what was added in all processes, which call this together; begins anew."""
+        """Ratio over all slices added in all processes, which call this together; resets the sums."""
         squares, weights = group.sum(torch.stack(self.sums).sum(0)).chunk(2)
         self.sums = []
         error, spectral = (squares.sqrt() / weights.clamp(min=1)).tolist()

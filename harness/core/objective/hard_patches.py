@@ -1,4 +1,4 @@
-"""Scores that masks look at: a momentum encoder's attention, and the errors that a predictor expects."""
+"""Patch scores for masks: a momentum encoder's attention, and the errors that a loss predictor expects."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from harness.spec import HarnessError
 
 @torch.no_grad()
 def attention_scores(encoder: Encoder, images: Tensor) -> Tensor:
-    """How much the class token attends to each patch in the last block, the mean over heads: float32 [B, h, w].
+    """Attention of the class token to each patch in the last block, mean over heads: float32 [B, h, w].
 
     Without a class token, the mean over all queries.
 
     Args:
-        images: float [B, C, S, S], which the encoder sees whole.
+        images: float [B, C, S, S], unmasked.
 
     Raises:
         HarnessError: the encoder is no VisionTransformer.
@@ -29,6 +29,7 @@ def attention_scores(encoder: Encoder, images: Tensor) -> Tensor:
     if not isinstance(vit, VisionTransformer):
         raise HarnessError(f"attention is read from timm's VisionTransformer (vit_...), not from {type(vit).__name__}")
     attention: Any = vit.blocks[-1].attn
+    # timm's fused attention returns no weights, so they are computed again from the block's input.
     seen: list[Tensor] = []
     handle = attention.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     try:
@@ -45,9 +46,9 @@ def attention_scores(encoder: Encoder, images: Tensor) -> Tensor:
 
 
 def ranking_loss(predicted: Tensor, errors: Tensor, hidden: Tensor) -> Tensor:
-    """Cross-entropy of telling which of two hidden patches has the larger error; a float32 scalar.
+    """Pairwise ranking loss: cross-entropy of which of two hidden patches has the larger error; a float32 scalar.
 
-    The mean over the ordered pairs of an image whose errors differ, and over images; an image without any counts 0.
+    Mean over the ordered pairs of an image whose errors differ, then over images; an image without pairs counts 0.
 
     Args:
         predicted, errors: float [B, N], no gradient flows through the errors. hidden: bool [B, N].

@@ -1,4 +1,4 @@
-"""Histograms of oriented gradients, and what they look like. The definition is in `harness.spec.HogTarget`."""
+"""Histograms of oriented gradients, and pictures of them. The definition is in `harness.spec.HogTarget`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from harness.spec import HogTarget
 
 
 def hog(images: Tensor, target: HogTarget) -> Tensor:
-    """Descriptors of patches.
+    """HOG descriptors of patches.
 
-    A scale of a channel changes nothing, nor does a shift, so it does not matter how images are normalised.
+    They do not depend on scale and shift of a channel, and so not on the normalisation of images.
 
     Args:
         images: float [B, C, H, W].
@@ -53,10 +53,10 @@ def _window(size: int, height: int, width: int) -> Tensor:
 
 
 def strokes(descriptors: Tensor, target: HogTarget) -> Tensor:
-    """A picture of descriptors: in each cell a stroke along the edges of each bin, as bright as the bin is strong.
+    """Picture of descriptors: in each cell one stroke along the edges of each bin, with the bin's value as brightness.
 
     Args:
-        descriptors: float [B, C * bins * cells * cells, h, w], as `hog` orders them; what is negative counts as 0.
+        descriptors: float [B, C * bins * cells * cells, h, w], in the order of `hog`; negative values count as 0.
 
     Returns:
         float32 [B, C, h * downsample, w * downsample], values in [0, 1].

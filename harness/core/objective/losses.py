@@ -1,4 +1,4 @@
-"""The prediction error."""
+"""Prediction error, and the denominators of all loss terms."""
 
 from __future__ import annotations
 
@@ -56,11 +56,12 @@ def total(losses: Mapping[str, Tensor]) -> Tensor:
 
 
 def prediction_loss(loss: Loss, prediction: Tensor, target: Tensor, hidden: Tensor | None = None) -> Tensor:
-    """sum(error * w) / (sum(w) + 1e-5) / channels, w = 1 where it counts (released SimMIM, models/simmim.py).
+    """Mean prediction error: sum(error * w) / (sum(w) + 1e-5) / channels, as the released SimMIM (models/simmim.py).
 
-    sum(w) counts pixels once, not once a channel, hence the division by the channels. Cross-entropy is one error a map
-    of the target, and maps are averaged as channels are: R, G and B for bins. A cosine is one error for all channels. A
-    frequency loss counts frequencies where the others count pixels; zero is in the middle (torch.fft.fftshift).
+    w is 1 at pixels in the scope of the loss, else 0. It counts a pixel once for all channels, hence the division by
+    their number. Cross-entropy gives one error for each map of the target, and maps are averaged like channels (R, G
+    and B for bins). A cosine gives one error for all channels. A frequency loss counts frequencies instead of pixels,
+    with zero in the middle (torch.fft.fftshift).
 
     Args:
         prediction, target: [B, C, H, W]; for cross-entropy [B, C * classes, H, W], the classes of a map together, and
@@ -74,6 +75,7 @@ def prediction_loss(loss: Loss, prediction: Tensor, target: Tensor, hidden: Tens
         case "l1" | "l2" | "smooth-l1" | "focal-l1":
             error = distance_error(loss, (prediction.float() - target.float()).abs())
         case "cosine":
+            # The squared distance of unit vectors.
             error = 2 - 2 * F.cosine_similarity(prediction.float(), target.float(), dim=1)[:, None]
         case "frequency":
             difference = torch.fft.fft2(prediction.float() - target.float(), norm="ortho")
@@ -97,7 +99,7 @@ def prediction_loss(loss: Loss, prediction: Tensor, target: Tensor, hidden: Tens
 
 
 def distance_error(loss: Loss, distance: Tensor) -> Tensor:
-    """The error of values that are some distance, at least 0, from what they should be; elementwise.
+    """Error as a function of the absolute difference `distance` >= 0 of prediction and target; elementwise.
 
     Raises:
         ValueError: the loss is no function of a distance.

@@ -1,4 +1,4 @@
-"""Images as targets: normalised locally, and without their high frequencies."""
+"""Pixel targets: locally normalised images, and images without high frequencies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Area = Literal["patch", "window"]
 
 
 def local_statistics(images: Tensor, size: int, area: Area) -> tuple[Tensor, Tensor]:
-    """Mean and deviation by which `harness.spec.NormPixelTarget` normalises each pixel.
+    """Local mean and deviation of each pixel; see `harness.spec.NormPixelTarget`.
 
     Args:
         images: float [B, C, H, W]. size: side of a patch, which divides H and W, or of a window, in pixels.
@@ -37,6 +37,7 @@ def local_statistics(images: Tensor, size: int, area: Area) -> tuple[Tensor, Ten
                 F.avg_pool2d(values, size, stride=1, padding=size // 2, count_include_pad=whole)
                 for values, whole in ((images, False), (images.square(), False), (torch.ones_like(images), True))
             )
+            # Windows at the border hold fewer pixels; the variance is unbiased for each count.
             count = share * size**2
             variance = ((square - mean.square()) * count / (count - 1)).clamp(min=0)
             return mean, (variance + EPS).sqrt()
@@ -45,7 +46,7 @@ def local_statistics(images: Tensor, size: int, area: Area) -> tuple[Tensor, Ten
 
 
 def low_pass(values: Tensor, radius: float) -> Tensor:
-    """Images without what lies further than `radius` from the middle of their shifted spectrum, as absolute values.
+    """Low-pass filtered images, as absolute values: frequencies further than `radius` from zero are removed.
 
     Args:
         values: float [B, C, H, W], not normalised.

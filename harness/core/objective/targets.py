@@ -1,4 +1,4 @@
-"""Targets: what is to be predicted of clean images, and what a prediction looks like."""
+"""Targets of clean images, and pictures of predictions."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ from harness.spec import (
 
 
 class Targets(nn.Module):
-    """Makes the targets of clean images, and pictures of predictions.
+    """Module that computes targets of clean images, and pictures of predictions.
 
-    codebook: float32 [K, D], colours or patches with values in [0, 1]; a buffer, so that a checkpoint and the weights
-        of a run hold what its predictions mean. None for targets without one.
+    codebook: float32 [K, D], colours or patches with values in [0, 1]; a buffer, so that checkpoints and weights of a
+        run contain the meaning of its predictions. None for targets without one.
 
     Raises:
-        HarnessError: what a target is made of cannot be learnt from the data, or read.
+        HarnessError: a codebook cannot be learnt from the data, or a teacher's or tokenizer's file cannot be read.
     """
 
     def __init__(self, target: Target, data: Data, image_size: int) -> None:
@@ -52,13 +52,14 @@ class Targets(nn.Module):
         self.codebook: Tensor | None
         self.register_buffer("codebook", _codebook(target, data, image_size))
         self.colours = _colours(target, data)
-        # Frozen, and named by its digest in the key: neither a part of the weights nor anything to optimise.
+        # Frozen, and in the key by its digest: neither saved with the weights nor optimised. Hence a dict and a list,
+        # which torch does not register as parts of the module.
         self._weights = dalle.read(_tokenizer(target)) if _tokenizer(target) else {}
         self._teachers = [teacher_of(target, data.channels)] if isinstance(target, FeatureTarget) else []
 
     @torch.no_grad()
     def forward(self, images: Tensor, momentum: Encoder | None = None) -> Tensor:
-        """The target of clean normalised images. Classes do not depend on the precision of training.
+        """Target of clean normalised images. Classes do not depend on the precision of training.
 
         Args:
             images: float [B, C, S, S]. momentum: the momentum encoder, for a target of its features.
@@ -124,11 +125,11 @@ class Targets(nn.Module):
         return teacher_features(target, teacher, images)
 
     def picture(self, prediction: Tensor, images: Tensor) -> Tensor | None:
-        """What a prediction looks like: normalised images [B, C, h, w], of whatever resolution; None if like nothing.
+        """Picture of a prediction: normalised images [B, C, h, w] of any resolution; None if the target has none.
 
-        Pixels as they are; locally normalised ones with the clean image's own local mean and deviation (as MAE shows
-        them); for bins the expected colour, of the middles of the bins; for clusters and patch words the most probable
-        entry; for histograms of gradients a stroke along each edge.
+        Pixels are shown as predicted; locally normalised ones with the clean image's local mean and deviation (as MAE
+        shows them); bins as the expected colour, from the centres of the bins; clusters and patch words as the most
+        probable entry; histograms of gradients as strokes along the edges.
 
         Args:
             prediction: [B, prediction_channels, S / downsample, S / downsample].
@@ -185,7 +186,7 @@ class Targets(nn.Module):
 
 
 def bin_of(values: Tensor, bins: int) -> Tensor:
-    """The bin, int64, that each value in [0, 1] falls into: [0, 1 / bins) is 0, and 1 belongs to the last."""
+    """Index, int64, of the bin of each value in [0, 1]: [0, 1 / bins) is bin 0, and 1 belongs to the last."""
     return (values * bins).long().clamp(0, bins - 1)
 
 

@@ -1,4 +1,4 @@
-"""The model of a masked-image-modelling pre-training."""
+"""Model of a masked-image-modelling pre-training."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, assert_never
 import torch
 from torch import Tensor, nn
 
-from harness.core.data.data_facts import facts_of
+from harness.core.data.datasets import facts_of
 from harness.core.masks.frequencies import without_frequencies
 from harness.core.masks.local import predicted_units
 from harness.core.masks.masking import in_views, spread
@@ -31,23 +31,24 @@ from harness.spec import Checkpoint, FrequencyMask, HarnessError, Pretrain
 
 LOG = logging.getLogger(__name__)
 FOLLOWED = ("encoder", "mask_token", "mask_gate", "projector", "loss_predictor")
-"""Parts of the model that the momentum encoder has copies of."""
+"""Parts of the model of which the momentum encoder holds averages."""
 
 
 class MaskedImageModel(nn.Module):
     """Encoder, mask token, head, target and momentum encoder of a pre-training spec.
 
-    mask_token, mask_gate: float [C0], C0 the channels at the token's site; None where the corruption has none.
-    projector, predictor: of the contrastive loss; None without one. loss_predictor: for hard masks, likewise.
-    colours: float [2, C], mean and deviation that images are normalised with, where frequencies are removed.
-    place: where training stands, which noise that fills hidden pixels is drawn for; to be set before a forward pass.
-    processes: those that compute the run, of which all keys are compared.
+    mask_token, mask_gate: float [C0], C0 the channels at the token's site; None if the corruption has none.
+    projector, predictor: of the contrastive loss; None without one. loss_predictor: of hard masks; None without.
+    colours: float [2, C], mean and deviation of the images' normalisation, used where frequencies are removed.
+    place: current step and positions, which key the noise in hidden pixels; set it before each forward pass.
+    processes: those that compute the run; the contrastive loss compares the keys of all of them.
     """
 
     def __init__(self, run: Pretrain, channels: int) -> None:
         super().__init__()
         self.run = run
         self.encoder = initialised(run.seed, "encoder", lambda: _encoder(run, channels))
+        # Each part is initialised from its own stream, so that changing one leaves the others' initial weights.
         token = initialised(run.seed, "mask token", lambda: _mask_token(run, self.encoder.token_width))
         tokenless = run.corruption.token in ("drop", "none") or isinstance(run.mask, FrequencyMask)
         self.mask_token = None if tokenless else token
@@ -76,10 +77,11 @@ class MaskedImageModel(nn.Module):
         self.predictor: Any
         self.projector, self.predictor = _projections(run, self.encoder.width)
         self.loss_predictor: Any = _loss_predictor(run, self.encoder.width)
+        # Last, as it copies the parts that were made above.
         self.momentum = None if run.momentum is None else Momentum(run.momentum, self, *FOLLOWED)
 
     def encode(self, images: Tensor, units: Tensor) -> Tensor:
-        """Features [B, C, h, w] of corrupted images; 0 at tokens that are dropped.
+        """Features [B, C, h, w] of corrupted images; 0 at dropped tokens.
 
         Args:
             images: float [B, C, S, S]. units: bool, from `make_mask`.
@@ -91,10 +93,10 @@ class MaskedImageModel(nn.Module):
         return visible_map(tokens, places, images.shape[-1] // self.run.backbone.stride)
 
     def _encoded(self, parts: Any, images: Tensor, units: Tensor | None) -> tuple[Tensor, ...]:
-        """What a head predicts from: a map of features; or visible tokens and their places, where others are dropped.
+        """Arguments of the head: a feature map, or visible tokens and their places if hidden ones are dropped.
 
         Args:
-            parts: the model itself, or its momentum encoder. units: None hides nothing.
+            parts: the model itself, or its momentum encoder. units: bool, True = hidden; None hides nothing.
         """
         if units is None:
             return (parts.encoder(images),)
@@ -109,7 +111,7 @@ class MaskedImageModel(nn.Module):
         return (parts.encoder(images, hidden, parts.mask_token, parts.mask_gate),)
 
     def forward(self, images: Tensor, units: Tensor, pairs: Pairs | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """Predict what is hidden, and compare it with the clean images.
+        """Predictions for masked images, and their losses against the targets of the clean images.
 
         Args:
             images: float [B, C, S, S], clean. units: bool [B, units, units], True = hidden.
@@ -121,6 +123,7 @@ class MaskedImageModel(nn.Module):
             things (`harness.core.objective.losses.loss_denominators`).
         """
         run, drops = self.run, self.run.corruption.token == "drop"
+        # Through `encode`, so that a subclass that overrides it (a faulty encoder, say) changes the loss too.
         encoded = self._encoded(self, images, units) if drops else (self.encode(images, units),)
         prediction = self.head(*encoded)
         parts: Any = self.momentum
@@ -137,16 +140,16 @@ class MaskedImageModel(nn.Module):
         return prediction, losses
 
     def _ranking(self, encoded: tuple[Tensor, ...], prediction: Tensor, target: Tensor, units: Tensor) -> Tensor:
-        """The loss of the loss predictor."""
+        """Loss of the loss predictor: the ranking of hidden patches by their prediction error."""
         expected = self.loss_predictor(*encoded)[:, 0]
         errors = patch_errors(prediction, target, expected.shape[-1])
         return ranking_loss(expected.flatten(1), errors, spread(units, expected.shape[-1]).flatten(1))
 
     @torch.no_grad()
     def scores(self, images: Tensor) -> Tensor | None:
-        """What the run's mask looks at in clean images [B, C, S, S]: float32 [B, h, w]; None if it does not look.
+        """Patch scores of clean images [B, C, S, S] for the run's mask: float32 [B, h, w]; None if it needs none.
 
-        The momentum encoder sees the images whole.
+        The momentum encoder sees unmasked images.
         """
         parts: Any = self.momentum
         match self.run.mask.scored_by:
@@ -166,7 +169,7 @@ class MaskedImageModel(nn.Module):
                 assert_never(self.run.mask.scored_by)
 
     def _contrastive(self, encoded: tuple[Tensor, ...], images: Tensor, units: Tensor, pairs: Pairs) -> Tensor:
-        """The loss of queries from what is encoded, and where crops are swapped, of those from the second crops."""
+        """Contrastive loss of the first crops; with `crops="swapped"` plus that of the second crops."""
         shown = images[:: self.run.mask.views]
         loss = self._info_nce(encoded, shown if pairs.second is None else pairs.second, units, pairs.hidden)
         if pairs.second is None or pairs.units is None:
@@ -175,7 +178,7 @@ class MaskedImageModel(nn.Module):
         return loss + self._info_nce(swapped, shown, pairs.units, pairs.swapped)
 
     def _info_nce(self, encoded: tuple[Tensor, ...], images: Tensor, units: Tensor, hidden: Tensor | None) -> Tensor:
-        """InfoNCE of the queries from what is encoded, with keys of images that `hidden` or the run's spec hides."""
+        """InfoNCE of the queries of encoded crops and the keys of `images`, masked by `hidden` or by the same masks."""
         run = self.run
         parts: Any = self.momentum
         assert run.contrastive is not None
@@ -194,7 +197,7 @@ class MaskedImageModel(nn.Module):
 
 
 def pooled(features: Tensor, places: Tensor | None = None) -> Tensor:
-    """The mean over all places that an encoder computed, [B, C]; arguments as a head takes them."""
+    """Mean over all computed positions, [B, C], without class and register tokens; arguments as for a head."""
     return features.mean((2, 3)) if places is None else features[:, -places.shape[1] :].mean(1)
 
 
@@ -204,7 +207,7 @@ def _encoder(run: Pretrain, channels: int) -> Encoder:
 
 
 def _projections(run: Pretrain, width: int) -> tuple[nn.Sequential | None, nn.Sequential | None]:
-    """Projector and predictor of a contrastive loss, each from its own stream."""
+    """Projector and predictor of a contrastive loss, each initialised from its own stream."""
     spec = run.contrastive
     if spec is None:
         return None, None
@@ -226,7 +229,7 @@ def _loss_predictor(run: Pretrain, width: int) -> nn.Module | None:
 
 
 def _black(run: Pretrain, channels: int) -> Tensor:
-    """The pixel value 0 after normalisation, float [channels]; zeros where nothing is filled with it."""
+    """Pixel value 0 after normalisation, float [channels]; zeros if no pixel is filled with it."""
     if run.corruption.fill != "zero":
         return torch.zeros(channels)
     facts = facts_of(run.data)
@@ -247,13 +250,13 @@ def _mask_token(run: Pretrain, width: int) -> nn.Parameter:
 
 
 def load_pretraining_start(start: Checkpoint, model: MaskedImageModel) -> None:
-    """Put a checkpoint's weights into a model that is to be pre-trained further.
+    """Load a checkpoint's weights into a model for further pre-training.
 
-    The encoder has to fit. A mask token, its gate or a prediction head that the file lacks, or that has another shape,
-    begins anew, which is logged.
+    The encoder has to fit. A mask token, gate or prediction head that the file lacks, or has in another shape, keeps
+    its initial weights, which is logged.
 
     Raises:
-        HarnessError: the file is other than the key says, or its encoder does not fit.
+        HarnessError: the file's SHA-256 is not the one in the spec, or its encoder does not fit.
     """
     found = checkpoint_weights(start)
     load_encoder(model.encoder.model, found.encoder, start.path)
@@ -280,10 +283,10 @@ def _taken_over(name: str, ours: Tensor | None, theirs: Tensor | None, path: str
 
 
 def masked_image_model_of(trained: Trained, device: torch.device) -> MaskedImageModel:
-    """Encoder, mask token and head of a pre-training, in evaluation mode.
+    """Model of a finished pre-training with its weights, in evaluation mode.
 
     Raises:
-        HarnessError: it is a fine-tuning, the file holds the encoder only, or the weights do not fit.
+        HarnessError: the run is a fine-tuning, the file has the encoder only, or the weights do not fit.
     """
     run, weights = trained.run, trained.weights
     if not isinstance(run, Pretrain):

@@ -1,4 +1,4 @@
-"""The momentum encoder: a copy of a model's parts that follows them, without gradient."""
+"""Momentum encoder: moving averages of a model's parts, without gradient."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from harness.spec import MomentumEncoder
 
 
 def momentum_at(momentum: MomentumEncoder, step: int, steps: int, steps_per_epoch: int) -> float:
-    """The momentum of a step, counted from 0; see `MomentumEncoder`.
+    """Momentum at a step counted from 0; see `MomentumEncoder`.
 
     Args:
-        steps: of the whole training.
+        steps: number of steps of the whole training.
     """
     length = steps if momentum.epochs is None else momentum.epochs * steps_per_epoch
     done = min(step / length, 1.0)
@@ -33,13 +33,13 @@ def momentum_at(momentum: MomentumEncoder, step: int, steps: int, steps_per_epoc
 
 
 class Momentum(nn.Module):
-    """Copies of some parts of a model, under the parts' own names. A checkpoint of the model holds them too.
+    """Moving averages of some parts of a model, under the parts' own names; checkpoints of the model include them.
 
-    They compute as in evaluation, but for batch norms, which take the statistics of the batch while the model trains,
-    as the momentum branch of MoCo v3 does.
+    They compute in evaluation mode except batch norms, which use the statistics of the batch while the model trains, as
+    the momentum branch of MoCo v3 does.
 
     Args:
-        model: whose parts are copied as they are now.
+        model: whose parts are copied now.
         parts: names of modules or parameters of the model, or of attributes that are None.
     """
 
@@ -51,6 +51,7 @@ class Momentum(nn.Module):
         self.requires_grad_(False)
 
     def train(self, mode: bool = True) -> Self:
+        # torch calls this for all parts of a model in training; drop path and dropout stay off nevertheless.
         super().train(False)
         self.training = mode
         for layer in self.modules():
@@ -60,7 +61,7 @@ class Momentum(nn.Module):
 
     @torch.no_grad()
     def restart(self, model: nn.Module) -> None:
-        """Be a copy of the model again, as when its weights were loaded."""
+        """Copy the model's weights again, after weights were loaded into it."""
         for name, own in (*self.named_parameters(), *self.named_buffers()):
             own.copy_(model.get_parameter(name) if isinstance(own, nn.Parameter) else model.get_buffer(name))
 

@@ -32,7 +32,7 @@ COLLAPSED = 1e-3
 
 
 def pretrain(run: Pretrain, session: Session) -> None:
-    """Pre-train, show reconstructions of test images, publish the weights.
+    """Pre-train a model, write reconstructions of test images, publish the weights.
 
     Raises:
         Diverged: the loss is not finite, or in the second half of training the predictions are one flat colour.
@@ -40,6 +40,7 @@ def pretrain(run: Pretrain, session: Session) -> None:
     """
     device, recipe = session.device, run.recipe
     require(recipe, device)
+    # Refused before any data is read: losses over groups of images that slices or processes would cut apart.
     require_whole_groups(run, session)
     require_whole_batch(run, session)
     images = load(run.data, "pretrain").to(device)
@@ -50,6 +51,7 @@ def pretrain(run: Pretrain, session: Session) -> None:
         if model.momentum is not None:
             model.momentum.restart(model)
     model = to_device(model, device).train()
+    # Before the batch norms, which read the positions of images from the same place.
     model.place = key_drop_paths(model, run.seed)
     model.processes = session.group
     swaps = run.contrastive is not None and run.contrastive.crops == "swapped"
@@ -87,7 +89,7 @@ def pretrain(run: Pretrain, session: Session) -> None:
 
 
 class Draws(NamedTuple):
-    """Everything random of a slice of a batch but drop path and dropout, drawn before the forward pass.
+    """Random inputs of a slice of a batch, except drop path and dropout, drawn before the forward pass.
 
     images: float [B, C, S, S], the first crop of each image. hidden: bool [B * views, units, units], True = hidden.
     pairs: second crops and masks of the contrastive loss; None without one.
@@ -99,10 +101,10 @@ class Draws(NamedTuple):
 
 
 def draw(model: MaskedImageModel, part: Part, steps: int) -> Draws:
-    """Draw the masks of a slice of a batch.
+    """Masks and second crops of a slice of a batch.
 
     Args:
-        steps: of the whole training, for masks that change during it.
+        steps: number of steps of the whole training, for masks that change during it.
     """
     run, batch = model.run, part.batch
     first, second = batch.images.unbind(1) if has_second_crop(run.contrastive) else (batch.images, None)
@@ -125,7 +127,7 @@ def draw(model: MaskedImageModel, part: Part, steps: int) -> Draws:
 def _batches(
     run: Pretrain, images: ImageSet | FolderSet, session: Session, steps: int, first_step: int
 ) -> Iterator[Batch]:
-    """This process's rows of the batches from a step on; in pairs of crops where the run compares two."""
+    """This process's rows of the batches from a step on, with two crops of each image if the run compares crops."""
 
     def crops(crop_seed: int | None = None) -> Iterator[Batch]:
         return training_batches(
@@ -155,7 +157,7 @@ def _measured(
     losses: Mapping[str, Tensor],
     ratio: GradientRatio,
 ) -> Line:
-    """What a metrics line of a pre-training says besides loss and rates, by name."""
+    """Numbers of a pre-training's metrics line besides loss and rates, by name."""
     group, found = training.session.group, Line()
     if run.momentum is not None:
         found["momentum"] = momentum_at(run.momentum, step.number, training.total_steps, training.steps_per_epoch)

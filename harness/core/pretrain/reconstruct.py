@@ -1,4 +1,4 @@
-"""Pictures of what a pre-trained model predicts, kept as an artefact so that reports need no torch."""
+"""Reconstructions by a pre-trained model, stored as an artefact so that reports need no torch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GREY = 128
 class Reconstructed(NamedTuple):
     """original, masked and predicted: uint8 [n, H, W, C], masked with hidden pixels grey. hidden: bool [n, H, W].
 
-    Where frequencies are removed, masked is what is left of the image, and all pixels count as hidden.
+    Where frequencies are removed, masked is the image without them, and all pixels count as hidden.
     """
 
     original: NDArray[np.uint8]
@@ -38,10 +38,10 @@ class Reconstructed(NamedTuple):
 
 @torch.no_grad()
 def write_reconstructions(run: Pretrain, model: MaskedImageModel, session: Session) -> None:
-    """Write reconstructions.npz for the first test images, with masks that are the same for every run of a seed.
+    """Write reconstructions.npz of the first test images, with masks that are equal for all runs of a seed.
 
     Arrays: original, masked and predicted uint8 [n, H, W, C], masked with hidden pixels grey; hidden bool [n, H, W].
-    `predicted` is what `Targets.picture` makes of a prediction. A target that shows nothing leaves no file.
+    `predicted` is the picture of `Targets.picture`; no file is written for a target without pictures.
     """
     source = load(run.data, "test")
     batches = test_batches(
@@ -74,7 +74,7 @@ def write_reconstructions(run: Pretrain, model: MaskedImageModel, session: Sessi
 def reconstructed(
     model: MaskedImageModel, images: Tensor, units: Tensor, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Reconstructed | None:
-    """What a model makes of masked images, as `Targets.picture` shows it; None if its target shows nothing.
+    """Reconstructions of masked images, as pictures of `Targets.picture`; None for a target without pictures.
 
     Args:
         images: float [n, C, H, W], normalised with mean and std. units: bool, from `make_mask`.

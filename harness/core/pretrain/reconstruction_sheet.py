@@ -1,4 +1,4 @@
-"""A reconstruction as one picture: original, masked, prediction, and the prediction in hidden places only."""
+"""A reconstruction as one picture: original, masked image, prediction, and prediction in hidden places only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from harness.spec import HarnessError
 
 SIDE = 224
-"""Pixels that a panel has at least; smaller images are enlarged by a whole factor."""
+"""Least side of a panel in pixels; smaller images are enlarged by a whole factor."""
 
 MARGIN, LINE = 14, 22
 INK, DIM = (20, 20, 20), (110, 110, 110)

@@ -1,1 +1,1 @@
-"""What every room of core stands on: keyed randomness, processes, precision, the session of a run."""
+"""Foundations of all rooms of core: keyed randomness, processes, precision, the session of a run."""

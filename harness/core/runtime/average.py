@@ -12,14 +12,16 @@ from torch import Tensor, nn
 @torch.no_grad()
 def follow(averages: list[Tensor], weights: list[Tensor], keep: float) -> None:
     """average <- keep * average + (1 - keep) * weight, in place, for each pair."""
+    # Two fused calls for all tensors; a loop over parameters would launch two kernels for each.
     torch._foreach_mul_(averages, keep)
     torch._foreach_add_(averages, weights, alpha=1 - keep)
 
 
 class Averaged(nn.Module):
-    """A model that is trained, and the moving average that is tested. A forward pass is the model's.
+    """A trained model together with the moving average of its weights, which is the one that is tested.
 
-    To be made before anything in the model is replaced for training, such as its batch norms.
+    Create it before anything in the model is replaced for training, such as its batch norms: the average is a deep
+    copy and keeps torch's own layers.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -28,12 +30,13 @@ class Averaged(nn.Module):
         self.average = copy.deepcopy(model).requires_grad_(False).eval()
 
     def forward(self, *inputs: Any) -> Any:
-        """What the model gives."""
+        """Output of the trained model; the average takes no part in training."""
         return self.model(*inputs)
 
     @torch.no_grad()
     def follow(self, decay: float) -> None:
         """average = decay * average + (1 - decay) * weights; buffers are copied."""
         follow(list(self.average.parameters()), list(self.model.parameters()), decay)
+        # Buffers (running statistics, counters) are averages already or integers, so the latest values are taken.
         for buffer, current in zip(self.average.buffers(), self.model.buffers(), strict=True):
             buffer.copy_(current)

@@ -1,4 +1,4 @@
-"""Functions of a user's own, named `package.module:name`."""
+"""Import and call of a user's own functions, named `package.module:name`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ def load_function(function: str, source: str) -> Callable[..., Any]:
     Raises:
         HarnessError: there is no such module or function, or its file is not the one that the run was planned with.
     """
+    # The key of a run contains the digest of the file, so a file that changed would compute another run's numbers.
     if source_digest(function) != source:
         raise HarnessError(f"the source of {function} changed since this run was planned; plan again")
     name, _, attribute = function.partition(":")
-    stale = name in sys.modules  # a process that lives long may hold what the file said before
+    stale = name in sys.modules  # a long-lived process may have imported an earlier version of the file
     module = importlib.import_module(name)
     if stale:
         module = importlib.reload(module)
@@ -34,11 +35,12 @@ def load_function(function: str, source: str) -> Callable[..., Any]:
 
 
 def call(function: Callable[..., object], name: str, *args: object, **params: object) -> object:
-    """Call a user's function, naming it when its parameters do not fit.
+    """Result of a user's function, which is named in the error if its parameters do not fit.
 
     Raises:
         HarnessError: the signature does not take these arguments.
     """
+    # Bind first: a TypeError from inside the function must not be reported as one of its signature.
     try:
         inspect.signature(function).bind(*args, **params)
     except TypeError as error:

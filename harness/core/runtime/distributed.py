@@ -1,7 +1,8 @@
-"""Several processes that compute one run, and what they tell each other.
+"""Processes that compute one run together, and their communication.
 
-A run in several processes sees the batches, masks and draws of one process: each rank takes some rows of each global
-batch, and everything random is a function of a row's place in that batch. Losses, gradients and counts are added up.
+A run in several processes sees the same batches, masks and random draws as in one process: each rank takes some rows
+of each global batch, and everything random is a function of a row's place in that batch. Losses, gradients and counts
+are summed over the ranks.
 """
 
 from __future__ import annotations
@@ -26,16 +27,16 @@ from harness.spec import HarnessError
 
 T = TypeVar("T")
 JOIN_TIMEOUT = timedelta(minutes=10)
-"""How long processes wait for the others to start."""
+"""Longest wait for the other processes to start."""
 TIMEOUT = timedelta(hours=1)
-"""How long they wait within a run, where rank 0 may write a checkpoint or run a user's evaluation meanwhile.
+"""Longest wait at a collective within a run: meanwhile rank 0 may write a checkpoint or run a user's evaluation.
 
-A process that died is noticed at once on CPU; on GPUs, whoever started the processes has to end the rest."""
+On CPUs a process that died is noticed at once; on GPUs, whoever started the processes has to end the others."""
 INTERFACE_VARIABLE = "GLOO_SOCKET_IFNAME"
 
 
 class LeaderLeft(Exception):
-    """Rank 0 gave the run up, for a reason that it reports itself."""
+    """Raised on ranks other than 0 when rank 0 gave the run up; rank 0 reports the reason."""
 
 
 @dataclass
@@ -63,9 +64,10 @@ class Group:
         return self.sum(tensor).div_(self.size) if self.size > 1 else tensor
 
     def agree(self, *flags: bool) -> tuple[bool, ...]:
-        """For each flag, whether any rank raised it. A message between hosts: no device is waited for."""
+        """Logical or of each flag over all ranks, without waiting for a device."""
         if self.size == 1:
             return flags
+        # A tensor on the CPU goes through gloo, so the host does not wait for kernels on a GPU.
         found = torch.tensor(flags, dtype=torch.uint8)
         dist.all_reduce(found, op=dist.ReduceOp.MAX)
         return tuple(bool(flag) for flag in found.tolist())
@@ -79,7 +81,7 @@ class Group:
         return cast(T, held[0])
 
     def lead(self, do: Callable[[], T]) -> T:
-        """Have rank 0 do something while the others wait; returns on all ranks what it returned there.
+        """Result of a function that rank 0 alone calls while the others wait; the same on all ranks.
 
         Raises:
             Exception: what it raised, on rank 0.
@@ -95,6 +97,7 @@ class Group:
         try:
             found = do()
         except Exception as error:
+            # Tell the others before raising: they wait in `share` and would wait for ever.
             self.share((None, f"{type(error).__name__}: {error}"))
             raise
         self.share((found, ""))
@@ -141,9 +144,12 @@ def rows_of(batch_size: int, rank: int, size: int, *, mirrored: bool = False) ->
 
 
 class _Summed(torch.autograd.Function):
+    """All-reduce with a gradient: every rank's loss depends on the sum, so gradients are summed likewise."""
+
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, group: Group) -> Tensor:
         ctx.group = group
+        # A copy: the reduction works in place, and the input belongs to the graph.
         return group.sum(tensor.clone(memory_format=torch.contiguous_format))
 
     @staticmethod
@@ -176,7 +182,7 @@ def join(file: Path, rank: int, size: int, device: torch.device) -> Iterator[Gro
 
     Args:
         file: where they meet: a path that all of them see, in a folder that exists, and that no group has used before.
-        device: this process's own; no two ranks can share a GPU.
+        device: this process's own; two ranks cannot share a GPU.
 
     Raises:
         HarnessError: not all of them came.

@@ -14,17 +14,20 @@ from harness.spec import seed_stream
 
 @dataclass
 class Place:
-    """Where training stands: what all layers of one model need to know for their draws."""
+    """Current position of the training: optimisation step, and places of the current images in the global batch.
+
+    One object is shared by all layers of a model that draw random numbers; the recipe sets it before a forward pass.
+    positions: int64 [B]."""
 
     step: int = 0
     positions: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
 
 
 class KeyedDropPath(nn.Module):
-    """Drops a whole residual branch for a sample with probability `rate`, and scales the kept ones by 1 / (1 - rate).
+    """Stochastic depth: drops a residual branch of a sample with probability `rate`, scales others by 1 / (1 - rate).
 
-    As timm's DropPath, but for where the draws come from. The first axis of the input is the batch,
-    or the views of each of its images after one another.
+    Equal to timm's DropPath except that its draws are keyed by seed, layer, step and position. The first axis of the
+    input is the batch, or the masked views of each image one after another.
     """
 
     def __init__(self, rate: float, stream: int, place: Place) -> None:
@@ -41,11 +44,13 @@ class KeyedDropPath(nn.Module):
 
 
 def key_drop_paths(model: nn.Module, seed: int) -> Place:
-    """Replace every DropPath of a timm model; the returned place is to be set before each training step.
+    """Replace every DropPath of a timm model; set the returned place before each training step.
 
-    Each is in training or not as what it replaces is: a momentum encoder stays in evaluation while its model trains.
+    Each new layer takes over the training mode of the old one: a momentum encoder stays in evaluation mode while its
+    model trains.
     """
     place = Place()
+    # Collected before anything is replaced: the number of a layer, and so its stream, is its place in the model.
     found = [
         (parent, name, child)
         for parent in model.modules()

@@ -1,4 +1,4 @@
-"""Arithmetic of a run: what its spec says, or a refusal."""
+"""Floating-point precision of a run: set as its spec says, or refused where the device lacks it."""
 
 from __future__ import annotations
 
@@ -28,19 +28,24 @@ def require(recipe: Recipe, device: torch.device) -> None:
     if precision in ("tf32", "bf16") and major < 8:
         name = torch.cuda.get_device_name(device)
         raise HarnessError(f"precision {precision} needs compute capability 8; {name} has {major} (fp32, fp16)")
+    # "high" allows TF32 for matrix products; convolutions have a switch of their own.
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
 
 def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
-    """The context of a forward pass."""
+    """Autocast context of a forward pass: bfloat16 or float16 where the recipe says so, else disabled."""
     low = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(recipe.precision)
     return torch.autocast(device.type, dtype=low or torch.bfloat16, enabled=low is not None)
 
 
 @contextmanager
 def alone_in(precision: Literal["fp32", "bf16"], device: torch.device) -> Iterator[None]:
-    """The context of a frozen network, which computes in its own precision whatever that of the run around it is."""
+    """Context of a frozen network, whose precision does not depend on that of the run around it.
+
+    So the targets of a teacher or tokenizer are the same whether training computes in fp32, tf32, bf16 or fp16.
+    """
+    # TF32 is a process-wide setting, not one of autocast, so it is switched off here and put back afterwards.
     matrices, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
@@ -53,5 +58,5 @@ def alone_in(precision: Literal["fp32", "bf16"], device: torch.device) -> Iterat
 
 
 def loss_scaler(recipe: Recipe, device: torch.device) -> torch.amp.GradScaler:
-    """The loss scaler; it does nothing unless the precision is fp16."""
+    """Loss scaler against underflow of float16 gradients; it does nothing at other precisions."""
     return torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")

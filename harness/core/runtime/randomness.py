@@ -1,7 +1,7 @@
 """Randomness as a stateless function of (seed, purpose, step, position in the global batch).
 
-Nothing here keeps a state, so a number depends neither on how a batch is sliced, nor on loader workers, nor on the
-number of processes, nor on where a run was interrupted.
+Nothing here keeps a state, so a random number depends neither on the slicing of a batch, nor on loader workers, nor
+on the number of processes, nor on the step at which a run was resumed.
 """
 
 from __future__ import annotations
@@ -37,11 +37,13 @@ def words(stream: int, step: int, positions: Tensor, count: int) -> Tensor:
     Returns:
         int64 [B, count] in [0, 2**32), on the device of `positions`. Row i depends on positions[i] alone.
     """
+    # Products may wrap in int64; the low 32 bits, which alone are kept, are right all the same.
     low = stream & _WORD
     high = (stream >> 32) & _WORD
     rows = _mix(positions + low & _WORD)
     rows = _mix((rows ^ high) + step & _WORD)
     rows = _mix(rows ^ (positions >> 32 & _WORD) ^ (step >> 32 & _WORD))
+    # An odd multiplier (2**32 over the golden ratio) gives each column a word of its own before it is mixed.
     columns = _mix(torch.arange(count, device=positions.device) * 0x9E3779B9 + 0x85EBCA6B & _WORD)
     return _mix(rows[:, None] ^ columns[None, :]) ^ _mix(rows[:, None] + columns[None, :] & _WORD)
 
@@ -54,15 +56,16 @@ def uniform(stream: int, step: int, positions: Tensor, count: int) -> Tensor:
 def permutation(seed: int, purpose: str, step: int, length: int) -> Tensor:
     """A permutation of range(length), int64, on the CPU."""
     stream = seed_stream(seed, purpose)
+    # Sorting by 63 random bits; equal ones are improbable, and the stable sort then keeps their order.
     high = words(stream, step, torch.arange(length), 2)
     return torch.argsort((high[:, 0] << 31) | (high[:, 1] >> 1), stable=True)
 
 
 def initialised(seed: int, component: str, build: Callable[[], T]) -> T:
-    """What `build` makes, its weights drawn from the component's own stream.
+    """Result of `build`, with initial weights drawn from the component's own random stream.
 
-    Each component (encoder, mask token, head, classifier) has one, so that changing one leaves the start of the others
-    as it was. torch's global generator is left untouched.
+    Each component (encoder, mask token, head, classifier) has its own stream, so that a deeper head leaves the initial
+    weights of the encoder unchanged. torch's global generator is left untouched.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_stream(seed, f"initialise {component}"))

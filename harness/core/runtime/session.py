@@ -1,4 +1,4 @@
-"""What an executor lends to a run: a place to write, a device, and two ways of talking while it works."""
+"""Everything a run needs from its executor: output folder, device, progress callback, stop flag."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.store import Attempt
 
 
 class Interrupted(Exception):
-    """The executor asked the run to stop; it has saved a checkpoint and can go on later."""
+    """The run stopped because its executor asked for it; it has saved a checkpoint and can be resumed."""
 
 
 class Diverged(Exception):
@@ -26,12 +26,14 @@ def _silent(line: dict[str, Any]) -> None:
 
 @dataclass
 class Session:
-    """Attributes:
-    attempt: the owned attempt folder; where several processes compute the run, all have one to call alike.
-    workers: loader processes. micro_batch: images that fit the device at once; None for all that this process takes.
+    """Resources of one attempt to compute a run.
+
+    Attributes:
+    attempt: the owned attempt folder; with several processes, each has one and all call its methods together.
+    workers: loader processes. micro_batch: images that fit the device at once; None for all rows of this process.
     checkpoint_seconds: time between checkpoints.
-    report: receives each metrics line as it is written.
-    stopping: whether the executor wants the run to save and stop; one process of several that says so stops all.
+    report: callback that receives each metrics line when it is written.
+    stopping: returns True once the executor wants the run to save and stop; True in one process stops all.
     group: the processes that compute the run.
     """
 

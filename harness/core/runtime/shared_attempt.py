@@ -1,4 +1,4 @@
-"""An attempt that several processes work in: rank 0 writes, and what stops rank 0 stops all."""
+"""An attempt shared by several processes: rank 0 writes, and an error of rank 0 stops all."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from harness.store.layout import CheckpointFile
 class SharedAttempt(Attempt):
     """One rank's view of an attempt. All ranks call its methods together, but for `fail`, `artefact` and `release`.
 
-    What rank 0's own attempt raises is raised there, and is LeaderLeft elsewhere, so that nobody waits for the others.
+    An error of rank 0's own attempt is raised on rank 0 and becomes LeaderLeft on the others, so that no rank waits in
+    a collective for one that has left.
 
     Args:
         own: the attempt, on rank 0; None elsewhere.
@@ -50,15 +51,16 @@ class SharedAttempt(Attempt):
         self._lead(lambda own: own.begin_metrics(lines))
 
     def log(self, line: dict[str, Any]) -> None:
+        # Through JSON, so that all ranks hold exactly what rank 0 would read back from the file.
         self._lines.append(json.loads(json.dumps(line)))
         self._lead(lambda own: own.log(line))
 
     def lines(self) -> list[dict[str, Any]]:
-        """The metrics so far, as this rank knows them: a file that rank 0 writes may be old where others read it."""
+        """Metrics lines so far, kept in memory: on a network disk another rank may read an old state of the file."""
         return list(self._lines)
 
     def artefact(self, name: str) -> Path:
-        """Where to write an artefact: for ranks other than 0 a folder that nobody reads."""
+        """Path to write an artefact to; on ranks other than 0 in a temporary folder, which is deleted."""
         if self._own is not None:
             return self._own.artefact(name)
         self._unread = self._unread or tempfile.TemporaryDirectory()
@@ -71,7 +73,7 @@ class SharedAttempt(Attempt):
         self._lead(lambda own: own.finish(metrics, seconds, weights))
 
     def fail(self, text: str) -> None:
-        """Record a failure; on ranks other than 0, leave word of it where rank 0 finds it."""
+        """Record a failure; ranks other than 0 write it into a file of their own, which rank 0 reads."""
         if self._own is not None:
             self._own.fail(text)
         else:

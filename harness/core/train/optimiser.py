@@ -1,4 +1,4 @@
-"""Optimisers: which parameter gets which learning rate and weight decay, and the schedule of rates."""
+"""Optimisers, parameter groups with their learning rate factors and weight decay, and the learning rate schedule."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MASK_TOKEN, MASK_GATE = "mask_token", "mask_gate"
 
 
 def decays(name: str, parameter: Tensor, no_decay: NoDecay = "usual") -> bool:
-    """Whether weight decay applies to a parameter of this name; `no_decay` as in `Recipe`."""
+    """True if weight decay applies to a parameter of this name; `no_decay` as in `Recipe`."""
     exempt: tuple[str, ...]
     match no_decay:
         case "usual" | "usual-but-gate":
@@ -53,7 +53,10 @@ def layer_scales(model: Family, layer_decay: float | None) -> dict[str, float]:
 def parameter_groups(
     named: Iterable[tuple[str, nn.Parameter]], recipe: Recipe, scales: dict[str, float] | None = None
 ) -> list[dict[str, Any]]:
-    """Parameters by learning rate factor (`scale`) and weight decay, in a fixed order; frozen ones are left out."""
+    """Parameter groups of equal learning rate factor (`scale`) and weight decay; frozen parameters are left out.
+
+    The order is fixed, as checkpoints of optimisers number the parameters.
+    """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in named:
         if parameter.requires_grad:
@@ -64,11 +67,12 @@ def parameter_groups(
 
 
 def make_optimiser(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
-    """The optimiser of a recipe; the loop sets the rates of its groups."""
+    """Optimiser of a recipe; `Training` sets the learning rate of each group before each step."""
     match recipe.optimizer:
         case "adamw":
             return torch.optim.AdamW(groups, lr=0.0, betas=recipe.betas, eps=recipe.eps, fused=True)
         case "lamb":
+            # Without timm's own clipping of the global gradient norm, which is on by default: `Recipe.clip` says it.
             return Lamb(groups, lr=0.0, betas=recipe.betas, eps=recipe.eps, max_grad_norm=None)
         case "lars":
             return Lars(_by_shape(groups), lr=0.0, momentum=recipe.momentum or 0.0)
@@ -80,7 +84,7 @@ def make_optimiser(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.
 
 
 def _by_shape(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each group in two: matrices, whose rate LARS adapts even without weight decay, and vectors, which it leaves."""
+    """Groups split into matrices, whose rate LARS adapts even without weight decay, and vectors, which it does not."""
     return [
         {**group, "params": members, "always_adapt": adapted}
         for group in groups
@@ -90,9 +94,9 @@ def _by_shape(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int, scale: float = 1.0) -> float:
-    """The learning rate at a step counted from 0.
+    """Learning rate at a step counted from 0.
 
-    Only the peak is multiplied by a layer's `scale`; floor and warm-up start are absolute, as in the released SimMIM.
+    Only the peak is multiplied by a layer's `scale`; minimum and warm-up start are absolute, as in the released SimMIM.
     """
     peak = recipe.scaled(recipe.lr) * scale
     warmup, total = recipe.warmup_epochs * steps_per_epoch, recipe.epochs * steps_per_epoch

@@ -31,7 +31,7 @@ Line = dict[str, Any]
 
 
 class Pace:
-    """When a loop saves its state, and when it stops: shared by trainings and by analyses that go through parts.
+    """Schedule of saving and stopping, shared by training loops and by analyses that go through parts.
 
     Args:
         save: writes the state of the loop.
@@ -103,13 +103,13 @@ class Training:
         self.begun = time.monotonic()
 
     def steps(self, batches: Callable[[int], Iterator[Batch]]) -> Iterator[Step]:
-        """The steps that are left, one at a time; each has to be updated before the next is asked for.
+        """Remaining steps, one at a time; call `update` of each before asking for the next.
 
         The host waits for the device only where a metrics line or a checkpoint is due. Lines come every LOG_STEPS
         steps and at the end of each epoch; checkpoints after any step when they are due, and always at the end.
 
         Args:
-            batches: the batches from a given step on, this process's rows of them.
+            batches: function of a step that gives this process's rows of the batches from that step on.
 
         Raises:
             Interrupted: the executor asked to stop; the state is saved.
@@ -159,7 +159,7 @@ class Training:
         self.begun = time.monotonic()
 
     def next_line(self, norm: Tensor) -> Line:
-        """The metrics line of the step that was just done: loss, gradient norm and rate of the global batch.
+        """Metrics line of the step that was just done: loss, gradient norm and learning rate of the global batch.
 
         Raises:
             Diverged: the loss is not finite.
@@ -222,7 +222,7 @@ class Step:
             part.share = dict(zip(named, share, strict=True))
 
     def update(self) -> None:
-        """Change the weights by the gradients of all parts, and note a metrics line if one is due.
+        """Update the weights by the gradients of all parts, and make a metrics line if one is due.
 
         Raises:
             Diverged: the loss is not finite.
@@ -243,7 +243,7 @@ class Step:
 
 @dataclass
 class Part:
-    """A slice of a step's batch. share: what its losses count in those of the global batch, alike or by name."""
+    """A slice of a step's batch. share: weight of its losses in those of the global batch, one for all or by name."""
 
     step: Step
     batch: Batch
@@ -252,13 +252,13 @@ class Part:
 
     @contextmanager
     def forward(self) -> Iterator[None]:
-        """The context of the forward pass: the recipe's precision; gradients of processes meet in the last part."""
+        """Context of the forward pass: the recipe's precision; processes exchange gradients in the last part only."""
         training = self.step.training
         with self._gathering(), autocast(training.recipe, training.session.device):
             yield
 
     def backward(self, losses: Mapping[str, Tensor]) -> None:
-        """Add the gradients of losses, scalars by name, which add up to the loss of the part."""
+        """Accumulate the gradients of the part's loss, the sum of `losses`: scalars by name."""
         training, share = self.step.training, self.share
         values = torch.stack([*losses.values()])
         shares = share if isinstance(share, float) else torch.stack([share[name] for name in losses])

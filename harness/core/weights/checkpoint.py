@@ -1,4 +1,4 @@
-"""Saving and restoring the state of a training loop, and weights as safetensors. Nothing here runs foreign pickles."""
+"""Checkpoints of training loops, and files of weights. Nothing here executes code from a pickle."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from harness.store.snapshots import epochs_asked_for
 
 @dataclass
 class Progress:
-    """How far a training loop is.
+    """Progress of a training loop.
 
-    step: steps done. seconds: time spent, over all attempts. total: sum of the losses since the last metrics line, over
-    `since` steps, which took `waited` seconds up to the last checkpoint.
+    step: steps done. seconds: time spent over all attempts. total: sum of the losses since the last metrics line, over
+    `since` steps, of which `waited` seconds were spent before the last checkpoint.
     """
 
     total: Tensor
@@ -47,7 +47,7 @@ def save_state(
     optimiser: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
 ) -> None:
-    """Write a checkpoint of everything that a step changes. Randomness has no state to save."""
+    """Write a checkpoint of everything that a step changes; random draws are stateless and need none."""
     state = {
         "key": session.attempt.key,
         "loop": vars(loop),
@@ -76,7 +76,7 @@ def restore_state(
     optimiser: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
 ) -> None:
-    """Go on from the latest whole checkpoint, if there is one, and begin the attempt's metrics with what led to it.
+    """Restore the latest complete checkpoint, if there is one, and the metrics lines up to its step.
 
     Raises:
         HarnessError: the checkpoint belongs to another spec.
@@ -101,9 +101,10 @@ def weights_of(model: nn.Module) -> bytes:
 
 
 def write_snapshot(model: nn.Module, epoch: float, session: Session) -> None:
-    """Keep the weights if this is the end of an epoch after which somebody asked for them."""
+    """Store the weights at the end of an epoch for which an evaluation asked for them."""
     if epoch != int(epoch):
         return
+    # Rank 0 decides for all: evaluations may ask for an epoch at any time, and ranks could read different answers.
     wanted = session.group.share(epochs_asked_for(session.attempt.store.folder(session.attempt.key)))
     if int(epoch) in wanted:
         session.attempt.write_snapshot(int(epoch), weights_of(model))
@@ -113,7 +114,7 @@ INERT: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     (OrderedDict, "yacs.config.CfgNode"),
     (OrderedDict, "argparse.Namespace"),
 ]
-"""Classes that files of SimMIM and MAE hold besides tensors; they are read as plain dicts, without their code."""
+"""Classes that files of SimMIM and MAE contain besides tensors; they are read as plain dicts, without their code."""
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -128,7 +129,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def read_noted(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """As `read_weights`, and the notes that the file carries besides: safetensors metadata, or the entry `harness`."""
+    """Tensors as `read_weights` gives them, and notes of the file: safetensors metadata, or the entry `harness`."""
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     found = _read_torch(path)
@@ -155,25 +156,26 @@ def _read_torch(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise HarnessError(f"cannot read {path}: {error.strerror or error}") from None
-    except Exception as error:  # what a damaged or hostile file makes the reader raise is open
+    except Exception as error:  # damaged or hostile files make the reader raise exceptions of any type
         if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
             raise HarnessError(f"{path} holds more than tensors: reading {found[1]} would execute code") from None
         raise HarnessError(f"{path} does not read as a file of tensors, or of tensors and plain values") from None
 
 
 def load_encoder(model: Family, tensors: dict[str, Tensor], source: str) -> None:
-    """Load encoder weights under timm's names into a model, which may have a classifier of its own.
+    """Load encoder weights with timm's names into a model, which may have a new classifier.
 
-    Which names a classifier takes and which begin anew is said by its family (`harness.core.model.backbones`).
+    The model's family says which parameters are loaded and which are new (`harness.core.model.backbones`).
 
     A model that pools the mean of patch tokens has a new `fc_norm` instead of the pre-training's final `norm`, as
-    SimMIM's fine-tuning does; a relative position table that all blocks shared is copied to each, and one of another
+    SimMIM's fine-tuning does. A relative position table that all blocks shared is copied to each, and one of another
     window is resized (`harness.core.weights.formats.positions`), as are absolute positions of another image size
-    (`harness.core.model.encoder.own_positions`). Nothing else may be missing or left over.
+    (`harness.core.model.encoder.own_positions`). Any other missing or additional parameter is an error.
 
     Raises:
         HarnessError: names or shapes do not fit.
     """
+    # Shared tables are copied before they are resized: each block's copy is then compared with its own shape.
     own = model.state_dict()
     shapes = {name: tuple(tensor.shape) for name, tensor in own.items()}
     sized = own_positions(model, resized(own_biases(model, tensors), shapes))
@@ -194,10 +196,10 @@ def load_encoder(model: Family, tensors: dict[str, Tensor], source: str) -> None
 
 
 def load_own(model: nn.Module, tensors: dict[str, Tensor], name: str) -> None:
-    """Put the weights that a run left into a model that is built as it was.
+    """Load the weights of a finished run into a model built from the same spec.
 
     Raises:
-        HarnessError: they do not fit.
+        HarnessError: the weights do not fit.
     """
     try:
         model.load_state_dict(tensors)
@@ -207,10 +209,10 @@ def load_own(model: nn.Module, tensors: dict[str, Tensor], name: str) -> None:
 
 
 def checkpoint_weights(start: Checkpoint) -> Weights:
-    """The parts of a checkpoint's file, whichever format it has.
+    """Parts of a checkpoint file of any known format.
 
     Raises:
-        HarnessError: the file does not read, or is other than the key says.
+        HarnessError: the file cannot be read, or its SHA-256 is not the one in the spec.
     """
     file = Path(start.path).expanduser()
     if file_sha256(file) != start.sha256:

@@ -1,4 +1,4 @@
-"""Weights for other programs: safetensors that timm loads, or a file as the released SimMIM saves it."""
+"""Export of weights for other programs: safetensors that timm loads, or a file as the released SimMIM saves it."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ SUFFIXES: dict[ExportFormat, str] = {"timm": ".safetensors", "official": ".pth"}
 
 @dataclass(frozen=True)
 class Exported:
-    """A file that was written.
+    """An exported file.
 
-    model, arguments: timm's name and the keyword arguments that build what the file holds.
-    notes: what was left out.
+    model, arguments: name and keyword arguments of `timm.create_model` for the model in the file.
+    notes: sentences on parts that were left out.
     """
 
     path: Path
@@ -40,7 +40,7 @@ class Exported:
 
     @property
     def call(self) -> str:
-        """The Python expression that builds the model; in format timm with the file's weights."""
+        """Python expression that builds the model; in format timm it loads the file's weights."""
         given = {"pretrained": False, "checkpoint_path": str(self.path), **self.arguments}
         if self.format != "timm":
             del given["checkpoint_path"]
@@ -48,15 +48,14 @@ class Exported:
 
 
 def export(trained: Trained, path: Path, form: ExportFormat) -> Exported:
-    """Write a trained encoder or classifier.
+    """Export a trained encoder or classifier to a file.
 
-    timm: a pre-training's encoder, or a classifier. official: the names of microsoft/SimMIM, a pre-training with mask
-    token and prediction head, under the entry `model` of a torch file; the buffers that its modules hold are included,
-    so that its strict loading takes the file.
+    timm: a pre-training's encoder, or a classifier. official: names of microsoft/SimMIM, for a pre-training with mask
+    token and prediction head, in the entry `model` of a torch file; it includes the buffers of its modules, as its
+    loading is strict.
 
     Raises:
-        HarnessError: the file's suffix is another than the format's, the released code has no such model, or the disk
-            refuses.
+        HarnessError: wrong file suffix, no such model in the released code, or the file cannot be written.
     """
     if path.suffix != SUFFIXES[form]:
         raise HarnessError(f"a file of format {form} ends in {SUFFIXES[form]}, not as {path.name} does")

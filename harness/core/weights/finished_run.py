@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.core.data.data_facts import Facts, facts_of
+from harness.core.data.datasets import Facts, facts_of
 from harness.core.model.backbones import layers_named
 from harness.core.weights.checkpoint import read_noted, read_weights
 from harness.core.weights.formats import Weights, named_as_timm
@@ -19,7 +19,7 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished run. weights: its own, under timm's names."""
+    """A finished run and its weights, with timm's names."""
 
     name: str
     run: Pretrain | FineTune
@@ -28,17 +28,17 @@ class Trained:
 
     @property
     def num_classes(self) -> int:
-        """Classes that a classifier tells apart; 0 of a pre-training."""
+        """Number of classes of a classifier; 0 for a pre-training."""
         backbone = self.run.built if isinstance(self.run, FineTune) else self.run.backbone
         name = layers_named(backbone.name).classifier
         return len(self.weights.encoder[name]) if name in self.weights.encoder else 0
 
 
 def opened(source: Run | str | Path, store: Store) -> Trained:
-    """A trained model by its spec, key (or a beginning of it that no other run has), run folder, or exported file.
+    """A trained model by its spec, key (or a unique prefix of it), run folder, or exported file.
 
     Raises:
-        HarnessError: there is none, it is not done, it keeps no weights or they were cleaned away or damaged.
+        HarnessError: no such run, or it is not done; its weights are not stored, were cleaned away or are damaged.
     """
     if isinstance(source, Run):
         return _of_run(key(source), store)
@@ -51,10 +51,10 @@ def opened(source: Run | str | Path, store: Store) -> Trained:
 
 
 def found_key(text: str, store: Store) -> str:
-    """The key that begins with a text; its digits may stand alone.
+    """The only key with a given prefix; the prefix may also be one of its hash digits alone.
 
     Raises:
-        HarnessError: no run's key does, or those of several do.
+        HarnessError: no key or several keys have this prefix.
     """
     found = [name for name in store.keys() if text and text in (name, *_beginnings(name, len(text)))]  # noqa: SIM118
     if text in found:
@@ -101,5 +101,5 @@ def _of_file(path: Path) -> Trained:
 
 
 def notes_of(trained: Trained) -> dict[str, str]:
-    """What an exported file says about its run, so that it can be opened without the store and the data set."""
+    """Metadata of an exported file: spec and data facts, so that it opens without the store and the data set."""
     return {"run": json.dumps(trained.run.to_plain()), "facts": json.dumps(trained.facts.to_plain())}

@@ -1,7 +1,7 @@
-"""The families of timm models that can be encoders, one module each.
+"""Families of timm models that can be encoders, one module each.
 
 To add one: a module with a `Layers` of its own, its timm class in `Family` and a case in each of the two functions
-here. Nothing else knows what a family's layers are called.
+here. Nothing else knows the names of a family's layers.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Family = VisionTransformer | Beit | SwinTransformer | SwinTransformerV2 | ConvNe
 
 
 def layers_of(model: Family) -> Layers:
-    """What the family of a model says of itself."""
+    """Description of the layers of a model's family."""
     match model:
         case VisionTransformer():
             return ViT()
@@ -48,7 +48,7 @@ def layers_of(model: Family) -> Layers:
 
 
 def layers_named(name: str) -> Layers:
-    """As `layers_of`, of a timm model that is not built yet.
+    """Description of the layers of a timm model by its name, without building it.
 
     Raises:
         HarnessError: there is no such model, or it belongs to no family that is known here.
@@ -72,7 +72,7 @@ def layers_named(name: str) -> Layers:
 
 
 def supported(model: nn.Module, name: str) -> Family:
-    """A model that was built, as one of the families.
+    """The model itself, checked to be of a supported family.
 
     Raises:
         HarnessError: it is of none.

@@ -16,8 +16,8 @@ from harness.spec.corruption import AfterStage, AtInput, BeforeBlock
 class ConvNext(Layers):
     """timm's ConvNeXt.
 
-    The features are those after its last norm, which an encoder applies at every position and a classifier behind the
-    pooling (OpenMixup's `gap_before_final_norm`); a fine-tuning takes it over.
+    Features are taken after its last norm, which an encoder applies at every position and a classifier after pooling
+    (OpenMixup's `gap_before_final_norm`); a fine-tuning loads its weights.
     """
 
     classifier = "head.fc.weight"
@@ -32,6 +32,7 @@ class ConvNext(Layers):
         return {"patch_size": backbone.patch_size, "global_pool": "avg" if pool else ""}
 
     def pieces(self, model: Any) -> list[Piece]:
+        # A patch stem has one strided convolution, an overlapping stem two, whose strides multiply.
         stride = math.prod(layer.stride[0] for layer in model.stem if isinstance(layer, nn.Conv2d))
         width, number = int(model.stages[0].blocks[0].conv_dw.in_channels), 0
         found = [Piece(model.stem, "first", width, stride, (AtInput(),))]

@@ -1,4 +1,4 @@
-"""What a family of timm models has to say of itself."""
+"""Description of a family of timm models: its forward pass in steps, its names, its options."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from harness.spec.corruption import Site
 
 @dataclass(frozen=True)
 class Piece:
-    """One step of a forward pass, from an image to features, and what comes out of it.
+    """One step of the forward pass from an image to features, with the layout of its output.
 
     layout: `tokens` is [B, prefix + N, C] with N = h * w in rows, `last` [B, h, w, C], `first` [B, C, h, w].
-    width: channels C. stride: pixels of the image under one position.
-    sites: where a mask token may come in, right behind this step.
-    block: number of the block that this step is, counted from 1 over all stages; None for what is no block.
+    width: channels C. stride: side in image pixels of one position.
+    sites: names of the sites right after this step at which a mask token may be inserted.
+    block: number of the block, counted from 1 over all stages; None for a step that is not a block.
+    prefix: number of class and register tokens in front of the patches.
     """
 
     run: Callable[[Tensor], Tensor]
@@ -33,12 +34,12 @@ class Piece:
 
 
 class Layers(ABC):
-    """A family of timm models: how it is built, what its layers are called and how an image goes through them.
+    """A family of timm models: arguments to build one, names of its layers, and its forward pass.
 
     classifier: name of the classifier's weight.
-    channels_last: whether it is computed faster with channels in the last place of memory.
-    norm_behind_pooling: whether a classifier has the encoder's last norm, but behind its pooling.
-    new: beginnings of the names that a fine-tuning does not take from a pre-training.
+    channels_last: True if it computes faster in the channels-last memory layout.
+    norm_behind_pooling: True if a classifier applies the encoder's last norm after pooling instead of before.
+    new: prefixes of the parameters that a fine-tuning initialises anew instead of loading.
     """
 
     classifier: ClassVar[str]
@@ -48,7 +49,7 @@ class Layers(ABC):
 
     @abstractmethod
     def arguments(self, backbone: Backbone, *, image_size: int, pool: str) -> dict[str, Any]:
-        """What `timm.create_model` is given besides channels, classes, drop path and the backbone's own arguments.
+        """Arguments of `timm.create_model` besides channels, classes, drop path and the backbone's own arguments.
 
         Args:
             pool: as for `harness.core.model.encoder.build`.
@@ -59,7 +60,7 @@ class Layers(ABC):
 
     @abstractmethod
     def pieces(self, model: Any) -> list[Piece]:
-        """The forward pass up to the features after the final norm; always the same number of steps."""
+        """Steps of the forward pass up to the features after the final norm; their number is constant."""
 
     @abstractmethod
     def depths(self, model: Any) -> list[int]:
@@ -71,9 +72,13 @@ class Layers(ABC):
 
     @abstractmethod
     def cuts_patches(self, backbone: Backbone) -> bool:
-        """Whether each position behind patch embedding or stem sees its own patch only."""
+        """True if each position after the patch embedding or stem depends on its own patch only."""
 
     def taken(self, names: Iterable[str], own: Iterable[str]) -> set[str]:
-        """Which of a pre-training's names a model takes that has the names `own`, a classifier's perhaps."""
+        """Parameters to load from a pre-training.
+
+        Args:
+            names: of the pre-training's parameters. own: of the parameters of the model that is loaded.
+        """
         del own
         return {name for name in names if not name.startswith(self.new)}

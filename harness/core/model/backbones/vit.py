@@ -1,4 +1,4 @@
-"""ViTs (and DeiTs) and BEiTs: one stage, tokens in rows, positions added behind the patch embedding."""
+"""ViT (and DeiT) and BEiT: one stage, tokens in rows, positions added after the patch embedding."""
 
 from __future__ import annotations
 
@@ -60,6 +60,7 @@ class BEiT(ViT):
         return {**given, "use_shared_rel_pos_bias": not pool, "use_rel_pos_bias": bool(pool)}
 
     def pieces(self, model: Any) -> list[Piece]:
+        # Computed once for all blocks, which share it.
         bias = None if model.rel_pos_bias is None else model.rel_pos_bias()
 
         def positions(tokens: Tensor) -> Tensor:
@@ -67,7 +68,7 @@ class BEiT(ViT):
             found: Tensor = model.pos_drop(x if model.pos_embed is None else x + model.pos_embed)
             return found
 
-        def biased(block: Any) -> Any:
+        def biased(block: Any) -> Any:  # a function, so that each step keeps its own block
             return lambda x: block(x, shared_rel_pos_bias=bias)
 
         return _pieces(model, positions, [biased(block) for block in model.blocks])

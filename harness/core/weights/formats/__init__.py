@@ -1,4 +1,4 @@
-"""Checkpoints in and out: whose names a file's tensors have, and giving them timm's. Pure functions on dicts."""
+"""Formats of checkpoints: recognised by the names of tensors, and renamed to timm's. Pure functions on dicts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.core.weights.formats.positions import resized, resized_table
 from harness.core.weights.formats.weights import BUFFERS, Weights, below, without_buffers
 
 REST = ("momentum.", "projector.", "predictor.", "loss_predictor.")
-"""How the names of what a pre-training has besides begin."""
+"""Prefixes of a pre-training's tensors other than encoder, mask token, head and targets."""
 
 Format = Literal["harness", "official", "mmpretrain", "mae", "timm"]
 
@@ -32,12 +32,13 @@ __all__ = [
 
 
 def recognise(tensors: Mapping[str, Tensor]) -> Format:
-    """Whose key names these are.
+    """Format of a checkpoint, recognised by the names of its tensors.
 
     harness: a pre-training of this package. official: microsoft/SimMIM's pre-training, or a Swin classifier as it and
     microsoft/Swin-Transformer save it (their ViT classifier has timm's names). mmpretrain: open-mmlab's. mae:
     facebookresearch/mae's pre-training with its decoder. timm: others.
     """
+    # The order matters: a pre-training of this package also has names that begin with `encoder.`.
     if any(name.startswith("encoder.model.") for name in tensors):
         return "harness"
     if any(name.startswith("backbone.") for name in tensors):
@@ -50,7 +51,7 @@ def recognise(tensors: Mapping[str, Tensor]) -> Format:
 
 
 def named_as_timm(tensors: Mapping[str, Tensor]) -> Weights:
-    """The parts of a checkpoint, under timm's names, whichever of the known formats it has."""
+    """Parts of a checkpoint of any known format, with timm's names."""
     found = recognise(tensors)
     match found:
         case "harness":

@@ -1,4 +1,4 @@
-"""Relative position tables for another window, by the geometric bicubic rule.
+"""Resizing of relative position tables to another window, by the geometric bicubic rule.
 
 BEiT's rule, as the released SimMIM applies it (microsoft/SimMIM, utils.py): the source's distances are taken to grow
 geometrically, so that near neighbours keep their values and the farthest ones meet the farthest of the target.
@@ -20,7 +20,7 @@ CLASS_ROWS = 3
 
 
 def resized(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """Tensors whose relative position tables have the wanted lengths; everything else stays as it is.
+    """Tensors with relative position tables resized to the wanted lengths; all others are unchanged.
 
     Args:
         shapes: the wanted shape by name. Tables of another number of heads are left alone.
@@ -37,7 +37,7 @@ def resized(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]
 
 
 def resized_table(table: Tensor, length: int) -> Tensor:
-    """A relative position table of another length.
+    """Relative position table resized to another length.
 
     Args:
         table: [(2 w - 1)^2 (+ 3), heads], row-major over the offsets, behind them the class token's rows, if any.
@@ -72,6 +72,7 @@ def _side(length: int) -> tuple[int, int]:
 
 def ratio(source: int, target: int) -> float:
     """q in [1.01, 1.5] with 1 + q + ... + q^(source // 2 - 1) = target // 2, by bisection to 1e-6."""
+    # Bounds and tolerance of the released code: a closer solution would give other tables than published ones.
     low, high, q = 1.01, 1.5, 1.255
     while high - low > 1e-6:
         q = (low + high) / 2
@@ -83,7 +84,7 @@ def ratio(source: int, target: int) -> float:
 
 
 def geometric_places(source: int, target: int) -> Tensor:
-    """Where the source's offsets lie among the target's: float64 [source], symmetric, ascending, 0 in the middle."""
+    """Positions of the source's offsets among the target's: float64 [source], symmetric, ascending, centre 0."""
     q = ratio(source, target)
     steps = torch.tensor([q**power for power in range(source // 2)], dtype=torch.float64).cumsum(0)
     return torch.cat([-steps.flip(0), steps.new_zeros(1), steps])
@@ -98,6 +99,7 @@ def cubic_weights(places: Tensor, wanted: Tensor) -> Tensor:
     Returns:
         float64 [m, n]: the spline's value at wanted[i] is the sum over j of weights[i, j] * value at places[j].
     """
+    # Not-a-knot: the second and the second last place are no knots. SciPy has this spline, but core does without it.
     knots = torch.cat([places[:1].expand(4), places[2:-2], places[-1:].expand(4)])
     inside = wanted.double().clamp(float(places[0]), float(places[-1]))
     solved: Tensor = torch.linalg.solve(_b_splines(knots, places).T, _b_splines(knots, inside).T)
