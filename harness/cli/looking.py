@@ -28,10 +28,10 @@ from harness.cli.common import (
 from harness.cli.comparing import refuse_mixed
 from harness.cli.costs import cost_of, cost_text
 from harness.cli.live import duration
-from harness.launch.slurm.run_states import WORDS, Overview, Place, overview
+from harness.launch.slurm.run_states import Overview, Place, overview
 from harness.launch.slurm.submit import log_of
 from harness.spec import HarnessError
-from harness.store import Store, open_store
+from harness.store import STATES, Store, open_store
 from harness.store.cleaning import Removable, left_by_kills, old_records, removable, remove
 from harness.store.cleaning import seal as rewrite
 from harness.study import Plan, expand, load
@@ -70,12 +70,12 @@ def _show_status(plan: Plan, seen: Overview, runs: Store) -> None:
     specs, names = plan.runs(), labels(plan)
     words = Counter(place.word for place in seen.places.values())
     say(f"{plan.study.name} · {plan.scale.name}")
-    say("  " + "   ".join(f"{word} {words[word]}" for word in WORDS if words[word] or word in ALWAYS))
+    say("  " + "   ".join(f"{word} {words[word]}" for word in STATES if words[word] or word in ALWAYS))
     states = {name: place.state for name, place in seen.places.items()}
     say(f"  cost      {cost_text(cost_of(specs, states, runs, plan.study.root))}")
     if seen.silent:
         say(f"  Slurm cannot be asked: {seen.silent}")
-    for word in WORDS:
+    for word in STATES:
         if word in ("done", "missing"):
             continue
         found = [name for name, place in seen.places.items() if place.word == word]

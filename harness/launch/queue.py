@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from harness.spec import Run, key, snapshot_epoch, upstream, upstreams
-from harness.store import Store, Word
+from harness.store import StateName, Store
 from harness.store.snapshots import ask_for_snapshot, snapshot_of
 
 Ending = Literal["done", "failed", "blocked", "elsewhere", "interrupted"]
@@ -161,7 +161,9 @@ class Queue:
         self.endings[name] = ending
 
 
-def _needed(runs: Mapping[str, Run], store: Store, words: dict[str, Word]) -> tuple[dict[str, Word], list[str]]:
+def _needed(
+    runs: Mapping[str, Run], store: Store, words: dict[str, StateName]
+) -> tuple[dict[str, StateName], list[str]]:
     """The words as they count here, and the done runs whose weights are needed again and gone, which count as missing.
 
     A pre-training that is not done counts as done where everything is that starts from it.

@@ -11,15 +11,18 @@ import pandas as pd
 
 from harness.report.escape import clean, shorten
 from harness.spec import Evaluation, Scalar, key, pretraining, shown_metric, upstreams
-from harness.store import State, Store
+from harness.store import STATES as STATES_OF_RUNS
+from harness.store import State, StateName, Store
+from harness.store.states import failed_upstream
 from harness.study import Plan, Row
 
-STATES = ("done", "running", "queued", "failed", "blocked", "cancelled", "lost", "missing", "excluded")
-"""Where a row can stand. blocked: the pre-training that it starts from failed; queued and cancelled: only known to who
-submits runs; others as in the store."""
+STATES = (*STATES_OF_RUNS, "excluded")
+"""States of a row: those of its evaluation, or excluded: its cell cannot run."""
 
-Standings = Mapping[str, tuple[str, str]]
-"""By key of a run one of STATES and a reason, as who submits runs sees it."""
+Standings = Mapping[str, tuple[StateName, str]]
+"""State and reason by key of a run, as its executor sees them."""
+
+STAGES = {"pretrain": "pre-training", "finetune": "fine-tuning"}
 
 PROVENANCE = (
     "commit", "device", "torch", "timm", "harness", "threads", "code", "numpy", "python", "torchvision", "processor",
@@ -162,7 +165,7 @@ def _record(evaluation: Evaluation, snapshot: _Snapshot) -> dict[str, Any]:
     first = pretraining(evaluation)
     before = snapshot.columns(key(first)) if first else {}
     state = snapshot.states[key(evaluation)]
-    word, reason = _standing(state, [(run.kind, snapshot.states[key(run)]) for run in upstreams(evaluation)])
+    word, reason = _standing(evaluation, snapshot.states)
     told, why = snapshot.standings.get(key(evaluation), (word, ""))
     if told != word and state.word != "done":  # a result may have come since it was told
         word, reason = told, why
@@ -180,18 +183,18 @@ def _record(evaluation: Evaluation, snapshot: _Snapshot) -> dict[str, Any]:
     }
 
 
-def _standing(state: State, before: Sequence[tuple[str, State]]) -> tuple[str, str]:
-    """Word and reason of an evaluation, given the kind and the state of each run that has to be done before it."""
+def _standing(evaluation: Evaluation, states: Mapping[str, State]) -> tuple[str, str]:
+    """State of an evaluation by the store's files, and the reason why it is not done."""
+    state, before = states[key(evaluation)], upstreams(evaluation)
     if state.word == "failed":
         return "failed", _last_line(state.error)
-    if state.word == "done" or not before or before[-1][1].word == "done":
+    if failed := failed_upstream(evaluation, lambda name: states[name].word):
+        return "blocked", f"its {STAGES[failed.kind]} failed: {_last_line(states[key(failed)].error)}"
+    if state.word == "done" or not before or states[key(before[-1])].word == "done":
         return state.word, ""
-    for kind, other in before:
-        stage = {"pretrain": "pre-training", "finetune": "fine-tuning"}[kind]
-        if other.word == "failed":
-            return "blocked", f"its {stage} failed: {_last_line(other.error)}"
-        if other.word not in ("done", "missing"):
-            return state.word, f"its {stage} is {other.word}"
+    for first in before:
+        if (word := states[key(first)].word) not in ("done", "missing"):
+            return state.word, f"its {STAGES[first.kind]} is {word}"
     return state.word, ""
 
 

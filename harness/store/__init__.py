@@ -2,6 +2,10 @@
 
 from harness.store.attempt import Attempt, Superseded
 from harness.store.layout import AttemptFolder, RunFolder
-from harness.store.store import Result, State, Store, Word, open_store
+from harness.store.states import STATES, Result, State, StateName
+from harness.store.store import Store, open_store
 
-__all__ = ["Attempt", "AttemptFolder", "Result", "RunFolder", "State", "Store", "Superseded", "Word", "open_store"]
+__all__ = [
+    "STATES", "Attempt", "AttemptFolder", "Result", "RunFolder", "State", "StateName", "Store", "Superseded",
+    "open_store",
+]  # fmt: skip

@@ -10,9 +10,8 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from harness.machine import store_folder
 from harness.spec import HarnessError, Run, key, run_from_json
@@ -29,46 +28,9 @@ from harness.store.files import (
     write_atomically,
 )
 from harness.store.layout import AttemptFolder, RunFolder
-from harness.store.ownership import Owner, is_alive, read_owner, this_process
+from harness.store.ownership import is_alive, read_owner, this_process
 from harness.store.records import read_record, sealed
-
-Word = Literal["done", "running", "failed", "lost", "missing"]
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a finished run found.
-
-    metrics: by name. attempt: number of the attempt that found them. seconds: time it spent, over all attempts.
-    weights: SHA-256 of its weights file, empty if it keeps none. files: SHA-256 of the other files that it left, by
-        path relative to the attempt; empty where it was written by schema 1, which noted none.
-    """
-
-    metrics: dict[str, float]
-    attempt: int
-    seconds: float
-    weights: str
-    files: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
-
-
-@dataclass(frozen=True)
-class State:
-    """Where a run stands, as its files say.
-
-    word: done; running; failed (it raised: only `retry` runs it again); lost (its process vanished: `run` goes on with
-        it); missing (never begun).
-    progress: the last line of its metrics.
-    """
-
-    word: Word
-    result: Result | None = None
-    attempt: int = 0
-    owner: Owner | None = None
-    error: str = ""
-    progress: dict[str, Any] = field(default_factory=dict)
-
-
-MISSING = State("missing")
+from harness.store.states import MISSING, Result, State
 
 
 class Store:

@@ -6,28 +6,25 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from harness.launch.queue import last_line
 from harness.launch.slurm import questions
 from harness.launch.slurm.questions import GOES_ON, Job, Jobs
-from harness.spec import HarnessError, Run, key, upstreams
-from harness.store import State, Store
+from harness.spec import HarnessError, Run, key
+from harness.store import State, StateName, Store
 from harness.store.ownership import is_alive
+from harness.store.states import failed_upstream
 from harness.store.submissions import Entry, Submissions
 
 GRACE_SECONDS = 60.0
 """How long a job may be gone from Slurm before its run counts as lost: file systems and accounting lag behind."""
-
-Standing = Literal["done", "running", "queued", "blocked", "failed", "cancelled", "lost", "missing"]
-WORDS: tuple[Standing, ...] = ("done", "running", "queued", "blocked", "failed", "cancelled", "lost", "missing")
 
 
 @dataclass(frozen=True)
 class Place:
     """Where a run stands. detail: the reason in words. job: the Slurm job that is to compute it, if one is alive."""
 
-    word: Standing
+    word: StateName
     detail: str
     state: State
     job: Job | None = None
@@ -182,16 +179,10 @@ def _submitting(entry: Entry, log: Submissions) -> bool:
 
 
 def _blocked(place: Place, run: Run, places: Mapping[str, Place], store: Store) -> Place:
-    if place.word not in ("missing", "cancelled", "queued", "lost"):
+    failed = failed_upstream(run, lambda name: places[name].word if name in places else store.state(name).word)
+    if failed is None:
         return place
-    for first in reversed(upstreams(run)):
-        name = key(first)
-        word = places[name].word if name in places else store.state(name).word
-        if word == "failed":
-            return Place("blocked", f"waits for {name}, which failed", place.state, place.job)
-        if word == "done":
-            break
-    return place
+    return Place("blocked", f"waits for {key(failed)}, which failed", place.state, place.job)
 
 
 def _recently(store: Store, name: str, state: State, entry: Entry, log: Submissions, array: int) -> bool:
