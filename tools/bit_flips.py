@@ -113,7 +113,7 @@ def record_targets(root: Path, run: Any, journal: Path) -> list[Target]:
     """Result, spec, owner, submission and journal of a store that holds a finished run."""
     from harness.spec import key
     from harness.store import Store
-    from harness.store.ownership import UNKNOWN, read_owner
+    from harness.store.lease import UNKNOWN, read_owner
     from harness.store.submissions import Submissions
 
     store, log, name = Store(root), Submissions(root), key(run)

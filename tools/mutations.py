@@ -64,9 +64,9 @@ MUTATIONS = (
         "store/cleaning.py", 'states[name].word != "done" for first', 'states[name].word == "failed" for first', "store"
     ),
     Mutation(
-        "store/ownership.py",
-        "return heartbeat_age() < heartbeat_limit()",
-        "return heartbeat_age() < 2 * heartbeat_limit()",
+        "store/lease.py",
+        "return silent_seconds() < heartbeat_limit()",
+        "return silent_seconds() < 2 * heartbeat_limit()",
         "store",
     ),
     Mutation("store/submissions.py", "mine -= set(entry.wants)", "mine.clear()", "store"),

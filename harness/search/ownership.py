@@ -1,4 +1,4 @@
-"""One coordinator a search: the highest number in its folder, as with attempts at a run."""
+"""The coordinator of a search: one process at a time, by a lease of the search's folder."""
 
 from __future__ import annotations
 
@@ -7,58 +7,46 @@ from collections.abc import Iterator
 
 from harness.spec import HarnessError
 from harness.store import Store
-from harness.store.files import publish_folder
-from harness.store.layout import AttemptFolder, SearchFolder
-from harness.store.ownership import Heartbeat, Owner, is_alive, read_owner, this_process
-from harness.store.records import sealed
+from harness.store.layout import SearchFolder
+from harness.store.lease import Lease, Owner, owner_lives, publish_owner, read_owner
 
 
-class Lease:
-    """This process's right to write to a search."""
+def require_held(lease: Lease) -> None:
+    """Refuse to go on with a search that another process has taken over.
 
-    def __init__(self, folder: SearchFolder, own: AttemptFolder) -> None:
-        self._folder, self._own = folder, own
-        self._heartbeat = Heartbeat(own.heartbeat)
-
-    def check(self) -> None:
-        """Raise if another process has taken the search over.
-
-        Raises:
-            HarnessError: it has.
-        """
-        if self._folder.coordinators()[-1] != self._own:
-            raise HarnessError("another process has taken this search over; this one ends")
-
-    def release(self) -> None:
-        """Give the right back."""
-        self._heartbeat.stop()
+    Raises:
+        HarnessError: another process has.
+    """
+    if not lease.holds():
+        raise HarnessError("another process has taken this search over; this one ends")
 
 
 def holder(store: Store, folder: SearchFolder) -> Owner | None:
-    """Who runs a search at present, if anybody does."""
+    """The live process that runs a search, None if there is none."""
     found = folder.coordinators()
     if not found:
         return None
     owner = read_owner(found[-1].owner)
-    return owner if is_alive(owner, lambda: store.heartbeat_age(found[-1])) else None
+    return owner if owner_lives(found[-1], owner, store.root) else None
 
 
 @contextlib.contextmanager
 def leased(store: Store, folder: SearchFolder) -> Iterator[Lease]:
-    """Be the coordinator of a search.
+    """Be the coordinator of a search until the context ends.
 
     Raises:
         HarnessError: another process is.
     """
+    # Listed before the holder is looked up: whoever begins in between takes this number, and publishing it fails here.
     before = folder.coordinators()
     if (owner := holder(store, folder)) is not None:
         raise HarnessError(
             f"this search is locked: pid {owner['pid']} on {owner['host']} runs it; --status shows how it stands"
         )
     own = folder.coordinator(before[-1].number + 1 if before else 1)
-    if not publish_folder(own.path, lambda fresh: AttemptFolder(fresh).owner.write_bytes(sealed(this_process()))):
+    if not publish_owner(own):
         raise HarnessError("this search is locked: another process began to run it just now")
-    lease = Lease(folder, own)
+    lease = Lease(own)
     try:
         yield lease
     finally:

@@ -20,7 +20,7 @@ from harness.search.declaration import Search
 from harness.search.imports import import_finished
 from harness.search.jobs import Jobs, QueuedJobs, SlurmJobs
 from harness.search.measure import Measure
-from harness.search.ownership import Lease, leased
+from harness.search.ownership import leased, require_held
 from harness.search.proposals import Proposals
 from harness.search.samplers import check_sampler, pruner_of, quiet
 from harness.search.space import KnownSpace, explore
@@ -29,6 +29,7 @@ from harness.search.trials import Trial, plain
 from harness.spec import HarnessError, Scale
 from harness.store import Store
 from harness.store.layout import SearchFolder, search_folder
+from harness.store.lease import Lease
 from harness.study.grid import check_alike
 
 PASS_SECONDS = 1.0
@@ -175,7 +176,7 @@ def run_search(
             budget=budget,
             parallel=executor.parallel,
             say=say,
-            check=lease.check,
+            check=lambda: require_held(lease),
         )
         feed = _Feed(opened, coordinator, jobs, say, confirm=confirm)
         _drive(feed, executor, queued, opened, report, stopping)

@@ -22,7 +22,7 @@ from harness.store.files import (
     write_named_by_content,
 )
 from harness.store.layout import AttemptFolder, CheckpointFile
-from harness.store.ownership import Heartbeat
+from harness.store.lease import Lease
 from harness.store.records import sealed
 
 if TYPE_CHECKING:
@@ -43,12 +43,11 @@ class Attempt:
         self.store, self.run, self.key, self.files = store, run, key(run), files
         self._lines: list[dict[str, Any]] = []
         self._written = 0
-        self._heartbeat = Heartbeat(files.heartbeat)
+        self._lease = Lease(files)
 
     def check(self) -> None:
         """Raise Superseded unless this attempt still owns the run."""
-        attempts = self.store.folder(self.key).attempts()
-        if not attempts or attempts[-1] != self.files:
+        if not self._lease.holds():
             raise Superseded(f"{self.key}: attempt {self.files.number} was taken over")
 
     def checkpoints(self) -> Iterator[CheckpointFile]:
@@ -190,7 +189,7 @@ class Attempt:
 
     def release(self) -> None:
         """Stop the heartbeat: this process no longer works on the run."""
-        self._heartbeat.stop()
+        self._lease.release()
 
     def _all_checkpoints(self) -> list[CheckpointFile]:
         attempts = self.store.folder(self.key).attempts()

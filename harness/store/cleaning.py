@@ -12,6 +12,7 @@ from pathlib import Path
 from harness.spec import Run, key, upstreams
 from harness.store.files import digests, size_below, write_atomically
 from harness.store.layout import RunFolder, coordinator_owners, submission_folders
+from harness.store.lease import clock
 from harness.store.records import SCHEMA, read_record, sealed
 from harness.store.store import Store
 
@@ -62,7 +63,7 @@ def left_by_kills(store: Store, seconds: float = TEMPORARY_SECONDS) -> list[Remo
         names = [name for name in (*below, *files) if TEMPORARY.fullmatch(name)]
         below[:] = [name for name in below if name not in names]
         found += [Path(folder) / name for name in names]
-    oldest = store.clock() - seconds if found else 0.0
+    oldest = clock(store.root) - seconds if found else 0.0
     return [Removable("left by kills", path, size_below(path)) for path in found if os.lstat(path).st_mtime < oldest]
 
 

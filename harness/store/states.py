@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from harness.spec import Run, key, upstreams
-from harness.store.ownership import Owner
+from harness.store.lease import Owner
 
 StateName = Literal["done", "running", "queued", "failed", "blocked", "cancelled", "lost", "missing"]
 """State of a run.

@@ -7,7 +7,6 @@ import json
 import math
 import os
 import shutil
-import time
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,7 +27,7 @@ from harness.store.files import (
     write_atomically,
 )
 from harness.store.layout import AttemptFolder, RunFolder
-from harness.store.ownership import is_alive, read_owner, this_process
+from harness.store.lease import owner_lives, publish_owner, read_owner
 from harness.store.records import read_record, sealed
 from harness.store.states import MISSING, Result, State
 
@@ -117,7 +116,7 @@ class Store:
         owner = read_owner(latest.owner)
         if latest.error.exists():
             return State("failed", None, latest.number, owner, _text(latest.error))
-        alive = is_alive(owner, lambda: self.heartbeat_age(latest))
+        alive = owner_lives(latest, owner, self.root)
         progress: dict[str, Any] = next(iter(reversed(read_lines(latest.metrics))), {})
         return State("running" if alive else "lost", None, latest.number, owner, "", progress)
 
@@ -211,7 +210,7 @@ class Store:
             if self.folder(name).result.exists() and self.result(name) is None:
                 self.put_result_aside(name)  # damaged: as good as absent
             files = self.folder(name).attempt(state.attempt + 1)
-            if not publish_folder(files.path, _fill_attempt):
+            if not publish_owner(files, lambda fresh: fresh.artefacts.mkdir()):
                 continue  # somebody was faster
             if done := self.result(name):  # the owner that looked dead finished meanwhile
                 shutil.rmtree(files.path)
@@ -224,37 +223,10 @@ class Store:
             self.root.mkdir(parents=True, exist_ok=True)
         require_exclusive_creation(self.root)
 
-    def clock(self) -> float:
-        """The time, in seconds since 1970, that the store's own file system gives to what is written now."""
-        clock = self.root / f".clock-{uuid.uuid4().hex[:8]}"
-        try:
-            clock.touch()
-            return clock.stat().st_mtime
-        except OSError:
-            return time.time()  # read-only or full: this machine's clock is the next best
-        finally:
-            with contextlib.suppress(OSError):
-                clock.unlink(missing_ok=True)
-
-    def heartbeat_age(self, attempt: AttemptFolder) -> float:
-        """Seconds since an attempt's heartbeat, both times given by the store's own file system."""
-        now = self.clock()
-        try:
-            return now - attempt.heartbeat.stat().st_mtime
-        except OSError:
-            return math.inf
-
 
 def open_store(said: Path | str | None = None, root: Path | None = None) -> Store:
     """The store of a project; for the arguments see `harness.machine.store_folder`."""
     return Store(store_folder(said, root))
-
-
-def _fill_attempt(fresh: Path) -> None:
-    files = AttemptFolder(fresh)
-    files.artefacts.mkdir()
-    files.owner.write_bytes(sealed(this_process()))
-    files.heartbeat.touch()
 
 
 def _is_number(value: object) -> bool:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from harness.spec import HarnessError
 from harness.store.files import publish_folder, write_atomically
 from harness.store.layout import SubmissionFolder, submission_folder, submission_folders
-from harness.store.ownership import UNKNOWN, Owner, owner_of, this_process
+from harness.store.lease import UNKNOWN, Owner, owner_of, this_process
 from harness.store.records import read_record, sealed
 
 

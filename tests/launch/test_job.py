@@ -17,7 +17,7 @@ from harness.core.weights.checkpoint import Progress, save_state
 from harness.launch import Resources, job
 from harness.spec import CustomHead, HarnessError, key
 from harness.store import Attempt, Store, files
-from harness.store.ownership import this_process
+from harness.store.lease import this_process
 from harness.store.records import sealed
 
 FIRST = pretraining()

@@ -17,7 +17,7 @@ from tiny_runs import by_key, finetuning, pretraining
 from harness.launch.slurm.run_states import Overview, overview
 from harness.spec import Run, key
 from harness.store import Attempt, Store
-from harness.store.ownership import this_process
+from harness.store.lease import this_process
 from harness.store.records import sealed
 from harness.store.submissions import Array, Entry, Submissions
 

@@ -16,11 +16,11 @@ from toy import BROKEN_K, lines, toy
 
 from harness.launch.resources import Resources
 from harness.machine import heartbeat_limit
-from harness.search.ownership import holder, leased
+from harness.search.ownership import holder, leased, require_held
 from harness.search.session import Executor, history, open_search, run_search
 from harness.spec import HarnessError
 from harness.store import Store
-from harness.store.ownership import this_process
+from harness.store.lease import this_process
 from harness.store.records import sealed
 
 HERE = Path(__file__).parent
@@ -120,7 +120,7 @@ def test_a_second_coordinator_is_refused_and_a_dead_one_is_not_waited_for(tmp_pa
             pass
         process.kill()
     with leased(opened.store, opened.folder) as lease:
-        lease.check()
+        require_held(lease)
 
 
 @pytest.mark.parametrize("ahead", [-3600.0, 3600.0])

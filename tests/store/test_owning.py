@@ -17,8 +17,9 @@ import pytest
 from made_runs import owned, pretraining, save, snapshot, steps
 
 from harness.spec import HarnessError, key
-from harness.store import Attempt, State, Store, Superseded, ownership
-from harness.store.ownership import Heartbeat, Owner, is_alive, this_process
+from harness.store import Attempt, State, Store, Superseded, lease
+from harness.store.layout import AttemptFolder
+from harness.store.lease import Lease, Owner, is_alive, this_process
 
 RUN = pretraining()
 NAME = key(RUN)
@@ -138,12 +139,12 @@ def test_processes_that_race_make_one_owner(store: Store) -> None:
 def test_a_dead_process_is_succeeded_at_once(store: Store) -> None:
     attempt = owned(store, RUN)
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
-        started = ownership._started(other.pid)
+        started = lease._started(other.pid)
         claim(attempt, pid=other.pid, started=started)
         assert word(store) == "running"
         other.send_signal(signal.SIGKILL)
         os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
-        assert ownership._started(other.pid) == ""  # a zombie
+        assert lease._started(other.pid) == ""  # a zombie
         assert store.state(NAME).word == "lost"
     assert store.state(NAME).word == "lost"
     second = owned(store, RUN)
@@ -173,7 +174,7 @@ def test_another_machine_is_judged_by_its_heartbeat(
 
 
 def test_a_machine_that_tells_nothing_has_no_equal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ownership, "_machine", lambda: "")
+    monkeypatch.setattr(lease, "_machine", lambda: "")
     owner = Owner(host="a", machine="", pid=1, started="1")
     assert is_alive(owner, lambda: 0.0)
     assert not is_alive(owner, lambda: 1e9)
@@ -206,9 +207,9 @@ def test_a_short_limit_is_outpaced(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         beats.release()
 
     monkeypatch.setattr(os, "utime", beat)
-    heartbeat = Heartbeat(tmp_path / "heartbeat")
+    held = Lease(AttemptFolder(tmp_path))
     assert all(beats.acquire(timeout=5) for _ in range(3))
-    heartbeat.stop()
+    held.release()
     assert not (tmp_path / "heartbeat").exists()
 
 
@@ -222,20 +223,20 @@ def test_a_heartbeat_outlives_a_file_server_that_is_away(tmp_path: Path, monkeyp
         beats.set()
 
     monkeypatch.setattr(os, "utime", beat)
-    heartbeat = Heartbeat(tmp_path / "heartbeat")
+    held = Lease(AttemptFolder(tmp_path))
     assert beats.wait(timeout=5)
-    heartbeat.stop()
+    held.release()
 
 
 def test_a_heartbeat_ends_with_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HARNESS_HEARTBEAT_LIMIT", "0.1")
     folder = tmp_path / "attempt"
     folder.mkdir()
-    heartbeat = Heartbeat(folder / "heartbeat")
+    held = Lease(AttemptFolder(folder))
     shutil.rmtree(folder)
-    heartbeat._thread.join(timeout=5)
-    assert not heartbeat._thread.is_alive()
-    heartbeat.stop()
+    held._thread.join(timeout=5)
+    assert not held._thread.is_alive()
+    held.release()
 
 
 def test_a_superseded_attempt_writes_nothing(store: Store) -> None:
@@ -339,7 +340,7 @@ def test_an_owner_that_finishes_while_it_is_succeeded_wins(store: Store, monkeyp
     looks = iter([None])  # the successor looks before the result is there, takes the run, and looks again
     monkeypatch.setattr(Store, "result", lambda self, name: next(looks, False) or real(self, name))
     folder = store.folder(NAME)
-    publish = ownership.this_process
+    publish = lease.this_process
 
     def finish_meanwhile() -> Owner:
         monkeypatch.setattr(Store, "result", real)
@@ -347,7 +348,7 @@ def test_an_owner_that_finishes_while_it_is_succeeded_wins(store: Store, monkeyp
             first.finish({"loss": 1.0}, 1.0)
         return publish()
 
-    monkeypatch.setattr("harness.store.store.this_process", finish_meanwhile)
+    monkeypatch.setattr("harness.store.lease.this_process", finish_meanwhile)
     found = store.acquire(RUN)
     assert isinstance(found, State)
     assert (found.word, found.attempt) == ("done", 1)

@@ -17,7 +17,7 @@ from harness.store import Attempt, State, Store
 from harness.store.cleaning import old_records, seal
 from harness.store.files import sha256
 from harness.store.layout import numbers
-from harness.store.ownership import UNKNOWN, read_owner, this_process
+from harness.store.lease import UNKNOWN, read_owner, this_process
 from harness.store.records import read_record, sealed
 from harness.store.submissions import Submissions
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from harness.launch.slurm import questions
 from harness.launch.slurm.questions import GOES_ON, Job, Jobs
 from harness.spec import HarnessError, Run, key
 from harness.store import State, StateName, Store
-from harness.store.ownership import is_alive
+from harness.store.lease import clock, is_alive, modified
 from harness.store.states import failed_upstream
 from harness.store.submissions import Entry, Submissions
 
@@ -123,7 +122,7 @@ def _submitted(name: str, state: State, entry: Entry, log: Submissions, jobs: Jo
         place = Place("missing", f"sbatch refused it: {answer['error']}", state)
     elif array.name in jobs and not begun and len(jobs[array.name]) < len(array.elements):
         place = Place("cancelled", "taken out of the queue", state)
-    elif "id" not in answer and _submitting(entry, log):
+    elif "id" not in answer and _submitting(entry, log, store):
         return Place("queued", "being submitted", state)
     elif recently:
         return Place("queued", "just left the queue", state)
@@ -171,11 +170,11 @@ def _let_go(store: Store, name: str, entry: Entry, log: Submissions, array: int,
         return "its result was put aside" if any(_later(path, entry.time) for path in aside) else ""
 
 
-def _submitting(entry: Entry, log: Submissions) -> bool:
+def _submitting(entry: Entry, log: Submissions, store: Store) -> bool:
     """Whether the process that wrote an entry may still be calling sbatch."""
     folder = log.folder(entry.number)
-    told = max((_modified(folder.answer(array)) for array in range(len(entry.arrays))), default=0.0)
-    return is_alive(entry.owner, lambda: time.time() - max(entry.time, told))
+    signs = [folder.entry, *(folder.answer(array) for array in range(len(entry.arrays)))]
+    return is_alive(entry.owner, lambda: clock(store.root) - max(map(modified, signs)))
 
 
 def _blocked(place: Place, run: Run, places: Mapping[str, Place], store: Store) -> Place:
@@ -188,16 +187,9 @@ def _blocked(place: Place, run: Run, places: Mapping[str, Place], store: Store) 
 def _recently(store: Store, name: str, state: State, entry: Entry, log: Submissions, array: int) -> bool:
     files = store.folder(name).attempt(state.attempt)
     signs = (log.folder(entry.number).answer(array), files.path, files.heartbeat, files.metrics)
-    return any(_later(path, time.time() - GRACE_SECONDS) for path in signs)
+    oldest = clock(store.root) - GRACE_SECONDS
+    return any(_later(path, oldest) for path in signs)
 
 
 def _later(path: Path, moment: float) -> bool:
-    return _modified(path) > moment
-
-
-def _modified(path: Path) -> float:
-    """When a file was last written, 0 if there is none."""
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0
+    return modified(path) > moment
