@@ -27,7 +27,7 @@ from harness.launch.describe import check_models, check_names, known
 from harness.launch.local.pool import gpus
 from harness.launch.resources import slow_bf16
 from harness.spec import HarnessError, ImageFolder, Pretrain, Run, key, pretraining
-from harness.spec.data import absent, folder_fault, small_classes
+from harness.spec.data import absent
 from harness.spec.described import distinct
 from harness.store import State, Store
 from harness.study import Plan
@@ -137,7 +137,7 @@ def _disk(specs: dict[str, Run], states: dict[str, State], store: Store) -> list
 
 def _data(specs: dict[str, Run]) -> list[str]:
     sets = {run.data.digest: run.data for run in specs.values()}
-    small = {said for data in sets.values() if (said := small_classes(data)) is not None}
+    small = {said for data in sets.values() if (said := data.small_classes()) is not None}
     return [*missing_data(specs.values()), *sorted(small)]
 
 
@@ -155,7 +155,7 @@ def refuse_folders(runs: Iterable[Run]) -> None:
     """
     sets = {(run.data.digest, tested): run.data for run in runs for tested in [not isinstance(run, Pretrain)]}
     for (_, tested), data in sets.items():
-        if (fault := folder_fault(data, tested=tested)) is not None:
+        if (fault := data.fault(tested=tested)) is not None:
             raise HarnessError(fault)
 
 

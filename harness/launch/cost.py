@@ -7,32 +7,17 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, assert_never
+from typing import NamedTuple
 
 from harness.launch.site import Stage
-from harness.spec import (
-    Analysis,
-    CustomEvaluation,
-    FineTune,
-    Fourier,
-    HarnessError,
-    Interactions,
-    Knn,
-    LinearProbe,
-    Occlusion,
-    Pretrain,
-    RgbStatistics,
-    Run,
-)
-from harness.spec.data import training_images
+from harness.spec import HarnessError, Pretrain, Run
 from harness.spec.described import described
+from harness.spec.keys import Training
 from harness.store import State, Store
 from harness.store.descriptions import read_description
 
 SAMPLE = 20
 """Finished runs of a kind whose device is looked up."""
-BACKWARD = 3
-"""A training step computes about three times a forward pass: the pass itself, and twice that for the gradients."""
 
 
 @dataclass(frozen=True)
@@ -193,22 +178,8 @@ def _left(state: State) -> float:
 
 
 def _kind(run: Run) -> Kind:
-    """What runs share whose seconds an image are taken as equal."""
-    match run:
-        case Pretrain():
-            return (run.kind, run.backbone.digest, run.image_size)
-        case FineTune():
-            return (run.kind, run.built.digest, run.image_size)
-        case LinearProbe():
-            return (run.kind, run.start.backbone.digest, run.image_size, run.block)
-        case Knn():
-            return (run.kind, run.start.backbone.digest, run.image_size, run.data.digest, run.block)
-        case CustomEvaluation():
-            return (run.kind, run.start.backbone.digest, run.image_size, run.data.digest, run.function)
-        case Interactions() | Occlusion() | Fourier() | RgbStatistics():
-            return (run.kind, run.encoder.digest, run.image_size, run.data.digest, *run.setting)
-        case _:
-            assert_never(run)
+    """Equal for runs whose seconds an image are taken as equal."""
+    return (run.kind, *run.cost_key)
 
 
 class _Images:
@@ -220,18 +191,14 @@ class _Images:
 
     def of(self, run: Run) -> float | None:
         """Images that a run trains on in all; 1 for an evaluation that trains nothing; None if unknown."""
-        match run:
-            case Knn() | CustomEvaluation() | Interactions() | Occlusion() | Fourier() | RgbStatistics():
-                return 1.0
-            case Pretrain() | FineTune() | LinearProbe():
-                size, labelled = run.recipe.batch_size, not isinstance(run, Pretrain)
-                images = training_images(run.data, labelled=labelled)
-                if images is None:
-                    steps = self._steps_an_epoch(run.data.digest, size, labelled=labelled)
-                    return None if steps is None else float(run.recipe.epochs * steps * size)
-                return float(run.recipe.epochs * (images // size) * size)
-            case _:
-                assert_never(run)
+        if not isinstance(run, Training):
+            return 1.0
+        size, labelled = run.recipe.batch_size, not isinstance(run, Pretrain)
+        images = run.data.known_images(labelled=labelled)
+        if images is None:
+            steps = self._steps_an_epoch(run.data.digest, size, labelled=labelled)
+            return None if steps is None else float(run.recipe.epochs * steps * size)
+        return float(run.recipe.epochs * (images // size) * size)
 
     def _steps_an_epoch(self, data: str, size: int, *, labelled: bool) -> int | None:
         """As some run on the same images found it."""
@@ -241,7 +208,7 @@ class _Images:
                 (
                     round(line["steps"] / run.recipe.epochs)
                     for name, run in self._runs.items()
-                    if not isinstance(run, Knn | CustomEvaluation | Analysis)
+                    if isinstance(run, Training)
                     and (run.data.digest, run.recipe.batch_size, not isinstance(run, Pretrain)) == place
                     and self._states[name].word != "missing"
                     and isinstance((line := next(iter(self._store.metrics(name)[-1:]), {})).get("steps"), int)
@@ -274,10 +241,9 @@ def _stated(run: Run, work: float | None, store: Store, rates: Rates) -> float |
     """Hours by multiply-adds at a stated rate; None where either is missing, or where the work is not in images."""
     stage: Stage = "pretrain" if isinstance(run, Pretrain) else "evaluation"
     rate = rates.get(stage)
-    if rate is None or work is None or isinstance(run, Knn | CustomEvaluation | Analysis):
+    if rate is None or work is None or not isinstance(run, Training):
         return None
     found = read_description(store.root, described(run))
     if found is None:
         return None
-    trained = 1 if isinstance(run, LinearProbe) else BACKWARD
-    return work * found.multiply_adds * trained / rate / 3600
+    return work * found.multiply_adds * run.forward_passes / rate / 3600

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
 
-from harness.spec import Backbone, CustomEvaluation, Evaluation, FineTune, LinearProbe, pretraining
+from harness.spec import Backbone, CustomEvaluation, Evaluation, pretraining
+from harness.spec.keys import Training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,27 +61,15 @@ def protocol_of(run: Evaluation) -> Protocol:
     first = pretraining(run)
     limited = run.data.train_images
     return Protocol(
-        data=_data_name(run) + ("" if limited is None else f" ({limited} images)"),
-        backbone=_backbone_name(_built(run)),
+        data=run.data.title + ("" if limited is None else f" ({limited} images)"),
+        backbone=_backbone_name(getattr(run, "built", None) or getattr(run.start, "backbone", None)),
         pretrain_size=first.image_size if first else 0,
         image_size=run.image_size,
         pretrain_epochs=first.recipe.epochs if first else 0,
-        finetune_epochs=run.recipe.epochs if isinstance(run, FineTune | LinearProbe) else 0,
+        finetune_epochs=run.recipe.epochs if isinstance(run, Training) else 0,
         evaluation=run.function if isinstance(run, CustomEvaluation) else run.kind,
-        epoch="last" if isinstance(run, FineTune | LinearProbe) else None,
+        epoch="last" if isinstance(run, Training) else None,
     )
-
-
-def _data_name(run: Evaluation) -> str:
-    return str(getattr(run.data, "name", getattr(run.data, "function", run.data.kind)))
-
-
-def _built(run: Evaluation) -> Backbone | None:
-    match run:
-        case FineTune():
-            return run.built
-        case _:
-            return getattr(run.start, "backbone", None)
 
 
 def _backbone_name(backbone: Backbone | None) -> str | None:

@@ -12,20 +12,7 @@ from harness.report.collect import PROVENANCE
 from harness.report.escape import clean, shown
 from harness.report.paper_values import PAPER_SD, SEPARABLE, order_agreement
 from harness.report.statistics import model_of
-from harness.spec import (
-    CustomData,
-    CustomEvaluation,
-    Data,
-    Evaluation,
-    FineTune,
-    Fourier,
-    Interactions,
-    Knn,
-    LinearProbe,
-    Occlusion,
-    RgbStatistics,
-    Shapes,
-)
+from harness.spec import Data, Evaluation
 from harness.stats.comparisons import LEAST_FOR_BEST
 from harness.study import Plan
 
@@ -185,35 +172,8 @@ def _assumed(plan: Plan) -> Iterator[str]:
 
 def _measure(evaluation: Evaluation) -> str:
     data = evaluation.data
-    place = f"on the {data.split} split of {_data_name(data)}{_labels(data)}"
-    match evaluation:
-        case FineTune():
-            return f"fine-tuning accuracy after the last epoch, {place}"
-        case LinearProbe():
-            return f"linear-probe accuracy after the last epoch, {place}"
-        case Knn():
-            return f"accuracy of {evaluation.k} nearest neighbours, {place}"
-        case CustomEvaluation():
-            return f"{clean(evaluation.metric)} of {clean(evaluation.function)}, {place}"
-        case Interactions():
-            low, high = evaluation.band
-            return f"interaction strength J(m), mean over the orders from {low:g} n to {high:g} n, {place}"
-        case Occlusion():
-            return f"accuracy with randomly dropped patches, mean over the drop ratios, {place}"
-        case Fourier():
-            return f"relative log amplitude of the highest frequency, mean over the layers, {place}"
-        case RgbStatistics():
-            return f"shift of the mean colour by the mask, under the run's own fill, {place}"
-
-
-def _data_name(data: Data) -> str:
-    match data:
-        case Shapes():
-            return f"shapes ({data.image_size} px)"
-        case CustomData():
-            return clean(data.function)
-        case _:
-            return data.name
+    place = f"on the {data.split} split of {clean(data.caption)}{_labels(data)}"
+    return f"{clean(evaluation.caption)}, {place}"
 
 
 def _labels(data: Data) -> str:

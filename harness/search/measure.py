@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from harness.search.declaration import GPU_HOURS, Search
 from harness.spec import (
-    CustomEvaluation,
     Evaluation,
     HarnessError,
     Pretrain,
@@ -136,7 +135,7 @@ class Measure:
             if column not in row.evaluations:
                 raise HarnessError(f"no evaluation gives {text!r}; valid: {', '.join(_given(row.evaluations))}")
             evaluation = row.evaluations[column]
-            if name and not isinstance(evaluation, CustomEvaluation) and name not in evaluation.metrics:
+            if name and evaluation.metrics and name not in evaluation.metrics:
                 raise HarnessError(f"no evaluation gives {text!r}; valid: {', '.join(_given(row.evaluations))}")
             _check_split(evaluation, f"metric {text!r}")
             found.append(Metric(column, name or shown_metric(evaluation)))
@@ -147,11 +146,7 @@ class Measure:
 
 def _given(evaluations: Mapping[str, Evaluation]) -> list[str]:
     """What can be optimised: columns, their metrics, and GPU-hours."""
-    names = [
-        f"{column}.{name}"
-        for column, run in evaluations.items()
-        for name in ((run.metric,) if isinstance(run, CustomEvaluation) else run.metrics)
-    ]
+    names = [f"{column}.{name}" for column, run in evaluations.items() for name in run.metrics or (run.shown_metric,)]
     return [*evaluations, *names, GPU_HOURS]
 
 

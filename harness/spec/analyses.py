@@ -7,7 +7,6 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from harness.spec.backbone import Backbone
 from harness.spec.corruption import Fill
 from harness.spec.run import Evaluated, FineTune, Pretrain, S
 from harness.spec.start import Checkpoint, Scratch
@@ -26,17 +25,7 @@ class _Analysis(Evaluated[S], Generic[S]):
     """
 
     @property
-    def encoder(self) -> Backbone:
-        """The backbone that is looked into."""
-        start = self.start
-        if isinstance(start, FineTune):
-            return start.built
-        assert isinstance(start, Pretrain | Scratch | Checkpoint)
-        return start.backbone
-
-    @property
     def setting(self) -> tuple[str, ...]:
-        """Everything that says how long an analysis of a model takes, as text."""
         left_out = {"start", "data", "seed", "assumed"}
         return tuple(str(value) for name, value in self.values.items() if name not in left_out)
 
@@ -89,6 +78,16 @@ class Interactions(_Analysis[FineTune]):
     metrics: ClassVar[tuple[str, ...]] = (
         "strength", "strength_error", "strength_split_half", "interaction", "interaction_lower", "noise",
     )  # fmt: skip
+
+    @property
+    def model_source(self) -> FineTune:
+        return self.start
+
+    @property
+    def caption(self) -> str:
+        """The shown metric in words."""
+        low, high = self.band
+        return f"interaction strength J(m), mean over the orders from {low:g} n to {high:g} n"
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -149,6 +148,15 @@ class Occlusion(_Analysis[FineTune]):
     metrics: ClassVar[tuple[str, ...]] = ("area_random", "area_random_sd", "area_salient", "area_nonsalient")
 
     @property
+    def model_source(self) -> FineTune:
+        return self.start
+
+    @property
+    def caption(self) -> str:
+        """The shown metric in words."""
+        return "accuracy with randomly dropped patches, mean over the drop ratios"
+
+    @property
     def side(self) -> int:
         """Patches on each side of the image."""
         return self.image_size // self.size
@@ -185,6 +193,11 @@ class Fourier(_Analysis[Encoding]):
 
     metrics: ClassVar[tuple[str, ...]] = ("high_frequency", "high_frequency_last", "variance", "variance_last")
 
+    @property
+    def caption(self) -> str:
+        """The shown metric in words."""
+        return "relative log amplitude of the highest frequency, mean over the layers"
+
 
 class RgbStatistics(_Analysis[Pretrain]):
     """Statistics of the masked inputs of a pre-training, under each fill of hidden pixels.
@@ -203,3 +216,9 @@ class RgbStatistics(_Analysis[Pretrain]):
 
     fills: ClassVar[tuple[Fill, ...]] = ("none", "zero", "mean", "image-mean", "visible-mean", "noise")
     metrics: ClassVar[tuple[str, ...]] = ("mean_shift",)
+    needs_weights: ClassVar[bool] = False
+
+    @property
+    def caption(self) -> str:
+        """The shown metric in words."""
+        return "shift of the mean colour by the mask, under the run's own fill"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, assert_never
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -39,6 +39,16 @@ PUBLISHED = {
 }
 
 
+HELD_OUT = 10
+"""One labelled training image in this many is held out for `split="validation"`."""
+
+
+def few_to_hold_out(small: list[str], number: int, verb: str) -> str:
+    """What is said of classes of which a tenth is no image. small: as `name (images)`. verb: lacks or may lack."""
+    shown = ", ".join(small[:SHOWN]) + (f" and {len(small) - SHOWN} more" if len(small) > SHOWN else "")
+    return f"the validation split {verb} {len(small)} of {number} classes, a tenth of which is no image: {shown}"
+
+
 class _Data(Spec):
     """Fields of every data set.
 
@@ -50,6 +60,48 @@ class _Data(Spec):
 
     train_images: PositiveInt | None = None
     split: Literal["test", "validation"] = "test"
+
+    @property
+    def title(self) -> str:
+        """Name of the set or folder, or the user's function."""
+        return str(next(getattr(self, field) for field in ("name", "function", "kind") if hasattr(self, field)))
+
+    @property
+    def caption(self) -> str:
+        """The set as captions of tables name it."""
+        return self.title
+
+    @property
+    def known_classes(self) -> int | None:
+        """Number of classes; None where the data set has to be read to know."""
+        return None
+
+    def known_images(self, *, labelled: bool) -> int | None:
+        """Number of images that one epoch draws from; None where the data set has to be read to know.
+
+        labelled: True for training on labels, False for pre-training.
+        """
+        if self.train_images is not None:
+            return self.train_images
+        whole = self._all_images(labelled=labelled)
+        held_out = whole // HELD_OUT if whole is not None and self.split == "validation" else 0
+        return None if whole is None else whole - held_out
+
+    def _all_images(self, *, labelled: bool) -> int | None:
+        del labelled
+        return None
+
+    def fault(self, *, tested: bool) -> str | None:
+        """Reason why a run could not use the folder as it lies here; None if it could, and for other sets.
+
+        tested: True if accuracies are measured on it.
+        """
+        del tested
+        return None
+
+    def small_classes(self) -> str | None:
+        """Warning about classes too small for the validation split; None if there are none, and for other sets."""
+        return None
 
 
 class Images(_Data):
@@ -76,6 +128,14 @@ class Images(_Data):
     @property
     def channels(self) -> int:
         return PUBLISHED[self.name].channels
+
+    @property
+    def known_classes(self) -> int:
+        return PUBLISHED[self.name].num_classes
+
+    def _all_images(self, *, labelled: bool) -> int | None:
+        # Pre-training on stl10 uses its unlabelled images too, which the table does not count.
+        return None if self.name == "stl10" and not labelled else PUBLISHED[self.name].train
 
 
 class ImageFolder(_Data):
@@ -121,6 +181,39 @@ class ImageFolder(_Data):
     def current_revision(self) -> int:
         """One more where deep pictures were cut off at white, or the validation images were as many of each class."""
         return self.revision + (self.deep or (self.uneven and self.split == "validation"))
+
+    @property
+    def known_classes(self) -> int | None:
+        if self.classes is not None:
+            return len(self.classes)
+        root = data_location(self.name)
+        return (sum(entry.is_dir() for entry in (root / "train").glob("*")) or None) if root else None
+
+    def fault(self, *, tested: bool) -> str | None:
+        root = data_location(self.name)
+        if root is None or not root.is_dir():
+            return None
+        if self.classes is not None:  # they may have been named after the folder was read
+            try:
+                check_folder(root, manifest(root), self.classes)
+            except HarnessError as error:
+                return str(error)
+        if tested and self.split == "test" and not any((root / "val").glob("*/*")):
+            hint = "put them there, or use split='validation'"
+            return f"{root} has no images in val/<class>/ to measure accuracies on: {hint}"
+        return None
+
+    def small_classes(self) -> str | None:
+        root = data_location(self.name) if self.split == "validation" else None
+        if root is None or self.content is None:
+            return None
+        sizes = {
+            name: count for name, count in manifest(root).train.items() if self.classes is None or name in self.classes
+        }
+        total = sum(count for count in sizes.values() if count > 1)
+        wanted = total // HELD_OUT
+        small = [f"{name} ({count})" for name, count in sorted(sizes.items()) if count == 1 or count * wanted < total]
+        return f"{self.name}: {few_to_hold_out(small, len(sizes), 'may lack')}" if small else None
 
 
 def is_uneven(folder: Manifest) -> bool:
@@ -176,25 +269,6 @@ def absent(data: ImageFolder) -> str:
     )
 
 
-def folder_fault(data: Data, *, tested: bool) -> str | None:
-    """Why a run could not use a folder that lies here; None if it could, and of other sets.
-
-    tested: whether accuracies are measured on it.
-    """
-    root = data_location(data.name) if isinstance(data, ImageFolder) else None
-    if not isinstance(data, ImageFolder) or root is None or not root.is_dir():
-        return None
-    if data.classes is not None:  # they may have been named after the folder was read
-        try:
-            check_folder(root, manifest(root), data.classes)
-        except HarnessError as error:
-            return str(error)
-    if tested and data.split == "test" and not any((root / "val").glob("*/*")):
-        hint = "put them there, or use split='validation'"
-        return f"{root} has no images in val/<class>/ to measure accuracies on: {hint}"
-    return None
-
-
 class Shapes(_Data):
     """A procedural RGB set: one to three filled shapes on a textured ground, at any resolution.
 
@@ -211,6 +285,18 @@ class Shapes(_Data):
 
     channels: ClassVar[int] = 3
     num_classes: ClassVar[int] = 6
+
+    @property
+    def caption(self) -> str:
+        return f"shapes ({self.image_size} px)"
+
+    @property
+    def known_classes(self) -> int:
+        return self.num_classes
+
+    def _all_images(self, *, labelled: bool) -> int:
+        del labelled
+        return self.train
 
     def current_revision(self) -> int:
         """One more where the validation images were as many of each class: the drawn classes differ in size."""
@@ -234,67 +320,3 @@ class CustomData(_Data, UserFunction):
 
 
 Data = Annotated[Images | ImageFolder | Shapes | CustomData, Field(discriminator="kind")]
-
-
-HELD_OUT = 10
-"""One labelled training image in this many is held out for `split="validation"`."""
-
-
-def few_to_hold_out(small: list[str], number: int, verb: str) -> str:
-    """What is said of classes of which a tenth is no image. small: as `name (images)`. verb: lacks or may lack."""
-    shown = ", ".join(small[:SHOWN]) + (f" and {len(small) - SHOWN} more" if len(small) > SHOWN else "")
-    return f"the validation split {verb} {len(small)} of {number} classes, a tenth of which is no image: {shown}"
-
-
-def small_classes(data: Data) -> str | None:
-    """What is to be said of a folder whose classes are too small for its validation split, if any are."""
-    root = data_location(data.name) if isinstance(data, ImageFolder) and data.split == "validation" else None
-    if not isinstance(data, ImageFolder) or root is None or data.content is None:
-        return None
-    sizes = {
-        name: count for name, count in manifest(root).train.items() if data.classes is None or name in data.classes
-    }
-    total = sum(count for count in sizes.values() if count > 1)
-    wanted = total // HELD_OUT
-    small = [f"{name} ({count})" for name, count in sorted(sizes.items()) if count == 1 or count * wanted < total]
-    return f"{data.name}: {few_to_hold_out(small, len(sizes), 'may lack')}" if small else None
-
-
-def number_of_classes(data: Data) -> int | None:
-    """Classes of a data set, as far as they are known without reading it: a folder's are its subfolders."""
-    match data:
-        case Images():
-            return PUBLISHED[data.name].num_classes
-        case Shapes():
-            return data.num_classes
-        case ImageFolder(classes=tuple(names)):
-            return len(names)
-        case ImageFolder():
-            root = data_location(data.name)
-            found = sum(entry.is_dir() for entry in (root / "train").glob("*")) if root else 0
-            return found or None
-        case CustomData():
-            return None
-        case _:
-            assert_never(data)
-
-
-def training_images(data: Data, *, labelled: bool) -> int | None:
-    """Images that one epoch draws from, as far as they are known without reading the data set.
-
-    labelled: those that a labelled training takes, else those that a pre-training takes.
-    """
-    if data.train_images is not None:
-        return data.train_images
-    match data:
-        case Images(name="stl10") if not labelled:
-            return None
-        case Images():
-            whole = PUBLISHED[data.name].train
-        case Shapes():
-            whole = data.train
-        case ImageFolder() | CustomData():
-            return None
-        case _:
-            assert_never(data)
-    return whole - (whole // HELD_OUT if data.split == "validation" else 0)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal, assert_never
+from typing import ClassVar, Literal
 
 from pydantic import PositiveInt
 
-from harness.spec.analyses import Fourier, Interactions, Occlusion, RgbStatistics
 from harness.spec.backbone import Backbone
 from harness.spec.base import Spec
 from harness.spec.corruption import AtInput, Site
-from harness.spec.data import number_of_classes
 from harness.spec.heads import Head
-from harness.spec.keys import Evaluation, Run
-from harness.spec.masking import CustomMask
-from harness.spec.run import CustomEvaluation, FineTune, Knn, LinearProbe, Pretrain
+from harness.spec.keys import Run
+from harness.spec.run import Pretrain
 from harness.spec.targets import Target
 
 
@@ -56,82 +53,21 @@ class Described(Spec):
 
 
 def described(run: Run) -> Described:
-    """What a run computes with."""
-    match run:
-        case Pretrain():
-            return Described(
-                stage="pretrain",
-                backbone=run.backbone,
-                image_size=run.image_size,
-                channels=run.data.channels,
-                head=run.head,
-                target=run.target,
-                mask_token=run.corruption.token not in ("drop", "none"),
-                site=run.corruption.site,
-                gated=run.corruption.gate is not None,
-                visible=_visible(run),
-            )
-        case FineTune():
-            return Described(
-                stage="finetune",
-                backbone=run.built,
-                image_size=run.image_size,
-                channels=run.data.channels,
-                num_classes=number_of_classes(run.data),
-                pool=run.pool,
-            )
-        case LinearProbe() | Knn():
-            return _frozen(run, run.start.backbone, run.block)
-        case CustomEvaluation():
-            return _frozen(run, run.start.backbone)
-        case Interactions() | Occlusion():
-            return described(run.start)
-        case Fourier() | RgbStatistics():
-            return _frozen(run, run.encoder)
-        case _:
-            assert_never(run)
-
-
-def _visible(run: Pretrain) -> int | None:
-    """How many tokens the encoder computes; None for all, and where a user's own mask decides."""
-    if run.corruption.token != "drop" or isinstance(run.mask, CustomMask):
-        return None
-    unit = run.mask.size // run.backbone.patch_size
-    places = (run.image_size // run.backbone.patch_size) ** 2
-    return places - run.mask.hidden_units(run.image_size) * unit**2
-
-
-def _frozen(run: Evaluation, backbone: Backbone, block: int | None = None) -> Described:
-    return Described(
-        stage="frozen",
-        backbone=backbone,
-        image_size=run.image_size,
-        channels=run.data.channels,
-        block=block,
-    )
+    """The model that a run computes with."""
+    source = run if isinstance(run, Pretrain) else run.model_source
+    assert isinstance(source, Run)
+    pieces = source.model_pieces
+    classes = source.data.known_classes if pieces["stage"] == "finetune" else None
+    return Described(image_size=source.image_size, channels=source.data.channels, num_classes=classes, **pieces)
 
 
 def distinct(runs: dict[str, Run]) -> list[Described]:
     """The models of some runs, each once, in the order of the runs that first need them."""
+    # Told apart by digests that specs keep: building and hashing each model takes seconds for ten thousand runs.
     seen: dict[tuple[object, ...], Run] = {}
-    for run in runs.values():  # digests are kept, so that ten thousand runs cost little
-        seen.setdefault(_parts(run), run)
+    for run in runs.values():
+        source = run if isinstance(run, Pretrain) else run.model_source
+        assert isinstance(source, Run)
+        pieces = (piece.digest if isinstance(piece, Spec) else piece for piece in source.model_pieces.values())
+        seen.setdefault((source.image_size, source.data.digest, *pieces), run)
     return list({found.digest: found for found in map(described, seen.values())}.values())
-
-
-def _parts(run: Run) -> tuple[object, ...]:
-    common = (run.kind, run.image_size, run.data.digest)
-    match run:
-        case Pretrain():
-            parts = (run.backbone, run.head, run.target, run.corruption)
-            return (*common, *(part.digest for part in parts), _visible(run))
-        case FineTune():
-            return (*common, run.built.digest, run.pool)
-        case LinearProbe() | Knn():
-            return (*common, run.start.backbone.digest, run.block)
-        case CustomEvaluation():
-            return (*common, run.start.backbone.digest)
-        case Interactions() | Occlusion() | Fourier() | RgbStatistics():
-            return (*common, run.start.digest)
-        case _:
-            assert_never(run)

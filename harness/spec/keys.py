@@ -17,12 +17,13 @@ KEY_DIGITS = 20
 Analysis = Interactions | Occlusion | Fourier | RgbStatistics
 Evaluation = FineTune | LinearProbe | Knn | CustomEvaluation | Analysis
 Run = Pretrain | Evaluation
+Training = Pretrain | FineTune | LinearProbe
 _RUN: TypeAdapter[Run] = TypeAdapter(Annotated[Run, Field(discriminator="kind")])
 
 
 def shown_metric(run: Evaluation) -> str:
     """The metric of an evaluation that tables show."""
-    return run.metric if isinstance(run, CustomEvaluation) else run.metrics[0]
+    return run.shown_metric
 
 
 def key(run: Run) -> str:
@@ -32,7 +33,7 @@ def key(run: Run) -> str:
 
 def upstream(run: Run) -> Pretrain | FineTune | None:
     """The run whose weights a run starts from, if any."""
-    if isinstance(run, Pretrain | RgbStatistics):  # of masked inputs no weights are needed
+    if isinstance(run, Pretrain) or not run.needs_weights:
         return None
     if isinstance(run.start, Snapshot):
         return run.start.pretrain

@@ -24,7 +24,7 @@ from harness.spec.geometry import (
 )
 from harness.spec.heads import Head, LinearHead, LossPredictor, check_head
 from harness.spec.loss import FourierLoss, Loss, check_fourier, check_loss
-from harness.spec.masking import Mask
+from harness.spec.masking import CustomMask, Mask
 from harness.spec.momentum import MomentumEncoder
 from harness.spec.recipe import Recipe, check_frozen, check_no_mask_token
 from harness.spec.start import Checkpoint, Scratch
@@ -33,6 +33,9 @@ from harness.spec.user_code import UserFunction
 
 FLOAT, INDEX = 4, 8
 """Bytes of a float32 and of an int64."""
+
+TRAINED_PASSES = 3
+"""A training step computes about three times a forward pass: the pass itself, and twice that for the gradients."""
 
 LARGEST = 88.7
 """exp of more is beyond float32."""
@@ -111,6 +114,36 @@ class Pretrain(Spec):
         places = self.recipe.batch_size * (self.image_size // self.target.downsample) ** 2
         entry = FLOAT if self.target.classes is None else INDEX
         return places * (2 * FLOAT * self.target.prediction_channels(channels) + entry * self.target.maps(channels))
+
+    forward_passes: ClassVar[int] = TRAINED_PASSES
+
+    @property
+    def visible_tokens(self) -> int | None:
+        """Tokens that the encoder computes; None for all of them, and where a user's own mask decides."""
+        if self.corruption.token != "drop" or isinstance(self.mask, CustomMask):
+            return None
+        unit = self.mask.size // self.backbone.patch_size
+        places = (self.image_size // self.backbone.patch_size) ** 2
+        return places - self.mask.hidden_units(self.image_size) * unit**2
+
+    @property
+    def model_pieces(self) -> dict[str, Any]:
+        """Fields of the `Described` that this run computes with, but for those that its data gives."""
+        return {
+            "stage": "pretrain",
+            "backbone": self.backbone,
+            "head": self.head,
+            "target": self.target,
+            "mask_token": self.corruption.token not in ("drop", "none"),
+            "site": self.corruption.site,
+            "gated": self.corruption.gate is not None,
+            "visible": self.visible_tokens,
+        }
+
+    @property
+    def cost_key(self) -> tuple[object, ...]:
+        """Equal for runs of one kind that take the same time for an image."""
+        return (self.backbone.digest, self.image_size)
 
     @property
     def masks(self) -> tuple[Mask, ...]:
@@ -201,7 +234,44 @@ class Evaluated(Spec, Generic[S]):
     unkeyed: ClassVar[frozenset[str]] = frozenset({"assumed"})
 
     metrics: ClassVar[tuple[str, ...]] = ("top1",)
-    """Names of the metrics in the result; the first is the one that tables show."""
+    """Names of the metrics in the result, the one that tables show first; empty if only a user's function knows."""
+    needs_weights: ClassVar[bool] = True
+    """False if nothing of the start but its spec is used, so that it need not be computed first."""
+    forward_passes: ClassVar[int | None] = None
+    """Forward passes that a training step on one image costs; None for an evaluation that trains nothing."""
+
+    @property
+    def shown_metric(self) -> str:
+        """The metric that tables show."""
+        return self.metrics[0]
+
+    @property
+    def encoder(self) -> Backbone:
+        """The backbone that is evaluated; of a fine-tuned start the one that it built."""
+        start: Any = self.start
+        found: Backbone = getattr(start, "built", None) or start.backbone
+        return found
+
+    @property
+    def model_pieces(self) -> dict[str, Any]:
+        """Fields of the `Described` that this run computes with, but for those that its data gives."""
+        return {"stage": "frozen", "backbone": self.encoder}
+
+    @property
+    def model_source(self) -> Spec:
+        """The run whose model this one computes with: itself, but for analyses of a whole classifier."""
+        return self
+
+    @property
+    def setting(self) -> tuple[object, ...]:
+        """Values beside model, image size and data that determine how long the evaluation takes."""
+        return ()
+
+    @property
+    def cost_key(self) -> tuple[object, ...]:
+        """Equal for runs of one kind that take the same time: for an image if they train, else for all of the data."""
+        data = () if self.forward_passes else (self.data.digest,)
+        return (self.encoder.digest, self.image_size, *data, *self.setting)
 
     @model_validator(mode="before")
     @classmethod
@@ -261,6 +331,19 @@ class FineTune(Evaluated[Start]):
         """The backbone that is built and fine-tuned."""
         return self.backbone or self.start.backbone
 
+    @property
+    def encoder(self) -> Backbone:
+        return self.built
+
+    @property
+    def caption(self) -> str:
+        """The shown metric in words."""
+        return "fine-tuning accuracy after the last epoch"
+
+    @property
+    def model_pieces(self) -> dict[str, Any]:
+        return {"stage": "finetune", "backbone": self.built, "pool": self.pool}
+
     @model_validator(mode="after")
     def _threshold_of_binary(self) -> Self:
         check_no_mask_token(self.recipe)
@@ -278,6 +361,7 @@ class FineTune(Evaluated[Start]):
         return self
 
     metrics: ClassVar[tuple[str, ...]] = ("top1", "top5", "top1_median5", "top1_best", "loss")
+    forward_passes: ClassVar[int] = TRAINED_PASSES
 
 
 class LinearProbe(Evaluated[Start]):
@@ -300,6 +384,22 @@ class LinearProbe(Evaluated[Start]):
     implicit: ClassVar[Mapping[str, object]] = {"pool": "mean"}
 
     metrics: ClassVar[tuple[str, ...]] = ("top1", "top5", "top1_median5", "top1_best", "loss")
+    forward_passes: ClassVar[int] = (
+        1  # the encoder is frozen, and the gradients of one linear layer cost next to nothing
+    )
+
+    @property
+    def caption(self) -> str:
+        """The shown metric in words."""
+        return "linear-probe accuracy after the last epoch"
+
+    @property
+    def model_pieces(self) -> dict[str, Any]:
+        return super().model_pieces | {"block": self.block}
+
+    @property
+    def setting(self) -> tuple[object, ...]:
+        return (self.block,)
 
     @model_validator(mode="after")
     def _plain_recipe(self) -> Self:
@@ -321,6 +421,19 @@ class Knn(Evaluated[Start]):
     temperature: PositiveFloat = 0.07
     block: PositiveInt | None = None
 
+    @property
+    def caption(self) -> str:
+        """The shown metric in words."""
+        return f"accuracy of {self.k} nearest neighbours"
+
+    @property
+    def model_pieces(self) -> dict[str, Any]:
+        return super().model_pieces | {"block": self.block}
+
+    @property
+    def setting(self) -> tuple[object, ...]:
+        return (self.block,)
+
     def current_revision(self) -> int:
         """One more where votes were once beyond float32, so that the first class won."""
         overflowed = 1 / self.temperature + math.log(self.k) > LARGEST
@@ -338,3 +451,18 @@ class CustomEvaluation(Evaluated[Start], UserFunction):
 
     kind: Literal["custom"] = "custom"
     metric: str
+
+    metrics: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def shown_metric(self) -> str:
+        return self.metric
+
+    @property
+    def caption(self) -> str:
+        """The shown metric in words."""
+        return f"{self.metric} of {self.function}"
+
+    @property
+    def setting(self) -> tuple[object, ...]:
+        return (self.function,)

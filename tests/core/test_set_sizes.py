@@ -10,7 +10,6 @@ from PIL import Image
 from harness.core.data.datasets import load
 from harness.core.data.shapes import CLASSES
 from harness.spec import CustomData, Data, ImageFolder, Images, Shapes
-from harness.spec.data import number_of_classes, training_images
 
 
 @pytest.mark.parametrize(
@@ -24,18 +23,18 @@ from harness.spec.data import number_of_classes, training_images
     ],
 )
 def test_as_loaded(data: Data) -> None:
-    assert training_images(data, labelled=False) == len(load(data, "pretrain"))
-    assert training_images(data, labelled=True) == len(load(data, "train"))
-    assert number_of_classes(data) == load(data, "train").num_classes
+    assert data.known_images(labelled=False) == len(load(data, "pretrain"))
+    assert data.known_images(labelled=True) == len(load(data, "train"))
+    assert data.known_classes == load(data, "train").num_classes
 
 
 def test_what_has_to_be_read_is_unknown() -> None:
     own = CustomData(function="a:b", source="c")
-    assert (number_of_classes(own), training_images(own, labelled=True)) == (None, None)
-    assert training_images(own.replace(train_images=50), labelled=True) == 50
-    assert training_images(Images(name="stl10"), labelled=False) is None
-    assert training_images(Images(name="stl10"), labelled=True) == 5_000
-    assert number_of_classes(ImageFolder(name="nowhere")) is None
+    assert (own.known_classes, own.known_images(labelled=True)) == (None, None)
+    assert own.replace(train_images=50).known_images(labelled=True) == 50
+    assert Images(name="stl10").known_images(labelled=False) is None
+    assert Images(name="stl10").known_images(labelled=True) == 5_000
+    assert ImageFolder(name="nowhere").known_classes is None
 
 
 def test_classes_of_a_folder_are_its_subfolders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,7 +43,7 @@ def test_classes_of_a_folder_are_its_subfolders(tmp_path: Path, monkeypatch: pyt
             (tmp_path / part / name).mkdir(parents=True)
             Image.new("RGB", (8, 8)).save(tmp_path / part / name / "a.png")
     monkeypatch.setenv("HARNESS_DATA_PETS", str(tmp_path))
-    assert number_of_classes(ImageFolder(name="pets")) == 2
+    assert ImageFolder(name="pets").known_classes == 2
 
 
 def test_number_of_shapes() -> None:

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from harness.spec import HarnessError, ImageFolder
-from harness.spec.data import small_classes
 from harness.spec.external_content import cached_file_sha256, file_sha256, image_files, manifest
 
 
@@ -185,8 +184,8 @@ def test_a_folder_without_train_is_refused(root: Path) -> None:
 
 
 def test_classes_too_small_for_the_validation_split_are_said(root: Path) -> None:
-    assert small_classes(ImageFolder(name="zoo")) is None
+    assert ImageFolder(name="zoo").small_classes() is None
     for number in range(94):
         paint(root / "train" / "dog" / f"more{number}.png")
-    told = small_classes(ImageFolder(name="zoo", split="validation"))
+    told = ImageFolder(name="zoo", split="validation").small_classes()
     assert told == "zoo: the validation split may lack 1 of 2 classes, a tenth of which is no image: cat (6)"
