@@ -25,11 +25,12 @@ INSIDE = {
     "analysis": {"spec", "core"},
     "audit": {"spec", "study", "papers", "core", "store"},
     "launch": {"machine", "spec", "store"},
-    "job": {"machine", "spec", "store", "launch", "core", "analysis"},
+    "job": {"machine", "spec", "store", "launch", "core", "runs"},
     "search": {"machine", "study", "spec", "store", "launch"},
     "stats": set(),
     "report": {"study", "spec", "store", "papers", "search", "stats"},
     "results": {"study", "store", "launch", "report"},
+    "runs": {"spec", "core", "analysis"},
     "use": {"spec", "store", "core"},
 }
 TORCH = {"torch", "torchvision", "timm", "numpy", "PIL", "safetensors"}
@@ -48,6 +49,7 @@ OUTSIDE = {
     "stats": {"numpy", "scipy"},
     "report": {"pandas", "matplotlib", "scipy", "numpy", "PIL", "jinja2", "tabulate", "tensorboard", "wandb"},
     "results": {"pandas"},
+    "runs": TORCH,
     "use": TORCH | {"pydantic"},
     "cli": {"typer", "rich"},
 }
@@ -68,7 +70,7 @@ FIRST_USE = {  # inside functions that become a worker
     "launch/inline.py": {"job"},
     "launch/local/worker.py": {"job", "core"},
     "launch/slurm/distributed.py": {"job", "core"},
-    "launch/describe.py": {"core"},
+    "launch/cost.py": {"runs"},
 }
 
 

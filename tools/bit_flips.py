@@ -163,11 +163,11 @@ def trials(journal: Path, lines: int) -> Any:
 def other_targets(root: Path, run: Any, evaluation: Any, project: Path, bits: int) -> list[Target]:
     """Metrics, weights, checkpoints and caches."""
     from harness.core.weights.finished_run import opened
+    from harness.launch.cost import Description, read_description, write_description
     from harness.spec import key
     from harness.spec.described import described
     from harness.spec.external_content import cached_file_sha256
     from harness.store import Attempt, Store
-    from harness.store.descriptions import Description, read_description, write_description
 
     store, name = Store(root), key(run)
     attempt = store.folder(name).attempt(1)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.common import ScaleName, StudyFile, Where, console, printable, results_folder, say, selection
-from harness.launch.describe import check_names
+from harness.launch.cost import check_names
 from harness.spec import HarnessError
 from harness.spec.described import distinct
 from harness.store.files import disk_errors, write_atomically

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from harness.launch.cost import Cost, remaining
-from harness.launch.describe import Answer
+from harness.launch.cost import Answer, Cost, remaining
 from harness.launch.site import read_site
 from harness.spec import Pretrain, Run
 from harness.store import State, Store

@@ -23,7 +23,7 @@ from harness.cli.common import (
 )
 from harness.cli.costs import cost_of, cost_text, model_lines, target_lines
 from harness.cli.on_cluster import show_scripts
-from harness.launch.describe import check_models, check_names, known
+from harness.launch.cost import check_models, check_names, known
 from harness.launch.local.pool import gpus
 from harness.launch.resources import slow_bf16
 from harness.spec import HarnessError, ImageFolder, Pretrain, Run, key, pretraining

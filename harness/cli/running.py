@@ -26,7 +26,7 @@ from harness.cli.common import (
 from harness.cli.live import Display
 from harness.cli.looking import show_report
 from harness.cli.planning import missing_data, refuse_folders
-from harness.launch.describe import check_models
+from harness.launch.cost import check_models
 from harness.launch.inline import run_inline
 from harness.launch.local.pool import default_slots, gpus, run_local
 from harness.launch.queue import Queue

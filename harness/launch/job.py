@@ -6,37 +6,18 @@ import os
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any, assert_never
+from typing import Any
 
 import torch
 
-from harness.analysis.fourier import fourier
-from harness.analysis.interactions import interactions
-from harness.analysis.occlusion import occlusion
-from harness.analysis.rgb import rgb_statistics
-from harness.core.evaluate.finetune import finetune
-from harness.core.evaluate.probe import custom_evaluation, knn, linear_probe
-from harness.core.pretrain.recipe import pretrain
 from harness.core.runtime.distributed import Group, LeaderLeft
 from harness.core.runtime.session import Diverged, Interrupted, Session
 from harness.core.runtime.shared_attempt import SharedAttempt
 from harness.launch import provenance
 from harness.launch.queue import Ending, Event, last_line
 from harness.launch.resources import Resources
-from harness.spec import (
-    CustomEvaluation,
-    FineTune,
-    Fourier,
-    HarnessError,
-    Interactions,
-    Knn,
-    LinearProbe,
-    Occlusion,
-    Pretrain,
-    RgbStatistics,
-    Run,
-    key,
-)
+from harness.runs import compute
+from harness.spec import HarnessError, Run, key
 from harness.store import Attempt, State, Store, Superseded
 from harness.store.files import leaves_interrupted
 
@@ -125,7 +106,7 @@ def work(
         shown = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
         attempt.write_environment(_environment(shown, resources, group), provenance.repository()[1])
         report(Event("started", name))
-        _compute(run, session)
+        compute(run, session)
     except Interrupted as stop:
         return Event("interrupted", name, str(stop))
     except (Superseded, LeaderLeft) as lost:
@@ -193,27 +174,3 @@ def _lost_another(error: Exception) -> bool:
     """Whether an exception says that a message to another process failed, as torch says it."""
     known = ("gloo", "Connection closed by peer", "Connection reset", "NCCL", "ProcessGroup")
     return isinstance(error, RuntimeError) and any(word in str(error) for word in known)
-
-
-def _compute(run: Run, session: Session) -> None:
-    match run:
-        case Pretrain():
-            pretrain(run, session)
-        case FineTune():
-            finetune(run, session)
-        case LinearProbe():
-            linear_probe(run, session)
-        case Knn():
-            knn(run, session)
-        case CustomEvaluation():
-            custom_evaluation(run, session)
-        case Interactions():
-            interactions(run, session)
-        case Occlusion():
-            occlusion(run, session)
-        case Fourier():
-            fourier(run, session)
-        case RgbStatistics():
-            rgb_statistics(run, session)
-        case _:
-            assert_never(run)

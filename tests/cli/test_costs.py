@@ -11,8 +11,7 @@ from test_commands import evaluation, finish, first, plan, store
 
 from harness.cli.costs import cost_text, hours, model_lines, short, target_lines
 from harness.cli.models import published
-from harness.launch.cost import Cost
-from harness.launch.describe import Answer
+from harness.launch.cost import Answer, Cost, Description
 from harness.spec import (
     Backbone,
     BinTarget,
@@ -28,7 +27,6 @@ from harness.spec import (
 )
 from harness.spec.described import distinct
 from harness.store import Store
-from harness.store.descriptions import Description
 from harness.study import Plan
 
 __all__ = ["plan", "store"]  # fixtures

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness.launch.cost import Cost, remaining
+from harness.launch.cost import Cost, Description, remaining, write_description
 from harness.spec import (
     Backbone,
     CustomData,
@@ -24,7 +24,6 @@ from harness.spec import (
 )
 from harness.spec.described import described
 from harness.store import Attempt, Store
-from harness.store.descriptions import Description, write_description
 
 VIT = Backbone(name="vit_tiny_patch16_224", patch_size=4)
 RECIPE = Recipe(epochs=3, batch_size=16, lr=1e-3, lr_batch=None)

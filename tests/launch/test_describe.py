@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from harness.core.model.complexity import classifier, pretraining
-from harness.launch import describe as asking
-from harness.launch.describe import describe, known, timm_models
+from harness.launch import cost as asking
+from harness.launch.cost import Description, describe, known, read_description, timm_models, write_description
 from harness.spec import (
     Backbone,
     CustomData,
@@ -28,7 +28,6 @@ from harness.spec import (
 )
 from harness.spec.described import described, distinct
 from harness.store import Store
-from harness.store.descriptions import Description, read_description, write_description
 from harness.store.layout import description_file
 
 VIT = Backbone(name="vit_tiny_patch16_224", args={"embed_dim": 32, "depth": 2, "num_heads": 2}, patch_size=4)
@@ -139,5 +138,5 @@ def test_classes_are_counted_where_they_are_known_without_reading() -> None:
 
 
 def test_no_torch_is_loaded_to_ask() -> None:
-    program = "import sys, harness.launch.describe, harness.launch.cost; assert 'torch' not in sys.modules"
+    program = "import sys, harness.launch.cost; assert 'torch' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -189,7 +189,7 @@ def test_what_a_loser_raises_is_no_failure_of_the_run(store: Store, monkeypatch:
         taken.append(found)
         raise ValueError("too late")
 
-    monkeypatch.setattr(job, "_compute", lose)
+    monkeypatch.setattr(job, "compute", lose)
     event = compute(store, FIRST)[0]
     assert event.kind == "elsewhere"
     assert store.state(key(FIRST)).word == "running"

@@ -1,0 +1,116 @@
+"""Everything that torch has to be asked about any run: its computation, and its multiply-adds.
+
+The only match over the kinds of runs that loads torch. The job imports it; `plan` asks for multiply-adds in a
+process of its own, `python -m harness.runs`. That reads a JSON list of `Described` from standard input and writes, in
+the same order, an object for each: parameters, multiply_adds (of a forward pass for one image) and memory_bytes; or the
+reason in one line: refused, where a run would refuse the model too, or error, where it cannot be counted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import assert_never
+
+from harness.analysis.fourier import fourier
+from harness.analysis.interactions import interactions
+from harness.analysis.occlusion import occlusion
+from harness.analysis.rgb import rgb_statistics
+from harness.core.evaluate.finetune import finetune
+from harness.core.evaluate.probe import custom_evaluation, knn, linear_probe
+from harness.core.model import complexity
+from harness.core.model.complexity import Complexity
+from harness.core.pretrain.recipe import pretrain
+from harness.core.runtime.session import Session
+from harness.spec import (
+    Corruption,
+    CustomEvaluation,
+    FineTune,
+    Fourier,
+    HarnessError,
+    Interactions,
+    Knn,
+    LinearProbe,
+    Occlusion,
+    Pretrain,
+    RgbStatistics,
+    Run,
+)
+from harness.spec.described import Described
+
+
+def compute(run: Run, session: Session) -> None:
+    """Compute a run and publish its result."""
+    match run:
+        case Pretrain():
+            pretrain(run, session)
+        case FineTune():
+            finetune(run, session)
+        case LinearProbe():
+            linear_probe(run, session)
+        case Knn():
+            knn(run, session)
+        case CustomEvaluation():
+            custom_evaluation(run, session)
+        case Interactions():
+            interactions(run, session)
+        case Occlusion():
+            occlusion(run, session)
+        case Fourier():
+            fourier(run, session)
+        case RgbStatistics():
+            rgb_statistics(run, session)
+        case _:
+            assert_never(run)
+
+
+def complexity_of(model: Described) -> Complexity:
+    """Parameters and multiply-adds of the model that a run computes with."""
+    size, channels = model.image_size, model.channels
+    match model.stage:
+        case "pretrain":
+            if model.head is None or model.target is None:
+                raise HarnessError("a pre-training has a head and a target")
+            return complexity.pretraining(
+                model.backbone,
+                image_size=size,
+                channels=channels,
+                head=model.head,
+                target=model.target,
+                mask_token=model.mask_token,
+                corruption=Corruption(token="gated-add" if model.gated else "replace", site=model.site),
+                visible=model.visible,
+            )
+        case "finetune":
+            return complexity.classifier(
+                model.backbone,
+                image_size=size,
+                channels=channels,
+                num_classes=model.num_classes or 0,
+                pool=model.pool,
+            )
+        case "frozen":
+            return complexity.frozen(model.backbone, image_size=size, channels=channels, block=model.block)
+        case _:
+            assert_never(model.stage)
+
+
+def described_as_plain(model: Described) -> dict[str, int | str]:
+    """The object that is written for a model. Any failure becomes its error, so that the other models get theirs."""
+    try:
+        found = complexity_of(model)
+    except HarnessError as error:
+        return {"refused": str(error)}
+    except Exception as error:
+        text = str(error).strip() or type(error).__name__
+        return {"error": text.splitlines()[0]}
+    return {
+        "parameters": found.parameters,
+        "multiply_adds": found.multiply_adds,
+        "memory_bytes": found.memory_bytes,
+    }
+
+
+if __name__ == "__main__":
+    asked = [Described.model_validate_json(json.dumps(item)) for item in json.load(sys.stdin)]
+    json.dump([described_as_plain(model) for model in asked], sys.stdout)
