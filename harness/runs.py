@@ -36,7 +36,7 @@ from harness.spec import (
     RgbStatistics,
     Run,
 )
-from harness.spec.described import Described
+from harness.spec.costed_model import Described
 
 
 def compute(run: Run, session: Session) -> None:

@@ -163,16 +163,16 @@ def trials(journal: Path, lines: int) -> Any:
 def other_targets(root: Path, run: Any, evaluation: Any, project: Path, bits: int) -> list[Target]:
     """Metrics, weights, checkpoints and caches."""
     from harness.core.weights.finished_run import opened
-    from harness.launch.cost import Description, read_description, write_description
+    from harness.launch.cost import ModelCost, read_model_cost, write_model_cost
     from harness.spec import key
-    from harness.spec.described import described
+    from harness.spec.costed_model import costed_model
     from harness.spec.external_content import cached_file_sha256
     from harness.store import Attempt, Store
 
     store, name = Store(root), key(run)
     attempt = store.folder(name).attempt(1)
-    model = described(run)
-    write_description(root, model, Description(1000, 20000, 300))
+    model = costed_model(run)
+    write_model_cost(root, model, ModelCost(1000, 20000, 300))
     stored = root / ".descriptions" / f"{model.digest}.json"
     data_file = project / "data.bin"
     data_file.write_bytes(b"data")
@@ -203,7 +203,7 @@ def other_targets(root: Path, run: Any, evaluation: Any, project: Path, bits: in
         Target("weights, to use", attempt.weights, lambda: opened(name, store).name, bits),
         Target("checkpoint", latest, checkpoint, bits),
         Target("snapshot", snapshot, lambda: whole_snapshot(store, going.key, 1), bits),
-        Target("cache of descriptions", stored, lambda: read_description(root, model) or HEALED, bits),
+        Target("cache of descriptions", stored, lambda: read_model_cost(root, model) or HEALED, bits),
         Target("cache of digests", cache, lambda: cached_file_sha256(data_file), bits),
     ]
 

@@ -11,7 +11,7 @@ import typer
 from harness.cli.common import ScaleName, StudyFile, Where, console, printable, results_folder, say, selection
 from harness.launch.cost import check_names
 from harness.spec import HarnessError
-from harness.spec.described import distinct
+from harness.spec.costed_model import costed_models
 from harness.store.files import disk_errors, write_atomically
 from harness.study import expand, load
 
@@ -38,7 +38,7 @@ def audit(
     plan = expand(load(study), scale=scale, where=selection(where), seeds=1)
     if not plan.runs():
         raise HarnessError(f"no cell of {plan.study.name} can run at scale {plan.scale.name}")
-    check_names(distinct(plan.runs()))
+    check_names(costed_models(plan.runs()))
     with console.status("") as status:
         found = findings_of(plan, lambda text: status.update(printable(text)))
     with disk_errors(results_folder(plan)):

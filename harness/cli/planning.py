@@ -23,12 +23,12 @@ from harness.cli.common import (
 )
 from harness.cli.costs import cost_of, cost_text, model_lines, target_lines
 from harness.cli.on_cluster import show_scripts
-from harness.launch.cost import check_models, check_names, known
+from harness.launch.cost import check_models, check_names, known_models
 from harness.launch.local.pool import gpus
 from harness.launch.resources import slow_bf16
 from harness.spec import HarnessError, ImageFolder, Pretrain, Run, key, pretraining
+from harness.spec.costed_model import costed_models
 from harness.spec.data import absent
-from harness.spec.described import distinct
 from harness.store import State, Store
 from harness.study import Plan
 
@@ -62,9 +62,9 @@ def plan(
     """
     plan, runs = planned(study, scale, where, seeds, store)
     specs = plan.runs()
-    models = distinct(specs)
+    models = costed_models(specs)
     check_names(models)
-    answers = (check_models if describe else known)(runs.root, models)
+    answers = (check_models if describe else known_models)(runs.root, models)
     states = runs.states(specs)
     refuse_folders(run for name, run in specs.items() if states[name].word != "done")
     cells = len({tuple(row.axes.items()) for row in plan.rows})

@@ -34,7 +34,7 @@ from harness.launch.resources import Resources, slow_bf16
 from harness.launch.slurm.run_states import overview
 from harness.launch.slurm.task import open_to_group
 from harness.spec import HarnessError, Run, key, upstreams
-from harness.spec.described import distinct
+from harness.spec.costed_model import costed_models
 from harness.store import Store
 from harness.study import Plan, expand
 
@@ -195,7 +195,7 @@ def _compute(
         raise HarnessError(missing[0])
     refuse_folders(wanted)
     open_to_group(store.root)
-    check_models(store.root, distinct(dict(zip(queue.open(), wanted, strict=True))))
+    check_models(store.root, costed_models(dict(zip(queue.open(), wanted, strict=True))))
     if on is not Executor.slurm:
         for line in slow_bf16(wanted, resources.device, gpus):
             say(line)

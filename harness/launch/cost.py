@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from harness.launch.site import Stage
 from harness.spec import HarnessError, Pretrain, Run
 from harness.spec.backbone import check_model
-from harness.spec.described import Described, described
+from harness.spec.costed_model import Described, costed_model
 from harness.spec.keys import Training
 from harness.store import State, Store
 from harness.store.files import write_atomically
@@ -40,10 +40,10 @@ class Cost:
     """Hours of one device for a set of runs.
 
     done_hours: spent on what is done or under way. to_do_hours: still to be spent, None where nothing is known of it.
-    device: what the measured runs ran on, empty if none was measured or none says.
-    basis: where the estimate comes from, in words.
+    device: of the measured runs, empty if none was measured or none says.
+    basis: origin of the estimate, in words.
     spread: standard deviation of the measured seconds an image, as a share of their mean; None for fewer than two.
-    unknown: how many runs to do are not in to_do_hours.
+    unknown: number of runs to do that to_do_hours leaves out.
     """
 
     done_hours: float
@@ -85,7 +85,7 @@ class _Measured:
 
 
 class _Finished(NamedTuple):
-    """What one finished run took. devices: GPUs, or CPU threads of all processes."""
+    """Time and work of one finished run. work: images, or 1. devices: GPUs, or CPU threads of all processes."""
 
     seconds: float
     work: float
@@ -198,7 +198,7 @@ def _kind(run: Run) -> Kind:
 
 
 class _Images:
-    """How much work a run is: images times epochs, or one whole evaluation of what is not trained."""
+    """Work of runs: images times epochs, or 1 for an evaluation that trains nothing."""
 
     def __init__(self, runs: Mapping[str, Run], states: Mapping[str, State], store: Store) -> None:
         self._runs, self._states, self._store = runs, states, store
@@ -216,7 +216,7 @@ class _Images:
         return float(run.recipe.epochs * (images // size) * size)
 
     def _steps_an_epoch(self, data: str, size: int, *, labelled: bool) -> int | None:
-        """As some run on the same images found it."""
+        """Steps an epoch that some run on the same images logged; None if no run did."""
         place = (data, size, labelled)
         if place not in self._read:
             self._read[place] = next(
@@ -258,28 +258,28 @@ def _stated(run: Run, work: float | None, store: Store, rates: Rates) -> float |
     rate = rates.get(stage)
     if rate is None or work is None or not isinstance(run, Training):
         return None
-    found = read_description(store.root, described(run))
+    found = read_model_cost(store.root, costed_model(run))
     if found is None:
         return None
     return work * found.multiply_adds * run.forward_passes / rate / 3600
 
 
 REGISTERED = re.compile(r"^@register_model\s*\n(?:@.*\n)*def (\w+)\(", re.MULTILINE)
-"""How timm's source says that a function makes a model of that name."""
+"""Definition of a model in timm's source, with its name."""
 
 MINUTES = 10
-"""How long counting may take before it is given up."""
+"""Time limit of the counting process."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A model, and what is known of it: a description, or why there is none, or neither yet.
+    """A model with its counts, or the reason why there are none, or neither if it was not counted yet.
 
-    refused: whether a run would refuse it for that reason too.
+    refused: True if a run would refuse the model for that reason too.
     """
 
     model: Described
-    found: Description | None
+    found: ModelCost | None
     error: str = ""
     refused: bool = False
 
@@ -298,10 +298,10 @@ def timm_models() -> dict[str, str]:
 
 
 def check_names(models: Iterable[Described]) -> None:
-    """Whether timm has these models, and of families that can be encoders. Loads no torch.
+    """Refuse names that are no timm models, or of families that cannot be encoders. Loads no torch.
 
     Raises:
-        HarnessError: it has not.
+        HarnessError: names close or valid ones.
     """
     if modules := timm_models():
         for name in dict.fromkeys(model.backbone.name for model in models):
@@ -309,44 +309,44 @@ def check_names(models: Iterable[Described]) -> None:
 
 
 def check_models(root: Path, models: Iterable[Described]) -> list[Answer]:
-    """What is known of some models, as `describe` finds it, if all can be built as their specs say.
+    """Count some models, and refuse those that cannot be built as their specs say.
 
     Raises:
-        HarnessError: one cannot.
+        HarnessError: a run would refuse a model; says why.
     """
     models = list(models)
     check_names(models)
-    answers = describe(root, models)
+    answers = count_models(root, models)
     for answer in answers:
         if answer.refused:
             raise HarnessError(f"{answer.model.text}: {answer.error}")
     return answers
 
 
-def known(root: Path, models: Iterable[Described]) -> list[Answer]:
-    """What the store holds of some models."""
-    return [Answer(model, read_description(root, model)) for model in models]
+def known_models(root: Path, models: Iterable[Described]) -> list[Answer]:
+    """Counts of some models as far as the store holds them."""
+    return [Answer(model, read_model_cost(root, model)) for model in models]
 
 
-def describe(root: Path, models: Iterable[Described]) -> list[Answer]:
-    """What is known of some models, counted and kept where the store does not hold it.
+def count_models(root: Path, models: Iterable[Described]) -> list[Answer]:
+    """Counts of some models; those that the store lacks are counted and kept.
 
     Raises:
         HarnessError: the process that should count fails as a whole, or the disk refuses.
     """
-    held = known(root, models)
+    held = known_models(root, models)
     missing = [answer.model for answer in held if answer.found is None]
     fresh = {answer.model.digest: answer for answer in _ask(missing)} if missing else {}
     for answer in fresh.values():
         if answer.found is not None:
-            write_description(root, answer.model, answer.found)
+            write_model_cost(root, answer.model, answer.found)
     return [fresh.get(answer.model.digest, answer) for answer in held]
 
 
 def _ask(models: list[Described]) -> list[Answer]:
     records = _records(models)
     return [
-        Answer(model, Description(**record))
+        Answer(model, ModelCost(**record))
         if "parameters" in record
         else Answer(model, None, str(record.get("error", record.get("refused"))), "refused" in record)
         for model, record in zip(models, records, strict=True)
@@ -382,8 +382,8 @@ def _records(models: list[Described]) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class Description:
-    """What a model costs.
+class ModelCost:
+    """Cost of a model.
 
     multiply_adds: of one forward pass for one image. memory_bytes: of weights, and of gradients and optimiser state
     where they are trained; not of activations.
@@ -394,14 +394,14 @@ class Description:
     memory_bytes: int
 
 
-def read_description(root: Path, model: Described) -> Description | None:
-    """What is kept of a model; None where it was never counted or the file is damaged."""
+def read_model_cost(root: Path, model: Described) -> ModelCost | None:
+    """The kept counts of a model; None if it was never counted or the file is damaged."""
     record = read_record(description_file(root, model.digest)) or {}
-    found = {name: record[name] for name in Description.__dataclass_fields__ if type(record.get(name)) is int}
-    return Description(**found) if len(found) == len(Description.__dataclass_fields__) else None
+    found = {name: record[name] for name in ModelCost.__dataclass_fields__ if type(record.get(name)) is int}
+    return ModelCost(**found) if len(found) == len(ModelCost.__dataclass_fields__) else None
 
 
-def write_description(root: Path, model: Described, found: Description) -> None:
+def write_model_cost(root: Path, model: Described, found: ModelCost) -> None:
     """Keep what was counted of a model, with the model itself so that a reader of the file knows which one it is.
 
     Raises:

@@ -10,10 +10,10 @@ from harness.spec.keys import Training
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """How an accuracy was measured; None where that is not known.
+    """Conditions of a measured accuracy; None where one is not known.
 
     Attributes:
-        data: what is fine-tuned and tested on.
+        data: the set of fine-tuning and tests.
         backbone: timm's name of the model, with the arguments it is built with.
         pretrain_size, image_size: sides of the network's input in pixels, in pre-training and in the evaluation.
         pretrain_epochs, finetune_epochs: lengths of the two stages, the second of an evaluation of any kind. 0: there
@@ -32,7 +32,7 @@ class Protocol:
     epoch: str | None = None
 
     def items(self) -> dict[str, str]:
-        """What is known, by name in words."""
+        """Known conditions, by name in words."""
         return {_words(name): str(value) for name, value in asdict(self).items() if value is not None}
 
     def differing(self, other: Protocol) -> dict[str, tuple[str, str]]:

@@ -102,7 +102,7 @@ def paper_table(
         across: of a table with a column for each value of an axis: the axis, and its values by column, such as
             ("method", {"SimMIM": "simmim", "A2MIM": "a2mim"}). The metric is then a name only.
         at: axis values that the table has throughout but does not print, such as {"mask_ratio": 0.6}.
-        protocol: how all of its numbers were measured, instead of what is known of the table.
+        protocol: conditions of all of its numbers, instead of those known of the table.
 
     Raises:
         HarnessError: there is no such table or column, or `at` names one that is printed.

@@ -1,4 +1,4 @@
-"""What determines a run's numbers: frozen values and their keys. No torch here."""
+"""Specs: frozen values that determine a run's numbers, their keys, and the facts of a run that need no torch."""
 
 from harness.machine import HarnessError
 from harness.spec.analyses import Fourier, Interactions, Occlusion, RgbStatistics

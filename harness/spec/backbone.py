@@ -1,4 +1,4 @@
-"""Encoders."""
+"""Backbones: timm models as encoders, and the checks of their names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.machine import HarnessError
 from harness.spec.base import Params, Spec
 
 PLAIN_VITS = ("vit_", "deit_")
-"""How timm's names of the class VisionTransformer begin."""
+"""Prefixes of timm's names of plain ViTs (class VisionTransformer)."""
 
 FAMILIES = ("vision_transformer", "deit", "beit", "swin_transformer", "swin_transformer_v2", "convnext", "resnet")
 """The modules of `timm.models` whose models can be encoders."""
@@ -22,7 +22,7 @@ MOST = {"depth": 1_000, "depths": 1_000, "layers": 1_000} | dict.fromkeys(("embe
 
 
 def check_model(name: str, modules: Mapping[str, str]) -> None:
-    """Whether a name is of a timm model that can be an encoder.
+    """Refuse a name that is no timm model, or one that cannot be an encoder.
 
     Args:
         modules: the module of `timm.models` of every model that timm has.

@@ -1,4 +1,4 @@
-"""What every spec shares: frozen, strict, no unknown field, one-line errors, a digest of its content."""
+"""Base class of all specs: frozen, strict, without unknown fields, with one-line errors and a digest of its content."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class Spec(BaseModel):
         return type(self)(**{**kept, **changes})
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """As `replace`: pydantic's own would skip validation and keep the old digest."""
+        """Same as `replace`: pydantic's own method would skip validation and keep the old digest."""
         del deep  # frozen all the way down
         return self.replace(**(update or {}))
 

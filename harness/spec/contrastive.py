@@ -29,7 +29,7 @@ class Contrastive(Spec):
     crops: `same`: both encoders see the same crop; `two`: the momentum encoder sees another crop of the image;
         `swapped`: as `two`, and the sum of that and of the loss with the crops swapped, each crop with a mask of its
         own, as MoCo v3 symmetrises it. Predictions are of the first crop alone.
-    mask: what is hidden from the momentum encoder: `none`, `same` (the encoder's mask of the other crop, in the
+    mask: mask of the momentum encoder: `none`, `same` (the encoder's mask of the other crop, in the
         momentum encoder's own crop), or a mask of its own.
     hidden, out: channels between the layers, and of queries and keys.
     projector_layers, predictor_layers: their numbers of layers.

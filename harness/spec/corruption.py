@@ -1,4 +1,4 @@
-"""How a hidden patch is hidden: what fills its pixels, where the mask token comes in, and what the token does there."""
+"""Corruption: fill of hidden pixels, and site and operation of the mask token."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 from harness.spec.base import Spec
 
 GATE = 1e-6
-"""Where the gate of a gated addition begins, as in the released A2MIM (configs/selfsup/a2mim, `mask_init`)."""
+"""Initial value of the gate of a gated addition, as in the released A2MIM (configs/selfsup/a2mim, `mask_init`)."""
 
 
 class AtInput(Spec):
@@ -72,9 +72,9 @@ Fill = Literal["none", "zero", "mean", "image-mean", "visible-mean", "noise"]
 
 
 class Corruption(Spec):
-    """How hidden patches are kept from the encoder.
+    """The way in which hidden patches are kept from the encoder.
 
-    fill: what replaces hidden pixels.
+    fill: replacement of hidden pixels.
         `none`: nothing.
         `zero`: black, the pixel value 0 before normalisation.
         `mean`: the data set's mean colour, 0 after normalisation. What OpenMixup calls 'zero' would be this, but it
@@ -83,19 +83,19 @@ class Corruption(Spec):
             the mean of what is hidden: a declared leak.
         `visible-mean`: the mean colour of the image's visible pixels.
         `noise`: standard normal after normalisation, a function of seed, step and place in the global batch.
-    token: what a learned mask token T does to features x at the site, m = 1 where hidden and 0 elsewhere.
+    token: operation of a learned mask token T on features x at the site, with m = 1 where hidden and 0 elsewhere.
         `replace`: x (1 - m) + T m (SimMIM).
         `add`: x + T m (A2MIM).
         `gated-add`: x (1 - m) + gate x m + T m, with a learned factor `gate` per channel, which the released A2MIM of
             CNNs has.
         `drop`: there is no token; the encoder computes without hidden tokens (MAE). Plain ViTs only.
         `none`: there is no token.
-    site: where the token comes in. A mask unit has to be a multiple of the stride there, so that no position is
-        hidden in part.
-    gate: where the gate of `gated-add` begins, 1e-6 unless said otherwise.
-    detach: whether gradients of hidden features are stopped before `add` or `gated-add` (MIMResNet's `detach`).
-    hides_nothing: an admission. Without it, a combination that lets the encoder see everything is refused; with it,
-        such a combination is what is meant (`released_simmim_cnn`), and reports say so.
+    site: layer at which the token is applied. A mask unit has to be a multiple of the stride there, so that no position
+        is hidden in part.
+    gate: initial value of the gate of `gated-add`; 1e-6 by default.
+    detach: True stops the gradients of hidden features before `add` or `gated-add` (MIMResNet's `detach`).
+    hides_nothing: must be True for combinations that hide nothing from the encoder (`released_simmim_cnn`), which are
+        otherwise rejected; reports then say so.
     """
 
     fill: Fill = "none"

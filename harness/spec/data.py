@@ -44,7 +44,10 @@ HELD_OUT = 10
 
 
 def few_to_hold_out(small: list[str], number: int, verb: str) -> str:
-    """What is said of classes of which a tenth is no image. small: as `name (images)`. verb: lacks or may lack."""
+    """Message about classes of which a tenth is no image.
+
+    small: these classes, as `name (images)`. number: of all classes. verb: lacks or may lack.
+    """
     shown = ", ".join(small[:SHOWN]) + (f" and {len(small) - SHOWN} more" if len(small) > SHOWN else "")
     return f"the validation split {verb} {len(small)} of {number} classes, a tenth of which is no image: {shown}"
 
@@ -54,8 +57,8 @@ class _Data(Spec):
 
     train_images: size of the class-balanced subset of the training images that is used, None for all of
         them. The subset is fixed: it depends on neither seed nor cell.
-    split: what accuracies are measured on. `validation` holds out a fixed tenth of the labelled training images, of
-        each class in proportion to its size, which are then not trained on; it exists for searches.
+    split: images on which accuracies are measured. `validation` holds out a fixed tenth of the labelled training
+        images, of each class in proportion to its size, which are then not trained on; it exists for searches.
     """
 
     train_images: PositiveInt | None = None
@@ -148,8 +151,8 @@ class ImageFolder(_Data):
         then a study can be planned but not run.
     classes: the subfolders of train/ that are used, in the order of their labels; images of others are left out, and
         val/ may lack some of them. None for all, in alphabetical order.
-    deep, uneven: whether pictures have 16 bits or floats, and whether classes of train/ differ in size; filled in with
-        the content, which determines them.
+    deep, uneven: True if pictures have 16 bits or floats, and if classes of train/ differ in size; filled in with the
+        content, which determines them.
     """
 
     kind: Literal["imagefolder"] = "imagefolder"
@@ -217,15 +220,15 @@ class ImageFolder(_Data):
 
 
 def is_uneven(folder: Manifest) -> bool:
-    """Whether classes of train/ differ in their number of images."""
+    """True if classes of train/ differ in their number of images."""
     return len(set(folder.train.values())) > 1
 
 
 def check_folder(root: Path, folder: Manifest, classes: Sequence[str] | None) -> None:
-    """Whether a folder has the form that `ImageFolder` describes.
+    """Refuse a folder that has not the form that `ImageFolder` describes.
 
     Raises:
-        HarnessError: it has not; the message names the classes or the file.
+        HarnessError: names the classes or the file.
     """
     if folder.loose is not None:
         raise HarnessError(f"{root / folder.loose} lies in no class folder; images belong into train/<class>/")
@@ -257,7 +260,7 @@ def _named(classes: Collection[str]) -> str:
 
 
 def absent(data: ImageFolder) -> str:
-    """What to do about a folder that is not found here, in one line that names the data sets that are known."""
+    """Advice about a folder that is not found here, in one line that names the known data sets."""
     name, here = data.name, data_names() - {data.name}
     close = [name] if name in PUBLISHED else difflib.get_close_matches(name, here | set(PUBLISHED), n=1)
     hint = f"; did you mean {'Images' if close[0] in PUBLISHED else 'ImageFolder'}(name={close[0]!r})?" if close else ""

@@ -1,4 +1,4 @@
-"""What lies outside a spec enters it by content: files, folders of images, source code. Digests are cached."""
+"""Digests of what lies outside a spec: files, folders of images, source code. They are cached."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def file_sha256(path: Path) -> str:
 
 
 def cached_file_sha256(path: Path) -> str:
-    """As `file_sha256`, computed once for a file as it lies there: see `_stamp`."""
+    """Cached `file_sha256`, computed anew when the file's stamp changes: see `_stamp`."""
     try:
         stamp = f"{path.resolve()}\0{_stamp(path.stat())}"
     except OSError as error:
@@ -43,7 +43,7 @@ def cached_file_sha256(path: Path) -> str:
 
 
 def _stamp(stat: os.stat_result) -> str:
-    """What tells a file from another, and from its earlier self, without reading it.
+    """Stamp that tells a file from others, and from its own earlier content, without reading it.
 
     Size and modification time can be kept by a file that is written anew; the inode and the time of its last change of
     any kind, which only the system sets, cannot both.
@@ -104,12 +104,12 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What reading a folder of images once has told.
+    """Facts of a folder of images, from reading it once.
 
     digest: of every relative path and the SHA-256 of its bytes; it does not depend on where the folder lies.
     train, val: number of images of each class, a subfolder of train/ or val/.
     loose: the first image of these that lies in no class, or None.
-    deep: whether a picture of these has 16 bits or floats in a channel.
+    deep: True if a picture of these has 16 bits or floats in a channel.
     unreadable: the first file of these that was no picture or too large a one, or None; see `picture_fault`.
     """
 
@@ -167,7 +167,7 @@ def _read_whole(root: Path, paths: list[Path]) -> Manifest:
 
 
 def picture_fault(path: Path) -> str:
-    """Why a file's header is not that of a picture that can be read; empty if it is."""
+    """Reason why a file cannot be read as a picture, judged by its header; empty if it can."""
     return _header(path)[1]
 
 
@@ -207,7 +207,7 @@ def source_digest(function: str) -> str:
 
 
 def _cached(kind: str, stamp: str, compute: Callable[[], Any]) -> Any:
-    """What was computed for a stamp before, as JSON can hold it, or is now."""
+    """The cached value for a stamp; computed and cached if there is none. It has to be JSON."""
     base = cache_folder() / "digests"
     path = base / f"{kind}-{hashlib.sha256(stamp.encode()).hexdigest()}.json"
     try:

@@ -1,4 +1,4 @@
-"""Whether the pieces of a pre-training fit each other and the image."""
+"""Checks that the pieces of a pre-training fit each other and the image."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 def check_mask(mask: Mask, run: Pretrain, what: str = "mask") -> None:
-    """Whether a mask's units fit the image, the patches and the place where hidden patches are hidden.
+    """Refuse a mask whose units do not fit the image, the patches or the site of the mask token.
 
     Args:
         what: the mask's name in the complaint.
 
     Raises:
-        ValueError: they do not; names the valid sizes.
+        ValueError: names the valid sizes.
     """
     size, patch, unit = run.image_size, run.backbone.patch_size, mask.size
     if isinstance(mask, FrequencyMask):
@@ -47,10 +47,10 @@ def check_mask(mask: Mask, run: Pretrain, what: str = "mask") -> None:
 
 
 def check_frequencies(run: Pretrain) -> None:
-    """Whether what is removed is what is predicted: frequencies or patches.
+    """Refuse a frequency mask with a loss of patches, and the reverse.
 
     Raises:
-        ValueError: it is not.
+        ValueError: mask and loss do not belong together.
     """
     kind, scope = run.loss.kind, run.loss.scope
     if not isinstance(run.mask, FrequencyMask):
@@ -70,10 +70,10 @@ def check_frequencies(run: Pretrain) -> None:
 
 
 def check_target(downsample: int, stride: int, unit: int, *, inside: bool) -> None:
-    """Whether a target has the encoder's resolution or a finer one.
+    """Refuse a target that is coarser than the encoder's output.
 
     Args:
-        inside: whether it has to tell hidden pixels from visible ones.
+        inside: True if no target place may mix hidden and visible pixels.
 
     Raises:
         ValueError: it does not.
@@ -88,10 +88,10 @@ def check_target(downsample: int, stride: int, unit: int, *, inside: bool) -> No
 
 
 def check_dropping(run: Pretrain) -> None:
-    """Whether an encoder can compute visible tokens alone, and a head can make up the others.
+    """Refuse dropped tokens with an encoder that cannot compute visible tokens alone, or a head that cannot fill holes.
 
     Raises:
-        ValueError: they cannot.
+        ValueError: names the valid heads or corruptions.
     """
     name, head = run.backbone.name, run.head
     if not isinstance(head, DecoderHead):
@@ -101,10 +101,10 @@ def check_dropping(run: Pretrain) -> None:
 
 
 def check_momentum(run: Pretrain) -> None:
-    """Whether a momentum encoder is there where one is used, and only there.
+    """Refuse a missing momentum encoder where one is used, and one that nothing uses.
 
     Raises:
-        ValueError: it is not, or the contrastive loss does not fit the run.
+        ValueError: it is missing or unused, or the contrastive loss does not fit the run.
     """
     uses = (
         ("contrastive", run.contrastive is not None),
@@ -142,10 +142,10 @@ def _check_looking(run: Pretrain) -> None:
 
 
 def check_pretraining_recipe(recipe: Recipe) -> None:
-    """Whether a recipe asks for nothing that a pre-training does not have.
+    """Refuse settings that belong to fine-tuning.
 
     Raises:
-        ValueError: it does.
+        ValueError: the recipe has such a setting.
     """
     if recipe.layer_decay is not None:
         raise ValueError("layer_decay belongs to fine-tuning; a pre-training has none")

@@ -154,16 +154,16 @@ class CustomHead(UserFunction):
 
 
 class LossPredictor(Spec):
-    """A second decoder, which learns to rank hidden patches by their prediction error (HPM).
+    """A second decoder that learns to rank hidden patches by their prediction error (HPM).
 
-    It gives one number for each place. For each pair of hidden patches of an image whose errors differ, the difference
-    of their numbers is the logit of which error is larger; the loss is the mean cross-entropy over an image's pairs and
-    over images. An error is the mean squared difference between prediction and target in a patch. What the momentum
-    encoder's copy of it says of the whole image is what a hard mask looks at. Behaves as Haochen-Wang409/HPM,
-    models_mae_learn_loss.py with relative=True, but for the first linear layer and the mask token, which it shares with
-    MAE's decoder there.
+    It predicts one number for each place. For each pair of hidden patches of an image whose errors differ, the
+    difference of their numbers is the logit that the first error is the larger one; the loss is the mean cross-entropy
+    over an image's pairs and over images. An error is the mean squared difference between prediction and target in a
+    patch. A hard mask uses the numbers that the momentum encoder's copy predicts from the whole image. Behaves as
+    Haochen-Wang409/HPM, models_mae_learn_loss.py with relative=True, except for the first linear layer and the mask
+    token, which are shared with MAE's decoder there.
 
-    weight: factor on the loss in the run's loss; 1 is assumed.
+    weight: factor on this loss in the run's loss; 1 is assumed.
     decoder: its blocks.
     """
 
@@ -177,7 +177,7 @@ Head = Annotated[
 
 
 def check_head(head: Head, stride: int, downsample: int) -> None:
-    """Whether a head can go from an encoder's stride to a target's resolution.
+    """Refuse a head that cannot go from an encoder's stride to a target's resolution.
 
     Raises:
         ValueError: it cannot.

@@ -1,4 +1,4 @@
-"""How the error of a prediction is measured."""
+"""Losses of the prediction: the prediction error, and an error of its spectrum."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Loss(Spec):
         `cosine`: 2 - 2 * cosine of prediction and target as vectors of channels, for features (EVA, MILAN).
         `frequency`: |F(prediction) - F(target)| ** gamma with the orthonormal Fourier transform F of each channel (MFM;
             Jiahao000/MFM, models/frequency_loss.py).
-    scope: where it counts: under hidden patches only, or over the full image (SimMIM Table 4); of a frequency loss, the
+    scope: places that count: hidden patches only, or over the full image (SimMIM Table 4); of a frequency loss, the
         frequencies that the mask removes, or all.
-    beta: where smooth-l1 turns from quadratic to linear; unused by the others. The paper states none.
+    beta: distance at which smooth-l1 turns from quadratic to linear; unused by the others. The paper states none.
     alpha: of focal-l1. gamma: of focal-l1 and frequency.
     """
 
@@ -91,7 +91,7 @@ class FourierLoss(Spec):
     the mean of w d ** 2. At unmask_weight 1 the mask plays no part.
 
     weight: factor on it in the loss. The paper's default is 0.5; the released ViTs have 0.1, ResNet-50 0.5.
-    focal: whether frequencies are weighted by their error. alpha: exponent of that weight.
+    focal: True weights frequencies by their error. alpha: exponent of that weight.
     unmask_weight: of `released` and `plain`, what the visible part keeps of its gradient: 0.001 for the released
         ResNets, else 0.
     reweight: of `released` without focal.
@@ -141,10 +141,10 @@ class FourierLoss(Spec):
 
 
 def check_loss(loss: Loss, target: Target, channels: int) -> None:
-    """Whether a loss fits a target, and the target images of `channels` channels.
+    """Refuse a loss that does not fit a target, or a target that does not fit images of `channels` channels.
 
     Raises:
-        ValueError: they do not.
+        ValueError: names the valid losses or targets.
     """
     if loss.kind not in (valid := _fitting(target)):
         raise ValueError(f"loss.kind {loss.kind!r} does not fit the target {target.kind!r}; valid: {', '.join(valid)}")
@@ -160,10 +160,10 @@ def _fitting(target: Target) -> tuple[str, ...]:
 
 
 def check_fourier(fourier: FourierLoss, loss: Loss, target: Target, batch_size: int) -> None:
-    """Whether a Fourier loss fits the prediction error, a target and a batch.
+    """Refuse a Fourier loss that does not fit the prediction error, the target or the batch.
 
     Raises:
-        ValueError: it does not.
+        ValueError: names the valid choices.
     """
     if not target.is_image:
         raise ValueError(f"a Fourier loss is of images, not of the target {target.kind!r}; leave fourier out")

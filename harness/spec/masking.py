@@ -1,4 +1,4 @@
-"""Which patches are hidden: the union of all masks."""
+"""The union of all masks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a stage is optimised: optimiser, schedule, augmentation, precision."""
+"""Training recipe of one stage: optimiser, schedule, augmentation, precision."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ POLICY = re.compile(
     r"rand(-(m|n|mmax|inc)\d+|-(mstd|p)\d+(\.\d+)?|-t[a-z]+)*"
     r"|augmix(-[mwdab]\d+|-mstd\d+(\.\d+)?)*|(original|v0)r?(-mstd\d+(\.\d+)?)?|3a"
 )
-"""What timm.data.auto_augment reads."""
+"""Configuration strings that timm.data.auto_augment reads."""
 NoDecay = Literal["usual", "simmim-swin", "simmim-vit", "mmpretrain", "mae", "usual-but-gate"]
 
 
@@ -71,7 +71,7 @@ class Average(Spec):
 
 
 class Augment(Spec):
-    """What happens to a training image before the network sees it.
+    """Augmentation of training images.
 
     Crops and flips alone are done in batch on the device where the set fits there; `rand_augment`, `color_jitter` and
     `erasing` are timm's (`timm.data.create_transform`) and go through loader workers.
@@ -84,7 +84,7 @@ class Augment(Spec):
     erasing: probability of random erasing (mode `pixel`, one rectangle).
     mixup, cutmix: alpha of each; 0 for none. timm's Mixup in mode `batch`, probability 1, switching with 0.5.
     smoothing: label smoothing.
-    repeats: how often each image comes in a row, cropped anew each time (repeated augmentation, as timm's
+    repeats: times that each image follows itself, cropped anew each time (repeated augmentation, as timm's
         RepeatAugSampler orders one process's images). An epoch has the same length and 1 / repeats of the images.
     """
 
@@ -104,7 +104,7 @@ class Augment(Spec):
 
     @property
     def needs_loader(self) -> bool:
-        """Whether it takes timm's per-image transforms rather than batched crops and flips."""
+        """True if images need timm's per-image transforms rather than batched crops and flips."""
         return bool(self.rand_augment or self.color_jitter or self.erasing)
 
     @model_validator(mode="after")
@@ -137,7 +137,7 @@ class Recipe(Spec):
         gradients. lars leaves the rate of vectors and biases as it is, as MAE's linear probe does.
     betas, eps: of adamw and lamb. momentum: of lars and sgd, 0.9 by default there.
     warmup_epochs, warmup_lr: linear warm-up from warmup_lr to the peak.
-    no_decay: what weight decay leaves out.
+    no_decay: parameters without weight decay.
         `usual`: vectors, biases, tokens, position embeddings and relative position tables. The released SimMIM
             fine-tunes Swin so.
         `simmim-swin`: as `usual`, but tables decay. The released SimMIM pre-trains Swin so: the keyword that should
@@ -152,7 +152,7 @@ class Recipe(Spec):
     drop_path: stochastic depth, rising linearly to this rate in the last block.
     layer_decay: each layer's rate is the next deeper layer's times this; None for equal rates.
     precision: arithmetic of the forward and backward pass. fp16 scales the loss. A device that lacks it is refused.
-    average: what is tested and published instead of the weights themselves; None for these. Fine-tuning only.
+    average: moving average that is tested and published instead of the weights; None for the weights. Fine-tuning only.
     batch_norm_group: images over which batch norms take their statistics in training: neighbours in the batch, so many
         at a time, however processes and micro-batches cut it. None for the whole batch. Refused for a model without
         batch norm.
@@ -226,20 +226,20 @@ class Recipe(Spec):
 
 
 def check_no_mask_token(recipe: Recipe) -> None:
-    """Whether a recipe is one of an evaluation, which has no mask token.
+    """Refuse an evaluation's recipe that has learning rates of a mask token.
 
     Raises:
-        ValueError: it is not.
+        ValueError: it has.
     """
     if (recipe.token_lr, recipe.gate_lr) != (1.0, 1.0):
         raise ValueError("recipe.token_lr and gate_lr belong to pre-training: an evaluation has no mask token")
 
 
 def check_frozen(recipe: Recipe) -> None:
-    """Whether a recipe is one of a frozen encoder.
+    """Refuse settings that do nothing to a frozen encoder.
 
     Raises:
-        ValueError: it is not.
+        ValueError: the recipe has such a setting.
     """
     check_no_mask_token(recipe)
     if recipe.layer_decay is not None or recipe.drop_path:

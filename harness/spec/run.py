@@ -46,12 +46,12 @@ class Pretrain(Spec):
 
     image_size: side of the network's input in pixels.
     seed: seed index; the same index gives every cell the same initialisation, data order and mask stream.
-    start: what to go on from instead of new weights; its backbone has to be this one. A mask token or a prediction head
-        that it lacks, or has in another shape, begins anew.
+    start: weights to continue from instead of new ones; its backbone has to be this one. A mask token or a prediction
+        head that it lacks, or has in another shape, begins anew.
     fourier: an error of the spectrum that is added to the loss; None for none.
     contrastive: a contrastive loss that is added to the loss; None for none. It needs a momentum encoder.
     momentum: the momentum encoder, where a target, a mask or a loss needs one.
-    loss_predictor: what a hard mask looks at, and an auxiliary loss; None for none.
+    loss_predictor: decoder whose predicted losses a hard mask uses, with its auxiliary loss; None for none.
     assumed: notes on values that the paper leaves open; reports print them, keys ignore them.
     """
 
@@ -87,10 +87,10 @@ class Pretrain(Spec):
         return values
 
     def current_revision(self) -> int:
-        """One more where numbers were corrected.
+        """Revision 2 for runs whose numbers a correction changed.
 
-        Momentum encoders dropped residual branches, and frozen networks computed in the precision of training: all
-        teachers, and DALL-E's encoder in tf32.
+        Momentum encoders used to drop residual branches. Frozen networks used to compute in the precision of training:
+        all teachers, and DALL-E's encoder in tf32.
         """
         dropped, precision = self.momentum is not None and self.recipe.drop_path > 0, self.recipe.precision
         match self.target:
@@ -196,7 +196,7 @@ class Snapshot(Spec):
 
     @property
     def data(self) -> Data:
-        """What the pre-training is trained on."""
+        """The data set that the pre-training is trained on."""
         return self.pretrain.data
 
     @property
@@ -217,8 +217,8 @@ S = TypeVar("S", bound=Spec)
 class Evaluated(Spec, Generic[S]):
     """Fields of every evaluation.
 
-    start: what is evaluated: a run (computed first, once, however many evaluations share it), Scratch or Checkpoint.
-    data, image_size: what it is evaluated on; by default what the start was trained on.
+    start: the evaluated weights: of a run (computed once, before all evaluations that share it), Scratch or Checkpoint.
+    data, image_size: of the evaluation; by default those that the start was trained on.
     crop: share of the image's side that the central test crop keeps; SimMIM and most recipes use 224 / 256. By default
         that of a start that has one.
     assumed: as for Pretrain.
@@ -291,8 +291,8 @@ class FineTune(Evaluated[Start]):
 
     tested_epochs: after how many of the last epochs the accuracy is measured; None for all of them.
     pool: mean of the patch tokens with a new final norm (SimMIM's ViT), or the class token. Swin has the mean only.
-    backbone: what is fine-tuned where it is built with other arguments than the start, such as a larger window for a
-        larger image (SimMIM pre-trains Swin-B at 192 pixels with windows of 6 and fine-tunes it at 224 with 7); None
+    backbone: the fine-tuned model where it is built with other arguments than the start, such as a larger window for
+        a larger image (SimMIM pre-trains Swin-B at 192 pixels with windows of 6 and fine-tunes it at 224 with 7); None
         for the start's own.
     loss: binary-cross-entropy asks for each class by itself; the mean over classes and images.
     label_threshold: with binary-cross-entropy, mixed or smoothed labels above it become 1 and all others 0 (0.2 in
@@ -435,7 +435,7 @@ class Knn(Evaluated[Start]):
         return (self.block,)
 
     def current_revision(self) -> int:
-        """One more where votes were once beyond float32, so that the first class won."""
+        """Revision 2 for settings whose votes used to overflow float32, so that the first class won."""
         overflowed = 1 / self.temperature + math.log(self.k) > LARGEST
         return super().current_revision() + overflowed
 

@@ -24,7 +24,7 @@ class Skip(Exception):
 class Scale(Spec):
     """One size of a study.
 
-    data: what is pre-trained on. labelled: what is fine-tuned and tested on, when it differs.
+    data: the set of pre-training. labelled: the set of fine-tuning and tests, where it differs.
     image_size: side of the network's input in pixels. paper_image_size: the paper's, from which axes in pixels are
         mapped.
     pretrain, finetune: the recipes of the two stages.

@@ -1,4 +1,4 @@
-"""Where training starts, if not from a pre-training of this package."""
+"""Starting points other than a pre-training of this package: new weights, or a file of weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user brings along: functions, whose source is part of the key, and files, whose bytes are."""
+"""Functions and files of the user: the key follows the source of a function and the bytes of a file."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from harness.spec.external_content import cached_file_sha256, source_digest
 
 
 class UserFunction(Spec):
-    """What every piece of a user's own holds.
+    """Fields of every piece that calls a user's function.
 
-    function: `package.module:name`, found from the project root or among the installed packages. What it is called with
-        and what it returns is said by each piece.
+    function: `package.module:name`, found from the project root or among the installed packages. Each piece documents
+        its arguments and its result.
     params: keyword arguments that it is called with besides.
     source: digest of the file that holds the function (that file alone), filled in: the key follows the code.
     """
@@ -42,7 +42,7 @@ class UserFunction(Spec):
 class UserFile(Spec):
     """A file of weights: safetensors, or a torch file that holds nothing but tensors.
 
-    path: where the file lies; the key follows its bytes (`sha256`, filled in), not its place.
+    path: location of the file; the key follows its bytes (`sha256`, filled in), not its location.
     """
 
     path: str

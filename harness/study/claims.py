@@ -1,4 +1,4 @@
-"""What a paper claims, as comparisons between cells of a study. Declarations only; verdicts are the report's."""
+"""Claims of a paper, as comparisons between cells of a study. Declarations only; the report gives the verdicts."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def margin_at(claim: Claim, scale: str) -> float | None:
 
 
 def selections(claim: Claim) -> list[Where]:
-    """The sets of cells that a claim speaks of, each as the axis values that select it."""
+    """Axis values that select each set of cells in a claim."""
     match claim:
         case Comparison():
             sides = (side.where if isinstance(side, Best) else side for side in (claim.left, claim.right))
@@ -103,5 +103,5 @@ def selections(claim: Claim) -> list[Where]:
 
 
 def selector(where: Where) -> Callable[[Mapping[str, Scalar]], bool]:
-    """A test for cells with these axis values."""
+    """Predicate that is True for cells with these axis values."""
     return lambda cell: all(axis in cell and cell[axis] == value for axis, value in where.items())

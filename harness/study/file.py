@@ -1,4 +1,4 @@
-"""Running a study file: plain Python, with its project first on the import path."""
+"""Import of a study file: plain Python, with its project first on the import path."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.machine import PROJECT_VARIABLE, project_root
 from harness.spec import HarnessError, one_line
 
 NOT_THE_USERS = (str(Path(__file__).parents[1]), sysconfig.get_paths()["stdlib"])
-"""Folders whose lines a user did not write."""
+"""Folders of code that is not the user's: this package and the standard library."""
 
 
 def run_file(path: Path) -> ModuleType:

@@ -1,4 +1,4 @@
-"""A study: axes -> cells -> runs. Plain Python, loaded from a file."""
+"""Studies, and their expansion: axes -> cells -> runs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Study:
         seeds: replicates of every cell. Seeds are aggregated, never an axis.
         reference: the cell that the others are compared with.
         paper: the published table, joined on the axes it shares with the grid.
-        claims: what the paper says of it.
+        claims: sentences of the paper, as comparisons between cells.
         factors: for an axis the fields of the evaluations that it may change, with what lies in them, such as
             {"epochs": ("start.recipe.epochs",)}; the audit names all others. An axis that is not named may change the
             pieces of the pre-training: mask, corruption, head, target, loss and the like, or leave it out.
@@ -272,7 +272,7 @@ def _select(study: Study, where: Mapping[str, Sequence[Scalar]]) -> list[dict[st
 
 
 def resolve(function: CellFunction, scale: Scale, cell: dict[str, Scalar], seed: int) -> Row:
-    """What a cell function makes of a cell with one seed.
+    """Resolve a cell with one seed: call the cell function and check its evaluations.
 
     Raises:
         Refused: a spec is refused.

@@ -11,7 +11,7 @@ from test_commands import evaluation, finish, first, plan, store
 
 from harness.cli.costs import cost_text, hours, model_lines, short, target_lines
 from harness.cli.models import published
-from harness.launch.cost import Answer, Cost, Description
+from harness.launch.cost import Answer, Cost, ModelCost
 from harness.spec import (
     Backbone,
     BinTarget,
@@ -25,7 +25,7 @@ from harness.spec import (
     Recipe,
     Shapes,
 )
-from harness.spec.described import distinct
+from harness.spec.costed_model import costed_models
 from harness.store import Store
 from harness.study import Plan
 
@@ -145,9 +145,9 @@ def test_numbers() -> None:
 
 
 def test_models_that_were_not_counted(plan: Plan) -> None:
-    some, other = distinct(plan.runs())
+    some, other = costed_models(plan.runs())
     assert model_lines([Answer(some, None), Answer(other, None)]) == []
-    found = model_lines([Answer(some, Description(1_000, 2_000_000, 16_000)), Answer(other, None)])
+    found = model_lines([Answer(some, ModelCost(1_000, 2_000_000, 16_000)), Answer(other, None)])
     assert found[0].endswith(
         "1.00 k parameters, 2.00 M multiply-adds an image, 16.00 kB of weights and optimiser state"
     )

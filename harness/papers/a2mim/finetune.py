@@ -1,4 +1,4 @@
-"""How A2MIM's encoders are fine-tuned: RSB A2 and A3 for CNNs, BEiT's style for ViTs.
+"""Fine-tuning of A2MIM's encoders: RSB A2 and A3 for CNNs, BEiT's style for ViTs.
 
 `released` is Westlake-AI/openmixup at commit 37e1372446ab (configs/benchmarks/classification/imagenet). `paper` is what
 the text refers to: the RSB procedures as timm's authors publish them (Wightman et al., 2021), without the averaged

@@ -141,7 +141,7 @@ def _simmim(scale: Scale, corruption: Corruption, mask: Mask | None, seed: int, 
 
 
 def a2mim_corruption(backbone: Backbone, variant: Variant = "paper") -> Corruption:
-    """How A2MIM hides patches from a backbone.
+    """Corruption of A2MIM for a backbone.
 
     Raises:
         HarnessError: where its token comes in is not known for this family.
@@ -152,7 +152,7 @@ def a2mim_corruption(backbone: Backbone, variant: Variant = "paper") -> Corrupti
 
 
 def a2mim_site(backbone: Backbone, variant: Variant = "paper") -> AtInput | AfterStage | BeforeBlock:
-    """Where A2MIM's mask token comes in.
+    """Site of A2MIM's mask token.
 
     `paper`: after stage 3 of a pyramid, and before the block at two thirds of a ViT, which is the paper's layer 8 of 12
     and 5 of 8. `released`: after stage 3 of a ResNet (stride 16), before the first block of a ConvNeXt's stage 4
@@ -192,7 +192,7 @@ def a2mim_fourier(backbone: Backbone, variant: Variant = "paper") -> FourierLoss
 
 
 def released_simmim_corruption(backbone: Backbone) -> Corruption:
-    """How the released SimMIM of CNNs fails to hide patches.
+    """Corruption of the released SimMIM of CNNs, which fails to hide patches.
 
     Raises:
         HarnessError: the backbone is neither a ResNet nor a ConvNeXt.

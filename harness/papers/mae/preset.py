@@ -51,7 +51,7 @@ FLOOR = (
 
 
 class FineTuned(NamedTuple):
-    """What differs between the models' fine-tunings. lr: for 256 images."""
+    """Settings that differ between the models' fine-tunings. lr: for 256 images."""
 
     epochs: int
     lr: float

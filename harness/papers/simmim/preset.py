@@ -76,7 +76,7 @@ def simmim(
 
 
 def _assumed_of_mask(mask: Mask) -> tuple[str, ...]:
-    """What SimMIM does not publish of its masks: only the code of the random ones is released."""
+    """Assumptions about SimMIM's masks: only the code of the random ones is released."""
     match mask:
         case SquareMask():
             return ("square masks: the square moves by whole units",)
@@ -89,7 +89,7 @@ def _assumed_of_mask(mask: Mask) -> tuple[str, ...]:
 
 
 def _assumed_of_head(head: Head) -> Iterator[str]:
-    """What SimMIM does not publish of its heads: only the code of the linear one is released."""
+    """Assumptions about SimMIM's heads: only the code of the linear one is released."""
     if isinstance(head, InverseSwinHead):
         yield (
             f"inverse Swin heads: linear patch splittings with LayerNorm and windows of {head.window}, "
@@ -98,7 +98,7 @@ def _assumed_of_head(head: Head) -> Iterator[str]:
 
 
 def _assumed_of_target(target: Target) -> Iterator[str]:
-    """What SimMIM does not publish of its targets: only the code of pixels at full resolution is released."""
+    """Assumptions about SimMIM's targets: only the code of pixels at full resolution is released."""
     match target:
         case PixelTarget() | BinTarget():
             if target.downsample > 1:
@@ -115,6 +115,6 @@ def _assumed_of_target(target: Target) -> Iterator[str]:
 
 
 def _assumed_of_loss(loss: Loss) -> Iterator[str]:
-    """What SimMIM does not publish of its losses."""
+    """Assumptions about SimMIM's losses."""
     if loss.kind == "smooth-l1":
         yield f"smooth-l1: beta {loss.beta:g}"

@@ -61,7 +61,7 @@ PRETRAINED: tuple[tuple[Model, int], ...] = (("swin-b", 100), ("swin-b", 800), (
 
 
 class FineTuned(NamedTuple):
-    """What a fine-tuning adds to its pre-training. `window` is None for a ViT."""
+    """Settings of a published fine-tuning that its pre-training does not give. window: in tokens, None for a ViT."""
 
     window: int | None
     layer_decay: float

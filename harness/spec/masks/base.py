@@ -1,4 +1,4 @@
-"""What every mask shares: what it asks of the training, and what it says of its own geometry."""
+"""Base class of all masks: their facts, and checks of their geometry."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from harness.spec.base import Spec
 class MaskSpec(Spec):
     """A mask over square units of `size` pixels of the network's input. A hidden unit is True, everywhere.
 
-    scored_by: what its function needs besides noise: a score a unit from a teacher's attention or from a predictor of
-        the loss; None for a mask that does not look at the image.
+    scored_by: source of the scores of units that the mask needs besides noise: a teacher's attention, or a predictor of
+        the loss; None for a mask that does not depend on the image.
     """
 
     scored_by: ClassVar[Literal["attention", "loss"] | None] = None
 
     @property
     def views(self) -> int:
-        """How many masks of each image are trained in one step, one after another in the batch."""
+        """Number of masks of each image in one training step; the copies follow each other in the batch."""
         return 1
 
     @property
     def is_fixed(self) -> bool:
-        """Whether there is one mask in the whole training (or one for each view)."""
+        """True if there is one mask in the whole training (or one for each view)."""
         return False
 
     def varies(self, image_size: int) -> bool:
-        """Whether the number of hidden units differs from image to image, view to view or step to step."""
+        """True if the number of hidden units differs from image to image, view to view or step to step."""
         del image_size
         return False
 
@@ -40,7 +40,7 @@ class MaskSpec(Spec):
         """
 
     def notes(self, image_size: int) -> tuple[str, ...]:
-        """What the mask's geometry does not give on a square image of `image_size` pixels, a sentence each."""
+        """Properties that the mask's geometry lacks on a square image of `image_size` pixels, a sentence each."""
         del image_size
         return ()
 

@@ -78,7 +78,7 @@ class Board(NamedTuple):
 
     @property
     def is_half(self) -> bool:
-        """Whether both phases hide exactly half of the units."""
+        """True if both phases hide exactly half of the units."""
         return len(set(self.hidden)) == 1
 
     def mirrored(self, phase: int) -> float:
@@ -95,7 +95,7 @@ class Board(NamedTuple):
 
     @property
     def is_mirrored(self) -> bool:
-        """Whether every hidden unit reflects a visible one, in both phases: where 2 * square divides the side."""
+        """True if every hidden unit reflects a visible one, in both phases: where 2 * square divides the side."""
         return self.mirrored(0) == self.mirrored(1) == 1.0
 
 

@@ -1,4 +1,4 @@
-"""What a run computes with, as far as its cost goes: runs that share it are described once."""
+"""Models as far as their cost goes: runs that compute with the same one share its counts."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from harness.spec.run import Pretrain
 from harness.spec.targets import Target
 
 
-class Described(Spec):
+class Described(Spec):  # the type's name is in the digests that name cached counts
     """A model at an image size.
 
     stage: pretrain (encoder, mask token, prediction head), finetune (classifier) or frozen (encoder).
     image_size: side in pixels. channels: of the image.
-    head, target, mask_token: of a pre-training. site, gated: where its mask token comes in, and whether it has a gate.
-    visible: tokens that its encoder computes; None for all of them.
-    num_classes, pool: of a fine-tuning; None classes where the data set has to be read to know, which leaves the
-        classifier out.
-    block: last block that a frozen encoder computes; None for all and the final norm.
+    head, target, mask_token: of a pre-training. site, gated: site of its mask token, and True if the token has a gate.
+    visible: number of tokens that its encoder computes; None for all of them.
+    num_classes, pool: of a fine-tuning. Without num_classes, where the data set has to be read to know, the classifier
+        is not counted.
+    block: last block that a frozen encoder computes; None for all blocks and the final norm.
     """
 
     stage: Literal["pretrain", "finetune", "frozen"]
@@ -52,22 +52,26 @@ class Described(Spec):
         return f"{self.backbone.name} at {self.image_size} px, {self.stage}{head}{block}"
 
 
-def described(run: Run) -> Described:
+def costed_model(run: Run) -> Described:
     """The model that a run computes with."""
-    source = run if isinstance(run, Pretrain) else run.model_source
-    assert isinstance(source, Run)
+    source = _source(run)
     pieces = source.model_pieces
     classes = source.data.known_classes if pieces["stage"] == "finetune" else None
     return Described(image_size=source.image_size, channels=source.data.channels, num_classes=classes, **pieces)
 
 
-def distinct(runs: dict[str, Run]) -> list[Described]:
-    """The models of some runs, each once, in the order of the runs that first need them."""
-    # Told apart by digests that specs keep: building and hashing each model takes seconds for ten thousand runs.
+def costed_models(runs: dict[str, Run]) -> list[Described]:
+    """The distinct models of some runs, in the order of the runs that first need them."""
+    # Runs are compared by digests that specs keep: building and hashing a model for each of 10,000 runs takes seconds.
     seen: dict[tuple[object, ...], Run] = {}
     for run in runs.values():
-        source = run if isinstance(run, Pretrain) else run.model_source
-        assert isinstance(source, Run)
+        source = _source(run)
         pieces = (piece.digest if isinstance(piece, Spec) else piece for piece in source.model_pieces.values())
         seen.setdefault((source.image_size, source.data.digest, *pieces), run)
-    return list({found.digest: found for found in map(described, seen.values())}.values())
+    return list({model.digest: model for model in map(costed_model, seen.values())}.values())
+
+
+def _source(run: Run) -> Run:
+    source = run if isinstance(run, Pretrain) else run.model_source
+    assert isinstance(source, Run)
+    return source

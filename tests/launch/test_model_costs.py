@@ -11,7 +11,7 @@ import pytest
 
 from harness.core.model.complexity import classifier, pretraining
 from harness.launch import cost as asking
-from harness.launch.cost import Description, describe, known, read_description, timm_models, write_description
+from harness.launch.cost import ModelCost, count_models, known_models, read_model_cost, timm_models, write_model_cost
 from harness.spec import (
     Backbone,
     CustomData,
@@ -26,7 +26,7 @@ from harness.spec import (
     Shapes,
     key,
 )
-from harness.spec.described import described, distinct
+from harness.spec.costed_model import costed_model, costed_models
 from harness.store import Store
 from harness.store.layout import description_file
 
@@ -38,27 +38,27 @@ WRONG = FIRST.replace(backbone=VIT.replace(name="vit_tinny_patch16_224"))
 
 
 def test_counted_in_another_process_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    models = [described(run) for run in (FIRST, TUNED, WRONG)]
+    models = [costed_model(run) for run in (FIRST, TUNED, WRONG)]
     with monkeypatch.context() as patch:
         patch.delitem(sys.modules, "torch")  # a process that has it asks itself
-        answers = describe(tmp_path, models)
+        answers = count_models(tmp_path, models)
     first = pretraining(VIT, image_size=32, channels=3, head=FIRST.head, target=FIRST.target)
     tuned = classifier(VIT, image_size=32, channels=3, num_classes=6)
     assert [answer.found for answer in answers] == [
-        Description(first.parameters, first.multiply_adds, 16 * first.parameters),
-        Description(tuned.parameters, tuned.multiply_adds, 16 * tuned.parameters),
+        ModelCost(first.parameters, first.multiply_adds, 16 * first.parameters),
+        ModelCost(tuned.parameters, tuned.multiply_adds, 16 * tuned.parameters),
         None,
     ]
     assert answers[2].error.startswith("timm has no model 'vit_tinny_patch16_224'")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("asked twice"))
-    assert [answer.found for answer in describe(tmp_path, models[:2])] == [answer.found for answer in answers[:2]]
-    assert [answer.found is None for answer in known(tmp_path, models)] == [False, False, True]
+    assert [answer.found for answer in count_models(tmp_path, models[:2])] == [answer.found for answer in answers[:2]]
+    assert [answer.found is None for answer in known_models(tmp_path, models)] == [False, False, True]
 
 
 def test_a_process_that_has_torch_asks_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("asked another process"))
-    (answer,) = describe(tmp_path, [described(FIRST)])
-    assert answer.found == Description(
+    (answer,) = count_models(tmp_path, [costed_model(FIRST)])
+    assert answer.found == ModelCost(
         (first := pretraining(VIT, image_size=32, channels=3, head=FIRST.head, target=FIRST.target)).parameters,
         first.multiply_adds,
         16 * first.parameters,
@@ -76,7 +76,7 @@ def test_names_and_families_are_timms_own() -> None:
 def test_a_resnet_whose_last_map_is_one_position_is_counted(tmp_path: Path) -> None:
     """In training a batch norm refuses it; what is counted does not depend on that."""
     backbone = Backbone(name="resnet18", patch_size=4, stride=32)
-    (answer,) = describe(tmp_path, [described(TUNED.replace(start=FIRST.replace(backbone=backbone)))])
+    (answer,) = count_models(tmp_path, [costed_model(TUNED.replace(start=FIRST.replace(backbone=backbone)))])
     assert answer.found is not None
     # torchvision's ResNet-18: 11,689,512 parameters with 1,000 classes; 6 classes take 994 * 513 fewer
     assert answer.found.parameters == 11_689_512 - 994 * 513
@@ -85,21 +85,21 @@ def test_a_resnet_whose_last_map_is_one_position_is_counted(tmp_path: Path) -> N
 def test_a_process_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ended = subprocess.CompletedProcess([], 1, "", "Traceback:\nImportError: no torch here\n")
     monkeypatch.setattr(asking.subprocess, "run", lambda *_, **__: ended)
-    models = [described(FIRST)]
+    models = [costed_model(FIRST)]
     with monkeypatch.context() as patch:
         patch.delitem(sys.modules, "torch")  # a process that has it asks itself
         with pytest.raises(asking.HarnessError, match="models could not be described: ImportError: no torch here"):
-            describe(tmp_path, models)
+            count_models(tmp_path, models)
 
 
 def test_a_damaged_description_counts_as_none(tmp_path: Path) -> None:
-    model = described(FIRST)
-    write_description(tmp_path, model, Description(1, 2, 3))
-    assert read_description(tmp_path, model) == Description(1, 2, 3)
+    model = costed_model(FIRST)
+    write_model_cost(tmp_path, model, ModelCost(1, 2, 3))
+    assert read_model_cost(tmp_path, model) == ModelCost(1, 2, 3)
     path = description_file(tmp_path, model.digest)
     assert json.loads(path.read_text())["model"]["image_size"] == 32
     path.write_text(path.read_text()[:20])
-    assert read_description(tmp_path, model) is None
+    assert read_model_cost(tmp_path, model) is None
     assert Store(tmp_path).keys() == [], "descriptions are no runs"
 
 
@@ -116,7 +116,7 @@ def test_runs_that_share_a_model_are_described_once() -> None:
         Knn(start=FIRST, k=3),
         Knn(start=FIRST, block=1),
     ]
-    found = distinct({key(run): run for run in runs})
+    found = costed_models({key(run): run for run in runs})
     assert [model.text for model in found] == [
         "vit_tiny_patch16_224 at 32 px, pretrain, linear head",
         "vit_tiny_patch16_224 at 32 px, pretrain, mlp head",
@@ -128,13 +128,13 @@ def test_runs_that_share_a_model_are_described_once() -> None:
 
 def test_a_fine_tuning_is_described_with_the_backbone_it_builds() -> None:
     wider = VIT.replace(args={"embed_dim": 64, "depth": 2, "num_heads": 2})
-    assert described(TUNED.replace(backbone=wider)).backbone == wider
+    assert costed_model(TUNED.replace(backbone=wider)).backbone == wider
 
 
 def test_classes_are_counted_where_they_are_known_without_reading() -> None:
-    assert described(TUNED).num_classes == 6
-    assert described(TUNED.replace(data=Images(name="cifar100"))).num_classes == 100
-    assert described(TUNED.replace(data=CustomData(function="a:b", source="c"))).num_classes is None
+    assert costed_model(TUNED).num_classes == 6
+    assert costed_model(TUNED.replace(data=Images(name="cifar100"))).num_classes == 100
+    assert costed_model(TUNED.replace(data=CustomData(function="a:b", source="c"))).num_classes is None
 
 
 def test_no_torch_is_loaded_to_ask() -> None:
