@@ -23,7 +23,6 @@ from harness.spec import (
     Pretrain,
     Run,
     key,
-    shown_metric,
 )
 from harness.store import Store, open_store
 from harness.store.files import disk_errors, write_atomically
@@ -124,7 +123,7 @@ def _compute(kind: Kind, specs: dict[str, Run], store: Store, resources: Resourc
 def _metrics(run: Analysis, store: Store) -> str:
     result = store.result(key(run))
     found = {} if result is None else result.metrics
-    names = [name for name in dict.fromkeys((shown_metric(run), *run.metrics)) if name in found]
+    names = [name for name in dict.fromkeys((run.shown_metric, *run.metrics)) if name in found]
     return "   ".join(f"{name} {found[name]:.4g}" for name in names)
 
 

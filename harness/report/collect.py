@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from harness.report.escape import clean, shorten
-from harness.spec import Evaluation, Scalar, key, pretraining, shown_metric, upstreams
+from harness.spec import Evaluation, Scalar, key, pretraining, upstreams
 from harness.store import STATES as STATES_OF_RUNS
 from harness.store import State, StateName, Store
 from harness.store.states import failed_upstream
@@ -170,9 +170,9 @@ def _record(evaluation: Evaluation, snapshot: _Snapshot) -> dict[str, Any]:
     if told != word and state.word != "done":  # a result may have come since it was told
         word, reason = told, why
     metrics = state.result.metrics if state.result else {}
-    value = metrics.get(shown_metric(evaluation), math.nan)
+    value = metrics.get(evaluation.shown_metric, math.nan)
     if word == "done" and not math.isfinite(value):
-        value, reason = math.nan, f"its result has no finite {shown_metric(evaluation)}"
+        value, reason = math.nan, f"its result has no finite {evaluation.shown_metric}"
     return {
         "state": word,
         "reason": _brief(reason),

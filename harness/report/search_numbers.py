@@ -12,7 +12,7 @@ from harness.search.confirmation import candidates
 from harness.search.measure import Candidate, Measure, metric_of
 from harness.search.space import cell_id, present
 from harness.search.trials import Trial
-from harness.spec import HarnessError, Scalar, key, shown_metric
+from harness.spec import HarnessError, Scalar, key
 from harness.stats.intervals import LEVEL, half_width, paired, tails
 from harness.stats.simultaneous import holm
 from harness.store import Store
@@ -116,7 +116,7 @@ def _fresh(candidate: Candidate, measure: Measure, store: Store) -> dict[int, fl
 def _tests(candidate: Candidate, measure: Measure, store: Store) -> list[float]:
     column = measure.search.test
     runs = [row.evaluations[column] for row in candidate.rows if column in row.evaluations]
-    return [metric_of(run, shown_metric(run), store) for run in runs if store.result(key(run))]
+    return [metric_of(run, run.shown_metric, store) for run in runs if store.result(key(run))]
 
 
 def _corrected(rows: Sequence[Confirmed]) -> list[Confirmed]:

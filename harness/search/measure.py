@@ -17,7 +17,6 @@ from harness.spec import (
     Snapshot,
     key,
     pretraining,
-    shown_metric,
     upstreams,
 )
 from harness.store import Store
@@ -138,7 +137,7 @@ class Measure:
             if name and evaluation.metrics and name not in evaluation.metrics:
                 raise HarnessError(f"no evaluation gives {text!r}; valid: {', '.join(_given(row.evaluations))}")
             _check_split(evaluation, f"metric {text!r}")
-            found.append(Metric(column, name or shown_metric(evaluation)))
+            found.append(Metric(column, name or evaluation.shown_metric))
         if self.search.test and self.search.test not in row.evaluations:
             raise HarnessError(f"test: no column {self.search.test!r}; valid: {', '.join(row.evaluations)}")
         return found

@@ -7,7 +7,7 @@ from optuna.trial import FrozenTrial
 
 from harness.search.measure import Candidate, Measure, mean, metric_of
 from harness.search.trials import note_value
-from harness.spec import HarnessError, Run, key, shown_metric
+from harness.spec import HarnessError, Run, key
 from harness.store import Store
 from harness.store.snapshots import ask_for_snapshot, snapshot_of
 
@@ -53,7 +53,7 @@ class Compared:
         for epoch in self._measure.rungs:
             evaluations = [run for _, run in self._measure.rung(candidate, epoch)]
             if evaluations and all(self._store.result(key(run)) for run in evaluations):
-                found[epoch] = mean([metric_of(run, shown_metric(run), self._store) for run in evaluations])
+                found[epoch] = mean([metric_of(run, run.shown_metric, self._store) for run in evaluations])
         return found
 
     def _by_seed(self, candidate: Candidate) -> dict[int, float]:

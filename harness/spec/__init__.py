@@ -25,7 +25,6 @@ from harness.spec.keys import (
     pretraining,
     run_from_json,
     seed_stream,
-    shown_metric,
     snapshot_epoch,
     upstream,
     upstreams,
@@ -75,6 +74,6 @@ __all__ = [
     "NormPixelTarget", "Occlusion", "Params", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe",
     "RgbStatistics", "Run", "Scalar", "Scale", "Schedule", "Scratch", "Shapes", "Skip", "Snapshot", "Spec",
     "SquareMask", "Start", "Target", "TokenMask", "TokenTarget", "Tokenizer", "TransformerHead", "UniformMask",
-    "VisibleSquareMask", "key", "one_line", "pretraining", "run_from_json", "seed_stream", "shown_metric",
-    "snapshot_epoch", "upstream", "upstreams",
+    "VisibleSquareMask", "key", "one_line", "pretraining", "run_from_json", "seed_stream", "snapshot_epoch",
+    "upstream", "upstreams",
 ]  # fmt: skip

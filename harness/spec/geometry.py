@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from harness.spec.backbone import PLAIN_VITS
 from harness.spec.corruption import Corruption
 from harness.spec.heads import DecoderHead
-from harness.spec.masking import CustomMask, FrequencyMask, Mask
+from harness.spec.masking import Mask
+from harness.spec.masks.custom import CustomMask
+from harness.spec.masks.frequency import FrequencyMask
 from harness.spec.recipe import Recipe
 from harness.spec.targets import MomentumTarget
 

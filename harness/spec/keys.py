@@ -21,11 +21,6 @@ Training = Pretrain | FineTune | LinearProbe
 _RUN: TypeAdapter[Run] = TypeAdapter(Annotated[Run, Field(discriminator="kind")])
 
 
-def shown_metric(run: Evaluation) -> str:
-    """The metric of an evaluation that tables show."""
-    return run.shown_metric
-
-
 def key(run: Run) -> str:
     """The name of a run, computed from its content: `finetune-0123456789abcdef0123`."""
     return f"{run.kind}-{run.digest[:KEY_DIGITS]}"

@@ -35,23 +35,3 @@ Mask = Annotated[
     | CustomMask,
     Field(discriminator="kind"),
 ]
-
-__all__ = [
-    "BlockMask",
-    "CheckerboardMask",
-    "ColourMask",
-    "ComplementMask",
-    "CustomMask",
-    "DisjointMask",
-    "FrequencyMask",
-    "GridMask",
-    "GuidedMask",
-    "HardMask",
-    "LocalMask",
-    "Mask",
-    "RandomMask",
-    "SquareMask",
-    "TokenMask",
-    "UniformMask",
-    "VisibleSquareMask",
-]

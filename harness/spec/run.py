@@ -24,7 +24,8 @@ from harness.spec.geometry import (
 )
 from harness.spec.heads import Head, LinearHead, LossPredictor, check_head
 from harness.spec.loss import FourierLoss, Loss, check_fourier, check_loss
-from harness.spec.masking import CustomMask, Mask
+from harness.spec.masking import Mask
+from harness.spec.masks.custom import CustomMask
 from harness.spec.momentum import MomentumEncoder
 from harness.spec.recipe import Recipe, check_frozen, check_no_mask_token
 from harness.spec.start import Checkpoint, Scratch

@@ -50,7 +50,7 @@ FLOOR = (
 )
 
 
-class FineTuned(NamedTuple):
+class MaeFineTuning(NamedTuple):
     """Settings that differ between the models' fine-tunings. lr: for 256 images."""
 
     epochs: int
@@ -59,10 +59,10 @@ class FineTuned(NamedTuple):
     drop_path: float
 
 
-FINETUNED: dict[Model, FineTuned] = {
-    "vit-b": FineTuned(100, 5e-4, 0.65, 0.1),
-    "vit-l": FineTuned(50, 1e-3, 0.75, 0.2),
-    "vit-h": FineTuned(50, 1e-3, 0.75, 0.3),
+FINETUNED: dict[Model, MaeFineTuning] = {
+    "vit-b": MaeFineTuning(100, 5e-4, 0.65, 0.1),
+    "vit-l": MaeFineTuning(50, 1e-3, 0.75, 0.2),
+    "vit-h": MaeFineTuning(50, 1e-3, 0.75, 0.3),
 }
 
 

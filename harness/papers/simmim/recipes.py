@@ -60,7 +60,7 @@ PRETRAINED: tuple[tuple[Model, int], ...] = (("swin-b", 100), ("swin-b", 800), (
 """Models and epochs whose pre-training is published."""
 
 
-class FineTuned(NamedTuple):
+class SimmimFineTuning(NamedTuple):
     """Settings of a published fine-tuning that its pre-training does not give. window: in tokens, None for a ViT."""
 
     window: int | None
@@ -68,12 +68,12 @@ class FineTuned(NamedTuple):
     drop_path: float
 
 
-FINETUNED: dict[tuple[Model, int, int], FineTuned] = {
-    ("swin-b", 100, 192): FineTuned(6, 0.9, 0.1),
-    ("swin-b", 100, 224): FineTuned(7, 0.9, 0.1),
-    ("swin-b", 800, 224): FineTuned(7, 0.8, 0.1),
-    ("swin-l", 800, 224): FineTuned(14, 0.7, 0.2),
-    ("vit-b", 800, 224): FineTuned(None, 0.65, 0.1),
+FINETUNED: dict[tuple[Model, int, int], SimmimFineTuning] = {
+    ("swin-b", 100, 192): SimmimFineTuning(6, 0.9, 0.1),
+    ("swin-b", 100, 224): SimmimFineTuning(7, 0.9, 0.1),
+    ("swin-b", 800, 224): SimmimFineTuning(7, 0.8, 0.1),
+    ("swin-l", 800, 224): SimmimFineTuning(14, 0.7, 0.2),
+    ("vit-b", 800, 224): SimmimFineTuning(None, 0.65, 0.1),
 }
 """Model, epochs of pre-training and image size of the published fine-tunings."""
 
@@ -236,7 +236,7 @@ def simmim_finetune(
     )
 
 
-def _finetune_recipe(model: Model, epochs: int, found: FineTuned, variant: Variant) -> Recipe:
+def _finetune_recipe(model: Model, epochs: int, found: SimmimFineTuning, variant: Variant) -> Recipe:
     mmpretrain = variant == "mmpretrain"
     floor = 2.5e-7
     falls = Cosine(min_lr=floor)
