@@ -8,8 +8,10 @@ import pytest
 from slurm import Cluster
 from test_training import wait, words
 
-from harness.launch import Queue, Resources, cluster, run_local, slurm
+from harness.launch import Queue, Resources, run_local
 from harness.launch.site import Site, Stage
+from harness.launch.slurm import questions
+from harness.launch.slurm import submit as submission
 from harness.launch.slurm.run_states import overview
 from harness.spec import Backbone, Pretrain, RandomMask, Recipe, Run, Shapes, key
 from harness.store import Store
@@ -33,7 +35,7 @@ def pretraining(epochs: int, seed: int = 0) -> Pretrain:
 
 def submit(runs: dict[str, Run], store: Store, project: Path) -> None:
     site: dict[Stage, Site] = {stage: Site(minutes=20, nodes=4) for stage in ("pretrain", "evaluation")}
-    slurm.submit(runs, store, site, Resources(device="cpu"), study="ddp", project=project)
+    submission.submit(runs, store, site, Resources(device="cpu"), study="ddp", project=project)
 
 
 def test_four_nodes_against_one_process(empty_cluster: Cluster, tmp_path: Path) -> None:
@@ -53,7 +55,7 @@ def test_four_nodes_against_one_process(empty_cluster: Cluster, tmp_path: Path) 
     wait(at_work, 120)
     job = overview(runs, store).places[key(long)].job
     assert job is not None
-    cluster.ask("scancel", "--signal=USR2", job.id)
+    questions.ask("scancel", "--signal=USR2", job.id)
     wait(lambda: words(runs, store) == {"done": 2}, 180)
     assert len(store.folder(key(long)).attempts()) == 2
     assert store.environment(key(short))["processes"] == 4

@@ -14,8 +14,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "search"))
 
 import toy
 
-from harness.launch import Resources, cluster
+from harness.launch import Resources
 from harness.launch.site import Site, Stage
+from harness.launch.slurm import questions
 from harness.launch.slurm.run_states import overview
 from harness.search.jobs import SlurmJobs
 from harness.search.measure import with_starts
@@ -63,7 +64,7 @@ def test_it_leaves_and_comes_back_and_a_job_is_taken_away(store: Store, project:
     wanted = [run for trial in running for run in opened.measure.wanted(opened.measure.candidate(trial.cell, [0]))]
     runs: dict[str, Run] = with_starts(wanted)
     gone = next(place.job for place in overview(runs, store).places.values() if place.job is not None)
-    cluster.ask("scancel", gone.id)
+    questions.ask("scancel", gone.id)
     time.sleep(20)  # the others end while nobody looks
     assert go_on(opened, project, budget=8) == "8 cells are computed"
     found, _ = history(opened)
@@ -83,7 +84,7 @@ def test_dropping_a_run_cancels_its_job(store: Store, project: Path) -> None:
         assert time.monotonic() < end
         time.sleep(0.5)
     jobs.drop(runs)
-    while cluster.jobs_of_user():
+    while questions.jobs_of_user():
         assert time.monotonic() < end + 60
         time.sleep(0.5)
     assert jobs.fates(runs)[key(run)].word == "gone"

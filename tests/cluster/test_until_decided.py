@@ -12,8 +12,9 @@ import sleeper
 
 from harness import claims
 from harness.cli import deciding
-from harness.launch import Resources, slurm
+from harness.launch import Resources
 from harness.launch.site import Site, Stage
+from harness.launch.slurm import submit as submission
 from harness.spec import Knn, Recipe, Scale, Scratch
 from harness.store import Store
 from harness.study import Plan, Study, axes, expand
@@ -52,7 +53,7 @@ def test_a_coordinator_stops_and_starts(tmp_path: Path, monkeypatch: pytest.Monk
     def submit(wanted: Plan, to: Store, specs: Any, resources: Resources, *, retry: bool) -> None:
         asked.append(len(wanted.rows))
         site: dict[Stage, Site] = {stage: Site(minutes=20) for stage in ("pretrain", "evaluation")}
-        slurm.submit(specs, to, site, resources, study="one", project=project, retry=retry, program="sleeper")
+        submission.submit(specs, to, site, resources, study="one", project=project, retry=retry, program="sleeper")
 
     def wait(seconds: float) -> None:
         if len(asked) == 2 and not stopped:
