@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import shutil
 import sys
 import sysconfig
+import time
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,32 +21,97 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 SHARED = Path(".nox") / "shared"
 """torch takes gigabytes and minutes to install: the sessions that need it share one environment. It lies over the one
 that nox runs in where that has torch."""
+LOWEST = Path(".nox") / "lowest"
+DEPEND = [
+    *("tests/report", "tests/cli", "tests/search", "tests/spec", "tests/test_study.py", "tests/test_claims.py"),
+    *("tests/test_results.py", "tests/launch/test_queue.py", "tests/launch/test_submit.py"),
+]
+"""The tests of what depends on versions: on pandas, Matplotlib, Optuna, Typer, pydantic and submitit."""
 LONG = 13
 """A test that takes more CPU seconds must be marked slow: ten, and a third more for coverage."""
+MINUTES = {"lint": 1, "types": 5, "tests": 6, "slow": 7, "cluster": 13, "lowest": 4, "quickstart": 3}
+"""What a session of .ci/run may take on two quiet cores; they may take forty together. On a clean machine the first one
+that needs torch installs it."""
+taken: dict[str, float] = {}
+"""Minutes that the sessions of this call took."""
+
+
+def timed(session_function: Callable[[nox.Session], None]) -> Callable[[nox.Session], None]:
+    """Note how long a session takes."""
+
+    @functools.wraps(session_function)
+    def noting(session: nox.Session) -> None:
+        begun = time.monotonic()
+        try:
+            session_function(session)
+        finally:
+            taken[session_function.__name__] = (time.monotonic() - begun) / 60
+
+    return noting
+
+
+def layered(session: nox.Session, folder: Path, seen: str) -> Path:
+    """Make an environment that sees the packages of others, which pip then leaves as they are.
+
+    Args:
+        seen: a line of a .pth file, such as the folder of the others' packages, which come after its own; or nothing.
+
+    Returns:
+        The folder of its commands.
+    """
+    commands = folder.resolve() / ("Scripts" if os.name == "nt" else "bin")
+    if not (commands / "python").exists():
+        session.run(sys.executable, "-m", "venv", str(folder), external=True)
+        (_packages(folder) / "seen.pth").write_text(f"{seen}\n")
+    return commands
+
+
+def _packages(environment: Path) -> Path:
+    return next(environment.resolve().glob("**/site-packages"))
+
+
+def pip_install(session: nox.Session, commands: Path, *what: str) -> None:
+    """Install into an environment."""
+    pip = (str(commands / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    session.run(*pip, *what, external=True)
 
 
 def shared(session: nox.Session, *groups: str) -> Path:
     """Bring the shared environment up to date; returns the folder of its commands."""
-    commands = SHARED.resolve() / ("Scripts" if os.name == "nt" else "bin")
-    if not (commands / "python").exists():
-        session.run(sys.executable, "-m", "venv", str(SHARED), external=True)
-        if find_spec("torch"):  # over the environment that nox runs in, which pip then sees and leaves as it is
-            packages = next(SHARED.glob("**/site-packages"))
-            (packages / "calling.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
-    install = (str(commands / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-    session.run(*install, "--editable", ".", *nox.project.dependency_groups(PROJECT, *groups), external=True)
+    commands = layered(session, SHARED, sysconfig.get_path("purelib") if find_spec("torch") else "")
+    pip_install(session, commands, "--editable", ".", *nox.project.dependency_groups(PROJECT, *groups))
     return commands
 
 
+def run_tests(session: nox.Session, *options: str) -> None:
+    """Two processes share the test files; what the session was given comes last, so that it prevails."""
+    pytest = (str(shared(session, "test") / "python"), "-m", "pytest", "--numprocesses=2", "--dist=loadfile")
+    session.run(*pytest, *options, *session.posargs, external=True)
+
+
 @nox.session(venv_backend="none")
+@timed
 def tests(session: nox.Session) -> None:
-    """Run all tests with coverage; arguments go to pytest (nox -s tests -- -m "not slow")."""
-    commands = shared(session, "test")
-    pytest = (str(commands / "python"), "-m", "pytest", "--cov=harness", f"--cpu-limit={LONG}")
-    session.run(*pytest, *session.posargs, external=True)
+    """Run the fast tests, and fail those that are not; arguments go to pytest (nox -s tests -- tests/launch)."""
+    run_tests(session, f"--cpu-limit={LONG}", "-m", "not slow")
+
+
+@nox.session(venv_backend="none", default=False)
+@timed
+def slow(session: nox.Session) -> None:
+    """Run the slow tests; arguments go to pytest."""
+    run_tests(session, "-m", "slow")
+
+
+@nox.session(venv_backend="none", default=False)
+@timed
+def coverage(session: nox.Session) -> None:
+    """Run all tests and measure what they cover, in subprocesses too, a third slower; arguments go to pytest."""
+    run_tests(session, "--cov=harness")
 
 
 @nox.session(venv_backend="none")
+@timed
 def types(session: nox.Session) -> None:
     """Check types, strictly."""
     commands = shared(session, "test", "types")
@@ -50,6 +119,7 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+@timed
 def lint(session: nox.Session) -> None:
     """Check style and format."""
     session.install(*nox.project.dependency_groups(PROJECT, "lint"))
@@ -58,6 +128,7 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none", default=False)
+@timed
 def cluster(session: nox.Session) -> None:
     """Run the tests that need Slurm on a cluster of their own, without and with accounting; arguments go to pytest.
 
@@ -71,17 +142,40 @@ def cluster(session: nox.Session) -> None:
     commands = shared(session, "test")
     pytest = (str(commands / "python"), "-m", "pytest", "tests/cluster", *session.posargs)
     session.run(*pytest, external=True, env={"HARNESS_TEST_ACCOUNTING": "0"})
-    # What these compute does not depend on what Slurm is asked, and they take minutes.
-    once = (
-        "test_distributed.py",
-        "test_until_decided.py",
-        "test_training.py::test_frozen_code_a_preempted_job_and_the_same_table",
-    )
-    left_out = [option for name in once for option in ("--deselect", f"tests/cluster/{name}")]
-    session.run(*pytest, *left_out, external=True, env={"HARNESS_TEST_ACCOUNTING": "1"})
+    # Trainings, and decisions, do not depend on what Slurm is asked, and they take minutes: once is enough.
+    once = ("-m", "not slow", "--deselect", "tests/cluster/test_until_decided.py")
+    session.run(*pytest, *once, external=True, env={"HARNESS_TEST_ACCOUNTING": "1"})
 
 
 @nox.session(venv_backend="none", default=False)
+@timed
+def lowest(session: nox.Session) -> None:
+    """Run the quickstart, and the fast tests of what depends on versions, with the lowest that pyproject.toml allows.
+
+    These are the lowest of its dependencies that this Python has wheels for, and the newest of theirs; torch and
+    torchvision stay as they are. Old packages warn of new ones, so here a warning is no error. Arguments go to pytest.
+    """
+    below = shared(session, "test", "lowest")
+    python = str(layered(session, LOWEST, f"import site; site.addsitedir({str(_packages(SHARED))!r})") / "python")
+    folder = Path(session.create_tmp()).resolve()
+    kept, pins = folder / "kept.txt", folder / "pins.txt"
+    kept.write_text("torch; sys_platform == 'none'\ntorchvision; sys_platform == 'none'\n")
+    compiled = ("-m", "uv", "pip", "compile", "--quiet", "--resolution=lowest-direct", "--only-binary=:all:")
+    session.run(str(below / "python"), *compiled, f"--override={kept}", f"-o={pins}", "pyproject.toml", external=True)
+    pip_install(session, Path(python).parent, "--no-deps", f"--requirement={pins}")
+    chosen = session.posargs or DEPEND
+    session.run(python, "-m", "pytest", "-m", "not slow", "-W", "ignore", *chosen, external=True)
+    shutil.rmtree(folder / "project", ignore_errors=True)
+    (folder / "project").mkdir()
+    (folder / "project" / "harness.toml").touch()
+    shutil.copy("studies/quickstart.py", folder / "project")
+    session.run(python, "-m", "harness.cli", "run", f"{folder}/project/quickstart.py", "--seeds", "1", external=True)
+    if not list(folder.glob("project/results/**/report.html")):
+        session.error("the run wrote no report")
+
+
+@nox.session(venv_backend="none", default=False)
+@timed
 def quickstart(session: nox.Session) -> None:
     """Run README's first command in a store of its own, then again: the second time must compute nothing."""
     commands = shared(session)
@@ -91,3 +185,13 @@ def quickstart(session: nox.Session) -> None:
     said = session.run(*command, external=True, silent=True) or ""
     if "nothing to compute" not in said:
         session.error(f"the second run computed something:\n{said}")
+
+
+@nox.session(venv_backend="none", default=False)
+def budget(session: nox.Session) -> None:
+    """Say how long the sessions of this call took, beside what they may take: name it last."""
+    for name, minutes in taken.items():
+        allowed = MINUTES.get(name)
+        over = " over" if allowed and minutes > allowed else ""
+        session.log(f"{name:<10} {minutes:5.1f} of {allowed or '-'} minutes{over}")
+    session.log(f"{'together':<10} {sum(taken.values()):5.1f} of 40 minutes")

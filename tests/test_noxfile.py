@@ -41,7 +41,8 @@ def test_a_folder_that_is_named_is_all_that_is_tested(sessions: Any, tmp_path: P
         (tmp_path / name / f"test_{name}.py").write_text("def test():\n    pass\n")
     session = Session("one")
     sessions.tests.func(session)
-    given = [word for word in session.commands[-1][1:] if not word.startswith("--cpu-limit")]  # this project's own
+    own = ("--cpu-limit", "--numprocesses", "--dist")  # of this project, and of a plugin
+    given = [word for word in session.commands[-1][1:] if not word.startswith(own)]
     command = [sys.executable, *given, "--collect-only", "-q", "-p", "no:cacheprovider"]
     said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False).stdout
     assert "one/test_one.py" in said

@@ -7,7 +7,7 @@ import signal
 import sys
 import traceback
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -65,10 +65,6 @@ def _common(
     del debug  # taken out of the command line by `main`, wherever in it it stands
 
 
-# click's base class of refused command lines, which typer may or may not bring along itself
-_Refused: type[Any] = typer.BadParameter.__mro__[2]
-
-
 def main() -> None:
     """Entry point: mistakes that a user can mend become one line on stderr and exit code 2."""
     signal.signal(signal.SIGTERM, _interrupt)
@@ -76,7 +72,7 @@ def main() -> None:
     debug = len(arguments) < len(sys.argv) - 1
     try:
         code = app(args=arguments, standalone_mode=False)
-    except _Refused as error:
+    except typer.TyperException as error:
         _end(error.format_message(), 2)
     except (HarnessError, OSError) as error:
         if debug:

@@ -15,7 +15,7 @@ from optuna.distributions import (
     IntDistribution,
     distribution_to_json,
 )
-from optuna.trial import Trial
+from optuna.trial import Trial, create_trial
 
 from harness.search.declaration import Space
 from harness.spec import HarnessError, Scalar, Skip
@@ -172,9 +172,10 @@ def values_of(distribution: BaseDistribution) -> tuple[list[Any], bool]:
 
 def _holds(distribution: BaseDistribution, value: Any) -> bool:
     try:
-        return bool(distribution._contains(distribution.to_internal_repr(value)))
+        create_trial(value=0.0, params={"value": value}, distributions={"value": distribution})
     except (ValueError, TypeError):
         return False
+    return True
 
 
 def _walk(space: Space, given: Mapping[str, Any], *, complete: bool = False) -> Path:
