@@ -37,6 +37,7 @@ def finetune(run: FineTune, session: Session) -> None:
     averaged = Averaged(model) if recipe.average else None
     place = key_drop_paths(model, run.seed)
     group_batch_norms(model, recipe, session, place)
+    # The average is a part of the trained module, so that checkpoints hold it too.
     replica = session.group.replicate(averaged or model)
     per_epoch = steps_per_epoch(images, recipe.batch_size)
     tested = averaged.average if averaged else model

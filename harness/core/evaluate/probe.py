@@ -43,6 +43,7 @@ def linear_probe(run: LinearProbe, session: Session) -> None:
     require(recipe, device)
     images, test = load(run.data, "train").to(device), load(run.data, "test").to(device)
     encoder = frozen_encoder(run, session, channels=images.channels)
+    # One pass over a blank image gives the width of the features, whatever block and pooling.
     blank = torch.zeros(1, images.channels, run.image_size, run.image_size, device=device)
     width = pooled(encoder, blank, run.block, run.pool)
     probe = initialised(run.seed, "classifier", lambda: _probe(width.shape[1], images.num_classes, run.batch_norm))
@@ -71,7 +72,7 @@ def linear_probe(run: LinearProbe, session: Session) -> None:
             part.backward({"classification": loss})
         step.update()
         if step.line is not None and measured_after(run, step.line["epoch"]):
-            probe.eval()
+            probe.eval()  # its batch norm tests with running statistics
             step.line |= {f"test_{name}": value for name, value in accuracy(run, test, logits, session).items()}
             probe.train()
 
@@ -164,6 +165,7 @@ def custom_evaluation(run: CustomEvaluation, session: Session) -> None:
             raise HarnessError(f"{run.function} should return a dict with {run.metric!r}, not {found!r:.80}")
         return {str(name): float(value) for name, value in found.items()}
 
+    # A user's function knows nothing of processes: rank 0 alone calls it.
     metrics = session.group.lead(compute)
     session.attempt.finish(metrics, time.monotonic() - begun)
 

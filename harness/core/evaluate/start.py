@@ -75,6 +75,7 @@ def fine_tuned(run: FineTune, session: Session, *, channels: int) -> Family:
     """
     name = key(run)
     tensors = read_weights(session.attempt.upstream_weights(name))
+    # The number of classes is read from the weights: the data set need not be on this machine.
     classes = len(tensors[layers_named(run.built.name).classifier])
     model = initialised(
         run.seed,

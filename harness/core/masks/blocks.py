@@ -81,6 +81,7 @@ def _fits(hidden: Tensor, tried: _Rectangles, missing: Tensor) -> Tensor:
     """
     units = hidden.shape[-1]
     short = (tried.height < units) & (tried.width < units)
+    # Long candidates are clamped to the image here; `short` refuses them in any case.
     bottom, right = ((start + length).clamp(max=units) for start, length in (tried[::2], tried[1::2]))
     sums = F.pad(hidden.long().cumsum(1).cumsum(2), (1, 0, 1, 0)).flatten(1)
 

@@ -66,6 +66,7 @@ def colour_units(mask: ColourMask, draw: Draw) -> Tensor:
             values = inner - _band(white, mask, units)
         case _:
             assert_never(mask.colour)
+    # The largest values stay visible; an exact count by rank, not by a threshold.
     order = values.flatten(1).argsort(dim=1, descending=True, stable=True)
     return ~listed(order, units**2 - mask.hidden_units(draw.image_size)).view(-1, units, units)
 

@@ -50,6 +50,7 @@ class GroupBatchNorm(_BatchNorm):
             layer.num_features, layer.eps, layer.momentum, affine=False, track_running_stats=layer.track_running_stats
         )
         self.affine, self.weight, self.bias = layer.affine, layer.weight, layer.bias
+        # The same tensors as the layer that is replaced: averages and state dicts made before stay valid.
         self.running_mean, self.running_var = layer.running_mean, layer.running_var
         self.num_batches_tracked = layer.num_batches_tracked
         self.kind, self.grouping = type(layer), grouping
@@ -114,6 +115,7 @@ class GroupBatchNorm(_BatchNorm):
         """Update the running statistics at the end of a step; all processes call it together."""
         if self.seen is None:
             return
+        # Groups across processes were summed in the forward pass; else each process has noted its own groups only.
         seen = self.seen if self.grouping.across else self.grouping.processes.sum(self.seen)
         self.seen = None
         mean, variance = (seen[:-1] / seen[-1]).chunk(2)
@@ -153,6 +155,7 @@ def group_batch_norms(
         if type(layer) not in KINDS:
             known = ", ".join(kind.__name__ for kind in KINDS)
             raise HarnessError(f"{type(layer).__name__} cannot take its statistics over groups; valid: {known}")
+    # One new layer for each old one, also where a model uses a layer in several places.
     made = {layer: GroupBatchNorm(layer, grouping) for layer in layers}
     for parent in list(model.modules()):
         for name, child in parent.named_children():

@@ -109,7 +109,9 @@ def classifier(
     with torch.device("meta"):
         model = build(backbone, image_size=image_size, channels=channels, num_classes=num_classes, pool=pool)
         encoder, images = Encoder(model.eval()), torch.zeros(1, channels, image_size, image_size)
+    # One for each element of the map that is averaged; a class token is taken as it is.
     pooled = encoder.width * (image_size // backbone.stride) ** 2 if pool == "mean" else 0
+    # Such a norm is computed on the pooled vector, so the body ends with the last block.
     last = depth(model) if encoder.layers.norm_behind_pooling else None
     body = multiply_adds(lambda: encoder.features(images, last))
     whole = multiply_adds(lambda: model(images))  # includes the norm after pooling, where a model has one

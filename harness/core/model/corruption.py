@@ -75,6 +75,7 @@ def filled(
         case "image-mean":
             return torch.where(where, images.mean((2, 3), keepdim=True), images)
         case "visible-mean":
+            # At least 1: an image that is hidden altogether is filled with 0 instead of NaN.
             visible = (~where).to(images.dtype)
             mean = (images * visible).sum((2, 3), keepdim=True) / visible.sum((2, 3), keepdim=True).clamp(min=1)
             return torch.where(where, mean, images)
@@ -95,6 +96,7 @@ def _noise(images: Tensor, seed: int, place: Place | None) -> Tensor:
     count = images[0].numel()
     draws = uniform(seed_stream(seed, "fill noise"), step, positions.to(images.device), 2 * count)
     radius, angle = draws.view(len(images), 2, count).unbind(1)
+    # log1p(-u) instead of log(u): the draws include 0 but not 1.
     found = torch.sqrt(-2 * torch.log1p(-radius)) * torch.cos(2 * torch.pi * angle)
     return found.view_as(images)
 
@@ -112,6 +114,7 @@ def combined(
     weight = hidden[:, None] if first else hidden[..., None]
     if piece.layout == "tokens":
         weight = weight.flatten(1, 2)
+    # In the dtype of the features, so that autocast's half precision is not promoted behind the site.
     weight = weight.to(x.dtype)
     token = mask_token.to(x.dtype).view(along)
     factor = None if gate is None else gate.to(x.dtype).view(along)

@@ -58,6 +58,7 @@ def build(
     args = timm_arguments(
         backbone, image_size=image_size, channels=channels, num_classes=num_classes, pool=pool, drop_path=drop_path
     )
+    # Without pretrained weights: a run's start is a spec of its own, and nothing may be downloaded inside a job.
     try:
         made = timm.create_model(backbone.name, pretrained=False, **args)
     except Exception as error:  # of timm or torch, about arguments that they cannot build: a division by zero heads
@@ -92,7 +93,7 @@ def timm_arguments(
         "in_chans": channels,
         "num_classes": num_classes,
         "drop_path_rate": drop_path,
-        **dict(backbone.args),
+        **dict(backbone.args),  # last: a backbone's own arguments take precedence
     }
 
 
@@ -160,6 +161,7 @@ class Encoder(nn.Module):
             [B, C, H / stride, W / stride].
         """
         x = images
+        # The steps are asked for anew in each pass: some hold tensors that depend on trained weights.
         for place, piece in enumerate(self.layers.pieces(self.model)):
             x = piece.run(x)
             if place == self.at and hidden is not None and mask_token is not None:
@@ -190,6 +192,7 @@ class Encoder(nn.Module):
         """
         if count > (blocks := stage_depths(self.model)[-1]):
             raise HarnessError(f"the last stage has {blocks} blocks, not {count}; make blocks of the target smaller")
+        # Only the last stage: maps of other stages have other sizes and cannot be averaged with these.
         first = depth(self.model) - count
         return [found for piece, found in self.maps(images) if piece.block is not None and piece.block > first]
 
@@ -211,7 +214,7 @@ class Encoder(nn.Module):
         for piece in self.layers.pieces(self.model):
             x = piece.run(x)
             if block is not None and piece.block == block:
-                break
+                break  # later layers are not computed
         return x, piece
 
 
@@ -273,6 +276,7 @@ def own_positions(model: Family, tensors: dict[str, Tensor]) -> dict[str, Tensor
     ours, theirs = getattr(model, "pos_embed", None), tensors.get("pos_embed")
     if not isinstance(ours, Tensor) or theirs is None or theirs.ndim != ours.ndim or theirs.shape == ours.shape:
         return tensors
+    # The class and register tokens in front have positions too, which belong to no place of the map.
     rows, columns = model.patch_embed.grid_size  # type: ignore[union-attr, misc]
     prefix = ours.shape[1] - rows * columns
     places = theirs.shape[1] - prefix

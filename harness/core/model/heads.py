@@ -97,6 +97,7 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(dim, head.num_heads, qkv_bias=True) for _ in range(head.layers))
         self.norm = nn.LayerNorm(dim)
         self.predict = nn.Conv2d(dim, out, 1)
+        # The blocks only: the convolutions around them keep torch's initialisation.
         for name, parameter in self.blocks.named_parameters():
             _draw(name, parameter)
 
@@ -116,6 +117,7 @@ class InverseSwin(nn.Module):
 
     def __init__(self, head: InverseSwinHead, *, width: int, channels: int, upscale: int, side: int) -> None:
         super().__init__()
+        # Each further stage doubles the resolution, but not beyond the target's.
         doublings = min(len(head.depths) - 1, upscale.bit_length() - 1)
         deepest = len(head.depths) - 1
         dim = head.embed_dim << deepest

@@ -77,7 +77,7 @@ def encode_visible(model: Any, images: Tensor, places: Tensor) -> Tensor:
 
 def visible_map(tokens: Tensor, places: Tensor, side: int) -> Tensor:
     """Visible tokens as a map [B, C, side, side], 0 where hidden; tokens as `encode_visible` gives them."""
-    seen = tokens[:, -places.shape[1] :]
+    seen = tokens[:, -places.shape[1] :]  # without the class token in front
     blank = seen.new_zeros(len(seen), side * side, seen.shape[2])
     return _scattered(blank, places, seen).mT.reshape(len(seen), -1, side, side)
 
@@ -132,6 +132,7 @@ class Decoder(nn.Module):
             patches = self._filled(seen, places)
         patches = patches + self.pos_embed
         x = self.norm(self.blocks(patches if first is None else torch.cat((first.to(patches.dtype), patches), dim=1)))
+        # The class token in front is part of the attention, but nothing is predicted from it.
         found: Tensor = self.predict(x[:, -(self.side**2) :]).mT
         return F.pixel_shuffle(found.reshape(len(x), -1, self.side, self.side), self.upscale)
 
@@ -161,6 +162,7 @@ def begin_as_released(model: Any) -> None:
     nn.init.xavier_uniform_(model.patch_embed.proj.weight.view(len(model.patch_embed.proj.weight), -1))
     if model.cls_token is not None:
         nn.init.normal_(model.cls_token, std=INIT_STD)
+    # Written into timm's parameter, so that checkpoints keep timm's names, and then frozen.
     found = sincos_positions(model.patch_embed.grid_size[0], model.embed_dim)
     with torch.no_grad():
         model.pos_embed.zero_()
@@ -175,6 +177,7 @@ def sincos_positions(side: int, width: int) -> Tensor:
     place / 10000 ** (2 i / (width / 2)) (facebookresearch/mae, util/pos_embed.py). width: 4 divides it.
     """
     quarter = width // 4
+    # In float64 as the released code computes them with NumPy, and rounded once at the end.
     rates = torch.exp(torch.arange(quarter, dtype=torch.float64) / quarter * -math.log(10_000))
     angles = torch.arange(side, dtype=torch.float64)[:, None] * rates
     waves = torch.cat((angles.sin(), angles.cos()), dim=1)  # [side, width / 2]

@@ -72,7 +72,7 @@ def kmeans(points: Tensor, count: int, *, iterations: int, seed: int) -> tuple[T
         sums = torch.zeros_like(centres).index_add_(0, index, points)
         sizes = torch.bincount(index, minlength=count)[:, None]
         moved = torch.where(sizes > 0, sums / sizes.clamp(min=1), centres)
-        if torch.equal(moved, centres):
+        if torch.equal(moved, centres):  # all further rounds would be equal
             break
         centres = moved
     return centres, errors
@@ -109,6 +109,7 @@ def learn(book: ClusterTarget | PatchWords, data: Data, image_size: int, side: i
 def sample(book: KMeans, data: Data, image_size: int, side: int) -> Tensor:
     """The colours or patches that a codebook is learnt from, float64 [N, D]; arguments as for `learn`."""
     source = load(data, "pretrain")
+    # The book's own seed: runs of all seeds predict the same classes. Sorted, so that files are read in order.
     chosen = permutation(book.seed, "k-means images", 0, len(source))[: book.images].sort().values
     batches = test_batches(
         _subset(source, chosen), image_size=image_size, crop=1.0, batch_size=64, device=torch.device("cpu"), workers=0
@@ -118,6 +119,7 @@ def sample(book: KMeans, data: Data, image_size: int, side: int) -> Tensor:
     found = []
     for numbers, (images, _) in zip(torch.split(chosen, 64), batches, strict=True):
         vectors = cut(raw(images, source.mean, source.std), side).flatten(1, 2)
+        # Keyed by the number of the image in the set: the sample does not depend on the order of reading.
         order = words(stream, 0, numbers, vectors.shape[1]).argsort(dim=1, stable=True)[:, : book.per_image]
         found.append(vectors.gather(1, order[..., None].expand(-1, -1, vectors.shape[2])).flatten(0, 1))
     return torch.cat(found).double()

@@ -55,6 +55,7 @@ def info_nce(queries: Tensor, keys: Tensor, places: Tensor, temperature: float) 
         queries: float [b, D]. keys: float [n, D]; both are normalised to length 1 here.
         places: int64 [b], index of each query's own key.
     """
+    # In float32: scores are divided by a small temperature, which would magnify the rounding of half precision.
     with torch.autocast(queries.device.type, enabled=False):
         scores = F.normalize(queries.float(), dim=1) @ F.normalize(keys.float(), dim=1).T / temperature
         return 2 * temperature * F.cross_entropy(scores, places)
@@ -129,6 +130,7 @@ def pairs_of(
     swaps, other = run.contrastive.crops == "swapped", run.contrastive.mask
     return Pairs(
         second,
+        # Each mask has a stream of its own: masks of the two crops and encoders are independent.
         mask(run.mask, SECOND, look(second)) if swaps and second is not None else None,
         None if isinstance(other, str) else mask(other, "momentum mask"),
         None if isinstance(other, str) or not swaps else mask(other, "momentum mask, swapped"),

@@ -103,7 +103,7 @@ def logits(weights: Weights, images: Tensor) -> Tensor:
 
 def _logits(weights: Weights, images: Tensor) -> Tensor:
     blocks = sum(name.startswith("blocks.group_1.") and name.endswith("res_path.conv_4.w") for name in weights)
-    gain = 1 / (GROUPS * blocks) ** 2
+    gain = 1 / (GROUPS * blocks) ** 2  # post-gain of residual paths, as published: 1 / (number of blocks)^2
     x = _conv(weights, "blocks.input", images)
     for group in range(1, GROUPS + 1):
         for block in range(1, blocks + 1):

@@ -27,6 +27,7 @@ def teacher_of(target: FeatureTarget, channels: int) -> Encoder:
     made = initialised(0, "teacher", lambda: build(spec.backbone, image_size=spec.image_size, channels=channels))
     load_encoder(made, checkpoint_weights(spec).encoder, spec.path)
     teacher = Encoder(made).eval().requires_grad_(False)
+    # One pass over a blank image: a wrong width is refused before training starts.
     with torch.no_grad():
         found = teacher.features(torch.zeros(1, channels, spec.image_size, spec.image_size), target.block)
     _check(found, target.width, spec.image_size // spec.backbone.stride, spec.backbone.name)

@@ -58,6 +58,7 @@ def ranking_loss(predicted: Tensor, errors: Tensor, hidden: Tensor) -> Tensor:
     pairs = (errors[:, None] != errors[:, :, None]) & hidden[:, None] & hidden[:, :, None]
     logits = predicted[:, None] - predicted[:, :, None]
     losses = F.binary_cross_entropy_with_logits(logits, larger.float(), reduction="none") * pairs
+    # Per image first: images that hide more patches have more pairs, but count alike.
     return (losses.sum((1, 2)) / pairs.sum((1, 2)).clamp(min=1)).mean()
 
 

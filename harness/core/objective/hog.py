@@ -27,6 +27,7 @@ def hog(images: Tensor, target: HogTarget) -> Tensor:
     bins = (torch.atan2(gx, gy) / math.pi * target.bins).floor().long() % target.bins
     weighted = (gx.square() + gy.square()).sqrt() * _window(target.window, *images.shape[-2:]).to(images.device)
     votes = (torch.where(bins == number, weighted, 0.0) for number in range(target.bins))
+    # divisor_override=1 turns the mean over a cell into a sum of votes.
     cells = torch.stack([F.avg_pool2d(vote, target.cell, divisor_override=1) for vote in votes], dim=2)
     return F.pixel_unshuffle(F.normalize(cells, dim=2).flatten(1, 2), target.cells)
 

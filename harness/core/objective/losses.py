@@ -78,6 +78,7 @@ def prediction_loss(loss: Loss, prediction: Tensor, target: Tensor, hidden: Tens
             # The squared distance of unit vectors.
             error = 2 - 2 * F.cosine_similarity(prediction.float(), target.float(), dim=1)[:, None]
         case "frequency":
+            # The transform is linear: the spectrum of the difference is the difference of the spectra.
             difference = torch.fft.fft2(prediction.float() - target.float(), norm="ortho")
             power = difference.real.square() + difference.imag.square() + TINY
             error = torch.fft.fftshift(power ** ((loss.gamma or 1.0) / 2), dim=(-2, -1))

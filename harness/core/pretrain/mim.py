@@ -129,6 +129,7 @@ class MaskedImageModel(nn.Module):
         parts: Any = self.momentum
         target = self.targets(images, None if parts is None else parts.encoder)
         scored = predicted_units(run, units, self.place)
+        # Losses over the full image need no mask; a mask of frequencies may not even fit the target.
         hidden = spread(scored, target.shape[-1]) if run.loss.scope == "masked" or run.fourier is not None else None
         losses = {"prediction": prediction_loss(run.loss, prediction, target, hidden)}
         if run.fourier is not None and hidden is not None:
@@ -158,6 +159,7 @@ class MaskedImageModel(nn.Module):
             case "attention":
                 return attention_scores(parts.encoder, images)
             case "loss":
+                # A predictor that takes visible tokens is given all places: nothing is hidden here.
                 if self.run.corruption.token == "drop":
                     places = torch.arange((images.shape[-1] // self.run.backbone.stride) ** 2, device=images.device)
                     every = places.expand(len(images), -1)
@@ -182,7 +184,7 @@ class MaskedImageModel(nn.Module):
         run = self.run
         parts: Any = self.momentum
         assert run.contrastive is not None
-        with torch.no_grad():
+        with torch.no_grad():  # keys are constants: the momentum encoder follows and is not trained
             if run.contrastive.mask == "same":
                 images, hidden = in_views(run.mask, images), units
             keys = parts.projector(pooled(*self._encoded(parts, images, hidden)))

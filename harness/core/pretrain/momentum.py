@@ -72,6 +72,7 @@ class Momentum(nn.Module):
         All processes of a run have the same parameters, and so the same averages.
         """
         rate = momentum_at(self.spec, step, steps, steps_per_epoch)
+        # By name: the copies are some parts of the model, which may be in another order there.
         own = dict(self.named_parameters())
         follow([*own.values()], [model.get_parameter(name) for name in own], rate)
         for name, buffer in self.named_buffers():

@@ -48,6 +48,7 @@ def write_reconstructions(run: Pretrain, model: MaskedImageModel, session: Sessi
         source, image_size=run.image_size, crop=1.0, batch_size=COUNT, device=session.device, workers=0
     )
     images = next(iter(batches))[0]
+    # Step 0 and positions from 0: pictures of different runs of a seed show the same masks.
     positions = torch.arange(len(images), device=session.device)
     units = make_mask(
         run.mask,

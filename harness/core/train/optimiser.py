@@ -77,7 +77,7 @@ def make_optimiser(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.
         case "lars":
             return Lars(_by_shape(groups), lr=0.0, momentum=recipe.momentum or 0.0)
         case "sgd":
-            nesterov = bool(recipe.momentum)
+            nesterov = bool(recipe.momentum)  # torch refuses Nesterov's rule without momentum
             return torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum or 0.0, nesterov=nesterov)
         case _:
             assert_never(recipe.optimizer)

@@ -82,12 +82,13 @@ def restore_state(
         HarnessError: the checkpoint belongs to another spec.
     """
     for file in session.attempt.checkpoints():
+        # weights_only: a checkpoint is read as data; nothing in it is executed.
         state: dict[str, Any] = torch.load(file.path, map_location=session.device, weights_only=True)
         if state["key"] != session.attempt.key:
             raise HarnessError(f"{file.path} is a checkpoint of another spec, {state['key']}; move it away")
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
-        if state["scaler"]:
+        if state["scaler"]:  # empty unless the precision is fp16
             scaler.load_state_dict(state["scaler"])
         vars(loop).update(state["loop"])
         session.attempt.begin_metrics(state["lines"] if "lines" in state else session.attempt.lines_before(file))
@@ -97,6 +98,7 @@ def restore_state(
 
 def weights_of(model: nn.Module) -> bytes:
     """All parameters and persistent buffers as a safetensors file."""
+    # Contiguous: safetensors stores no strides, and on a GPU weights may lie channels-last.
     return save({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
 
 
@@ -192,7 +194,7 @@ def load_encoder(model: Family, tensors: dict[str, Tensor], source: str) -> None
         if names:
             shown = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
             raise HarnessError(f"the weights of {source} do not fit the backbone: it {complaint} {shown}")
-    model.load_state_dict({**own, **given})
+    model.load_state_dict({**own, **given})  # strict: the parameters of new layers come from the model itself
 
 
 def load_own(model: nn.Module, tensors: dict[str, Tensor], name: str) -> None:
@@ -214,6 +216,7 @@ def checkpoint_weights(start: Checkpoint) -> Weights:
     Raises:
         HarnessError: the file cannot be read, or its SHA-256 is not the one in the spec.
     """
+    # The key names the file by its content: weights that changed meanwhile would give another run's numbers.
     file = Path(start.path).expanduser()
     if file_sha256(file) != start.sha256:
         raise HarnessError(f"{start.path} has changed since this run was planned; plan again")

@@ -57,7 +57,7 @@ def found_key(text: str, store: Store) -> str:
         HarnessError: no key or several keys have this prefix.
     """
     found = [name for name in store.keys() if text and text in (name, *_beginnings(name, len(text)))]  # noqa: SIM118
-    if text in found:
+    if text in found:  # a whole key, although another may begin with it
         return text
     if len(found) == 1:
         return found[0]
@@ -82,6 +82,7 @@ def _of_run(name: str, store: Store) -> Trained:
         raise HarnessError(
             f"the weights of {name} were cleaned away; delete {store.folder(name).path} and run again to get them back"
         )
+    # The result records the digest of its weights, so damage on the disk is seen before anything is predicted.
     if sha256(path) != result.weights:
         raise HarnessError(f"{path} is damaged; delete the run's folder and run again")
     return Trained(name, run, named_as_timm(read_weights(path)), facts_of(run.data))

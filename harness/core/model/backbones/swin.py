@@ -25,6 +25,7 @@ class Swin(Layers):
         found = [Piece(model.patch_embed, "last", width, stride, (AtInput(),))]
         for stage, (layers, facts) in enumerate(zip(model.layers, model.feature_info, strict=True), start=1):
             width = int(facts["num_chs"])
+            # timm's downsample comes first in a stage and is no block, so it is a step of its own.
             if stage > 1:
                 stride *= 2
                 merged = BeforeBlock(block=number + 1, stride=stride)

@@ -33,6 +33,7 @@ def from_mae(tensors: Mapping[str, Tensor]) -> Weights:
     for name, tensor in below(tensors, "decoder_pred.").items():
         if len(tensor) != (wanted := math.prod(kernel[1:])):
             raise HarnessError(f"the decoder of an MAE file predicts {len(tensor)} values a patch, not {wanted} pixels")
+        # (row, column, channel) -> (channel, row, column), for the weight and the bias alike.
         by_channel = tensor.reshape(*kernel[2:], kernel[1], *tensor.shape[1:]).movedim(2, 0)
         decoder[f"predict.{name}"] = by_channel.flatten(0, 2).contiguous()
     rest = {name: tensor for name, tensor in tensors.items() if not name.startswith(("decoder_", "mask_token"))}

@@ -39,6 +39,7 @@ def from_mmpretrain(tensors: Mapping[str, Tensor]) -> Weights:
 def _renamed(name: str, tensor: Tensor) -> tuple[str, Tensor]:
     for pattern, new in _RENAMED:
         name = pattern.sub(new, name)
+    # Patch merging ends a stage there and begins the next one in timm.
     if found := _MERGING.match(name):
         return f"layers.{int(found[1]) + 1}.downsample.{found[2]}", _reordered(tensor)
     return name, tensor

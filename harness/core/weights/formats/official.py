@@ -45,7 +45,7 @@ def to_official(weights: Weights, *, pretraining: bool) -> dict[str, Tensor]:
 
 def _to_timm(encoder: dict[str, Tensor]) -> dict[str, Tensor]:
     if not any(name.startswith("layers.") for name in encoder):
-        return encoder
+        return encoder  # a ViT, whose names are timm's
     return {_classifier(_moved(name, 1), "head.", "head.fc."): tensor for name, tensor in encoder.items()}
 
 
