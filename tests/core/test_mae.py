@@ -162,8 +162,8 @@ def test_the_loss_is_the_definition_s(target: Target) -> None:
                 parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
     images, noise = torch.randn(3, 3, 32, 32, generator=generator), torch.rand(3, 64, generator=generator)
     expected, hidden = reference(model, images, noise, 0.75, normalised=isinstance(target, NormPixelTarget))
-    _, found = model(images, torch.from_numpy(hidden).view(3, 8, 8))
-    assert found.item() == pytest.approx(expected, rel=1e-5)
+    _, losses = model(images, torch.from_numpy(hidden).view(3, 8, 8))
+    assert losses["prediction"].item() == pytest.approx(expected, rel=1e-5)
 
 
 # Files of the released code
