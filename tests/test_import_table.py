@@ -154,7 +154,7 @@ def test_the_check_of_floors_sees_imports_from_the_same_or_a_higher_floor() -> N
         ("study/claims.py", "from harness.store import Store"),
         ("report/tables.py", "from harness import core"),
         ("launch/queue.py", "from harness.launch.job import work"),
-        ("cli/running.py", "import torch"),
+        ("cli/run.py", "import torch"),
     ],
 )
 def test_the_check_sees_what_is_not_allowed(path: str, text: str) -> None:

@@ -215,12 +215,12 @@ MUTATIONS = (
         "test_study.py",
     ),
     Mutation(
-        "cli/deciding.py",
+        "cli/run.py",
         'sum(ending in ("failed", "blocked")',
         'sum(ending in ("failed",)',
         "cli/test_until_decided.py",
     ),
-    Mutation("cli/comparing.py", "if change.p < 0.001 else", "if change.p < 0.01 else", "cli/test_comparing.py"),
+    Mutation("cli/compare.py", "if change.p < 0.001 else", "if change.p < 0.01 else", "cli/test_compare_command.py"),
     Mutation(
         "papers/tables.py",
         'return record.get(f"{metric.removesuffix(\'_top1\')}_trust") or record["trust"]',

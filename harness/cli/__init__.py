@@ -12,17 +12,25 @@ from typing import Annotated, NoReturn
 import typer
 
 from harness.cli import (
-    analyses,
-    auditing,
+    analyse,
+    audit,
     avgdist,
-    comparing,
-    looking,
+    cancel,
+    clean,
+    compare,
+    doctor,
+    export,
+    logs,
+    metrics,
     models,
-    on_cluster,
-    planning,
-    running,
-    searching,
-    using,
+    new,
+    plan,
+    predict,
+    reconstruct,
+    report,
+    run,
+    search,
+    status,
 )
 from harness.cli.common import printable
 from harness.spec import HarnessError
@@ -35,26 +43,26 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(planning.new)
-app.command()(planning.plan)
-app.command()(auditing.audit)
-app.command()(running.run)
-app.command()(searching.search)
-app.command()(looking.status)
-app.command()(looking.logs)
-app.command()(running.retry)
-app.command()(on_cluster.cancel)
-app.command()(looking.report)
-app.command()(comparing.compare)
-app.command()(comparing.metrics)
-app.command()(looking.clean)
-app.command()(on_cluster.doctor)
+app.command()(new.new)
+app.command()(plan.plan)
+app.command()(audit.audit)
+app.command()(run.run)
+app.command()(search.search)
+app.command()(status.status)
+app.command()(logs.logs)
+app.command()(run.retry)
+app.command()(cancel.cancel)
+app.command()(report.report)
+app.command()(compare.compare)
+app.command()(metrics.metrics)
+app.command()(clean.clean)
+app.command()(doctor.doctor)
 app.command()(models.models)
 app.command()(avgdist.avgdist)
-app.command()(analyses.analyse)
-app.command()(using.predict)
-app.command()(using.reconstruct)
-app.command()(using.export)
+app.command()(analyse.analyse)
+app.command()(predict.predict)
+app.command()(reconstruct.reconstruct)
+app.command()(export.export)
 DEBUG = "--debug"
 
 

@@ -1,29 +1,118 @@
-"""Options that commands share, and how a study on the command line becomes a plan and a store."""
+"""Options that commands share, what a study or run on the command line stands for, and printing."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
-from harness.spec import HarnessError, Run
+from harness.spec import HarnessError, ImageFolder, Pretrain, Run, key, upstreams
+from harness.spec.data import absent
 from harness.store import Store, open_store
 from harness.study import Plan, Row, expand, load
 
+if TYPE_CHECKING:
+    from harness.launch.site import Site
+    from harness.spec import Stage
+
+
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="a study file, such as studies/quickstart.py")]
+
+
 ScaleName = Annotated[str | None, typer.Option("--scale", help="size of the study; default: the study's first")]
+
+
 Where = Annotated[
     list[str] | None,
     typer.Option("--where", "-w", metavar="AXIS=VALUE", help="only cells with this value; repeat, or AXIS=A,B"),
 ]
+
+
 Seeds = Annotated[int | None, typer.Option("--seeds", min=1, help="replicates of each cell instead of the study's")]
+
+
 StorePath = Annotated[
     Path | None,
     typer.Option("--store", help="folder of the runs; default: the profile's, or runs/ in the project root"),
 ]
+
+
+class Executor(StrEnum):
+    """Where runs are computed."""
+
+    inline = "inline"
+    local = "local"
+    slurm = "slurm"
+
+
+class Device(StrEnum):
+    """What they are computed with."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+On = Annotated[
+    Executor, typer.Option("--on", help="inline: this process; local: processes of this machine; slurm: queue jobs")
+]
+
+
+Slots = Annotated[
+    int | None,
+    typer.Option("--slots", min=1, help="runs side by side; default: one a GPU, or one a CPU thread"),
+]
+
+
+OnDevice = Annotated[Device, typer.Option("--device", help="auto takes a GPU where there is one")]
+
+
+Processes = Annotated[
+    int, typer.Option("--processes", min=1, help="processes that compute one run together, each on its own GPU")
+]
+
+
+Threads = Annotated[int, typer.Option("--threads", min=1, help="CPU threads of one process")]
+
+
+Workers = Annotated[
+    int, typer.Option("--workers", min=0, help="loader processes of one process, for folders of images")
+]
+
+
+MicroBatch = Annotated[
+    int | None,
+    typer.Option("--micro-batch", min=1, help="images on the device at once; gradients are added up"),
+]
+
+
+Deterministic = Annotated[bool, typer.Option("--deterministic", help="only deterministic algorithms on a GPU")]
+
+
+class WeightsOf(StrEnum):
+    """Kinds of runs that keep weights."""
+
+    pretrain = "pretrain"
+    finetune = "finetune"
+
+
+RunName = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN", help="a run's key or a beginning of it, its folder, an exported file, or a study with --where"
+    ),
+]
+
+
+SHOWN = 6
+"""Runs that are named where a selection has several."""
+
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -36,6 +125,16 @@ def printable(text: str) -> str:
 def say(text: str, *, style: str | None = None) -> None:
     """Print one line as it is: no markup, no wrapping, no control characters."""
     console.print(printable(text), markup=False, style=style)
+
+
+def show_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    """Print a table whose texts come from studies: without markup and control characters."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in header:
+        table.add_column(escape(printable(column)))
+    for row in rows:
+        table.add_row(*(escape(printable(text)) for text in row))
+    console.print(table, soft_wrap=False)
 
 
 def selection(where: Sequence[str] | None) -> dict[str, list[str]]:
@@ -85,7 +184,6 @@ def reported(plan: Plan, store: Store) -> Plan:
 
 def labels(plan: Plan) -> dict[str, str]:
     """For each run the cell and seed that first need it, in words."""
-    from harness.spec import key, upstreams
 
     found: dict[str, str] = {}
     for row in plan.rows:
@@ -116,3 +214,73 @@ def runs_of(plan: Plan) -> dict[str, Run]:
         reasons = "; ".join(excluded(plan))
         raise HarnessError(f"no cell of {plan.study.name} can run at scale {plan.scale.name}: {reasons}")
     return runs
+
+
+def missing_data(runs: Iterable[Run]) -> list[str]:
+    """What to set for the folders of images that are not to be found here."""
+    sets = [run.data for run in runs]
+    return sorted({absent(data) for data in sets if isinstance(data, ImageFolder) and data.content is None})
+
+
+def refuse_folders(runs: Iterable[Run]) -> None:
+    """Whether runs could use the folders of images that lie here.
+
+    Raises:
+        HarnessError: a folder lacks a class that is named, or has no images that accuracies are measured on.
+    """
+    sets = {(run.data.digest, tested): run.data for run in runs for tested in [not isinstance(run, Pretrain)]}
+    for (_, tested), data in sets.items():
+        if (fault := data.fault(tested=tested)) is not None:
+            raise HarnessError(fault)
+
+
+def refuse_mixed(sentences: tuple[str, ...]) -> None:
+    """Refuse results of several origins.
+
+    Raises:
+        HarnessError: there is a sentence about any.
+    """
+    if sentences:
+        raise HarnessError(f"--strict refuses mixed results: {' '.join(sentences)}")
+
+
+def ready_site(project: Path, store: Store) -> dict[Stage, Site]:
+    """The site profile of a project, checked for a submission to Slurm.
+
+    Raises:
+        HarnessError: the cluster, the profile or the store would stop the jobs.
+    """
+    from harness.launch.doctor import problems
+    from harness.launch.site import read_site
+    from harness.launch.slurm.submit import close_entries
+
+    site = read_site(project)
+    if found := [problem for problem in problems(store.root, site) if problem.stops]:
+        raise HarnessError(f"{found[0].text}; harness doctor shows all it finds")
+    close_entries(store)
+    return site
+
+
+def chosen_run(
+    run: str, kind: WeightsOf | None, scale: str | None, where: list[str] | None, seeds: int | None, store: Path | None
+) -> tuple[str, Store]:
+    """The run to open and its store; for a study file the only finished run of the kind in the selection.
+
+    Raises:
+        HarnessError: none or several runs of the selection are finished, or a selection is given without a study.
+    """
+    if Path(run).suffix != ".py":
+        if scale or where or seeds:
+            raise HarnessError("--scale, --where and --seeds select from a study; name a study's file instead of a run")
+        return run, open_store(store)
+    plan, runs = planned(Path(run), scale, where, seeds, store)
+    kinds = [kind.value] if kind else [each.value for each in WeightsOf]
+    names = [name for name, spec in plan.runs().items() if spec.kind in kinds]
+    done = [name for name, state in runs.states(names).items() if state.word == "done"]
+    if not done:
+        raise HarnessError(f"none of the {len(names)} {' or '.join(kinds)} runs of this selection is done")
+    if len(done) > 1:
+        cells = labels(plan)
+        shown = ", ".join(f"{name} ({cells[name]})" for name in done[:SHOWN]) + (", ..." if len(done) > SHOWN else "")
+        raise HarnessError(f"{len(done)} runs are done: {shown}; narrow with --where and --seeds 1, or name a key")
+    return done[0], runs

@@ -1,9 +1,11 @@
-"""Progress while runs are computed: bars on a terminal, plain lines elsewhere."""
+"""Progress display and stop signals while runs are computed."""
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Mapping
+from types import FrameType
 from typing import Self
 
 from rich.markup import escape
@@ -94,6 +96,27 @@ class Display:
 
     def _print(self, name: str, text: str) -> None:
         say(f"{self._name(name)}: {text}")
+
+
+class Stop:
+    """Stop flag for executors: true after a stop signal; a second signal ends the process at once.
+
+    Listens to SIGINT, SIGTERM and `others`. by: the signal that asked, None before.
+    """
+
+    def __init__(self, *others: signal.Signals) -> None:
+        self.by: int | None = None
+        for number in (signal.SIGINT, signal.SIGTERM, *others):
+            signal.signal(number, self._ask)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        if self.by is not None:
+            raise KeyboardInterrupt
+        self.by = number
+
+    def __call__(self) -> bool:
+        return self.by is not None
 
 
 def duration(seconds: float) -> str:

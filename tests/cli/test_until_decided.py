@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from conftest import FILE, Command
 
-from harness.cli import deciding
+from harness.cli import run as command
 from harness.launch.resources import Resources
 from harness.spec import key
 from harness.store import Attempt, Store
@@ -74,14 +74,14 @@ def test_a_coordinator_that_was_stopped_goes_on(claimed: Path, tmp_path: Path) -
         _finish(store, wanted)
 
     with pytest.raises(KeyboardInterrupt):
-        deciding.follow(plan, store, stopped)
-    deciding.follow(plan, store, stopped)
+        command.follow(plan, store, stopped)
+    command.follow(plan, store, stopped)
     assert asked == [4, 6, 6]
 
 
 def test_it_stops_where_nothing_moves(claimed: Path, tmp_path: Path) -> None:
     asked: list[Plan] = []
-    assert deciding.follow(expand(load(claimed)), Store(tmp_path / "runs"), asked.append) == 0
+    assert command.follow(expand(load(claimed)), Store(tmp_path / "runs"), asked.append) == 0
     assert len(asked) == 1
 
 
@@ -97,7 +97,7 @@ def test_failures_are_counted_and_end_what_waits_for_them(claimed: Path, tmp_pat
         others = tuple(row for row in wanted.rows if row != wanted.rows[0])
         _finish(store, Plan(wanted.study, wanted.scale, others))
 
-    assert deciding.follow(plan, store, compute) == 2  # the pre-training and its fine-tuning
+    assert command.follow(plan, store, compute) == 2  # the pre-training and its fine-tuning
 
 
 def test_on_slurm_each_look_is_queued_and_awaited(
@@ -115,15 +115,15 @@ def test_on_slurm_each_look_is_queued_and_awaited(
                 held.append(attempt)
 
     def sleep(seconds: float) -> None:
-        assert seconds == deciding.POLL_SECONDS
+        assert seconds == command.POLL_SECONDS
         for attempt in held:
             attempt.finish({"loss": 1.0, "top1": 50.0 + len(attempt.key)}, 1.0, b"weights")
             attempt.release()
         held.clear()
 
     held: list[Attempt] = []
-    monkeypatch.setattr(deciding, "submit_plan", submit)
-    monkeypatch.setattr(deciding.time, "sleep", sleep)
-    deciding.follow(plan, store, deciding.on_slurm(store, Resources(device="cpu")))
+    monkeypatch.setattr(command, "submit_plan", submit)
+    monkeypatch.setattr(command.time, "sleep", sleep)
+    command.follow(plan, store, command.on_slurm(store, Resources(device="cpu")))
     assert queued in ([4, 6], [4])
     assert not held

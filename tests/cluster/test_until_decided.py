@@ -11,7 +11,7 @@ import pytest
 import sleeper
 
 from harness import claims
-from harness.cli import deciding
+from harness.cli import run as command
 from harness.launch import Resources
 from harness.launch.site import Site, Stage
 from harness.launch.slurm import submit as submission
@@ -63,13 +63,13 @@ def test_a_coordinator_stops_and_starts(tmp_path: Path, monkeypatch: pytest.Monk
 
     stopped: list[bool] = []
     asleep = time.sleep
-    monkeypatch.setattr(deciding, "submit_plan", submit)
-    monkeypatch.setattr(deciding, "POLL_SECONDS", 0.5)
-    monkeypatch.setattr(deciding.time, "sleep", wait)
+    monkeypatch.setattr(command, "submit_plan", submit)
+    monkeypatch.setattr(command, "POLL_SECONDS", 0.5)
+    monkeypatch.setattr(command.time, "sleep", wait)
     plan, resources = expand(STUDY), Resources(device="cpu")
     with pytest.raises(KeyboardInterrupt):
-        deciding.follow(plan, store, deciding.on_slurm(store, resources))
-    deciding.follow(plan, store, deciding.on_slurm(store, resources))
+        command.follow(plan, store, command.on_slurm(store, resources))
+    command.follow(plan, store, command.on_slurm(store, resources))
     # 3 cells of 2 seeds; then a third seed, and two more, of the two cells that are compared.
     assert asked[:2] == [6, 8]
     assert asked[-1] == 12

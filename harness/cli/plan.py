@@ -1,12 +1,9 @@
-"""`harness new` and `harness plan`: before anything is computed."""
+"""`harness plan`: cells, runs and costs before anything is computed."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from enum import StrEnum
-from importlib.resources import files
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,17 +15,17 @@ from harness.cli.common import (
     StudyFile,
     Where,
     excluded,
+    missing_data,
     planned,
+    refuse_folders,
     say,
 )
 from harness.cli.costs import cost_of, cost_text, model_lines, target_lines
-from harness.cli.on_cluster import show_scripts
 from harness.launch.cost import check_models, check_names, known_models
 from harness.launch.local.pool import gpus
 from harness.launch.resources import slow_bf16
-from harness.spec import HarnessError, ImageFolder, Pretrain, Run, key, pretraining
+from harness.spec import Pretrain, Run, key, pretraining
 from harness.spec.costed_model import costed_models
-from harness.spec.data import absent
 from harness.store import State, Store
 from harness.study import Plan
 
@@ -141,24 +138,6 @@ def _data(specs: dict[str, Run]) -> list[str]:
     return [*missing_data(specs.values()), *sorted(small)]
 
 
-def missing_data(runs: Iterable[Run]) -> list[str]:
-    """What to set for the folders of images that are not to be found here."""
-    sets = [run.data for run in runs]
-    return sorted({absent(data) for data in sets if isinstance(data, ImageFolder) and data.content is None})
-
-
-def refuse_folders(runs: Iterable[Run]) -> None:
-    """Whether runs could use the folders of images that lie here.
-
-    Raises:
-        HarnessError: a folder lacks a class that is named, or has no images that accuracies are measured on.
-    """
-    sets = {(run.data.digest, tested): run.data for run in runs for tested in [not isinstance(run, Pretrain)]}
-    for (_, tested), data in sets.items():
-        if (fault := data.fault(tested=tested)) is not None:
-            raise HarnessError(fault)
-
-
 def _claims(plan: Plan) -> list[str]:
     return [claim.sentence for claim in plan.study.claims]
 
@@ -172,22 +151,19 @@ def _geometry(specs: dict[str, Run]) -> list[str]:
     return sorted({note for run in starts for mask in run.masks for note in mask.notes(run.image_size)})
 
 
-def new(
-    folder: Annotated[Path, typer.Argument(help="where to write the project; must not exist, or be empty")],
-) -> None:
-    """Write a starter project: a study, a mask of your own, a place for data locations.
+def show_scripts(plan: Plan, store: Store, specs: dict[str, Run]) -> None:
+    """The jobs and sbatch scripts that `run --on slurm` would queue."""
+    from harness.launch.doctor import problems
+    from harness.launch.site import read_site
+    from harness.launch.slurm.submit import scripts
 
-    Example: harness new my-ablation
-    """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise HarnessError(f"{folder} is there already and is not empty")
-    starter = files("harness.cli") / "starter"
-    for source, target in (
-        ("harness.toml.txt", "harness.toml"),
-        ("masks.py.txt", "masks.py"),
-        ("first.py.txt", "studies/first.py"),
-    ):
-        path = folder / target
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text((starter / source).read_text())
-    say(f"wrote {folder}. Next: harness run {folder / 'studies/first.py'}")
+    site = read_site(plan.study.root)
+    for problem in problems(store.root, site):
+        say(f"  {'problem' if problem.stops else 'note':<10} {problem.text}")
+    arrays, texts = scripts(specs, store, site)
+    counts = Counter(array.stage for array in arrays)
+    for stage, count in counts.items():
+        jobs = [element for array in arrays if array.stage == stage for element in array.elements]
+        say(f"  {stage:<10} {sum(map(len, jobs))} runs in {len(jobs)} jobs, {count} arrays")
+        for line in texts[stage].splitlines():
+            say(f"             {line}")

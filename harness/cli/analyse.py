@@ -10,20 +10,12 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.common import StorePath, say
-from harness.cli.live import Display
-from harness.cli.running import Stop
-from harness.cli.using import Device as Device
-from harness.cli.using import OnDevice
-from harness.launch import Queue, Resources, run_inline
-from harness.spec import (
-    Analysis,
-    FineTune,
-    HarnessError,
-    Pretrain,
-    Run,
-    key,
-)
+from harness.cli.common import Device, OnDevice, StorePath, say
+from harness.cli.live import Display, Stop
+from harness.launch.inline import run_inline
+from harness.launch.queue import Queue
+from harness.launch.resources import Resources
+from harness.spec import Analysis, FineTune, HarnessError, Pretrain, Run, key
 from harness.store import Store, open_store
 from harness.store.files import disk_errors, write_atomically
 

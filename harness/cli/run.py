@@ -1,31 +1,42 @@
-"""`harness run` and `harness retry`."""
+"""`harness run` and `harness retry`: compute runs in this process, on this machine or on Slurm."""
 
 from __future__ import annotations
 
-import signal
+import time
 from collections import Counter
-from enum import StrEnum
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
-from harness.cli import deciding, on_cluster
 from harness.cli.common import (
+    Deterministic,
+    Device,
+    Executor,
+    MicroBatch,
+    On,
+    OnDevice,
+    Processes,
     ScaleName,
     Seeds,
+    Slots,
     StorePath,
     StudyFile,
+    Threads,
     Where,
+    Workers,
     labels,
+    missing_data,
     planned,
+    ready_site,
+    refuse_folders,
     reported,
     results_folder,
     runs_of,
     say,
 )
-from harness.cli.live import Display
-from harness.cli.looking import show_report
-from harness.cli.planning import missing_data, refuse_folders
+from harness.cli.live import Display, Stop
+from harness.cli.report import show_report
 from harness.launch.cost import check_models
 from harness.launch.inline import run_inline
 from harness.launch.local.pool import default_slots, gpus, run_local
@@ -38,47 +49,10 @@ from harness.spec.costed_model import costed_models
 from harness.store import Store
 from harness.study import Plan, expand
 
-
-class Executor(StrEnum):
-    """Where runs are computed."""
-
-    inline = "inline"
-    local = "local"
-    slurm = "slurm"
-
-
-class Device(StrEnum):
-    """What they are computed with."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-On = Annotated[
-    Executor, typer.Option("--on", help="inline: this process; local: processes of this machine; slurm: queue jobs")
-]
-Slots = Annotated[
-    int | None,
-    typer.Option("--slots", min=1, help="runs side by side; default: one a GPU, or one a CPU thread"),
-]
-OnDevice = Annotated[Device, typer.Option("--device", help="auto takes a GPU where there is one")]
-Processes = Annotated[
-    int, typer.Option("--processes", min=1, help="processes that compute one run together, each on its own GPU")
-]
-Threads = Annotated[int, typer.Option("--threads", min=1, help="CPU threads of one process")]
-Workers = Annotated[
-    int, typer.Option("--workers", min=0, help="loader processes of one process, for folders of images")
-]
-MicroBatch = Annotated[
-    int | None,
-    typer.Option("--micro-batch", min=1, help="images on the device at once; gradients are added up"),
-]
 UntilDecided = Annotated[
     bool,
     typer.Option("--until-decided", help="add seeds where claims are open, at the study's looks; waits, on Slurm too"),
 ]
-Deterministic = Annotated[bool, typer.Option("--deterministic", help="only deterministic algorithms on a GPU")]
 
 
 def run(
@@ -111,25 +85,10 @@ def run(
         deterministic=deterministic,
     )
     if until_decided:
-        deciding.require_looks(plan, selected=bool(where or seeds))
+        require_looks(plan, selected=bool(where or seeds))
         _until_decided(plan, runs, resources, on, slots)
         return
     _compute(plan, runs, runs_of(plan), resources, on, slots, retry=False)
-
-
-def _until_decided(plan: Plan, store: Store, resources: Resources, on: Executor, slots: int | None) -> None:
-    def here(wanted: Plan) -> None:
-        try:
-            _compute(wanted, store, runs_of(wanted), resources, on, slots, retry=False)
-        except typer.Exit as ended:
-            if ended.exit_code != 1:  # failures leave other claims to be decided
-                raise
-
-    failed = deciding.follow(plan, store, deciding.on_slurm(store, resources) if on is Executor.slurm else here)
-    show_report(reported(plan, store), store, results_folder(plan))
-    if failed:
-        say(f"{failed} runs failed or wait for one that did. harness logs shows why, harness retry runs them again.")
-        raise typer.Exit(1)
 
 
 def retry(
@@ -200,7 +159,7 @@ def _compute(
         for line in slow_bf16(wanted, resources.device, gpus):
             say(line)
     if on is Executor.slurm:
-        on_cluster.submit_plan(plan, store, specs, resources, retry=retry)
+        submit_plan(plan, store, specs, resources, retry=retry)
         return
     for name in queue.open()[:1]:
         store.register(queue.run(name))  # a store that cannot be written shows before anything is started
@@ -233,18 +192,106 @@ def _counts(queue: Queue) -> str:
     return ", ".join(f"{count} {ending}" for ending, count in counts.items()) or "no runs"
 
 
-class Stop:
-    """True once Ctrl-C or a termination signal came; a second one ends the process at once."""
+def submit_plan(plan: Plan, store: Store, specs: dict[str, Run], resources: Resources, *, retry: bool) -> None:
+    """Queue what is to be computed, and say what was queued."""
+    from harness.launch.slurm.submit import submit
 
-    def __init__(self) -> None:
-        self._asked = False
-        signal.signal(signal.SIGINT, self._ask)
-        signal.signal(signal.SIGTERM, self._ask)
+    done = submit(
+        specs,
+        store,
+        ready_site(plan.study.root, store),
+        resources,
+        study=f"{plan.study.name}/{plan.scale.name}",
+        project=plan.study.root,
+        retry=retry,
+    )
+    if done.runs:
+        say(f"queued {done.runs} runs in {done.jobs} jobs, {done.arrays} arrays")
+    if done.waiting:
+        say(f"{done.waiting} runs were queued or at work already")
+    if done.left:
+        say(f"{done.left} runs left out: the queue takes no more of your jobs; the same command submits them later")
+    if done.refused:
+        raise HarnessError(f"sbatch refused the rest: {done.refused}")
+    if not done.runs and not done.waiting and not done.left:
+        say("nothing to compute. harness report writes the tables")
+    else:
+        say("harness status shows how they stand, harness report writes the tables")
 
-    def _ask(self, *_: object) -> None:
-        if self._asked:
-            raise KeyboardInterrupt
-        self._asked = True
 
-    def __call__(self) -> bool:
-        return self._asked
+def _until_decided(plan: Plan, store: Store, resources: Resources, on: Executor, slots: int | None) -> None:
+    def here(wanted: Plan) -> None:
+        try:
+            _compute(wanted, store, runs_of(wanted), resources, on, slots, retry=False)
+        except typer.Exit as ended:
+            if ended.exit_code != 1:  # failures leave other claims to be decided
+                raise
+
+    failed = follow(plan, store, on_slurm(store, resources) if on is Executor.slurm else here)
+    show_report(reported(plan, store), store, results_folder(plan))
+    if failed:
+        say(f"{failed} runs failed or wait for one that did. harness logs shows why, harness retry runs them again.")
+        raise typer.Exit(1)
+
+
+POLL_SECONDS = 30.0
+
+
+def require_looks(plan: Plan, *, selected: bool) -> None:
+    """Refuse what cannot be decided.
+
+    Raises:
+        HarnessError: the study has no looks or no claims, or a part of it was chosen.
+    """
+    study = plan.study
+    if not study.claims:
+        raise HarnessError(f"--until-decided: {study.name} makes no claims")
+    if not study.looks:
+        looks = f"looks=({study.seeds}, {study.seeds + 3}, {study.seeds + 5})"
+        raise HarnessError(f"--until-decided: {study.name} has no looks; fix them beforehand, such as Study({looks})")
+    if selected:
+        raise HarnessError(
+            "--until-decided takes the whole study: its claims say which cells, its looks how many seeds"
+        )
+
+
+def follow(plan: Plan, store: Store, compute: Callable[[Plan], None]) -> int:
+    """Compute the first look, then what open claims want, look by look, until none is open or no run is left to try.
+
+    What was decided is read from the store each time, so this may be stopped and called again at any moment.
+
+    Returns:
+        How many of the runs failed, or wait for one that did.
+    """
+    from harness.report.sequential import scheduled
+
+    before: list[str] = []
+    while True:
+        wanted = scheduled(plan, store)
+        queue = Queue(runs_of(wanted), store, reading=True)
+        queue.blocked()
+        left = queue.open()
+        if not left or left == before:  # failed ones stay failed until they are retried
+            return sum(ending in ("failed", "blocked") for ending in queue.endings.values())
+        before = left
+        say(f"{len(left)} runs for {len({row.seed for row in wanted.rows})} seeds a cell at most")
+        compute(wanted)
+
+
+def on_slurm(store: Store, resources: Resources) -> Callable[[Plan], None]:
+    """Queue what a look wants and wait until the cluster has no more of it to do."""
+
+    def compute(wanted: Plan) -> None:
+        specs = runs_of(wanted)
+        submit_plan(wanted, store, specs, resources, retry=False)
+        say("waiting for the look; this may be stopped, and the same command goes on from the store")
+        while True:
+            seen = overview(specs, store)
+            words = {place.word for place in seen.places.values()}
+            if not seen.silent and not words & {"queued", "running"}:
+                break
+            time.sleep(POLL_SECONDS)
+        if "cancelled" in words:
+            raise HarnessError("runs of this look were cancelled; the same command queues them again")
+
+    return compute

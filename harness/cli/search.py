@@ -1,20 +1,15 @@
-"""`harness search`: run a search, say how it stands, write its report."""
+"""`harness search`: run a search, print its state, write its report."""
 
 from __future__ import annotations
 
 import signal
 from collections import Counter
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
-from harness.cli.common import StorePath, console, printable, say
-from harness.cli.planning import missing_data, refuse_folders
-from harness.cli.running import (
+from harness.cli.common import (
     Deterministic,
     Device,
     Executor,
@@ -22,9 +17,16 @@ from harness.cli.running import (
     On,
     OnDevice,
     Processes,
+    StorePath,
     Threads,
     Workers,
+    missing_data,
+    ready_site,
+    refuse_folders,
+    say,
+    show_table,
 )
+from harness.cli.live import Stop
 from harness.launch.local.pool import default_slots
 from harness.launch.queue import Event
 from harness.launch.resources import Resources
@@ -35,9 +37,13 @@ from harness.store import open_store
 if TYPE_CHECKING:
     from harness.search.session import Opened
 
+
 PARALLEL_ON_SLURM = 4
+
+
 SHOWN = 10
 """Trials that --status lists."""
+
 
 SearchFile = Annotated[
     Path, typer.Argument(metavar="SEARCH", help="a study file with a SEARCH, such as studies/search_masking.py")
@@ -143,7 +149,7 @@ def _run(
             count = parallel or default_slots(resources)
         case Executor.slurm:
             count = parallel or PARALLEL_ON_SLURM
-    stop = _Stop()
+    stop = Stop(signal.SIGUSR2)  # by which Slurm says that the time of this job is over
     say(f"{opened.name}: {budget} cells, {count} at a time, sampler {opened.search.sampler}")
     ending = run_search(
         opened,
@@ -156,7 +162,7 @@ def _run(
         stopping=stop,
     )
     if not ending or stop():
-        if stop.requeue and requeue():
+        if stop.by == signal.SIGUSR2 and requeue():
             say("queued again; the search goes on from here")
         else:
             say("stopped. The same command goes on from here; jobs on a cluster go on meanwhile.")
@@ -165,18 +171,11 @@ def _run(
 
 
 def _slurm_jobs(opened: Opened, resources: Resources) -> Any:
-    from harness.launch.doctor import problems
-    from harness.launch.site import read_site
-    from harness.launch.slurm.submit import close_entries
     from harness.search.jobs import SlurmJobs
 
-    site = read_site(opened.search.root)
-    if found := [problem for problem in problems(opened.store.root, site) if problem.stops]:
-        raise HarnessError(f"{found[0].text}; harness doctor shows all it finds")
-    close_entries(opened.store)
     return SlurmJobs(
         opened.store,
-        site,
+        ready_site(opened.search.root, opened.store),
         resources,
         study=f"search {opened.name}",
         project=opened.search.root,
@@ -220,12 +219,7 @@ def _show_report(opened: Opened) -> None:
 
     folder = opened.search.root / "results" / opened.search.name / opened.scale.name
     written = write_search(opened, folder)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in written.header:
-        table.add_column(escape(printable(column)))
-    for row in written.rows:
-        table.add_row(*(escape(printable(text)) for text in row))
-    console.print(table, soft_wrap=False)
+    show_table(written.header, written.rows)
     for note in written.notes:
         say(note, style="dim")
     say(f"wrote {folder}")
@@ -236,21 +230,3 @@ def _detach(opened: Opened) -> None:
 
     job = submit_coordinator(opened.search.root, opened.folder)
     say(f"queued the search as job {job}; --status shows how it stands")
-
-
-class _Stop:
-    """True once a signal asked to stop. requeue: it was USR2, by which Slurm says that the time of this job is over."""
-
-    def __init__(self) -> None:
-        self._asked, self.requeue = False, False
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
-            signal.signal(number, self._ask)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        del frame
-        if self._asked:
-            raise KeyboardInterrupt
-        self._asked, self.requeue = True, number == signal.SIGUSR2
-
-    def __call__(self) -> bool:
-        return self._asked

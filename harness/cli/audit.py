@@ -1,4 +1,4 @@
-"""`harness audit`: whether the arms of a study do what they say, before anything is computed."""
+"""`harness audit`: check that the cells of a study differ only as declared, before anything is computed."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from harness.store.files import disk_errors, write_atomically
 from harness.study import expand, load
 
 MARKS = {"passed": "ok", "failed": "FAILED", "remark": "note"}
+
+
 SHOWN = 3
 
 

@@ -1,0 +1,66 @@
+"""`harness compare`: cells that changed by more than noise between two results."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli.common import ScaleName, refuse_mixed, say, show_table
+from harness.study import expand, load
+
+if TYPE_CHECKING:
+    from harness.report.compare import Change, Comparison
+
+
+Result = Annotated[Path, typer.Argument(help="a runs.csv, a folder that holds one, or (with --study) a store")]
+
+
+def compare(
+    runs_a: Result,
+    runs_b: Result,
+    study: Annotated[Path | None, typer.Option("--study", help="the study file, where a result is a store")] = None,
+    scale: ScaleName = None,
+    everything: Annotated[bool, typer.Option("--all", help="list every cell, not only those that changed")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="refuse results that mix origins, or are of different commits")
+    ] = False,
+) -> None:
+    """Say which cells changed by more than noise between two results of one study. Pairs them by cell and seed.
+
+    Example: harness compare results/quickstart/mini ../other/results/quickstart/mini
+    """
+    from harness.report import compare as results
+
+    plan = expand(load(study), scale=scale) if study else None
+    before, after = (results.read_runs(path, plan) for path in (runs_a, runs_b))
+    if strict:
+        refuse_mixed((*results.mixed(before, after), *results.of_other_code(before, after)))
+    found = results.compare(before, after)
+    _show(found, everything=everything)
+    for note in found.notes:
+        say(note, style="dim")
+
+
+def _show(found: Comparison, *, everything: bool) -> None:
+    counts = Counter(change.verdict for change in found.changes)
+    quiet = ("identical", "within noise", "no value")
+    rows = [change for change in found.changes if everything or change.verdict not in quiet]
+    if rows:
+        columns = ("evaluation", "n", "before", "after", "difference", "95 % interval", "p", "verdict")
+        show_table((*found.axes, *columns), map(_texts, rows))
+    say(f"{len(found.changes)} cells: {', '.join(f'{number} {word}' for word, number in counts.most_common())}")
+
+
+def _texts(change: Change) -> tuple[str, ...]:
+    def number(value: float, form: str = ".2f") -> str:
+        return "–" if math.isnan(value) else f"{value:{form}}"
+
+    interval = "–" if math.isnan(change.low) else f"{change.low:+.2f} to {change.high:+.2f}"
+    verdict = change.verdict + (" (other recipe)" if change.other_spec else "")
+    p = "–" if math.isnan(change.p) else "< 0.001" if change.p < 0.001 else f"{change.p:.3f}"
+    means = (number(change.before), number(change.after), number(change.difference, "+.2f"))
+    return (*(value or "–" for value in change.axes), change.evaluation, str(change.n), *means, interval, p, verdict)

@@ -1,0 +1,43 @@
+"""`harness export`: weights for timm or the released SimMIM."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.common import RunName, ScaleName, Seeds, StorePath, WeightsOf, Where, chosen_run, say
+
+
+class Format(StrEnum):
+    """Whose names the weights get."""
+
+    timm = "timm"
+    official = "official"
+
+
+def export(
+    run: RunName,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="where to write: .safetensors, or .pth for official")],
+    form: Annotated[Format, typer.Option("--format", help="timm's names, or microsoft/SimMIM's")] = Format.timm,
+    kind: Annotated[WeightsOf | None, typer.Option("--kind", help="which runs of a study are meant")] = None,
+    scale: ScaleName = None,
+    where: Where = None,
+    seeds: Seeds = None,
+    store: StorePath = None,
+) -> None:
+    """Write a trained encoder or classifier for timm or for the released SimMIM, and how to load it.
+
+    Example: harness export pretrain-3f2a encoder.safetensors
+    """
+    source, runs = chosen_run(run, kind, scale, where, seeds, store)
+    from harness.core.weights.export import export as write
+    from harness.core.weights.finished_run import opened
+
+    found = write(opened(source, runs), file, form.value)
+    say(f"wrote {found.path} ({found.path.stat().st_size / 1e6:,.1f} MB)")
+    for note in found.notes:
+        say(note)
+    say(found.call)

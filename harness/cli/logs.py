@@ -1,0 +1,54 @@
+"""`harness logs`: what runs printed, and the tracebacks of failed ones."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from harness.cli.common import ScaleName, Seeds, StorePath, StudyFile, Where, console, labels, planned, printable, say
+from harness.launch.slurm.run_states import overview
+from harness.launch.slurm.submit import log_of
+
+
+def logs(
+    study: StudyFile,
+    scale: ScaleName = None,
+    where: Where = None,
+    seeds: Seeds = None,
+    store: StorePath = None,
+    failed: Annotated[bool, typer.Option("--failed", help="only runs that failed")] = False,
+    tail: Annotated[int, typer.Option("--tail", min=1, help="lines of each log")] = 20,
+) -> None:
+    """Show what runs printed, their last metrics, and the traceback of those that failed.
+
+    Example: harness logs studies/quickstart.py --failed
+    """
+    plan, runs = planned(study, scale, where, seeds, store)
+    names, specs, shown = labels(plan), plan.runs(), 0
+    seen = overview(specs, runs)
+    for name, place in seen.places.items():
+        state = place.state
+        job = log_of(runs, seen.latest[name], name) if name in seen.latest else None
+        if (state.attempt == 0 and job is None) or (failed and place.word != "failed"):
+            continue
+        shown += 1
+        attempt = runs.folder(name).attempt(state.attempt)
+        console.rule(escape(printable(f"{specs[name].kind} {names[name]}   {place.word}   attempt {state.attempt}")))
+        printed = attempt.log.read_text(errors="replace") if attempt.log.is_file() else ""
+        metrics = [
+            f"step {line.get('step')}  loss {loss:.4f}"
+            for line in runs.metrics(name)
+            if isinstance(loss := line.get("loss"), float)
+        ]
+        if state.attempt:
+            say(str(attempt.path))
+        if job is not None and (state.attempt == 0 or place.word == "failed"):
+            say(f"{job}:")
+            printed = job.read_text(errors="replace") + printed
+        for text in (printed, "\n".join(metrics), state.error):
+            for line in text.splitlines()[-tail:]:
+                say(line)
+    if not shown:
+        say("no run has failed" if failed else "no run has begun")

@@ -1,0 +1,41 @@
+"""`harness metrics`: export to TensorBoard or Weights & Biases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.common import ScaleName, Seeds, StorePath, StudyFile, Where, planned, say
+from harness.spec import HarnessError
+
+
+def metrics(
+    study: StudyFile,
+    scale: ScaleName = None,
+    where: Where = None,
+    seeds: Seeds = None,
+    store: StorePath = None,
+    tensorboard: Annotated[
+        Path | None, typer.Option("--tensorboard", metavar="DIR", help="write TensorBoard's event files to a folder")
+    ] = None,
+    wandb: Annotated[
+        Path | None, typer.Option("--wandb", metavar="DIR", help="write offline runs of Weights & Biases to a folder")
+    ] = None,
+) -> None:
+    """Export the metrics of runs (metrics.jsonl) to TensorBoard or Weights & Biases. Nothing is uploaded.
+
+    Example: harness metrics studies/quickstart.py --tensorboard logs
+    """
+    if tensorboard is None and wandb is None:
+        raise HarnessError("name where to: --tensorboard DIR, --wandb DIR, or both")
+    from harness.report import tracking
+
+    plan, runs = planned(study, scale, where, seeds, store)
+    if tensorboard is not None:
+        count = tracking.write_tensorboard(plan, runs, tensorboard)
+        say(f"wrote {count} runs to {tensorboard}; tensorboard --logdir {tensorboard} shows them")
+    if wandb is not None:
+        count = tracking.write_wandb(plan, runs, wandb)
+        say(f"wrote {count} runs to {wandb / 'wandb'}; wandb sync uploads them")

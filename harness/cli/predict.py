@@ -1,0 +1,56 @@
+"""`harness predict`: classes of pictures by a fine-tuned model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli.common import Device, OnDevice, RunName, ScaleName, Seeds, StorePath, WeightsOf, Where, chosen_run, say
+
+if TYPE_CHECKING:
+    from harness.use import Prediction
+
+
+Pictures = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="pictures, of any size")]
+
+
+def predict(
+    run: RunName,
+    images: Pictures,
+    as_json: Annotated[bool, typer.Option("--json", help="print a JSON list, with all scores")] = False,
+    scale: ScaleName = None,
+    where: Where = None,
+    seeds: Seeds = None,
+    store: StorePath = None,
+    device: OnDevice = Device.auto,
+) -> None:
+    """Say what a fine-tuned model sees in pictures: the five likeliest classes with their scores.
+
+    Example: harness predict finetune-3f2a photo.jpg
+    """
+    source, runs = chosen_run(run, WeightsOf.finetune, scale, where, seeds, store)
+    from harness.core.weights.finished_run import opened
+    from harness.use import Classifier, torch_device
+
+    classify = Classifier(opened(source, runs), torch_device(device.value))
+    found = [(path, classify(path)) for path in images]
+    if as_json:
+        typer.echo(json.dumps([_plain(path, prediction) for path, prediction in found], indent=1))
+        return
+    for path, prediction in found:
+        ranked = "   ".join(f"{one.name or one.label} {one.score:.1%}" for one in prediction.top5)
+        say(f"{path}   {ranked}")
+
+
+def _plain(path: Path, found: Prediction) -> dict[str, object]:
+    return {
+        "image": str(path),
+        "pred_label": found.pred_label,
+        "pred_score": found.pred_score,
+        "pred_class": found.pred_class,
+        "top5": [one._asdict() for one in found.top5],
+        "pred_scores": found.pred_scores.tolist(),
+    }

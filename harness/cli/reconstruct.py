@@ -1,0 +1,49 @@
+"""`harness reconstruct`: masked pictures as a pre-trained model fills them in."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.common import Device, OnDevice, RunName, ScaleName, Seeds, StorePath, WeightsOf, Where, chosen_run, say
+
+Pictures = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="pictures, of any size")]
+
+
+def reconstruct(
+    run: RunName,
+    images: Pictures,
+    mask: Annotated[str | None, typer.Option("--mask", help="kind of mask; default: the run's own")] = None,
+    size: Annotated[int | None, typer.Option("--size", min=1, help="side of a masked unit in pixels")] = None,
+    ratio: Annotated[float | None, typer.Option("--ratio", help="share of hidden units")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="which masks; default: the run's seed")] = None,
+    out: Annotated[Path, typer.Option("--out", help="folder to write to")] = Path("reconstructions"),
+    scale: ScaleName = None,
+    where: Where = None,
+    seeds: Seeds = None,
+    store: StorePath = None,
+    device: OnDevice = Device.auto,
+) -> None:
+    """Show what a pre-trained model makes of masked pictures: a PNG for each, with original, mask and prediction.
+
+    Example: harness reconstruct pretrain-3f2a photo.jpg --ratio 0.8
+    """
+    source, runs = chosen_run(run, WeightsOf.pretrain, scale, where, seeds, store)
+    from harness.core.weights.finished_run import opened
+    from harness.use import Reconstructor, chosen_mask, torch_device
+
+    trained = opened(source, runs)
+    own = getattr(trained.run, "mask", None)  # a fine-tuning has none, which the Reconstructor says
+    chosen = chosen_mask(own, mask, size=size, ratio=ratio) if own and (mask or size or ratio is not None) else None
+    model = Reconstructor(trained, torch_device(device.value), chosen)
+    out.mkdir(parents=True, exist_ok=True)
+    taken: Counter[str] = Counter()
+    for position, path in enumerate(images):
+        taken[path.stem] += 1
+        number = f"-{taken[path.stem]}" if taken[path.stem] > 1 else ""
+        target = out / f"{path.stem}{number}-reconstruction.png"
+        model(path, seed=seed, position=position).save(target, title=path.name)
+        say(f"wrote {target}")

@@ -1,0 +1,80 @@
+"""`harness status`: where every run stands."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from harness.cli.common import ScaleName, Seeds, StorePath, StudyFile, Where, labels, say, selection
+from harness.cli.costs import cost_of, cost_text
+from harness.cli.live import duration
+from harness.launch.slurm.run_states import Overview, Place, overview
+from harness.store import STATES, Store, open_store
+from harness.study import Plan, expand, load
+
+ALWAYS = ("done", "running", "blocked", "failed", "lost", "missing")
+"""Words that status counts even when nothing stands there."""
+
+
+SHOWN = 20
+"""Runs of one state that status lists."""
+
+
+def status(
+    study: StudyFile,
+    scale: ScaleName = None,
+    where: Where = None,
+    seeds: Seeds = None,
+    store: StorePath = None,
+) -> None:
+    """Say where every run stands, at each scale that has runs: by its files, then by Slurm. Changes nothing.
+
+    Example: harness status studies/quickstart.py
+    """
+    loaded = load(study)
+    runs = open_store(store, loaded.root)
+    shown = 0
+    for name in [scale] if scale else [scale.name for scale in loaded.scales]:
+        plan = expand(loaded, scale=name, where=selection(where), seeds=seeds)
+        seen = overview(plan.runs(), runs)
+        if scale or any(place.word != "missing" for place in seen.places.values()):
+            _show_status(plan, seen, runs)
+            shown += 1
+    if not shown:
+        say(f"no run of {loaded.name} has begun; harness run starts it")
+
+
+def _show_status(plan: Plan, seen: Overview, runs: Store) -> None:
+    specs, names = plan.runs(), labels(plan)
+    words = Counter(place.word for place in seen.places.values())
+    say(f"{plan.study.name} · {plan.scale.name}")
+    say("  " + "   ".join(f"{word} {words[word]}" for word in STATES if words[word] or word in ALWAYS))
+    states = {name: place.state for name, place in seen.places.items()}
+    say(f"  cost      {cost_text(cost_of(specs, states, runs, plan.study.root))}")
+    if seen.silent:
+        say(f"  Slurm cannot be asked: {seen.silent}")
+    for word in STATES:
+        if word in ("done", "missing"):
+            continue
+        found = [name for name, place in seen.places.items() if place.word == word]
+        for name in found[:SHOWN]:
+            say(f"  {word:<9} {names[name]}   {specs[name].kind}   {_detail(seen.places[name])}")
+        if len(found) > SHOWN:
+            say(f"  {word:<9} and {len(found) - SHOWN} more")
+
+
+def _detail(place: Place) -> str:
+    state = place.state
+    if place.word == "failed":
+        return f"{place.detail}   harness logs / retry"
+    text = ""
+    found = [state.progress.get(name) for name in ("step", "steps", "seconds", "images_per_second")]
+    numbers = [number for number in found if isinstance(number, int | float) and 0 <= number < 1e12]
+    if len(numbers) == len(found) and place.word in ("running", "lost", "queued", "cancelled"):  # else it is damaged
+        step, steps, seconds, speed = numbers
+        text = f"step {step:,}/{steps:,}   "
+        if place.word == "running":
+            text += f"{speed:,.0f} img/s   {duration((steps - step) * seconds / max(step, 1))} left   "
+    if place.word == "running" and state.owner:
+        text += f"{state.owner['host']} pid {state.owner['pid']}   "
+        text += f"job {place.job.id}" if place.job else ""
+    return f"{text}{place.detail}".strip()
