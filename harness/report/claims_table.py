@@ -52,8 +52,8 @@ def judged_seeds(plan: Plan, found: Sequence[Verdict]) -> frozenset[int]:
 def claims_text(plan: Plan, found: Sequence[Verdict], before: Collection[int] = ()) -> str:
     """The page of claims in Markdown. before: numbers of seeds with which they were judged for earlier reports."""
     rule = ("---", "---", *["---:"] * 5, "---")
-    escaped = [tuple(map(escape.markdown, row)) for row in (CLAIM_HEADER, *claim_rows(found))]
-    body = "\n".join(f"| {' | '.join(row)} |" for row in (escaped[0], rule, *escaped[1:]))
+    header, *rows = [map(escape.markdown, row) for row in (CLAIM_HEADER, *claim_rows(found))]
+    body = escape.markdown_table(header, rule, rows)
     title = f"# Claims of {escape.markdown(plan.study.name) or 'the study'} at scale {escape.markdown(plan.scale.name)}"
     return "\n\n".join([title, body, *map(escape.markdown, explained(plan, found, before))]) + "\n"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 
 from harness.spec import Scalar
 
@@ -71,6 +72,11 @@ def spreadsheet(text: str) -> str:
 def markdown(text: str) -> str:
     """Text for a Markdown paragraph or table cell, with nothing in it that marks up."""
     return _MARKDOWN.sub(r"\\\g<0>", clean(text)).translate(_HTML)
+
+
+def markdown_table(header: Iterable[str], rule: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """GitHub Markdown of a table whose texts are escaped; rule: `---` or `---:` of each column."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in (header, rule, *rows))
 
 
 def latex(text: str) -> str:

@@ -167,9 +167,8 @@ def _csv(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _markdown(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], notes: Sequence[str]) -> str:
-    lines = [f"# {escape.markdown(title)}", ""]
-    lines.append("| " + " | ".join(map(escape.markdown, header)) + " |")
-    lines.append("|" + " --- |" * len(header))
-    lines += ["| " + " | ".join(map(escape.markdown, row)) + " |" for row in rows]
-    lines += ["", *(f"{escape.markdown(note)}\n" for note in notes)]
+    table = escape.markdown_table(
+        map(escape.markdown, header), ["---"] * len(header), (map(escape.markdown, row) for row in rows)
+    )
+    lines = [f"# {escape.markdown(title)}", "", table, "", *(f"{escape.markdown(note)}\n" for note in notes)]
     return "\n".join(lines)

@@ -24,22 +24,26 @@ _SHOWN_LENGTH = 60
 
 @dataclass(frozen=True)
 class Entry:
-    """One place of the table: its text, the letter of its footnote, if any, and whether it is set in bold."""
+    """One entry of the table.
+
+    number: the value as shown, by which a page sorts; None where the entry shows none. mark: letter of the footnote.
+    """
 
     text: str
     mark: str = ""
     bold: bool = False
+    number: float | None = None
 
     def plain(self) -> str:
-        """As it is printed on a terminal: `excluded [a]`; what would be bold has a star, `84.50 ± 0.71 *`."""
+        """Text for a terminal: `excluded [a]`; bold entries end in a star, `84.50 ± 0.71 *`."""
         return self.text + " *" * self.bold + (f" [{self.mark}]" if self.mark else "")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table to be shown; texts are clean but not yet escaped.
+    """The aggregated table, from which Markdown, LaTeX, page and terminal are made; texts are not escaped yet.
 
-    axes: number of leading columns that hold axes. footnotes: letter and text. notes: sentences below it.
+    axes: number of leading columns that hold axes. footnotes: pairs of letter and text. notes: sentences below it.
     """
 
     caption: str
@@ -50,7 +54,7 @@ class Table:
     notes: tuple[str, ...]
 
     def plain_rows(self) -> tuple[tuple[str, ...], ...]:
-        """The rows as strings, for a terminal."""
+        """Rows as strings for a terminal."""
         return tuple(tuple(entry.plain() for entry in row) for row in self.rows)
 
     def plain_notes(self) -> tuple[str, ...]:
@@ -65,7 +69,7 @@ class _Column:
 
 
 def table(plan: Plan, runs: pd.DataFrame, cells: pd.DataFrame) -> Table:
-    """The table of a summary: a row a cell in the study's order, a group of columns for each evaluation."""
+    """Table with one row per cell in the study's order and one group of columns per evaluation."""
     axes = axes_of(cells)
     marks = {reason: _letters(number) for number, reason in enumerate(_reasons(cells))}
     names = list(dict.fromkeys(cells["evaluation"]))
@@ -74,7 +78,7 @@ def table(plan: Plan, runs: pd.DataFrame, cells: pd.DataFrame) -> Table:
     for _, cell in cells.groupby("cell", sort=True):
         found = {record["evaluation"]: record for record in records(cell)}
         point = next(iter(found.values()))
-        entries = [Entry(_axis_value(point[axis])) for axis in axes]
+        entries = [_axis(point[axis]) for axis in axes]
         for name, columns in groups.items():
             entries += [column.show(found[name]) if name in found else Entry(NOTHING) for column in columns]
         rows.append(tuple(entries))
@@ -98,24 +102,23 @@ def csv_text(frame: pd.DataFrame) -> str:
 
 
 def markdown_text(found: Table) -> str:
-    """The table as GitHub's Markdown, with its caption above and its notes below."""
+    """GitHub Markdown of the table: caption above, footnotes and notes below."""
     rule = ["---" if number < found.axes else "---:" for number in range(len(found.header))]
-    lines = [[escape.markdown(text) for text in found.header], rule]
-    lines += [[_markdown_entry(entry) for entry in row] for row in found.rows]
-    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    rows = [[_markdown_entry(entry) for entry in row] for row in found.rows]
+    body = escape.markdown_table(map(escape.markdown, found.header), rule, rows)
     below = [f"<sup>{mark}</sup> {escape.markdown(text)}" for mark, text in found.footnotes]
     below += [escape.markdown(text) for text in found.notes]
     return "\n\n".join([escape.markdown(found.caption), body, *below]) + "\n"
 
 
 def decimals(values: Sequence[float]) -> int:
-    """Digits after the point that show the largest value with four significant digits, at least two."""
+    """Digits after the point, at least two, that give the largest value four significant digits."""
     largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
     return 2 if largest == 0 else max(2, 3 - math.floor(math.log10(largest)))
 
 
 def _columns(name: str, cells: pd.DataFrame, marks: Mapping[str, str], groups: int) -> list[_Column]:
-    """The columns of one evaluation: paper, ours, n where it is not the same everywhere, interval, differences."""
+    """Columns of one evaluation: paper, ours, n unless all cells have the same, interval, differences."""
     title, digits = clean(name) or "result", decimals(list(cells["mean"]))
     prefix = f"{title} " if groups > 1 else ""
     counts = cells[["n", "n_planned"]][cells["n_planned"] > 0].drop_duplicates().to_numpy().tolist()
@@ -132,16 +135,17 @@ def _columns(name: str, cells: pd.DataFrame, marks: Mapping[str, str], groups: i
     if cells["reference"].any():
         columns.append(_Column(f"{prefix}vs reference", lambda record: _difference(record, digits)))
     if "paper_delta" in cells and cells["paper_delta"].notna().any():
-        columns.append(_Column(f"{prefix}vs paper", lambda record: Entry(_signed(record["paper_delta"], digits))))
+        columns.append(_Column(f"{prefix}vs paper", lambda record: _signed_entry(record["paper_delta"], digits)))
     return columns
 
 
 def _ours(record: Record, digits: int, marks: Mapping[str, str]) -> Entry:
-    return Entry(_status(record, digits), marks.get(record["reason"], ""), bool(record["best"]))
+    number = _rounded(record["mean"], digits) if record["n"] else None
+    return Entry(_status(record, digits), marks.get(record["reason"], ""), bool(record["best"]), number)
 
 
 def _status(record: Record, digits: int) -> str:
-    """The number; in its place, or behind it, where the seeds without a number stand."""
+    """Mean and standard deviation, followed (or without values replaced) by the states of seeds without a value."""
     holes = {state: int(record[state]) for state in STATES if state != "done" and record[state]}
     seeds = sum(int(record[state]) for state in STATES)
     if unmeasured := seeds - record["values"] - sum(holes.values()):
@@ -159,20 +163,35 @@ def _count(record: Record) -> Entry:
     done, planned = record["n"], record["n_planned"]
     if not planned:
         return Entry(NOTHING)
-    return Entry(str(done) if done == planned else f"{done} of {planned}")
+    return Entry(str(done) if done == planned else f"{done} of {planned}", number=float(done))
 
 
 def _interval(record: Record, digits: int) -> Entry:
     if math.isnan(record["low"]):
         return Entry(NOTHING)
-    return Entry(f"{_number(record['low'], digits)} to {_number(record['high'], digits)}")
+    low, high = record["low"], record["high"]
+    return Entry(f"{_number(low, digits)} to {_number(high, digits)}", number=_rounded(low, digits))
 
 
 def _difference(record: Record, digits: int) -> Entry:
     if record["reference"]:
         return Entry("reference")
     told = (_signed(record["difference"], digits), _significance(record["p"]), "(by seed)" * bool(record["by_seed"]))
-    return Entry(" ".join(filter(None, told)))
+    return Entry(" ".join(filter(None, told)), number=_unsigned_zero(record["difference"], digits))
+
+
+def _signed_entry(value: float, digits: int) -> Entry:
+    return Entry(_signed(value, digits), number=_unsigned_zero(value, digits))
+
+
+def _unsigned_zero(value: float, digits: int) -> float | None:
+    """As `_rounded`, for values that `_signed` shows: what rounds to zero has no sign there."""
+    return _rounded(round(value, digits) + 0.0, digits)
+
+
+def _rounded(value: float, digits: int) -> float | None:
+    """The value as shown: pages sort by what a reader sees, so entries that look equal stay in the study's order."""
+    return None if math.isnan(value) else float(f"{value:.{digits}f}")
 
 
 def _significance(p: float) -> str:
@@ -185,7 +204,7 @@ def _significance(p: float) -> str:
 
 
 def _signed(value: float, digits: int) -> str:
-    """With its sign, unless it rounds to zero."""
+    """Text with a sign, which a value that rounds to zero lacks."""
     if math.isnan(value):
         return NOTHING
     size = f"{abs(value):.{digits}f}"
@@ -203,11 +222,12 @@ def _paper(record: Record) -> Entry:
     if math.isnan(value):
         return Entry(NOTHING)
     text = f"{value:.1f}" if math.isclose(value, round(value, 1)) else f"{value:g}"
-    return Entry(f"{text} (unverified)" if record["paper_unverified"] else text)
+    return Entry(f"{text} (unverified)" if record["paper_unverified"] else text, number=float(text))
 
 
-def _axis_value(value: Any) -> str:
-    return escape.shorten(shown(value), _SHOWN_LENGTH)
+def _axis(value: Any) -> Entry:
+    numeric = isinstance(value, int | float) and not isinstance(value, bool)
+    return Entry(escape.shorten(shown(value), _SHOWN_LENGTH), number=float(value) if numeric else None)
 
 
 def _clean_value(value: object) -> object:

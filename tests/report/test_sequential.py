@@ -14,8 +14,9 @@ from scipy import stats
 from harness import claims
 from harness.report import results_frame, write
 from harness.report.claims_table import judged
-from harness.report.sequential import _quantile, error_of_a_look, looked, scheduled, standing
+from harness.report.sequential import looked, scheduled, standing
 from harness.stats.additive import fit
+from harness.stats.sequential import _quantile, error_of_a_look
 from harness.store import Store
 from harness.study import Plan, Row, expand
 
@@ -46,10 +47,10 @@ def _seeds(plan: Plan) -> dict[tuple[object, ...], int]:
 
 def test_a_look_has_less_error_than_all_and_more_than_its_share() -> None:
     for looks in ((3, 5), (3, 5, 8, 10)):
-        one = error_of_a_look(looks, 9, 2, 1)
+        one = error_of_a_look(looks, 9, 2, 1, 0.05)
         assert 0.025 / len(looks) < one < 0.025
-    assert error_of_a_look((5,), 9, 2, 1) == 0.025
-    assert error_of_a_look((3, 5), 9, 2, 1) == error_of_a_look((3, 5), 9, 2, 1)
+    assert error_of_a_look((5,), 9, 2, 1, 0.05) == 0.025
+    assert error_of_a_look((3, 5), 9, 2, 1, 0.05) == error_of_a_look((3, 5), 9, 2, 1, 0.05)
 
 
 def test_the_error_of_a_look_is_two_standard_errors_on_the_safe_side() -> None:
@@ -59,7 +60,7 @@ def test_the_error_of_a_look_is_two_standard_errors_on_the_safe_side() -> None:
 
 def test_the_error_of_a_look_by_another_simulation() -> None:
     """Two cells of nine, a t of 16, 18 and 20 degrees of freedom at 3, 5 and 7 seeds; fitted by the model itself."""
-    generator, error, false = np.random.default_rng(11), error_of_a_look((3, 5, 7), 9, 2, 1), 0
+    generator, error, false = np.random.default_rng(11), error_of_a_look((3, 5, 7), 9, 2, 1, 0.05), 0
     weights = np.zeros((1, 9))
     weights[0, :2] = 1, -1
     for _ in range(1500):

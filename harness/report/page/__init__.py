@@ -49,14 +49,12 @@ class Picture:
 class Body:
     """The table of results as the page shows it.
 
-    cells: the number of each row's cell. numbers: for each row, for each entry what it is sorted by: a number, or None
-    for its text. choices: the values of each axis that can be chosen, by its column; axes with too many to choose from
-    are not there. standings: of each cell: whole, with holes, excluded.
+    cells: cell number of each row. choices: selectable values of an axis by its column, without axes that have too
+    many values. standings: state of each cell: whole, with holes, excluded.
     """
 
     table: Table
     cells: tuple[int, ...]
-    numbers: tuple[tuple[float | None, ...], ...]
     choices: Mapping[int, tuple[str, ...]]
     standings: tuple[str, ...]
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from harness.report.collect import STATES, axes_of, records
+from harness.report.collect import STATES
 from harness.report.escape import clean
 from harness.report.gallery import Triplets
 from harness.report.page import Body, Page, Picture, Section
@@ -19,8 +18,6 @@ from harness.study import Plan
 
 CHOICES = 40
 """Values of an axis up to which one can be chosen from a list."""
-
-_NUMBER = re.compile(rf"([+−-]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?)(?! (?:{'|'.join(STATES)}))\b")
 
 
 def page(
@@ -58,32 +55,14 @@ def page(
     )
 
 
-def sort_number(text: str) -> float | None:
-    """The number that an entry begins with, such as 81.2 of `81.20 ± 0.30`; None for `2 missing` and for words."""
-    found = _NUMBER.match(text)
-    return float(found[1].replace("−", "-").replace(",", "")) if found else None
-
-
 def _body(cells: pd.DataFrame, table: Table) -> Body:
-    axes = axes_of(cells)
-    points = records(cells.drop_duplicates("cell")[axes])
-    numbers = tuple(
-        tuple(_axis_number(point[axis]) for axis in axes) + tuple(sort_number(entry.text) for entry in row[len(axes) :])
-        for point, row in zip(points, table.rows, strict=True)
-    )
-    values = {place: tuple(dict.fromkeys(row[place].text for row in table.rows)) for place in range(len(axes))}
+    values = {place: tuple(dict.fromkeys(row[place].text for row in table.rows)) for place in range(table.axes)}
     return Body(
         table=table,
         cells=tuple(int(number) for number in cells["cell"].drop_duplicates()),
-        numbers=numbers,
         choices={place: found for place, found in values.items() if 1 < len(found) <= CHOICES},
         standings=_standings(cells),
     )
-
-
-def _axis_number(value: object) -> float | None:
-    numeric = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if numeric else None  # type: ignore[arg-type]
 
 
 def _standings(cells: pd.DataFrame) -> tuple[str, ...]:
