@@ -21,7 +21,7 @@ from harness.store.files import disk_errors, write_atomically
 
 
 class Kind(StrEnum):
-    """What is looked at."""
+    """Kinds of analyses."""
 
     interactions = "interactions"
     occlusion = "occlusion"

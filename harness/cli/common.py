@@ -44,7 +44,7 @@ StorePath = Annotated[
 
 
 class Executor(StrEnum):
-    """Where runs are computed."""
+    """Place where runs are computed."""
 
     inline = "inline"
     local = "local"
@@ -52,7 +52,7 @@ class Executor(StrEnum):
 
 
 class Device(StrEnum):
-    """What they are computed with."""
+    """Device that runs are computed on."""
 
     auto = "auto"
     cpu = "cpu"
@@ -111,7 +111,7 @@ RunName = Annotated[
 
 
 SHOWN = 6
-"""Runs that are named where a selection has several."""
+"""Runs named in the message on an ambiguous selection."""
 
 
 console = Console(highlight=False, soft_wrap=True)
@@ -155,16 +155,16 @@ def selection(where: Sequence[str] | None) -> dict[str, list[str]]:
 def planned(
     study: Path, scale: str | None, where: Sequence[str] | None, seeds: int | None, store: Path | None
 ) -> tuple[Plan, Store]:
-    """The plan and the store of a command's options."""
+    """Plan and store that the options of a command select."""
     loaded = load(study)
     return expand(loaded, scale=scale, where=selection(where), seeds=seeds), open_store(store, loaded.root)
 
 
 def results_folder(plan: Plan) -> Path:
-    """Where the tables and figures of a study at a scale go.
+    """Folder for the tables and figures of a study at a scale.
 
     Raises:
-        HarnessError: those of another study file are there.
+        HarnessError: the folder holds those of another study file.
     """
     from harness.report.report_cache import check_own
 
@@ -174,7 +174,7 @@ def results_folder(plan: Plan) -> Path:
 
 
 def reported(plan: Plan, store: Store) -> Plan:
-    """What a report shows of a whole study: with looks, also the seeds that claims have asked for."""
+    """Plan that a report of the whole study shows: with looks, including the further seeds of open claims."""
     if not plan.study.looks:
         return plan
     from harness.report.sequential import looked
@@ -183,7 +183,7 @@ def reported(plan: Plan, store: Store) -> Plan:
 
 
 def labels(plan: Plan) -> dict[str, str]:
-    """For each run the cell and seed that first need it, in words."""
+    """Cell and seed that first need a run, in words, by run key."""
 
     found: dict[str, str] = {}
     for row in plan.rows:
@@ -195,7 +195,7 @@ def labels(plan: Plan) -> dict[str, str]:
 
 
 def excluded(plan: Plan) -> dict[str, list[Row]]:
-    """Excluded cells by reason, one row a cell."""
+    """Excluded cells by reason, one row per cell."""
     found: dict[str, list[Row]] = {}
     for row in plan.rows:
         if row.excluded and row.seed == 0:
@@ -204,7 +204,7 @@ def excluded(plan: Plan) -> dict[str, list[Row]]:
 
 
 def runs_of(plan: Plan) -> dict[str, Run]:
-    """The plan's runs; refused where there are none.
+    """Runs of the plan by key.
 
     Raises:
         HarnessError: every cell is excluded.
@@ -217,13 +217,13 @@ def runs_of(plan: Plan) -> dict[str, Run]:
 
 
 def missing_data(runs: Iterable[Run]) -> list[str]:
-    """What to set for the folders of images that are not to be found here."""
+    """Messages on how to set the folders of images that are missing here."""
     sets = [run.data for run in runs]
     return sorted({absent(data) for data in sets if isinstance(data, ImageFolder) and data.content is None})
 
 
 def refuse_folders(runs: Iterable[Run]) -> None:
-    """Whether runs could use the folders of images that lie here.
+    """Refuse runs whose folders of images cannot be used.
 
     Raises:
         HarnessError: a folder lacks a class that is named, or has no images that accuracies are measured on.

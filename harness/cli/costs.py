@@ -1,4 +1,4 @@
-"""What plan and status say of cost: hours done and to do, and what the models take."""
+"""Texts on cost for plan and status: hours done and to do, size of models and targets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.spec import Pretrain, Run
 from harness.store import State, Store
 
 SHOWN = 12
-"""Models that plan lists."""
+"""Largest number of models and targets that plan lists."""
 
 
 def cost_of(runs: Mapping[str, Run], states: Mapping[str, State], store: Store, root: Path) -> Cost:
@@ -36,7 +36,7 @@ def hours(value: float) -> str:
 
 
 def model_lines(answers: Iterable[Answer]) -> list[str]:
-    """A line for each model that has been described, and one for those that have not."""
+    """One line per described model, and one for the number of the others."""
     lines, silent = [], 0
     for answer in answers:
         if answer.found is not None:

@@ -1,4 +1,4 @@
-"""`harness models`: the published SimMIM models, counted here beside what was published."""
+"""`harness models`: parameters and multiply-adds of the published SimMIM models, counted here and as published."""
 
 from __future__ import annotations
 

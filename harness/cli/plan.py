@@ -30,7 +30,7 @@ from harness.store import State, Store
 from harness.study import Plan
 
 SAMPLE = 20
-"""Finished runs whose size on disk is looked at, and excluded cells that are named for a reason."""
+"""Finished runs whose size is measured, and excluded cells listed per reason."""
 
 
 class PlanFor(StrEnum):
@@ -152,7 +152,7 @@ def _geometry(specs: dict[str, Run]) -> list[str]:
 
 
 def show_scripts(plan: Plan, store: Store, specs: dict[str, Run]) -> None:
-    """The jobs and sbatch scripts that `run --on slurm` would queue."""
+    """Print the jobs and sbatch scripts that `run --on slurm` would queue."""
     from harness.launch.doctor import problems
     from harness.launch.site import read_site
     from harness.launch.slurm.submit import scripts

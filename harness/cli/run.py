@@ -193,7 +193,7 @@ def _counts(queue: Queue) -> str:
 
 
 def submit_plan(plan: Plan, store: Store, specs: dict[str, Run], resources: Resources, *, retry: bool) -> None:
-    """Queue what is to be computed, and say what was queued."""
+    """Queue the missing runs on Slurm and print what was queued."""
     from harness.launch.slurm.submit import submit
 
     done = submit(
@@ -238,7 +238,7 @@ POLL_SECONDS = 30.0
 
 
 def require_looks(plan: Plan, *, selected: bool) -> None:
-    """Refuse what cannot be decided.
+    """Refuse studies that --until-decided cannot handle.
 
     Raises:
         HarnessError: the study has no looks or no claims, or a part of it was chosen.
@@ -256,12 +256,12 @@ def require_looks(plan: Plan, *, selected: bool) -> None:
 
 
 def follow(plan: Plan, store: Store, compute: Callable[[Plan], None]) -> int:
-    """Compute the first look, then what open claims want, look by look, until none is open or no run is left to try.
+    """Compute look after look until no claim is open or no run is left to try.
 
-    What was decided is read from the store each time, so this may be stopped and called again at any moment.
+    Decisions are replayed from the store at each look, so this may be stopped and called again at any moment.
 
     Returns:
-        How many of the runs failed, or wait for one that did.
+        Number of runs that failed or wait for one that did.
     """
     from harness.report.sequential import scheduled
 
@@ -279,7 +279,7 @@ def follow(plan: Plan, store: Store, compute: Callable[[Plan], None]) -> int:
 
 
 def on_slurm(store: Store, resources: Resources) -> Callable[[Plan], None]:
-    """Queue what a look wants and wait until the cluster has no more of it to do."""
+    """Function that queues the runs of a look and waits until none is queued or running."""
 
     def compute(wanted: Plan) -> None:
         specs = runs_of(wanted)

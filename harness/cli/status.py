@@ -12,11 +12,11 @@ from harness.store import STATES, Store, open_store
 from harness.study import Plan, expand, load
 
 ALWAYS = ("done", "running", "blocked", "failed", "lost", "missing")
-"""Words that status counts even when nothing stands there."""
+"""States that are printed even with a count of 0."""
 
 
 SHOWN = 20
-"""Runs of one state that status lists."""
+"""Largest number of runs listed per state."""
 
 
 def status(

@@ -1,4 +1,4 @@
-"""What a study shows: tables and figures with seeds aggregated and every hole named. No torch here."""
+"""Reports of studies: tables, figures and page with seeds aggregated and missing values named. Loads no torch."""
 
 from __future__ import annotations
 
@@ -27,19 +27,18 @@ if TYPE_CHECKING:
 __all__ = ["Report", "results_frame", "write"]
 
 AUDIT = "audit.json"
-"""What `harness audit` leaves in the folder, if it was run."""
+"""File that `harness audit` writes into a report's folder."""
 
 _PICTURES = ("figure-*.png", "figure-*.pdf", "reconstructions*.png")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What was written, and the table for a terminal.
+    """Files of a written report, and its table for a terminal.
 
-    files: names in `folder`. rows: one for each cell, as long as `header`. notes: footnotes first. complete:
-    whether every value of the plan that is not excluded is there. judged: numbers of seeds with which the claims were
-    judged, those of earlier reports among them. Texts hold no control characters, but may
-    hold brackets.
+    files: names in `folder`. rows: one per cell, as long as `header`. notes: footnotes first. complete: True if no
+    value of the plan is missing, excluded cells aside. judged: numbers of seeds with which the claims were judged,
+    including earlier reports. Texts hold no control characters, but may hold brackets.
     """
 
     folder: Path
@@ -61,12 +60,11 @@ def write(
 ) -> Report:
     """Write tables, figures and reconstructions of a study, however much of it is done.
 
-    Where runs stand is read from the store's files, unless `standings` says so.
-
-    All files are made before the first is written, and each is replaced in one step. Figures of an earlier
-    report that are no longer made are removed; other files are left alone.
+    All files are made before the first is written, and each is replaced in one step. Figures of an earlier report that
+    are no longer made are removed; other files are left alone.
 
     Args:
+        standings: states of runs as their executor sees them; without it, states follow from the store's files.
         judged_before: numbers of seeds with which the claims were judged for earlier reports.
 
     Raises:
@@ -103,7 +101,7 @@ def write(
 
 
 def _pictures(plan: Plan, store: Store, runs: DataFrame, cells: DataFrame) -> Pictures:
-    """All pictures. Matplotlib is loaded here."""
+    """All pictures of a report; imports Matplotlib only here, because it takes a second to load."""
     from harness.report import pictures
 
     return pictures.make(plan, store, runs, cells)
@@ -119,7 +117,7 @@ def _page(
     audit: object,
     judged_before: Collection[int],
 ) -> str:
-    """report.html. Jinja is loaded here."""
+    """Text of report.html; imports Jinja only here."""
     from harness.report.page import content, html_text, sections
 
     findings = audit if isinstance(audit, list) else []

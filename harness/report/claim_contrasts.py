@@ -1,4 +1,4 @@
-"""The two sides of a claim, as weighted sums of cells; equal on all axes that the claim does not name."""
+"""Contrasts of claims: both sides as weighted sums of cells that are equal on all axes the claim does not name."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Cell = Mapping[str, Scalar]
 
 @dataclass(frozen=True, eq=False)
 class Sides:
-    """What a claim compares: the best of the left candidates with the best of the right ones.
+    """The two sides of a claim: the best of the left candidates is compared with the best of the right ones.
 
     Attributes:
-        left, right: float [candidates, cells], each row a mean of cells. A side that is no `best` has one row.
+        left, right: float [candidates, cells], each row a mean of cells. A side without `best` has one row.
         cells: numbers of the cells that enter.
-        remark: what was left out, for a reader.
+        remark: cells that were left out, in words.
     """
 
     left: Floats
@@ -32,10 +32,10 @@ class Sides:
 
 
 def sides(claim: Claim, cells: Sequence[Cell], excluded: Mapping[int, str]) -> Sides | str:
-    """The sides of a claim among the study's cells, or why it cannot be tested.
+    """Sides of a claim among the study's cells, or the reason why it cannot be tested.
 
     Args:
-        excluded: reason by number of the cells that do not exist at this scale.
+        excluded: reasons of the cells that do not exist at this scale, by cell number.
     """
     match claim:
         case Comparison(left=Best()) | Comparison(right=Best()):
@@ -49,7 +49,7 @@ def sides(claim: Claim, cells: Sequence[Cell], excluded: Mapping[int, str]) -> S
 
 
 def _matched(claim: Comparison, cells: Sequence[Cell], excluded: Mapping[int, str]) -> Sides | str:
-    """The mean difference over all pairs that are equal on the axes neither side names."""
+    """Mean difference over all pairs of cells that agree on the axes that neither side names."""
     left, right = (_selected(claim.at, side, cells) for side in (claim.left, claim.right))
     named = {*_where(claim.left), *_where(claim.right)}
     pairs = [
@@ -71,7 +71,7 @@ def _matched(claim: Comparison, cells: Sequence[Cell], excluded: Mapping[int, st
 
 
 def _candidates(claim: Comparison, cells: Sequence[Cell], excluded: Mapping[int, str]) -> Sides | str:
-    """The best of one side against the other; a side that is no best is the mean of its cells."""
+    """The best of one side against the other; a side without `best` is the mean of its cells."""
     found, used, remarks = [], set[int](), []
     for side in (claim.left, claim.right):
         chosen = _selected(claim.at, side, cells)
@@ -89,7 +89,7 @@ def _candidates(claim: Comparison, cells: Sequence[Cell], excluded: Mapping[int,
 
 
 def _over_axis(claim: InnerMaximum, cells: Sequence[Cell], excluded: Mapping[int, str]) -> Sides | str:
-    """The inner values of an axis against its first and last one, each a mean over equal other axes."""
+    """Inner values of an axis against both ends, each a mean over the settings of all other axes."""
     places: dict[tuple[Scalar, ...], dict[float, int]] = {}
     for number in _selected(claim.at, {}, cells):
         value = cells[number][claim.axis]

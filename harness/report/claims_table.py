@@ -1,4 +1,4 @@
-"""All claims of a study with their verdicts, failed ones first, and the page that lists them."""
+"""Table of all claims of a study with their verdicts, failed claims first."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ CLAIM_HEADER = ("verdict", "claim", "effect", "interval", "n", "needs about", "m
 
 
 def judged(plan: Plan, runs: pd.DataFrame) -> tuple[Verdict, ...]:
-    """The verdict on every claim of a study, failed ones first, else in the study's order.
+    """Verdicts on all claims of a study, failed claims first, otherwise in the study's order.
 
-    Where the study has looks, each claim is judged at the first look that decided it, with the bounds of a look.
+    With looks, a claim is judged at the first look that decided it, with the bounds of a look.
     """
     study = plan.study
     if not study.claims:
@@ -35,22 +35,22 @@ def judged(plan: Plan, runs: pd.DataFrame) -> tuple[Verdict, ...]:
 
 
 def family_error(found: Sequence[Verdict]) -> float:
-    """At most how probable it is that any verdict is false: the sum over the claims that can be tested."""
+    """Upper bound of the probability that any verdict is false: the sum over the testable claims."""
     return min(1.0, ERROR * sum(verdict.word != "not testable at this scale" for verdict in found))
 
 
 def claim_rows(found: Sequence[Verdict]) -> tuple[tuple[str, ...], ...]:
-    """Verdict, claim, effect, interval, n, seeds it would need, margin, and what was compared or is missing."""
+    """Rows of the table, with the columns of CLAIM_HEADER."""
     return tuple(map(_row, found))
 
 
 def judged_seeds(plan: Plan, found: Sequence[Verdict]) -> frozenset[int]:
-    """Numbers of seeds with which claims were judged: none where looks, which allow for several, are declared."""
+    """Numbers of seeds with which claims were judged; empty with looks, whose bounds allow for several."""
     return frozenset() if plan.study.looks else frozenset(n for n, most in (one.n for one in found) if n == most > 1)
 
 
 def claims_text(plan: Plan, found: Sequence[Verdict], before: Collection[int] = ()) -> str:
-    """The page of claims in Markdown. before: numbers of seeds with which they were judged for earlier reports."""
+    """claims.md in Markdown. before: numbers of seeds with which the claims were judged for earlier reports."""
     rule = ("---", "---", *["---:"] * 5, "---")
     header, *rows = [map(escape.markdown, row) for row in (CLAIM_HEADER, *claim_rows(found))]
     body = escape.markdown_table(header, rule, rows)
@@ -59,7 +59,7 @@ def claims_text(plan: Plan, found: Sequence[Verdict], before: Collection[int] = 
 
 
 def claim_lines(plan: Plan, found: Sequence[Verdict], before: Collection[int] = ()) -> tuple[str, ...]:
-    """The verdicts for a terminal: a summary, then a line for each. before: as in `claims_text`."""
+    """Lines for a terminal: a summary, then one line per claim. before: as in `claims_text`."""
     if not found:
         return ()
     counts = Counter(verdict.word for verdict in found)
@@ -68,7 +68,7 @@ def claim_lines(plan: Plan, found: Sequence[Verdict], before: Collection[int] = 
 
 
 def explained(plan: Plan, found: Sequence[Verdict], before: Collection[int] = ()) -> tuple[str, ...]:
-    """What the verdicts mean: their error, the looks, the margins. before: as in `claims_text`."""
+    """Sentences on the error of verdicts, the looks and the margins. before: as in `claims_text`."""
     tested = sum(verdict.word != "not testable at this scale" for verdict in found)
     error = (
         f"A verdict is false with a probability of at most {ERROR:.0%}; that any is, of at most "

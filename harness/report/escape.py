@@ -1,4 +1,4 @@
-"""Text from studies, tracebacks and environments, made harmless for each kind of output."""
+"""Escaping of untrusted text (studies, tracebacks, environments) for terminal, Markdown, LaTeX, CSV and file names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from harness.spec import Scalar
 
 NOTHING = "–"
-"""Shown where an axis does not apply to a cell, or a number does not exist."""
+"""Text of an axis that does not apply to a cell and of a missing number."""
 
 _TERMINAL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
 _MARKDOWN = re.compile(r"[\\`*\[\]|~$]|(?<!\w)_|_(?!\w)")
@@ -48,17 +48,17 @@ def clean(text: str) -> str:
 
 
 def shown(value: Scalar) -> str:
-    """An axis value as it stands in tables and legends."""
+    """Text of an axis value in tables and legends."""
     return NOTHING if value is None else clean(str(value))
 
 
 def shorten(text: str, length: int) -> str:
-    """The text, cut to a number of characters."""
+    """Text of at most `length` characters, with an ellipsis where it was cut."""
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"
 
 
 def spreadsheet(text: str) -> str:
-    """Clean text that no spreadsheet takes for a formula: an apostrophe before = + - @, unless it is a number."""
+    """Clean text that spreadsheets do not run as a formula: an apostrophe precedes = + - @, except in numbers."""
     found = clean(text)
     if not found.startswith(("=", "+", "-", "@")):
         return found
@@ -70,7 +70,7 @@ def spreadsheet(text: str) -> str:
 
 
 def markdown(text: str) -> str:
-    """Text for a Markdown paragraph or table cell, with nothing in it that marks up."""
+    """Text for a Markdown paragraph or table cell, with all markup escaped."""
     return _MARKDOWN.sub(r"\\\g<0>", clean(text)).translate(_HTML)
 
 
@@ -80,9 +80,9 @@ def markdown_table(header: Iterable[str], rule: Iterable[str], rows: Iterable[It
 
 
 def latex(text: str) -> str:
-    """Text for LaTeX, in ASCII, that pdflatex compiles without further packages.
+    """ASCII text for LaTeX that pdflatex compiles without further packages.
 
-    Letters that its default font lacks are written as their code point, `{[}U+4E2D{]}`.
+    Letters missing in the default font are written as code points, `{[}U+4E2D{]}`.
     """
     return "".join(map(_latex_char, unicodedata.normalize("NFC", clean(text))))
 
@@ -99,5 +99,5 @@ def _latex_char(char: str) -> str:
 
 
 def file_stem(*parts: str) -> str:
-    """A file name without suffix made from any text: letters, digits, `_` and `-`, at most 80 characters."""
+    """File name without suffix from any text: letters, digits, `_` and `-`, at most 80 characters."""
     return "-".join(_UNSAFE.sub("_", part).strip("_")[:60] or "x" for part in parts)[:80]

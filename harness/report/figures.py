@@ -1,4 +1,4 @@
-"""What figures show, computed: accuracy over numeric axes, cells side by side, learning curves."""
+"""Data of the figures: accuracy over numeric axes, cells side by side, learning curves."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from harness.spec import Scalar
 from harness.store import Store
 
 LINES = 7
-"""Lines that one picture holds: as many as there are colours that everybody can tell apart."""
+"""Lines per picture: the number of colours that are distinct with any colour vision."""
 
 PART_LENGTH = 24
 
 Cell = Mapping[str, Scalar]
 Seeds = Mapping[tuple[int, str], tuple[float, ...]]
-"""The value of each seed, by number of the cell and evaluation."""
+"""Values of all seeds by cell number and evaluation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,14 +49,14 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """Points that differ on one axis only, in the order of x."""
+    """Points that differ on one axis only, ordered by x."""
 
     label: str
     points: tuple[Point, ...]
 
     @property
     def paper_points(self) -> tuple[Point, ...]:
-        """The points that the paper gives a value for."""
+        """Points with a published value."""
         return tuple(point for point in self.points if not math.isnan(point.paper))
 
 
@@ -79,12 +79,12 @@ class AxisFigure:
 
     @property
     def shows_paper(self) -> bool:
-        """Whether some line has two published values or more."""
+        """True if a line has at least two published values."""
         return any(len(line.paper_points) > 1 for line in self.lines)
 
     @property
     def values(self) -> tuple[float, ...]:
-        """The values of the axis, ascending, without those that are excluded in every line."""
+        """Values of the axis, ascending, without those excluded in every line."""
         points = [point for line in self.lines for point in line.points]
         kept = {point.x for point in points if point.hole != "excluded"}
         return tuple(sorted(kept or {point.x for point in points}))
@@ -105,7 +105,7 @@ class CellsFigure:
 
     @property
     def shows_paper(self) -> bool:
-        """Whether there are two published values or more."""
+        """True if there are at least two published values."""
         return sum(not math.isnan(point.paper) for point in self.points) > 1
 
     def pages(self, size: int) -> list[CellsFigure]:
@@ -125,7 +125,7 @@ class Curve:
 
 
 def axis_figures(runs: pd.DataFrame, cells: pd.DataFrame) -> list[AxisFigure]:
-    """A figure for each evaluation and each axis that holds two different numbers or more."""
+    """One figure per evaluation and axis with at least two different numbers."""
     seeds = _values_of_seeds(runs)
     return [
         figure
@@ -136,7 +136,7 @@ def axis_figures(runs: pd.DataFrame, cells: pd.DataFrame) -> list[AxisFigure]:
 
 
 def cells_figures(runs: pd.DataFrame, cells: pd.DataFrame) -> list[CellsFigure]:
-    """The cells side by side, for each evaluation in which some cell stands in no line of `axis_figures`."""
+    """Figures of cells side by side, for each evaluation with a cell in no line of `axis_figures`."""
     figures, seeds = [], _values_of_seeds(runs)
     for name, part in cells.groupby("evaluation", sort=False):
         numeric = [axis for axis in axes_of(cells) if is_numeric(part[axis])]
@@ -150,13 +150,13 @@ def cells_figures(runs: pd.DataFrame, cells: pd.DataFrame) -> list[CellsFigure]:
 
 
 def curves(arms: Sequence[Arm], labels: Sequence[str], store: Store) -> Iterator[Curve]:
-    """The learning curve of each arm that has logged anything, in the order of arms; read when asked for."""
+    """Learning curves of the arms that have logged, in their order; logs are read lazily."""
     found = ((label, _curve_frames(arm, store)) for arm, label in zip(arms, labels, strict=True))
     return (_curve(label, frames) for label, frames in found if frames)
 
 
 def varying_axes(cells: Sequence[Cell]) -> tuple[str, ...]:
-    """The axes on which some cells differ."""
+    """Axes on which the cells differ."""
     names = list(cells[0]) if cells else []
     return tuple(name for name in names if len({cell[name] for cell in cells}) > 1)
 
@@ -188,14 +188,14 @@ def _values(cell: Cell, names: Sequence[str]) -> str:
 
 
 def is_numeric(values: pd.Series) -> bool:
-    """Whether an axis holds two different numbers or more, and nothing else where it applies."""
+    """True if all values of an axis are numbers (or None) and at least two differ."""
     found = {value for value in values if value is not None}
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in found)
     return numbers and len(found) > 1
 
 
 def _lines_of(axis: str, cells: pd.DataFrame) -> list[pd.DataFrame]:
-    """The cells that an axis applies to, grouped by all other axes; groups of one only if all are."""
+    """Cells that an axis applies to, grouped by all other axes; single cells only if no group is larger."""
     others = [name for name in axes_of(cells) if name != axis]
     applies = cells[[value is not None for value in cells[axis]]]
     groups: dict[tuple[Scalar, ...], list[int]] = {}
@@ -234,7 +234,7 @@ def _axis_figure(axis: str, cells: pd.DataFrame, seeds: Seeds) -> AxisFigure:
 
 
 def _is_geometric(found: set[float]) -> bool:
-    """Whether values spread over a factor of 8 or more, in ratios that are more even than the differences."""
+    """True if values span a factor of at least 8 and their ratios are more even than their differences."""
     values = np.sort(list(found))
     if len(values) < 3 or values[0] <= 0 or values[-1] < 8 * values[0]:
         return False
@@ -247,7 +247,7 @@ def _absent(cells: pd.DataFrame) -> str:
 
 
 def hole(record: Mapping[str, Any]) -> str:
-    """Why a cell has no number, in a word."""
+    """Reason of a missing mean, in a word."""
     return next((state for state in ("excluded", "failed", "blocked") if record[state]), "not finished")
 
 
@@ -259,7 +259,7 @@ def _values_of_seeds(runs: pd.DataFrame) -> Seeds:
 
 
 def _points(cells: pd.DataFrame, seeds: Seeds, axis: str | None, labels: Sequence[str]) -> tuple[Point, ...]:
-    """The cells of one evaluation as points, placed by an axis, or by their order."""
+    """Cells of one evaluation as points, placed by an axis, or by their order without one."""
     return tuple(
         Point(
             x=float(record[axis] if axis else position),

@@ -1,4 +1,4 @@
-"""What stands above and below a table: what was measured, and what a reader should know of the runs."""
+"""Caption and notes of a table: measures, missing values, comparisons, the paper's column, provenance, assumptions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def caption(plan: Plan) -> str:
-    """One paragraph: the study, its scale, what each column measures and on what."""
+    """Caption in one paragraph: study, scale, measure and data set of each column."""
     parts = [f"{clean(plan.study.name) or 'Study'} at scale {plan.scale.name}."]
     for name in plan.columns():
         found = (row.evaluations[name] for row in plan.rows if name in row.evaluations)
@@ -29,7 +29,7 @@ def caption(plan: Plan) -> str:
 
 
 def notes(plan: Plan, runs: pd.DataFrame, cells: pd.DataFrame) -> tuple[str, ...]:
-    """Sentences below the table: holes, the reference, the paper's column, mixed provenance, assumptions."""
+    """Sentences below the table: missing values, reference, paper, mixed provenance, assumptions."""
     return (
         *_holes(runs, cells),
         *_comparison(plan, cells),
@@ -40,14 +40,14 @@ def notes(plan: Plan, runs: pd.DataFrame, cells: pd.DataFrame) -> tuple[str, ...
 
 
 def mixed_provenance(runs: pd.DataFrame) -> tuple[str, ...]:
-    """The sentences of `mixtures`, and one if runs were made with uncommitted changes."""
+    """Sentences of `mixtures`, plus one if runs were made with uncommitted changes."""
     return (*mixtures(runs), *_dirty(_distinct(runs)))
 
 
 def mixtures(runs: pd.DataFrame) -> tuple[str, ...]:
-    """A sentence for each of PROVENANCE (commit, device, versions and the like) that differs among the finished runs.
+    """One sentence for each item of PROVENANCE (commit, device, versions) that differs among finished runs.
 
-    Pre-trainings count too. Where some runs do not say, `unknown` counts as a value of its own.
+    Pre-trainings are included. A missing item counts as a value of its own, `unknown`.
     """
     return tuple(_mixtures(_distinct(runs)))
 
@@ -120,7 +120,7 @@ def _comparison(plan: Plan, cells: pd.DataFrame) -> Iterator[str]:
 
 
 def _model(part: pd.DataFrame, where: str) -> str:
-    """How the differences of one evaluation were found."""
+    """Sentence on the model behind the differences of one evaluation."""
     first, alone = part.iloc[0], part.loc[part["own_variance"], "reference"]
     whose = f"{len(alone)} of {int((part['n'] > 0).sum())} cells" + ", the reference among them," * bool(alone.any())
     own = (

@@ -1,4 +1,4 @@
-"""An evaluation over two axes at once: computed, then drawn."""
+"""Heat maps of an evaluation over two axes."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from harness.report.tables import decimals
 from harness.spec import Scalar
 
 LARGEST = 24
-"""Values of an axis up to which a heat map can be read."""
+"""Largest number of values of an axis that a readable heat map can show."""
 
 FILLED = 0.6
-"""Share of a heat map's places that are cells of the study, at least: elsewhere a table tells more."""
+"""Smallest share of a heat map's places that must be cells; sparser ones are better read as a table."""
 
 MAP = "cividis"  # made to look alike to people with and without colour vision deficiency
 
@@ -35,8 +35,8 @@ MAP = "cividis"  # made to look alike to people with and without colour vision d
 class Heatmap:
     """Means of cells over two axes.
 
-    rows, columns: name and shown values of each axis. means: [rows][columns], NaN where there is none. holes: alike,
-    why there is no mean, in a word; empty where there is one, and where the study has no cell. reference: row and
+    rows, columns: name and shown values of each axis. means: [rows][columns], NaN where there is none. holes: same
+    shape, reason of a missing mean in a word; empty with a mean and where the study has no cell. reference: row and
     column, if it is among them. label: the values of all other axes.
     """
 
@@ -105,13 +105,13 @@ def _values(cells: pd.DataFrame, axis: str) -> list[Scalar]:
 
 
 def _sorted(values: Mapping[Any, None]) -> list[Scalar]:
-    """Numbers ascending, words in the study's order."""
+    """Values of an axis: numbers ascending, words in the study's order."""
     numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     return sorted(values) if numeric else list(values)
 
 
 def draw_heatmap(data: Heatmap) -> Figure:
-    """Means as colours and as numbers; what has no mean says why, the reference has a frame."""
+    """Draw means as colours and numbers; missing means show their reason, the reference has a frame."""
     figure = Figure(layout="constrained")
     axes = figure.subplots()
     means = np.asarray(data.means)

@@ -1,4 +1,4 @@
-"""The paper's numbers beside ours: joined on the axes, with what is known of how they were measured."""
+"""Published values joined to cells by the axes, with the known differences between both protocols."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ From facebookresearch/mae, FINETUNE.md: 83.63, 83.66, 83.52 and 83.46, which is 
 """
 
 SEPARABLE = 0.25
-"""Published values closer than this are not told apart: 1.96 times the square root of two times PAPER_SD."""
+"""Smallest difference of published values that counts as one: 1.96 sqrt(2) PAPER_SD."""
 
 
 @dataclass(frozen=True)
 class OrderAgreement:
-    """Pairs of cells that the paper separates, and how many keep their order here.
+    """Counts of cell pairs that the paper separates and of those with the same order here.
 
-    pairs, kept: all that have values here. resolved, resolved_kept: those whose difference here is significant too.
+    pairs, kept: pairs with values here. resolved, resolved_kept: pairs whose difference here is significant too.
     dropped: pairs that the paper does not separate.
     """
 
@@ -41,7 +41,7 @@ class OrderAgreement:
 
 
 def column_beside(plan: Plan, names: list[str]) -> str:
-    """The evaluation that the paper's values and the claims speak of: the one named as its metric, else the first."""
+    """Evaluation that paper and claims refer to: the one named like the paper's metric, else the first."""
     paper = plan.study.paper
     return paper.metric if paper is not None and paper.metric in names else (names or [""])[0]
 
@@ -53,7 +53,7 @@ def with_paper(cells: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     of it), paper_differs (known differences from ours), paper_unknown (what is not known of it), and paper_delta (our
     mean minus the paper's; NaN where a known difference of protocol or an unverified value forbids it).
 
-    They stand beside the evaluation that is named as the table's metric; if there is none, beside the first one.
+    Values are joined to one evaluation only, that of `column_beside`.
     """
     study = plan.study
     assert study.paper is not None
@@ -90,7 +90,7 @@ def _listed(items: dict[str, str]) -> str:
 
 
 def _protocols(plan: Plan, name: str) -> dict[tuple[object, ...], Protocol]:
-    """Our protocol of each cell."""
+    """Our own protocol by cell."""
     found: dict[tuple[object, ...], Protocol] = {}
     for row in plan.rows:
         place = tuple(row.axes.values())
@@ -100,7 +100,7 @@ def _protocols(plan: Plan, name: str) -> dict[tuple[object, ...], Protocol]:
 
 
 def order_agreement(cells: pd.DataFrame, model: Additive) -> OrderAgreement:
-    """Compare orders. Unverified values do not enter.
+    """Agreement of the order of cells with the paper's; unverified values do not enter.
 
     Args:
         cells: the rows of one evaluation, with the columns of `with_paper`. model: fitted to the same cells in order.

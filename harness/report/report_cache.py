@@ -1,4 +1,4 @@
-"""A report that is written only when something changed since the last one."""
+"""Cache of written reports: a report is written again only if one of its inputs changed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STAMP = ".report.json"
 
 @dataclass(frozen=True)
 class Shown:
-    """A report's table for a terminal. folder: where it is. written: whether files were written just now."""
+    """A report's table for a terminal. folder: holds the report. written: False if the saved report was used."""
 
     folder: Path
     header: tuple[str, ...]
@@ -34,9 +34,9 @@ class Shown:
 def current(
     plan: Plan, store: Store, folder: Path, standings: Standings | None = None, *, always: bool = False
 ) -> Shown:
-    """The report of a plan as its runs stand now; what is in `folder` already is used if nothing has changed.
+    """Current report of a plan, taken from `folder` if no input has changed since it was written.
 
-    A report of more seeds that is there stays, and the one of the plan goes to a folder beside it.
+    An existing report of more seeds is kept, and the plan's report goes to a folder beside it.
 
     Raises:
         HarnessError: the disk refuses, or as `check_own`.
@@ -63,7 +63,7 @@ def current(
 
 
 def _beside_a_fuller_one(plan: Plan, folder: Path) -> Path:
-    """The folder, or one beside it if it holds values of seeds that the plan leaves out."""
+    """The folder, or a sibling if the folder holds values of seeds that the plan lacks."""
     seeds = {row.seed for row in plan.rows}
     try:
         with (folder / "runs.csv").open(encoding="utf-8", newline="") as file:
@@ -74,10 +74,10 @@ def _beside_a_fuller_one(plan: Plan, folder: Path) -> Path:
 
 
 def check_own(plan: Plan, folder: Path) -> None:
-    """Refuse a folder that holds the report of another study file, which is there still.
+    """Refuse a folder that holds the report of another existing study file.
 
     Raises:
-        HarnessError: it does; two studies have one name.
+        HarnessError: two study files have the same study name.
     """
     saved, study = read_json(folder / STAMP), plan.study
     other = saved.get("study") if isinstance(saved, dict) else None
@@ -86,7 +86,7 @@ def check_own(plan: Plan, folder: Path) -> None:
 
 
 def _inputs(plan: Plan, store: Store, folder: Path, standings: Standings | None) -> str:
-    """Digest of everything that a report is made from."""
+    """SHA-256 of all inputs of a report."""
     states = store.states(plan.runs())
     facts = {
         "version": version("mim-harness"),

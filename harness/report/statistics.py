@@ -1,4 +1,4 @@
-"""From runs to cells: seeds aggregated, with intervals, beside the paper's value and the difference from the reference.
+"""Aggregation of runs to cells: means over seeds, intervals, the paper's value, differences from the reference.
 
 The unit of replication is the pre-training (its seed): evaluations that start from the same one are averaged first.
 """
@@ -21,7 +21,7 @@ CELL = ["cell", "evaluation"]
 
 
 def summary(plan: Plan, runs: pd.DataFrame) -> pd.DataFrame:
-    """All that the table shows: `cells_frame`, then the columns of `with_comparisons` and of `with_paper`."""
+    """Frame of cells with all columns of the table: `cells_frame`, `with_comparisons` and `with_paper`."""
     study = plan.study
     reference = study.cells.index(study.complete(study.reference))
     cells = with_comparisons(cells_frame(runs), runs, reference)
@@ -29,10 +29,10 @@ def summary(plan: Plan, runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def units(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row for each cell, evaluation and pre-training, or run where there is none: value and seed.
+    """Units of replication: one row per cell, evaluation and pre-training (or run, without a pre-training).
 
-    value: the mean of the evaluations nested in it, NaN without any. seed: the first of theirs, which says which units
-    of other cells it is paired with. Excluded rows are left out.
+    value: mean of the evaluations of this pre-training, NaN if none is done. seed: the smallest seed among them, by
+    which units of different cells are paired. Excluded rows are dropped.
     """
     wanted = runs[runs["state"] != "excluded"]
     unit = wanted["pretrain_key"].where(wanted["pretrain_key"] != "", wanted["key"])
@@ -42,7 +42,7 @@ def units(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def matrix(found: pd.DataFrame, evaluation: str, cells: list[int]) -> Floats:
-    """The units of one evaluation as float [cells, seeds], NaN where there is none."""
+    """Units of one evaluation as float [cells, seeds], NaN where a value is missing."""
     rows = found[found["evaluation"] == evaluation]
     seeds = sorted(set(rows["seed"]))
     wide = rows.pivot_table(index="cell", columns="seed", values="value", aggfunc="mean", dropna=False)
@@ -50,7 +50,7 @@ def matrix(found: pd.DataFrame, evaluation: str, cells: list[int]) -> Floats:
 
 
 def cells_frame(runs: pd.DataFrame) -> pd.DataFrame:
-    """A row for each cell and evaluation, in the order of the runs.
+    """Frame with one row per cell and evaluation, in the order of the runs.
 
     Columns: cell, the axes, evaluation, n (units with a value), n_planned (units that are not excluded), mean, sd (of
     the sample of units, ddof 1), low and high (95 % interval of the mean, from the cell's own sd and n - 1 degrees of
@@ -76,16 +76,15 @@ def _reasons(runs: pd.DataFrame) -> pd.Series[str]:
 
 
 def with_comparisons(cells: pd.DataFrame, runs: pd.DataFrame, reference: int) -> pd.DataFrame:
-    """Add what the model of harness.stats.additive says of each evaluation.
+    """Add comparisons of cells by the additive model of each evaluation (harness.stats.additive).
 
-    Columns: reference (whether this is the cell of that number); difference (from the reference, by least squares);
+    Columns: reference (True for the cell of that number); difference (from the reference, by least squares);
     difference_low, difference_high (its 95 % interval); simultaneous_low, simultaneous_high (intervals that hold for
-    all differences of the evaluation together with 95 %) and p (adjusted alike); own_variance (whether the cell has a
-    variance of its own rather than the pooled one);
-    best (whether the cell cannot be told from the best one, with 95 % for all cells together; False everywhere below
-    three seeds); paired (seeds that both have); by_seed (whether the cell and the reference have values of different
-    seeds, so that the difference is not that of their means); residual_sd, df (of the model, the same in all rows of an
-    evaluation).
+    all differences of the evaluation together with 95 %) and p (adjusted alike); own_variance (True if the cell has
+    its own variance instead of the pooled one); best (True if the cell cannot be distinguished from the best one, with
+    95 % for all cells together; False everywhere below three seeds); paired (seeds that both have); by_seed (True if
+    cell and reference have values of different seeds, so that the difference is not that of their means); residual_sd,
+    df (of the model, equal in all rows of an evaluation).
     """
     found = units(runs)
     parts = [_compared(part, found, reference) for _, part in cells.groupby("evaluation", sort=False)]
@@ -93,7 +92,7 @@ def with_comparisons(cells: pd.DataFrame, runs: pd.DataFrame, reference: int) ->
 
 
 def model_of(part: pd.DataFrame, runs: pd.DataFrame) -> Additive:
-    """The model of the rows of one evaluation of a frame of cells, in their order."""
+    """Additive model of one evaluation, its cells in the order of the rows of `part`."""
     return fit(matrix(units(runs), str(part["evaluation"].iloc[0]), list(part["cell"])))
 
 

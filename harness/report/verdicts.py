@@ -1,4 +1,4 @@
-"""What becomes of a study's claims: reproduced, contradicted, no difference, inconclusive, or not testable."""
+"""Verdicts on claims: reproduced, contradicted, no difference beyond the margin, inconclusive, or not testable."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ Word = Literal[
 ORDER: tuple[Word, ...] = (
     "contradicted", "no difference beyond the margin", "not testable at this scale", "inconclusive", "reproduced",
 )  # fmt: skip
-"""Failed ones first."""
+"""Order of verdicts in tables, failed claims first."""
 
 ERROR = 0.05
-"""Probability of a false verdict, a claim; half of it on each side."""
+"""Probability of a false verdict per claim, half of it on each side."""
 
 Alphas = tuple[float, float]
 FIXED: Alphas = (ERROR / 2, ERROR / 2)
@@ -62,13 +62,13 @@ class Verdict:
 
     @property
     def open(self) -> bool:
-        """Whether more seeds could decide it."""
+        """True if more seeds could decide the claim."""
         return self.word == "inconclusive"
 
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """A study's results as claims need them.
+    """Results of one evaluation of a study, arranged for judging claims.
 
     Attributes:
         plan: the study at one scale. evaluation: the name of the one that is judged.
@@ -89,7 +89,7 @@ class Scored:
 
 
 def scored(plan: Plan, runs: pd.DataFrame) -> Scored:
-    """The evaluation that stands beside the paper, or the first one, as a table of cells and seeds."""
+    """Results of the evaluation that the paper reports (or else the first one) as a table of cells and seeds."""
     study = plan.study
     name = column_beside(plan, list(dict.fromkeys(runs["evaluation"])))
     numbers = list(range(len(study.cells)))
@@ -99,7 +99,7 @@ def scored(plan: Plan, runs: pd.DataFrame) -> Scored:
 
 
 def _from_scratch(run: Evaluation) -> bool:
-    start = run.start.start if isinstance(run.start, FineTune) else run.start  # what an analysis looks into
+    start = run.start.start if isinstance(run.start, FineTune) else run.start  # an analysis starts from a fine-tuning
     return isinstance(start, Scratch)
 
 
@@ -117,7 +117,7 @@ def _gain(plan: Plan, name: str, excluded: Mapping[int, str]) -> Floats | None:
 
 
 def compared_cells(claim: Claim, data: Scored) -> tuple[int, ...]:
-    """Numbers of the cells that the verdict on a claim rests on, those of its margin among them; none if untestable."""
+    """Numbers of the cells that a verdict depends on, including those of its margin; empty if untestable."""
     compared = sides(claim, data.plan.study.cells, data.excluded)
     if isinstance(compared, str):
         return ()
@@ -129,7 +129,7 @@ def verdict(claim: Claim, data: Scored, alphas: Alphas = FIXED) -> Verdict:
     """Judge one claim.
 
     Args:
-        alphas: error of a lower and of an upper bound; smaller ones if the data were looked at before (`looks`).
+        alphas: errors of the lower and upper bound; smaller with repeated looks (harness.stats.sequential).
     """
     compared = sides(claim, data.plan.study.cells, data.excluded)
     if isinstance(compared, str):
@@ -154,14 +154,14 @@ def verdict(claim: Claim, data: Scored, alphas: Alphas = FIXED) -> Verdict:
 
 @dataclass(frozen=True, eq=False)
 class _Margin:
-    """A margin as a weighted sum of cells plus a number, so that an estimated one brings its own uncertainty."""
+    """Margin as a weighted sum of cells plus a constant, so that an estimated margin keeps its uncertainty."""
 
     weights: Floats
     offset: float
 
     @classmethod
     def of(cls, claim: Claim, data: Scored) -> _Margin | None:
-        """The declared one, or the study's share of what the reference gains over training from scratch."""
+        """Declared margin, or the study's share of the reference's gain over training from scratch."""
         declared = margin_at(claim, data.plan.scale.name)
         if declared is not None:
             return cls(np.zeros(len(data.values)), declared)
@@ -177,7 +177,7 @@ def _decided(plain: Verdict, compared: Sides, data: Scored, margin: _Margin | No
     none = np.zeros(len(data.values))
 
     def bound(sign: float) -> Bounds:
-        """Bounds of the effect plus so many margins."""
+        """Bounds of the effect plus `sign` times the margin."""
         shift, offset = (none, 0.0) if margin is None else (sign * margin.weights, sign * margin.offset)
         return bounds(data.model, compared.left, compared.right, shift=shift, offset=offset, alphas=alphas)
 
@@ -193,7 +193,7 @@ def _decided(plain: Verdict, compared: Sides, data: Scored, margin: _Margin | No
 
 
 def _word(claim: Claim, effect: Bounds, plus: Bounds, minus: Bounds, *, has_margin: bool) -> Word:
-    """From bounds of the effect, of the effect plus the margin, and of the effect minus the margin."""
+    """Verdict from the bounds of the effect, of the effect plus the margin (plus) and minus the margin (minus)."""
     inside = has_margin and plus.low > 0 and minus.high < 0
     match _kind(claim):
         case "better":
@@ -215,12 +215,12 @@ def _word(claim: Claim, effect: Bounds, plus: Bounds, minus: Bounds, *, has_marg
 
 
 def _kind(claim: Claim) -> Literal["better", "no_worse", "same"]:
-    """An inner maximum says that the inner values, at their best, are better than the ends."""
+    """Kind of comparison; an inner maximum claims that the best inner value is better than both ends."""
     return claim.kind if isinstance(claim, Comparison) else "better"
 
 
 def _needed(found: Verdict, effect: Bounds, plus: Bounds, minus: Bounds, *, has_margin: bool) -> float:
-    """Seeds a cell with which the claim would be decided as often as not, along the shortest way; inf if none is."""
+    """Seeds per cell with which the claim would be decided with probability 1/2; inf if no number suffices."""
 
     def seeds(side: Bounds) -> float:
         return seeds_to_exclude_zero(side, found.n[0], ERROR / 2)

@@ -1,1 +1,1 @@
-"""Models of cells and seeds, intervals and comparisons: arrays in, arrays out. It knows no study and no table."""
+"""Statistics on arrays: models of cells and seeds, intervals, comparisons, repeated looks. No studies, no pandas."""

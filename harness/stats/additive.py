@@ -144,7 +144,7 @@ def fit(values: Floats) -> Additive:
 
 
 def noisier(square: Floats, df: Floats, rest: Floats, rest_df: Floats) -> Flags:
-    """Whether cells have a variance of their own: their mean squares beside those of all others; see NOISIER."""
+    """bool [cells], True if a cell gets its own variance: F test of its mean square against the rest, see NOISIER."""
     enough = (df > 0) & (rest_df > 0)
     p = fdtrc(np.where(enough, df, 1), np.where(enough, rest_df, 1), _over(square, rest))
     found: Flags = enough & (p < NOISIER)
@@ -212,7 +212,7 @@ def _solve(values: Floats, present: Flags, links: Floats) -> tuple[Floats, Float
 
 @lru_cache(maxsize=64)
 def _design(pattern: bytes, cells: int, seeds: int) -> tuple[Floats, NDArray[np.int64], Floats, Floats, Floats]:
-    """What follows from where there are values.
+    """Quantities that depend only on which values are present; cached, since tables repeat the pattern.
 
     Returns:
         links and groups of seeds; then, for what each cell adds to the residual squares of the others: float [cells,

@@ -1,4 +1,4 @@
-"""Every cell against the reference, and every cell against the best one, with errors that hold for all at once."""
+"""Comparisons of all cells with the reference and with the best cell, with simultaneous errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.stats.intervals import LEVEL, Estimate, Flags, Floats, t_quantile, 
 from harness.stats.simultaneous import critical, groups, largest_below
 
 LEAST_FOR_BEST = 3
-"""Seeds below which no cell is said to be among the best: two seeds cannot show that one cell is noisier."""
+"""Fewest seeds for naming best cells: two seeds cannot show that one cell is noisier."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class Differences:
 
 
 def differences(model: Additive, base: int | None) -> Differences:
-    """The differences of the cells of a model from the one of number `base`."""
+    """Differences of all cells from the cell of number `base`."""
     count = len(model.values)
     if base is None or not model.n[base]:
         none, no = np.full(count, np.nan), np.zeros(count, dtype=bool)

@@ -13,14 +13,14 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
 LEVEL = 0.95
-"""Of every interval that is shown."""
+"""Confidence level of every interval shown."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Values with standard errors and degrees of freedom, NaN (and 0) where there are none.
+    """Values with standard errors (NaN if unknown) and degrees of freedom (0 if unknown).
 
-    own: where the error is not from a variance pooled over all cells, but in part from those of single ones.
+    own: True where the error uses the own variance of a single cell instead of only the pooled one.
     """
 
     value: Floats
@@ -30,7 +30,7 @@ class Estimate:
 
 
 def t_quantile(probability: float, df: ArrayLike) -> Floats:
-    """Quantile of Student's t at some degrees of freedom, NaN where there are none."""
+    """Quantile of Student's t for an array of degrees of freedom, NaN where df is 0."""
     values, places = np.unique(df, return_inverse=True)
     found: Floats = np.array([_t(probability, float(value)) for value in values])[places].reshape(np.shape(df))
     return found
@@ -52,7 +52,7 @@ def tails(found: Estimate) -> Floats:
 
 
 def half_width(sd: Floats, n: Floats, df: Floats) -> Floats:
-    """Half the width of the interval at LEVEL of a mean of n values, from a standard deviation with df degrees."""
+    """Half-width of the interval at LEVEL of a mean of n values, from a standard deviation with df degrees."""
     found: Floats = t_quantile((1 + LEVEL) / 2, df) * sd / np.sqrt(np.maximum(n, 1))
     return found
 

@@ -1,4 +1,4 @@
-"""How many seeds would decide what is still open."""
+"""Numbers of seeds that would decide open comparisons."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from harness.stats.bounds import Bounds
 from harness.stats.intervals import t_quantile
 
 _NUMBERS = np.unique(np.concatenate([np.arange(2, 31), np.geomspace(30, 1000, 36)]).astype(int))
-"""Numbers of seeds that may be told as needed: each one up to 30, then in steps of 10 %."""
+"""Candidate answers: every number of seeds up to 30, then steps of 10 %."""
 
 
 def seeds_to_exclude_zero(found: Bounds, n: int, error: float) -> float:
-    """Number of seeds, of all cells, with which these bounds exclude zero as often as not; inf above 1,000.
+    """Number of seeds of all cells with which these bounds exclude zero with probability 1/2; inf above 1,000.
 
     The estimates of the effect and of its noise are those with as much probability on either side. A pooled variance is
     below its true value more often than above, the more so the fewer its degrees of freedom. An effect that is asked

@@ -1,4 +1,4 @@
-"""Several comparisons at once: Holm's correction, and the distribution of the largest t of comparisons with one cell.
+"""Simultaneous comparisons: Holm's correction, and the distribution of the largest t against a common control.
 
 Dunnett (1955, J. Am. Stat. Assoc. 50: 1096): comparisons with a control share the control's error and one estimate of
 the variance, so their t-values are correlated by l_i l_j with l_i^2 = v0 / (v0 + v_i), v being variances of means.
@@ -17,7 +17,7 @@ from scipy.special import ndtr
 from harness.stats.intervals import Floats
 
 Groups = tuple[tuple[float, int], ...]
-"""Comparisons as (l_i, how many have it)."""
+"""Comparisons as pairs of l_i and its count."""
 
 _NORMAL = np.linspace(-8.5, 8.5, 171)
 _WEIGHTS = stats.norm.pdf(_NORMAL) * (_NORMAL[1] - _NORMAL[0])
@@ -35,7 +35,7 @@ def holm(p_values: ArrayLike) -> Floats:
 
 
 def groups(control: float, others: Floats) -> Groups:
-    """Comparisons of cells with a control, from the variances of their means.
+    """Groups of comparisons with a control, from the variances of the means.
 
     l_i is at most 0.99, where the quadrature still holds; a smaller one asks for wider bounds.
     """
@@ -61,7 +61,7 @@ def largest_below(bound: Floats, comparisons: Groups, df: float, *, two_sided: b
 
 @lru_cache(maxsize=4096)
 def critical(alpha: float, comparisons: Groups, df: float, *, two_sided: bool = False) -> float:
-    """The bound that the largest t (or |t|) of all comparisons passes with probability alpha."""
+    """Critical value that the largest t (or |t|) of all comparisons exceeds with probability alpha."""
     if df <= 0 or not comparisons:
         return np.nan
     number = sum(count for _, count in comparisons)
