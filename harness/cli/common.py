@@ -18,8 +18,7 @@ from harness.store import Store, open_store
 from harness.study import Plan, Row, expand, load
 
 if TYPE_CHECKING:
-    from harness.launch.site import Site
-    from harness.spec import Stage
+    from harness.launch.site import Site, Stage
 
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="a study file, such as studies/quickstart.py")]
