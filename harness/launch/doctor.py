@@ -1,4 +1,4 @@
-"""What would make a submission fail, found before anything is queued."""
+"""Checks of cluster, profile and store that find reasons for failing jobs before anything is queued."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ SMALLEST_SPACE = 100_000_000
 
 @dataclass(frozen=True)
 class Problem:
-    """One finding in one line. stops: whether nothing should be queued before it is mended."""
+    """A finding in one line. stops: True if nothing should be queued before it is mended."""
 
     text: str
     stops: bool = True
 
 
 def problems(store: Path, site: Mapping[Stage, Site]) -> list[Problem]:
-    """Everything that is wrong with the site profile, the cluster or the store, the gravest first."""
+    """All problems of the site profile, the cluster and the store, the most serious first."""
     try:
         questions.require_slurm()
     except HarnessError as error:
@@ -48,7 +48,7 @@ def problems(store: Path, site: Mapping[Stage, Site]) -> list[Problem]:
 
 
 def probe_node(store: Path, site: Site) -> list[Problem]:
-    """Run a job of some seconds on a node: does it see the store, and the interpreter; can it requeue?"""
+    """Problems found by a short job on a node: store or interpreter not visible there, no command to requeue."""
     python = site.python or shlex.quote(sys.executable)
     missing = shlex.quote(f"the store {store} is not there, or not writable, on")
     without = shlex.quote(f"{python} has no submitit on")
@@ -136,7 +136,7 @@ def _store(store: Path, site: Mapping[Stage, Site]) -> Iterator[Problem]:
 
 
 def _partitions() -> dict[str, tuple[int | None, bool]]:
-    """Longest time in minutes (None: no limit) and whether it is the default, by name."""
+    """For each partition its time limit in minutes (None: no limit) and whether it is the default."""
     found = {}
     for line in _lines("sinfo", "-h", "-o", "%P|%l"):
         name, _, limit = line.partition("|")
@@ -159,7 +159,7 @@ def _hosts() -> list[str]:
 
 
 def _file_system(place: Path) -> str:
-    """The type of the file system a folder lies on, by the longest mount point above it."""
+    """Type of the file system of a folder, such as nfs4: that of the longest mount point above it."""
     best, kind = "", "unknown"
     for line in _read("/proc/mounts"):
         fields = line.split()

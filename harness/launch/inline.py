@@ -1,4 +1,4 @@
-"""Runs in this process, one after the other."""
+"""Executor that computes runs in this process, one after the other."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def run_inline(
     feed: Callable[[], bool] = lambda: False,
     program: str = "harness.launch.job",
 ) -> None:
-    """Compute what is to be computed. A failed run leaves the others running.
+    """Compute a queue. Other runs go on after a run fails.
 
     Args:
-        feed: called before every look at the queue, to which it may add runs; whether more may come.
-        program: the module whose `prepare` and `work` are called.
+        feed: called in every turn; may add runs to the queue; returns whether more may come.
+        program: module whose `prepare` and `work` are called.
 
     Raises:
         HarnessError: several processes a run are asked for.

@@ -1,4 +1,4 @@
-"""Where a number comes from: commit, uncommitted changes, versions, device."""
+"""Provenance of a result: commit, uncommitted changes, package versions, device."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from harness.machine import PROJECT_VARIABLE, SNAPSHOT_VARIABLE
 
 PACKAGES = {"torch": "torch", "torchvision": "torchvision", "timm": "timm", "numpy": "numpy", "harness": "mim-harness"}
 NUMBERS = ("spec", "core", "analysis")
-"""The parts of the package that determine numbers."""
+"""Rooms of the package whose code determines numbers."""
 LARGEST_PATCH = 1_000_000
 SNAPSHOT_FILE = "provenance.json"
 SLURM_VARIABLES = (
@@ -32,7 +32,7 @@ SLURM_VARIABLES = (
 
 
 def environment(device: str, threads: int) -> dict[str, Any]:
-    """What env.json records of one attempt, at its start."""
+    """Content of env.json, recorded at the start of an attempt."""
     commit, patch = repository()
     new = untracked() if commit else []
     return {
@@ -54,9 +54,9 @@ def environment(device: str, threads: int) -> dict[str, Any]:
 
 @lru_cache
 def repository() -> tuple[str, str]:
-    """Commit of the user's project and the patch of its uncommitted changes; empty where it is no git checkout.
+    """Commit of the user's project and the patch of its uncommitted changes; both empty without a git checkout.
 
-    Of a copy made for a job: what they were when it was made.
+    In a job: those of the time of submission.
     """
     if (frozen := _frozen()) is not None:
         return frozen["commit"], frozen["patch"]
@@ -67,7 +67,7 @@ def repository() -> tuple[str, str]:
 
 @lru_cache
 def untracked() -> list[str]:
-    """Python files of the user's project that git does not know yet: a patch does not hold them."""
+    """Untracked Python files of the user's project, which the patch does not contain."""
     if (frozen := _frozen()) is not None:
         return list(frozen["untracked"])
     return _git("ls-files", "--others", "--exclude-standard", "*.py").splitlines()
@@ -75,7 +75,7 @@ def untracked() -> list[str]:
 
 @lru_cache
 def package_digest(parts: tuple[str, ...] = ("",)) -> str:
-    """Digest of the source files in some parts of the installed package, in whatever way it was installed."""
+    """First 16 hex digits of the SHA-256 of the package's source files, in all rooms or in `parts`."""
     root = Path(harness.__file__).parent
     digest = hashlib.sha256()
     for path in sorted(path for part in parts for path in (root / part).rglob("*.py")):

@@ -1,4 +1,4 @@
-"""Which of a study's runs are to be computed, in which order, and what became of them."""
+"""Queue of a study's runs for executors that compute them directly: what is due, in which order, how each ended."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Ending = Literal["done", "failed", "blocked", "elsewhere", "interrupted"]
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened to a run.
+    """Message about a run from the process that computes it.
 
-    kind: `started`; `line` (a metrics line was written); or how it ended: done, failed (its last line as text),
-        blocked (a run it starts from failed), elsewhere (another process works on it), interrupted (saved, to go on
-        later).
+    kind: `started`; `line` (a metrics line was written); or its ending: done, failed (text: last line of the error),
+        blocked (a run it starts from failed), elsewhere (another process owns it), interrupted (a checkpoint is saved;
+        it can go on later).
     """
 
     kind: Literal["started", "line"] | Ending
@@ -29,10 +29,10 @@ class Event:
 
 
 class Queue:
-    """The runs that are not done, each after the run it starts from.
+    """Unfinished runs, each given out after the run it starts from.
 
-    A pre-training is needed only while one of its evaluations is not done; a run whose weights were cleaned away is
-    computed again if one that starts from it needs them.
+    A pre-training is computed only while one of its evaluations is unfinished. A finished run whose weights were
+    deleted is computed again if an unfinished run starts from it.
 
     Args:
         retry: also take runs that failed.
@@ -51,9 +51,9 @@ class Queue:
         self._look_before()
 
     def add(self, runs: Mapping[str, Run]) -> None:
-        """Take in further runs, or again some that were interrupted or failed; those that wait or run are left alone.
+        """Add runs, or add again some that were interrupted or failed; waiting and running ones are not touched.
 
-        A run comes together with those that it starts from, unless these are done.
+        Unfinished runs that an added one starts from must be added with it.
         """
         fresh = {name: run for name, run in runs.items() if name not in self._waiting}
         self._runs |= fresh
@@ -64,7 +64,7 @@ class Queue:
         self._look_before()
 
     def _look(self, runs: Mapping[str, Run], *, reading: bool = False) -> None:
-        """Sort runs into those that wait and those that have ended, by what the store says."""
+        """Split runs into waiting and ended ones by their states in the store."""
         states = self._store.states(runs)
         words, gone = _needed(runs, self._store, {name: state.word for name, state in states.items()})
         if not reading:
@@ -80,12 +80,12 @@ class Queue:
                 self._waiting[name] = _awaited(self._store, run)
 
     def _look_before(self) -> None:
-        """Note how runs stand that waiting ones start from, but that are not among the runs."""
+        """Record the state of upstream runs that are not in this queue."""
         for first in {first for first in self._waiting.values() if first and first not in self._runs}:
             self.endings[first] = _ending_elsewhere(self._store, first)
 
     def __len__(self) -> int:
-        """Runs that have not ended yet."""
+        """Number of runs that have not ended."""
         return len(self._waiting)
 
     def run(self, name: str) -> Run:
@@ -93,7 +93,7 @@ class Queue:
         return self._runs[name]
 
     def take(self) -> str | None:
-        """The next run that can start now: what starts from another first, so that tables fill early. None if none."""
+        """Key of the next run whose upstream is done, None if none is. Evaluations first, so that tables fill early."""
         ready = [
             name
             for name, first in self._waiting.items()
@@ -106,7 +106,7 @@ class Queue:
         return ready[0]
 
     def end(self, event: Event) -> list[Event]:
-        """Note how a taken run ended; returns the events this makes of runs that wait for it."""
+        """Record the ending of a taken run; returns the endings that follow for runs that wait for it."""
         if event.kind == "elsewhere":
             self._elsewhere.add(event.name)
             return []
@@ -116,8 +116,9 @@ class Queue:
         return self.blocked()
 
     def blocked(self) -> list[Event]:
-        """End the runs that start, directly or not, from one that failed or was interrupted."""
+        """End all runs that start, directly or not, from one that failed or was interrupted."""
         events = []
+        # Upstream runs first, so that an ending is passed down a whole chain in one call.
         for name in sorted(self._waiting, key=lambda name: len(upstreams(self._runs[name]))):
             first = self._waiting[name]
             match self.endings.get(first) if first else None:
@@ -131,7 +132,7 @@ class Queue:
         return events
 
     def look_elsewhere(self) -> list[Event]:
-        """Look after the runs that other processes work on: they end there, or are free to be taken again."""
+        """Check runs that other processes own: they end as they did there, or can be taken again if the owner died."""
         events = []
         for name, state in self._store.states(sorted(self._elsewhere)).items():
             if state.word in ("done", "failed"):
@@ -144,16 +145,16 @@ class Queue:
         return events
 
     def interrupt(self, names: Iterable[str]) -> None:
-        """Give up the runs that have not ended."""
+        """End runs as interrupted."""
         for name in names:
             self._close(name, "interrupted")
 
     def idle(self) -> list[str]:
-        """The runs that have not been taken."""
+        """Keys of waiting runs that nobody has taken."""
         return [name for name in self._waiting if name not in self._taken]
 
     def open(self) -> list[str]:
-        """The runs that have not ended."""
+        """Keys of all runs that have not ended."""
         return list(self._waiting)
 
     def _close(self, name: str, ending: Ending) -> None:
@@ -164,9 +165,9 @@ class Queue:
 def _needed(
     runs: Mapping[str, Run], store: Store, words: dict[str, StateName]
 ) -> tuple[dict[str, StateName], list[str]]:
-    """The words as they count here, and the done runs whose weights are needed again and gone, which count as missing.
+    """States as this queue counts them, and keys of done runs whose deleted weights are needed again (now `missing`).
 
-    A pre-training that is not done counts as done where everything is that starts from it.
+    An unfinished pre-training counts as done if every run that starts from it is done.
     """
     words, gone = dict(words), []
     serving: set[str | None] = set()
@@ -187,7 +188,7 @@ def _needed(
 
 
 def has_start(store: Store, run: Run) -> bool:
-    """Whether the weights that a run starts from are in the store, or it needs none."""
+    """Whether the store holds the weights that a run starts from; True for runs that start from none."""
     first, epoch = upstream(run), snapshot_epoch(run)
     if first is None:
         return True
@@ -202,12 +203,12 @@ def _ask_for_snapshots(store: Store, runs: Iterable[Run]) -> None:
 
 
 def _awaited(store: Store, run: Run) -> str | None:
-    """Key of the run that has to be done before a run; a snapshot that is there needs no more of its pre-training."""
+    """Key of the run that must end before a run can start, None if there is none or its snapshot is in the store."""
     return None if snapshot_epoch(run) is not None and has_start(store, run) else _upstream_key(run)
 
 
 def _ending_elsewhere(store: Store, name: str) -> Ending:
-    """How a run that is not among the runs stands with those that start from it."""
+    """Ending of an upstream run outside this queue, as it counts for the runs that start from it."""
     if store.weights(name) is not None:
         return "done"
     return "failed" if store.state(name).word == "failed" else "interrupted"

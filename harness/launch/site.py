@@ -1,4 +1,4 @@
-"""The site profile: what a cluster wants to know of a job, from TOML files, checked before anything is queued."""
+"""The site profile: table [slurm] of the profiles, with the resources of jobs; checked before anything is queued."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ShellLine = Annotated[str, AfterValidator(_line)]
 
 
 class Site(BaseModel):
-    """What one stage of runs asks of Slurm.
+    """Resources that the jobs of one stage ask Slurm for.
 
     partition, account, qos, constraint, reservation, gres, gpus_per_node, cpus_per_task, mem_gb: as sbatch means them.
     minutes: time limit of one run; a job that holds more runs than it has slots gets a multiple of it.

@@ -1,4 +1,4 @@
-"""The code that jobs run: a copy made at submission, so that nothing edited while a job waits changes it."""
+"""Copy of the code that jobs run, made at submission, so that later edits do not change what they compute."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def freeze(store: Store, project: Path) -> Path:
 
 
 def environment(snapshot: Path) -> dict[str, str]:
-    """What makes a process run this code first."""
+    """Environment variables with which a process imports this copy instead of the original code."""
     path = os.pathsep.join(str(snapshot / part) for part in ("package", "project"))
     return {
         "PYTHONPATH": path,

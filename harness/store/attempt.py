@@ -30,13 +30,14 @@ if TYPE_CHECKING:
 
 
 class Superseded(Exception):
-    """Another process took the run over: this one must stop without writing anything more."""
+    """Raised in a process whose run another has taken over: it must stop and write nothing more."""
 
 
 class Attempt:
-    """One attempt at a run. Every write goes to the attempt's own folder, but for the result's exclusive creation,
+    """One attempt at a run by this process, which owns the run.
 
-    so an owner that was stopped, and wakes up after another took the run over, can spoil nothing.
+    Everything is written to the attempt's own folder, except the result, which is created exclusively. So a process
+    that was suspended and wakes up after another has taken the run over cannot damage the other's files.
     """
 
     def __init__(self, store: Store, run: Run, files: AttemptFolder) -> None:
@@ -51,7 +52,7 @@ class Attempt:
             raise Superseded(f"{self.key}: attempt {self.files.number} was taken over")
 
     def checkpoints(self) -> Iterator[CheckpointFile]:
-        """Every whole checkpoint of this run, latest step first; torn ones are passed over."""
+        """Intact checkpoints of this run, of all attempts, the latest step first; damaged ones are left out."""
         for file in sorted(self._all_checkpoints(), key=lambda file: file.step, reverse=True):
             with contextlib.suppress(OSError, DiskError):
                 if tried_again(lambda path=file.path: sha256(path), file.path, "read").startswith(file.digest):  # type: ignore[misc]
@@ -76,7 +77,7 @@ class Attempt:
                 _remove(file)
 
     def write_snapshot(self, epoch: int, weights: bytes) -> None:
-        """Keep the weights after an epoch for those who asked for them.
+        """Write the weights after an epoch, for evaluations that start from them.
 
         Raises:
             Superseded: the run was taken over.
@@ -90,7 +91,7 @@ class Attempt:
         )
 
     def begin_metrics(self, lines: Sequence[dict[str, Any]] = ()) -> None:
-        """Start the metrics with the lines that the checkpoint holds which this attempt goes on from."""
+        """Write the metrics file anew, with the lines stored in the checkpoint that this attempt resumes from."""
         self._lines = list(lines)
         data = b"".join(map(_line, lines))
         write_atomically(self.files.metrics, data)
@@ -116,17 +117,17 @@ class Attempt:
         self._lines.append(json.loads(data))
 
     def lines(self) -> list[dict[str, Any]]:
-        """The metrics so far; a checkpoint has to hold them."""
+        """All metrics lines so far; every checkpoint must contain them."""
         return list(self._lines)
 
     @staticmethod
     def lines_before(file: CheckpointFile) -> list[dict[str, Any]]:
-        """The metrics that led to a checkpoint which does not hold them, as those of schema 1 do not."""
+        """Metrics lines up to a checkpoint of schema 1, which does not contain them itself."""
         lines = read_lines(AttemptFolder(file.path.parent).metrics)
         return [line for line in lines if isinstance(step := line.get("step"), int) and step <= file.step]
 
     def artefact(self, name: str) -> Path:
-        """Where to write an artefact."""
+        """Path for an artefact of this name."""
         return self.files.artefacts / name
 
     def write_environment(self, environment: dict[str, Any], patch: str) -> None:
@@ -136,7 +137,7 @@ class Attempt:
             write_atomically(self.files.patch, patch.encode())
 
     def upstream_weights(self, name: str) -> Path:
-        """The weights of the run that this one starts from.
+        """Weights file of the run that this one starts from.
 
         Raises:
             HarnessError: it is not done, or its weights are gone or damaged.
@@ -157,6 +158,7 @@ class Attempt:
         """
         if bad := [name for name, value in metrics.items() if not math.isfinite(value)]:
             raise HarnessError(f"{', '.join(bad)} is not a finite number")
+        # Weights before the result: a run counts as done from the moment its result exists.
         self.check()
         if weights is not None:
             write_atomically(self.files.weights, weights, self.check)
@@ -172,7 +174,7 @@ class Attempt:
             create_exclusively(self.store.folder(self.key).result, sealed(record), self.check)
         except FileExistsError:
             raise Superseded(f"{self.key}: another attempt has finished it") from None
-        for file in self._all_checkpoints():
+        for file in self._all_checkpoints():  # only now: until the result exists a resume needs them
             _remove(file)
 
     def fail(self, text: str) -> None:
@@ -181,9 +183,8 @@ class Attempt:
         Raises:
             Superseded: the run was taken over, so that this failure says nothing about it.
         """
-        with contextlib.suppress(
-            HarnessError
-        ):  # a disk that is full leaves the run lost: it goes on once there is room
+        # On a full disk the run stays lost instead of failed, and goes on once there is room.
+        with contextlib.suppress(HarnessError):
             self.check()
             write_atomically(self.files.error, text.encode(errors="replace"))
 

@@ -1,4 +1,4 @@
-"""What of a study's runs can be deleted without losing a result."""
+"""Files of a study's runs that can be deleted without losing a result."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from harness.store.records import SCHEMA, read_record, sealed
 from harness.store.store import Store
 
 TEMPORARY = re.compile(r"\..+[.-][0-9a-f]{8}\.tmp|\.(clock|group)-[0-9a-f]{8}")
-"""What is written beside a file or folder until it is whole, and files that processes meet at."""
+"""Names of temporary files and folders, and of files at which processes of a group meet."""
 TEMPORARY_SECONDS = 3600.0
-"""How old it has to be: a process that writes may still need it."""
+"""Minimum age of a deletable temporary file; a younger one may be in use."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Removable:
 def removable(
     store: Store, runs: Mapping[str, Run], *, weights: bool = False, unfinished: bool = False
 ) -> list[Removable]:
-    """Superseded attempts and checkpoints of done runs, and what else is asked for.
+    """Superseded attempts and checkpoints of done runs, and on request more.
 
     Args:
         weights: also the weights of done runs, but for those that an evaluation that is not done starts from.
@@ -57,7 +57,7 @@ def removable(
 
 
 def left_by_kills(store: Store, seconds: float = TEMPORARY_SECONDS) -> list[Removable]:
-    """What processes that were killed were just writing, anywhere in the store. seconds: how old it has to be."""
+    """Temporary files of killed processes, anywhere in the store. seconds: their minimum age."""
     found = []
     for folder, below, files in os.walk(store.root):
         names = [name for name in (*below, *files) if TEMPORARY.fullmatch(name)]

@@ -19,7 +19,7 @@ from harness.spec import HarnessError
 
 T = TypeVar("T")
 Check = Callable[[], object]
-"""Called when a file is whole, just before it gets its name; what it raises leaves no file behind."""
+"""Called when a file is written, just before it gets its final name; if it raises, no file is left behind."""
 
 PAUSES = (0.1, 1.0, 5.0)
 """Seconds before each further try after a disk error that may pass."""
@@ -31,22 +31,22 @@ PASSING = frozenset(
     )
     if hasattr(errno, name)
 )  # fmt: skip
-"""What a file server says that is away for a moment."""
+"""Error numbers that pass: a file server is away for a moment."""
 REFUSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 NO_LINKS = frozenset({errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK})
 
 
 class DiskError(HarnessError):
-    """A disk refuses: it is full, read-only, or away for longer than was waited. Once it is back, runs can go on."""
+    """The disk is full, read-only, or was away for longer than all pauses. Runs can go on once it is back."""
 
 
 def leaves_interrupted(error: Exception) -> bool:
-    """Whether an error says nothing against a run, as the disk refused: the run can go on once it is back."""
+    """Whether an error comes from the disk and not from the run, which can then go on later."""
     return isinstance(error, DiskError) or (isinstance(error, OSError) and error.errno in PASSING | REFUSING)
 
 
 def write_atomically(path: Path, data: bytes, check: Check = lambda: None) -> None:
-    """Replace a file by `data` in one step.
+    """Write a file in one step: readers see the old content or the new.
 
     Raises:
         DiskError: the disk refuses; nothing is left behind.
@@ -113,7 +113,7 @@ def _create_in_place(path: Path, data: bytes) -> None:
 
 @cache
 def require_exclusive_creation(folder: Path) -> bool:
-    """Try out whether of several processes that create a file in a folder just one succeeds; whether by hard links.
+    """Check that exclusive creation works in a folder; returns whether by hard links.
 
     Raises:
         DiskError: several would: a result could be overwritten. Or the disk refuses.
@@ -200,7 +200,7 @@ def _renamed(path: Path, fill: Callable[[Path], object]) -> bool:
 
 @contextlib.contextmanager
 def file_beside(path: Path) -> Iterator[Path]:
-    """A temporary name in the same folder; whatever is left there in the end is removed."""
+    """A temporary path in the same folder; a file left there is removed at the end."""
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         yield beside
@@ -210,7 +210,7 @@ def file_beside(path: Path) -> Iterator[Path]:
 
 
 def tried_again(act: Callable[[], T], path: Path, what: str = "write") -> T:
-    """What `act` returns; after a disk error that may pass it is called again, some seconds later.
+    """Result of `act`, which is called again after pauses if it raises a disk error that may pass.
 
     Raises:
         DiskError: the disk refuses, or still does after the last pause.
@@ -230,7 +230,7 @@ def tried_again(act: Callable[[], T], path: Path, what: str = "write") -> T:
 
 @contextlib.contextmanager
 def disk_errors(path: Path, what: str = "write") -> Iterator[None]:
-    """Turn what a disk refuses into one clear line; an existing file is no such refusal."""
+    """Turn OSError into DiskError with one clear line, except for files that exist or are missing."""
     try:
         yield
     except (FileExistsError, FileNotFoundError):
@@ -240,13 +240,13 @@ def disk_errors(path: Path, what: str = "write") -> Iterator[None]:
 
 
 def sync_file(path: Path) -> None:
-    """Make what was written to a file so far survive a power loss."""
+    """Flush a file to the disk, so that it survives a power loss."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename in this folder survive a power loss, where the file system can be asked to."""
+    """Flush a folder to the disk, so that a rename survives a power loss; ignored by file systems that cannot."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -321,7 +321,7 @@ def entries(folder: Path) -> list[str]:
 
 
 def parsed(data: bytes) -> Any:
-    """What JSON says, or None where it is no JSON."""
+    """Value of a JSON text, None if it is not valid JSON."""
     try:
         return json.loads(data)
     except (ValueError, RecursionError):

@@ -84,7 +84,7 @@ class AttemptFolder:
         return self.path / "artefacts"
 
     def kept(self) -> list[Path]:
-        """What a finished attempt keeps besides its weights and its log, as far as it is there."""
+        """Existing files that a finished attempt keeps, except weights and log."""
         below = self.artefacts.rglob("*")
         return sorted(path for path in (self.environment, self.patch, self.metrics, *below) if path.is_file())
 
@@ -96,7 +96,7 @@ class AttemptFolder:
         return self.path / f"error-{rank}.txt"
 
     def rank_errors(self) -> list[Path]:
-        """What other processes of the run than the first left when they failed, the lowest rank first."""
+        """Error files of the ranks above 0, the lowest first."""
         return sorted(self.path.glob("error-*.txt"), key=lambda path: (len(path.name), path.name))
 
     @property
@@ -150,7 +150,7 @@ class RunFolder:
         return self.path / "result.json"
 
     def results_put_aside(self) -> list[Path]:
-        """Results that do not count any more: damaged ones, and those whose weights are needed again."""
+        """Results that no longer count: damaged ones, and those of runs that are computed again for their weights."""
         return list(self.path.glob("result-put-aside-*.json"))
 
     def all_snapshots(self) -> list[Path]:
@@ -188,11 +188,11 @@ class SubmissionFolder:
         return self.path / "closed"
 
     def answer(self, array: int) -> Path:
-        """What sbatch said to an array: its job id, or why it was refused."""
+        """Answer of sbatch for an array: its job id, or why it was refused."""
         return self.path / f"answer-{array}.json"
 
     def stopped(self, array: int, element: int) -> Path:
-        """Why the job of an element ended before all of its runs did, though none of these failed."""
+        """Reason why the job of an element ended before its runs did, although none of them failed."""
         return self.path / f"stopped-{array}-{element}.txt"
 
     def jobs(self, array: int) -> Path:
@@ -239,7 +239,7 @@ class SearchFolder:
         return AttemptFolder(self.path / "coordinators" / f"{number:04d}")
 
     def coordinators(self) -> list[AttemptFolder]:
-        """All that ever ran it, oldest first."""
+        """Folders of all coordinators so far, oldest first."""
         return [self.coordinator(number) for number in numbers(self.path / "coordinators", 4)]
 
 

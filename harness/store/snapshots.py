@@ -1,4 +1,4 @@
-"""Weights of a pre-training after some of its epochs: asked for by whoever evaluates them, written on its way.
+"""Weight snapshots: weights of a pre-training after some of its epochs, written during training for evaluations.
 
 A request is an empty file in the run folder, so that requests add up without a lock, and the key knows nothing of them.
 An epoch that is asked for when it is over is not written any more.
@@ -15,7 +15,7 @@ from harness.store.store import Store
 
 
 def ask_for_snapshot(store: Store, name: str, epoch: int) -> None:
-    """Have a pre-training, which must have its folder, keep its weights after this epoch (counted from 1).
+    """Request the weights of a registered pre-training after an epoch (counted from 1).
 
     Raises:
         HarnessError: the disk refuses.
@@ -27,12 +27,12 @@ def ask_for_snapshot(store: Store, name: str, epoch: int) -> None:
 
 
 def epochs_asked_for(folder: RunFolder) -> set[int]:
-    """The epochs after which a pre-training is to keep its weights."""
+    """Epochs after which a pre-training must write its weights."""
     return set(numbers(folder.snapshots_asked_for, 4))
 
 
 def snapshot_of(store: Store, name: str, epoch: int) -> Path | None:
-    """The weights after an epoch, of the latest attempt that wrote them; None if none did."""
+    """Weights file after an epoch, of the latest attempt that wrote one; None if there is none."""
     for attempt in reversed(store.folder(name).attempts()):
         if found := attempt.snapshots(epoch):
             return found[0]
@@ -40,7 +40,7 @@ def snapshot_of(store: Store, name: str, epoch: int) -> Path | None:
 
 
 def whole_snapshot(store: Store, name: str, epoch: int) -> Path:
-    """As `snapshot_of`, checked.
+    """As `snapshot_of`, with its digest checked.
 
     Raises:
         HarnessError: it was never written, or is damaged.

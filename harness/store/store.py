@@ -1,4 +1,4 @@
-"""The folder of run folders: registering, reading, taking ownership."""
+"""The store: registers runs, reads states and results, hands out attempts."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from harness.store.states import MISSING, Result, State
 
 
 class Store:
-    """The folder of run folders; the only truth about what is done."""
+    """Folder with one folder a run, named by its key; the only record of what is done."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def folder(self, name: str) -> RunFolder:
-        """The paths of the run with this key."""
+        """Paths of the files of a run, by its key."""
         return RunFolder(self.root / name)
 
     def keys(self) -> list[str]:
@@ -106,7 +106,7 @@ class Store:
         return Result(found, attempt, float(seconds), record["weights"], record.get("files", {}))  # type: ignore[arg-type]
 
     def state(self, name: str) -> State:
-        """Where one run stands. Reading changes nothing."""
+        """State of one run by its files. Changes nothing."""
         if result := self.result(name):
             return State("done", result, result.attempt)
         attempts = self.folder(name).attempts()
@@ -121,22 +121,22 @@ class Store:
         return State("running" if alive else "lost", None, latest.number, owner, "", progress)
 
     def states(self, names: Iterable[str]) -> dict[str, State]:
-        """Where each of the runs stands."""
+        """States of runs by key."""
         present = set(self.keys())
         return {name: self.state(name) if name in present else MISSING for name in names}
 
     def final_attempt(self, name: str) -> AttemptFolder | None:
-        """The attempt that finished a run, None if none did."""
+        """Folder of the attempt that finished a run, None if the run is not done."""
         result = self.result(name)
         return self.folder(name).attempt(result.attempt) if result else None
 
     def weights(self, name: str) -> Path | None:
-        """The weights file of a finished run; None if it keeps none or they were cleaned away."""
+        """Weights file of a finished run; None if it keeps none or the file was deleted."""
         attempt = self.final_attempt(name)
         return attempt.weights if attempt and attempt.weights.is_file() else None
 
     def metrics(self, name: str) -> list[dict[str, Any]]:
-        """The metrics lines of a run: of the attempt that finished, or else of the latest.
+        """Metrics lines of a run: of the attempt that finished it, else of the latest attempt.
 
         Raises:
             HarnessError: they are not what the finished run wrote.
@@ -182,7 +182,7 @@ class Store:
         return path
 
     def size(self, name: str) -> int:
-        """Bytes that a run takes on disk."""
+        """Size of a run's folder in bytes."""
         return size_below(self.folder(name).path)
 
     def put_result_aside(self, name: str) -> None:
@@ -212,13 +212,14 @@ class Store:
             files = self.folder(name).attempt(state.attempt + 1)
             if not publish_owner(files, lambda fresh: fresh.artefacts.mkdir()):
                 continue  # somebody was faster
-            if done := self.result(name):  # the owner that looked dead finished meanwhile
+            # Looked up again now that nobody else can begin: the owner that looked dead may have finished meanwhile.
+            if done := self.result(name):
                 shutil.rmtree(files.path)
                 return State("done", done, done.attempt)
             return Attempt(self, run, files)
 
     def _require_exclusive_creation(self) -> None:
-        """Find out before anything is computed that a result could not be kept."""
+        """Refuse, before anything is computed, a disk on which one process could overwrite another's result."""
         with disk_errors(self.root), contextlib.suppress(FileExistsError):
             self.root.mkdir(parents=True, exist_ok=True)
         require_exclusive_creation(self.root)

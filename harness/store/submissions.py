@@ -23,11 +23,11 @@ from harness.store.records import read_record, sealed
 
 @dataclass(frozen=True)
 class Array:
-    """Jobs that are submitted together.
+    """A Slurm job array.
 
-    name: the job name, of this array alone. stage: pretrain or evaluation. elements: keys of the runs of each job.
-    after: the array of the same entry whose element of the same index must succeed first.
-    dependency: else what sbatch is told, such as `afterok:12_3`; empty for none.
+    name: unique job name. elements: keys of the runs of each job.
+    after: index of an array of the same entry; each element waits for its element of the same index.
+    dependency: sbatch dependency on an earlier job, such as `afterok:12_3`; empty for none.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Entry:
     owner: Owner = field(default_factory=lambda: UNKNOWN)
 
     def places(self) -> dict[str, tuple[int, int]]:
-        """For each submitted run its array and element."""
+        """Index of array and element of each submitted run, by key."""
         return {
             name: (number, index)
             for number, array in enumerate(self.arrays)
@@ -65,7 +65,7 @@ class Entry:
 
 
 class Submissions:
-    """The log of a store."""
+    """The submission log of a store."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -128,22 +128,22 @@ class Submissions:
         return entry if done else None
 
     def answer(self, number: int, array: int) -> dict[str, str]:
-        """What sbatch said: `id`, or `error`; empty if that was not recorded."""
+        """Recorded answer of sbatch for an array: `id` or `error`; empty if there is none."""
         found = read_record(self.folder(number).answer(array)) or {}
         return {name: found[name] for name in ("id", "error") if isinstance(found.get(name), str)}
 
     def record(self, number: int, array: int, answer: Mapping[str, str]) -> None:
-        """Write down what sbatch said."""
+        """Record the answer of sbatch for an array."""
         write_atomically(self.folder(number).answer(array), sealed(answer))
 
     def close(self, number: int) -> None:
-        """Mark an entry none of whose runs waits for anything any more, so that it need not be read again."""
+        """Mark an entry whose runs are all done, so that it is not read again."""
         with contextlib.suppress(OSError):
             self.folder(number).closed.touch()
 
 
 def asked_for(entries: Iterable[Entry]) -> dict[str, set[str]]:
-    """What each study has asked for and not given up, by keys."""
+    """Keys of the runs that each study has submitted and not cancelled, by study."""
     found: dict[str, set[str]] = {}
     for entry in entries:
         mine = found.setdefault(entry.study, set())
@@ -155,7 +155,7 @@ def asked_for(entries: Iterable[Entry]) -> dict[str, set[str]]:
 
 
 def _entry(number: int, record: dict[str, Any]) -> Entry:
-    """An entry as its record says; KeyError, TypeError or ValueError where that has another form."""
+    """Entry from its record. Raises KeyError, TypeError, ValueError or AttributeError if that has another form."""
     arrays = tuple(
         Array(_text(a["name"]), a["stage"], tuple(map(_texts, a["elements"])), a["after"], _text(a["dependency"]))
         for a in record["arrays"]

@@ -1,4 +1,4 @@
-"""Runs in worker processes of this machine: a slot each, reused from run to run."""
+"""Pool of worker processes on this machine: one run at a time in each slot, the process reused from run to run."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from harness.store.files import write_atomically
 
 STOP_SECONDS = 60.0
 MOURNING_SECONDS = 30.0
-"""How long the first process of a group may take to notice the death of another."""
+"""Seconds that the first process of a group has to report the death of another before it is killed."""
 
 
 def gpus() -> list[str]:
-    """The GPUs this process may use, as CUDA names them, found without loading torch."""
+    """CUDA names of the GPUs that this process may use, found without loading torch."""
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return [name for name in visible.split(",") if name.strip() and name.strip() != "-1"]
     if shutil.which("nvidia-smi") is None:
@@ -42,7 +42,7 @@ def gpus() -> list[str]:
 
 
 def default_slots(resources: Resources) -> int:
-    """One slot a GPU, or a group of them where several processes compute a run, or as many as the CPUs allow.
+    """Number of slots: one a GPU (or a group of GPUs for runs of several processes), else as many as the CPUs allow.
 
     Raises:
         HarnessError: there are fewer GPUs than one run takes.
@@ -57,16 +57,15 @@ def default_slots(resources: Resources) -> int:
 
 
 def forked(resources: Resources) -> bool:
-    """Whether workers are forks of a process that has loaded what they need: that takes 0.05 s instead of seconds.
+    """Whether workers are forked from a process that has loaded torch, which takes 0.05 s instead of seconds.
 
-    A process that uses a GPU starts afresh, and so does each on systems other than Linux, whose libraries do not bear a
-    fork.
+    Not if they use a GPU, as CUDA cannot be used after a fork; nor outside Linux, where system libraries cannot either.
     """
     return sys.platform == "linux" and (resources.device == "cpu" or not gpus())
 
 
 def start_server(program: str) -> None:
-    """Start the process that workers are forked from, if none runs. It imports `program` from where this one would."""
+    """Start the fork server unless it runs; it imports `program` with the import path of this process."""
     found = {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path), "PYTHONSAFEPATH": "1"}
     kept = {name: os.environ.pop(name, None) for name in found}
     os.environ.update(found)
@@ -81,7 +80,7 @@ def start_server(program: str) -> None:
 
 
 class Worker:
-    """One slot: the processes that compute the runs it is sent, one run at a time. The first one answers."""
+    """One slot: a group of processes that computes one run at a time. Rank 0 sends the events."""
 
     def __init__(self, slot: int, root: Path, resources: Resources, *, retry: bool, program: str) -> None:
         self.slot, self._root, self._resources, self._retry, self._program = slot, root, resources, retry, program
@@ -90,17 +89,17 @@ class Worker:
 
     @property
     def connection(self) -> Connection:
-        """Where the answers come from."""
+        """Connection to rank 0, which sends the events."""
         return self._connections[0]
 
     @property
     def process(self) -> BaseProcess:
-        """The process that answers."""
+        """Rank 0."""
         return self.processes[0]
 
     @property
     def followers(self) -> list[BaseProcess]:
-        """The others of its group."""
+        """The other ranks."""
         return self.processes[1:]
 
     def _start(self) -> None:
@@ -143,7 +142,7 @@ class Worker:
         self.processes.append(process)
 
     def give(self, name: str) -> None:
-        """Have the run of this key computed."""
+        """Send the key of the next run to all ranks."""
         self.name = name
         try:
             self._send(name)
@@ -158,7 +157,7 @@ class Worker:
             connection.send(name)
 
     def receive(self, store: Store) -> Event:
-        """The next event; a process that died becomes the failure of its run, and is replaced."""
+        """Next event; the death of a process becomes an event about its run, and the group is started again."""
         try:
             event: Event = self.connection.recv()
         except (EOFError, OSError):
@@ -173,9 +172,9 @@ class Worker:
         return event
 
     def mourn(self) -> None:
-        """End the first process if another of its group has died and it has nothing to say of that in time.
+        """Kill rank 0 if another rank has died and rank 0 has not reported it within MOURNING_SECONDS.
 
-        A process that waits for a GPU of another does not notice that the other one is gone.
+        A process that waits in a GPU collective does not notice that its partner is gone.
         """
         if self.name is None or all(process.is_alive() for process in self.followers):
             return
@@ -188,13 +187,13 @@ class Worker:
         self._start()
 
     def stop(self) -> None:
-        """Ask the run to save and end, once; the process ends with it, and tells the others of its group."""
+        """Ask rank 0 once to save the run and exit; it tells the other ranks."""
         if not self._asked:
             self._asked = True
             self.process.terminate()
 
     def close(self) -> None:
-        """End what is left of the processes."""
+        """End all processes of the slot."""
         for connection in self._connections:
             connection.close()
         if self.followers:
@@ -217,14 +216,14 @@ def run_local(
     feed: Callable[[], bool] = lambda: False,
     program: str = "harness.launch.job",
 ) -> None:
-    """Compute what is to be computed in `slots` processes. A failed run, or a process that dies, leaves the others
+    """Compute a queue in `slots` slots. Other runs go on after a run fails or a process dies.
 
-    running. When `stopping` turns true, the runs save a checkpoint and end.
+    When `stopping` returns True, running runs save a checkpoint and end.
 
     Args:
-        unwanted: whether a run was cancelled; one at work saves and ends, one that waits is not begun.
-        feed: called before every look at the queue, to which it may add runs; whether more may come.
-        program: the module whose `prepare` and `work` the processes call.
+        unwanted: whether a run (by key) was cancelled; it saves and ends if it is running, else is not begun.
+        feed: called in every turn; may add runs to the queue; returns whether more may come.
+        program: module whose `prepare` and `work` the processes call.
     """
     more = feed()
     for event in queue.blocked():
@@ -291,7 +290,7 @@ def _end(workers: list[Worker], queue: Queue, store: Store, report: Callable[[Ev
 
 
 DEATH = "its process "
-"""How the record of a failure begins if the run said nothing itself."""
+"""First words of an error text written for a process that died without one."""
 
 
 def _cause(exitcode: int | None) -> str:
@@ -303,7 +302,7 @@ def _cause(exitcode: int | None) -> str:
 
 
 def _death(store: Store, name: str, exitcode: int | None) -> Event:
-    """What the death of the process that was given a run means for that run, by what the store says."""
+    """Ending of a run whose process died, by the state of the run in the store."""
     state = store.state(name)
     if state.word == "done":  # it died between the result and telling so
         return Event("done", name)

@@ -121,7 +121,7 @@ def _note(found: Jobs, rows: Iterable[list[str]]) -> None:
 
 
 def largest_array() -> int:
-    """How many elements the cluster takes in one array: MaxArraySize, the largest index being one less."""
+    """Largest number of elements in one array: MaxArraySize (indices end one below it), 1000 if it is not told."""
     for line in ask("scontrol", "show", "config").splitlines():
         name, _, value = line.partition("=")
         if name.strip() == "MaxArraySize" and value.strip().isdigit():
@@ -130,7 +130,7 @@ def largest_array() -> int:
 
 
 def jobs_of_user() -> int:
-    """How many jobs and array elements of this user the queue holds."""
+    """Number of jobs and array elements of this user in the queue."""
     return len(ask("squeue", "--noheader", "--array", "--me", "--format=%i").splitlines())
 
 
@@ -146,6 +146,6 @@ def submit_limit() -> int | None:
 
 
 def cancel(ids: Sequence[str]) -> None:
-    """scancel, in few calls."""
+    """Cancel jobs, 200 in each call of scancel, as command lines are limited in length."""
     for first in range(0, len(ids), 200):
         ask("scancel", *ids[first : first + 200])

@@ -1,4 +1,4 @@
-"""Where every run stands: its files first, then what was submitted and what Slurm says. Reading changes nothing."""
+"""States of runs on a cluster, from the store's files, the submission log and Slurm's answers. Changes nothing."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from harness.store.states import failed_upstream
 from harness.store.submissions import Entry, Submissions
 
 GRACE_SECONDS = 60.0
-"""How long a job may be gone from Slurm before its run counts as lost: file systems and accounting lag behind."""
+"""Seconds after the last sign of a job in which its run does not count as lost: files and accounting lag."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run stands. detail: the reason in words. job: the Slurm job that is to compute it, if one is alive."""
+    """State of a run. detail: the reason in words. job: the live Slurm job that is to compute it, if any."""
 
     word: StateName
     detail: str
@@ -31,9 +31,9 @@ class Place:
 
 @dataclass(frozen=True)
 class Overview:
-    """Where runs stand. silent: why Slurm could not be asked, if it could not.
+    """States of runs by key. silent: reason why Slurm did not answer, empty if it did.
 
-    latest: for each undone run that was submitted or cancelled, the entry of the log that says so last.
+    latest: for each unfinished run that was submitted or cancelled, the last log entry about it.
     """
 
     places: dict[str, Place]
@@ -42,7 +42,7 @@ class Overview:
 
 
 def overview(runs: Mapping[str, Run], store: Store) -> Overview:
-    """Where each of the runs stands."""
+    """The state of each run."""
     states = store.states(runs)
     undone = {name for name, state in states.items() if state.word != "done"}
     log = Submissions(store.root)
@@ -57,7 +57,8 @@ def overview(runs: Mapping[str, Run], store: Store) -> Overview:
             jobs = questions.look(sizes, min(entry.time for entry in waited_for.values()))
         except HarnessError as error:
             silent = str(error)
-        states |= store.states(latest)  # a job that ended while Slurm was asked may have left a result
+        # Read again after Slurm has answered: a job that ended in between has left a result, and must not look lost.
+        states |= store.states(latest)
     places = {}
     for name in runs:
         entry = latest.get(name)
@@ -136,7 +137,7 @@ def _submitted(name: str, state: State, entry: Entry, log: Submissions, jobs: Jo
 
 
 def _ended(job: Job | None, state: State) -> bool:
-    """Whether Slurm knows that the job of an owner is not at work, however fresh its last heartbeat is."""
+    """Whether Slurm reports that the owner's job is not running; this counts more than a fresh heartbeat."""
     return bool(job and state.owner and state.owner.get("job") == job.raw and job.state not in questions.WORKING)
 
 
@@ -162,7 +163,7 @@ def _by_slurm(job: Job, state: State, *, recently: bool, alone: bool) -> Place:
 
 
 def _let_go(store: Store, name: str, entry: Entry, log: Submissions, array: int, element: int) -> str:
-    """Why a job that ended says nothing against a run of its that is not done; empty if it does."""
+    """Reason why an unfinished run must not count as failed although its job ended; empty if it should."""
     try:
         return log.folder(entry.number).stopped(array, element).read_text().strip()
     except OSError:
@@ -171,7 +172,7 @@ def _let_go(store: Store, name: str, entry: Entry, log: Submissions, array: int,
 
 
 def _submitting(entry: Entry, log: Submissions, store: Store) -> bool:
-    """Whether the process that wrote an entry may still be calling sbatch."""
+    """Whether the process that wrote an entry is alive, so that it may still be calling sbatch."""
     folder = log.folder(entry.number)
     signs = [folder.entry, *(folder.answer(array) for array in range(len(entry.arrays)))]
     return is_alive(entry.owner, lambda: clock(store.root) - max(map(modified, signs)))

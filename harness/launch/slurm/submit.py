@@ -28,9 +28,9 @@ PROGRAM = "harness.launch.job"
 
 @dataclass(frozen=True)
 class Submitted:
-    """What a call queued. runs, jobs, arrays: how many. left: runs for which the queue had no room.
+    """Counts of a submission. runs, jobs, arrays: submitted now. left: runs for which the queue had no room.
 
-    waiting: runs that are queued or at work already. refused: what sbatch said against an array, if it did.
+    waiting: runs that were queued or running before. refused: error of sbatch for an array, empty if there was none.
     """
 
     runs: int = 0
@@ -44,10 +44,10 @@ class Submitted:
 def wanted(
     runs: Mapping[str, Run], store: Store, *, retry: bool = False, reading: bool = False
 ) -> tuple[dict[str, Run], Overview]:
-    """The runs that are to be submitted now, and where all of them stand.
+    """The runs that should be submitted now, and the states of all.
 
     Args:
-        retry: also those that failed. reading: leave the store as it is.
+        retry: also submit failed runs. reading: do not change the store.
     """
     seen = overview(runs, store)
     if seen.silent:
@@ -74,7 +74,7 @@ def submit(
     retry: bool = False,
     program: str = PROGRAM,
 ) -> Submitted:
-    """Queue what is neither done nor queued nor at work.
+    """Submit all runs that are neither done, queued nor running.
 
     Raises:
         HarnessError: there is no cluster, or the store cannot be written.
@@ -107,7 +107,7 @@ def submit(
 def scripts(
     runs: Mapping[str, Run], store: Store, site: Mapping[Stage, Site], *, retry: bool = False
 ) -> tuple[list[Array], dict[Stage, str]]:
-    """What `submit` would queue, and the sbatch script of each stage. Queues and writes nothing."""
+    """The arrays that `submit` would queue, and the sbatch script of each stage. Changes nothing."""
     questions.require_slurm()
     chosen, seen = wanted(runs, store, retry=retry, reading=True)
     room, largest = _room(site), questions.largest_array()
@@ -121,10 +121,9 @@ def scripts(
 
 
 def cancel(runs: Mapping[str, Run], store: Store, *, study: str) -> tuple[list[str], list[str]]:
-    """Give up runs that are queued or at work on the cluster.
+    """Cancel runs that are queued or running on the cluster.
 
-    A run that another study has asked for, and has not given up, is spared. A job that holds other runs too goes on
-    with those.
+    A run that another study still waits for is spared. A job that holds further runs goes on with those.
 
     Returns:
         Keys that were cancelled, and keys that were spared.
@@ -172,7 +171,7 @@ def close_entries(store: Store) -> None:
 
 
 def log_of(store: Store, entry: Entry, name: str) -> Path | None:
-    """The newest file of what the job of a run printed."""
+    """Newest log file of the job of a run, None if there is none."""
     if name not in (places := entry.places()):
         return None  # the entry that cancelled it
     array, index = places[name]
@@ -227,14 +226,20 @@ def _call_sbatch(
 
 
 def _dependency(job: str, upper: Array, lower: Array) -> str:
-    """Each element waits for the one of its own index; a single job is no array to Slurm."""
+    """sbatch dependency of an array on the one it starts from: each element on the element of the same index.
+
+    An array of one element becomes a single job, which has no index.
+    """
     if len(upper.elements) == 1:
         return f"afterok:{job}"
     return f"aftercorr:{job}" if len(lower.elements) > 1 else f"afterok:{job}_0"
 
 
 def _locations(runs: Iterable[Run]) -> dict[str, str]:
-    """Where the data lies here: jobs run a copy of the project, from which relative places would not be found."""
+    """Environment variables with the folders of the data sets.
+
+    Jobs run a copy of the project, from which relative paths of its profile would lead elsewhere.
+    """
     names = {run.data.name for run in runs if isinstance(run.data, ImageFolder)}
     places = {name: data_location(name) for name in sorted(names)}
     return {data_variable(name): str(place) for name, place in places.items() if place}
@@ -281,12 +286,12 @@ def _executor(
 
 
 def _srun_args(site: Site) -> list[str] | None:
-    """In a distributed run a process that ends badly ends the others, which may wait for it for ever."""
+    """Arguments for srun; in a distributed run a failed process must end the others, which would wait for ever."""
     return [*(["--kill-on-bad-exit=1"] * (site.nodes * site.processes_per_node > 1)), *site.srun_args] or None
 
 
 def _setup(site: Site, extra: Mapping[str, str]) -> list[str]:
-    """Shell lines before the job; the first that fails ends it."""
+    """Shell lines that run before the job; the first one that fails ends it."""
     exports = [
         f"export {name}={shlex.quote(value)}" + ('"${PYTHONPATH:+:$PYTHONPATH}"' if name == "PYTHONPATH" else "")
         for name, value in extra.items()

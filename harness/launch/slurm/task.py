@@ -1,4 +1,4 @@
-"""What a Slurm job does: compute the runs of its element, side by side if there are several slots."""
+"""Program of a Slurm job: computes the runs of one array element, side by side in its slots."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ class _Cancelled:
 
 
 def _wanted(store: Store, entry: Entry, names: Sequence[str], attempts: int) -> dict[str, Run]:
-    """The runs of an element that are still to be computed."""
+    """The unfinished runs of an element that this job should compute."""
     wanted = {}
     for name in names:
         state = store.state(name)
@@ -182,7 +182,7 @@ def _wanted(store: Store, entry: Entry, names: Sequence[str], attempts: int) -> 
 
 
 def _begun(store: Store, name: str) -> int:
-    """How often a run was begun since it last failed."""
+    """Number of attempts at a run since it last failed."""
     count = 0
     for attempt in reversed(store.folder(name).attempts()):
         if attempt.error.exists():
@@ -201,7 +201,7 @@ def _give_up(store: Store, run: Run, begun: int) -> None:
 
 
 def _note(store: Store, names: Sequence[str], reason: str) -> None:
-    """Keep why the latest attempts were interrupted."""
+    """Record in the latest attempts the reason of their interruption."""
     node = os.environ.get("SLURMD_NODENAME", "")
     for name in names:
         attempts = store.folder(name).attempts()
