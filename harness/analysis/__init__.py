@@ -1,1 +1,1 @@
-"""What masks and trained encoders are like, measured."""
+"""Measurements of masks, and of trained models on a fixed sample of test images."""

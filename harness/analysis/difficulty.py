@@ -1,43 +1,163 @@
-"""How hard a mask is before anything is trained: its share, what surrounds hidden patches, how many masks there are."""
+"""Difficulty of a mask before training: AvgDist, hidden share, neighbours of hidden patches, number of masks.
+
+AvgDist is the mean distance of hidden pixels from visible ones (SimMIM, ablation of masks).
+"""
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from harness.analysis.avgdist import BATCH, mask_distance
 from harness.core.masks.masking import make_mask, spread
-from harness.spec import HarnessError, Mask
+from harness.spec import HarnessError, Mask, RandomMask, SquareMask
+
+ENUMERATED = 5_000
+"""Most masks of one kind that are averaged over one by one."""
+BATCH = 256
+"""Masks that are drawn at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AverageDistance:
+    """AvgDist over draws of a mask, in pixels.
+
+    mean, sd: over one average a mask; sd is NaN for a single mask. draws: number of masks that hide something.
+    """
+
+    mean: float
+    sd: float
+    draws: int
+
+    @property
+    def error(self) -> float:
+        """Standard error of the mean."""
+        return self.sd / math.sqrt(self.draws)
+
+    def scaled(self, image_size: int, to: int = 192) -> AverageDistance:
+        """AvgDist rescaled from an image of `image_size` pixels to one of `to` pixels; SimMIM's images have 192.
+
+        Neighbouring pixels are one pixel apart at any size. The result therefore exceeds the AvgDist of the same mask
+        on the large image, by about half a pixel of the small one.
+        """
+        factor = to / image_size
+        return AverageDistance(mean=self.mean * factor, sd=self.sd * factor, draws=self.draws)
+
+
+def mask_distance(hidden: NDArray[np.bool_]) -> float:
+    """Mean Euclidean distance of hidden pixels from the nearest visible pixel; neighbours are 1 apart.
+
+    Args:
+        hidden: bool [S, S], True = hidden.
+
+    Raises:
+        HarnessError: all pixels are hidden, or none.
+    """
+    if hidden.all() or not hidden.any():
+        raise HarnessError(f"a mask that hides {'all' if hidden.all() else 'none'} of the image has no AvgDist")
+    return float(distance_transform_edt(hidden)[hidden].mean())
+
+
+def average_distance(mask: Mask, image_size: int, *, draws: int, seed: int = 0) -> AverageDistance:
+    """AvgDist of a mask: mean over its hidden pixels, then over `draws` masks of the first training step.
+
+    Args:
+        image_size: side of the image in pixels.
+        draws: number of masks, 1 or more. Masks that hide nothing, which BEiT's own count allows, are left out.
+
+    Raises:
+        HarnessError: a mask hides all pixels, or none of the masks hides any.
+    """
+    distances = [
+        distance
+        for units in _drawn(mask, image_size, draws, seed)
+        for distance in _distances(units[units.flatten(1).any(1)], image_size)
+    ]
+    if not distances:
+        raise HarnessError(f"none of {draws} masks hides any of the image: there is no AvgDist")
+    sd = float(np.std(distances, ddof=1)) if len(distances) > 1 else math.nan
+    return AverageDistance(mean=float(np.mean(distances)), sd=sd, draws=len(distances))
+
+
+def _drawn(mask: Mask, image_size: int, draws: int, seed: int) -> Iterator[Tensor]:
+    """Masks of the first training step in batches: bool [B, units, units], True = hidden."""
+    for first in range(0, draws, BATCH):
+        positions = torch.arange(first, min(first + BATCH, draws))
+        yield make_mask(mask, image_size=image_size, seed=seed, step=0, steps=1, positions=positions)
+
+
+def exact_average_distance(mask: Mask, image_size: int) -> float | None:
+    """AvgDist over all masks of a spec, in pixels; None where they are too many or not equally likely.
+
+    Squares are enumerated at every place, random masks if there are `ENUMERATED` or fewer.
+
+    Raises:
+        HarnessError: a mask hides all pixels or none.
+    """
+    units = image_size // mask.size
+    match mask:
+        case RandomMask():
+            count = mask.hidden_units(image_size)
+            every = _combinations(units, count) if math.comb(units**2, count) <= ENUMERATED else None
+        case SquareMask(place="random"):
+            every = _places(units, mask.side(image_size))
+        case _:
+            every = None
+    if every is None:
+        return None
+    return float(np.mean([distance for part in every for distance in _distances(part[None], image_size)]))
+
+
+def _distances(units: Tensor, image_size: int) -> list[float]:
+    """Average distance of each mask, in pixels. units: bool [B, units, units], True = hidden."""
+    return [mask_distance(pixels) for pixels in spread(units, image_size).numpy()]
+
+
+def _combinations(units: int, count: int) -> Iterator[Tensor]:
+    """Every mask of `count` hidden units: bool [units, units], True = hidden."""
+    for members in itertools.combinations(range(units**2), count):
+        hidden = torch.zeros(units**2, dtype=torch.bool)
+        hidden[list(members)] = True
+        yield hidden.view(units, units)
+
+
+def _places(units: int, side: int) -> Iterator[Tensor]:
+    """Every place of a hidden square of `side` units: bool [units, units], True = hidden."""
+    for top, left in itertools.product(range(units - side + 1), repeat=2):
+        hidden = torch.zeros(units, units, dtype=torch.bool)
+        hidden[top : top + side, left : left + side] = True
+        yield hidden
 
 
 @dataclass(frozen=True)
 class Average:
-    """A mean over masks and the standard error of it, which is 0 where all masks are alike and NaN for a single one."""
+    """Mean over masks and its standard error, which is NaN for a single mask."""
 
     mean: float
     error: float
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Average:
-        """The mean of one value a mask."""
+        """Mean and standard error of one value a mask."""
         error = float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
         return cls(float(np.mean(values)), error)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difficulty:
-    """Of some draws of a mask, over patches.
+    """Difficulty of a mask over some draws; each average is taken over a mask first, then over the masks.
 
     ratio: hidden share of the image. avgdist: mean distance of a hidden pixel from the nearest visible one, in pixels.
-    visible: visible patches among the four that share a side with a hidden one. isolated: share of the hidden patches
-    that have none. These are averages over each mask first. distinct: how many of the masks differ. draws: masks that
-    hide something.
+    visible: number of visible patches among the four that share a side with a hidden patch. isolated: share of hidden
+    patches without a visible neighbour. distinct: number of different masks. draws: masks that hide something.
     """
 
     ratio: Average
@@ -49,7 +169,7 @@ class Difficulty:
 
 
 def visible_neighbours(hidden: Tensor) -> Tensor:
-    """How many of the four neighbours of each patch are visible; outside of the image nothing is.
+    """Number of visible patches among the four neighbours of each patch; none is visible outside the image.
 
     Args:
         hidden: bool [B, h, w], True = hidden.
@@ -62,33 +182,29 @@ def visible_neighbours(hidden: Tensor) -> Tensor:
 
 
 def difficulty(mask: Mask, image_size: int, patch: int, *, draws: int, seed: int = 0) -> Difficulty:
-    """The difficulty of a mask that does not look at the image, over masks of the first step of a training.
+    """Difficulty of a mask that does not depend on the image, over masks of the first training step.
 
     Args:
-        image_size: side of the image in pixels. patch: side of a patch in pixels, by which neighbours are counted; it
-            divides the mask's unit.
-        draws: number of masks, 1 or more. Those that hide nothing, as BEiT's own count allows, count for the ratio
-            alone. Of a mask with several views each image gives the first.
+        image_size: side of the image in pixels. patch: side of a patch in pixels, the unit in which neighbours are
+            counted; it divides the mask's unit.
+        draws: number of masks, 1 or more. Masks that hide nothing, which BEiT's own count allows, count for the ratio
+            only. Of a mask with several views the first is measured.
 
     Raises:
-        HarnessError: the mask is drawn from scores; it hides all, or none hides any; the patch does not fit.
+        HarnessError: the mask is drawn from scores; a mask hides all, or none hides any; the patch does not fit.
     """
     if mask.scored_by is not None:
         raise HarnessError(f"a {mask.kind} mask depends on the image: its difficulty is that of no fixed distribution")
     if mask.size % patch:
         raise HarnessError(f"a patch of {patch} px does not divide the mask's unit of {mask.size} px")
-    parts = [
-        make_mask(mask, image_size=image_size, seed=seed, step=0, steps=1, positions=torch.arange(first, last))
-        for first, last in ((first, min(first + BATCH, draws)) for first in range(0, draws, BATCH))
-    ]
-    return measured(spread(torch.cat(parts), image_size // patch), patch)
+    return measured(spread(torch.cat(list(_drawn(mask, image_size, draws, seed))), image_size // patch), patch)
 
 
 def measured(hidden: Tensor, patch: int) -> Difficulty:
-    """The difficulty of given masks. hidden: bool [B, h, h], True = hidden, over patches of `patch` pixels.
+    """Difficulty of given masks. hidden: bool [B, h, h], True = hidden, over patches of `patch` pixels.
 
     Raises:
-        HarnessError: one hides all patches, or none hides any.
+        HarnessError: a mask hides all patches, or none hides any.
     """
     some = hidden[hidden.flatten(1).any(1)]
     if not len(some):

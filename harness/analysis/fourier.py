@@ -16,22 +16,20 @@ from timm.models.beit import Beit
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from harness.analysis.chosen import chosen
+from harness.analysis.image_sample import SampleBatches
 from harness.analysis.sweep import sweep, write_arrays
-from harness.core.data.batches import test_batches
 from harness.core.data.datasets import load
-from harness.core.evaluate.labelled import test_batch_size
 from harness.core.evaluate.start import frozen_encoder
 from harness.core.model.encoder import Encoder, as_map
 from harness.core.runtime.session import Session
 from harness.spec import Fourier
 
 TINY = 1e-6
-"""What the amplitude is raised by before its logarithm is taken."""
+"""Added to the amplitude before its logarithm, as the published code does."""
 
 
 def fourier(run: Fourier, session: Session) -> None:
-    """Publish the relative log amplitudes and variances of a model's layers, and write analysis.npz.
+    """Compute the relative log amplitudes and variances of a model's layers; publish metrics, write analysis.npz.
 
     Arrays, layers in the order of computation: names str [layers]; sides int64 [layers], of the maps; amplitude and
     error float64 [layers, frequencies], the mean over images of the relative log amplitude and its standard error, NaN
@@ -40,30 +38,26 @@ def fourier(run: Fourier, session: Session) -> None:
     """
     source = load(run.data, "test")
     encoder = frozen_encoder(run, session, channels=source.channels)
-    images = chosen(source, run.images, run.seed).to(session.device)
-    size = test_batch_size(session)
-    parts = math.ceil(len(images) / size)
+    batches = SampleBatches(run, source, session)
+    # One image tells the names and sizes of all maps, which the arrays need before the sweep begins.
     blank = torch.zeros(1, source.channels, run.image_size, run.image_size, device=session.device)
     names, sides = zip(*((name, found.shape[-1]) for name, found in maps(encoder, blank)), strict=True)
-    shape = (parts, len(names), max(map(frequencies, sides)))
+    shape = (batches.parts, len(names), max(map(frequencies, sides)))
     sums = {name: torch.zeros(shape, dtype=torch.float64) for name in ("amplitude", "squares")}
     sums["variance"] = torch.zeros(shape[:2], dtype=torch.float64)
 
     def compute(part: int) -> None:
-        batches = test_batches(
-            images, image_size=run.image_size, crop=run.crop, batch_size=size, device=session.device,
-            workers=session.workers, rank=part, size=parts,
-        )  # fmt: skip
-        inputs, _ = next(iter(batches))
+        inputs, *_ = batches.part(part)
         for layer, (_, features) in enumerate(maps(encoder, inputs)):
             amplitude = relative_log_amplitude(features).double()
             sums["amplitude"][part, layer, : amplitude.shape[1]] = amplitude.sum(0).cpu()
             sums["squares"][part, layer, : amplitude.shape[1]] = amplitude.square().sum(0).cpu()
             sums["variance"][part, layer] = variance(features).double().sum().cpu()
 
-    seconds = sweep(session, parts=parts, found=sums, compute=compute, images=size)
-    count = len(images)
+    seconds = sweep(session, parts=batches.parts, found=sums, compute=compute, images=batches.size)
+    count = batches.count
     amplitude, squares, variances = (array.sum(0).numpy() / count for array in sums.values())
+    # Rounding can make the variance of equal values slightly negative.
     error = np.sqrt(np.maximum(squares - amplitude**2, 0) / max(count - 1, 1))
     for layer, side in enumerate(sides):
         amplitude[layer, frequencies(side) :] = error[layer, frequencies(side) :] = math.nan
@@ -75,37 +69,37 @@ def fourier(run: Fourier, session: Session) -> None:
 
 @torch.no_grad()
 def maps(encoder: Encoder, images: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """Name and feature map, float32 [B, C, h, w] without class tokens, of each layer that `Fourier` looks at."""
+    """Name and feature map, float32 [B, C, h, w] without class tokens, of each layer that `Fourier` measures."""
     model: Any = encoder.model
     vit = isinstance(model, VisionTransformer | Beit)
-    middle: list[Tensor] = []
-    # What comes into the norm before the MLP is the residual path after the attention.
+    after_attention: list[Tensor] = []
+    # timm gives no feature map between attention and MLP; the input of the norm before the MLP is that map.
     hooks = [
-        block.norm2.register_forward_pre_hook(lambda _, given: middle.append(given[0]))
+        block.norm2.register_forward_pre_hook(lambda _, given: after_attention.append(given[0]))
         for block in (model.blocks if vit else ())
     ]
     try:
         for place, (piece, features) in enumerate(encoder.maps(images)):
             if vit and piece.block is not None:
-                yield f"attention {piece.block}", as_map(middle.pop(), piece, images).float()
+                yield f"attention {piece.block}", as_map(after_attention.pop(), piece, images).float()
                 yield f"MLP {piece.block}", features.float()
             elif not vit and (place == 0 or piece.block is not None):
                 yield "stem" if place == 0 else f"block {piece.block}", features.float()
-    finally:
+    finally:  # also where the caller stops early
         for hook in hooks:
             hook.remove()
 
 
 def frequencies(side: int) -> int:
-    """Frequencies on the diagonal of a map, from zero up: 0, 2 pi / side, ...
+    """Number of frequencies on the diagonal of a map: 0, 2 pi / side, ...
 
-    An even side's highest, pi, is left out, as the definition that this follows does.
+    The highest of an even side, pi, is left out as in the published definition.
     """
     return side - side // 2
 
 
 def relative_log_amplitude(features: Tensor) -> Tensor:
-    """Log amplitude of the DFT on the diagonal, averaged over channels, less that of frequency zero.
+    """Log amplitude of the DFT on the diagonal, averaged over channels, minus that of frequency zero.
 
     Args:
         features: float [B, C, s, s].
@@ -119,12 +113,12 @@ def relative_log_amplitude(features: Tensor) -> Tensor:
 
 
 def variance(features: Tensor) -> Tensor:
-    """Variance of a map over its places, averaged over channels: float [B, C, h, w] -> float [B]."""
+    """Variance of a map over positions, averaged over channels: float [B, C, h, w] -> float [B]."""
     return features.flatten(2).var(dim=2, correction=0).mean(dim=1)
 
 
 def _metrics(amplitude: NDArray[np.float64], variances: NDArray[np.float64], sides: Sequence[int]) -> dict[str, float]:
-    """Of the highest frequency and of the variance: the mean over layers and the last layer's."""
+    """Amplitude of the highest frequency and variance: mean over layers, and of the last layer."""
     high = [row[frequencies(side) - 1] for row, side in zip(amplitude, sides, strict=True)]
     return {
         "high_frequency": float(np.mean(high)),

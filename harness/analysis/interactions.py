@@ -1,7 +1,7 @@
-"""Multi-order interaction strength: how strongly two patches work together beside m others (Deng et al., ICLR 2022).
+"""Multi-order interaction strength: joint effect of two patches in contexts of m others (Deng et al., ICLR 2022).
 
-Definition, sampling and sizes as in A2MIM's analysis (Westlake-AI/A2MIM, analysis_tools/representation_bottleneck),
-but that a context set which is the only one of its order is computed once, and that the noise is stated.
+Definition, sampling and sizes as in A2MIM's analysis (Westlake-AI/A2MIM, analysis_tools/representation_bottleneck).
+Two differences: where an order has only one context it is computed once, and the noise is stated.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.analysis.chosen import chosen
+from harness.analysis.image_sample import image_sample
 from harness.analysis.sweep import sweep, write_arrays
 from harness.core.data.batches import test_batches
 from harness.core.data.datasets import load
@@ -32,10 +32,10 @@ Values = NDArray[np.float64]
 
 
 class Estimate(NamedTuple):
-    """Of the interaction I of one pair at one order, from K contexts.
+    """Estimate of the interaction I of one pair at one order, from K contexts.
 
-    mean: of the K differences. error: its standard error; 0 if these are all contexts that there are. halves: an
-    estimate of |I| from two halves of the contexts, see `estimate`.
+    mean: mean of the K differences. error: its standard error, 0 if the K are all contexts that exist. halves: estimate
+    of |I| from two halves of the contexts, see `estimate`.
     """
 
     mean: float
@@ -44,12 +44,12 @@ class Estimate(NamedTuple):
 
 
 class Strength(NamedTuple):
-    """Over the orders, each float64 [orders].
+    """Interaction strength by order, each field float64 [orders].
 
-    strength: J(m), which is `interaction` by its mean over the orders. error: its standard error, the jackknife's over
-    images; NaN for one image. split_half: J(m) from `lower`. interaction, lower: means over images and pairs of |I| as
-    published, which is too large on average, and of `Estimate.halves`, which is too small. noise: what `interaction`
-    would be on average if there were no interaction, from the scatter over contexts.
+    strength: J(m), `interaction` divided by its mean over the orders. error: standard error of `strength`, a jackknife
+    over images; NaN for one image. split_half: J(m) from `lower`. interaction: mean over images and pairs of |I| as
+    published, biased upwards. lower: mean of `Estimate.halves`, biased downwards. noise: expected `interaction` if no
+    patches interacted, from the scatter over contexts.
     """
 
     strength: Values
@@ -61,18 +61,19 @@ class Strength(NamedTuple):
 
 
 def interactions(run: Interactions, session: Session) -> None:
-    """Publish J(m) of a classifier, and write analysis.npz.
+    """Measure J(m) of a classifier; publish metrics, write analysis.npz.
 
-    Arrays: orders, sizes [orders]; those of `Strength`; and mean, halves, errors float64 [images, pairs, orders].
-    The model computes in 32-bit floats whatever the fine-tuning's precision is: differences of differences are small.
+    Arrays: orders, sizes [orders]; the fields of `Strength`; mean, halves, errors float64 [images, pairs, orders]. The
+    model computes in float32 whatever the fine-tuning's precision: second differences are small.
     """
     source = load(run.data, "test")
     model = fine_tuned(run.start, session, channels=source.channels)
-    images = chosen(source, run.images, run.seed)
-    one_by_one = test_batches(
+    images = image_sample(source, run.images, run.seed)
+    # All images at once: a part of the sweep is an image, and few are looked at.
+    only_batch = test_batches(
         images, image_size=run.image_size, crop=run.crop, batch_size=run.images, device=session.device, workers=0
     )
-    inputs, labels = next(iter(one_by_one))
+    inputs, labels = next(iter(only_batch))
     shape = (run.images, run.pairs, len(run.orders))
     found = {name: torch.zeros(shape, dtype=torch.float64) for name in Estimate._fields}
     batch = test_batch_size(session)
@@ -97,19 +98,20 @@ def interactions(run: Interactions, session: Session) -> None:
 
 
 def forwards(run: Interactions) -> int:
-    """Passes of the model for one image."""
+    """Number of masked copies of one image that pass through the model."""
     return 4 * run.pairs * sum(min(run.contexts, math.comb(run.grid**2 - 2, size)) for size in run.sizes)
 
 
 def image_interactions(run: Interactions, image: int, value: Callable[[Tensor], Tensor]) -> list[tuple[Estimate, ...]]:
-    """The interactions of an image's pairs, a row a pair, a column an order.
+    """Estimates for an image's pairs, a row a pair, a column an order.
 
     Args:
-        image: its number in the list, which its pairs and contexts are drawn for.
-        value: visible patches bool [N, n] to rewards [N].
+        image: number in the sample, by which its pairs and contexts are drawn.
+        value: maps visible patches bool [N, n], True = visible, to rewards [N].
     """
     pairs = list(pairs_of(run, image))
     sets = [around_pair(contexts(run, place, pair, size), pair) for place, pair in pairs for size in run.sizes]
+    # One call for all pairs and orders, so that the model's batches are full.
     values = value(torch.cat(sets)).double().cpu()
     parts = iter(torch.split(values, [len(part) for part in sets]))
     every = [math.comb(run.grid**2 - 2, size) <= run.contexts for size in run.sizes]
@@ -117,18 +119,20 @@ def image_interactions(run: Interactions, image: int, value: Callable[[Tensor], 
 
 
 def pairs_of(run: Interactions, image: int) -> Iterator[tuple[int, tuple[int, int]]]:
-    """The pairs of an image, each with its number among all pairs of all images."""
+    """Pairs of patches of an image, each with its number among all pairs of all images."""
     candidates = run.candidates
     noise = words(seed_stream(run.seed, "pairs"), 0, torch.tensor([image]), 2 * len(candidates))[0].view(2, -1)
+    # Two 32-bit words make a key of 63 bits: without ties its order is a uniform permutation.
     order = ((noise[0] << 31) | (noise[1] >> 1)).argsort(stable=True)[: run.pairs]
     for number, index in enumerate(order.tolist()):
         yield image * run.pairs + number, candidates[index]
 
 
 def contexts(run: Interactions, place: int, pair: tuple[int, int], size: int) -> Tensor:
-    """Sets of `size` patches without the pair: bool [K, n], True = in the set. All that there are, or drawn ones.
+    """Contexts of a pair: sets of `size` other patches, bool [K, n], True = in the set.
 
-    place: the pair's number among all pairs of all images, for which they are drawn.
+    All sets that exist where these are at most `run.contexts`, else a random draw. place: the pair's number among all
+    pairs of all images, by which contexts are drawn.
     """
     players = run.grid**2
     others = torch.tensor([player for player in range(players) if player not in pair])
@@ -144,22 +148,22 @@ def contexts(run: Interactions, place: int, pair: tuple[int, int], size: int) ->
 
 
 def around_pair(sets: Tensor, pair: tuple[int, int]) -> Tensor:
-    """S + i + j, S + i, S + j and S of each set: bool [K, n] -> bool [4 K, n], one kind after the other."""
-    kinds = sets.repeat(4, 1, 1)
+    """Each set S with both patches, the first, the second and neither: bool [K, n] -> bool [4 K, n], kind by kind."""
+    kinds = sets.repeat(4, 1, 1)  # [both, first, second, neither], the order that `estimate` expects
     kinds[:2, :, pair[0]] = True
     kinds[::2, :, pair[1]] = True
     return kinds.flatten(0, 1)
 
 
 def estimate(values: Tensor, *, complete: bool) -> Estimate:
-    """The interaction of a pair at an order.
+    """Interaction of a pair at one order.
 
-    |mean| is too large on average, as noise does not cancel in it. With means a and b over the even and the odd
-    contexts, (sign(a) b + sign(b) a) / 2 is too small on average, as sign and size are independent and the sign is
-    sometimes wrong. The truth lies between the expectations of the two, whatever the noise is like.
+    |mean| is biased upwards, because noise does not cancel in an absolute value. With means a and b over the even and
+    the odd contexts, (sign(a) b + sign(b) a) / 2 is biased downwards: sign and size are independent, and the sign is
+    sometimes wrong. The true value lies between the two expectations for any distribution of the noise.
 
     Args:
-        values: rewards float64 [4 K] of what `around_pair` gave. complete: these are all contexts that there are.
+        values: rewards float64 [4 K] of the sets that `around_pair` made. complete: the K contexts are all that exist.
     """
     both, first, second, none = values.chunk(4)
     differences = both - first - second + none
@@ -172,7 +176,7 @@ def estimate(values: Tensor, *, complete: bool) -> Estimate:
 
 
 def strength(mean: Values, error: Values, halves: Values) -> Strength:
-    """J(m) and how sure it is; see `Strength`.
+    """Interaction strength by order with its uncertainty.
 
     Args:
         mean, error, halves: as in `Estimate`, float64 [images, pairs, orders].
@@ -185,12 +189,13 @@ def strength(mean: Values, error: Values, halves: Values) -> Strength:
         split_half=_normalised(lower),
         interaction=sizes.mean(axis=0),
         lower=lower,
+        # Mean of |x| for a normal x of standard deviation `error` and mean zero.
         noise=math.sqrt(2 / math.pi) * error.mean(axis=(0, 1)),
     )
 
 
 def _jackknife(sizes: Values, of: Callable[[Values], Values]) -> Values:
-    """Standard error of what `of` makes of the mean over images; NaN for one image. sizes: float64 [images, orders]."""
+    """Jackknife error, over images, of `of` applied to the mean; NaN for one image. sizes: float64 [images, orders]."""
     count = len(sizes)
     if count == 1:
         return np.full_like(of(sizes)[0], math.nan)
@@ -200,7 +205,7 @@ def _jackknife(sizes: Values, of: Callable[[Values], Values]) -> Values:
 
 
 def _normalised(found: Values) -> Values:
-    """By the mean over the orders; zeros where that is zero, as there is no interaction at all."""
+    """Values divided by their mean over the orders (the last axis); zeros where that mean is zero."""
     whole = found.mean(axis=-1, keepdims=True)
     shares: Values = np.divide(found, whole, out=np.zeros_like(found), where=whole != 0)
     return shares
@@ -210,11 +215,12 @@ def _normalised(found: Values) -> Values:
 def rewards(
     model: Callable[[Tensor], Tensor], image: Tensor, label: int, visible: Tensor, kind: Reward, batch: int
 ) -> Tensor:
-    """What the model makes of an image of which it sees some patches.
+    """Rewards of a model for one image with only some patches visible.
 
     Args:
-        model: normalised images [B, C, S, S] to logits [B, K]. image: [C, S, S], normalised.
-        visible: bool [N, n], patches row by row; the others get 0, the data set's mean colour. batch: images at once.
+        model: maps normalised images [B, C, S, S] to logits [B, K]. image: [C, S, S], normalised.
+        visible: bool [N, n], True = visible, patches row by row; the others are 0, the data set's mean colour.
+        batch: masked copies that pass through the model at once.
 
     Returns:
         float32 [N].
@@ -229,7 +235,7 @@ def rewards(
 
 
 def reward(logits: Tensor, labels: Tensor, kind: Reward) -> Tensor:
-    """v of logits float [B, K >= 2] for labels int64 [B]: float [B]; see `Interactions.reward`."""
+    """Reward v of logits float [B, K >= 2] for labels int64 [B]: float [B]; kinds as in `Interactions.reward`."""
     own = logits.gather(1, labels[:, None])[:, 0]
     match kind:
         case "log-odds":
@@ -243,7 +249,7 @@ def reward(logits: Tensor, labels: Tensor, kind: Reward) -> Tensor:
 
 
 def _metrics(run: Interactions, total: Strength, mean: Values) -> dict[str, float]:
-    """The band's means, and J of every order. Of one image there is no error."""
+    """Means over the band of orders, and J of every order; without the error where there is one image."""
     inside = np.array([run.band[0] <= order <= run.band[1] for order in run.orders])
     metrics = {
         "strength": total.strength[inside].mean(),
@@ -254,6 +260,7 @@ def _metrics(run: Interactions, total: Strength, mean: Values) -> dict[str, floa
     }
     if len(mean) > 1:
         sizes = np.abs(mean).mean(axis=1)
+        # Of the mean over the band itself: errors of single orders are correlated.
         metrics["strength_error"] = _jackknife(sizes, lambda part: _normalised(part)[..., inside].mean(axis=-1))
     metrics |= {f"J({order:g})": value for order, value in zip(run.orders, total.strength, strict=True)}
     return {name: float(value) for name, value in metrics.items()}

@@ -1,19 +1,15 @@
-"""Statistics of masked inputs under each fill of hidden pixels: how far it moves colours, contrast, histograms."""
+"""Colour statistics of masked images under each fill of hidden pixels, compared with the clean images."""
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.analysis.chosen import chosen
+from harness.analysis.image_sample import SampleBatches
 from harness.analysis.sweep import sweep, write_arrays
-from harness.core.data.batches import test_batches
 from harness.core.data.datasets import load
-from harness.core.evaluate.labelled import test_batch_size
 from harness.core.masks.masking import make_mask, spread
 from harness.core.model.corruption import filled
 from harness.core.runtime.drop_path import Place
@@ -24,18 +20,18 @@ Values = NDArray[np.float64]
 
 
 def rgb_statistics(run: RgbStatistics, session: Session) -> None:
-    """Publish how far each fill moves the statistics of images, and write analysis.npz.
+    """Measure how far each fill moves the colour statistics of images; publish metrics, write analysis.npz.
 
-    Arrays, float64, over images and masks, colours in [0, 1]: fills str [fills]; mean, variance and dc [fills,
-    channels], the means of an image's mean, variance and `dc`; mean_sd, the standard deviation of an image's mean;
-    histogram [fills, channels, bins], shares that add up to 1, what lies outside [0, 1] in the outermost bins; shift
-    [fills], the mean over images and channels of how far the mean colour moves.
+    Arrays, float64, averaged over images and masks, colours in [0, 1]: fills str [fills]; mean, variance and dc [fills,
+    channels], of an image's mean, variance and `dc`; mean_sd [fills, channels], standard deviation of an image's mean;
+    histogram [fills, channels, bins], shares that add up to 1, with values outside [0, 1] in the outermost bins; shift
+    [fills], absolute change of the mean colour, averaged over channels.
     """
     source = load(run.data, "test")
-    images = chosen(source, run.images, run.seed).to(session.device)
-    size, fills, channels = test_batch_size(session), run.fills, source.channels
-    parts, draws = math.ceil(len(images) / size), len(images) * run.masks
+    batches = SampleBatches(run, source, session)
+    parts, fills, channels = batches.parts, run.fills, source.channels
     scale, shift = (torch.tensor(values, device=session.device)[:, None, None] for values in (source.std, source.mean))
+    # Black as the normalised images have it; hidden pixels are filled in that space, as in training.
     black = (-shift / scale)[:, 0, 0]
     names = ("mean", "squares", "variance", "dc")
     found = {name: torch.zeros(parts, len(fills), channels, dtype=torch.float64) for name in names}
@@ -46,12 +42,7 @@ def rgb_statistics(run: RgbStatistics, session: Session) -> None:
         return normalised.double() * scale + shift
 
     def compute(part: int) -> None:
-        batches = test_batches(
-            images, image_size=run.image_size, crop=run.crop, batch_size=size, device=session.device,
-            workers=session.workers, rank=part, size=parts,
-        )  # fmt: skip
-        inputs, _ = next(iter(batches))
-        positions = part * size + torch.arange(len(inputs), device=session.device)
+        inputs, _, positions = batches.part(part)
         for draw in range(run.masks):
             hidden, place = _hidden(run, draw, positions), Place(draw, positions)
             for number, fill in enumerate(fills):
@@ -59,8 +50,10 @@ def rgb_statistics(run: RgbStatistics, session: Session) -> None:
                 for name, values in statistics(coloured(masked), coloured(inputs), run.bins).items():
                     found[name][part, number] += values.cpu()
 
-    seconds = sweep(session, parts=parts, found=found, compute=compute, images=size * run.masks * len(fills))
-    total = {name: array.sum(0).numpy() / draws for name, array in found.items()}
+    work = batches.size * run.masks * len(fills)
+    seconds = sweep(session, parts=parts, found=found, compute=compute, images=work)
+    total = {name: array.sum(0).numpy() / (batches.count * run.masks) for name, array in found.items()}
+    # Rounding can make the variance of equal means slightly negative.
     deviation = np.sqrt(np.maximum(total["squares"] - total["mean"] ** 2, 0))
     kept = {name: values for name, values in total.items() if name != "squares"}
     write_arrays(session, fills=np.array(fills), mean_sd=deviation, **kept)
@@ -68,7 +61,7 @@ def rgb_statistics(run: RgbStatistics, session: Session) -> None:
 
 
 def _hidden(run: RgbStatistics, draw: int, positions: Tensor) -> Tensor:
-    """Hidden pixels, bool [B, S, S]: the masks of the pre-training's own kind, a draw a step."""
+    """Hidden pixels, bool [B, S, S], True = hidden, by the pre-training's mask; draw n is that of step n."""
     units = make_mask(
         run.start.mask, image_size=run.image_size, seed=run.seed, step=draw, steps=run.masks, positions=positions
     )
@@ -76,7 +69,11 @@ def _hidden(run: RgbStatistics, draw: int, positions: Tensor) -> Tensor:
 
 
 def statistics(masked: Tensor, clean: Tensor, bins: int) -> dict[str, Tensor]:
-    """Sums over a batch; see `rgb_statistics`. squares: of the means. masked, clean: float64 [B, C, S, S] in [0, 1]."""
+    """Sums over a batch of the arrays of `rgb_statistics`; squares: of the means.
+
+    Args:
+        masked, clean: float64 [B, C, S, S], colours in [0, 1].
+    """
     mean = masked.mean(dim=(2, 3))
     return {
         "mean": mean.sum(0),
@@ -89,7 +86,7 @@ def statistics(masked: Tensor, clean: Tensor, bins: int) -> dict[str, Tensor]:
 
 
 def dc(images: Tensor) -> Tensor:
-    """Share of an image's power that its frequency zero has: float [B, C, S, S] -> float [B, C].
+    """Share of an image's power at frequency zero: float [B, C, S, S] -> float [B, C].
 
     By Parseval's theorem this is mean^2 / (mean^2 + variance); 1 for a black image.
     """
@@ -99,17 +96,18 @@ def dc(images: Tensor) -> Tensor:
 
 
 def histogram(images: Tensor, bins: int) -> Tensor:
-    """Shares of an image's pixels in `bins` equal parts of [0, 1]: float [B, C, S, S] -> float64 [B, C, bins]."""
+    """Share of pixels in each of `bins` equal parts of [0, 1]: float [B, C, S, S] -> float64 [B, C, bins]."""
+    # Not torch.histc: that has no batches, and drops what lies outside [0, 1].
     places = (images * bins).floor().clamp(0, bins - 1).long().flatten(2)
     counts = torch.zeros(*places.shape[:2], bins, dtype=torch.float64, device=images.device)
     return counts.scatter_add_(2, places, torch.ones_like(places, dtype=torch.float64)) / places.shape[2]
 
 
 def _metrics(run: RgbStatistics, total: dict[str, Values]) -> dict[str, float]:
-    """What each fill moves, and as the first metric the shift of the run's own fill.
+    """Metrics of each fill; the first one is the shift of the run's own fill, which tables show.
 
-    mean_shift: of the mean colour. variance_ratio: to the clean images'. dc: see `dc`. histogram_distance: half the sum
-    of absolute differences between the histograms.
+    mean_shift: change of the mean colour. variance_ratio: variance over that of the clean images. dc: see `dc`.
+    histogram_distance: total variation from the clean histogram, half the sum of absolute differences.
     """
     own = run.fills.index(run.start.corruption.fill)
     metrics = {"mean_shift": total["shift"][own]}

@@ -1,4 +1,4 @@
-"""Going through the parts of an analysis: progress, checkpoints, and several processes that share the work."""
+"""Loop over the parts of an analysis, with progress, checkpoints and a division of work among processes."""
 
 from __future__ import annotations
 
@@ -15,33 +15,36 @@ from harness.core.train.training import Pace
 from harness.spec import HarnessError
 
 FILE = "analysis.npz"
+"""The artefact that reports read."""
 
 
 def sweep(
     session: Session, *, parts: int, found: dict[str, Tensor], compute: Callable[[int], None], images: int = 1
 ) -> float:
-    """Fill arrays part by part, going on from the latest checkpoint if there is one.
+    """Fill arrays part by part, from the latest checkpoint on if there is one.
 
-    Where n processes compute the run, each computes every n-th part; at the end all have all of them.
+    Of n processes each computes every n-th part; at the end all processes have all parts.
 
     Args:
-        found: arrays [parts, ...] of zeros on the CPU. compute: fills row `part` of each.
-        images: how many images pass through the model for each part, for the shown speed.
+        found: arrays [parts, ...] of zeros on the CPU. compute: fills row `part` of each array.
+        images: number of images that pass through the model in a part, for the shown speed.
 
     Returns:
         Seconds spent, over all attempts.
 
     Raises:
-        Interrupted: the executor asked to stop; what is done is saved.
+        Interrupted: the executor asked to stop; finished parts are saved.
     """
     group = session.group
     done, spent = _restored(session, found)
-    if group.rank:  # the sum over all ranks is what was saved
+    # A checkpoint holds the sum over all ranks. Only rank 0 keeps it, or the next sum would count it once a rank.
+    if group.rank:
         for array in found.values():
             array.zero_()
     begun, first = time.monotonic(), done
 
     def save() -> None:
+        # A copy: the rank's own rows must not become the sum while the sweep goes on.
         whole = {name: group.sum(array.clone()) for name, array in found.items()}
         state = {"key": session.attempt.key, "done": done, "seconds": spent + time.monotonic() - begun, "found": whole}
         session.attempt.write_checkpoint(done, lambda file: torch.save(state, file))
@@ -63,12 +66,12 @@ def sweep(
 
 
 def write_arrays(session: Session, **arrays: Any) -> None:
-    """Write analysis.npz, which a report shows: arrays by name, of numbers or of text, without pickles."""
+    """Write analysis.npz for reports: arrays of numbers or text by name, without pickles."""
     np.savez_compressed(session.attempt.artefact(FILE), allow_pickle=False, **arrays)
 
 
 def _restored(session: Session, found: dict[str, Tensor]) -> tuple[int, float]:
-    """How many parts are done, in how many seconds; their rows are filled in."""
+    """Fill finished rows from the latest checkpoint; returns the number of parts and the seconds they took."""
     for file in session.attempt.checkpoints():
         state = torch.load(file.path, map_location="cpu", weights_only=True)
         if state["key"] != session.attempt.key:

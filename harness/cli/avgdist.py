@@ -133,7 +133,7 @@ def _table_1(out: Path, draws: int) -> None:
 
 def _records(draws: int) -> Iterator[dict[str, Any]]:
     """The rows of Table 1 with the distances of their masks; `exact` is NaN where there are too many masks."""
-    from harness.analysis.avgdist import average_distance, exact_average_distance
+    from harness.analysis.difficulty import average_distance, exact_average_distance
 
     for axes, published in paper_table("simmim_table1_masking").rows:
         size, ratio = int(axes["masked_patch_size"]), float(axes["mask_ratio"])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.analysis.avgdist import average_distance, exact_average_distance, mask_distance
+from harness.analysis.difficulty import average_distance, exact_average_distance, mask_distance
 from harness.core.masks.masking import make_mask, spread
 from harness.core.runtime.custom import load_function
 from harness.spec import BlockMask, CustomMask, HarnessError, RandomMask, SquareMask

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from harness.analysis.occlusion import dropped, random_order, right, saliency
+from harness.analysis.occlusion import count_correct, dropped, random_order, saliency
 from harness.spec import Backbone, FineTune, Occlusion, Recipe, Scratch, Shapes
 
 VIT = Backbone(name="vit_tiny_patch16_224", args={"embed_dim": 16, "depth": 2, "num_heads": 2}, patch_size=4)
@@ -65,7 +65,7 @@ def test_ends_of_the_curve() -> None:
 
     labels = classify(inputs).argmax(dim=1)
     seen.clear()
-    found = right(RUN, classify, inputs, labels, random_order(RUN, 0, torch.arange(6)))
+    found = count_correct(RUN, classify, inputs, labels, random_order(RUN, 0, torch.arange(6)))
     assert found[0] == 6
     assert seen[0].equal(inputs)
     assert not seen[-1].any()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.analysis.chosen import chosen
+from harness.analysis.image_sample import image_sample
 from harness.core.data.datasets import FolderSet, ImageSet, load
 from harness.spec import HarnessError, Shapes
 
@@ -22,17 +22,17 @@ def shuffled(source: ImageSet, seed: int) -> ImageSet:
 
 
 def test_the_order_of_the_set_does_not_matter() -> None:
-    expected = chosen(SET, 20, 0)
+    expected = image_sample(SET, 20, 0)
     assert isinstance(expected, ImageSet)
     for seed in range(3):
-        found = chosen(shuffled(SET, seed), 20, 0)
+        found = image_sample(shuffled(SET, seed), 20, 0)
         assert isinstance(found, ImageSet)
         assert found.images.equal(expected.images)
         assert found.labels.equal(expected.labels)
 
 
 def test_a_longer_list_begins_with_a_shorter_one_and_another_seed_gives_another() -> None:
-    short, long, other = (chosen(SET, count, seed) for count, seed in ((7, 0), (20, 0), (20, 1)))
+    short, long, other = (image_sample(SET, count, seed) for count, seed in ((7, 0), (20, 0), (20, 1)))
     assert isinstance(short, ImageSet)
     assert isinstance(long, ImageSet)
     assert isinstance(other, ImageSet)
@@ -41,7 +41,7 @@ def test_a_longer_list_begins_with_a_shorter_one_and_another_seed_gives_another(
 
 
 def test_classes_take_turns() -> None:
-    found = chosen(SET, 12, 0).labels
+    found = image_sample(SET, 12, 0).labels
     counts = torch.bincount(found, minlength=6)
     there = torch.bincount(SET.labels, minlength=6)
     assert (there >= 2).all()
@@ -49,9 +49,9 @@ def test_classes_take_turns() -> None:
 
 
 def test_all_images_as_they_lie() -> None:
-    assert chosen(SET, None, 0) is SET
+    assert image_sample(SET, None, 0) is SET
     with pytest.raises(HarnessError, match="images 61 is more than the 60 test images"):
-        chosen(SET, 61, 0)
+        image_sample(SET, 61, 0)
 
 
 def test_files_by_class_and_name_wherever_they_lie() -> None:
@@ -63,7 +63,7 @@ def test_files_by_class_and_name_wherever_they_lie() -> None:
         return FolderSet(paths, labels, ("a", "b", "c"), (0.5,), (0.5,))
 
     one, two = (
-        chosen(folder(*place), 6, 0) for place in (("/a/data", list(range(15))), ("/b", list(range(14, -1, -1))))
+        image_sample(folder(*place), 6, 0) for place in (("/a/data", list(range(15))), ("/b", list(range(14, -1, -1))))
     )
     assert isinstance(one, FolderSet)
     assert isinstance(two, FolderSet)
