@@ -167,7 +167,7 @@ MUTATIONS = (
         "report/test_collect.py",
     ),
     Mutation(
-        "search/importance.py",
+        "search/trials.py",
         "sign = -1 if study.directions[0] is StudyDirection.MAXIMIZE else 1",
         "sign = 1 if study.directions[0] is StudyDirection.MAXIMIZE else -1",
         "search/test_search_report.py",
@@ -185,7 +185,7 @@ MUTATIONS = (
         "search/test_coordinator.py",
     ),
     Mutation(
-        "search/samplers.py",
+        "search/sampling.py",
         'seed_stream(seed, f"sampler of trial {number}")',
         'seed_stream(seed, "sampler of trial")',
         "search/test_coordinator.py search/test_space.py",

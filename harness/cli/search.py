@@ -191,8 +191,8 @@ def _show_event(event: Event) -> None:
 def _show_status(opened: Opened) -> None:
     from harness.search.confirmation import best
     from harness.search.coordinator import cell_text
-    from harness.search.ownership import holder
     from harness.search.session import history
+    from harness.search.storage import holder
 
     found, _ = history(opened)
     words = Counter("duplicate" if trial.twin is not None else trial.state for trial in found)

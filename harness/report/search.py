@@ -13,9 +13,8 @@ from pathlib import Path
 from harness.report import escape
 from harness.report.search_numbers import Confirmed, confirmed, verdict
 from harness.search.declaration import Search
-from harness.search.importance import importances
 from harness.search.session import Opened, history
-from harness.search.trials import Trial
+from harness.search.trials import Trial, importances
 from harness.store.files import disk_errors, write_atomically
 
 PICTURES = "search-*.p[nd][gf]"

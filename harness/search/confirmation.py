@@ -1,4 +1,7 @@
-"""The best cells and the reference, evaluated anew with seeds that no trial used: one seed a trial optimises noise."""
+"""Confirmation: the best cells and the reference, evaluated with seeds that no trial used.
+
+The best of many noisy values is too good by selection; fresh seeds give an unbiased comparison.
+"""
 
 from __future__ import annotations
 
@@ -12,49 +15,52 @@ from harness.spec import Evaluation, Scalar, key
 from harness.store import Store
 
 FIRST_FRESH = 1000
-"""The lowest seed index of a confirmation; no trial has as many."""
+"""Lowest seed of a confirmation; trials have fewer seeds than this."""
 
 
 def best(trials: Sequence[Trial], directions: Sequence[str], count: int) -> list[Trial]:
-    """The best trials of distinct cells, the best first; with several metrics the first of the Pareto front."""
+    """Best trials of distinct cells, best first; with several metrics the Pareto front by its first metric."""
     signs = [1.0 if direction == "maximize" else -1.0 for direction in directions]
-    told = [trial for trial in trials if trial.values and trial.twin is None]
-    scores = {trial.number: [s * v for s, v in zip(signs, trial.values, strict=True)] for trial in told}
+    complete = [trial for trial in trials if trial.values and trial.twin is None]
+    scores = {trial.number: [s * v for s, v in zip(signs, trial.values, strict=True)] for trial in complete}
     if len(signs) > 1:
-        told = [trial for trial in told if not any(_dominates(scores[o.number], scores[trial.number]) for o in told)]
-    told.sort(key=lambda trial: (-scores[trial.number][0], trial.number))
-    return told[:count]
+        complete = [
+            trial for trial in complete if not any(_dominates(scores[o.number], scores[trial.number]) for o in complete)
+        ]
+    complete.sort(key=lambda trial: (-scores[trial.number][0], trial.number))
+    return complete[:count]
 
 
 def _dominates(left: Sequence[float], right: Sequence[float]) -> bool:
+    """True if `left` is at least as good in every score and better in one."""
     return list(left) != list(right) and all(a >= b for a, b in zip(left, right, strict=True))
 
 
 def candidates(trials: Sequence[Trial], measure: Measure) -> list[Candidate]:
-    """The reference, then the best cells, each with the fresh seeds."""
+    """The reference and the best cells, each with the fresh seeds; excluded cells are left out."""
     search = measure.search
     cells: dict[str, Mapping[str, Scalar]] = {cell_id(present(search.reference)): search.reference}
     for trial in best(trials, search.directions, search.confirmed):
         cells.setdefault(cell_id(trial.cell), trial.cell)
     seeds = range(FIRST_FRESH, FIRST_FRESH + search.fresh_seeds)
-    found = [measure.candidate(cell, seeds) for cell in cells.values()]
-    return [candidate for candidate in found if not candidate.excluded]
+    fresh = [measure.candidate(cell, seeds) for cell in cells.values()]
+    return [candidate for candidate in fresh if not candidate.excluded]
 
 
 class Confirmation:
-    """Has the candidates computed, in all columns of the search and the one of the test number."""
+    """Computes the candidates of a confirmation, in the columns of the search's metrics and of its test number."""
 
-    def __init__(self, chosen: Sequence[Candidate], measure: Measure, store: Store, jobs: Jobs) -> None:
+    def __init__(self, fresh: Sequence[Candidate], measure: Measure, store: Store, jobs: Jobs) -> None:
         columns = {*measure.columns, *([measure.search.test] if measure.search.test else [])}
-        self._evaluations = [run for candidate in chosen for run in candidate.evaluations(columns)]
+        self._evaluations = [run for candidate in fresh for run in candidate.evaluations(columns)]
         self._store, self._jobs = store, jobs
 
     def undone(self) -> list[Evaluation]:
-        """Evaluations that are not done."""
+        """Evaluations without a result."""
         return [run for run in self._evaluations if self._store.result(key(run)) is None]
 
     def step(self) -> bool:
-        """One pass; returns whether anything is still to come. What fails is left out."""
+        """Submit what is missing; returns True while anything is still to come. Failed runs are left out."""
         if not (undone := self.undone()):
             return False
         fates = self._jobs.fates(with_starts(undone))

@@ -1,14 +1,15 @@
-"""The coordinator of a search: asks the sampler, has cells computed, tells what came of them.
+"""Coordinator of a search: asks the sampler for cells, submits their runs, tells the sampler the results.
 
-It holds no state of its own. A pass of `step` looks at the trials in Optuna's storage and at the runs in the store,
-and does what is to be done next; so it may be killed anywhere and begun again. Runs that go on are left alone, and told
-when they end; a trial whose runs are gone has them begun again, from their checkpoints, and is never left running.
+The coordinator has no state of its own. Each pass (`step`) reads the trials from Optuna's storage and the runs from the
+store and decides what to do next, so it can be killed at any point and started again. Runs that are at work are left
+alone. Runs that nobody works on any more are submitted again and continue from their checkpoints.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from statistics import fmean
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -16,28 +17,28 @@ from optuna.trial import FrozenTrial, TrialState
 from harness.search import trials as noted
 from harness.search.declaration import Search
 from harness.search.jobs import Fate, Jobs
-from harness.search.measure import Candidate, Measure, mean, with_starts
-from harness.search.proposals import Proposals, Proposed
-from harness.search.rungs import Compared
+from harness.search.measure import Candidate, Measure, with_starts
+from harness.search.pruning import PrunerView
+from harness.search.sampling import Proposals, Proposed
 from harness.search.space import cell_id
 from harness.search.trials import duplicates_in_a_row, first_of_each_cell, is_twin
 from harness.spec import HarnessError, Run, key
 from harness.store import Store
 
 PROMISING = 3
-"""A trial is promising if it is among the best of this many; so the best one always is."""
+"""A trial is promising if it ranks in the best third so far."""
 
 Fates = Mapping[str, Fate]
 
 
 class Coordinator:
-    """Runs a search at one scale.
+    """Search at one scale, driven by repeated calls of `step`.
 
     Args:
-        budget: distinct cells that are computed in all, those of earlier calls counted in.
-        parallel: cells that are open at a time.
-        say: takes a line on what happened.
-        check: called before what must not be done twice; raises if another process has taken the search over.
+        budget: number of distinct cells to compute, including those of earlier calls.
+        parallel: number of cells that may be open at a time.
+        say: receives a line on each event.
+        check: called before writes that must not happen twice; raises if another process has taken the search over.
     """
 
     def __init__(
@@ -56,29 +57,29 @@ class Coordinator:
         self.study, self._measure, self._store, self._jobs = study, measure, store, jobs
         self._proposals, self._budget, self._parallel = proposals, budget, parallel
         self._say, self._check = say, check
-        self._compared = Compared(study, measure, store)
+        self._pruner = PrunerView(study, measure, store)
         self._reachable = reachable(proposals, measure)
 
     @property
     def search(self) -> Search:
-        """What is searched."""
+        """The declaration of the search."""
         return self._measure.search
 
     def step(self) -> bool:
-        """One pass: tell, prune, ask. Returns whether anything is still to come."""
+        """One pass: tell, prune, ask. Returns True while anything is still to come."""
         self._check()
-        self._settle()
+        self._settle()  # before asking, so that the sampler knows all results
         asked = False
         while self._wants_more():
             self._check()
             self._place(self._proposals.ask(self.study))
             asked = True
         if asked:
-            self._settle()
+            self._settle()  # submits the runs of the new trials in one batch
         return bool(self._trials(TrialState.RUNNING)) or not self.ending()
 
     def ending(self) -> str:
-        """Why no further cell is asked for; empty while there is room for one."""
+        """Reason why no further cell is asked for; empty while there is room for one."""
         trials = self._trials()
         if (count := noted.computed(trials)) >= self._budget:
             return f"{count} cells are computed"
@@ -95,10 +96,8 @@ class Coordinator:
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False, states=states or None)
 
-    # asking
-
     def _place(self, proposed: Proposed) -> None:
-        """Decide what a proposal is: of a known cell, excluded, or to be computed."""
+        """Classify a proposal: duplicate of a known cell, excluded, or to be computed."""
         others = [trial for trial in self._trials() if trial.number != proposed.number]
         if (twin := first_of_each_cell(others).get(cell_id(proposed.cell))) is not None:
             proposed.note({noted.TWIN: twin.number})
@@ -115,7 +114,7 @@ class Coordinator:
         self._say(f"trial {proposed.number} asked: {cell_text(proposed.cell)}")
 
     def _follow(self, trial: FrozenTrial, twin: FrozenTrial) -> None:
-        """Tell a duplicate what was told of the trial with the same cell, once that has ended."""
+        """Give a duplicate the values and the state of its twin, once that has ended."""
         if not twin.state.is_finished():
             return
         for step, value in twin.intermediate_values.items():
@@ -123,45 +122,50 @@ class Coordinator:
         values = list(twin.values or ()) if twin.state is TrialState.COMPLETE else None
         self.study.tell(trial.number, values, state=twin.state)
 
-    # telling
-
     def _settle(self) -> None:
-        """Tell what has ended, and have computed what is missing."""
+        """Tell the trials that have ended, and submit the runs that are missing."""
         for trial in self._trials(TrialState.RUNNING):
             if trial.user_attrs.get(noted.CELL) is None:  # the coordinator was killed while it asked
                 self._place(self._proposals.ask_again(self.study, trial))
         running = self._trials(TrialState.RUNNING)
         candidates = {trial.number: self._candidate(trial) for trial in running if not is_twin(trial)}
-        runs = {number: with_starts(self._measure.wanted(found)) for number, found in candidates.items()}
-        further = {
-            trial.number: self._compared.runs(trial, candidates[trial.number])
+        runs = {number: with_starts(self._measure.wanted(candidate)) for number, candidate in candidates.items()}
+        rungs = {
+            trial.number: self._pruner.runs(trial, candidates[trial.number])
             for trial in running
             if trial.number in candidates
         }
-        everything = {name: run for found in (*runs.values(), *further.values()) for name, run in found.items()}
+        everything = {name: run for group in (*runs.values(), *rungs.values()) for name, run in group.items()}
+        # One question for all trials: on a cluster it costs a call of Slurm.
         fates = self._jobs.fates(everything) if everything else {}
         missing: dict[str, Run] = {}
         for trial in running:
             if (candidate := candidates.get(trial.number)) is not None:
-                others = {name for number, found in runs.items() if number != trial.number for name in found}
-                missing |= self._advance(trial, candidate, further[trial.number], fates, others)
+                others = {name for number, group in runs.items() if number != trial.number for name in group}
+                missing |= self._advance(trial, candidate, rungs[trial.number], fates, others)
         if missing:
             self._check()
             self._jobs.add(missing)
+        # Last, and from the storage again: a twin may have ended just now.
         trials = self._trials()
         for trial in trials:
             if trial.state is TrialState.RUNNING and is_twin(trial):
                 self._follow(trial, trials[trial.user_attrs[noted.TWIN]])
 
     def _candidate(self, trial: FrozenTrial) -> Candidate:
+        """Cell of a trial at its number of seeds, which is higher for a promising one."""
         seeds = trial.user_attrs.get(noted.SEEDS, self.search.seeds)
         return self._measure.candidate(trial.user_attrs[noted.CELL], range(seeds))
 
     def _advance(
         self, trial: FrozenTrial, candidate: Candidate, rungs: Mapping[str, Run], fates: Fates, others: set[str]
     ) -> dict[str, Run]:
-        """Bring one open trial as far as it can go; returns the runs that are to be computed for it."""
-        new = self._compared.note(trial, candidate)
+        """Advance one open trial as far as its finished runs allow; returns the runs to submit for it.
+
+        Args:
+            rungs: evaluations of snapshots for the pruner. others: keys that other open trials need.
+        """
+        new = self._pruner.note(trial, candidate)
         wanted = self._measure.wanted(candidate)
         undone = [run for run in wanted if fates[key(run)].word != "done"]
         if not undone:
@@ -171,33 +175,39 @@ class Coordinator:
             self._jobs.drop(_own(needed | dict(rungs), others))
             self._fail(trial, fates[failed[0]].reason)
             return {}
-        if new and self._compared.hopeless(trial.number):
+        # Optuna's pruners are made to be asked once for each reported value.
+        if new and self._pruner.hopeless(trial.number):
             self._jobs.drop(_own(needed | dict(rungs), others))
             self._tell(trial, TrialState.PRUNED, "pruned")
             return {}
         if any(fates[name].word == "gone" for name in needed):
-            self._compared.request(candidate)
+            self._pruner.request(candidate)
         else:
             needed = {}
         return needed | {name: run for name, run in rungs.items() if fates[name].word == "gone"}
 
     def _finish(self, trial: FrozenTrial, candidate: Candidate) -> dict[str, Run]:
-        """Tell a trial whose evaluations are done, unless it is promising and gets more seeds."""
+        """Tell a trial whose evaluations are done, unless it is promising and gets more seeds.
+
+        Returns:
+            Runs of the further seeds, by key.
+        """
         try:
             per_seed = self._measure.values(candidate, self._store)
         except HarnessError as error:
             self._fail(trial, str(error))
             return {}
-        values = [mean(found) for found in per_seed]
+        values = [fmean(of_seeds) for of_seeds in per_seed]
         if not all(map(math.isfinite, values)):
             self._fail(trial, f"its value is {values}")
             return {}
         most = self.search.most_seeds
+        # A trial whose runs the store had costs nothing, and gets no further seeds either.
         if len(candidate.rows) < most and trial.user_attrs.get(noted.COMPUTED) and self._promising(values[0]):
             noted.set_attribute(self.study, trial, noted.SEEDS, most)
             self._say(f"trial {trial.number} is promising: {most} seeds")
             more = self._measure.candidate(candidate.cell, range(most))
-            self._compared.request(more)
+            self._pruner.request(more)
             return with_starts([run for run in self._measure.wanted(more) if self._store.result(key(run)) is None])
         noted.set_attribute(self.study, trial, noted.PER_SEED, per_seed)
         self.study.tell(trial.number, values)
@@ -205,6 +215,7 @@ class Coordinator:
         return {}
 
     def _promising(self, value: float) -> bool:
+        """True if a value ranks in the best third of it and the complete trials; the best one always does."""
         told = [t.value for t in self._trials(TrialState.COMPLETE) if not is_twin(t) and t.value is not None]
         sign = 1 if self.search.directions[0] == "maximize" else -1
         better = sum(sign * other > sign * value for other in told)
@@ -220,12 +231,12 @@ class Coordinator:
 
 
 def _own(runs: Mapping[str, Run], others: set[str]) -> dict[str, Run]:
-    """The runs that no other open trial needs."""
+    """Runs that no other open trial needs; only these may be stopped."""
     return {name: run for name, run in runs.items() if name not in others}
 
 
 def reachable(proposals: Proposals, measure: Measure) -> set[str] | None:
-    """The cells of a finite space that can run at this scale; None for an endless space."""
+    """Ids of the cells of a finite space that can run at this scale; None for an endless space."""
     points = proposals.space.points
     if points is None:
         return None
@@ -238,5 +249,5 @@ def reachable(proposals: Proposals, measure: Measure) -> set[str] | None:
 
 
 def cell_text(cell: Mapping[str, object]) -> str:
-    """A cell in one line."""
+    """A cell in one line, without the axes that it lacks."""
     return " ".join(f"{axis}={value}" for axis, value in cell.items() if value is not None)

@@ -1,4 +1,4 @@
-"""What a search is: a space, a cell function, a metric, a budget. Plain Python, loaded from a study file."""
+"""Declaration of a search: space, cell function, metric, budget. Plain Python in a study file."""
 
 from __future__ import annotations
 
@@ -19,20 +19,19 @@ PrunerName = Literal["none", "halving", "hyperband", "median", "wilcoxon"]
 SAMPLERS: tuple[str, ...] = get_args(SamplerName)
 PRUNERS: tuple[str, ...] = get_args(PrunerName)
 LEAST_SEEDS = 5
-"""Below this many seeds the signed-rank test of the Wilcoxon pruner cannot fall under its threshold."""
+"""Fewest seeds with which the signed-rank test of the Wilcoxon pruner can reach its threshold."""
 GPU_HOURS = "gpu_hours"
-"""The metric that no evaluation gives: hours of computing times processes, of a trial's runs and their pre-trainings,
-mean over seeds, on whichever device they ran."""
+"""Metric of cost: hours times processes of a trial's runs and their pre-trainings, mean over seeds, on any device."""
 
 Space = Callable[[Any], Mapping[str, Scalar]]
-"""From an Optuna trial (`suggest_categorical`, `suggest_int`, `suggest_float`) to a cell."""
+"""Function from an Optuna trial (`suggest_categorical`, `suggest_int`, `suggest_float`) to a cell."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rungs:
-    """Evaluations on the way, by which a pruner compares trials.
+    """Evaluations during pre-training, by which a pruner compares trials.
 
-    epochs: of the pre-training, by scale; rising.
+    epochs: epochs of the pre-training after which trials are compared, rising, by scale.
     evaluation: called as `evaluation(scale, start, seed)` with a Snapshot; should be cheap, such as Knn. Its first
         metric counts, in the direction of the search.
     """
@@ -46,24 +45,24 @@ class Search:
     """A search over cells.
 
     Attributes:
-        space: from an Optuna trial to a cell. Conditional spaces are plain `if`s. Equal cells count as one.
+        space: function from an Optuna trial to a cell. Conditional spaces are plain `if`s. Equal cells count as one.
         cell: as in a Study: called as `cell(scale, **axes, seed=...)`, returns evaluations by column, or a Skip.
-        metric: the column that is optimised, or `column.metric`, or `gpu_hours`; several for a Pareto front. A column
-            has to be measured on the validation split.
-        direction: of each metric, or one for all.
-        test: the column whose number is shown of the winner afterwards, if any; nothing is chosen by it.
+        metric: column to optimise, or `column.metric`, or `gpu_hours`; several for a Pareto front. A column must be
+            measured on the validation split.
+        direction: one for each metric, or one for all.
+        test: column whose value is shown for the winner afterwards; nothing is selected by it.
         scales: as in a Study: the default first, never paper.
-        trials: the budget by scale: distinct cells that are computed. What the store has already costs nothing.
-        reference: the default cell that the winner is compared with.
+        trials: budget by scale: number of distinct cells to compute. Cells that the store has already cost nothing.
+        reference: default cell that the winner is compared with.
         sampler: tpe, gp, cmaes, random or nsga2.
         seeds: replicates of a trial; its value is their mean.
-        promising_seeds: replicates of a trial that is among the best third of those told so far.
-        rungs, pruner: what stops a trial early: halving, hyperband or median by the rungs; wilcoxon by the seeds.
-        duplicates: the search ends after this many proposals in a row of cells that it knows.
-        confirmed: how many of the best cells are evaluated anew in the end, beside the reference.
-        fresh_seeds: with how many seeds that no trial used.
-        begins: how often a run whose process is killed is begun before its trial fails.
-        study: whose finished cells become trials.
+        promising_seeds: replicates of a trial that ranks in the best third so far.
+        rungs, pruner: early stopping of trials: halving, hyperband or median compare rungs; wilcoxon compares seeds.
+        duplicates: number of proposals of known cells in a row after which the search ends.
+        confirmed: number of best cells that are confirmed at the end, beside the reference.
+        fresh_seeds: seeds of a confirmation, which no trial used.
+        begins: number of times a run whose process is killed is begun before its trial fails.
+        study: study whose finished cells become trials.
     """
 
     space: Space
@@ -101,7 +100,7 @@ class Search:
             raise HarnessError(f"promising_seeds {self.promising_seeds} is less than seeds {self.seeds}")
         if self.most_seeds > self.seeds and len(self.metrics) > 1:
             raise HarnessError(f"promising_seeds needs one metric to tell by, and this search has {len(self.metrics)}")
-        # A study checks scales and the reference.
+        # Scales and reference obey the same rules as in a study, so a study checks them.
         Study(cell=self.cell, grid=Grid([self.reference]), scales=self.scales, reference=self.reference)
         for name, count in self.trials.items():
             if name not in (known := [scale.name for scale in self.scales]) or count < 1:
@@ -125,23 +124,23 @@ class Search:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The names of all metrics."""
+        """Names of all metrics."""
         return (self.metric,) if isinstance(self.metric, str) else self.metric
 
     @property
     def directions(self) -> tuple[Direction, ...]:
-        """The direction of each metric."""
+        """Direction of each metric."""
         if isinstance(self.direction, str):
             return (self.direction,) * len(self.metrics)
         return self.direction
 
     @property
     def most_seeds(self) -> int:
-        """Replicates of a promising trial."""
+        """Number of seeds of a promising trial."""
         return self.promising_seeds or self.seeds
 
     def scale(self, name: str | None = None) -> Scale:
-        """The scale of that name, the first one by default.
+        """Scale of that name; the first one by default.
 
         Raises:
             HarnessError: there is no such scale.
@@ -152,10 +151,10 @@ class Search:
         raise HarnessError(f"no scale {name!r}; this search has {', '.join(scale.name for scale in self.scales)}")
 
     def budget(self, scale: Scale, asked: int | None = None) -> int:
-        """Distinct cells that are computed at a scale.
+        """Number of distinct cells to compute at a scale. asked: the user's number, which takes precedence.
 
         Raises:
-            HarnessError: neither the search nor the user says.
+            HarnessError: neither the search nor the user gives a number.
         """
         if asked is not None:
             return asked
@@ -164,7 +163,7 @@ class Search:
         return self.trials[scale.name]
 
     def rung_epochs(self, scale: Scale) -> tuple[int, ...]:
-        """The epochs after which trials are compared at a scale."""
+        """Epochs after which trials are compared at a scale; empty without rungs."""
         epochs = tuple(self.rungs.epochs.get(scale.name, ())) if self.rungs is not None else ()
         if list(epochs) != sorted(set(epochs)) or any(epoch < 1 for epoch in epochs):
             raise HarnessError(f"rungs at scale {scale.name} should be rising epochs, not {epochs}")
@@ -172,17 +171,17 @@ class Search:
 
 
 def check_name(what: str, name: str, known: tuple[str, ...]) -> None:
-    """Raise unless a name is known.
+    """Check that a name is known.
 
     Raises:
-        HarnessError: names the valid choices.
+        HarnessError: the name is unknown; the message gives the valid ones.
     """
     if name not in known:
         raise HarnessError(f"no {what} {name!r}; valid: {', '.join(known)}")
 
 
 def load_search(path: Path) -> Search:
-    """The SEARCH of a study file, with its STUDY if it has one.
+    """Load the SEARCH of a study file, with its STUDY if it has one.
 
     Raises:
         HarnessError: the file is missing, does not parse, fails, or has no SEARCH.

@@ -1,4 +1,4 @@
-"""The coordinator as a small Slurm job: it asks to be queued again when its time is over, and goes on."""
+"""The coordinator as a small Slurm job, which requeues itself when its time is over and then continues."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from harness.store.layout import SearchFolder
 
 
 def coordinator_command(arguments: Sequence[str]) -> str:
-    """The command line that the job runs: this one's, without --detach."""
+    """Command line of the job: the given one without --detach."""
     kept = [argument for argument in arguments if argument != "--detach"]
     return shlex.join([sys.executable, "-m", "harness.cli", *kept])
 
 
 def submit_coordinator(root: Path, folder: SearchFolder, arguments: Sequence[str] | None = None) -> str:
-    """Queue the present command as a job of one CPU; returns its id.
+    """Submit the present command as a job of one CPU; returns the job's id.
 
     Args:
-        root: the project, in which the job runs.
-        arguments: of the command line; default: this process's.
+        root: root of the project, whose profile gives partition and time limit.
+        arguments: arguments of the command line; by default those of this process.
 
     Raises:
         HarnessError: there is no cluster, or sbatch refuses.
@@ -33,7 +33,7 @@ def submit_coordinator(root: Path, folder: SearchFolder, arguments: Sequence[str
     questions.require_slurm()
     site = read_site(root)["evaluation"]
     with disk_errors(folder.path):
-        folder.path.mkdir(parents=True, exist_ok=True)
+        folder.path.mkdir(parents=True, exist_ok=True)  # sbatch does not create the folder of its log
     given = {
         "partition": site.partition,
         "account": site.account,
@@ -53,7 +53,7 @@ def submit_coordinator(root: Path, folder: SearchFolder, arguments: Sequence[str
         "--ntasks=1",
         "--cpus-per-task=1",
         *(f"--{name}={value}" for name, value in given.items() if value is not None),
-        # exec: the signal has to reach Python, not the shell
+        # exec: the signal must reach Python, not the shell
         f"--wrap=exec {coordinator_command(sys.argv[1:] if arguments is None else arguments)}",
     )
     job = said.strip().partition(";")[0]

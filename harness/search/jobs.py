@@ -1,4 +1,4 @@
-"""Where the runs of a search are computed: a queue that grows, fed to worker processes or to this one; or Slurm."""
+"""Computing the runs of a search: in a growing queue for local processes, or in Slurm jobs."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from harness.store import Store
 from harness.store.submissions import Submissions
 
 ASK_SECONDS = 15.0
-"""How often Slurm is asked for jobs that have died; results are seen in the store at once."""
+"""Interval at which Slurm is asked for dead jobs. Results are read from the store and need no question."""
 
 PATIENCE_SECONDS = 600.0
-"""How long Slurm may not answer, as when its controller is begun anew, before a search gives up."""
+"""Time without an answer from Slurm, whose controller may be restarting, after which a search gives up."""
 
 
 @dataclass(frozen=True)
 class Fate:
-    """What became of a run.
+    """State of a run for the coordinator.
 
-    word: done; open (waits or is at work); gone (nobody works on it any more, and nothing speaks against going on with
-        it); failed, with the reason.
+    word: done; open (waiting or at work); gone (nobody works on it, and it may be submitted again); failed, with the
+        reason.
     """
 
     word: Literal["done", "open", "gone", "failed"]
@@ -38,28 +38,29 @@ class Fate:
 
 
 class Jobs(Protocol):
-    """Computes runs."""
+    """Executor of runs, as the coordinator sees it."""
 
     def add(self, runs: Mapping[str, Run]) -> None:
-        """Have runs computed; those that wait or are at work are left alone."""
+        """Submit runs; those that wait or are at work are left alone."""
 
     def drop(self, runs: Mapping[str, Run]) -> None:
-        """Stop runs, or take them out of the queue."""
+        """Stop runs, or remove them from the queue."""
 
     def fates(self, runs: Mapping[str, Run]) -> dict[str, Fate]:
-        """What became of runs."""
+        """States of runs, by key."""
 
 
 def by_store(store: Store, name: str, begins: int) -> Fate | None:
-    """What became of a run as far as its files say.
+    """State of a run by its files alone; None where these do not decide.
 
-    begins: how often its process may die before that counts as a failure.
+    begins: number of deaths of its process after which the run counts as failed.
     """
     state = store.state(name)
     if state.word == "done":
         return Fate("done")
     if state.word != "failed":
         return None
+    # An error of the run itself comes again; a killed process may succeed the next time.
     if not state.error.startswith(DEATH):
         return Fate("failed", last_line(state.error))
     deaths = sum(attempt.error.exists() for attempt in store.folder(name).attempts())
@@ -67,7 +68,7 @@ def by_store(store: Store, name: str, begins: int) -> Fate | None:
 
 
 class QueuedJobs:
-    """Runs in a queue that `run_local` or `run_inline` works off."""
+    """Runs in a queue that `run_local` or `run_inline` computes."""
 
     def __init__(self, store: Store, begins: int) -> None:
         self.queue = Queue({}, store, retry=True)
@@ -82,7 +83,7 @@ class QueuedJobs:
         self._dropped |= set(runs) & set(self.queue.open())
 
     def unwanted(self, name: str) -> bool:
-        """Whether a run was dropped."""
+        """True if a run was dropped."""
         return name in self._dropped
 
     def fates(self, runs: Mapping[str, Run]) -> dict[str, Fate]:
@@ -91,13 +92,13 @@ class QueuedJobs:
         for name in runs:
             fate = by_store(self._store, name, self._begins)
             if fate is not None and fate.word == "failed" and name in waiting:
-                fate = None  # a run that is begun again: the failure is that of the time before
+                fate = None  # begun again: the failure is that of the earlier attempt
             found[name] = fate or Fate("open" if name in waiting else "gone")
         return found
 
 
 class SlurmJobs:
-    """Runs in Slurm jobs, one element a run."""
+    """Runs in Slurm jobs, one array element a run."""
 
     def __init__(
         self,
@@ -118,7 +119,7 @@ class SlurmJobs:
         self._looked: set[str] = set()
 
     def add(self, runs: Mapping[str, Run]) -> None:
-        """Submit runs, as far as the queue has room; those that it has not are gone, and added again later.
+        """Submit runs as far as Slurm's queue has room; the others stay gone, and are added again later.
 
         Raises:
             HarnessError: sbatch refuses, or Slurm has not answered for PATIENCE_SECONDS.
@@ -137,6 +138,7 @@ class SlurmJobs:
                 program=self._program,
             )
         except HarnessError:
+            # Slurm does not answer, as when its controller restarts: try again later, but not for ever.
             self._full = time.monotonic()
             self._silent = self._silent or self._full
             if self._full - self._silent > PATIENCE_SECONDS:
@@ -150,7 +152,7 @@ class SlurmJobs:
 
     def drop(self, runs: Mapping[str, Run]) -> None:
         slurm.cancel(runs, self._store, study=self._study)
-        self._asked = -ASK_SECONDS
+        self._asked = -ASK_SECONDS  # ask again at once
 
     def fates(self, runs: Mapping[str, Run]) -> dict[str, Fate]:
         if time.monotonic() - self._asked >= ASK_SECONDS or set(runs) - self._looked:
@@ -159,9 +161,11 @@ class SlurmJobs:
         return {name: self._fate(name, self._seen) for name in runs}
 
     def _fate(self, name: str, seen: Overview) -> Fate:
+        """State of a run from its files and from Slurm."""
         place = seen.places[name]
         live = place.word in ("running", "queued") or bool(place.job) or bool(seen.silent)
         fate = by_store(self._store, name, self._begins)
+        # The files of a run that was submitted again still tell its earlier failure until it begins.
         if fate is not None and not (fate.word == "failed" and live and place.word != "running"):
             return fate
         if live:
@@ -172,4 +176,5 @@ class SlurmJobs:
         return Fate("gone", place.detail)
 
     def _submitted(self, name: str) -> int:
+        """Number of submissions that included a run."""
         return sum(name in entry.places() for entry in Submissions(self._store.root).entries())

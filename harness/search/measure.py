@@ -1,8 +1,7 @@
-"""From a cell to the runs that measure it, and from finished runs to the values a sampler is told."""
+"""Measurement of a cell: the runs it needs, and the values that finished runs give to the sampler."""
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -25,7 +24,7 @@ from harness.study import Refused, Row, resolve
 
 @dataclass(frozen=True)
 class Metric:
-    """A column and the name of a metric in its result; for GPU-hours no column."""
+    """A column of a cell and the name of a metric in its result; GPU-hours have no column."""
 
     column: str
     name: str
@@ -33,23 +32,23 @@ class Metric:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A cell with some seeds. excluded: why it cannot run at this scale, if so."""
+    """A cell with some seeds. excluded: reason why it cannot run at this scale; empty if it can."""
 
     cell: dict[str, Scalar]
     rows: tuple[Row, ...]
     excluded: str = ""
 
     def evaluations(self, columns: Iterable[str] | None = None) -> list[Evaluation]:
-        """The evaluations of all seeds, or of some columns only."""
+        """Evaluations of all seeds; of some columns only, if given."""
         wanted = None if columns is None else set(columns)
         return [run for row in self.rows for name, run in row.evaluations.items() if wanted is None or name in wanted]
 
 
 class Measure:
-    """How the cells of a search at one scale are measured.
+    """Metrics, runs and values of the cells of a search at one scale.
 
     Args:
-        axes: of all cells; the cell function is called with None for those that a cell lacks.
+        axes: axes of all cells; the cell function is called with None for those that a cell lacks.
     """
 
     def __init__(self, search: Search, scale: Scale, axes: Sequence[str] = ()) -> None:
@@ -61,7 +60,7 @@ class Measure:
         self.rungs = search.rung_epochs(scale)
 
     def candidate(self, cell: Mapping[str, Scalar], seeds: Sequence[int]) -> Candidate:
-        """A cell with these seeds.
+        """A cell at these seeds, with its evaluations.
 
         Raises:
             HarnessError: the cell function fails, or lacks a column.
@@ -74,26 +73,24 @@ class Measure:
         found = tuple(rows[seed] for seed in seeds)
         excluded = next((row.excluded for row in found if row.excluded), "")
         for row in found:
-            if not row.excluded and (lacking := [name for name in self._own_columns() if name not in row.evaluations]):
+            if not row.excluded and (lacking := [name for name in self.columns if name not in row.evaluations]):
                 raise HarnessError(f"the cell {dict(cell)} has no column {lacking[0]!r}, which the search optimises")
         return Candidate(dict(cell), found, excluded)
 
     def _row(self, cell: dict[str, Scalar], seed: int) -> Row:
-        """What the cell function makes of a cell. A space crosses all it has, so what cannot be is excluded."""
+        """Evaluations of a cell at one seed; without any if its specification is refused."""
+        # A space crosses all values of its parameters, so a combination that cannot be is no mistake of the user.
         try:
             return resolve(self.search.cell, self.scale, cell, seed)
         except Refused as refused:
             return Row(cell, seed, {}, str(refused))
 
-    def _own_columns(self) -> tuple[str, ...]:
-        return tuple(metric.column for metric in self.metrics if metric.column)
-
     def wanted(self, candidate: Candidate) -> list[Evaluation]:
-        """The evaluations whose results make the values of a candidate."""
+        """Evaluations whose results make the values of a candidate."""
         return candidate.evaluations(self.columns or None)
 
     def values(self, candidate: Candidate, store: Store) -> list[list[float]]:
-        """For each metric the value of each seed; the results have to be there.
+        """Values by metric and seed of a candidate whose evaluations are done.
 
         Raises:
             HarnessError: a result lacks the metric.
@@ -107,7 +104,7 @@ class Measure:
         return metric_of(row.evaluations[metric.column], metric.name, store)
 
     def rung(self, candidate: Candidate, epoch: int) -> list[tuple[Pretrain, Evaluation]]:
-        """For each pre-training of a candidate, the evaluation of its snapshot after an epoch."""
+        """Pre-trainings of a candidate, each with the evaluation of its snapshot after an epoch."""
         assert self.search.rungs is not None
         found = []
         for row in candidate.rows:
@@ -157,10 +154,10 @@ def _check_split(evaluation: Evaluation, what: str) -> None:
 
 
 def metric_of(run: Evaluation, name: str, store: Store) -> float:
-    """A metric of a finished run.
+    """Metric of a finished run.
 
     Raises:
-        HarnessError: it is not done, or its result lacks the metric.
+        HarnessError: the run is not done, or its result lacks the metric.
     """
     result = store.result(key(run))
     if result is None:
@@ -172,6 +169,8 @@ def metric_of(run: Evaluation, name: str, store: Store) -> float:
 
 def gpu_hours(evaluations: Iterable[Evaluation], store: Store) -> float:
     """Hours that evaluations and their pre-trainings took, times the processes that computed them."""
+    evaluations = list(evaluations)
+    # By key: seeds and columns that share a pre-training count it once.
     names = {key(run): None for run in evaluations}
     names |= {key(first): None for run in evaluations for first in upstreams(run)}
     total = 0.0
@@ -182,13 +181,8 @@ def gpu_hours(evaluations: Iterable[Evaluation], store: Store) -> float:
 
 
 def with_starts(evaluations: Iterable[Evaluation]) -> dict[str, Run]:
-    """Runs by key: evaluations, each after the runs it starts from."""
+    """Runs by key: evaluations, each after the runs that it starts from."""
     found: dict[str, Run] = {}
     for run in evaluations:
         found |= {key(before): before for before in (*upstreams(run), run)}
     return found
-
-
-def mean(values: Sequence[float]) -> float:
-    """The mean over seeds."""
-    return statistics.fmean(values)

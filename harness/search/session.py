@@ -1,14 +1,16 @@
-"""A search, opened: the space, the measure, the storage and the study in it; and run on an executor."""
+"""A search from its declaration to its end: opening, importing finished runs, running on an executor."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any
 
 import optuna
+from optuna.trial import TrialState, create_trial
 
 from harness.launch.inline import run_inline
 from harness.launch.local.pool import run_local
@@ -17,30 +19,28 @@ from harness.launch.resources import Resources
 from harness.search.confirmation import Confirmation, candidates
 from harness.search.coordinator import Coordinator
 from harness.search.declaration import Search
-from harness.search.imports import import_finished
 from harness.search.jobs import Jobs, QueuedJobs, SlurmJobs
 from harness.search.measure import Measure
-from harness.search.ownership import leased, require_held
-from harness.search.proposals import Proposals
-from harness.search.samplers import check_sampler, pruner_of, quiet
-from harness.search.space import KnownSpace, explore
-from harness.search.storage import SETTINGS, begin, open_storage, resume, versions
-from harness.search.trials import Trial, plain
-from harness.spec import HarnessError, Scale
+from harness.search.pruning import pruner_of
+from harness.search.sampling import Proposals, check_sampler, quiet
+from harness.search.space import KnownSpace, cell_id, explore, present
+from harness.search.storage import SETTINGS, begin, leased, open_storage, require_held, resume, versions
+from harness.search.trials import CELL, IMPORTED, PER_SEED, Trial, first_of_each_cell, plain
+from harness.spec import HarnessError, Scalar, Scale, key
 from harness.store import Store
 from harness.store.layout import SearchFolder, search_folder
 from harness.store.lease import Lease
 from harness.study.grid import check_alike
 
 PASS_SECONDS = 1.0
-"""Time between two looks at the store while jobs run on a cluster."""
+"""Pause between two passes of the coordinator while jobs run on a cluster."""
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A search at a scale, checked. Nothing is written yet."""
+    """A checked search at one scale. Opening it writes nothing."""
 
     search: Search
     scale: Scale
@@ -52,34 +52,35 @@ class Opened:
 
     @property
     def name(self) -> str:
-        """The search and its scale, as its study in the storage is called."""
+        """Name of the search and its scale: the name of its Optuna study."""
         return f"{self.search.name}-{self.scale.name}"
 
 
 def open_search(
     search: Search, store: Store, *, scale: str | None = None, sampler: str | None = None, url: str | None = None
 ) -> Opened:
-    """Check a search before anything is asked.
+    """Check a search at a scale before any trial.
 
     Raises:
-        HarnessError: the space, the metric, the sampler or the scale are refused.
+        HarnessError: the space, a metric, the sampler or the scale is invalid.
     """
     if sampler is not None:
         search = replace(search, sampler=sampler)
-    chosen = search.scale(scale)
+    at = search.scale(scale)
     space = explore(search.space)
     check_sampler(search.sampler, space, len(search.metrics))
     known = search.study.cells if search.study is not None else ()
+    # Values that differ only in their type (1, 1.0 and "1") look equal in tables, but are different runs.
     check_alike([search.reference, *known, *(point.cell for point in space.points or ())])
     axes = (*space.axes, *(search.study.grid.axes if search.study is not None else ()))
-    measure = Measure(search, chosen, axes)
+    measure = Measure(search, at, axes)
     quiet()
-    folder = search_folder(store.root, f"{search.name}-{chosen.name}")
-    return Opened(search, chosen, space, measure, store, folder, url)
+    folder = search_folder(store.root, f"{search.name}-{at.name}")
+    return Opened(search, at, space, measure, store, folder, url)
 
 
 def settings(opened: Opened, seed: int) -> dict[str, Any]:
-    """What must not change while a search goes on."""
+    """Settings that must not change while a search goes on, as JSON."""
     search = opened.search
     return {
         "space": opened.space.record(),
@@ -94,10 +95,10 @@ def settings(opened: Opened, seed: int) -> dict[str, Any]:
 
 
 def history(opened: Opened) -> tuple[list[Trial], optuna.Study]:
-    """The trials of the latest version of a search, and the study for what only Optuna can tell. Writes nothing.
+    """Trials of the latest version of a search, and its Optuna study. Writes nothing.
 
     Raises:
-        HarnessError: it was never begun, or its storage does not read.
+        HarnessError: the search was never begun, or its storage cannot be read.
     """
     storage = open_storage(opened.folder, opened.url, writing=False)
     names = versions(storage, opened.name)
@@ -107,17 +108,84 @@ def history(opened: Opened) -> tuple[list[Trial], optuna.Study]:
     return [plain(trial) for trial in study.get_trials(deepcopy=False)], study
 
 
+def import_finished(
+    study: optuna.Study, earlier: optuna.Study | None, measure: Measure, space: KnownSpace, store: Store
+) -> int:
+    """Add to a study the cells whose runs are done in the store; returns their number.
+
+    The search starts informed, and pays for nothing twice. Candidates are all points of a finite space, the cells of
+    the search's study, and the trials of an earlier version of the search.
+    """
+    finished = set(store.keys())
+    known = set(first_of_each_cell(study.get_trials(deepcopy=False)))
+    count = 0
+    for params, cell in _known_points(earlier, measure, space) if finished else ():
+        if (name := cell_id(cell)) not in known:
+            known.add(name)
+            count += _add_if_finished(study, params, cell, measure, space, store, finished)
+    return count
+
+
+def _known_points(
+    earlier: optuna.Study | None, measure: Measure, space: KnownSpace
+) -> Iterator[tuple[dict[str, Any], Mapping[str, Scalar]]]:
+    """Parameters and cell of every point that can be known before the search asks."""
+    for point in space.points or ():
+        if not point.excluded:
+            yield point.params, point.cell
+    for cell in measure.search.study.cells if measure.search.study is not None else ():
+        if (params := space.params_of(cell)) is not None:
+            yield params, present(cell)
+    for trial in earlier.get_trials(deepcopy=False) if earlier is not None else ():
+        if (found := space.cell_of(trial.params)) is not None:
+            yield dict(trial.params), found
+
+
+def _add_if_finished(
+    study: optuna.Study,
+    params: dict[str, Any],
+    cell: Mapping[str, Scalar],
+    measure: Measure,
+    space: KnownSpace,
+    store: Store,
+    finished: set[str],
+) -> bool:
+    """Add a cell as a complete trial if its runs are done; returns True if it was added."""
+    candidate = measure.candidate(cell, range(measure.search.seeds))
+    wanted = {key(run) for run in measure.wanted(candidate)}
+    # The set of keys first: reading results of a large grid is slow.
+    if candidate.excluded or not wanted <= finished or not all(store.result(name) for name in wanted):
+        return False
+    try:
+        per_seed = measure.values(candidate, store)
+    except HarnessError:  # a result without the metric: if proposed, the trial fails with that reason
+        return False
+    by_seeds = measure.search.pruner == "wilcoxon"
+    study.add_trial(
+        create_trial(
+            state=TrialState.COMPLETE,
+            params=params,
+            distributions=space.distributions_of(params),
+            values=[fmean(values) for values in per_seed],
+            intermediate_values=dict(enumerate(per_seed[0])) if by_seeds else None,
+            user_attrs={CELL: present(cell), IMPORTED: True, PER_SEED: per_seed},
+        )
+    )
+    return True
+
+
 @contextlib.contextmanager
 def coordinating(opened: Opened, *, seed: int | None, new: bool) -> Iterator[tuple[optuna.Study, int, Lease]]:
-    """Be the only writer of a search: its study, with what the store has imported, and its seed.
+    """Hold a search as its only writer; gives its study with finished runs imported, the sampler's seed, the lease.
 
     Args:
-        seed: of the sampler; None for the one that the search was begun with, or 0.
-        new: begin a new version, from the runs in the store.
+        seed: seed of the sampler; None for that of the search so far, or 0.
+        new: True to begin a new version from the runs in the store.
 
     Raises:
-        HarnessError: another process runs it, it was begun otherwise, or its storage is corrupt.
+        HarnessError: another process runs the search, its settings changed, or its storage is corrupt.
     """
+    # The lease first: opening for writing repairs the journal, which must have no other writer.
     with leased(opened.store, opened.folder) as lease:
         storage = open_storage(opened.folder, opened.url, writing=True)
         names = versions(storage, opened.name)
@@ -128,6 +196,7 @@ def coordinating(opened: Opened, *, seed: int | None, new: bool) -> Iterator[tup
             study = begin(storage, opened.name, search.directions, settings(opened, used), pruner)
         else:
             used = int(earlier.user_attrs.get(SETTINGS, {}).get("seed", 0)) if seed is None else seed
+            # Its own trials are no candidates for import.
             study, earlier = resume(storage, names[-1], settings(opened, used), pruner), None
         import_finished(study, earlier, opened.measure, opened.space, opened.store)
         yield study, used, lease
@@ -135,9 +204,9 @@ def coordinating(opened: Opened, *, seed: int | None, new: bool) -> Iterator[tup
 
 @dataclass(frozen=True)
 class Executor:
-    """Where the runs of a search are computed.
+    """Where and how the runs of a search are computed.
 
-    kind: inline, local or slurm. parallel: cells at a time. jobs: for Slurm. program: as for `run_local`.
+    kind: inline, local or slurm. parallel: number of open cells. jobs: for Slurm only. program: as in `run_local`.
     """
 
     kind: str
@@ -159,10 +228,13 @@ def run_search(
     report: Callable[[Event], None] = lambda event: None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> str:
-    """Run a search until its budget is met, and confirm its best cells; returns why it ended, empty if it was stopped.
+    """Run a search until its budget is used, then confirm its best cells.
+
+    Returns:
+        Reason why the search ended; empty if it was stopped.
 
     Raises:
-        HarnessError: as `coordinating`; or sbatch refuses.
+        HarnessError: as in `coordinating`, or sbatch refuses.
     """
     with coordinating(opened, seed=seed, new=new) as (study, used, lease):
         queued = QueuedJobs(opened.store, opened.search.begins)
@@ -184,7 +256,10 @@ def run_search(
 
 
 class _Feed:
-    """What an executor asks between two looks at its work: the search, and then its confirmation."""
+    """Called by an executor between two passes over its queue: runs the search, then its confirmation.
+
+    Returns True while more runs may come. `ending` is the reason why the search ended, empty before.
+    """
 
     def __init__(self, opened: Opened, coordinator: Coordinator, jobs: Jobs, say: Say, *, confirm: bool) -> None:
         self._opened, self._coordinator, self._jobs, self._say = opened, coordinator, jobs, say
@@ -207,10 +282,10 @@ class _Feed:
         self._say(f"search ended: {self.ending}")
         if self._confirm:
             trials = [plain(trial) for trial in self._coordinator.study.get_trials(deepcopy=False)]
-            chosen = candidates(trials, self._opened.measure)
-            self._confirmation = Confirmation(chosen, self._opened.measure, self._opened.store, self._jobs)
+            fresh = candidates(trials, self._opened.measure)
+            self._confirmation = Confirmation(fresh, self._opened.measure, self._opened.store, self._jobs)
             if count := len(self._confirmation.undone()):
-                self._say(f"confirming {len(chosen)} cells with fresh seeds: {count} evaluations to compute")
+                self._say(f"confirming {len(fresh)} cells with fresh seeds: {count} evaluations to compute")
         return True
 
 
@@ -222,6 +297,7 @@ def _drive(
     report: Callable[[Event], None],
     stopping: Callable[[], bool],
 ) -> None:
+    """Let the executor compute what the feed adds, until the feed ends or the user stops."""
     store, resources = opened.store, executor.resources
     match executor.kind:
         case "slurm":
@@ -236,7 +312,7 @@ def _drive(
                 queued.queue,
                 store,
                 resources,
-                # One more for rungs, which else would wait for a slot until the pre-training they judge is over.
+                # One more slot for rungs, which would else wait until the pre-training that they judge is over.
                 executor.parallel + bool(opened.measure.rungs),
                 report=report,
                 stopping=stopping,

@@ -1,4 +1,4 @@
-"""What can be known of a space without computing anything: its parameters, and all its points if they are few."""
+"""Search space, explored without computing anything: its parameters, and all its points if they are few."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from harness.search.declaration import Space
 from harness.spec import HarnessError, Scalar, Skip
 
 MOST_POINTS = 10_000
-"""A space of more points counts as endless."""
+"""A space with more points than this counts as endless."""
 
 
-class Outside(Exception):
-    """A parameter that was given lies outside the space."""
+class Outside(HarnessError):
+    """A given parameter lies outside the space."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """Parameters and the cell that the space makes of them. excluded: the reason, if the space raises Skip."""
+    """Parameters and the cell they lead to. excluded: reason, if the space raises Skip."""
 
     params: dict[str, Any]
     cell: dict[str, Scalar]
@@ -39,11 +39,14 @@ class Point:
 
 @dataclass(frozen=True)
 class KnownSpace:
-    """Attributes:
-    distributions: of every parameter that a path through the space asks for.
-    conditional: those that not every path asks for.
-    axes: of the cells that were seen.
-    points: all points; None where a parameter is continuous or they are more than MOST_POINTS.
+    """An explored space.
+
+    Attributes:
+        function: the space as the user wrote it.
+        distributions: distribution of every parameter that some path through the space asks for.
+        conditional: names of the parameters that not every path asks for.
+        axes: axes of all cells that were seen.
+        points: all points; None where a parameter is continuous or there are more than MOST_POINTS.
     """
 
     function: Space
@@ -53,17 +56,18 @@ class KnownSpace:
     points: tuple[Point, ...] | None
 
     def record(self) -> dict[str, Any]:
-        """What a later version of the space is compared with, as JSON can hold it."""
+        """The space as JSON, which a later version of it is compared with."""
         return {
             name: json.loads(distribution_to_json(found)) | {"conditional": name in self.conditional}
             for name, found in sorted(self.distributions.items())
         }
 
     def params_of(self, cell: Mapping[str, Scalar]) -> dict[str, Any] | None:
-        """Parameters that lead to a cell; None if none are found. An axis that a cell lacks is one that is None."""
+        """Parameters that lead to a cell; None if none are found. A missing axis equals one that is None."""
         wanted = present(cell)
+        # Often parameters are named as axes are, so that the cell itself answers the questions of the space.
         try:
-            path = _walk(self.function, wanted, complete=True)
+            path = _walk(self.function, wanted)
             if present(path.cell) == wanted:
                 return path.params
         except (Outside, Skip):
@@ -74,15 +78,15 @@ class KnownSpace:
         return None
 
     def cell_of(self, params: Mapping[str, Any]) -> dict[str, Scalar] | None:
-        """The cell of parameters; None if they are no point of this space."""
+        """Cell of these parameters; None if they are no point of the space."""
         try:
-            return _walk(self.function, params, complete=True).cell
+            return _walk(self.function, params).cell
         except (Outside, Skip):
             return None
 
     def distributions_of(self, params: Mapping[str, Any]) -> dict[str, BaseDistribution]:
-        """The distributions that the path of these parameters asks for."""
-        return _walk(self.function, params, complete=True).distributions
+        """Distributions of the parameters that the path of these values asks for."""
+        return _walk(self.function, params).distributions
 
 
 def present(cell: Mapping[str, Scalar]) -> dict[str, Scalar]:
@@ -91,12 +95,15 @@ def present(cell: Mapping[str, Scalar]) -> dict[str, Scalar]:
 
 
 def cell_id(cell: Mapping[str, Scalar]) -> str:
-    """A text that is equal for equal cells."""
+    """Text that is equal exactly for equal cells."""
     return json.dumps(present(cell), sort_keys=True)
 
 
 class Path:
-    """Stands in for a trial: answers with given values, or with the first of each parameter, and writes all down."""
+    """Stand-in for an Optuna trial that answers with given values and records every question.
+
+    complete: True to refuse a question without a given value; False to answer it with the parameter's first value.
+    """
 
     def __init__(self, given: Mapping[str, Any], *, complete: bool) -> None:
         self.given, self._complete = given, complete
@@ -122,16 +129,16 @@ class Path:
             raise HarnessError(f"the space asks for {name} twice, with other choices: give the second its own name")
         if name not in self.params:
             if name not in self.given and self._complete:
-                raise Outside
+                raise Outside(f"the space asks for {name}, which is not given")
             value = self.given[name] if name in self.given else values_of(distribution)[0][0]
             if not _holds(distribution, value):
-                raise Outside
+                raise Outside(f"{name} = {value!r} lies outside the space")
             self.params[name] = value
         return self.params[name]
 
 
 class Stepped:
-    """An Optuna trial whose floats on a step are those that a user writes, so that they name the cells of a grid."""
+    """An Optuna trial whose stepped floats are decimals as a user writes them, and so equal the values of a grid."""
 
     def __init__(self, trial: Trial) -> None:
         self._trial = trial
@@ -146,14 +153,14 @@ class Stepped:
 
 
 def on_step(value: float, low: float, step: float | None) -> float:
-    """The decimal number next to a value that lies on a step: 0.6 for 0.1 + 5 * 0.1, which is 0.6000000000000001."""
+    """Stepped value rounded to its decimal number: 0.6 for 0.1 + 5 * 0.1, which is 0.6000000000000001."""
     if step is None:
         return value
     return float(Decimal(str(low)) + round((value - low) / step) * Decimal(str(step)))
 
 
 def values_of(distribution: BaseDistribution) -> tuple[list[Any], bool]:
-    """The values of a parameter, and whether these are all: of a continuous one both ends and the middle."""
+    """Values of a parameter, and True if these are all; of a continuous one both ends and the middle."""
     match distribution:
         case CategoricalDistribution():
             return list(distribution.choices), True
@@ -171,6 +178,7 @@ def values_of(distribution: BaseDistribution) -> tuple[list[Any], bool]:
 
 
 def _holds(distribution: BaseDistribution, value: Any) -> bool:
+    """True if a value belongs to a distribution."""
     try:
         create_trial(value=0.0, params={"value": value}, distributions={"value": distribution})
     except (ValueError, TypeError):
@@ -178,23 +186,30 @@ def _holds(distribution: BaseDistribution, value: Any) -> bool:
     return True
 
 
-def _walk(space: Space, given: Mapping[str, Any], *, complete: bool = False) -> Path:
-    path = Path(given, complete=complete)
-    try:
-        path.cell = checked_cell(space(path))
-    except (Outside, Skip, HarnessError):
-        raise
-    except Exception as error:  # the user's own code
-        raise HarnessError(f"space: {type(error).__name__}: {error}".replace("\n", " ")) from error
+def _walk(space: Space, given: Mapping[str, Any]) -> Path:
+    """Path through a space with given values.
+
+    Raises:
+        Outside: a value is missing or lies outside the space. Skip: the space excludes the point.
+    """
+    path = Path(given, complete=True)
+    path.cell = cell_of_space(space, path)
     return path
 
 
-def checked_cell(found: object) -> dict[str, Scalar]:
-    """What a space returned, if it is a cell.
+def cell_of_space(space: Space, trial: Any) -> dict[str, Scalar]:
+    """Cell that a space returns for a trial, checked.
 
     Raises:
-        HarnessError: it is no mapping of names to plain values.
+        HarnessError: the space fails, or returns no mapping of names to plain values.
+        Skip: the space excludes the point.
     """
+    try:
+        found = space(trial)
+    except (Skip, HarnessError):
+        raise
+    except Exception as error:  # the user's own code
+        raise HarnessError(f"space: {type(error).__name__}: {error}".replace("\n", " ")) from error
     if not isinstance(found, Mapping) or not found:
         raise HarnessError(f"space: should return a cell such as {{'mask_ratio': 0.6}}, not {found!r}")
     for axis, value in found.items():
@@ -212,7 +227,7 @@ def explore(space: Space) -> KnownSpace:
     distributions: dict[str, BaseDistribution] = {}
     asked: list[set[str]] = []
     points: list[Point] = []
-    whole = True
+    whole = True  # until a continuous parameter or too many points show that not all are known
     for path, excluded, finite in _paths(space):
         for name, found in path.distributions.items():
             if distributions.setdefault(name, found) != found:
@@ -232,19 +247,19 @@ def explore(space: Space) -> KnownSpace:
 
 
 def _paths(space: Space) -> Iterator[tuple[Path, str, bool]]:
-    """Every path, why the space excludes it if it does, and whether its parameters have no further values."""
+    """Every path, with the reason if the space excludes it, and True if its parameters have no further values.
+
+    The first path takes the first value of every parameter. Each other value of a parameter that was not given starts a
+    further path, so that each combination comes once.
+    """
     waiting: list[dict[str, Any]] = [{}]
     while waiting:
         given = waiting.pop()
         path, excluded, finite = Path(given, complete=False), "", True
         try:
-            path.cell = checked_cell(space(path))
+            path.cell = cell_of_space(space, path)
         except Skip as skip:
             excluded = skip.reason
-        except HarnessError:
-            raise
-        except Exception as error:  # the user's own code
-            raise HarnessError(f"space: {type(error).__name__}: {error}".replace("\n", " ")) from error
         before: dict[str, Any] = {}
         branches = []
         for name, distribution in path.distributions.items():
@@ -253,12 +268,12 @@ def _paths(space: Space) -> Iterator[tuple[Path, str, bool]]:
             if name not in given:
                 branches += [{**before, name: value} for value in values[1:]]
             before[name] = path.params[name]
-        waiting += reversed(branches)
+        waiting += reversed(branches)  # reversed: the last of the list is followed next, in the order of the values
         yield path, excluded, finite
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """How two records of a space differ, in words."""
+    """Differences between two records of a space, in words."""
     found = [f"{name} is gone" for name in old if name not in new]
     found += [f"{name} is new" for name in new if name not in old]
     for name in old:
@@ -268,6 +283,7 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def _words(record: Mapping[str, Any]) -> str:
+    """A recorded distribution in words."""
     held = dict(record["attributes"])
     conditional = " under a condition" if record["conditional"] else ""
     if "choices" in held:

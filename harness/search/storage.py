@@ -1,10 +1,15 @@
-"""The storage of a search: opened by its coordinator for writing, by anybody else for reading only."""
+"""Storage of a search: who may write to it, the journal with its checksums, the Optuna studies in it.
+
+One process at a time, the coordinator, writes; all others open the storage for reading only.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +21,28 @@ from optuna.storages.journal import JournalFileBackend
 from harness.search.declaration import Direction
 from harness.search.space import changes
 from harness.spec import HarnessError
+from harness.store import Store
 from harness.store.files import disk_errors, parsed, read_bytes
 from harness.store.layout import SearchFolder
+from harness.store.lease import Lease, Owner, owner_lives, publish_owner, read_owner
 
 SETTINGS = "settings"
-"""The attribute of an Optuna study that holds what must not change while it goes on."""
+"""Attribute of an Optuna study: the settings that must not change while it goes on."""
 
 
 def open_storage(folder: SearchFolder, url: str | None, *, writing: bool) -> BaseStorage:
-    """The storage at an Optuna URL, by default a journal in the folder of the search.
+    """Open the storage at an Optuna URL; without one, the journal in the folder of the search.
 
     Args:
-        writing: by the only process that does; then what a killed one left half done is removed first.
+        writing: True for the coordinator, which first removes what a killed one left half written.
 
     Raises:
-        HarnessError: there is none to read, it is corrupt, or it does not answer.
+        HarnessError: there is nothing to read, the journal is corrupt, or the data base does not answer.
     """
     if url is not None:
         try:
             return get_storage(url)
-        except Exception as error:  # the drivers of data bases raise what they like
+        except Exception as error:  # each data base driver has its own exceptions
             raise HarnessError(f"storage {url}: {_first_line(error)}") from None
     path = folder.journal
     if writing:
@@ -47,12 +54,12 @@ def open_storage(folder: SearchFolder, url: str | None, *, writing: bool) -> Bas
     _check(path)
     try:
         return JournalStorage(Journal(str(path)))
-    except Exception as error:  # what a line without a digest makes Optuna raise is open
+    except Exception as error:  # a damaged line without a digest can raise anything
         raise _corrupt(path, f"does not read: {_first_line(error)}") from None
 
 
 class Journal(JournalFileBackend):
-    """Optuna's journal, with a digest in each line, which Optuna ignores: a line that was changed is noticed."""
+    """Optuna's journal with a digest in each line, by which a changed line is noticed; Optuna ignores the field."""
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         super().append_logs([{**log, "digest": _digest(log)} for log in logs])
@@ -63,7 +70,8 @@ def _digest(log: dict[str, Any]) -> str:
 
 
 def _mend(path: Path) -> None:
-    """Remove the lock and the half line that a killed coordinator may have left; its other lines are whole."""
+    """Remove the lock file and the incomplete last line that a killed coordinator may have left."""
+    # This process holds the lease, so nobody else can hold Optuna's own lock.
     Path(f"{path}.lock").unlink(missing_ok=True)
     if path.is_file():
         data = path.read_bytes()
@@ -72,16 +80,18 @@ def _mend(path: Path) -> None:
 
 
 def _check(path: Path) -> None:
-    sealed = False
-    *lines, _ = (read_bytes(path) or b"").split(b"\n")  # the rest is still being written
+    """Raise unless every complete line has its own digest, after the lines that older versions wrote without one."""
+    digested = False
+    *lines, _ = (read_bytes(path) or b"").split(b"\n")  # what follows the last newline is still being written
     for number, line in enumerate(lines, 1):
         log = parsed(line)
         if isinstance(log, dict) and "digest" in log:
-            sealed, digest = True, log.pop("digest")
+            digested, digest = True, log.pop("digest")
+            # The text is compared as well: other spaces or a doubled field would leave the parsed values as they are.
             text = json.dumps({**log, "digest": _digest(log)}, separators=(",", ":"))
             if digest == _digest(log) and line == text.encode():
                 continue
-        elif isinstance(log, dict) and not sealed:  # written before lines had digests
+        elif isinstance(log, dict) and not digested:
             continue
         raise _corrupt(path, f"is corrupt at line {number}")
 
@@ -93,17 +103,17 @@ def _corrupt(path: Path, how: str) -> HarnessError:
 
 
 def versions(storage: BaseStorage, name: str) -> list[str]:
-    """The studies of a search in a storage, the latest last: `name`, `name.2`, `name.3`.
+    """Names of a search's studies in a storage, the latest last: `name`, `name.2`, `name.3`.
 
     Raises:
         HarnessError: the storage does not answer.
     """
     try:
-        found = {study.study_name for study in storage.get_all_studies()}
+        taken = {study.study_name for study in storage.get_all_studies()}
     except Exception as error:
         raise HarnessError(f"the storage does not answer: {_first_line(error)}") from None
-    known = [name] if name in found else []
-    while f"{name}.{len(known) + 1}" in found:
+    known = [name] if name in taken else []
+    while f"{name}.{len(known) + 1}" in taken:
         known.append(f"{name}.{len(known) + 1}")
     return known
 
@@ -111,7 +121,7 @@ def versions(storage: BaseStorage, name: str) -> list[str]:
 def begin(
     storage: BaseStorage, name: str, directions: tuple[Direction, ...], settings: dict[str, Any], pruner: BasePruner
 ) -> optuna.Study:
-    """A new study, under a name that no other has, with what must not change noted in it."""
+    """Create a study under the next free name, and store its settings in it."""
     count = len(versions(storage, name)) + 1
     study = optuna.create_study(
         storage=storage,
@@ -124,32 +134,73 @@ def begin(
 
 
 def resume(storage: BaseStorage, name: str, settings: dict[str, Any], pruner: BasePruner) -> optuna.Study:
-    """The study of that name, to go on with.
+    """Load the study of that name in order to continue it.
 
     Raises:
-        HarnessError: it was begun with another space, or other settings.
+        HarnessError: the study was begun with another space or other settings, or not by this program.
     """
     study = optuna.load_study(storage=storage, study_name=name, pruner=pruner)
     kept = study.user_attrs.get(SETTINGS)
     if kept is None:
         raise HarnessError(f"study {name} in this storage was not begun by this program; choose another --storage")
-    if found := differing(kept, settings):
+    if changed := differing(kept, settings):
         raise HarnessError(
-            f"search {name} was begun otherwise: {'; '.join(found)}. Put that back, or begin a new one from the runs "
+            f"search {name} was begun otherwise: {'; '.join(changed)}. Put that back, or begin a new one from the runs "
             "in the store with --new"
         )
     return study
 
 
 def differing(kept: dict[str, Any], settings: dict[str, Any]) -> list[str]:
-    """What has changed between the settings of a study and those of now, in words."""
-    found = [
+    """Changes between the stored settings of a study and the present ones, in words."""
+    changed = [
         f"{name} was {kept.get(name)} and is {value}"
         for name, value in settings.items()
         if name != "space" and kept.get(name) != value
     ]
-    return changes(kept.get("space", {}), settings["space"]) + found
+    return changes(kept.get("space", {}), settings["space"]) + changed
 
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
+def require_held(lease: Lease) -> None:
+    """Check that no other process has taken the search over.
+
+    Raises:
+        HarnessError: another process has.
+    """
+    if not lease.holds():
+        raise HarnessError("another process has taken this search over; this one ends")
+
+
+def holder(store: Store, folder: SearchFolder) -> Owner | None:
+    """Process that runs a search at present; None if none is alive."""
+    if not (coordinators := folder.coordinators()):
+        return None
+    owner = read_owner(coordinators[-1].owner)
+    return owner if owner_lives(coordinators[-1], owner, store.root) else None
+
+
+@contextlib.contextmanager
+def leased(store: Store, folder: SearchFolder) -> Iterator[Lease]:
+    """Make this process the coordinator of a search until the context ends.
+
+    Raises:
+        HarnessError: another process is the coordinator.
+    """
+    # Listed before the holder is looked up: whoever begins in between takes this number, and publishing it fails here.
+    before = folder.coordinators()
+    if (owner := holder(store, folder)) is not None:
+        raise HarnessError(
+            f"this search is locked: pid {owner['pid']} on {owner['host']} runs it; --status shows how it stands"
+        )
+    own = folder.coordinator(before[-1].number + 1 if before else 1)
+    if not publish_owner(own):
+        raise HarnessError("this search is locked: another process began to run it just now")
+    lease = Lease(own)
+    try:
+        yield lease
+    finally:
+        lease.release()

@@ -1,41 +1,46 @@
-"""What Optuna's trials say of a search: attributes by name, which trials are open, what is known of a cell."""
+"""Trials of a search: the attributes stored with them, known cells, importance of parameters."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from harness.search.space import cell_id
 from harness.spec import Scalar
 
 CELL = "cell"
-"""Attribute: the cell, an axis that it lacks left out. Written last: a trial without it was never begun."""
+"""Attribute: the cell without the axes that it lacks. Written last: a trial without a cell was never begun."""
 COMPUTED = "computed"
-"""Attribute: true if runs were computed for this trial, so that it counts against the budget."""
+"""Attribute: True if runs were computed for this trial, which then counts against the budget."""
 TWIN = "duplicate of"
-"""Attribute: the number of the trial that has the same cell."""
+"""Attribute: number of the earlier trial with the same cell."""
 IMPORTED = "imported"
-"""Attribute: true if the store had the runs before the search asked for them."""
+"""Attribute: True if the store had all runs before the search asked for them."""
 EXCLUDED = "excluded"
-"""Attribute: why the cell cannot run."""
+"""Attribute: reason why the cell cannot run."""
 ERROR = "error"
-"""Attribute: why the trial failed."""
+"""Attribute: reason why the trial failed."""
 SEEDS = "seeds"
-"""Attribute: replicates, where a promising trial got more than the others."""
+"""Attribute: number of seeds of a promising trial, which gets more than the others."""
+LEAST_TRIALS = 10
+"""Fewest finished trials from which importances are estimated."""
 PER_SEED = "values by seed"
-"""Attribute: for each metric the value of each seed."""
+"""Attribute: values by metric and seed."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial as a report needs it.
+    """A trial without Optuna's types, for reports.
 
-    state: complete, pruned, failed, running or waiting. values: what was told, empty if nothing was.
-    rungs: the values by epoch, or by seed, that a pruner saw.
+    state: complete, pruned, failed, running, waiting or excluded. values: one a metric, empty unless complete.
+    rungs: intermediate values by epoch or seed, as the pruner saw them. twin: number of the trial with the same cell.
     """
 
     number: int
@@ -62,7 +67,7 @@ WORDS = {
 
 
 def plain(trial: FrozenTrial) -> Trial:
-    """A trial without Optuna."""
+    """An Optuna trial as a `Trial`."""
     held = trial.user_attrs
     return Trial(
         number=trial.number,
@@ -80,34 +85,27 @@ def plain(trial: FrozenTrial) -> Trial:
     )
 
 
-def identity(trial: FrozenTrial) -> str | None:
-    """What equal cells share; None for a trial that was never begun."""
-    cell = trial.user_attrs.get(CELL)
-    return None if cell is None else cell_id(cell)
-
-
 def is_twin(trial: FrozenTrial) -> bool:
-    """Whether the trial proposed a cell that the search knew already."""
+    """True if an earlier trial has the same cell."""
     return trial.user_attrs.get(TWIN) is not None
 
 
 def first_of_each_cell(trials: Iterable[FrozenTrial]) -> dict[str, FrozenTrial]:
-    """The trial that stands for each cell."""
-    found: dict[str, FrozenTrial] = {}
+    """First trial of each cell, by `cell_id`; trials that were never begun are left out."""
+    first: dict[str, FrozenTrial] = {}
     for trial in trials:
-        name = identity(trial)
-        if name is not None and not is_twin(trial):
-            found.setdefault(name, trial)
-    return found
+        if (cell := trial.user_attrs.get(CELL)) is not None and not is_twin(trial):
+            first.setdefault(cell_id(cell), trial)
+    return first
 
 
 def computed(trials: Iterable[FrozenTrial]) -> int:
-    """Distinct cells that were computed for the search."""
+    """Number of distinct cells that were computed for the search."""
     return sum(bool(trial.user_attrs.get(COMPUTED)) for trial in trials)
 
 
 def duplicates_in_a_row(trials: Sequence[FrozenTrial]) -> int:
-    """How many of the last proposals were of cells that the search knew already."""
+    """Length of the row of duplicates at the end of the trials."""
     row = 0
     for trial in reversed(trials):
         if not is_twin(trial):
@@ -117,10 +115,41 @@ def duplicates_in_a_row(trials: Sequence[FrozenTrial]) -> int:
 
 
 def note_value(study: optuna.Study, trial: FrozenTrial, step: int, value: float) -> None:
-    """Write down an intermediate value, as `Trial.report` does; a trial of an earlier process has only its number."""
+    """Store an intermediate value, as `optuna.Trial.report` does."""
+    # Optuna gives a Trial object only to the process that asked; trials of an earlier one exist as FrozenTrial.
     study._storage.set_trial_intermediate_value(trial._trial_id, step, value)
 
 
 def set_attribute(study: optuna.Study, trial: FrozenTrial, name: str, value: Any) -> None:
-    """Write down an attribute of a trial."""
+    """Store an attribute of a trial."""
     study._storage.set_trial_user_attr(trial._trial_id, name, value)
+
+
+def importances(study: optuna.Study) -> dict[str, float]:
+    """Importance of each parameter for the best trials by the first metric (PED-ANOVA), as shares, largest first.
+
+    Only parameters that all finished trials have are compared, and each cell counts once. Empty where fewer than
+    `LEAST_TRIALS` are finished or all values are equal.
+    """
+    finished = [t for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) if not is_twin(t)]
+    values = {trial.values[0] for trial in finished if trial.values}
+    if len(finished) < LEAST_TRIALS or len(values) < 2:
+        return {}
+    common = set.intersection(*(set(trial.params) for trial in finished))
+    names = sorted(name for name in common if len({trial.params[name] for trial in finished}) > 1)
+    if not names:
+        return {}
+    copy = optuna.create_study(directions=study.directions)  # in memory, without the duplicates
+    copy.add_trials(finished)
+    evaluator = PedAnovaImportanceEvaluator()
+    if len(study.directions) == 1:
+        shares = get_param_importances(copy, evaluator=evaluator, params=names)
+    else:
+        # With a target function the evaluator takes low values for the good ones, and warns of it.
+        sign = -1 if study.directions[0] is StudyDirection.MAXIMIZE else 1
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "PedAnovaImportanceEvaluator computes")
+            shares = get_param_importances(
+                copy, evaluator=evaluator, params=names, target=lambda trial: sign * trial.values[0]
+            )
+    return {name: float(share) for name, share in shares.items()}

@@ -23,8 +23,7 @@ import optuna
 from harness.launch.resources import Resources
 from harness.search import load_search
 from harness.search.measure import with_starts
-from harness.search.proposals import Proposals
-from harness.search.samplers import quiet
+from harness.search.sampling import Proposals, quiet
 from harness.search.session import Opened, open_search
 from harness.search.space import cell_id, present
 from harness.spec import HarnessError, key

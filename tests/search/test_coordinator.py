@@ -12,8 +12,7 @@ from toy import SCALE, FakeJobs, finish, pretrained, score, space, toy
 from harness.search.coordinator import Coordinator
 from harness.search.declaration import Search
 from harness.search.measure import gpu_hours
-from harness.search.proposals import Proposals
-from harness.search.samplers import sampler_of
+from harness.search.sampling import Proposals, sampler_of
 from harness.search.session import coordinating, open_search
 from harness.search.space import Stepped
 from harness.search.trials import Trial, plain

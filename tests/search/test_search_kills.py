@@ -16,8 +16,8 @@ from toy import BROKEN_K, lines, toy
 
 from harness.launch.resources import Resources
 from harness.machine import heartbeat_limit
-from harness.search.ownership import holder, leased, require_held
 from harness.search.session import Executor, history, open_search, run_search
+from harness.search.storage import holder, leased, require_held
 from harness.spec import HarnessError
 from harness.store import Store
 from harness.store.lease import this_process
@@ -103,7 +103,7 @@ def test_a_second_coordinator_is_refused_and_a_dead_one_is_not_waited_for(tmp_pa
     store = Store(tmp_path / "runs")
     opened = open_search(searched(), store)
     program = (
-        "import sys, time\nfrom pathlib import Path\nfrom harness.search.ownership import leased\n"
+        "import sys, time\nfrom pathlib import Path\nfrom harness.search.storage import leased\n"
         "from harness.store import Store\nfrom harness.store.layout import SearchFolder\n"
         "with leased(Store(Path(sys.argv[1])), SearchFolder(Path(sys.argv[2]))):\n"
         "    print('mine', flush=True)\n    time.sleep(60)\n"

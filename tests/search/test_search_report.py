@@ -18,9 +18,8 @@ from toy import FakeJobs, cell, finish, pretrained, score, toy
 from harness.report.search import write_search
 from harness.report.search_numbers import Confirmed, best_so_far, confirmed, front, interval, paired_p, verdict
 from harness.search.confirmation import FIRST_FRESH, Confirmation, best, candidates
-from harness.search.importance import importances
 from harness.search.session import history, open_search
-from harness.search.trials import Trial
+from harness.search.trials import Trial, importances
 from harness.spec import HarnessError, key
 from harness.store import Store
 

@@ -9,7 +9,7 @@ import optuna
 import pytest
 from toy import SCALE, cell, finish, space, toy
 
-from harness.search.proposals import Proposals
+from harness.search.sampling import Proposals
 from harness.search.session import open_search
 from harness.search.space import Point, changes, explore
 from harness.spec import HarnessError, Skip, key
