@@ -1,4 +1,4 @@
-"""What is done of a study, as one tidy table, for an analysis of one's own."""
+"""Results of a study as one tidy table, for analyses in Python."""
 
 from __future__ import annotations
 
@@ -19,21 +19,23 @@ def results_frame(
     store: Store | Path | str | None = None,
     seeds: int | None = None,
 ) -> DataFrame:
-    """A row for each cell, seed and evaluation of a study at one scale, whatever became of it.
+    """Table of a study at one scale: a row for each cell, seed and evaluation, in whatever state it is.
 
     Columns: `cell` (its number in the study), the axes (None where an axis does not apply), seed, evaluation, state
-    (done, running, failed, blocked, lost, missing or excluded), reason (why there is no value), value (the metric
-    that tables show, NaN unless done), `metric.<name>` for every metric of the results, then key, seconds and
-    provenance of the evaluation, and the same with the prefix `pretrain_` of the pre-training that it starts from.
+    (done, running, failed, blocked, lost, missing or excluded), reason (for a missing value), value (the metric that
+    tables show, NaN unless done), `metric.<name>` for every metric, then key, seconds and provenance of the
+    evaluation, and the same with the prefix `pretrain_` for the pre-training that it starts from.
 
     Args:
-        study: a study, or the path of its file. scale: name of the scale; the study's first by default.
-        store: the folder of the runs; where the site profile says, or `runs/` in the study's project root, by default.
-        seeds: number of replicates instead of the study's.
+        study: a study, or the path of its file.
+        scale: name of the scale; by default the study's first.
+        store: folder of the runs; by default that of the site profile, or `runs/` in the study's project root.
+        seeds: number of replicates; by default the study's.
 
     Raises:
-        HarnessError: there is no such study or scale.
+        HarnessError: the study or the scale does not exist.
     """
+    # pandas loads here, so that importing this module costs nothing.
     from harness.report.collect import runs_frame
 
     found = study if isinstance(study, Study) else load(Path(study))

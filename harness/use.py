@@ -1,4 +1,4 @@
-"""Using what was trained: classes of a picture, reconstructions of hidden parts, weights for other programs."""
+"""Use of trained models: prediction, reconstruction of masked pictures, export of weights."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from harness.store import open_store
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 MASKS: dict[str, type[Any]] = {kind.model_fields["kind"].default: kind for kind in get_args(get_args(Mask)[0])}
-"""The kinds of masks by name."""
+"""Classes of masks by kind."""
 ANALYSES: dict[str, type[Any]] = {kind.model_fields["kind"].default: kind for kind in get_args(Analysis)}
-"""The kinds of analyses by name."""
+"""Classes of analyses by kind."""
 
 
 class Ranked(NamedTuple):
-    """A class among the likeliest. name: None if it is not known."""
+    """One of the most likely classes. name: None if unknown. score: softmax, 0 to 1."""
 
     label: int
     name: str | None
@@ -40,10 +40,10 @@ class Ranked(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a classifier says of one picture, under the names that mmpretrain's `inference_model` uses.
+    """Prediction of a classifier for one picture, with the field names of mmpretrain's `inference_model`.
 
-    pred_scores: float32 [K], softmax over the classes. pred_label: the likeliest class. pred_score: its score.
-    pred_class: its name, None if the names are not known. classes: all names, or none.
+    pred_scores: float32 [K], softmax over the classes. pred_label: index of the most likely class. pred_score: its
+    score. pred_class: its name, None if unknown. classes: all names, empty if unknown.
     """
 
     pred_scores: NDArray[np.float32]
@@ -54,7 +54,8 @@ class Prediction:
 
     @property
     def top5(self) -> tuple[Ranked, ...]:
-        """The five likeliest classes, or all if there are fewer, likeliest first."""
+        """The five most likely classes, best first; all classes if there are fewer."""
+        # Stable, so that equal scores keep the order of the labels.
         order = np.argsort(-self.pred_scores, kind="stable")[:5].tolist()
         return tuple(
             Ranked(label, self.classes[label] if self.classes else None, float(self.pred_scores[label]))
@@ -64,10 +65,11 @@ class Prediction:
 
 @dataclass(frozen=True, eq=False)
 class Reconstruction:
-    """What a pre-trained model makes of one masked picture.
+    """Reconstruction of one masked picture by a pre-trained model.
 
-    original, masked, predicted, pasted: uint8 [S, S, C], the picture as the model sees it, with hidden pixels grey, the
-    prediction, and the prediction in hidden places and the original elsewhere. hidden: bool [S, S], True = hidden.
+    original, masked, predicted, pasted: uint8 [S, S, C]: the picture as prepared for the model, the picture with hidden
+    pixels grey, the prediction, and the prediction in hidden pixels with the original elsewhere. hidden: bool [S, S],
+    True = hidden. run: key of the model's run. seed: seed of the mask.
     """
 
     original: NDArray[np.uint8]
@@ -80,7 +82,7 @@ class Reconstruction:
     seed: int
 
     def save(self, path: Path | str, title: str = "") -> None:
-        """Write a PNG with the four pictures side by side."""
+        """Write a PNG of the four pictures side by side."""
         values = ", ".join(
             f"{name} {value}" for name, value in self.mask.values.items() if name not in ("kind", "source")
         )
@@ -95,7 +97,7 @@ class Reconstruction:
 
 
 class Classifier:
-    """A fine-tuned model that is ready to predict."""
+    """Fine-tuned model for prediction."""
 
     def __init__(self, trained: Trained, device: torch.device) -> None:
         self.trained, self.device = trained, device
@@ -103,26 +105,28 @@ class Classifier:
 
     @torch.no_grad()
     def __call__(self, picture: Picture) -> Prediction:
-        """The classes of one picture."""
+        """Predict the classes of one picture, prepared as the run's test images are."""
         run, facts = self.trained.run, self.trained.facts
         assert isinstance(run, FineTune)
         images = as_tested(picture, run.data, facts, image_size=run.image_size, crop=run.crop).to(self.device)
         scores = self._model(images).float().softmax(1)[0].cpu().numpy()
+        # Names of another number than the outputs would be given to the wrong classes.
         names = facts.classes if len(facts.classes) == len(scores) else ()
         label = int(scores.argmax())
         return Prediction(scores, label, float(scores[label]), names[label] if names else None, names)
 
 
 def _masked_by(run: Pretrain, mask: Mask | None) -> Pretrain:
-    """A run with another mask, and without the momentum encoder where only its own mask looked at that."""
+    """A run with another mask, without a momentum encoder that only its own mask needed."""
     if mask is None:
         return run
+    # The spec refuses a momentum encoder that nothing uses.
     looks = mask.scored_by is not None or run.contrastive is not None or isinstance(run.target, MomentumTarget)
     return run.replace(mask=mask, momentum=run.momentum if looks else None)
 
 
 class Reconstructor:
-    """A pre-trained model that is ready to reconstruct. mask: instead of the run's own."""
+    """Pre-trained model for reconstruction. mask: replaces the run's own mask."""
 
     def __init__(self, trained: Trained, device: torch.device, mask: Mask | None = None) -> None:
         self.trained, self.device = trained, device
@@ -134,9 +138,10 @@ class Reconstructor:
             raise HarnessError(one_line(error)) from None
 
     def __call__(self, picture: Picture, *, seed: int | None = None, position: int = 0) -> Reconstruction:
-        """One picture; the mask is that of the picture at a position of a batch. seed: None for the run's own."""
+        """Reconstruct one picture, masked as the picture at `position` of a batch. seed: by default the run's own."""
         run, facts = self.run, self.trained.facts
         seed = run.seed if seed is None else seed
+        # crop=1.0: the whole central square, without the margin that test images lose.
         images = as_tested(picture, run.data, facts, image_size=run.image_size, crop=1.0).to(self.device)
         positions = torch.tensor([position], device=self.device)
         units = make_mask(
@@ -161,16 +166,17 @@ class Reconstructor:
 def predict(
     run: Run | str | Path, picture: Picture, *, store: Path | str | None = None, device: DeviceName = "auto"
 ) -> Prediction:
-    """The classes of one picture, prepared as the run prepares its test images.
+    """Predict the classes of one picture, prepared as the run prepares its test images.
 
     Args:
-        run: a fine-tuning: its spec, its key or a beginning of it, its folder, or a file that `export_weights` wrote.
-        picture: of any size and mode; see `harness.core.data.pictures.as_tested`.
-        store: folder of the runs; by default where the profile of the project that the current folder lies in says, or
-            `runs` in the project root.
+        run: a fine-tuning: its spec, its key or the beginning of it, its folder, or a file from `export_weights`.
+        picture: picture of any size and mode; see `harness.core.data.pictures.as_tested`.
+        store: folder of the runs; by default that of the profile of the current folder's project, or `runs` in the
+            project root.
 
     Raises:
-        HarnessError: no such run, not a fine-tuning, not done, without weights; or not a picture.
+        HarnessError: the run does not exist, is no fine-tuning, is not done or has no weights; or the picture cannot be
+            read.
     """
     return Classifier(opened(run, open_store(store)), torch_device(device))(picture)
 
@@ -184,14 +190,14 @@ def reconstruct(
     store: Path | str | None = None,
     device: DeviceName = "auto",
 ) -> Reconstruction:
-    """What a pre-trained model makes of one masked picture, of which it sees the central square.
+    """Reconstruct one picture, cropped to its central square and masked, with a pre-trained model.
 
     Args:
-        run: a pre-training, named as for `predict`.
-        mask, seed: instead of the run's own.
+        run: a pre-training, named as in `predict`.
+        mask, seed: replace the run's own.
 
     Raises:
-        HarnessError: as `predict`; the mask does not fit the model, or its target is no picture.
+        HarnessError: as in `predict`; or the mask does not fit the model, or its target is no picture.
     """
     return Reconstructor(opened(run, open_store(store)), torch_device(device), mask)(picture, seed=seed)
 
@@ -199,15 +205,15 @@ def reconstruct(
 def export_weights(
     run: Run | str | Path, file: Path | str, *, format: ExportFormat = "timm", store: Path | str | None = None
 ) -> Exported:
-    """Write a trained encoder or classifier for other programs; see `harness.core.weights.export.export`.
+    """Export a trained encoder or classifier for other programs; see `harness.core.weights.export.export`.
 
     Args:
-        run: a pre-training or a fine-tuning, named as for `predict`.
+        run: a pre-training or a fine-tuning, named as in `predict`.
         format: timm (a .safetensors file, which the result's `call` loads) or official (a .pth file with the names of
             microsoft/SimMIM).
 
     Raises:
-        HarnessError: as `predict`; a format that is unknown or does not suit the model or the file's name.
+        HarnessError: as in `predict`; or the format is unknown, or does not suit the model or the file's name.
     """
     if format not in SUFFIXES:
         raise HarnessError(f"no format {format!r}; valid: {', '.join(SUFFIXES)}")
@@ -215,14 +221,15 @@ def export_weights(
 
 
 def chosen_mask(own: Mask, kind: str | None = None, **values: object) -> Mask:
-    """A mask of a kind; what is not given is taken from a run's own mask where that has it.
+    """Mask of a kind, with values that are not given taken from a run's own mask.
 
     Raises:
-        HarnessError: no such kind, or a value does not suit it.
+        HarnessError: the kind is unknown, or a value is invalid for it.
     """
     if kind is not None and kind not in MASKS:
         raise HarnessError(f"no mask {kind!r}; valid: {', '.join(MASKS)}")
     made = MASKS[kind] if kind else type(own)
+    # Of a mask of another kind only size and ratio mean the same.
     kept = (
         own.values
         if made is type(own)
@@ -237,10 +244,10 @@ def chosen_mask(own: Mask, kind: str | None = None, **values: object) -> Mask:
 
 
 def analysis_of(kind: str, start: Pretrain | FineTune, **values: object) -> Analysis:
-    """An analysis of a run: interactions, occlusion, fourier or rgb.
+    """Analysis of a run, by its kind: interactions, occlusion, fourier or rgb.
 
     Raises:
-        HarnessError: no such kind, or a value or the start does not suit it.
+        HarnessError: the kind is unknown, or a value or the start is invalid for it.
     """
     if kind not in ANALYSES:
         raise HarnessError(f"no analysis {kind!r}; valid: {', '.join(ANALYSES)}")
@@ -252,10 +259,10 @@ def analysis_of(kind: str, start: Pretrain | FineTune, **values: object) -> Anal
 
 
 def torch_device(name: DeviceName) -> torch.device:
-    """cpu or cuda; auto takes a GPU where there is one.
+    """Device of a name: cpu or cuda; auto is cuda where a GPU exists, else cpu.
 
     Raises:
-        HarnessError: a GPU was asked for and there is none.
+        HarnessError: cuda without a GPU.
     """
     found = torch.cuda.is_available()
     if name == "cuda" and not found:
