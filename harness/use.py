@@ -157,6 +157,7 @@ class Reconstructor:
         if found is None:
             raise HarnessError(f"the target of {self.trained.name} is {run.target.kind}, which is no picture")
         original, masked, predicted, hidden = (array[0] for array in found)
+        # A loss on hidden pixels leaves visible ones untrained, so the original is shown there.
         pasted = np.where(hidden[..., None], predicted, original)
         return Reconstruction(
             original, masked, predicted, pasted, hidden, run=self.trained.name, mask=run.mask, seed=seed

@@ -81,6 +81,7 @@ class Coordinator:
     def ending(self) -> str:
         """Reason why no further cell is asked for; empty while there is room for one."""
         trials = self._trials()
+        # Imported cells and duplicates are free: the budget counts computed cells only.
         if (count := noted.computed(trials)) >= self._budget:
             return f"{count} cells are computed"
         if self._reachable is not None and self._reachable <= set(first_of_each_cell(trials)):
@@ -90,6 +91,7 @@ class Coordinator:
         return ""
 
     def _wants_more(self) -> bool:
+        # A twin needs no computing, so it takes no place among the open cells.
         open_cells = sum(not is_twin(trial) for trial in self._trials(TrialState.RUNNING))
         return open_cells < self._parallel and not self.ending()
 
@@ -109,6 +111,7 @@ class Coordinator:
             proposed.note({noted.EXCLUDED: reason})
             self._tell(self._trials()[proposed.number], TrialState.PRUNED, f"excluded: {reason}")
             return
+        # Runs may have come into the store since finished ones were imported, from another study.
         missing = [run for run in self._measure.wanted(candidate) if self._store.result(key(run)) is None]
         proposed.note({noted.COMPUTED: bool(missing), noted.IMPORTED: not missing})
         self._say(f"trial {proposed.number} asked: {cell_text(proposed.cell)}")
@@ -181,6 +184,7 @@ class Coordinator:
             self._tell(trial, TrialState.PRUNED, "pruned")
             return {}
         if any(fates[name].word == "gone" for name in needed):
+            # Before the runs are submitted: a pre-training reads the requests when it begins.
             self._pruner.request(candidate)
         else:
             needed = {}
@@ -198,6 +202,7 @@ class Coordinator:
             self._fail(trial, str(error))
             return {}
         values = [fmean(of_seeds) for of_seeds in per_seed]
+        # Optuna refuses NaN, and an infinite value would spoil the model of a sampler.
         if not all(map(math.isfinite, values)):
             self._fail(trial, f"its value is {values}")
             return {}

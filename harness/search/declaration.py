@@ -191,6 +191,7 @@ def load_search(path: Path) -> Search:
     if not isinstance(search, Search):
         raise HarnessError(f"{path.name} has no SEARCH = Search(...)")
     study = getattr(module, "STUDY", None)
+    # The name leads to the search's folder, so a renamed search begins anew.
     return replace(
         search,
         name=search.name or path.stem,

@@ -43,8 +43,8 @@ def submit_coordinator(root: Path, folder: SearchFolder, arguments: Sequence[str
     said = questions.ask(
         "sbatch",
         "--parsable",
-        "--requeue",
-        "--open-mode=append",
+        "--requeue",  # the job asks to be queued again before its time is over
+        "--open-mode=append",  # a requeued job continues the same log
         f"--job-name={folder.path.name}",
         f"--output={folder.coordinator_log}",
         f"--chdir={Path.cwd()}",

@@ -145,7 +145,7 @@ class SlurmJobs:
                 raise
             return
         self._asked, self._silent = -ASK_SECONDS, None
-        if done.left:
+        if done.left:  # no more until jobs have had time to leave the queue
             self._full = time.monotonic()
         if done.refused:
             raise HarnessError(f"sbatch refused: {done.refused}")
@@ -155,6 +155,7 @@ class SlurmJobs:
         self._asked = -ASK_SECONDS  # ask again at once
 
     def fates(self, runs: Mapping[str, Run]) -> dict[str, Fate]:
+        # New runs are asked for at once, else nothing would be known of them.
         if time.monotonic() - self._asked >= ASK_SECONDS or set(runs) - self._looked:
             self._seen, self._looked, self._asked = overview(runs, self._store), set(runs), time.monotonic()
         assert self._seen is not None

@@ -53,7 +53,9 @@ class Measure:
 
     def __init__(self, search: Search, scale: Scale, axes: Sequence[str] = ()) -> None:
         self.search, self.scale = search, scale
+        # A cell function has a parameter for every axis, also for those that a conditional space leaves out.
         self._blank: dict[str, Scalar] = dict.fromkeys((*axes, *search.reference))
+        # Each pass asks for the same cells again, and the cell function is the user's and may be slow.
         self._known: dict[tuple[tuple[str, Scalar], ...], dict[int, Row]] = {}
         self.metrics = self._metrics()
         self.columns = tuple(dict.fromkeys(metric.column for metric in self.metrics if metric.column))
@@ -98,7 +100,7 @@ class Measure:
         return [[self._value(metric, row, store) for row in candidate.rows] for metric in self.metrics]
 
     def _value(self, metric: Metric, row: Row, store: Store) -> float:
-        if not metric.column:
+        if not metric.column:  # GPU-hours beside other metrics count the runs of these alone
             evaluations = [run for name, run in row.evaluations.items() if not self.columns or name in self.columns]
             return gpu_hours(evaluations, store)
         return metric_of(row.evaluations[metric.column], metric.name, store)

@@ -29,9 +29,11 @@ def sampler_of(name: str, seed: int, number: int) -> BaseSampler:
         seed: seed of the search.
     """
     check_name("sampler", name, SAMPLERS)
+    # Optuna seeds NumPy, which takes 32 bits.
     word = seed_stream(seed, f"sampler of trial {number}") % 2**32
     match cast(SamplerName, name):
         case "tpe":
+            # constant_liar: open trials count as bad, so that parallel proposals differ.
             return TPESampler(seed=word, constant_liar=True)
         case "gp":
             return GPSampler(seed=word, warn_independent_sampling=False)

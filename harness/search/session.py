@@ -160,6 +160,7 @@ def _add_if_finished(
         per_seed = measure.values(candidate, store)
     except HarnessError:  # a result without the metric: if proposed, the trial fails with that reason
         return False
+    # The Wilcoxon pruner compares new trials with imported ones too, seed by seed.
     by_seeds = measure.search.pruner == "wilcoxon"
     study.add_trial(
         create_trial(
@@ -274,7 +275,7 @@ class _Feed:
         return bool(self._confirmation.step())
 
     def _over(self) -> bool:
-        if self.ending:
+        if self.ending:  # a search is not reopened while its best cells are confirmed
             return True
         if self._coordinator.step():
             return False
@@ -301,6 +302,7 @@ def _drive(
     store, resources = opened.store, executor.resources
     match executor.kind:
         case "slurm":
+            # Slurm computes by itself; this process only makes the coordinator's passes.
             while not stopping() and feed():
                 time.sleep(PASS_SECONDS)
         case "inline":

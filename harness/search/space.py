@@ -72,6 +72,7 @@ class KnownSpace:
                 return path.params
         except (Outside, Skip):
             pass
+        # Else a point has to be found whose cell is this one, which is possible in a finite space only.
         for point in self.points or ():
             if not point.excluded and present(point.cell) == wanted:
                 return point.params
@@ -156,6 +157,7 @@ def on_step(value: float, low: float, step: float | None) -> float:
     """Stepped value rounded to its decimal number: 0.6 for 0.1 + 5 * 0.1, which is 0.6000000000000001."""
     if step is None:
         return value
+    # str gives the shortest decimal of a float, which is what the user wrote.
     return float(Decimal(str(low)) + round((value - low) / step) * Decimal(str(step)))
 
 

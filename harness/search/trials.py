@@ -71,6 +71,7 @@ def plain(trial: FrozenTrial) -> Trial:
     held = trial.user_attrs
     return Trial(
         number=trial.number,
+        # Optuna has no such state: an excluded trial is PRUNED there.
         state="excluded" if held.get(EXCLUDED) else WORDS[trial.state],
         cell=dict(held.get(CELL, {})),
         params=dict(trial.params),
