@@ -15,6 +15,7 @@ from harness.search.measure import gpu_hours
 from harness.search.sampling import Proposals, sampler_of
 from harness.search.session import coordinating, open_search
 from harness.search.space import Stepped
+from harness.search.storage import require_held
 from harness.search.trials import Trial, plain
 from harness.spec import Knn, Run, key, upstream
 from harness.store import Attempt, Store
@@ -46,7 +47,7 @@ def run(
             Proposals(opened.search.sampler, seed, opened.space),
             budget=budget,
             parallel=parallel,
-            check=lease.check,
+            check=lambda: require_held(lease),
         )
         for _ in range(steps):
             if not coordinator.step():
