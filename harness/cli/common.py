@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from harness.launch.site import read_site
 from harness.spec import HarnessError, ImageFolder, Pretrain, Run, key, upstreams
 from harness.spec.data import absent
 from harness.store import Store, open_store
@@ -156,6 +157,7 @@ def planned(
 ) -> tuple[Plan, Store]:
     """Plan and store that the options of a command select."""
     loaded = load(study)
+    read_site(loaded.root)  # a slip in a profile shows at once, not when jobs are submitted
     return expand(loaded, scale=scale, where=selection(where), seeds=seeds), open_store(store, loaded.root)
 
 

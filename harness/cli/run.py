@@ -42,6 +42,7 @@ from harness.launch.inline import run_inline
 from harness.launch.local.pool import default_slots, gpus, run_local
 from harness.launch.queue import Queue
 from harness.launch.resources import Resources, slow_bf16
+from harness.launch.slurm.questions import require_slurm
 from harness.launch.slurm.run_states import overview
 from harness.launch.slurm.task import open_to_group
 from harness.spec import HarnessError, Run, key, upstreams
@@ -149,6 +150,8 @@ def _compute(
     queue = Queue(specs, store, retry=retry)
     if on is Executor.slurm and slots is not None:
         raise HarnessError("--slots belongs to --on local; on Slurm the site profile says pack and slots")
+    if on is Executor.slurm:
+        require_slurm()  # before models are described, which leaves files in the store
     wanted = [queue.run(name) for name in queue.open()]
     if missing := missing_data(wanted):
         raise HarnessError(missing[0])

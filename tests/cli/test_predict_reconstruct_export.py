@@ -143,7 +143,10 @@ def test_weights_that_were_cleaned_are_one_line(root: Path, ran: Path, harness: 
         shutil.rmtree(root / "runs")
 
 
-def test_the_store_of_the_profile_is_used(ran: Path, harness: Command, tmp_path: Path) -> None:
+def test_the_store_of_the_profile_is_used(
+    ran: Path, harness: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HARNESS_PROJECT", raising=False)  # that of a study loaded before would be the project
     finetuned, pretrained = key_of(ran, "finetune"), key_of(ran, "pretrain")
     (tmp_path / "harness.toml").write_text('store = "elsewhere"')
     shutil.copytree(ran / "runs", tmp_path / "elsewhere")
