@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections import Counter
@@ -18,6 +19,7 @@ from harness.launch.slurm import submit as submission
 from harness.launch.slurm.run_states import overview
 from harness.spec import HarnessError, Run, key
 from harness.store import Store
+from harness.store.records import sealed
 from harness.store.submissions import Array, Submissions
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("empty_cluster")]
@@ -174,7 +176,10 @@ def test_a_process_that_died_before_or_after_sbatch(store: Store, project: Path)
     assert log.publish(1, "submission", "one", runs, [Array("mim-dead-0", "evaluation", (tuple(runs),))], {})
     assert words(runs, store) == {"queued": 2}  # its owner, this process, lives: it may be about to call sbatch
     entry = log.folder(1).entry
-    entry.write_text(entry.read_text().replace('"pid": ', '"pid": 99999999'))
+    record = json.loads(entry.read_text())
+    del record["digest"]
+    record["owner"]["pid"] = 99999999
+    entry.write_bytes(sealed(record))
     assert words(runs, store) == {"missing": 2}
     sleeper.take(store, 3)
     assert submit(runs, store, project).runs == 2
