@@ -41,3 +41,17 @@ def _own_surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
     patch.setenv("COLUMNS", "200")
     yield
     patch.undo()
+
+
+def _project_as_it_was() -> Iterator[None]:
+    """Loading a study file says in the environment which project is the current one; no other test may see it."""
+    before = os.environ.get("HARNESS_PROJECT")
+    yield
+    os.environ.pop("HARNESS_PROJECT", None)
+    if before is not None:
+        os.environ["HARNESS_PROJECT"] = before
+
+
+# One for what the fixtures of a module load, one for what each test does.
+_project_of_a_module = pytest.fixture(scope="module", autouse=True)(_project_as_it_was)
+_project_of_a_test = pytest.fixture(autouse=True)(_project_as_it_was)

@@ -207,6 +207,7 @@ def importable(parts: list[str], blocked: list[str]) -> subprocess.CompletedProc
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_specs_and_training_need_no_launcher_search_report_or_command_line() -> None:
     absent = ["submitit", "optuna", "pandas", "typer", "rich", "matplotlib", "scipy", "jinja2", "tabulate"]
     done = importable(["spec", "store", "core"], absent)

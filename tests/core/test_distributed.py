@@ -379,6 +379,7 @@ def test_groups_smaller_than_a_process_are_the_same_however_they_are_cut(tmp_pat
 # Momentum encoders, keys of all processes, dropped tokens
 
 
+@pytest.mark.slow
 def test_keys_come_from_all_processes(tmp_path: Path, gang: Gang) -> None:
     """Losses and gradients of the first step, the losses of 20, and the averaged weights; three processes take uneven
     shares of a batch of masks that vary.

@@ -142,7 +142,10 @@ def test_groups_hold_every_parameter_once() -> None:
     ("backbone", "message"),
     [
         (VIT.replace(name="vit_tinny_patch16_224"), "timm has no model 'vit_tinny_patch16_224'; close names: vit_tiny"),
-        (Backbone(name="resnetv2_50", patch_size=4), "resnetv2_50 is of timm's resnetv2; valid families: vision_transformer"),
+        (
+            Backbone(name="resnetv2_50", patch_size=4),
+            "resnetv2_50 is of timm's resnetv2; valid families: vision_transformer",
+        ),
         (Backbone(name="resnet18", patch_size=2, stride=32), "stem of resnet18 has stride 4, not the stated patch_"),
         (SWIN.replace(stride=16), "has stride 32, not the stated 16"),
         (VIT.replace(args={"deph": 3}), "timm refuses vit_tiny.*deph"),

@@ -37,6 +37,7 @@ TUNED = FineTune(start=FIRST, recipe=RECIPE)
 WRONG = FIRST.replace(backbone=VIT.replace(name="vit_tinny_patch16_224"))
 
 
+@pytest.mark.slow
 def test_counted_in_another_process_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     models = [costed_model(run) for run in (FIRST, TUNED, WRONG)]
     with monkeypatch.context() as patch:

@@ -33,6 +33,7 @@ def test_means_cover_whatever_the_variances() -> None:
     assert found.own > 0.15
 
 
+@pytest.mark.slow
 def test_differences_from_a_noisy_reference_cover() -> None:
     """At two to five seeds 0.93 on average; with the pooled variance alone it is 0.87."""
     found = [BENCH.coverage(9, n, "first x 3", 2 * REPLICATIONS, np.random.default_rng(n)) for n in (2, 3, 5)]
