@@ -23,10 +23,9 @@ SHARED = Path(".nox") / "shared"
 that nox runs in where that has torch."""
 LOWEST = Path(".nox") / "lowest"
 DEPEND = [
-    *("tests/report", "tests/cli", "tests/search", "tests/spec", "tests/test_study.py", "tests/test_claims.py"),
-    *("tests/test_results.py", "tests/launch/test_queue.py", "tests/launch/test_submit.py"),
+    *("tests/report", "tests/spec", "tests/test_study.py", "tests/test_claims.py", "tests/test_results.py"),
 ]
-"""The tests of what depends on versions: on pandas, Matplotlib, Optuna, Typer, pydantic and submitit."""
+"""Tests of what depends on versions most: pandas, Matplotlib, scipy, pydantic. The real run adds timm and Typer."""
 LONG = 20
 """A test that takes more CPU seconds must be marked slow: ten on a quiet machine, and as much again for one that shares
 its cores and caches with others."""

@@ -168,7 +168,7 @@ def test_wrong_commands_and_arguments(harness: Command, study: Path) -> None:
     check(harness("plan"), "STUDY")
     check(harness("run", study, "--on", "moon"), "inline", "local", "moon")
     check(harness("run", study, "--device", "tpu"), "cuda", "tpu")
-    check(harness("run", study, "--threads", "none"), "--threads", "valid integer")
+    check(harness("run", study, "--threads", "none"), "--threads", "valid int")
 
 
 def test_nothing_can_run(harness: Command, study: Path) -> None:
