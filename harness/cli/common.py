@@ -12,8 +12,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from harness.launch.cost import check_models
 from harness.launch.site import read_site
+from harness.launch.slurm.task import open_to_group
 from harness.spec import HarnessError, ImageFolder, Pretrain, Run, key, upstreams
+from harness.spec.costed_model import costed_models
 from harness.spec.data import absent
 from harness.store import Store, open_store
 from harness.study import Plan, Row, expand, load
@@ -233,6 +236,19 @@ def refuse_folders(runs: Iterable[Run]) -> None:
     for (_, tested), data in sets.items():
         if (fault := data.fault(tested=tested)) is not None:
             raise HarnessError(fault)
+
+
+def check_runs(runs: dict[str, Run], store: Store) -> None:
+    """Check data sets and models of runs before any of them is computed or queued.
+
+    Raises:
+        HarnessError: a folder of images is missing or cannot be used, or a model cannot be built as its spec says.
+    """
+    if missing := missing_data(runs.values()):
+        raise HarnessError(missing[0])
+    refuse_folders(runs.values())
+    open_to_group(store.root)  # before models are counted, which leaves files in the store
+    check_models(store.root, costed_models(runs))
 
 
 def refuse_mixed(sentences: tuple[str, ...]) -> None:

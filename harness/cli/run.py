@@ -25,11 +25,10 @@ from harness.cli.common import (
     Threads,
     Where,
     Workers,
+    check_runs,
     labels,
-    missing_data,
     planned,
     ready_site,
-    refuse_folders,
     reported,
     results_folder,
     runs_of,
@@ -37,16 +36,13 @@ from harness.cli.common import (
 )
 from harness.cli.live import Display, Stop
 from harness.cli.report import show_report
-from harness.launch.cost import check_models
 from harness.launch.inline import run_inline
 from harness.launch.local.pool import default_slots, gpus, run_local
 from harness.launch.queue import Queue
 from harness.launch.resources import Resources, slow_bf16
 from harness.launch.slurm.questions import require_slurm
 from harness.launch.slurm.run_states import overview
-from harness.launch.slurm.task import open_to_group
 from harness.spec import HarnessError, Run, key, upstreams
-from harness.spec.costed_model import costed_models
 from harness.store import Store
 from harness.study import Plan, expand
 
@@ -148,22 +144,12 @@ def _compute(
 ) -> None:
     folder = results_folder(plan)
     queue = Queue(specs, store, retry=retry)
-    if on is Executor.slurm and slots is not None:
-        raise HarnessError("--slots belongs to --on local; on Slurm the site profile says pack and slots")
-    if on is Executor.slurm:
-        require_slurm()  # before models are described, which leaves files in the store
-    wanted = [queue.run(name) for name in queue.open()]
-    if missing := missing_data(wanted):
-        raise HarnessError(missing[0])
-    refuse_folders(wanted)
-    open_to_group(store.root)
-    check_models(store.root, costed_models(dict(zip(queue.open(), wanted, strict=True))))
-    if on is not Executor.slurm:
-        for line in slow_bf16(wanted, resources.device, gpus):
-            say(line)
+    _check(queue, store, on, slots)
     if on is Executor.slurm:
         submit_plan(plan, store, specs, resources, retry=retry)
         return
+    for line in slow_bf16(map(queue.run, queue.open()), resources.device, gpus):
+        say(line)
     for name in queue.open()[:1]:
         store.register(queue.run(name))  # a store that cannot be written shows before anything is started
     stop = Stop()
@@ -187,6 +173,15 @@ def _compute(
     if counts["interrupted"]:
         say(f"{_counts(queue)}. The same command goes on from here.")
         raise typer.Exit(130)
+
+
+def _check(queue: Queue, store: Store, on: Executor, slots: int | None) -> None:
+    """Refuse options, data sets and models with which the runs of a queue would fail."""
+    if on is Executor.slurm:
+        if slots is not None:
+            raise HarnessError("--slots belongs to --on local; on Slurm the site profile says pack and slots")
+        require_slurm()  # before models are counted, which leaves files in the store
+    check_runs({name: queue.run(name) for name in queue.open()}, store)
 
 
 def _counts(queue: Queue) -> str:
@@ -230,8 +225,13 @@ def _until_decided(plan: Plan, store: Store, resources: Resources, on: Executor,
             if ended.exit_code != 1:  # failures leave other claims to be decided
                 raise
 
-    failed = follow(plan, store, on_slurm(store, resources) if on is Executor.slurm else here)
-    show_report(reported(plan, store), store, results_folder(plan))
+    def there(wanted: Plan) -> None:
+        _check(Queue(runs_of(wanted), store, reading=True), store, on, slots)
+        on_slurm(store, resources)(wanted)
+
+    folder = results_folder(plan)  # refused at once, not after the last look
+    failed = follow(plan, store, there if on is Executor.slurm else here)
+    show_report(reported(plan, store), store, folder)
     if failed:
         say(f"{failed} runs failed or wait for one that did. harness logs shows why, harness retry runs them again.")
         raise typer.Exit(1)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import FILE, Command
+from conftest import FILE, Command, tree
 
 from harness.cli import run as command
 from harness.launch.resources import Resources
@@ -61,6 +61,53 @@ def test_refusals(harness: Command, claimed: Path, study: Path) -> None:
     for chosen in (("--seeds", "2"), ("--where", "ratio=0.5")):
         ended = harness("run", claimed, "--until-decided", *chosen)
         assert (ended.code, "takes the whole study" in ended.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "options", "told"),
+    [
+        ("", "", ("--slots", "2"), "--slots belongs to --on local"),
+        (
+            "DATA = Shapes(image_size=16, train=32, test=16)",
+            'DATA = ImageFolder(name="my-net")',
+            (),
+            "my-net is not here",
+        ),
+        ('"num_heads": 2', '"num_heads": 3', (), "timm refuses vit_tiny_patch16_224"),
+    ],
+    ids=["option", "data", "model"],
+)
+def test_a_look_on_slurm_is_checked_before_it_is_queued(
+    harness: Command,
+    claimed: Path,
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    old: str,
+    new: str,
+    options: tuple[str, ...],
+    told: str,
+) -> None:
+    text = CLAIMED.replace(old, new, 1).replace('sized("large", DATA.replace(train=48))', 'sized("large")')
+    claimed.write_text(text.replace("Augment,", "Augment, ImageFolder,", 1))
+    monkeypatch.setattr(command, "require_slurm", lambda: None)
+    monkeypatch.setattr(command, "submit_plan", lambda *_, **__: pytest.fail("queued"))
+    before = tree(project)
+    ended = harness("run", claimed, "--until-decided", "--on", "slurm", *options)
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert told in ended.err
+    assert tree(project) == before
+
+
+def test_results_of_another_file_are_refused_before_the_first_look(
+    harness: Command, claimed: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert harness("report", claimed).code == 0
+    copy = project / "studies" / "later" / "claimed.py"
+    copy.parent.mkdir()
+    copy.write_text(CLAIMED)
+    monkeypatch.setattr(command, "follow", lambda *_: pytest.fail("a look was begun"))
+    ended = harness("run", copy, "--until-decided")
+    assert (ended.code, "holds the results of studies/claimed.py" in ended.err) == (2, True)
 
 
 def test_a_coordinator_that_was_stopped_goes_on(claimed: Path, tmp_path: Path) -> None:
