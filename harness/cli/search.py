@@ -20,9 +20,8 @@ from harness.cli.common import (
     StorePath,
     Threads,
     Workers,
-    missing_data,
+    check_runs,
     ready_site,
-    refuse_folders,
     say,
     show_table,
 )
@@ -30,8 +29,9 @@ from harness.cli.live import Stop
 from harness.launch.local.pool import default_slots
 from harness.launch.queue import Event
 from harness.launch.resources import Resources
-from harness.launch.slurm.task import open_to_group, requeue
-from harness.spec import HarnessError, upstreams
+from harness.launch.slurm.questions import require_slurm
+from harness.launch.slurm.task import requeue
+from harness.spec import HarnessError
 from harness.store import open_store
 
 if TYPE_CHECKING:
@@ -98,6 +98,14 @@ def search(
     if report:
         _show_report(opened)
         return
+    if detach and on is not Executor.slurm:
+        raise HarnessError("--detach belongs to --on slurm")
+    if on is Executor.inline and parallel not in (None, 1):
+        raise HarnessError("--parallel: runs in this process have 1; use --on local")
+    _check(opened, on)
+    if detach:
+        _detach(opened)
+        return
     resources = Resources(
         device=device.value,
         processes=processes,
@@ -106,22 +114,17 @@ def search(
         micro_batch=micro_batch,
         deterministic=deterministic,
     )
-    _check_data(opened)
-    if detach:
-        if on is not Executor.slurm:
-            raise HarnessError("--detach belongs to --on slurm")
-        _detach(opened)
-        return
     _run(opened, resources, on, parallel, trials, seed, new=new)
 
 
-def _check_data(opened: Opened) -> None:
-    """Whether the data sets of the reference are here, and have images to measure on."""
-    rows = opened.measure.candidate(opened.search.reference, [0]).rows
-    runs = [run for row in rows for final in row.evaluations.values() for run in (*upstreams(final), final)]
-    if missing := missing_data(runs):
-        raise HarnessError(missing[0])
-    refuse_folders(runs)
+def _check(opened: Opened, on: Executor) -> None:
+    """Refuse data sets and models of the reference cell with which its runs would fail."""
+    from harness.search.measure import with_starts
+
+    if on is Executor.slurm:
+        require_slurm()  # before models are counted, which leaves files in the store
+    reference = opened.measure.candidate(opened.search.reference, [0])
+    check_runs(with_starts(reference.evaluations()), opened.store)
 
 
 def _run(
@@ -138,13 +141,10 @@ def _run(
     from harness.search.session import run_search
 
     budget = opened.search.budget(opened.scale, trials)
-    open_to_group(opened.store.root)
     jobs = _slurm_jobs(opened, resources) if on is Executor.slurm else None
     match on:
         case Executor.inline:
             count = 1
-            if parallel not in (None, 1):
-                raise HarnessError("--parallel: runs in this process have 1; use --on local")
         case Executor.local:
             count = parallel or default_slots(resources)
         case Executor.slurm:

@@ -96,6 +96,25 @@ def test_data_that_is_not_here_is_refused_before_the_search_begins(
     assert tree(project) == before
 
 
+@pytest.mark.parametrize("options", [(), ("--on", "inline"), ("--on", "slurm"), ("--on", "slurm", "--detach")])
+def test_a_model_that_timm_refuses_is_refused_before_the_search_begins(
+    harness: Command, file: Path, project: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr("harness.cli.search.require_slurm", lambda: None)
+    monkeypatch.setattr("harness.search.detached.submit_coordinator", lambda *_: pytest.fail("submitted"))
+    monkeypatch.setattr("harness.launch.cost._records", lambda models: [{"refused": "no such width"} for _ in models])
+    before = tree(project)
+    ended = harness("search", file, *options)
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert "vit_tiny_patch16_224 at 16 px, pretrain, linear head: no such width" in ended.err
+    assert tree(project) == before
+
+
+def test_a_model_that_timm_lacks_is_no_trial(harness: Command, file: Path) -> None:
+    file.write_text(FILE.replace("vit_tiny_patch16_224", "vit_tinny_patch16_224"))
+    assert "timm has no model 'vit_tinny_patch16_224'; close names: vit_tiny" in harness("search", file).err
+
+
 def test_a_study_is_no_search(harness: Command, study: Path) -> None:
     ended = harness("search", study)
     assert ended.code == 2
