@@ -193,8 +193,8 @@ def is_clean(run: Pretrain, batch: Batch, model: MaskedImageModel | None = None)
     before, after = (model(images, batch.units) for images in (batch.images, changed))  # (prediction, loss)
     if not leaks and not isinstance(run.mask, FrequencyMask):
         return torch.equal(before[0], after[0]) and not torch.equal(total(before[1]), total(after[1]))
-    moved = (before[0] - after[0]).abs().max() <= ROUNDING * before[0].abs().max()
-    kept = bool(moved) or (bool(leaks) and run.corruption.fill == "none")
+    same = (before[0] - after[0]).abs().max() <= ROUNDING * before[0].abs().max()
+    kept = bool(same) or (bool(leaks) and run.corruption.fill == "none")
     losses = total(before[1]), total(after[1])
     return kept and bool((losses[0] - losses[1]).abs() > ROUNDING * losses[0].abs())
 

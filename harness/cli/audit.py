@@ -38,15 +38,16 @@ def audit(
     from harness.audit import audit as findings_of
 
     plan = expand(load(study), scale=scale, where=selection(where), seeds=1)
-    if not plan.runs():
+    if not (runs := plan.runs()):
         raise HarnessError(f"no cell of {plan.study.name} can run at scale {plan.scale.name}")
-    check_names(costed_models(plan.runs()))
+    check_names(costed_models(runs))
+    folder = results_folder(plan)
     with console.status("") as status:
         found = findings_of(plan, lambda text: status.update(printable(text)))
-    with disk_errors(results_folder(plan)):
-        results_folder(plan).mkdir(parents=True, exist_ok=True)
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps([vars(finding) for finding in found], indent=1)
-        write_atomically(results_folder(plan) / "audit.json", text.encode())
+        write_atomically(folder / "audit.json", text.encode())
     say(f"{plan.study.name} · {plan.scale.name}")
     lines = {(finding.check, finding.verdict, finding.text) for finding in found}  # each with all its cells
     counts: Counter[tuple[str, str]] = Counter((check, verdict) for check, verdict, _ in lines)

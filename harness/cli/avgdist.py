@@ -76,7 +76,7 @@ def _show(rows: list[dict[str, Any]], out: Path, title: str, draws: int) -> None
 
 
 def _sizes(plan: Plan) -> str:
-    starts = [first for run in plan.runs().values() if isinstance(first := run, Pretrain)]
+    starts = [run for run in plan.runs().values() if isinstance(run, Pretrain)]
     return ", ".join(
         dict.fromkeys(f"{start.image_size} px in patches of {start.backbone.patch_size}" for start in starts)
     )

@@ -113,6 +113,9 @@ RunName = Annotated[
 ]
 
 
+Pictures = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="pictures, of any size")]
+
+
 SHOWN = 6
 """Runs named in the message on an ambiguous selection."""
 
@@ -188,7 +191,6 @@ def reported(plan: Plan, store: Store) -> Plan:
 
 def labels(plan: Plan) -> dict[str, str]:
     """Cell and seed that first need a run, in words, by run key."""
-
     found: dict[str, str] = {}
     for row in plan.rows:
         text = f"{row.text} seed {row.seed}"
@@ -268,7 +270,6 @@ def ready_site(project: Path, store: Store) -> dict[Stage, Site]:
         HarnessError: the cluster, the profile or the store would stop the jobs.
     """
     from harness.launch.doctor import problems
-    from harness.launch.site import read_site
     from harness.launch.slurm.submit import close_entries
 
     site = read_site(project)

@@ -24,6 +24,7 @@ from harness.cli.costs import cost_of, cost_text, model_lines, target_lines
 from harness.launch.cost import check_models, check_names, known_models
 from harness.launch.local.pool import gpus
 from harness.launch.resources import slow_bf16
+from harness.launch.site import read_site
 from harness.spec import Pretrain, Run, key, pretraining
 from harness.spec.costed_model import costed_models
 from harness.store import State, Store
@@ -154,7 +155,6 @@ def _geometry(specs: dict[str, Run]) -> list[str]:
 def show_scripts(plan: Plan, store: Store, specs: dict[str, Run]) -> None:
     """Print the jobs and sbatch scripts that `run --on slurm` would queue."""
     from harness.launch.doctor import problems
-    from harness.launch.site import read_site
     from harness.launch.slurm.submit import scripts
 
     site = read_site(plan.study.root)

@@ -8,13 +8,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.common import Device, OnDevice, RunName, ScaleName, Seeds, StorePath, WeightsOf, Where, chosen_run, say
+from harness.cli.common import (
+    Device,
+    OnDevice,
+    Pictures,
+    RunName,
+    ScaleName,
+    Seeds,
+    StorePath,
+    WeightsOf,
+    Where,
+    chosen_run,
+    say,
+)
 
 if TYPE_CHECKING:
     from harness.use import Prediction
-
-
-Pictures = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="pictures, of any size")]
 
 
 def predict(

@@ -8,9 +8,19 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.common import Device, OnDevice, RunName, ScaleName, Seeds, StorePath, WeightsOf, Where, chosen_run, say
-
-Pictures = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="pictures, of any size")]
+from harness.cli.common import (
+    Device,
+    OnDevice,
+    Pictures,
+    RunName,
+    ScaleName,
+    Seeds,
+    StorePath,
+    WeightsOf,
+    Where,
+    chosen_run,
+    say,
+)
 
 
 def reconstruct(
