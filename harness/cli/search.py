@@ -190,8 +190,8 @@ def _show_event(event: Event) -> None:
 
 def _show_status(opened: Opened) -> None:
     from harness.search.confirmation import best
-    from harness.search.coordinator import cell_text
     from harness.search.session import history
+    from harness.search.space import with_axes
     from harness.search.storage import holder
 
     found, _ = history(opened)
@@ -206,12 +206,12 @@ def _show_status(opened: Opened) -> None:
     say(f"  run by    {who}")
     for trial in best(found, opened.search.directions, SHOWN):
         values = ", ".join(f"{value:.4g}" for value in trial.values)
-        say(f"  {values:<16} trial {trial.number}   {cell_text(trial.cell)}")
+        say(f"  {values:<16} trial {trial.number}   {with_axes(trial.cell)}")
     for trial in found:
         if trial.state == "running" and trial.twin is None:
-            say(f"  running          trial {trial.number}   {cell_text(trial.cell)}")
+            say(f"  running          trial {trial.number}   {with_axes(trial.cell)}")
         elif trial.state == "failed" and trial.twin is None:
-            say(f"  failed           trial {trial.number}   {cell_text(trial.cell)}   {trial.error}")
+            say(f"  failed           trial {trial.number}   {with_axes(trial.cell)}   {trial.error}")
 
 
 def _show_report(opened: Opened) -> None:

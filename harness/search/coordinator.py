@@ -20,7 +20,7 @@ from harness.search.jobs import Fate, Jobs
 from harness.search.measure import Candidate, Measure, with_starts
 from harness.search.pruning import PrunerView
 from harness.search.sampling import Proposals, Proposed
-from harness.search.space import cell_id
+from harness.search.space import cell_id, with_axes
 from harness.search.trials import duplicates_in_a_row, first_of_each_cell, is_twin
 from harness.spec import HarnessError, Run, key
 from harness.store import Store
@@ -114,7 +114,7 @@ class Coordinator:
         # Runs may have come into the store since finished ones were imported, from another study.
         missing = [run for run in self._measure.wanted(candidate) if self._store.result(key(run)) is None]
         proposed.note({noted.COMPUTED: bool(missing), noted.IMPORTED: not missing})
-        self._say(f"trial {proposed.number} asked: {cell_text(proposed.cell)}")
+        self._say(f"trial {proposed.number} asked: {with_axes(proposed.cell)}")
 
     def _follow(self, trial: FrozenTrial, twin: FrozenTrial) -> None:
         """Give a duplicate the values and the state of its twin, once that has ended."""
@@ -251,8 +251,3 @@ def reachable(proposals: Proposals, measure: Measure) -> set[str] | None:
         for point in points
         if not point.excluded and not measure.candidate(point.cell, seeds).excluded
     }
-
-
-def cell_text(cell: Mapping[str, object]) -> str:
-    """A cell in one line, without the axes that it lacks."""
-    return " ".join(f"{axis}={value}" for axis, value in cell.items() if value is not None)

@@ -100,6 +100,11 @@ def cell_id(cell: Mapping[str, Scalar]) -> str:
     return json.dumps(present(cell), sort_keys=True)
 
 
+def with_axes(cell: Mapping[str, Scalar]) -> str:
+    """A cell in one line, each value after its axis: `k=4 temperature=0.3`."""
+    return " ".join(f"{axis}={value}" for axis, value in present(cell).items())
+
+
 class Path:
     """Stand-in for an Optuna trial that answers with given values and records every question.
 
