@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 from pandas import DataFrame
 
 from harness.report.claims_table import claim_lines, claims_text, judged, judged_seeds
-from harness.report.collect import Standings
-from harness.report.collect import runs_frame as results_frame
+from harness.report.collect import Standings, runs_frame
 from harness.report.escape import file_stem
 from harness.report.latex import latex_text
 from harness.report.statistics import summary
@@ -24,7 +23,7 @@ from harness.study import Plan
 if TYPE_CHECKING:
     from harness.report.pictures import Pictures
 
-__all__ = ["Report", "results_frame", "write"]
+__all__ = ["Report", "write"]
 
 AUDIT = "audit.json"
 """File that `harness audit` writes into a report's folder."""
@@ -70,7 +69,7 @@ def write(
     Raises:
         HarnessError: the disk refuses.
     """
-    runs = results_frame(plan, store, standings)
+    runs = runs_frame(plan, store, standings)
     cells = summary(plan, runs)
     found = table(plan, runs, cells)
     label = f"tab:{file_stem(plan.study.name or 'study', plan.scale.name)}"

@@ -18,8 +18,7 @@ from fake_study import (
     scope_plan,
 )
 
-from harness.report import results_frame
-from harness.report.collect import arms, axes_of, axis_columns
+from harness.report.collect import arms, axes_of, axis_columns, runs_frame
 from harness.spec import Evaluation, Knn, Scale, Skip, key, upstream
 from harness.store import Store
 
@@ -30,7 +29,7 @@ def test_half_finished_study_keeps_every_row(tmp_path: Path) -> None:
     run = evaluation(plan, 0, scope="full", mask_ratio=0.4)
     finish_upstream(store, run)
     attempt = begin(store, run)
-    frame = results_frame(plan, store)
+    frame = runs_frame(plan, store)
     attempt.release()
     found = [list(frame.loc[frame["cell"] == number, "state"]) for number in range(7)]
     assert found == [
@@ -44,7 +43,7 @@ def test_half_finished_study_keeps_every_row(tmp_path: Path) -> None:
 
 
 def test_axis_that_does_not_apply_stays_none_and_numbers_keep_their_type(tmp_path: Path) -> None:
-    frame = results_frame(scope_plan(), Store(tmp_path))
+    frame = runs_frame(scope_plan(), Store(tmp_path))
     assert axes_of(frame) == ["scope", "mask_ratio"]
     assert frame["mask_ratio"].iloc[-1] is None
     assert frame["mask_ratio"].iloc[0] == 0.4
@@ -56,7 +55,7 @@ def test_axis_that_does_not_apply_stays_none_and_numbers_keep_their_type(tmp_pat
 def test_provenance_of_both_stages(tmp_path: Path) -> None:
     store, plan = Store(tmp_path), scope_plan()
     finish_all(store, plan, environment={**ENVIRONMENT, "dirty": True, "commit": "abc"})
-    first = results_frame(plan, store).iloc[0]
+    first = runs_frame(plan, store).iloc[0]
     run = evaluation(plan, 0, scope="masked", mask_ratio=0.4)
     start = upstream(run)
     assert start is not None
@@ -72,7 +71,7 @@ def test_environment_may_lack_anything(tmp_path: Path) -> None:
     odd: list[object] = [[], {"versions": "none"}, {"commit": None, "threads": "many", "versions": {"torch": 2}}]
     for seed, environment in enumerate(odd):
         finish(store, evaluation(plan, seed, scope="scratch"), {"top1": 70.0}, environment=environment)
-    frame = results_frame(plan, store)
+    frame = runs_frame(plan, store)
     done = frame[frame["state"] == "done"]
     assert list(done["commit"]) == ["", "", ""]
     assert list(done["torch"]) == ["", "", "2"]
@@ -82,7 +81,7 @@ def test_environment_may_lack_anything(tmp_path: Path) -> None:
 def test_result_without_the_shown_metric_says_so(tmp_path: Path) -> None:
     store, plan = Store(tmp_path), scope_plan()
     finish(store, evaluation(plan, 0, scope="scratch"), {"loss": 1.0})
-    row = results_frame(plan, store).iloc[-2]
+    row = runs_frame(plan, store).iloc[-2]
     assert row["state"] == "done"
     assert math.isnan(row["value"])
     assert row["reason"] == "its result has no finite top1"
@@ -98,7 +97,7 @@ def test_a_plan_without_any_evaluation_has_rows(tmp_path: Path) -> None:
     def nothing_fits(scale: Scale, scope: str, mask_ratio: float | None, seed: int) -> Skip:
         return Skip("too small")
 
-    frame = results_frame(scope_plan(cell=nothing_fits), Store(tmp_path))
+    frame = runs_frame(scope_plan(cell=nothing_fits), Store(tmp_path))
     assert len(frame) == 14
     assert set(frame["state"]) == {"excluded"}
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from fake_study import finish_all, scope_cell, scope_plan
 
-from harness.report import drawing, results_frame
+from harness.report import drawing
+from harness.report.collect import runs_frame
 from harness.report.heatmap import LARGEST, Heatmap, draw_heatmap, heatmaps
 from harness.report.statistics import summary
 from harness.spec import Evaluation, Scale, Skip
@@ -23,7 +24,7 @@ def cell(scale: Scale, seed: int, **point: object) -> dict[str, Evaluation]:
 
 
 def maps(plan: Plan, store: Store) -> list[list[Heatmap]]:
-    return heatmaps(summary(plan, results_frame(plan, store)))
+    return heatmaps(summary(plan, runs_frame(plan, store)))
 
 
 def test_means_and_holes_at_their_places(tmp_path: Path) -> None:

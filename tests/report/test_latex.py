@@ -12,7 +12,7 @@ import pytest
 from fake_study import SCALE, finish_all, half_finished, scope_cell, scope_plan
 from test_report_tables import hostile_plan
 
-from harness.report import results_frame
+from harness.report.collect import runs_frame
 from harness.report.latex import ROWS, latex_text
 from harness.report.statistics import summary
 from harness.report.tables import Entry, Table, table
@@ -24,7 +24,7 @@ PDFLATEX = shutil.which("pdflatex")
 
 
 def of(plan: Plan, store: Store) -> Table:
-    runs = results_frame(plan, store)
+    runs = runs_frame(plan, store)
     return table(plan, runs, summary(plan, runs))
 
 

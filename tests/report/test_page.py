@@ -15,7 +15,8 @@ from fake_study import finish_all, half_finished, scope_plan
 from test_report_tables import HOSTILE, hostile_plan
 
 from harness import claims
-from harness.report import results_frame, write
+from harness.report import write
+from harness.report.collect import runs_frame
 from harness.report.gallery import Triplets
 from harness.report.page import script_safe
 from harness.report.page.images import SMALL, reconstructions
@@ -201,7 +202,7 @@ def test_json_cannot_leave_its_element() -> None:
 def test_what_entries_are_sorted_by(tmp_path: Path) -> None:
     plan, store = scope_plan(), Store(tmp_path)
     half_finished(store, plan)
-    runs = results_frame(plan, store)
+    runs = runs_frame(plan, store)
     found = table(plan, runs, summary(plan, runs))
     entries = [entry for row in found.rows for entry in row[found.axes :]]
     for entry in entries:  # the number that a reader sees first, unless it counts runs

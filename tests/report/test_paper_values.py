@@ -13,7 +13,7 @@ import pytest
 from fake_study import finish_all, scope_cell, scope_plan
 
 from harness.papers import PaperTable, Protocol, PublishedValue, paper_table, protocol_of
-from harness.report import results_frame
+from harness.report.collect import runs_frame
 from harness.report.footnotes import notes
 from harness.report.paper_values import SEPARABLE, order_agreement
 from harness.report.statistics import summary, units
@@ -35,7 +35,7 @@ def _measured(protocol: Protocol, trust: str = "image") -> PaperTable:
 def _cell(tmp_path: Path, paper: PaperTable) -> tuple[pd.Series[Any], tuple[str, ...]]:
     store, plan = Store(tmp_path), scope_plan(paper=paper)
     finish_all(store, plan, lambda row: 84.0 + row.seed)
-    runs = results_frame(plan, store)
+    runs = runs_frame(plan, store)
     cells = summary(plan, runs)
     return cells.iloc[1], notes(plan, runs, cells)
 
@@ -106,7 +106,7 @@ def test_fine_tunings_of_one_pretraining_are_one_unit(tmp_path: Path) -> None:
 
     store, plan = Store(tmp_path), scope_plan(cell=nested, seeds=4)
     finish_all(store, plan, lambda row: 80.0 + [0, 1, 4, 5][row.seed] + (row.axes["scope"] == "full"))
-    runs = results_frame(plan, store)
+    runs = runs_frame(plan, store)
     found = units(runs)
     assert list(found[found["cell"] == 0]["value"]) == [80.5, 84.5]
     assert list(found[found["cell"] == 0]["seed"]) == [0, 2]

@@ -21,8 +21,8 @@ from fake_study import (
 )
 from matplotlib.figure import Figure
 
-from harness.report import drawing, gallery, results_frame
-from harness.report.collect import arms
+from harness.report import drawing, gallery
+from harness.report.collect import arms, runs_frame
 from harness.report.figures import axis_figures, cell_labels, cells_figures, curves
 from harness.report.statistics import summary
 from harness.spec import Evaluation, Scale, upstream
@@ -33,7 +33,7 @@ PNG = b"\x89PNG"
 
 
 def _frames(plan: Plan, store: Store):
-    runs = results_frame(plan, store)
+    runs = runs_frame(plan, store)
     return runs, summary(plan, runs)
 
 

@@ -24,7 +24,8 @@ from fake_study import (
 )
 
 from harness.papers import PaperTable, PublishedValue
-from harness.report import results_frame, write
+from harness.report import write
+from harness.report.collect import runs_frame
 from harness.report.escape import clean, file_stem, latex, markdown
 from harness.report.footnotes import mixed_provenance
 from harness.report.latex import latex_text
@@ -43,7 +44,7 @@ HOSTILE_NAME = "".join(letter for letter in HOSTILE if letter.isprintable() and 
 
 
 def _table(plan: Plan, store: Store) -> Table:
-    runs = results_frame(plan, store)
+    runs = runs_frame(plan, store)
     return table(plan, runs, summary(plan, runs))
 
 
@@ -152,7 +153,7 @@ def test_mixed_commits_devices_and_versions_are_told(tmp_path: Path) -> None:
     finish_upstream(store, first)  # this pre-training alone has the usual environment
     other = {**ENVIRONMENT, "commit": "b" * 40, "dirty": True, "device": "GPU", "versions": {"torch": "2.7.1"}}
     finish_all(store, plan, environment=other)
-    notes = mixed_provenance(results_frame(plan, store))
+    notes = mixed_provenance(runs_frame(plan, store))
     assert notes[0] == "Mixed commit: the finished runs come from bbbbbbbbbbbb-dirty (17), aaaaaaaaaaaa (1)."
     assert notes[1] == "Mixed device: the finished runs come from GPU (17), cpu (1)."
     assert notes[2] == "Mixed torch: the finished runs come from 2.7.1 (17), 2.6.0 (1)."
@@ -180,19 +181,19 @@ def test_all_that_may_move_a_number_is_told_where_it_is_mixed(tmp_path: Path, ch
         finish_all(
             store, replace(plan, rows=tuple(row for row in plan.rows if row.seed == seed)), environment=environment
         )
-    assert mixed_provenance(results_frame(plan, store)) == (note,)
+    assert mixed_provenance(runs_frame(plan, store)) == (note,)
 
 
 def test_runs_of_before_that_code_was_recorded_are_not_mixed_with_each_other(tmp_path: Path) -> None:
     store, plan = Store(tmp_path), scope_plan()
     finish_all(store, plan)
-    assert mixed_provenance(results_frame(plan, store)) == ()
+    assert mixed_provenance(runs_frame(plan, store)) == ()
 
 
 def test_csv_has_full_precision_and_every_cell(tmp_path: Path) -> None:
     store, plan = Store(tmp_path), scope_plan()
     finish_all(store, plan, lambda row: 80 + row.seed / 3)
-    runs = results_frame(plan, store)
+    runs = runs_frame(plan, store)
     records = list(csv.DictReader(csv_text(summary(plan, runs)).splitlines()))
     assert len(records) == 7
     assert float(records[0]["mean"]) == (80 + (80 + 1 / 3)) / 2
@@ -221,7 +222,7 @@ def test_hostile_text_does_no_harm(tmp_path: Path) -> None:
     plan = hostile_plan(store)
     found = _table(plan, store)
     plain = "\n".join(["".join(row) for row in found.plain_rows()] + [*found.header, *found.plain_notes()])
-    for text in (plain, csv_text(results_frame(plan, store)), markdown_text(found), latex_text(found, "tab:x")):
+    for text in (plain, csv_text(runs_frame(plan, store)), markdown_text(found), latex_text(found, "tab:x")):
         assert all(char.isprintable() or char == "\n" for char in text)
     marked = markdown_text(found)
     assert "<script" not in marked

@@ -12,8 +12,9 @@ from fake_study import evaluation, fail, finish_all, finish_upstream, scope_stud
 from scipy import stats
 
 from harness import claims
-from harness.report import results_frame, write
+from harness.report import write
 from harness.report.claims_table import judged
+from harness.report.collect import runs_frame
 from harness.report.sequential import looked, scheduled, standing
 from harness.stats.additive import fit
 from harness.stats.sequential import _quantile, error_of_a_look
@@ -91,7 +92,7 @@ def test_looks_follow_from_the_store(tmp_path: Path) -> None:
     assert _seeds(last) == _seeds(wanted) | dict.fromkeys(more, 8)
     finish_all(store, last, _value)
     assert scheduled(plan, store).rows == looked(plan, store).rows == last.rows
-    found = judged(last, results_frame(last, store))
+    found = judged(last, runs_frame(last, store))
     assert {item.claim.sentence: (item.word, item.n) for item in found} == {
         "clear": ("reproduced", (3, 3)),
         "open": ("inconclusive", (8, 8)),
@@ -103,9 +104,9 @@ def test_what_was_decided_stays_decided(tmp_path: Path) -> None:
     store, plan = Store(tmp_path), _plan()
     finish_all(store, plan, _value)
     whole = expand(plan.study, seeds=8)
-    before = standing(CLEAR, whole, results_frame(whole, store)).verdict
+    before = standing(CLEAR, whole, runs_frame(whole, store)).verdict
     finish_all(store, whole, lambda row: 0.0)  # further seeds say the contrary
-    after = standing(CLEAR, whole, results_frame(whole, store)).verdict
+    after = standing(CLEAR, whole, runs_frame(whole, store)).verdict
     assert (before.word, before.low, before.n) == (after.word, after.low, after.n)
 
 
@@ -116,7 +117,7 @@ def test_a_failed_run_keeps_its_claim_waiting(tmp_path: Path) -> None:
     fail(store, run, "Traceback\nValueError: no")
     finish_all(store, Plan(plan.study, plan.scale, plan.rows[:2]), _value)
     whole = expand(plan.study, seeds=8)
-    found = standing(CLEAR, whole, results_frame(whole, store))
+    found = standing(CLEAR, whole, runs_frame(whole, store))
     assert (found.waits, found.verdict.word, found.verdict.reason) == (3, "inconclusive", "waits for 3 seeds")
 
 
@@ -134,5 +135,5 @@ def test_a_report_tells_the_looks(tmp_path: Path) -> None:
 def test_excluded_claims_want_nothing(tmp_path: Path, looks: tuple[int, ...]) -> None:
     claim = claims.better("x", MASKED, FULL, at={"mask_ratio": 0.99})
     plan = expand(scope_study(claims=(claim,), seeds=looks[0], looks=looks))
-    found = standing(claim, plan, results_frame(plan, Store(tmp_path)))
+    found = standing(claim, plan, runs_frame(plan, Store(tmp_path)))
     assert (found.verdict.word, found.wanted) == ("not testable at this scale", frozenset())

@@ -9,7 +9,7 @@ import pytest
 from fake_study import evaluation, finish, finish_all, finish_upstream, half_finished, scope_plan
 from scipy import stats
 
-from harness.report import results_frame
+from harness.report.collect import runs_frame
 from harness.report.footnotes import notes
 from harness.report.statistics import summary
 from harness.report.tables import table
@@ -20,7 +20,7 @@ def test_mean_and_sample_sd_by_hand(tmp_path: Path) -> None:
     store, plan = Store(tmp_path), scope_plan(seeds=3)
     values = {"masked": (80.0, 82.0, 87.0), "full": (79.0, 80.0, 84.0), "scratch": (70.0, 70.0, 70.0)}
     finish_all(store, plan, lambda row: values[row.axes["scope"]][row.seed])
-    cells = summary(plan, results_frame(plan, store)).set_index("cell")
+    cells = summary(plan, runs_frame(plan, store)).set_index("cell")
     assert cells.loc[0, "mean"] == 83.0
     assert cells.loc[0, "sd"] == pytest.approx(math.sqrt((9 + 1 + 16) / 2))
     assert cells.loc[3, "mean"] == 81.0
@@ -34,7 +34,7 @@ def test_mean_and_sample_sd_by_hand(tmp_path: Path) -> None:
 def test_holes_are_counted(tmp_path: Path) -> None:
     store, plan = Store(tmp_path), scope_plan()
     half_finished(store, plan)
-    cells = summary(plan, results_frame(plan, store)).set_index("cell")
+    cells = summary(plan, runs_frame(plan, store)).set_index("cell")
     assert (cells.loc[0, "n"], cells.loc[0, "n_planned"], cells.loc[0, "failed"]) == (1, 2, 1)
     assert (cells.loc[0, "mean"], cells.loc[4, "n"]) == (81.0, 0)
     assert cells.loc[0, ["sd", "low", "high"]].isna().all()  # one seed has no spread, and borrows none
@@ -50,7 +50,7 @@ def test_holes_are_counted(tmp_path: Path) -> None:
 
 def test_the_paper_is_joined_on_the_axes(tmp_path: Path) -> None:
     plan = scope_plan()
-    cells = summary(plan, results_frame(plan, Store(tmp_path))).set_index("cell")
+    cells = summary(plan, runs_frame(plan, Store(tmp_path))).set_index("cell")
     assert list(cells["paper"].dropna()) == [82.5, 82.8, 81.75]
     assert list(cells.index[cells["paper_unverified"]]) == [4]
     assert cells.loc[4, "paper_trust"] == "memory"
@@ -58,13 +58,13 @@ def test_the_paper_is_joined_on_the_axes(tmp_path: Path) -> None:
 
 def test_without_a_paper_there_is_no_column(tmp_path: Path) -> None:
     plan = scope_plan(paper=None)
-    assert "paper" not in summary(plan, results_frame(plan, Store(tmp_path)))
+    assert "paper" not in summary(plan, runs_frame(plan, Store(tmp_path)))
 
 
 def test_a_reference_without_values_gives_no_difference(tmp_path: Path) -> None:
     store, plan = Store(tmp_path), scope_plan()
     finish(store, evaluation(plan, 0, scope="scratch"), {"top1": 70.0})
-    cells = summary(plan, results_frame(plan, store))
+    cells = summary(plan, runs_frame(plan, store))
     assert cells["difference"].isna().all()
     assert set(cells["paired"]) == {0}
 
@@ -73,7 +73,7 @@ def test_whose_variance_the_differences_take_is_told(tmp_path: Path) -> None:
     store, plan = Store(tmp_path), scope_plan(seeds=3)
     values = {"masked": (80.0, 82.0, 87.1), "full": (79.0, 81.2, 86.0), "scratch": (60.0, 80.0, 70.0)}
     finish_all(store, plan, lambda row: values[row.axes["scope"]][row.seed])
-    runs = results_frame(plan, store)
+    runs = runs_frame(plan, store)
     cells = summary(plan, runs)
     assert list(cells.loc[cells["own_variance"], "cell"]) == [6]
     told = "\n".join(notes(plan, runs, cells))
@@ -97,7 +97,7 @@ def test_a_difference_against_the_order_of_the_means_has_a_word(tmp_path: Path) 
         run = evaluation(plan, seed, scope="masked", mask_ratio=0.4)
         finish_upstream(store, run)
         finish(store, run, {"top1": value})
-    runs = results_frame(plan, store)
+    runs = runs_frame(plan, store)
     cells = summary(plan, runs)
     assert cells.loc[0, "mean"] > cells.loc[1, "mean"]
     assert cells.loc[0, "difference"] == pytest.approx(-0.75)
@@ -114,7 +114,7 @@ def test_a_difference_against_the_order_of_the_means_has_a_word(tmp_path: Path) 
 def test_nothing_is_bold_at_two_seeds(tmp_path: Path, seeds: int, bold: bool) -> None:
     store, plan = Store(tmp_path), scope_plan(seeds=seeds)
     finish_all(store, plan, lambda row: 80.0 + row.seed + (row.axes["scope"] == "masked"))
-    runs = results_frame(plan, store)
+    runs = runs_frame(plan, store)
     cells = summary(plan, runs)
     assert cells["best"].any() == bold
     told = "\n".join(notes(plan, runs, cells))

@@ -12,9 +12,10 @@ from fake_study import SCALE, bench, finish_all, scope_cell, scope_plan, scope_s
 from scipy import stats
 
 from harness import claims
-from harness.report import results_frame, write
+from harness.report import write
 from harness.report.claim_contrasts import Sides, sides
 from harness.report.claims_table import claims_text, family_error, judged
+from harness.report.collect import runs_frame
 from harness.report.verdicts import Scored, Verdict, scored, verdict
 from harness.spec import HarnessError, Skip
 from harness.stats.additive import fit
@@ -205,7 +206,7 @@ def test_an_excluded_reference_gains_nothing(tmp_path: Path) -> None:
     plan = scope_plan(cell=without, claims=(claim,), seeds=3)
     store = Store(tmp_path)
     finish_all(store, plan)
-    data = scored(plan, results_frame(plan, store))
+    data = scored(plan, runs_frame(plan, store))
     assert data.gain is None
     assert "no margin is declared" in verdict(claim, data).reason
 
@@ -225,7 +226,7 @@ def test_claims_are_listed_failed_ones_first(tmp_path: Path) -> None:
     store = Store(tmp_path / "runs")
     levels = {"masked": 84.0, "full": 80.0, "scratch": 70.0}
     finish_all(store, plan, lambda row: levels[row.axes["scope"]] + 0.1 * (row.seed * len(str(row.axes)) % 3))
-    found = judged(plan, results_frame(plan, store))
+    found = judged(plan, runs_frame(plan, store))
     assert [item.word for item in found] == ["contradicted", "not testable at this scale", "reproduced", "reproduced"]
     assert found[1].reason == "0.99 hides all 16 units"
     assert found[2].remark == "mean over 2 pairs; 1 of 3 pairs are excluded at this scale"
@@ -243,7 +244,7 @@ def test_claims_are_listed_failed_ones_first(tmp_path: Path) -> None:
 
 def test_the_evaluation_beside_the_paper_is_judged(tmp_path: Path) -> None:
     plan = scope_plan(seeds=3)
-    data = scored(plan, results_frame(plan, Store(tmp_path)))
+    data = scored(plan, runs_frame(plan, Store(tmp_path)))
     assert data.evaluation == "top1"
     assert set(data.excluded) == {2, 5}
     assert data.gain is not None
