@@ -12,7 +12,7 @@ from torch import Tensor
 
 from harness.core.runtime.session import Session
 from harness.core.train.training import Pace
-from harness.spec import HarnessError
+from harness.core.weights.checkpoint import latest_state, write_state
 
 FILE = "analysis.npz"
 """The artefact that reports read."""
@@ -46,8 +46,7 @@ def sweep(
     def save() -> None:
         # A copy: the rank's own rows must not become the sum while the sweep goes on.
         whole = {name: group.sum(array.clone()) for name, array in found.items()}
-        state = {"key": session.attempt.key, "done": done, "seconds": spent + time.monotonic() - begun, "found": whole}
-        session.attempt.write_checkpoint(done, lambda file: torch.save(state, file))
+        write_state(session, done, {"done": done, "seconds": spent + time.monotonic() - begun, "found": whole})
 
     pace = Pace(session, save)
     while done < parts:
@@ -72,13 +71,9 @@ def write_arrays(session: Session, **arrays: Any) -> None:
 
 def _restored(session: Session, found: dict[str, Tensor]) -> tuple[int, float]:
     """Fill finished rows from the latest checkpoint; returns the number of parts and the seconds they took."""
-    for file in session.attempt.checkpoints():
-        state = torch.load(file.path, map_location="cpu", weights_only=True)
-        if state["key"] != session.attempt.key:
-            raise HarnessError(f"{file.path} is a checkpoint of another spec, {state['key']}; move it away")
-        for name, array in found.items():
-            array.copy_(state["found"][name])
-        session.attempt.begin_metrics(state["lines"] if "lines" in state else session.attempt.lines_before(file))
-        return int(state["done"]), float(state["seconds"])
-    session.attempt.begin_metrics()
-    return 0, 0.0
+    state = latest_state(session, torch.device("cpu"))
+    if state is None:
+        return 0, 0.0
+    for name, array in found.items():
+        array.copy_(state["found"][name])
+    return int(state["done"]), float(state["seconds"])

@@ -110,6 +110,14 @@ def test_stopping_and_slices_change_nothing(store: Store, fresh: Store, run: Ana
             np.testing.assert_allclose(arrays(fresh, run)[name], array, rtol=1e-3, atol=1e-5)
 
 
+def test_a_checkpoint_holds_the_metrics_lines(fresh: Store) -> None:
+    """On a network disk the file of an attempt that was just interrupted may read as old or empty."""
+    assert computed(fresh, RGB, stopping=lambda: True, micro_batch=16).kind == "interrupted"
+    fresh.folder(key(RGB)).attempt(1).metrics.write_text("")
+    assert computed(fresh, RGB, micro_batch=16).kind == "done"
+    assert [line["step"] for line in fresh.metrics(key(RGB))] == [1, 2, 3]
+
+
 def test_the_ends_of_the_occlusion_curve(store: Store) -> None:
     computed(store, OCCLUSION)
     found, curves = metrics(store, OCCLUSION), arrays(store, OCCLUSION)

@@ -49,14 +49,18 @@ def save_state(
 ) -> None:
     """Write a checkpoint of everything that a step changes; random draws are stateless and need none."""
     state = {
-        "key": session.attempt.key,
         "loop": vars(loop),
-        "lines": session.attempt.lines(),
         "model": model.state_dict(),
         "optimiser": optimiser.state_dict(),
         "scaler": scaler.state_dict(),
     }
-    session.attempt.write_checkpoint(loop.step, lambda file: _save(state, file))
+    write_state(session, loop.step, state)
+
+
+def write_state(session: Session, step: int, state: dict[str, Any]) -> None:
+    """Write a checkpoint of `state`, plain values and tensors, with the run's key and the metrics lines so far."""
+    whole = {"key": session.attempt.key, "lines": session.attempt.lines(), **state}
+    session.attempt.write_checkpoint(step, lambda file: _save(whole, file))
 
 
 def _save(state: dict[str, Any], file: IO[bytes]) -> None:
@@ -81,19 +85,33 @@ def restore_state(
     Raises:
         HarnessError: the checkpoint belongs to another spec.
     """
+    state = latest_state(session, session.device)
+    if state is None:
+        return
+    model.load_state_dict(state["model"])
+    optimiser.load_state_dict(state["optimiser"])
+    if state["scaler"]:  # empty unless the precision is fp16
+        scaler.load_state_dict(state["scaler"])
+    vars(loop).update(state["loop"])
+
+
+def latest_state(session: Session, device: torch.device) -> dict[str, Any] | None:
+    """State of the latest complete checkpoint, on `device`; None if there is none.
+
+    The metrics of the attempt begin with the lines of that checkpoint.
+
+    Raises:
+        HarnessError: the checkpoint belongs to another spec.
+    """
     for file in session.attempt.checkpoints():
         # weights_only: a checkpoint is read as data; nothing in it is executed.
-        state: dict[str, Any] = torch.load(file.path, map_location=session.device, weights_only=True)
+        state: dict[str, Any] = torch.load(file.path, map_location=device, weights_only=True)
         if state["key"] != session.attempt.key:
             raise HarnessError(f"{file.path} is a checkpoint of another spec, {state['key']}; move it away")
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        if state["scaler"]:  # empty unless the precision is fp16
-            scaler.load_state_dict(state["scaler"])
-        vars(loop).update(state["loop"])
         session.attempt.begin_metrics(state["lines"] if "lines" in state else session.attempt.lines_before(file))
-        return
+        return state
     session.attempt.begin_metrics()
+    return None
 
 
 def weights_of(model: nn.Module) -> bytes:
