@@ -13,6 +13,7 @@ import timm
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from timm.layers import DropPath
 
 import harness
 from harness import use
@@ -199,6 +200,7 @@ def test_timm_loads_what_is_exported(name: str, kind: str, store: Store, tmp_pat
     run: Run = PRETRAININGS[name] if kind == "pretrain" else FINETUNINGS[name]
     found = harness.export_weights(run, tmp_path / "a.safetensors", store=store.root)
     model = eval(found.call, {"timm": timm}).eval()  # loads strictly: no name is missing or left over
+    assert not any(isinstance(layer, DropPath) for layer in model.modules())  # nor is anything dropped in training
     picture = pictures()[0]
     with torch.no_grad():
         if isinstance(run, FineTune):

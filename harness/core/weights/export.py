@@ -67,9 +67,8 @@ def export(trained: Trained, path: Path, form: ExportFormat) -> Exported:
         "num_classes": trained.num_classes,
         "pool": pool,
     }
+    # With a drop path of 0 stated: timm's own default for a Swin is 0.1.
     arguments = timm_arguments(backbone, **sizes)
-    if not arguments["drop_path_rate"]:
-        del arguments["drop_path_rate"]
     match form:
         case "timm":
             data = save(_own(trained.weights.encoder), {"format": "pt", **notes_of(trained)})
