@@ -60,6 +60,8 @@ def check_alike(cells: Iterable[Axes]) -> None:
     seen: dict[tuple[str, Scalar], Scalar] = {}
     for cell in cells:
         for axis, value in cell.items():
+            if (axis, value) in seen and seen[axis, value] is value:  # the cells of a product share their values
+                continue
             for read in (value, str(value)):
                 first = seen.setdefault((axis, read), value)
                 if first is not value and (first != value or _kind(first) is not _kind(value)):

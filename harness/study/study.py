@@ -256,11 +256,11 @@ def expand(
 
 
 def _select(study: Study, where: Mapping[str, Sequence[Scalar]]) -> list[dict[str, Scalar]]:
-    cells = study.cells
+    cells = every = study.cells
     for axis, wanted in where.items():
         if axis not in study.grid.axes:
             raise HarnessError(f"no axis {axis!r}; this study has {', '.join(study.grid.axes)}")
-        present = {str(cell[axis]): None for cell in study.cells}
+        present = {str(cell[axis]): None for cell in every}
         kept: set[str] = set()
         for text in map(str, wanted):
             parts = [text] if text in present else [part.strip() for part in text.split(",")]
