@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from harness.machine import project_root
 from harness.papers.tables import PaperTable
-from harness.spec import Evaluation, HarnessError, Run, Scalar, Scale, Skip, Spec, key, one_line, upstreams
+from harness.spec import Evaluation, HarnessError, Run, Scalar, Scale, Skip, Spec, key, upstreams
 from harness.study.claims import Claim, InnerMaximum, Margin, selections, selector
 from harness.study.file import in_words, line_of, run_file
 from harness.study.grid import MOST, Axes, Grid, check_alike
@@ -282,14 +282,11 @@ def resolve(function: CellFunction, scale: Scale, cell: dict[str, Scalar], seed:
         found = function(scale, **cell, seed=seed)
     except Skip as skip:
         return Row(cell, seed, {}, skip.reason)
-    except ValidationError as error:
-        raise Refused(f"{line_of(error)}{_place(cell)}: {one_line(error)}") from error
-    except HarnessError as error:
-        raise HarnessError(f"{line_of(error)}{_place(cell)}: {error}") from error
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # the user's own code
-        raise HarnessError(f"{line_of(error)}{_place(cell)}: {in_words(error)}") from error
+        kind = Refused if isinstance(error, ValidationError) else HarnessError
+        raise kind(f"{line_of(error)}{_place(cell)}: {in_words(error)}") from error
     if isinstance(found, Skip):
         return Row(cell, seed, {}, found.reason)
     if not isinstance(found, Mapping) or not found:
