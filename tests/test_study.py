@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import harness
 from harness import claims
 from harness.cli.common import selection
 from harness.papers import simmim
@@ -27,6 +28,7 @@ from harness.spec import (
     key,
 )
 from harness.study import Grid, Study, around, axes, expand, load, zipped
+from harness.study.file import line_of
 
 RECIPE = Recipe(epochs=1, batch_size=8, lr=1e-3)
 
@@ -360,6 +362,26 @@ def test_a_neighbour_that_does_not_parse_is_the_one_named(project: Path) -> None
     path.write_text("import broken_neighbour\n" + FILE)
     with pytest.raises(HarnessError, match=r"^broken_neighbour\.py, line 2"):
         load(path)
+
+
+PACKAGE = Path(harness.__file__).parent
+
+
+@pytest.mark.parametrize(
+    ("folder", "line"),
+    [
+        ("/home/me", "masks.py, line 1: "),
+        (f"{PACKAGE}_of_my_own", "masks.py, line 1: "),
+        (str(PACKAGE / "spec"), "first.py, line 3: "),
+        ("/usr/lib/python3/dist-packages/pydantic", "first.py, line 3: "),
+        ("/home/me/venv/lib/python3.11/site-packages/pydantic", "first.py, line 3: "),
+    ],
+)
+def test_an_error_is_named_by_the_last_line_of_the_users_own_files(folder: str, line: str) -> None:
+    inner = compile("1 / 0", f"{folder}/masks.py", "exec")
+    with pytest.raises(ZeroDivisionError) as caught:
+        exec(compile("\n\nexec(inner)", "/home/me/first.py", "exec"), {"inner": inner})
+    assert line_of(caught.value) == line
 
 
 @pytest.mark.parametrize("name", ["nowhere.py", ".", "text.txt"])

@@ -15,8 +15,11 @@ from pydantic import ValidationError
 from harness.machine import PROJECT_VARIABLE, project_root
 from harness.spec import HarnessError, one_line
 
-NOT_THE_USERS = (str(Path(__file__).parents[1]), sysconfig.get_paths()["stdlib"])
+NOT_THE_USERS = (str(Path(__file__).parents[1]) + os.sep, sysconfig.get_paths()["stdlib"] + os.sep)
 """Folders of code that is not the user's: this package and the standard library."""
+
+INSTALLED = {"site-packages", "dist-packages"}
+"""Names of folders of installed packages; the second is Debian's."""
 
 
 def run_file(path: Path) -> ModuleType:
@@ -67,6 +70,7 @@ def in_words(error: BaseException) -> str:
 def line_of(error: BaseException) -> str:
     """`first.py, line 12: `, the last line of a user's own file that an error went through; empty if there is none."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if not frame.filename.startswith(("<", *NOT_THE_USERS)) and "site-packages" not in frame.filename:
-            return f"{Path(frame.filename).name}, line {frame.lineno}: "
+        path = Path(frame.filename)
+        if not frame.filename.startswith(("<", *NOT_THE_USERS)) and not INSTALLED.intersection(path.parts):
+            return f"{path.name}, line {frame.lineno}: "
     return ""
