@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -174,7 +175,7 @@ class ImageFolder(_Data):
             root = data_location(str(values["name"]))
             if root is not None and root.is_dir():
                 try:
-                    found = manifest(root)
+                    found = planned_manifest(root)
                     check_folder(root, found, values.get("classes"))
                 except HarnessError as error:
                     raise ValueError(str(error)) from None
@@ -198,7 +199,7 @@ class ImageFolder(_Data):
             return None
         if self.classes is not None:  # they may have been named after the folder was read
             try:
-                check_folder(root, manifest(root), self.classes)
+                check_folder(root, planned_manifest(root), self.classes)
             except HarnessError as error:
                 return str(error)
         if tested and self.split == "test" and not any((root / "val").glob("*/*")):
@@ -210,13 +211,22 @@ class ImageFolder(_Data):
         root = data_location(self.name) if self.split == "validation" else None
         if root is None or self.content is None:
             return None
-        sizes = {
-            name: count for name, count in manifest(root).train.items() if self.classes is None or name in self.classes
-        }
+        counts = planned_manifest(root).train
+        sizes = {name: count for name, count in counts.items() if self.classes is None or name in self.classes}
         total = sum(count for count in sizes.values() if count > 1)
         wanted = total // HELD_OUT
         small = [f"{name} ({count})" for name, count in sorted(sizes.items()) if count == 1 or count * wanted < total]
         return f"{self.name}: {few_to_hold_out(small, len(sizes), 'may lack')}" if small else None
+
+
+@cache
+def planned_manifest(root: Path) -> Manifest:
+    """Manifest of a folder, looked at once for each study file that is loaded (`run_file` clears this cache).
+
+    A study of ImageNet names it dozens of times, in presets and in rows of published tables, and whether one of its
+    million files has changed takes half a minute to see.
+    """
+    return manifest(root)
 
 
 def is_uneven(folder: Manifest) -> bool:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from harness.machine import PROJECT_VARIABLE, project_root
 from harness.spec import HarnessError, one_line
+from harness.spec.data import planned_manifest
 
 NOT_THE_USERS = (str(Path(__file__).parents[1]) + os.sep, sysconfig.get_paths()["stdlib"] + os.sep)
 """Folders of code that is not the user's: this package and the standard library."""
@@ -31,6 +32,7 @@ def run_file(path: Path) -> ModuleType:
     path = path.resolve()
     if not path.is_file():
         raise HarnessError(f"there is no study file {path}")
+    planned_manifest.cache_clear()  # a plan that is made again in one process sees what changed in a folder of images
     root = project_root(path.parent)
     os.environ[PROJECT_VARIABLE] = str(root)
     sys.path[:] = [str(root), *(folder for folder in sys.path if folder != str(root))]

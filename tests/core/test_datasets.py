@@ -15,7 +15,7 @@ from harness.core.data import datasets, published
 from harness.core.data.datasets import FolderSet, ImageSet, load
 from harness.core.runtime.custom import load_function
 from harness.spec import CustomData, HarnessError, ImageFolder, Images, Shapes
-from harness.spec.data import PUBLISHED
+from harness.spec.data import PUBLISHED, planned_manifest
 from harness.spec.external_content import manifest
 
 MINI = Images(name="fashion-mnist-mini")
@@ -328,6 +328,7 @@ def test_image_folder_of_another_form(folder, place, message):
     before = ImageFolder(name="pets")
     (folder / place).parent.mkdir(exist_ok=True)
     Image.new("RGB", (9, 9)).save(folder / place)
+    planned_manifest.cache_clear()  # as the next command
     with pytest.raises(ValueError, match=message):
         ImageFolder(name="pets")
     with pytest.raises(HarnessError, match=message):

@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 
 from harness.spec import HarnessError, ImageFolder
-from harness.spec.external_content import cached_file_sha256, file_sha256, image_files, manifest
+from harness.spec.data import planned_manifest
+from harness.spec.external_content import Manifest, cached_file_sha256, file_sha256, image_files, manifest
+from harness.study.file import run_file
 
 
 def paint(path: Path, mode: str = "RGB", colour: Any = 7) -> Path:
@@ -76,6 +78,27 @@ def test_what_was_read_is_kept_for_files_that_stay(root: Path, monkeypatch: pyte
     assert manifest(root) == before
 
 
+def test_a_folder_is_looked_at_once_for_a_study_file_and_anew_when_that_is_loaded_again(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[Path] = []
+
+    def look(folder: Path) -> Manifest:
+        looks.append(folder)
+        return manifest(folder)
+
+    monkeypatch.setattr("harness.spec.data.manifest", look)
+    file = tmp_path / "first.py"
+    file.write_text("from harness import ImageFolder\nDATA = [ImageFolder(name='zoo') for _ in range(3)]\n")
+    before = run_file(file).DATA
+    assert {data.content for data in before} == {manifest(root).digest}
+    assert all(data.replace(split="validation").small_classes() for data in before)
+    assert looks == [root]
+    (root / "train" / "cat" / "0.png").unlink()
+    assert {data.content for data in run_file(file).DATA} == {manifest(root).digest} != {before[0].content}
+    assert looks == [root, root]
+
+
 def test_a_damaged_entry_of_the_cache_is_no_answer(root: Path, tmp_path: Path) -> None:
     before = manifest(root)
     (entry,) = (tmp_path / "cache" / "harness" / "digests").glob("manifest-*.json")
@@ -131,6 +154,7 @@ def test_a_folder_has_another_revision_where_its_numbers_changed_alone(root: Pat
     plain = {split: ImageFolder(name="zoo", split=split).current_revision() for split in ("test", "validation")}
     assert plain == {"test": 1, "validation": 1}
     (root / "train" / "cat" / "0.png").unlink()
+    planned_manifest.cache_clear()  # as the next command
     uneven = spec.replace(name="zoo")
     assert uneven.uneven
     assert (uneven.current_revision(), uneven.replace(split="validation").current_revision()) == (1, 2)
@@ -187,5 +211,6 @@ def test_classes_too_small_for_the_validation_split_are_said(root: Path) -> None
     assert ImageFolder(name="zoo").small_classes() is None
     for number in range(94):
         paint(root / "train" / "dog" / f"more{number}.png")
+    planned_manifest.cache_clear()  # as the next command
     told = ImageFolder(name="zoo", split="validation").small_classes()
     assert told == "zoo: the validation split may lack 1 of 2 classes, a tenth of which is no image: cat (6)"
