@@ -22,9 +22,10 @@ sys.path.insert(0, str(HERE.parent / "cluster"))
 import sleeper  # noqa: E402
 import slurm as test_cluster  # noqa: E402
 
-from harness.launch import Resources, slurm  # noqa: E402
+from harness.launch import Resources  # noqa: E402
 from harness.launch.site import Site  # noqa: E402
 from harness.launch.slurm.run_states import overview  # noqa: E402
+from harness.launch.slurm.submit import submit  # noqa: E402
 from harness.spec import key  # noqa: E402
 from harness.store import Store  # noqa: E402
 
@@ -43,7 +44,7 @@ def main(count: int, pack: int) -> None:
         store = Store(folder / "runs")
         store.root.mkdir()
         begun = time.monotonic()
-        done = slurm.submit(
+        done = submit(
             runs,
             store,
             {"pretrain": site, "evaluation": site},
