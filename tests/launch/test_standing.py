@@ -14,6 +14,7 @@ import pytest
 from fake_slurm import FakeSlurm, slurm
 from tiny_runs import by_key, finetuning, pretraining
 
+from harness.launch.slurm import run_states
 from harness.launch.slurm.run_states import Overview, overview
 from harness.spec import Run, key
 from harness.store import Attempt, Store
@@ -369,10 +370,20 @@ def test_looking_writes_nothing(store: Store, slurm: FakeSlurm) -> None:
     def tree() -> dict[str, tuple[int, int]]:
         paths = list(store.root.rglob("*"))
         return {str(path): (path.stat().st_mtime_ns, path.stat().st_size) for path in paths}
-        return {str(path): (path.stat().st_mtime_ns, path.stat().st_size) for path in store.root.rglob("*")}
 
     before = tree()
     found = seen(store, *RUNS, THEN)
     assert len(found.places) == 4
     assert tree() == before
     assert replace(found) == found
+
+
+def test_the_clock_of_the_store_is_read_once_for_all_runs(
+    store: Store, slurm: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submitted(store, *RUNS)
+    slurm.says("squeue", *(f"12_{index}|PENDING|Priority|12|mim-x-0" for index in range(3)))
+    read: list[Path] = []
+    monkeypatch.setattr(run_states, "clock", lambda root: (read.append(root), time.time())[1])
+    assert {place.word for place in overview(by_key(*RUNS), store).places.values()} == {"queued"}
+    assert read == [store.root]

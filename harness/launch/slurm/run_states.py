@@ -59,6 +59,7 @@ def overview(runs: Mapping[str, Run], store: Store) -> Overview:
             silent = str(error)
         # Read again after Slurm has answered: a job that ended in between has left a result, and must not look lost.
         states |= store.states(latest)
+    now = clock(store.root) if waited_for else 0.0  # once: it makes a file
     places = {}
     for name in runs:
         entry = latest.get(name)
@@ -67,7 +68,7 @@ def overview(runs: Mapping[str, Run], store: Store) -> Overview:
         elif entry.kind == "cancel":
             places[name] = _cancelled(states[name])
         else:
-            places[name] = _submitted(name, states[name], entry, log, jobs, silent, store)
+            places[name] = _submitted(name, states[name], entry, log, jobs, silent, store, now)
     for name, run in runs.items():
         places[name] = _blocked(places[name], run, places, store)
     return Overview(places, silent, latest)
@@ -99,7 +100,9 @@ def _cancelled(state: State) -> Place:
     return Place("cancelled", "harness run submits it again", state)
 
 
-def _submitted(name: str, state: State, entry: Entry, log: Submissions, jobs: Jobs, silent: str, store: Store) -> Place:
+def _submitted(
+    name: str, state: State, entry: Entry, log: Submissions, jobs: Jobs, silent: str, store: Store, now: float
+) -> Place:
     number, index = entry.places()[name]
     array = entry.arrays[number]
     job = jobs.get(array.name, {}).get(index)
@@ -109,7 +112,7 @@ def _submitted(name: str, state: State, entry: Entry, log: Submissions, jobs: Jo
         return Place("failed", last_line(state.error), state)
     if silent:
         return Place("queued", f"submitted; {silent}", state)
-    recently = _recently(store, name, state, entry, log, number)
+    recently = _recently(store, name, state, entry, log, number, now)
     begun = _later(store.folder(name).attempt(state.attempt).path, entry.time)
     if job is not None:
         place = _by_slurm(job, state, recently=recently, alone=len(array.elements[index]) == 1)
@@ -123,7 +126,7 @@ def _submitted(name: str, state: State, entry: Entry, log: Submissions, jobs: Jo
         place = Place("missing", f"sbatch refused it: {answer['error']}", state)
     elif array.name in jobs and not begun and len(jobs[array.name]) < len(array.elements):
         place = Place("cancelled", "taken out of the queue", state)
-    elif "id" not in answer and _submitting(entry, log, store):
+    elif "id" not in answer and _submitting(entry, log, now):
         return Place("queued", "being submitted", state)
     elif recently:
         return Place("queued", "just left the queue", state)
@@ -171,11 +174,11 @@ def _let_go(store: Store, name: str, entry: Entry, log: Submissions, array: int,
         return "its result was put aside" if any(_later(path, entry.time) for path in aside) else ""
 
 
-def _submitting(entry: Entry, log: Submissions, store: Store) -> bool:
+def _submitting(entry: Entry, log: Submissions, now: float) -> bool:
     """Whether the process that wrote an entry is alive, so that it may still be calling sbatch."""
     folder = log.folder(entry.number)
     signs = [folder.entry, *(folder.answer(array) for array in range(len(entry.arrays)))]
-    return is_alive(entry.owner, lambda: clock(store.root) - max(map(modified, signs)))
+    return is_alive(entry.owner, lambda: now - max(map(modified, signs)))
 
 
 def _blocked(place: Place, run: Run, places: Mapping[str, Place], store: Store) -> Place:
@@ -185,11 +188,10 @@ def _blocked(place: Place, run: Run, places: Mapping[str, Place], store: Store) 
     return Place("blocked", f"waits for {key(failed)}, which failed", place.state, place.job)
 
 
-def _recently(store: Store, name: str, state: State, entry: Entry, log: Submissions, array: int) -> bool:
+def _recently(store: Store, name: str, state: State, entry: Entry, log: Submissions, array: int, now: float) -> bool:
     files = store.folder(name).attempt(state.attempt)
     signs = (log.folder(entry.number).answer(array), files.path, files.heartbeat, files.metrics)
-    oldest = clock(store.root) - GRACE_SECONDS
-    return any(_later(path, oldest) for path in signs)
+    return any(_later(path, now - GRACE_SECONDS) for path in signs)
 
 
 def _later(path: Path, moment: float) -> bool:
