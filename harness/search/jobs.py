@@ -178,4 +178,4 @@ class SlurmJobs:
 
     def _submitted(self, name: str) -> int:
         """Number of submissions that included a run."""
-        return sum(name in entry.places() for entry in Submissions(self._store.root).entries())
+        return sum(name in entry.places for entry in Submissions(self._store.root).entries())

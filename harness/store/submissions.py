@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,6 +55,7 @@ class Entry:
     settings: Mapping[str, Any] = field(default_factory=dict)
     owner: Owner = field(default_factory=lambda: UNKNOWN)
 
+    @cached_property  # asked for each run of an entry
     def places(self) -> dict[str, tuple[int, int]]:
         """Index of array and element of each submitted run, by key."""
         return {

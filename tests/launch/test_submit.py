@@ -105,7 +105,7 @@ def test_two_at_once_submit_everything_once(store: Store, project: Path, slurm: 
     assert sorted(one.runs for one in done) == [0, 0, 6]
     assert len(slurm.calls("sbatch")) == 2
     pending(slurm, store)
-    names = [name for entry in Submissions(store.root).entries() for name in entry.places()]
+    names = [name for entry in Submissions(store.root).entries() for name in entry.places]
     assert sorted(names) == sorted(ALL)
 
 

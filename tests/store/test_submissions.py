@@ -65,11 +65,11 @@ def test_round_trip(tmp_path: Path) -> None:
     assert entry is not None
     assert log.read(1) == entry
     assert log.entries() == [entry]
-    assert entry.places() == {"a": (0, 0), "b": (0, 0), "c": (0, 1), "d": (1, 0), "e": (2, 0)}
+    assert entry.places == {"a": (0, 0), "b": (0, 0), "c": (0, 1), "d": (1, 0), "e": (2, 0)}
     given_up = log.publish(2, "cancel", "ratios/mini", iter(["a"]))
     assert given_up is not None
     assert log.read(2) == given_up
-    assert given_up.places() == {}
+    assert given_up.places == {}
     assert log.publish(2, "submission", "late", ["z"], ARRAYS) is None
     assert log.read(2) == given_up
 

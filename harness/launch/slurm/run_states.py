@@ -77,7 +77,7 @@ def overview(runs: Mapping[str, Run], store: Store) -> Overview:
 def _latest(entries: list[Entry], names: set[str]) -> dict[str, Entry]:
     found: dict[str, Entry] = {}
     for entry in entries:
-        about = entry.wants if entry.kind == "cancel" else entry.places()
+        about = entry.wants if entry.kind == "cancel" else entry.places
         for name in about:
             if name in names:
                 found[name] = entry
@@ -103,7 +103,7 @@ def _cancelled(state: State) -> Place:
 def _submitted(
     name: str, state: State, entry: Entry, log: Submissions, jobs: Jobs, silent: str, store: Store, now: float
 ) -> Place:
-    number, index = entry.places()[name]
+    number, index = entry.places[name]
     array = entry.arrays[number]
     job = jobs.get(array.name, {}).get(index)
     if state.word == "done" or (state.word == "running" and not _ended(job, state)):

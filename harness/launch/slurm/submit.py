@@ -154,7 +154,7 @@ def cancel(runs: Mapping[str, Run], store: Store, *, study: str) -> tuple[list[s
     ids = []
     for name in chosen:
         entry, job = seen.latest[name], seen.places[name].job
-        array, index = entry.places()[name]
+        array, index = entry.places[name]
         rest = set(entry.arrays[array].elements[index]) - gone
         if job and all(store.result(other) for other in rest):
             ids.append(job.id)
@@ -172,7 +172,7 @@ def close_entries(store: Store) -> None:
 
 def log_of(store: Store, entry: Entry, name: str) -> Path | None:
     """Newest log file of the job of a run, None if there is none."""
-    if name not in (places := entry.places()):
+    if name not in (places := entry.places):
         return None  # the entry that cancelled it
     array, index = places[name]
     folder = Submissions(store.root).folder(entry.number).jobs(array)
