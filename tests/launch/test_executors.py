@@ -194,11 +194,11 @@ def test_workers_are_forks_of_one_process_with_the_environment_and_code_of_the_c
     assert {file, file_then} == {str(frozen / "telling.py")}
 
 
-def test_what_uses_a_gpu_starts_afresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    assert forked(Resources(device="cpu")) is (sys.platform == "linux")
-    assert not forked(Resources(device="cuda"))
-    assert not forked(Resources())
+def test_what_uses_a_gpu_starts_afresh() -> None:
+    assert forked(Resources(device="cpu"), ["0"]) is (sys.platform == "linux")
+    assert forked(Resources(), []) is (sys.platform == "linux")
+    assert not forked(Resources(device="cuda"), ["0"])
+    assert not forked(Resources(), ["0"])
 
 
 def test_what_a_death_means_is_what_the_store_says(store: Store) -> None:

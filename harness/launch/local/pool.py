@@ -56,12 +56,15 @@ def default_slots(resources: Resources) -> int:
     return max(1, allowed // (resources.threads * processes))
 
 
-def forked(resources: Resources) -> bool:
+def forked(resources: Resources, found: list[str]) -> bool:
     """Whether workers are forked from a process that has loaded torch, which takes 0.05 s instead of seconds.
 
     Not if they use a GPU, as CUDA cannot be used after a fork; nor outside Linux, where system libraries cannot either.
+
+    Args:
+        found: the GPUs of this machine.
     """
-    return sys.platform == "linux" and (resources.device == "cpu" or not gpus())
+    return sys.platform == "linux" and (resources.device == "cpu" or not found)
 
 
 def start_server(program: str) -> None:
@@ -114,10 +117,10 @@ class Worker:
             self._spawn(rank)
 
     def _spawn(self, rank: int) -> None:
-        fork = forked(self._resources)
+        found, size = gpus(), self._resources.processes
+        fork = forked(self._resources, found)
         context = multiprocessing.get_context("forkserver") if fork else multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        found, size = gpus(), self._resources.processes
         gpu = found[(self.slot * size + rank) % len(found)] if found else None
         member = Member(self._meeting, rank, size, gpu)
         target = (theirs, self._root, self._resources, member, self._retry, self._program, dict(os.environ))
