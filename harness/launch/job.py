@@ -86,46 +86,26 @@ def work(
     if not isinstance(attempt, Attempt):
         ending: dict[str, Ending] = {"done": "done", "running": "elsewhere", "failed": "failed"}
         return Event(ending[attempt.word], store.register(run), last_line(attempt.error))
-    name = attempt.key
-
-    def line(values: dict[str, Any]) -> None:
-        report(Event("line", name, line=values))
-
     session = Session(
         attempt,
         device,
         workers=resources.workers,
         micro_batch=resources.micro_batch,
         checkpoint_seconds=resources.checkpoint_seconds,
-        report=line,
+        report=lambda values: report(Event("line", attempt.key, line=values)),
         stopping=stopping,
         group=group,
     )
     try:
         begin(attempt)
-        shown = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-        attempt.write_environment(_environment(shown, resources, group), provenance.repository()[1])
-        report(Event("started", name))
+        attempt.write_environment(_environment(device, resources, group), provenance.repository()[1])
+        report(Event("started", attempt.key))
         compute(run, session)
-    except Interrupted as stop:
-        return Event("interrupted", name, str(stop))
-    except (Superseded, LeaderLeft) as lost:
-        group.broken = group.size > 1
-        return Event("elsewhere", name, str(lost))
     except Exception as error:
-        group.broken = group.size > 1
-        if leaves_interrupted(error):
-            return Event("interrupted", name, last_line(str(error)))
-        text = _text(error, attempt, group)
-        try:
-            if not (group.rank and _lost_another(error)):  # the one that was lost leaves word itself
-                attempt.fail(text)
-        except Superseded as lost:
-            return Event("elsewhere", name, str(lost))
-        return Event("failed", name, last_line(text))
+        return _stopped_by(error, attempt, group)
     finally:
         attempt.release()
-    return Event("done", name)
+    return Event("done", attempt.key)
 
 
 def _silent(event: Event) -> None:
@@ -152,8 +132,31 @@ def _acquire(store: Store, run: Run, group: Group, *, retry: bool) -> Attempt | 
     return SharedAttempt(store, run, store.folder(key(run)).attempt(found), group, own)
 
 
-def _environment(shown: str, resources: Resources, group: Group) -> dict[str, Any]:
+def _environment(device: torch.device, resources: Resources, group: Group) -> dict[str, Any]:
+    shown = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return provenance.environment(shown, resources.threads) | {"processes": group.size}
+
+
+def _stopped_by(error: Exception, attempt: Attempt, group: Group) -> Event:
+    """Ending of a run that an exception stopped, called while it is handled; a failure is recorded in the attempt.
+
+    After an interruption that all processes agreed on, their group goes on with the next run; else it is broken.
+    """
+    name = attempt.key
+    if isinstance(error, Interrupted):
+        return Event("interrupted", name, str(error))
+    group.broken = group.size > 1
+    if isinstance(error, Superseded | LeaderLeft):
+        return Event("elsewhere", name, str(error))
+    if leaves_interrupted(error):
+        return Event("interrupted", name, last_line(str(error)))
+    text = _text(error, attempt, group)
+    try:
+        if not (group.rank and _lost_another(error)):  # the one that was lost leaves word itself
+            attempt.fail(text)
+    except Superseded as lost:
+        return Event("elsewhere", name, str(lost))
+    return Event("failed", name, last_line(text))
 
 
 def _text(error: Exception, attempt: Attempt, group: Group) -> str:
