@@ -22,30 +22,8 @@ from types import FrameType
 LIMIT = 300
 """Seconds of a command after which it counts as endless."""
 
-FILE = """
-from harness import Augment, Backbone, FineTune, RandomMask, Recipe, Scale, Scratch, Shapes, Skip, Study, axes, simmim
-
-RECIPE = Recipe(epochs=1, batch_size=16, lr=1e-3, lr_batch=None, augment=Augment(crop_scale=(0.67, 1.0)))
-VIT = Backbone(name="vit_tiny_patch16_224", args={"embed_dim": 16, "depth": 1, "num_heads": 2}, patch_size=4)
-DATA = Shapes(image_size=16, train=32, test=16)
-SMALL = Scale(name="small", data=DATA, image_size=16, backbone=VIT, pretrain=RECIPE, finetune=RECIPE)
-
-
-def cell(scale, mask, ratio, seed):
-    if mask == "none":
-        start = Scratch(backbone=scale.backbone, image_size=scale.image_size)
-    elif ratio == 0.9:
-        raise Skip("0.9 is too much")
-    else:
-        start = simmim(scale, mask=RandomMask(size=4, ratio=ratio), seed=seed)
-    return {"top1": FineTune(start=start, data=scale.data, recipe=scale.finetune, seed=seed)}
-
-
-STUDY = Study(
-    cell=cell,
-    grid=axes(mask="random", ratio=(0.5, 0.75, 0.9)) | axes(mask="none"),
-    scales=(SMALL,),
-    reference={"mask": "random", "ratio": 0.5},
+STUDY = Path(__file__).parents[1] / "tests" / "cli" / "ratios.py.txt"
+SETTINGS = """\
     seeds=2,
     claims=(),
     factors={},
@@ -53,13 +31,16 @@ STUDY = Study(
     looks=(),
     margin_share=0.2,
     name="",
-)
 """
+FILE = STUDY.read_text().replace("    seeds=2,\n", SETTINGS)
+"""The study of the tests of the command line, with every setting of a study written out."""
+
 PLACES = (
     "seeds=2", "claims=()", "factors={}", "paper=None", "looks=()", "margin_share=0.2", 'name=""', "cell=cell",
-    "scales=(SMALL,)", 'reference={"mask": "random", "ratio": 0.5}', "ratio=(0.5, 0.75, 0.9)", "size=4", "ratio=ratio",
+    'scales=(sized("small"), sized("large", DATA.replace(train=48)))', 'reference={"mask": "random", "ratio": 0.5}',
+    "ratio=(0.5, 0.75, 0.9)", "size=4", "ratio=ratio",
     "epochs=1", "batch_size=16", "lr=1e-3", "lr_batch=None", "crop_scale=(0.67, 1.0)", "patch_size=4", "image_size=16",
-    "train=32", "test=16", 'name="small"', "data=DATA", "backbone=VIT", "pretrain=RECIPE", "start=start", "seed=seed",
+    "train=32", "test=16", "name=name", "data=DATA", "backbone=VIT", "pretrain=RECIPE", "start=start", "seed=seed",
     'name="vit_tiny_patch16_224"', 'args={"embed_dim": 16, "depth": 1, "num_heads": 2}',
 )  # fmt: skip
 """Arguments that are given another value, each `name=value` at its first place."""
@@ -82,7 +63,7 @@ EDITS = (
     ('"depth": 1', '"depth": "1"'), ('"depth": 1', '"mlp_ratio": -1'), ("vit_tiny_patch16_224", "xcit_nano_12_p16_224"),
     ("crop_scale=(0.67, 1.0)", "rand_augment='rand-x9'"), ("crop_scale=(0.67, 1.0)", "rand_augment='nonsense'"),
     ("crop_scale=(0.67, 1.0)", "rand_augment='rand-mx'"), ("crop_scale=(0.67, 1.0)", "mixup=10**400"),
-    ("ratio=(0.5, 0.75, 0.9)", "ratio=(0.5,), self=1"), ("(mask, ratio, seed", "(self, mask, ratio, seed"),
+    ("ratio=(0.5, 0.75, 0.9)", "ratio=(0.5,), self=1"), ("(scale, mask, ratio, seed)", "(self, mask, ratio, seed)"),
     ("ratio=(0.5, 0.75, 0.9)", "ratio=tuple(i / 200_000 for i in range(1, 180_000))"),
     ("ratio=(0.5, 0.75, 0.9)", "ratio=range(1000), more=range(1000), most=range(1000)"),
     ("seeds=2,", "seeds=2, seedz=3,"), ("def cell(scale, mask, ratio, seed)", "def cell(scale, mask, seed)"),
@@ -154,14 +135,20 @@ class Tally:
 LISTS = ("accepted", "tracebacks", "endless", "unclear")
 
 
+def edited(old: str, new: str) -> bytes:
+    """The study with another text at one place."""
+    assert old in FILE, old  # or the case would be no mistake
+    return FILE.replace(old, new, 1).encode()
+
+
 def cases(number: int, seed: int) -> list[Case]:
     """A choice of that many, in which single edits, whole files, profiles and command lines come first."""
-    fixed = [Case(f"{old} -> {new}", FILE.replace(old, new, 1).encode()) for old, new in EDITS]
+    fixed = [Case(f"{old} -> {new}", edited(old, new)) for old, new in EDITS]
     fixed += [Case(repr(text[:40]), text) for text in TEXTS]
     fixed += [Case(f"profile {text[:40]!r}", profile=text) for text in PROFILES]
     fixed += [Case(" ".join(command)[:60] or "no command", command=command) for command in COMMANDS]
     values = [
-        Case(f"{place} -> {value}", FILE.replace(place, f"{place.partition('=')[0]}={value}", 1).encode())
+        Case(f"{place} -> {value}", edited(place, f"{place.partition('=')[0]}={value}"))
         for place in PLACES
         for value in VALUES
     ]

@@ -11,37 +11,8 @@ from pathlib import Path
 
 import pytest
 
-FILE = '''"""Two ratios and a control."""
-
-from harness import Augment, Backbone, FineTune, RandomMask, Recipe, Scale, Scratch, Shapes, Skip, Study, axes, simmim
-
-RECIPE = Recipe(epochs=1, batch_size=16, lr=1e-3, lr_batch=None, augment=Augment(crop_scale=(0.67, 1.0)))
-VIT = Backbone(name="vit_tiny_patch16_224", args={"embed_dim": 16, "depth": 1, "num_heads": 2}, patch_size=4)
-DATA = Shapes(image_size=16, train=32, test=16)
-
-
-def sized(name, data=DATA):
-    return Scale(name=name, data=data, image_size=16, backbone=VIT, pretrain=RECIPE, finetune=RECIPE)
-
-
-def cell(scale, mask, ratio, seed):
-    if mask == "none":
-        start = Scratch(backbone=scale.backbone, image_size=scale.image_size)
-    elif ratio == 0.9:
-        raise Skip("0.9 is too much")
-    else:
-        start = simmim(scale, mask=RandomMask(size=4, ratio=ratio), seed=seed)
-    return {"top1": FineTune(start=start, data=scale.data, recipe=scale.finetune, seed=seed)}
-
-
-STUDY = Study(
-    cell=cell,
-    grid=axes(mask="random", ratio=(0.5, 0.75, 0.9)) | axes(mask="none"),
-    scales=(sized("small"), sized("large", DATA.replace(train=48))),
-    reference={"mask": "random", "ratio": 0.5},
-    seeds=2,
-)
-'''
+FILE = (Path(__file__).parent / "ratios.py.txt").read_text()
+"""A study of two ratios and a control, which tests change and `tools/bad_input.py` spoils."""
 
 
 @dataclass(frozen=True)
