@@ -1,6 +1,6 @@
 """Idle nodes of a search on a cluster of four: a free slot gets the next trial at once, or batches of four wait.
 
-    python -P tests/bench/search_idle.py [TRIALS] [SHORTEST] [LONGEST]
+    python tests/bench/search_idle.py [TRIALS] [SHORTEST] [LONGEST]
 
 Starts the test cluster (root, Linux), runs a search of TRIALS cells (24) with four at a time whose runs take between
 SHORTEST (20) and LONGEST (80) seconds, then the same runs in batches of four, each begun when the last of the batch

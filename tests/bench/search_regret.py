@@ -1,7 +1,7 @@
 """How far the best cell found is from the best there is, over trials: samplers on a table of measured cells.
 
-    python -P tests/bench/search_regret.py table STORE    compute every cell of studies/search_masking.py at scale tiny
-    python -P tests/bench/search_regret.py regret         replay searches on that table, and draw the figure
+    python tests/bench/search_regret.py table STORE    compute every cell of studies/search_masking.py at scale tiny
+    python tests/bench/search_regret.py regret         replay searches on that table, and draw the figure
 
 The table (results/search_masking/table-tiny.csv) holds the validation accuracy of each cell with two seeds; a search is
 told their mean, as with `seeds=2`. It is replayed by the search's own proposals, one at a time, for 20 seeds of the

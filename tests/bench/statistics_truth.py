@@ -1,6 +1,6 @@
 """Simulated studies with known truth: do intervals cover, are verdicts false no more often than promised?
 
-Run     PYTHONPATH=. python -P tests/bench/statistics_truth.py [--replications 500] > tests/bench/statistics_truth.txt
+Run     PYTHONPATH=. python tests/bench/statistics_truth.py [--replications 500] > tests/bench/statistics_truth.txt
         --only coverage, changes, seeds or verdicts prints one of the tables.
 Aim     Intervals cover 95 % within simulation error; at most 5 % of the verdicts on any kind of claim are false, with
         one look and with several; at most 5 % of the comparisons of unchanged results name a cell; the seeds that a
