@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -123,6 +124,13 @@ def violations(path: Path, text: str) -> list[str]:
 def test_every_module_imports_what_its_part_may() -> None:
     found = [line for path in MODULES for line in violations(path, path.read_text(encoding="utf-8"))]
     assert not found, "\n".join(found)
+
+
+def test_architecture_shows_this_table() -> None:
+    text = (PACKAGE.parent / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\w+) \| ([^|]+) \| ([^|]+) \|$", text, flags=re.MULTILINE)
+    shown = {room: tuple(set(cell.split(", ")) - {"-"} for cell in cells) for room, *cells in rows if room in INSIDE}
+    assert shown == {room: (INSIDE[room], OUTSIDE[room]) for room in INSIDE}
 
 
 def upward_imports(room: str, text: str) -> list[str]:

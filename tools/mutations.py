@@ -33,6 +33,7 @@ COPIED = (
     "noxfile.py",
     "README.md",
     "CHANGELOG.md",
+    "ARCHITECTURE.md",
 )
 
 
