@@ -33,7 +33,7 @@ sys.path[:0] = [str(ROOT / "tests" / "launch")]
 import torch  # noqa: E402
 from tiny_runs import finetuning, outcome, pretraining  # noqa: E402
 
-from harness.cli.live import Stop  # noqa: E402
+from harness.cli.launch.live import Stop  # noqa: E402
 from harness.launch import Queue, Resources, job, run_inline  # noqa: E402
 from harness.spec import HarnessError, Run, key  # noqa: E402
 from harness.store import Store, files  # noqa: E402

@@ -217,12 +217,14 @@ MUTATIONS = (
         "test_study.py",
     ),
     Mutation(
-        "cli/run.py",
+        "cli/launch/run.py",
         'sum(ending in ("failed", "blocked")',
         'sum(ending in ("failed",)',
         "cli/test_until_decided.py",
     ),
-    Mutation("cli/compare.py", "if change.p < 0.001 else", "if change.p < 0.01 else", "cli/test_compare_command.py"),
+    Mutation(
+        "cli/finished/compare.py", "if change.p < 0.001 else", "if change.p < 0.01 else", "cli/test_compare_command.py"
+    ),
     Mutation(
         "papers/tables.py",
         'return record.get(f"{metric.removesuffix(\'_top1\')}_trust") or record["trust"]',
@@ -330,7 +332,7 @@ MUTATIONS = (
         "np.zeros(known.shape), where=known & (found.error > 0)",
         "stats report/test_compare.py",
     ),
-    Mutation("report/verdicts.py", " or reference in excluded:", ":", "report/test_verdicts.py"),
+    Mutation("report/claims/verdicts.py", " or reference in excluded:", ":", "report/test_verdicts.py"),
     Mutation(
         "stats/planning.py",
         "return float(enough[0]) if len(enough)",

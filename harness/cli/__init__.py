@@ -11,28 +11,10 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from harness.cli import (
-    analyse,
-    audit,
-    avgdist,
-    cancel,
-    clean,
-    compare,
-    doctor,
-    export,
-    logs,
-    metrics,
-    models,
-    new,
-    plan,
-    predict,
-    reconstruct,
-    report,
-    run,
-    search,
-    status,
-)
+from harness.cli import audit, avgdist, doctor, metrics, models, new, plan
 from harness.cli.common import printable
+from harness.cli.finished import analyse, compare, export, predict, reconstruct, report
+from harness.cli.launch import cancel, clean, logs, run, search, status
 from harness.spec import HarnessError
 
 app = typer.Typer(

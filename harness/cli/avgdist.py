@@ -119,7 +119,7 @@ def _difficulty(mask: Mask, image_size: int, patch: int, draws: int) -> dict[str
 
 
 def _table_1(out: Path, draws: int) -> None:
-    from harness.report.avgdist import write_avgdist
+    from harness.report.figures.avgdist import write_avgdist
 
     say(f"{'mask':<11} {'unit':>4} {'ratio':>5}   {'AvgDist':>16}   {'exact':>6}   {'paper':>5}")
     records = []

@@ -184,7 +184,7 @@ def reported(plan: Plan, store: Store) -> Plan:
     """Plan that a report of the whole study shows: with looks, including the further seeds of open claims."""
     if not plan.study.looks:
         return plan
-    from harness.report.sequential import looked
+    from harness.report.claims.sequential import looked
 
     return looked(plan, store)
 

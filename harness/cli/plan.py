@@ -20,7 +20,7 @@ from harness.cli.common import (
     refuse_folders,
     say,
 )
-from harness.cli.costs import cost_of, cost_text, model_lines, target_lines
+from harness.cli.launch.costs import cost_of, cost_text, model_lines, target_lines
 from harness.launch.cost import check_models, check_names, known_models
 from harness.launch.local.pool import gpus
 from harness.launch.resources import slow_bf16

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 
 from pandas import DataFrame
 
-from harness.report.claims_table import claim_lines, claims_text, judged, judged_seeds
+from harness.report.claims.listing import claim_lines, claims_text, judged, judged_seeds
+from harness.report.claims.verdicts import Verdict
 from harness.report.collect import Standings, runs_frame
 from harness.report.escape import file_stem
-from harness.report.latex import latex_text
-from harness.report.statistics import summary
-from harness.report.tables import Table, csv_text, markdown_text, table
-from harness.report.verdicts import Verdict
+from harness.report.tables.latex import latex_text
+from harness.report.tables.statistics import summary
+from harness.report.tables.table import Table, csv_text, markdown_text, table
 from harness.store import Store
 from harness.store.files import disk_errors, read_json, write_atomically
 from harness.study import Plan
 
 if TYPE_CHECKING:
-    from harness.report.pictures import Pictures
+    from harness.report.figures.pictures import Pictures
 
 __all__ = ["Report", "write"]
 
@@ -101,7 +101,7 @@ def write(
 
 def _pictures(plan: Plan, store: Store, runs: DataFrame, cells: DataFrame) -> Pictures:
     """All pictures of a report; imports Matplotlib only here, because it takes a second to load."""
-    from harness.report import pictures
+    from harness.report.figures import pictures
 
     return pictures.make(plan, store, runs, cells)
 

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from harness.report.collect import PROVENANCE, axes_of, runs_frame
-from harness.report.footnotes import mixtures
-from harness.report.tables import csv_text
+from harness.report.tables.footnotes import mixtures
+from harness.report.tables.table import csv_text
 from harness.spec import HarnessError
 from harness.stats.additive import levels
 from harness.stats.intervals import Estimate, Floats, t_quantile, tails

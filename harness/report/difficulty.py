@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness.report.tables import csv_text
+from harness.report.tables.table import csv_text
 from harness.store.files import disk_errors, write_atomically
 
 HEADER = f"{'ratio %':>8}  {'AvgDist':>15}  {'visible':>7}  {'alone %':>7}  {'distinct':>8}"

@@ -146,7 +146,7 @@ def draw(curves: dict[str, list[list[float]]], cells: int) -> None:
     import numpy as np
     from matplotlib.figure import Figure
 
-    from harness.report.drawing import COLOURS, DASHES, png, style
+    from harness.report.figures.drawing import COLOURS, DASHES, png, style
 
     with style():
         figure = Figure(figsize=(5.2, 3.4), layout="constrained")

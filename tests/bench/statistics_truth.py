@@ -26,8 +26,8 @@ import numpy as np
 import scipy.stats
 
 from harness import claims
-from harness.report.sequential import errors
-from harness.report.verdicts import FIXED, Scored, Word, compared_cells, verdict
+from harness.report.claims.sequential import errors
+from harness.report.claims.verdicts import FIXED, Scored, Word, compared_cells, verdict
 from harness.spec import Backbone, Recipe, Scale, Shapes
 from harness.stats.additive import NOISIER, fit, levels
 from harness.stats.comparisons import among_best, differences

@@ -503,7 +503,7 @@ def test_a_run_that_fails_says_why(study: Path) -> None:
 
 def test_progress_counts_what_ended_and_not_what_was_given_up(tmp_path: Path) -> None:
     """After an interruption the study's bar shows the runs that are done, not those that were dropped."""
-    from harness.cli.live import Display
+    from harness.cli.launch.live import Display
     from harness.launch.queue import Event, Queue
     from harness.spec import Backbone, Knn, Scratch, Shapes, key
     from harness.store import Store

@@ -8,7 +8,7 @@ import pytest
 from conftest import Command, tree
 from test_commands import begin, evaluation, finish, first, plan, store
 
-from harness.cli.compare import _texts
+from harness.cli.finished.compare import _texts
 from harness.report.compare import Change
 from harness.store import Store
 from harness.study import Plan

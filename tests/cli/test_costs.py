@@ -9,7 +9,7 @@ import pytest
 from conftest import Command
 from test_commands import evaluation, finish, first, plan, store
 
-from harness.cli.costs import cost_text, hours, model_lines, short, target_lines
+from harness.cli.launch.costs import cost_text, hours, model_lines, short, target_lines
 from harness.cli.models import published
 from harness.launch.cost import Answer, Cost, ModelCost
 from harness.spec import (

@@ -100,7 +100,7 @@ def test_data_that_is_not_here_is_refused_before_the_search_begins(
 def test_a_model_that_timm_refuses_is_refused_before_the_search_begins(
     harness: Command, file: Path, project: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
 ) -> None:
-    monkeypatch.setattr("harness.cli.search.require_slurm", lambda: None)
+    monkeypatch.setattr("harness.cli.launch.search.require_slurm", lambda: None)
     monkeypatch.setattr("harness.search.detached.submit_coordinator", lambda *_: pytest.fail("submitted"))
     monkeypatch.setattr("harness.launch.cost._records", lambda models: [{"refused": "no such width"} for _ in models])
     before = tree(project)

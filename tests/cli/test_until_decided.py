@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from conftest import FILE, Command, tree
 
-from harness.cli import run as command
+from harness.cli.launch import run as command
 from harness.launch.resources import Resources
 from harness.spec import key
 from harness.store import Attempt, Store

@@ -11,7 +11,7 @@ import pytest
 import sleeper
 
 from harness import claims
-from harness.cli import run as command
+from harness.cli.launch import run as command
 from harness.launch import Resources
 from harness.launch.site import Site, Stage
 from harness.launch.slurm import submit as submission

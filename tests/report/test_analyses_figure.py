@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.report import drawing
-from harness.report import pictures as report_pictures
-from harness.report.analyses import analysis_figures, draw, figure_of
 from harness.report.collect import runs_frame
+from harness.report.figures import drawing
+from harness.report.figures import pictures as report_pictures
+from harness.report.figures.analyses import analysis_figures, draw, figure_of
 from harness.spec import Backbone, FineTune, Interactions, Occlusion, Recipe, RgbStatistics, Scale, Scratch, Shapes
 from harness.store import Attempt, Store
 from harness.study import Plan, Study, axes, expand

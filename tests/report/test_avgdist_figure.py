@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from harness.papers import paper_table
-from harness.report import drawing
-from harness.report.avgdist import draw_avgdist, write_avgdist
 from harness.report.collect import records
+from harness.report.figures import drawing
+from harness.report.figures.avgdist import draw_avgdist, write_avgdist
 from harness.spec import HarnessError
 
 

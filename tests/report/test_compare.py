@@ -15,7 +15,7 @@ from scipy import stats
 
 from harness.report.collect import PROVENANCE, runs_frame
 from harness.report.compare import compare, mixed, of_other_code, read_runs
-from harness.report.tables import csv_text
+from harness.report.tables.table import csv_text
 from harness.spec import HarnessError
 from harness.store import Store
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from fake_study import finish_all, scope_cell, scope_plan
 
-from harness.report import drawing
 from harness.report.collect import runs_frame
-from harness.report.heatmap import LARGEST, Heatmap, draw_heatmap, heatmaps
-from harness.report.statistics import summary
+from harness.report.figures import drawing
+from harness.report.figures.heatmap import LARGEST, Heatmap, draw_heatmap, heatmaps
+from harness.report.tables.statistics import summary
 from harness.spec import Evaluation, Scale, Skip
 from harness.store import Store
 from harness.study import Plan, around, axes

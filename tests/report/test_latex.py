@@ -13,9 +13,9 @@ from fake_study import SCALE, finish_all, half_finished, scope_cell, scope_plan
 from test_report_tables import hostile_plan
 
 from harness.report.collect import runs_frame
-from harness.report.latex import ROWS, latex_text
-from harness.report.statistics import summary
-from harness.report.tables import Entry, Table, table
+from harness.report.tables.latex import ROWS, latex_text
+from harness.report.tables.statistics import summary
+from harness.report.tables.table import Entry, Table, table
 from harness.spec import Evaluation, Knn, Scale
 from harness.store import Store
 from harness.study import Plan

@@ -17,12 +17,12 @@ from test_report_tables import HOSTILE, hostile_plan
 from harness import claims
 from harness.report import write
 from harness.report.collect import runs_frame
-from harness.report.gallery import Triplets
+from harness.report.figures.gallery import Triplets
 from harness.report.page import script_safe
 from harness.report.page.images import SMALL, reconstructions
 from harness.report.report_cache import current
-from harness.report.statistics import summary
-from harness.report.tables import table
+from harness.report.tables.statistics import summary
+from harness.report.tables.table import table
 from harness.store import Store
 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")

@@ -14,9 +14,9 @@ from fake_study import finish_all, scope_cell, scope_plan
 
 from harness.papers import PaperTable, Protocol, PublishedValue, paper_table, protocol_of
 from harness.report.collect import runs_frame
-from harness.report.footnotes import notes
-from harness.report.paper_values import SEPARABLE, order_agreement
-from harness.report.statistics import summary, units
+from harness.report.tables.footnotes import notes
+from harness.report.tables.paper_values import SEPARABLE, order_agreement
+from harness.report.tables.statistics import summary, units
 from harness.spec import Evaluation, FineTune, Scale
 from harness.stats.additive import fit
 from harness.store import Store

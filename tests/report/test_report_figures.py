@@ -21,10 +21,10 @@ from fake_study import (
 )
 from matplotlib.figure import Figure
 
-from harness.report import drawing, gallery
 from harness.report.collect import arms, runs_frame
-from harness.report.figures import axis_figures, cell_labels, cells_figures, curves
-from harness.report.statistics import summary
+from harness.report.figures import drawing, gallery
+from harness.report.figures.data import axis_figures, cell_labels, cells_figures, curves
+from harness.report.tables.statistics import summary
 from harness.spec import Evaluation, Scale, upstream
 from harness.store import Store
 from harness.study import Plan, around, axes

@@ -27,10 +27,10 @@ from harness.papers import PaperTable, PublishedValue
 from harness.report import write
 from harness.report.collect import runs_frame
 from harness.report.escape import clean, file_stem, latex, markdown
-from harness.report.footnotes import mixed_provenance
-from harness.report.latex import latex_text
-from harness.report.statistics import summary
-from harness.report.tables import Table, csv_text, decimals, markdown_text, table
+from harness.report.tables.footnotes import mixed_provenance
+from harness.report.tables.latex import latex_text
+from harness.report.tables.statistics import summary
+from harness.report.tables.table import Table, csv_text, decimals, markdown_text, table
 from harness.spec import Evaluation, Knn, Scale, upstream
 from harness.store import Store
 from harness.study import Grid, Plan, axes, expand

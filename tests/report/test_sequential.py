@@ -13,9 +13,9 @@ from scipy import stats
 
 from harness import claims
 from harness.report import write
-from harness.report.claims_table import judged
+from harness.report.claims.listing import judged
+from harness.report.claims.sequential import looked, scheduled, standing
 from harness.report.collect import runs_frame
-from harness.report.sequential import looked, scheduled, standing
 from harness.stats.additive import fit
 from harness.stats.sequential import _quantile, error_of_a_look
 from harness.store import Store

@@ -10,9 +10,9 @@ from fake_study import evaluation, finish, finish_all, finish_upstream, half_fin
 from scipy import stats
 
 from harness.report.collect import runs_frame
-from harness.report.footnotes import notes
-from harness.report.statistics import summary
-from harness.report.tables import table
+from harness.report.tables.footnotes import notes
+from harness.report.tables.statistics import summary
+from harness.report.tables.table import table
 from harness.store import Store
 
 

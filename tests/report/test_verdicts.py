@@ -13,10 +13,10 @@ from scipy import stats
 
 from harness import claims
 from harness.report import write
-from harness.report.claim_contrasts import Sides, sides
-from harness.report.claims_table import claims_text, family_error, judged
+from harness.report.claims.contrasts import Sides, sides
+from harness.report.claims.listing import claims_text, family_error, judged
+from harness.report.claims.verdicts import Scored, Verdict, scored, verdict
 from harness.report.collect import runs_frame
-from harness.report.verdicts import Scored, Verdict, scored, verdict
 from harness.spec import HarnessError, Skip
 from harness.stats.additive import fit
 from harness.stats.bounds import bounds

@@ -15,8 +15,8 @@ import scipy.stats
 from test_coordinator import run
 from toy import FakeJobs, cell, finish, pretrained, score, toy
 
-from harness.report.search import write_search
-from harness.report.search_numbers import Confirmed, best_so_far, confirmed, front, interval, paired_p, verdict
+from harness.report.search.numbers import Confirmed, best_so_far, confirmed, front, interval, paired_p, verdict
+from harness.report.search.write import write_search
 from harness.search.confirmation import FIRST_FRESH, Confirmation, best, candidates
 from harness.search.session import history, open_search
 from harness.search.trials import Trial, importances

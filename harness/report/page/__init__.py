@@ -12,7 +12,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from harness.report.tables import Table
+from harness.report.tables.table import Table
 
 FILE = "report.html"
 

@@ -9,11 +9,11 @@ import pandas as pd
 
 from harness.report.collect import STATES
 from harness.report.escape import clean
-from harness.report.gallery import Triplets
+from harness.report.figures.gallery import Triplets
 from harness.report.page import Body, Page, Picture, Section
 from harness.report.page.images import ARMS, reconstructions
 from harness.report.page.runs import details
-from harness.report.tables import Table
+from harness.report.tables.table import Table
 from harness.study import Plan
 
 CHOICES = 40

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from harness.report.gallery import Pixels, Triplets
+from harness.report.figures.gallery import Pixels, Triplets
 from harness.report.page import data_address
 
 ARMS = 24

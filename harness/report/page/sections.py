@@ -8,12 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from harness.report.claims_table import CLAIM_HEADER, claim_rows, explained
+from harness.report.claims.listing import CLAIM_HEADER, claim_rows, explained
+from harness.report.claims.verdicts import Verdict
 from harness.report.collect import axes_of, records
 from harness.report.escape import NOTHING, clean, shown
 from harness.report.page import Section
-from harness.report.tables import decimals
-from harness.report.verdicts import Verdict
+from harness.report.tables.table import decimals
 from harness.study import Plan
 
 _TONES = {"failed": "bad", "remark": "open", "passed": "good"}

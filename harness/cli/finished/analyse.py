@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.common import Device, OnDevice, StorePath, say
-from harness.cli.live import Display, Stop
+from harness.cli.launch.live import Display, Stop
 from harness.launch.inline import run_inline
 from harness.launch.queue import Queue
 from harness.launch.resources import Resources
@@ -120,7 +120,7 @@ def _metrics(run: Analysis, store: Store) -> str:
 
 
 def _draw(kind: Kind, specs: Mapping[str, Analysis], store: Store, out: Path) -> list[str]:
-    from harness.report import analyses, drawing
+    from harness.report.figures import analyses, drawing
 
     read = {label: analyses.read([run], store) for label, run in specs.items()}
     if remarks := [remark for _, damaged in read.values() for remark in damaged]:

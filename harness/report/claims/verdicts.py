@@ -10,9 +10,9 @@ from typing import Literal, assert_never
 import numpy as np
 import pandas as pd
 
-from harness.report.claim_contrasts import Sides, sides
-from harness.report.paper_values import column_beside
-from harness.report.statistics import matrix, units
+from harness.report.claims.contrasts import Sides, sides
+from harness.report.tables.paper_values import column_beside
+from harness.report.tables.statistics import matrix, units
 from harness.spec import Evaluation, FineTune, Scratch
 from harness.stats.additive import Additive, fit
 from harness.stats.bounds import Bounds, bounds

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from harness.report.collect import STATES, axes_of
-from harness.report.paper_values import with_paper
+from harness.report.tables.paper_values import with_paper
 from harness.stats.additive import Additive, fit
 from harness.stats.comparisons import among_best, differences
 from harness.stats.intervals import Floats, half_width

@@ -16,10 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from harness.report.collect import axes_of, records
-from harness.report.drawing import GREY, plain
 from harness.report.escape import shown
-from harness.report.figures import cell_labels, hole, is_numeric
-from harness.report.tables import decimals
+from harness.report.figures.data import cell_labels, hole, is_numeric
+from harness.report.figures.drawing import GREY, plain
+from harness.report.tables.table import decimals
 from harness.spec import Scalar
 
 LARGEST = 24

@@ -48,7 +48,7 @@ def report(
     shown = plan if where or seeds else reported(plan, runs)
     if strict:
         from harness.report.collect import runs_frame
-        from harness.report.footnotes import mixtures
+        from harness.report.tables.footnotes import mixtures
 
         refuse_mixed(mixtures(runs_frame(shown, runs)))
     show_report(shown, runs, out or results_folder(plan), always=True)

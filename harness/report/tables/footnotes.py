@@ -10,8 +10,8 @@ import pandas as pd
 
 from harness.report.collect import PROVENANCE
 from harness.report.escape import clean, shown
-from harness.report.paper_values import PAPER_SD, SEPARABLE, order_agreement
-from harness.report.statistics import model_of
+from harness.report.tables.paper_values import PAPER_SD, SEPARABLE, order_agreement
+from harness.report.tables.statistics import model_of
 from harness.spec import Data, Evaluation
 from harness.stats.comparisons import LEAST_FOR_BEST
 from harness.study import Plan

@@ -18,7 +18,7 @@ from matplotlib.font_manager import findfont, get_font
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from harness.report.escape import clean, shorten
-from harness.report.figures import LINES, AxisFigure, CellsFigure, Curve, Line, Point
+from harness.report.figures.data import LINES, AxisFigure, CellsFigure, Curve, Line, Point
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from harness.report import escape
-from harness.report.tables import Entry, Table
+from harness.report.tables.table import Entry, Table
 
 LINE = 345.0
 """Points of a line of article."""

@@ -25,7 +25,7 @@ from harness.cli.common import (
     say,
     show_table,
 )
-from harness.cli.live import Stop
+from harness.cli.launch.live import Stop
 from harness.launch.local.pool import default_slots
 from harness.launch.queue import Event
 from harness.launch.resources import Resources
@@ -215,7 +215,7 @@ def _show_status(opened: Opened) -> None:
 
 
 def _show_report(opened: Opened) -> None:
-    from harness.report.search import write_search
+    from harness.report.search.write import write_search
 
     folder = opened.search.root / "results" / opened.search.name / opened.scale.name
     written = write_search(opened, folder)

@@ -10,11 +10,11 @@ from typing import TypeVar
 import pandas as pd
 from matplotlib.figure import Figure
 
-from harness.report import analyses, drawing, gallery
 from harness.report.collect import Arm, arms
 from harness.report.escape import clean, file_stem
-from harness.report.figures import LINES, axis_figures, cell_labels, cells_figures, curves
-from harness.report.heatmap import draw_heatmap, heatmaps
+from harness.report.figures import analyses, drawing, gallery
+from harness.report.figures.data import LINES, axis_figures, cell_labels, cells_figures, curves
+from harness.report.figures.heatmap import draw_heatmap, heatmaps
 from harness.store import Store
 from harness.study import Plan
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 from harness.cli.common import ScaleName, Seeds, StorePath, StudyFile, Where, labels, say, selection
-from harness.cli.costs import cost_of, cost_text
-from harness.cli.live import duration
+from harness.cli.launch.costs import cost_of, cost_text
+from harness.cli.launch.live import duration
 from harness.launch.slurm.run_states import Overview, Place, overview
 from harness.store import STATES, Store, open_store
 from harness.study import Plan, expand, load

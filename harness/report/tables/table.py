@@ -13,7 +13,7 @@ import pandas as pd
 from harness.report import escape
 from harness.report.collect import STATES, axes_of, records
 from harness.report.escape import NOTHING, clean, shown
-from harness.report.footnotes import caption, count_words, notes
+from harness.report.tables.footnotes import caption, count_words, notes
 from harness.study import Plan
 
 Record = Mapping[str, Any]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.report import escape
-from harness.report.search_numbers import Confirmed, confirmed, verdict
+from harness.report.search.numbers import Confirmed, confirmed, verdict
 from harness.search.declaration import Search
 from harness.search.session import Opened, history
 from harness.search.trials import Trial, importances
@@ -60,8 +60,8 @@ def write_search(opened: Opened, folder: Path) -> SearchReport:
 
 
 def _pictures(trials: Sequence[Trial], search: Search, importance: dict[str, float]) -> dict[str, bytes]:
-    from harness.report.drawing import pdf, png, style
-    from harness.report.search_figures import figures
+    from harness.report.figures.drawing import pdf, png, style
+    from harness.report.search.figures import figures
 
     found: dict[str, bytes] = {}
     for name, figure in figures(trials, search.metrics, search.directions, importance).items():

@@ -13,7 +13,7 @@ import pandas as pd
 
 from harness.report.collect import Arm, axes_of, records
 from harness.report.escape import NOTHING, shorten, shown
-from harness.report.footnotes import count_words
+from harness.report.tables.footnotes import count_words
 from harness.spec import Scalar
 from harness.store import Store
 

@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from harness.report.drawing import COLOURS, GREY, MARKERS, plain, style
-from harness.report.search_numbers import best_so_far, front, means_by_pair
+from harness.report.figures.drawing import COLOURS, GREY, MARKERS, plain, style
+from harness.report.search.numbers import best_so_far, front, means_by_pair
 from harness.search.trials import Trial
 
 COLUMNS = 3

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from harness.report import drawing
 from harness.report.collect import records
-from harness.report.tables import csv_text
+from harness.report.figures import drawing
+from harness.report.tables.table import csv_text
 from harness.spec import HarnessError
 from harness.store.files import disk_errors, write_atomically
 

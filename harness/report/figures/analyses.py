@@ -11,9 +11,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from harness.report.drawing import COLOURS, DASHES, GREY, MARKERS, plain
 from harness.report.escape import clean
-from harness.report.figures import LINES, cell_labels
+from harness.report.figures.data import LINES, cell_labels
+from harness.report.figures.drawing import COLOURS, DASHES, GREY, MARKERS, plain
 from harness.spec import Analysis, Scalar, key
 from harness.store import Store
 from harness.study import Plan

@@ -9,9 +9,9 @@ from collections.abc import Collection, Sequence
 import pandas as pd
 
 from harness.report import escape
+from harness.report.claims.sequential import standing
+from harness.report.claims.verdicts import ERROR, ORDER, Verdict, scored, verdict
 from harness.report.escape import NOTHING, clean
-from harness.report.sequential import standing
-from harness.report.verdicts import ERROR, ORDER, Verdict, scored, verdict
 from harness.study import Plan
 from harness.study.claims import margin_at
 

@@ -34,8 +34,8 @@ from harness.cli.common import (
     runs_of,
     say,
 )
-from harness.cli.live import Display, Stop
-from harness.cli.report import show_report
+from harness.cli.finished.report import show_report
+from harness.cli.launch.live import Display, Stop
 from harness.launch.inline import run_inline
 from harness.launch.local.pool import default_slots, gpus, run_local
 from harness.launch.queue import Queue
@@ -266,7 +266,7 @@ def follow(plan: Plan, store: Store, compute: Callable[[Plan], None]) -> int:
     Returns:
         Number of runs that failed or wait for one that did.
     """
-    from harness.report.sequential import scheduled
+    from harness.report.claims.sequential import scheduled
 
     before: list[str] = []
     while True:

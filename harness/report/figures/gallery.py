@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from harness.report.collect import Arm
-from harness.report.drawing import plain
 from harness.report.escape import clean
+from harness.report.figures.drawing import plain
 from harness.store import Store
 
 IMAGES = 4

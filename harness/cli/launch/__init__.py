@@ -1,0 +1,1 @@
+"""Commands that compute runs, watch them and stop them."""

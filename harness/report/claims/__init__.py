@@ -1,0 +1,1 @@
+"""Claims of a study: the cells they compare, verdicts, looks after more seeds."""

@@ -1,0 +1,1 @@
+"""Report of a search: numbers, figures and page."""

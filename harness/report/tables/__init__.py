@@ -1,0 +1,1 @@
+"""Tables of a report: cells over seeds, the paper's values, Markdown, CSV and LaTeX."""
