@@ -91,6 +91,10 @@ def noise(random, grid, step, steps):
 
 def wrong(random, grid, step, steps):
     return torch.zeros(1, *grid)
+
+def growing(random, grid, step, steps):
+    share = 0.9 if step > steps // 2 else int(step) / 10
+    return random(*grid) < share
 """
 
 
@@ -116,6 +120,16 @@ def test_own_random_mask_is_stateless(module: str) -> None:
     whole = make_mask(mask, image_size=32, seed=0, step=3, steps=9, positions=torch.arange(6))
     part = make_mask(mask, image_size=32, seed=0, step=3, steps=9, positions=torch.arange(2, 5))
     assert torch.equal(whole[2:5], part)
+
+
+def test_own_mask_of_many_steps_is_each_step_s_own(module: str) -> None:
+    """The function sees one step at a time, as a number."""
+    mask, values = CustomMask(function=f"{module}:growing", size=8), {"image_size": 32, "seed": 1, "steps": 8}
+    steps, positions = torch.tensor([1, 1, 4, 4, 5, 5]), torch.tensor([2, 9, 2, 9, 2, 9])
+    whole = make_mask(mask, step=steps, positions=positions, **values)  # type: ignore[arg-type]
+    each = [make_mask(mask, step=step, positions=positions[:2], **values) for step in (1, 4, 5)]  # type: ignore[arg-type]
+    assert torch.equal(whole, torch.cat(each))
+    assert torch.equal(make_mask(mask, step=steps[2], positions=positions[:2], **values), each[1])  # type: ignore[arg-type]
 
 
 def test_own_mask_of_another_shape_is_refused(module: str) -> None:

@@ -80,6 +80,16 @@ def test_a_row_depends_on_its_position_alone(mask: Mask) -> None:
 
 
 @each_mask
+def test_many_steps_in_one_call_are_each_step_s_own(mask: Mask) -> None:
+    """Masks drawn ahead: each row has its own step, beyond 32 bits too, and nothing else changes."""
+    steps, positions = [0, 6, 2**33 + 6], torch.arange(3, 15)
+    rows = {"step": torch.tensor(steps).repeat_interleave(12), "positions": positions.repeat(3)}
+    whole = make_views(mask, image_size=224, seed=3, steps=10, **rows)  # type: ignore[arg-type]
+    each = [make_views(mask, image_size=224, seed=3, step=step, steps=10, positions=positions) for step in steps]
+    assert torch.equal(whole, torch.cat(each))
+
+
+@each_mask
 def test_masks_change_with_step_and_seed_and_come_back(mask: Mask) -> None:
     first = drawn(mask)
     fixed = len(first.flatten(1).unique(dim=0)) == 1 and not getattr(mask, "shared", False)

@@ -43,6 +43,22 @@ def test_the_ratio_of_each_image_is_drawn(scores: torch.Tensor) -> None:
     assert torch.equal(drawn(mask, scores[40:50], positions=torch.arange(40, 50)), drawn(mask, scores)[40:50])
 
 
+@pytest.mark.parametrize(
+    "mask",
+    [GuidedMask(size=8, ratio=0.3, ratio_spread=0.2, choose="drawn"), GuidedMask(size=8, ratio=0.5, reveal=0.1),
+     HardMask(size=8, ratio=0.7, first=0.13, last=0.71)],
+    ids=["drawn", "hint", "hard"],
+)  # fmt: skip
+def test_many_steps_in_one_call_are_each_step_s_own(scores: torch.Tensor, mask: Mask) -> None:
+    steps, positions = range(0, 111, 10), torch.arange(40)
+    rows: dict[str, Any] = {"step": torch.tensor(steps).repeat_interleave(40), "positions": positions.repeat(12)}
+    whole = drawn(mask, scores[:40].repeat(12, 1, 1), steps=111, **rows)
+    each = [drawn(mask, scores[:40], step=step, steps=111, positions=positions) for step in steps]
+    assert torch.equal(whole, torch.cat(each))
+    now = torch.tensor(30)
+    assert torch.equal(drawn(mask, scores[:40], step=now, steps=111), each[3])  # type: ignore[arg-type]
+
+
 def test_hints_are_among_the_most_salient_and_drawn_evenly(scores: torch.Tensor) -> None:
     plain = GuidedMask(size=8, ratio=0.5)
     hint = plain.replace(reveal=0.05, reveal_from=0.2)  # 3 of the 12 most salient

@@ -54,7 +54,10 @@ def hard_units(mask: HardMask, draw: Draw, scores: Tensor | None) -> Tensor:
     units = draw.image_size // mask.size
     found = unit_scores(scores, mask.kind, draw.batch, units)
     total, count = found.shape[1], mask.hidden_units(draw.image_size)
-    hardest = listed(found.argsort(dim=1, descending=True, stable=True), int(count * mask.share(draw.step, draw.steps)))
+    step = draw.step.double() if isinstance(draw.step, Tensor) else draw.step  # of the precision of a Python number
+    chosen = count * mask.share(step, draw.steps)
+    falling = found.argsort(dim=1, descending=True, stable=True)
+    hardest = listed(falling, chosen.long() if isinstance(chosen, Tensor) else int(chosen))
     rank = order_of(draw.words("mask", 2 * total)).argsort(dim=1)
     order = rank.masked_fill(hardest, -1).argsort(dim=1, stable=True)  # the hardest first, then at random
     return listed(order, count).view(-1, units, units)

@@ -50,7 +50,7 @@ def make_mask(
     *,
     image_size: int,
     seed: int,
-    step: int,
+    step: int | Tensor,
     steps: int,
     positions: Tensor,
     view: int = 0,
@@ -62,7 +62,8 @@ def make_mask(
         image_size: side of the input in pixels.
         positions: int64 [B], place of each image in the global batch; row i depends on positions[i] (and scores[i])
             alone.
-        step, steps: the training step, counted from 0, and their number.
+        step, steps: the training step, counted from 0, and their number. One step for all images, or int64 [B], each
+            image's own: so the masks of many steps are drawn in one call, equal to those drawn step by step.
         view: which of the `mask.views` masks of the same images, counted from 0.
         scores: float [B, units, units], or finer by a whole factor and then averaged over each unit, for a mask whose
             `scored_by` is not None, unused by others: how salient a unit is to a teacher's attention, not negative
@@ -118,7 +119,7 @@ def make_views(
     *,
     image_size: int,
     seed: int,
-    step: int,
+    step: int | Tensor,
     steps: int,
     positions: Tensor,
     scores: Tensor | None = None,
@@ -149,16 +150,29 @@ def in_views(mask: Mask, images: Tensor) -> Tensor:
 
 
 def _custom(mask: CustomMask, draw: Draw) -> Tensor:
-    """Mask of a user's own function, bool [B, units, units]."""
+    """Masks of a user's own function, bool [B, units, units]; it sees the rows of one step at a time."""
+    if not isinstance(draw.step, Tensor):
+        return _custom_of_a_step(mask, draw, draw.step)
+    # A user's function takes its step as a number, and may do arithmetic and ask questions that a tensor refuses.
+    runs = [(step, len([*rows])) for step, rows in itertools.groupby(draw.step.expand(draw.batch).tolist())]
+    slices = torch.split(draw.positions, [length for _, length in runs])
+    found = [
+        _custom_of_a_step(mask, draw._replace(positions=rows), step)
+        for (step, _), rows in zip(runs, slices, strict=True)
+    ]
+    return torch.cat(found)
+
+
+def _custom_of_a_step(mask: CustomMask, draw: Draw, step: int) -> Tensor:
     function = load_function(mask.function, mask.source)
     units, calls = draw.image_size // mask.size, itertools.count()
 
     # Handed to the function as its only source of randomness; each call has a stream of its own.
     def random(*shape: int) -> Tensor:
         count = int(torch.Size(shape).numel())
-        return draw.uniform(f"mask {next(calls)}", count).view(-1, *shape)
+        return draw._replace(step=step).uniform(f"mask {next(calls)}", count).view(-1, *shape)
 
-    hidden = call(function, mask.function, random, (units, units), draw.step, draw.steps, **dict(mask.params))
+    hidden = call(function, mask.function, random, (units, units), step, draw.steps, **dict(mask.params))
     wanted = (draw.batch, units, units)
     if not isinstance(hidden, Tensor) or hidden.dtype != torch.bool or tuple(hidden.shape) != wanted:
         found = f"{hidden.dtype} {list(hidden.shape)}" if isinstance(hidden, Tensor) else type(hidden).__name__

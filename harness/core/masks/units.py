@@ -22,12 +22,13 @@ from harness.spec import (
 class Draw(NamedTuple):
     """Random draws of one batch of masks, keyed by seed, step and position.
 
-    image_size: side in pixels. step: counted from 0, of `steps`. positions: int64 [B], places in the global batch.
+    image_size: side in pixels. step: counted from 0, of `steps`; one for all rows, or int64 [B], each row's own.
+    positions: int64 [B], places in the global batch.
     """
 
     image_size: int
     seed: int
-    step: int
+    step: int | Tensor
     steps: int
     positions: Tensor
 
@@ -62,7 +63,9 @@ def listed(order: Tensor, count: int | Tensor) -> Tensor:
     Args:
         order: int64 [B, N], a permutation in each row. count: one number for all rows, or int64 [B].
     """
-    first = torch.arange(order.shape[1], device=order.device) < torch.as_tensor(count, device=order.device).view(-1, 1)
+    # A number stays one: made a tensor, it would have to be copied to the device, which the host waits for.
+    most = count.view(-1, 1) if isinstance(count, Tensor) else count
+    first = torch.arange(order.shape[1], device=order.device) < most
     return torch.zeros_like(order, dtype=torch.bool).scatter_(1, order, first.expand(order.shape))
 
 

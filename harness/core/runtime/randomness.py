@@ -25,12 +25,12 @@ def _mix(x: Tensor) -> Tensor:
     return x ^ (x >> 16)
 
 
-def words(stream: int, step: int, positions: Tensor, count: int) -> Tensor:
+def words(stream: int, step: int | Tensor, positions: Tensor, count: int) -> Tensor:
     """Hashed 32-bit words.
 
     Args:
         stream: from `seed_stream(seed, purpose)`.
-        step: index of the optimisation step (or of the epoch, for a shuffle).
+        step: index of the optimisation step (or of the epoch, for a shuffle); one for all rows, or int64 [B].
         positions: int64 [B], place of each image in the global batch.
         count: words for each image.
 
@@ -48,7 +48,7 @@ def words(stream: int, step: int, positions: Tensor, count: int) -> Tensor:
     return _mix(rows[:, None] ^ columns[None, :]) ^ _mix(rows[:, None] + columns[None, :] & _WORD)
 
 
-def uniform(stream: int, step: int, positions: Tensor, count: int) -> Tensor:
+def uniform(stream: int, step: int | Tensor, positions: Tensor, count: int) -> Tensor:
     """Uniform float32 numbers [B, count] in [0, 1), with 24 random bits; arguments as for `words`."""
     return (words(stream, step, positions, count) >> 8).to(torch.float32) * 2.0**-24
 

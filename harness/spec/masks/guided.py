@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -90,8 +90,12 @@ class HardMask(MaskSpec):
             raise ValueError("first=0 with last=0 never looks at the predicted loss; use TokenMask")
         return self
 
-    def share(self, step: int, steps: int) -> float:
-        """The share of hidden units that the predicted loss chooses in a step, counted from 0."""
+    def share(self, step: Any, steps: int) -> Any:
+        """The share of hidden units that the predicted loss chooses in a step, counted from 0.
+
+        Args:
+            step: a number, or a float64 tensor or array of them, which the result is then like.
+        """
         return self.first + (step + 1) / steps * (self.last - self.first)
 
     def hidden_units(self, image_size: int) -> int:
