@@ -75,11 +75,11 @@ def crop_boxes(height: int, width: int, augment: Augment, *, seed: int, step: in
     tries = torch.stack([top, left, tall, wide], dim=-1)
     # argmax of 0 and 1 is the first try that fits.
     first = tries[torch.arange(count, device=device), fits.int().argmax(1)]
-    central = torch.tensor(_central_box(height, width, augment.crop_ratio), device=device)
+    central = torch.tensor(central_box(height, width, augment.crop_ratio), device=device)
     return torch.where(fits.any(1, keepdim=True), first, central)
 
 
-def _central_box(height: int, width: int, ratios: tuple[float, float]) -> tuple[int, int, int, int]:
+def central_box(height: int, width: int, ratios: tuple[float, float]) -> tuple[int, int, int, int]:
     """Largest central box whose aspect ratio lies within `ratios`: top, left, height, width in pixels."""
     wide, tall = width, height
     if width / height < ratios[0]:

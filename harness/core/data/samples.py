@@ -19,9 +19,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import functional as pil
 
-from harness.core.data.augment import Interpolation, crop_boxes, flips, seeded
+from harness.core.data.augment import Interpolation, seeded
 from harness.core.data.datasets import FolderSet, ImageSet
 from harness.core.data.pictures import central, prepared, read
+from harness.core.data.single import crop_box, is_flipped
 from harness.spec import Augment, HarnessError
 
 
@@ -64,10 +65,9 @@ class TrainingSamples(Dataset[tuple[Tensor, int, int]]):
         return augmented
 
     def _cropped(self, file: Image.Image, step: int, position: int) -> Tensor:
-        augment, size, place = self.augment, self.image_size, torch.tensor([position])
+        augment, size = self.augment, self.image_size
         width, height = file.size
-        box = crop_boxes(height, width, augment, seed=self.seed, step=step, positions=place)
-        top, left, tall, wide = box[0].tolist()
+        top, left, tall, wide = crop_box(height, width, augment, seed=self.seed, step=step, position=position)
         # A JPEG much larger than needed is decoded at 1/2, 1/4 or 1/8, never below twice the size needed.
         file.draft(None, (2 * size * width // wide, 2 * size * height // tall))
         # The box was drawn in pixels of the full image; scale it to the size that was decoded.
@@ -75,7 +75,7 @@ class TrainingSamples(Dataset[tuple[Tensor, int, int]]):
         near = (round(left * across), round(top * down))
         far = (round((left + wide) * across), round((top + tall) * down))
         image = prepared(file).crop((*near, *far)).resize((size, size), _filter(augment.interpolation))
-        if flips(augment, seed=self.seed, step=step, positions=place)[0]:
+        if is_flipped(augment, seed=self.seed, step=step, position=position):
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         pixels: Tensor = pil.pil_to_tensor(image)
         return pixels
