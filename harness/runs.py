@@ -21,7 +21,8 @@ from harness.core.evaluate.probe import custom_evaluation, knn, linear_probe
 from harness.core.model import complexity
 from harness.core.model.complexity import Complexity
 from harness.core.pretrain.recipe import pretrain
-from harness.core.runtime.session import Session
+from harness.core.runtime.precision import Arithmetic
+from harness.core.runtime.session import Computation, Session
 from harness.spec import (
     Corruption,
     CustomEvaluation,
@@ -41,13 +42,42 @@ from harness.spec.costed_model import Described
 
 def compute(run: Run, session: Session) -> None:
     """Compute a run and publish its result."""
+    for _ in compute_in_turns(run, session):
+        pass
+
+
+def compute_in_turns(run: Run, session: Session) -> Computation:
+    """`compute` as a generator, so that one process advances several runs by `next`, each as if it were alone.
+
+        waiting = [compute_in_turns(run, session) for run, session in ...]
+        while waiting:
+            waiting = [one for one in waiting if next(one, None) is not None]
+
+    A run that raises ends alone; `close` cancels one. Runs that several processes compute together cannot take turns.
+    """
+    # Settings of the whole process are those of the run while it computes, and the caller's meanwhile.
+    computation, mine = _computation(run, session), Arithmetic.current()
+    while True:
+        others = Arithmetic.current()
+        mine.use()
+        try:
+            ready = next(computation, None)
+            mine = Arithmetic.current()
+        finally:
+            others.use()
+        if ready is None:
+            return
+        yield ready
+
+
+def _computation(run: Run, session: Session) -> Computation:
     match run:
         case Pretrain():
-            pretrain(run, session)
+            yield from pretrain(run, session)
         case FineTune():
-            finetune(run, session)
+            yield from finetune(run, session)
         case LinearProbe():
-            linear_probe(run, session)
+            yield from linear_probe(run, session)
         case Knn():
             knn(run, session)
         case CustomEvaluation():

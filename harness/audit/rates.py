@@ -95,7 +95,8 @@ def one_step(run: FineTune) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         model = classifier(first, session, channels=shapes.channels, num_classes=_classes(first))
         # Initial weights are a function of the seed, so `finetune` starts from these.
         before = {name: value.detach().clone() for name, value in model.named_parameters()}
-        finetune(first, session)
+        for _ in finetune(first, session):
+            pass
     after = load(aside.weights)
     return before, {name: after[name] for name in before}
 

@@ -277,7 +277,7 @@ def test_what_draws_from_torch_draws_anew_at_each_step_and_alike_in_each_run(tmp
             drawn.append(tuple(torch.rand(2).tolist()))
             part.backward({"mean": model(part.batch.images).mean()})
             step.update()
-            lines += [] if step.line is None else [step.line["step"]]
+            lines += [step.read()["step"]] if step.logged else []
         assert lines == [4]
         attempt.release()
     assert drawn[:4] == drawn[4:]

@@ -18,15 +18,15 @@ from harness.core.model.memory_format import to_device
 from harness.core.runtime.average import Averaged
 from harness.core.runtime.drop_path import key_drop_paths
 from harness.core.runtime.precision import require
-from harness.core.runtime.session import Session
+from harness.core.runtime.session import Computation, Session
 from harness.core.train.optimiser import layer_scales, parameter_groups
 from harness.core.train.training import Training
 from harness.core.weights.checkpoint import weights_of
 from harness.spec import FineTune, HarnessError
 
 
-def finetune(run: FineTune, session: Session) -> None:
-    """Fine-tune and publish the accuracy after the last epoch."""
+def finetune(run: FineTune, session: Session) -> Computation:
+    """Fine-tune and publish the accuracy after the last epoch. Hands over before each metrics line is read."""
     device, recipe = session.device, run.recipe
     require(recipe, device)
     images, test = load(run.data, "train").to(device), load(run.data, "test").to(device)
@@ -55,10 +55,13 @@ def finetune(run: FineTune, session: Session) -> None:
         step.update()
         if averaged and recipe.average:  # after the weights: it averages the new ones
             averaged.follow(recipe.average.decay_at(step.number, per_epoch))
-        if step.line is not None and measured_after(run, step.line["epoch"]):
-            found = accuracy(run, test, tested.eval(), session)
-            step.line |= {f"test_{name}": value for name, value in found.items()}
-            model.train()
+        if step.logged:
+            yield session.mark()
+            line = step.read()
+            if measured_after(run, line["epoch"]):
+                found = accuracy(run, test, tested.eval(), session)
+                line |= {f"test_{name}": value for name, value in found.items()}
+                model.train()
 
     lines = session.attempt.lines()
     session.attempt.finish(summary(lines), lines[-1]["seconds"], weights_of(tested))

@@ -30,15 +30,18 @@ from harness.core.runtime.custom import call, load_function
 from harness.core.runtime.drop_path import Place
 from harness.core.runtime.precision import require
 from harness.core.runtime.randomness import initialised
-from harness.core.runtime.session import Session
+from harness.core.runtime.session import Computation, Session
 from harness.core.train.optimiser import parameter_groups
 from harness.core.train.training import Training
 from harness.core.weights.checkpoint import weights_of
 from harness.spec import CustomEvaluation, HarnessError, Knn, LinearProbe
 
 
-def linear_probe(run: LinearProbe, session: Session) -> None:
-    """Train a linear classifier on frozen features and publish the accuracy after the last epoch."""
+def linear_probe(run: LinearProbe, session: Session) -> Computation:
+    """Train a linear classifier on frozen features and publish the accuracy after the last epoch.
+
+    A generator, which hands over before each metrics line is read.
+    """
     device, recipe = session.device, run.recipe
     require(recipe, device)
     images, test = load(run.data, "train").to(device), load(run.data, "test").to(device)
@@ -71,10 +74,13 @@ def linear_probe(run: LinearProbe, session: Session) -> None:
                 loss = F.cross_entropy(replica(features).float(), part.batch.labels)
             part.backward({"classification": loss})
         step.update()
-        if step.line is not None and measured_after(run, step.line["epoch"]):
-            probe.eval()  # its batch norm tests with running statistics
-            step.line |= {f"test_{name}": value for name, value in accuracy(run, test, logits, session).items()}
-            probe.train()
+        if step.logged:
+            yield session.mark()
+            line = step.read()
+            if measured_after(run, line["epoch"]):
+                probe.eval()  # its batch norm tests with running statistics
+                line |= {f"test_{name}": value for name, value in accuracy(run, test, logits, session).items()}
+                probe.train()
 
     lines = session.attempt.lines()
     session.attempt.finish(summary(lines), lines[-1]["seconds"], weights_of(probe))

@@ -21,7 +21,7 @@ from harness.core.pretrain.momentum import momentum_at
 from harness.core.pretrain.reconstruct import write_reconstructions
 from harness.core.runtime.drop_path import key_drop_paths
 from harness.core.runtime.precision import require
-from harness.core.runtime.session import Diverged, Session
+from harness.core.runtime.session import Computation, Diverged, Session
 from harness.core.train.optimiser import parameter_groups
 from harness.core.train.training import Line, Part, Step, Training
 from harness.core.weights.checkpoint import weights_of, write_snapshot
@@ -31,8 +31,10 @@ COLLAPSED = 1e-3
 """Predicted pixels whose standard deviation is below this, in units of the data set's, show one colour everywhere."""
 
 
-def pretrain(run: Pretrain, session: Session) -> None:
+def pretrain(run: Pretrain, session: Session) -> Computation:
     """Pre-train a model, write reconstructions of test images, publish the weights.
+
+    A generator, which hands over before each metrics line is read.
 
     Raises:
         Diverged: the loss is not finite, or in the second half of training the predictions are one flat colour.
@@ -78,10 +80,12 @@ def pretrain(run: Pretrain, session: Session) -> None:
         step.update()
         if model.momentum is not None:  # after the weights: it averages the new ones
             model.momentum.follow(model, step.number, training.total_steps, per_epoch)
-        if step.line is not None:
-            step.line |= _measured(run, step, training, prediction, losses, ratio)
-            _check_collapse(run, step.line)
-            write_snapshot(model, step.line["epoch"], session)
+        if step.logged:
+            yield session.mark()
+            line = step.read()
+            line |= _measured(run, step, training, prediction, losses, ratio)
+            _check_collapse(run, line)
+            write_snapshot(model, line["epoch"], session)
 
     write_reconstructions(run, model.eval(), session)
     last = session.attempt.lines()[-1]

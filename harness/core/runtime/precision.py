@@ -4,11 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 
 from harness.spec import HarnessError, Recipe
+
+
+class Arithmetic(NamedTuple):
+    """Process-wide settings of matrix arithmetic on GPUs, by torch's names."""
+
+    matrices: str
+    convolutions: bool
+
+    @classmethod
+    def current(cls) -> Arithmetic:
+        """The settings as they are."""
+        return cls(torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32)
+
+    def use(self) -> None:
+        """Make these the settings of the process."""
+        torch.set_float32_matmul_precision(self.matrices)
+        torch.backends.cudnn.allow_tf32 = self.convolutions
 
 
 def require(recipe: Recipe, device: torch.device) -> None:
@@ -29,8 +46,7 @@ def require(recipe: Recipe, device: torch.device) -> None:
         name = torch.cuda.get_device_name(device)
         raise HarnessError(f"precision {precision} needs compute capability 8; {name} has {major} (fp32, fp16)")
     # "high" allows TF32 for matrix products; convolutions have a switch of their own.
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    Arithmetic("high" if precision == "tf32" else "highest", precision == "tf32").use()
 
 
 def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
@@ -46,15 +62,13 @@ def alone_in(precision: Literal["fp32", "bf16"], device: torch.device) -> Iterat
     So the targets of a teacher or tokenizer are the same whether training computes in fp32, tf32, bf16 or fp16.
     """
     # TF32 is a process-wide setting, not one of autocast, so it is switched off here and put back afterwards.
-    matrices, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
+    before = Arithmetic.current()
+    Arithmetic("highest", convolutions=False).use()
     try:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
             yield
     finally:
-        torch.set_float32_matmul_precision(matrices)
-        torch.backends.cudnn.allow_tf32 = convolutions
+        before.use()
 
 
 def loss_scaler(recipe: Recipe, device: torch.device) -> torch.amp.GradScaler:

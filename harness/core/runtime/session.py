@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,13 @@ import torch
 
 from harness.core.runtime.distributed import Group
 from harness.store import Attempt
+
+Ready = Callable[[], bool]
+"""Says whether the device has computed what a run waits for."""
+Computation = Generator[Ready]
+"""A run being computed, as a generator. It hands over where it would wait for the device, having enqueued all work up
+to its next metrics line; asked for more before that is ready, it waits. So one process advances several runs in turns.
+"""
 
 
 class Interrupted(Exception):
@@ -45,3 +52,10 @@ class Session:
     report: Callable[[dict[str, Any]], None] = _silent
     stopping: Callable[[], bool] = lambda: False
     group: Group = field(default_factory=Group)
+
+    def mark(self) -> Ready:
+        """Whether the device is done with what is enqueued on its current stream now; always true on a CPU."""
+        if self.device.type != "cuda":
+            return lambda: True
+        reached: Ready = torch.cuda.current_stream(self.device).record_event().query
+        return reached

@@ -72,8 +72,10 @@ class Training:
                     losses = ...
                 part.backward(losses)
             step.update()
-            if step.line is not None:
-                step.line["..."] = ...
+            if step.logged:
+                yield session.mark()  # what reads below waits for the device
+                line = step.read()
+                line["..."] = ...
 
     Args:
         model: as `session.group.replicate` gave it. What a recipe changes besides its parameters has to be part of it,
@@ -159,11 +161,7 @@ class Training:
         self.begun = time.monotonic()
 
     def next_line(self, norm: Tensor) -> Line:
-        """Metrics line of the step that was just done: loss, gradient norm and learning rate of the global batch.
-
-        Raises:
-            Diverged: the loss is not finite.
-        """
+        """Metrics line of the step that was just done; see `Step.read`."""
         progress = self.progress
         self.session.group.sum(progress.total)
         elapsed = progress.waited + time.monotonic() - self.begun
@@ -187,7 +185,7 @@ class Step:
     Attributes:
         batch: this process's rows of the global batch. number: counted from 0.
         parts: slices of the batch that fit the device. logged: whether a metrics line follows the step.
-        line: that line once the step is updated, else None; what a recipe adds to it is logged with it.
+        line: that line once it is read, else None; what a recipe adds to it is logged with it.
     """
 
     def __init__(self, training: Training, batch: Batch) -> None:
@@ -202,6 +200,7 @@ class Step:
         whole = training.recipe.batch_size
         self.parts = [Part(self, rows, len(rows.images) / whole, rows is slices[-1]) for rows in slices]
         self.total = torch.zeros((), device=training.session.device)
+        self.norm = self.total
 
     def weigh(self, denominators: Iterable[Mapping[str, Tensor]]) -> None:
         """Weigh the losses of each part by what they are means over, instead of by its number of images.
@@ -222,23 +221,28 @@ class Step:
             part.share = dict(zip(named, share, strict=True))
 
     def update(self) -> None:
-        """Update the weights by the gradients of all parts, and make a metrics line if one is due.
-
-        Raises:
-            Diverged: the loss is not finite.
-        """
+        """Update the weights by the gradients of all parts. Nothing here waits for the device."""
         training, progress = self.training, self.training.progress
         for layer in training.norms:
             layer.settle()
         training.scaler.unscale_(training.optimiser)  # before the norm, which is of the true gradients
-        norm = torch.nn.utils.clip_grad_norm_(training.parameters, training.recipe.clip or math.inf)
+        self.norm = torch.nn.utils.clip_grad_norm_(training.parameters, training.recipe.clip or math.inf)
         training.scaler.step(training.optimiser)
         training.scaler.update()
         training.optimiser.zero_grad(set_to_none=True)
         progress.total += self.total
         progress.step, progress.since = progress.step + 1, progress.since + 1
-        if self.logged:
-            self.line = training.next_line(norm)
+
+    def read(self) -> Line:
+        """Metrics line of an updated step: loss, gradient norm and learning rate of the global batch, by name.
+
+        The first of what waits for the device. What is added to the line is logged with it.
+
+        Raises:
+            Diverged: the loss is not finite.
+        """
+        self.line = self.training.next_line(self.norm)
+        return self.line
 
 
 @dataclass
