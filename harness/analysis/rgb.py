@@ -44,7 +44,7 @@ def rgb_statistics(run: RgbStatistics, session: Session) -> None:
     def compute(part: int) -> None:
         inputs, _, positions = batches.part(part)
         for draw in range(run.masks):
-            hidden, place = _hidden(run, draw, positions), Place(draw, positions)
+            hidden, place = _hidden(run, draw, positions), Place().move(draw, positions)
             for number, fill in enumerate(fills):
                 masked = filled(inputs, hidden, fill, black, seed=run.seed, place=place)
                 for name, values in statistics(coloured(masked), coloured(inputs), run.bins).items():

@@ -34,7 +34,7 @@ def layer(kind: Any, channels: int, **options: Any) -> Any:
 
 
 def grouped(own: Any, *, batch: int = BATCH, size: int = SIZE) -> tuple[GroupBatchNorm, Place]:
-    place = Place(positions=torch.arange(batch))
+    place = Place().move(0, torch.arange(batch))
     return GroupBatchNorm(own, Grouping(size, batch // size, place, Group(), across=False)), place
 
 

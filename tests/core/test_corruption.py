@@ -78,7 +78,7 @@ def test_a_mean_over_nothing_visible_is_no_division_by_zero() -> None:
 
 def noise(step: int, positions: list[int], seed: int = 0) -> torch.Tensor:
     images = torch.zeros(len(positions), 3, 16, 16)
-    place = Place(step=step, positions=torch.tensor(positions))
+    place = Place().move(step, torch.tensor(positions))
     return filled(images, torch.ones(len(positions), 16, 16, dtype=torch.bool), "noise", BLACK, seed=seed, place=place)
 
 

@@ -253,7 +253,7 @@ def test_local_windows_show_and_predict_their_own_units_only() -> None:
         )
         positions = torch.arange(5, 305)
         units = make_views(mask, image_size=224, seed=2, step=6, steps=9, positions=positions)
-        scored = predicted_units(run, units, Place(6, positions))
+        scored = predicted_units(run, units, Place().move(6, positions))
         inside = scored | ~units
         assert (~units).flatten(1).sum(1).tolist() == [49 - 39] * 1200
         assert scored.flatten(1).sum(1).tolist() == [39] * 1200
@@ -273,8 +273,8 @@ def test_images_and_their_views_lie_after_one_another() -> None:
     images = torch.arange(3.0).view(3, 1, 1, 1)
     assert in_views(ComplementMask(size=16), images).flatten().tolist() == [0, 0, 1, 1, 2, 2]
     assert in_views(TokenMask(size=16, ratio=0.5), images) is images
-    place = Place(0, torch.arange(40))
-    layer = KeyedDropPath(0.5, 1, place).train()
+    place = Place([1], [0.5], 40).move(0, torch.arange(40))
+    layer = KeyedDropPath(0, place).train()
     kept = layer(torch.ones(80, 3)).view(40, 2, 3)
     assert torch.equal(kept[:, 0], kept[:, 1])
     assert torch.equal(kept[:, 0], layer(torch.ones(40, 3)))

@@ -346,26 +346,26 @@ def test_no_more_neighbours_vote_than_there_are(compute: Compute, k: int) -> Non
 
 
 def test_drop_path_rate_scale_and_independence_of_the_batch() -> None:
-    place = Place(step=3, positions=torch.arange(10_000))
-    layer = KeyedDropPath(0.3, stream=7, place=place).train()
+    place = Place([7], [0.3], batch_size=10_000).move(3, torch.arange(10_000))
+    layer = KeyedDropPath(0, place).train()
     out = layer(torch.ones(10_000, 2, 2))
     values = sorted(set(out.flatten().tolist()))
     assert values == pytest.approx([0.0, 1 / 0.7])
     assert (out == 0).float().mean().item() == pytest.approx(0.3, abs=0.02)
     assert torch.equal(out[:, 0, 0], out[:, 1, 1])
-    place.positions = torch.arange(100, 200)
+    place.move(3, torch.arange(100, 200))
     assert torch.equal(layer(torch.ones(100, 2, 2)), out[100:200])
-    place.step = 4
+    place.move(4, torch.arange(100, 200))
     assert not torch.equal(layer(torch.ones(100, 2, 2)), out[100:200])
     assert torch.equal(layer.eval()(torch.ones(5, 2)), torch.ones(5, 2))
 
 
 def test_every_drop_path_is_keyed_with_its_own_rate_and_stream() -> None:
     model = build(VIT.replace(args={**dict(VIT.args), "depth": 3}), image_size=32, channels=3, drop_path=0.2)
-    key_drop_paths(model, seed=0)
-    found = [module for module in model.modules() if isinstance(module, KeyedDropPath)]
-    assert [module.rate for module in found] == pytest.approx([0.1, 0.1, 0.2, 0.2])
-    assert len({module.stream for module in found}) == 4
+    place = key_drop_paths(model, seed=0, batch_size=8)
+    assert [module.layer for module in model.modules() if isinstance(module, KeyedDropPath)] == [0, 1, 2, 3]
+    assert place.rates == pytest.approx([0.1, 0.1, 0.2, 0.2])
+    assert len(set(place.streams)) == 4
     assert not [module for module in model.modules() if type(module).__name__ == "DropPath"]
 
 

@@ -35,7 +35,7 @@ def finetune(run: FineTune, session: Session) -> Computation:
     scales = layer_scales(model, recipe.layer_decay)
     # Copied before drop paths and batch norms are replaced: the average is tested with timm's own layers.
     averaged = Averaged(model) if recipe.average else None
-    place = key_drop_paths(model, run.seed)
+    place = key_drop_paths(model, run.seed, recipe.batch_size)
     group_batch_norms(model, recipe, session, place)
     # The average is a part of the trained module, so that checkpoints hold it too.
     replica = session.group.replicate(averaged or model)
@@ -48,7 +48,7 @@ def finetune(run: FineTune, session: Session) -> Computation:
 
     for step in training.steps(partial(labelled_batches, run, images, session)):
         for part in step.parts:
-            place.step, place.positions = step.number, part.batch.positions
+            place.move(step.number, part.batch.positions)
             with part.forward():
                 loss = classification_loss(run, replica(part.batch.images).float(), part.batch.labels)
             part.backward({"classification": loss})

@@ -68,7 +68,7 @@ def linear_probe(run: LinearProbe, session: Session) -> Computation:
     )
     for step in training.steps(partial(labelled_batches, run, images, session)):
         for part in step.parts:
-            place.step, place.positions = step.number, part.batch.positions
+            place.move(step.number, part.batch.positions)
             with part.forward():
                 features = pooled(encoder, part.batch.images, run.block, run.pool)
                 loss = F.cross_entropy(replica(features).float(), part.batch.labels)

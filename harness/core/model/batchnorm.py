@@ -134,7 +134,7 @@ def group_batch_norms(
     torch's own layers are kept where they are equal: one process, one group, the whole batch at once.
 
     Args:
-        place: to be set before each forward pass in training.
+        place: to be moved before each forward pass in training.
         repeated: True if a step calls layers more than once, which would update torch's running statistics as often.
 
     Raises:

@@ -40,7 +40,7 @@ class MaskedImageModel(nn.Module):
     mask_token, mask_gate: float [C0], C0 the channels at the token's site; None if the corruption has none.
     projector, predictor: of the contrastive loss; None without one. loss_predictor: of hard masks; None without.
     colours: float [2, C], mean and deviation of the images' normalisation, used where frequencies are removed.
-    place: current step and positions, which key the noise in hidden pixels; set it before each forward pass.
+    place: current step and positions, which key the noise in hidden pixels; move it before each forward pass.
     processes: those that compute the run; the contrastive loss compares the keys of all of them.
     """
 

@@ -54,7 +54,7 @@ def pretrain(run: Pretrain, session: Session) -> Computation:
             model.momentum.restart(model)
     model = to_device(model, device).train()
     # Before the batch norms, which read the positions of images from the same place.
-    model.place = key_drop_paths(model, run.seed)
+    model.place = key_drop_paths(model, run.seed, recipe.batch_size)
     model.processes = session.group
     swaps = run.contrastive is not None and run.contrastive.crops == "swapped"
     group_batch_norms(model, recipe, session, model.place, repeated=swaps)
@@ -69,7 +69,7 @@ def pretrain(run: Pretrain, session: Session) -> Computation:
         draws = [draw(model, part, training.total_steps) for part in step.parts]
         step.weigh(loss_denominators(run, drawn.hidden) for drawn in draws)
         for part, drawn in zip(step.parts, draws, strict=True):
-            model.place.step, model.place.positions = step.number, part.batch.positions
+            model.place.move(step.number, part.batch.positions)
             shown = in_views(run.mask, drawn.images)
             with part.forward():
                 prediction, losses = replica(shown, drawn.hidden, drawn.pairs)
@@ -112,7 +112,7 @@ def draw(model: MaskedImageModel, part: Part, steps: int) -> Draws:
     """
     run, batch = model.run, part.batch
     first, second = batch.images.unbind(1) if has_second_crop(run.contrastive) else (batch.images, None)
-    model.place.step, model.place.positions = batch.step, batch.positions
+    model.place.move(batch.step, batch.positions)
     step, positions = batch.step, batch.positions
     with part.forward():  # the precision of what a mask looks at is that of training
         hidden = make_views(

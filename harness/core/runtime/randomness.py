@@ -25,17 +25,18 @@ def _mix(x: Tensor) -> Tensor:
     return x ^ (x >> 16)
 
 
-def words(stream: int, step: int | Tensor, positions: Tensor, count: int) -> Tensor:
+def words(stream: int | Tensor, step: int | Tensor, positions: Tensor, count: int) -> Tensor:
     """Hashed 32-bit words.
 
     Args:
-        stream: from `seed_stream(seed, purpose)`.
-        step: index of the optimisation step (or of the epoch, for a shuffle); one for all rows, or int64 [B].
+        stream: from `seed_stream(seed, purpose)`; int64 [B] gives each row its own.
+        step: index of the optimisation step (or of the epoch, for a shuffle); int64 [B] gives each row its own.
         positions: int64 [B], place of each image in the global batch.
         count: words for each image.
 
     Returns:
-        int64 [B, count] in [0, 2**32), on the device of `positions`. Row i depends on positions[i] alone.
+        int64 [B, count] in [0, 2**32), on the device of `positions`. Row i depends on stream,
+        step and positions[i] alone.
     """
     # Products may wrap in int64; the low 32 bits, which alone are kept, are right all the same.
     low = stream & _WORD
@@ -48,7 +49,7 @@ def words(stream: int, step: int | Tensor, positions: Tensor, count: int) -> Ten
     return _mix(rows[:, None] ^ columns[None, :]) ^ _mix(rows[:, None] + columns[None, :] & _WORD)
 
 
-def uniform(stream: int, step: int | Tensor, positions: Tensor, count: int) -> Tensor:
+def uniform(stream: int | Tensor, step: int | Tensor, positions: Tensor, count: int) -> Tensor:
     """Uniform float32 numbers [B, count] in [0, 1), with 24 random bits; arguments as for `words`."""
     return (words(stream, step, positions, count) >> 8).to(torch.float32) * 2.0**-24
 
