@@ -13,7 +13,7 @@ VIEWS_BY_NAME = {"aten::_unsafe_view"}
 """Views of their input whose schema does not say so."""
 
 
-class Operators(TorchDispatchMode):
+class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the operators dispatched within its context that return no view of their input.
 
         with Operators() as found:
@@ -27,7 +27,7 @@ class Operators(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.names: Counter[str] = Counter()
 
     @property
