@@ -32,13 +32,22 @@ def read_record(path: Path) -> dict[str, Any] | None:
         HarnessError: a later version of harness wrote it, or the disk refuses.
     """
     data = read_bytes(path)
-    record = None if data is None else parsed(data)
-    if data is None or not isinstance(record, dict):
+    return None if data is None else record_in(data, str(path))
+
+
+def record_in(data: bytes, where: str) -> dict[str, Any] | None:
+    """The fields of a record from its bytes; `where` says in an error whose bytes they are. Otherwise as `read_record`.
+
+    Raises:
+        HarnessError: a later version of harness wrote it.
+    """
+    record = parsed(data)
+    if not isinstance(record, dict):
         return None
     schema = record.get("schema", 1)  # owners of schema 1 did not state it
     if type(schema) is int and schema > SCHEMA:
         raise HarnessError(
-            f"{path} has schema {schema}, and this version of harness reads up to {SCHEMA}: use the one that wrote it"
+            f"{where} has schema {schema}, and this version of harness reads up to {SCHEMA}: use the one that wrote it"
         )
     if schema == SCHEMA:
         found = _SEALED.fullmatch(data)

@@ -12,6 +12,7 @@ from fake_study import finish_all, half_finished, scope_plan
 from harness.report import write
 from harness.spec import HarnessError
 from harness.store import Store
+from harness.store.exchange import export_records, import_records
 
 
 def test_a_finished_study_leaves_every_file(tmp_path: Path) -> None:
@@ -60,3 +61,16 @@ def test_importing_the_report_loads_neither_torch_nor_matplotlib() -> None:
     code = "import sys, harness.report; print([m for m in ('torch', 'timm', 'matplotlib') if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert found.stdout.strip() == "[]"
+
+
+def test_a_report_from_records_equals_the_report_from_the_store(tmp_path: Path) -> None:
+    plan, store, other = scope_plan(), Store(tmp_path / "runs"), Store(tmp_path / "other")
+    finish_all(store, plan)
+    written = write(plan, store, tmp_path / "report")
+    export_records(store, plan.runs(), tmp_path / "file")
+    import_records(other, [tmp_path / "file"])
+    again = write(plan, other, tmp_path / "again")
+    assert again.files == written.files
+    assert {name: (again.folder / name).read_bytes() for name in again.files} == {
+        name: (written.folder / name).read_bytes() for name in written.files
+    }
