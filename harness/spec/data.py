@@ -40,6 +40,8 @@ PUBLISHED = {
 }
 
 
+Decoder = Literal["pil", "torchvision"]
+
 HELD_OUT = 10
 """One labelled training image in this many is held out for `split="validation"`."""
 
@@ -152,6 +154,9 @@ class ImageFolder(_Data):
         then a study can be planned but not run.
     classes: the subfolders of train/ that are used, in the order of their labels; images of others are left out, and
         val/ may lack some of them. None for all, in alphabetical order.
+    decoder: what decodes, crops and resizes the files: PIL, or torchvision's decode_jpeg and torch, in about half the
+        time. With `torchvision` every file that begins as a JPEG goes through decode_jpeg, which refuses what it cannot
+        read, and every other through PIL; torch resizes both, unless timm's transforms do, which are PIL's.
     deep, uneven: True if pictures have 16 bits or floats, and if classes of train/ differ in size; filled in with the
         content, which determines them.
     """
@@ -160,11 +165,12 @@ class ImageFolder(_Data):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     content: str | None = None
     classes: tuple[str, ...] | None = Field(default=None, min_length=1)
+    decoder: Decoder = "pil"
     deep: bool = False
     uneven: bool = False
 
     channels: ClassVar[int] = 3
-    implicit: ClassVar[Mapping[str, object]] = {"classes": None}
+    implicit: ClassVar[Mapping[str, object]] = {"classes": None, "decoder": "pil"}
     unkeyed: ClassVar[frozenset[str]] = frozenset({"deep", "uneven"})
     filled: ClassVar[Mapping[str, str]] = dict.fromkeys(("content", "deep", "uneven"), "name")
 

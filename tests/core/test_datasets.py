@@ -308,6 +308,17 @@ def test_image_folder_whose_files_changed_is_refused(folder):
         load(spec, "train")
 
 
+def test_torchvision_without_its_jpeg_decoder_is_said_in_one_line(folder, monkeypatch):
+    spec = ImageFolder(name="pets", decoder="torchvision")
+    assert load(spec, "train").decoder == "torchvision"
+    assert spec.digest != ImageFolder(name="pets").digest == ImageFolder(name="pets", decoder="pil").digest
+    load.cache_clear()
+    monkeypatch.setattr(torch.ops, "image", object())
+    with pytest.raises(HarnessError, match=r"this torchvision decodes no JPEG.*decoder='pil'"):
+        load(spec, "train")
+    load(ImageFolder(name="pets"), "train")
+
+
 def test_image_folder_that_is_nowhere(monkeypatch, tmp_path):
     with pytest.raises(HarnessError, match=r"set HARNESS_DATA_MY_SET, or my-set under \[data\] in harness.toml"):
         load(ImageFolder(name="my-set"), "train")

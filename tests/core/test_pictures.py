@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from harness.core.data.batches import training_batches
 from harness.core.data.datasets import Facts, FolderSet
 from harness.core.data.pictures import as_tested, prepared
 from harness.spec import Augment, HarnessError, ImageFolder
+from harness.spec.data import Decoder
 
 SIDE = 16
 RAMP = np.arange(SIDE * SIDE, dtype=np.uint8).reshape(SIDE, SIDE)
@@ -26,28 +28,29 @@ PLAIN = Augment(crop_scale=(1.0, 1.0), flip=0.0)
 WHITE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
 
-def folder_of(*paths: Path) -> FolderSet:
-    return FolderSet(paths, torch.zeros(len(paths), dtype=torch.int64), ("only",), *WHITE)
+def folder_of(*paths: Path, decoder: Decoder = "pil") -> FolderSet:
+    return FolderSet(paths, torch.zeros(len(paths), dtype=torch.int64), ("only",), *WHITE, decoder)
 
 
-def trained(path: Path, augment: Augment = PLAIN) -> NDArray[np.float32]:
+def trained(
+    path: Path, augment: Augment = PLAIN, decoder: Decoder = "pil", size: int = SIDE, step: int = 0
+) -> NDArray[np.float32]:
     """A file as a training sees it, [3, S, S] from 0 to 1."""
     cpu = torch.device("cpu")
-    settings = {"image_size": SIDE, "batch_size": 1, "seed": 0, "first_step": 0, "steps": 1, "device": cpu}
-    (batch,) = training_batches(folder_of(path), augment, **settings)  # type: ignore[arg-type]
+    settings = {"image_size": size, "batch_size": 1, "seed": 0, "first_step": step, "steps": step + 1, "device": cpu}
+    (batch,) = training_batches(folder_of(path, decoder=decoder), augment, **settings)  # type: ignore[arg-type]
     return batch.images[0].numpy()
 
 
-def measured(path: Path) -> NDArray[np.float32]:
-    (batch,) = batches_of(
-        folder_of(path), image_size=SIDE, crop=1.0, batch_size=1, device=torch.device("cpu"), workers=0
-    )
+def measured(path: Path, decoder: Decoder = "pil", size: int = SIDE, crop: float = 1.0) -> NDArray[np.float32]:
+    folder = folder_of(path, decoder=decoder)
+    (batch,) = batches_of(folder, image_size=size, crop=crop, batch_size=1, device=torch.device("cpu"), workers=0)
     return batch[0][0].numpy()
 
 
-def predicted(path: Path) -> NDArray[np.float32]:
-    data = ImageFolder.model_construct(name="any")
-    return as_tested(path, data, Facts(3, *WHITE), image_size=SIDE, crop=1.0)[0].numpy()
+def predicted(path: Path, decoder: Decoder = "pil", size: int = SIDE, crop: float = 1.0) -> NDArray[np.float32]:
+    data = ImageFolder.model_construct(name="any", decoder=decoder)
+    return as_tested(path, data, Facts(3, *WHITE), image_size=size, crop=crop)[0].numpy()
 
 
 def saved(folder: Path, name: str, image: Image.Image, **options: object) -> Path:
@@ -126,12 +129,57 @@ KINDS = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("decoder", ["pil", "torchvision"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_picture_everywhere(kind: str, tmp_path: Path) -> None:
+def test_one_picture_everywhere(kind: str, decoder: Decoder, tmp_path: Path) -> None:
     path, colours = made(kind, tmp_path)
     expected = colours.transpose(2, 0, 1) / np.float32(255)
-    for seen in (trained(path), trained(path, PLAIN.replace(erasing=1e-9)), measured(path), predicted(path)):
+    for seen in (
+        trained(path, decoder=decoder),
+        trained(path, PLAIN.replace(erasing=1e-9), decoder),
+        measured(path, decoder),
+        predicted(path, decoder),
+    ):
         np.testing.assert_allclose(seen, expected, atol=1e-6)
+
+
+def photograph(folder: Path, height: int, width: int, mode: str = "RGB") -> Path:
+    """A JPEG with slopes and texture; never a .jpg by name, as the first bytes decide."""
+    draw = np.random.default_rng(height * width)
+    rough = Image.fromarray(draw.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8))
+    smooth = np.asarray(rough.resize((width, height), Image.Resampling.BICUBIC)).astype(int)
+    pixels = (smooth + draw.integers(-20, 21, smooth.shape)).clip(0, 255).astype(np.uint8)
+    Image.fromarray(pixels).convert(mode).save(folder / "a.png", "JPEG", quality=90)
+    return folder / "a.png"
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_torchvision_gives_the_crops_and_flips_of_pil_within_one_of_255(
+    interpolation: Literal["bilinear", "bicubic"], mode: str, tmp_path: Path
+) -> None:
+    path = photograph(tmp_path, 150, 200, mode=mode)
+    augment = Augment(crop_scale=(0.3, 1.0), interpolation=interpolation)
+    for step in range(8):  # PIL decodes less than the whole only where a crop is four times as wide as needed
+        theirs, ours = (trained(path, augment, decoder, size=64, step=step) for decoder in ("pil", "torchvision"))
+        assert np.abs(ours - theirs).max() * 255 < 1.001
+    assert np.abs(measured(path, "torchvision", 64, 0.875) - measured(path, "pil", 64, 0.875)).max() * 255 < 1.001
+
+
+def test_prediction_is_prepared_as_testing_by_either_decoder(tmp_path: Path) -> None:
+    path = photograph(tmp_path, 90, 70)
+    for decoder in ("pil", "torchvision"):
+        assert (measured(path, decoder, 48, 0.875) == predicted(path, decoder, 48, 0.875)).all()
+
+
+def test_a_jpeg_that_torchvision_refuses_is_not_read_by_pil(tmp_path: Path) -> None:
+    path = photograph(tmp_path, 64, 64)
+    path.write_bytes(path.read_bytes()[:-400])
+    for look in (trained, measured, predicted):
+        with pytest.raises(HarnessError, match=rf"^cannot read {path} as a picture: [^\n/]+ \(decode_jpeg\)$"):
+            look(path, decoder="torchvision")  # type: ignore[operator]
+    with pytest.raises(HarnessError, match=rf"^cannot read {tmp_path / 'none.png'} as a picture: No such file"):
+        trained(tmp_path / "none.png", decoder="torchvision")
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if "16" not in kind and kind != "floats"])

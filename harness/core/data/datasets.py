@@ -20,7 +20,7 @@ from harness.core.runtime.custom import load_function
 from harness.core.runtime.randomness import words
 from harness.machine import data_location
 from harness.spec import CustomData, Data, HarnessError, ImageFolder, Images, Shapes, seed_stream
-from harness.spec.data import HELD_OUT, PUBLISHED, absent, check_folder, few_to_hold_out, is_uneven
+from harness.spec.data import HELD_OUT, PUBLISHED, Decoder, absent, check_folder, few_to_hold_out, is_uneven
 from harness.spec.external_content import Manifest, image_files, manifest
 
 Part = Literal["pretrain", "train", "test"]
@@ -73,6 +73,7 @@ class FolderSet:
 
     labels: int64 [N], index into `classes`.
     mean, std: per channel, of values in [0, 1].
+    decoder: what decodes and resizes them: see `ImageFolder`.
     """
 
     paths: tuple[Path, ...]
@@ -80,6 +81,7 @@ class FolderSet:
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    decoder: Decoder = "pil"
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -197,6 +199,8 @@ def _colours(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def _load_folder(data: ImageFolder, part: Part) -> FolderSet:
+    if data.decoder == "torchvision" and not hasattr(torch.ops.image, "decode_jpeg"):
+        raise HarnessError("this torchvision decodes no JPEG: install a build that does, or say decoder='pil'")
     root = _checked_root(data)
     paths, names = _labelled_files(root / "train")
     classes = data.classes or tuple(sorted(set(names)))
@@ -209,7 +213,7 @@ def _load_folder(data: ImageFolder, part: Part) -> FolderSet:
     if not held_out:
         chosen = _chosen(data, labels, part, classes=classes)
         paths, labels = tuple(paths[index] for index in chosen.tolist()), labels[chosen]
-    return FolderSet(paths, labels, classes, *IMAGENET_COLOURS)
+    return FolderSet(paths, labels, classes, *IMAGENET_COLOURS, data.decoder)
 
 
 def _checked_root(data: ImageFolder) -> Path:

@@ -11,15 +11,20 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
+from torchvision.io import ImageReadMode
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as pil
 
-from harness.core.data.augment import normalise, test_batch, test_size
+from harness.core.data.augment import Interpolation, normalise, test_batch, test_size
 from harness.core.data.datasets import Facts
 from harness.spec import Data, HarnessError, ImageFolder
 
 Picture = str | Path | Image.Image | NDArray[np.uint8]
 """A file, a PIL image, or an array uint8 [H, W] or [H, W, C]."""
+
+JPEG = b"\xff\xd8\xff"
+"""First bytes of every JPEG file."""
 
 Mode = Literal["L", "RGB"]
 T = TypeVar("T")
@@ -36,9 +41,12 @@ def as_tested(picture: Picture, data: Data, facts: Facts, *, image_size: int, cr
     Raises:
         HarnessError: a file is no picture, or an array has another shape or type.
     """
-    pixels = _pixels(picture, facts.channels)
-    if isinstance(data, ImageFolder):  # its files are resized by PIL, images in memory by torch
-        square = central(pil.to_pil_image(pixels), image_size, crop)
+    if isinstance(data, ImageFolder) and data.decoder == "torchvision" and isinstance(picture, str | Path):
+        pixels = decoded(Path(picture))
+    else:
+        pixels = _pixels(picture, facts.channels)
+    if isinstance(data, ImageFolder):  # its files are resized in 8 bits, images in memory in floats
+        square = central(pil.to_pil_image(pixels) if data.decoder == "pil" else pixels, image_size, crop)
         return normalise(square[None], facts.mean, facts.std)
     return test_batch(pixels[None], facts.mean, facts.std, image_size=image_size, crop=crop)
 
@@ -114,14 +122,53 @@ def _eight_bits(image: Image.Image, white: int, scale: Callable[[NDArray[Any]], 
     return Image.fromarray(scale(values).astype(np.uint8))
 
 
-def central(image: Image.Image, image_size: int, crop: float) -> Tensor:
+def decoded(path: Path) -> Tensor:
+    """Pixels of a file as `decoder="torchvision"` reads them, uint8 [3, H, W]: a JPEG, by its first bytes whatever its
+    name, by torchvision's decode_jpeg; every other file by PIL, as `prepared` describes.
+
+    Never decoded at a fraction of its size, as PIL does with a JPEG that is much larger than needed. EXIF orientation
+    is not applied.
+
+    Raises:
+        HarnessError: decode_jpeg refuses the JPEG, or PIL the other file.
+    """
+    try:
+        content = np.fromfile(path, dtype=np.uint8)
+        if content[:3].tobytes() == JPEG:
+            # The operator of torchvision.io.decode_jpeg, which warns at each call that it moves to TorchCodec.
+            pixels: Tensor = torch.ops.image.decode_jpeg(torch.from_numpy(content), ImageReadMode.RGB.value, False)
+            return pixels
+    except OSError as error:
+        raise HarnessError(f"cannot read {path} as a picture: {error.strerror}") from None
+    except RuntimeError as error:  # what torchvision raises begins with the place in its source
+        reason = str(error).splitlines()[0].rpartition(", ")[2]
+        raise HarnessError(f"cannot read {path} as a picture: {reason} (decode_jpeg)") from None
+    return read(path, lambda file: _tensor(prepared(file)))
+
+
+def resized(pixels: Tensor, height: int, width: int, interpolation: Interpolation) -> Tensor:
+    """Pixels resized with antialiasing in 8 bits by torch, within 1 of PIL's: uint8 [C, H, W] to [C, height, width]."""
+    rows = pixels[None].contiguous(memory_format=torch.channels_last)  # torch's fast kernel is for this order
+    return functional.interpolate(rows, size=(height, width), mode=interpolation, antialias=True)[0]
+
+
+def central(image: Image.Image | Tensor, image_size: int, crop: float) -> Tensor:
     """Test image from a file: shorter side resized to int(image_size / crop), bicubic, then the central square.
+
+    Args:
+        image: PIL resizes a picture of its own, torch pixels uint8 [C, H, W].
 
     Returns:
         uint8 [C, image_size, image_size].
     """
-    resized = pil.resize(image, test_size(image_size, crop), InterpolationMode.BICUBIC)
-    return _tensor(pil.center_crop(resized, image_size))
+    short = test_size(image_size, crop)
+    if isinstance(image, Image.Image):
+        return _tensor(pil.center_crop(pil.resize(image, short, InterpolationMode.BICUBIC), image_size))
+    height, width = image.shape[1:]
+    if (least := min(height, width)) != short:
+        image = resized(image, int(short * height / least), int(short * width / least), "bicubic")
+    square: Tensor = pil.center_crop(image, image_size)
+    return square
 
 
 def _tensor(image: Image.Image) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, assert_never
 
 import torch
@@ -21,7 +22,7 @@ from torchvision.transforms import functional as pil
 
 from harness.core.data.augment import Interpolation, seeded
 from harness.core.data.datasets import FolderSet, ImageSet
-from harness.core.data.pictures import central, prepared, read
+from harness.core.data.pictures import central, decoded, prepared, read, resized
 from harness.core.data.single import crop_box, is_flipped
 from harness.spec import Augment, HarnessError
 
@@ -51,8 +52,12 @@ class TrainingSamples(Dataset[tuple[Tensor, int, int]]):
 
     def _image(self, step: int, position: int, index: int) -> Tensor:
         match self.source:
+            case FolderSet(paths=paths, decoder="torchvision") if self.transform is None:
+                return self._cropped_tensor(decoded(paths[index]), step, position)
             case FolderSet(paths=paths) if self.transform is None:
                 return read(paths[index], lambda file: self._cropped(file, step, position))
+            case FolderSet(paths=paths, decoder="torchvision"):
+                image = pil.to_pil_image(decoded(paths[index]))
             case FolderSet(paths=paths):
                 image = read(paths[index], prepared)
             case ImageSet(images=images):
@@ -65,20 +70,33 @@ class TrainingSamples(Dataset[tuple[Tensor, int, int]]):
         return augmented
 
     def _cropped(self, file: Image.Image, step: int, position: int) -> Tensor:
-        augment, size = self.augment, self.image_size
+        size = self.image_size
         width, height = file.size
-        top, left, tall, wide = crop_box(height, width, augment, seed=self.seed, step=step, position=position)
+        top, left, tall, wide = self._box(height, width, step, position)
         # A JPEG much larger than needed is decoded at 1/2, 1/4 or 1/8, never below twice the size needed.
         file.draft(None, (2 * size * width // wide, 2 * size * height // tall))
         # The box was drawn in pixels of the full image; scale it to the size that was decoded.
         across, down = file.size[0] / width, file.size[1] / height
         near = (round(left * across), round(top * down))
         far = (round((left + wide) * across), round((top + tall) * down))
-        image = prepared(file).crop((*near, *far)).resize((size, size), _filter(augment.interpolation))
-        if is_flipped(augment, seed=self.seed, step=step, position=position):
+        image = prepared(file).crop((*near, *far)).resize((size, size), _filter(self.augment.interpolation))
+        if self._mirrored(step, position):
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         pixels: Tensor = pil.pil_to_tensor(image)
         return pixels
+
+    def _cropped_tensor(self, pixels: Tensor, step: int, position: int) -> Tensor:
+        height, width = pixels.shape[1:]
+        top, left, tall, wide = self._box(height, width, step, position)
+        part = pixels[:, top : top + tall, left : left + wide]
+        image = resized(part, self.image_size, self.image_size, self.augment.interpolation)
+        return image.flip(2) if self._mirrored(step, position) else image
+
+    def _box(self, height: int, width: int, step: int, position: int) -> tuple[int, int, int, int]:
+        return crop_box(height, width, self.augment, seed=self.seed, step=step, position=position)
+
+    def _mirrored(self, step: int, position: int) -> bool:
+        return is_flipped(self.augment, seed=self.seed, step=step, position=position)
 
 
 class TestSamples(Dataset[tuple[Tensor, int]]):
@@ -90,10 +108,12 @@ class TestSamples(Dataset[tuple[Tensor, int]]):
         self.crop = crop
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return read(self.source.paths[index], self._central), int(self.source.labels[index])
+        return self._image(self.source.paths[index]), int(self.source.labels[index])
 
-    def _central(self, file: Image.Image) -> Tensor:
-        return central(prepared(file), self.image_size, self.crop)
+    def _image(self, path: Path) -> Tensor:
+        if self.source.decoder == "torchvision":
+            return central(decoded(path), self.image_size, self.crop)
+        return read(path, lambda file: central(prepared(file), self.image_size, self.crop))
 
 
 def _filter(interpolation: Interpolation) -> Image.Resampling:
