@@ -14,13 +14,14 @@ from torch import Tensor
 
 from harness.core.data.augment import train_batch
 from harness.core.data.batches import training_batches
+from harness.core.data.custom_augment import custom_augment
 from harness.core.data.datasets import FolderSet, load
 from harness.core.masks.masking import in_views, make_views, spread
 from harness.core.model.corruption import IMAGE_MEAN, declared_leaks
 from harness.core.objective.contrastive import SECOND, Pairs, has_second_crop, pairs_of
 from harness.core.objective.losses import total
 from harness.core.pretrain.mim import MaskedImageModel
-from harness.spec import FrequencyMask, Pretrain, seed_stream
+from harness.spec import CustomAugment, FrequencyMask, Pretrain, seed_stream
 
 BATCH = 8
 """Images of a batch, where the caller does not say."""
@@ -102,7 +103,10 @@ def fixed_batch(run: Pretrain, size: int = BATCH) -> Batch:
                 crop_seed=seed,
             )
             return next(batches).images
-        return train_batch(source, positions, positions, 0, augment=augment, image_size=run.image_size, seed=seed)
+        found = train_batch(source, positions, positions, 0, augment=augment, image_size=run.image_size, seed=seed)
+        if not isinstance(augment, CustomAugment):
+            return found
+        return custom_augment(augment, found, source, seed=seed, step=0, steps=1, positions=positions)
 
     images = crops(run.seed)
     second = crops(seed_stream(run.seed, SECOND)) if has_second_crop(run.contrastive) else None

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from harness.launch.site import Stage
 from harness.spec import HarnessError, Pretrain, Run
-from harness.spec.backbone import check_model
+from harness.spec.backbone import Backbone, check_model
 from harness.spec.costed_model import Described, costed_model
 from harness.spec.keys import Training
 from harness.store import State, Store
@@ -304,7 +304,7 @@ def check_names(models: Iterable[Described]) -> None:
         HarnessError: names close or valid ones.
     """
     if modules := timm_models():
-        for name in dict.fromkeys(model.backbone.name for model in models):
+        for name in dict.fromkeys(model.backbone.name for model in models if isinstance(model.backbone, Backbone)):
             check_model(name, modules)
 
 

@@ -2,7 +2,7 @@
 
 from harness.machine import HarnessError
 from harness.spec.analyses import Fourier, Interactions, Occlusion, RgbStatistics
-from harness.spec.backbone import Backbone
+from harness.spec.backbone import AnyBackbone, Backbone, CustomBackbone
 from harness.spec.base import Params, Scalar, Spec, one_line
 from harness.spec.contrastive import Contrastive
 from harness.spec.corruption import AfterStage, AtInput, BeforeBlock, Corruption
@@ -29,7 +29,7 @@ from harness.spec.keys import (
     upstream,
     upstreams,
 )
-from harness.spec.loss import FourierLoss, Loss
+from harness.spec.loss import AnyLoss, CustomLoss, FourierLoss, Loss
 from harness.spec.masking import Mask
 from harness.spec.masks.blocks import BlockMask
 from harness.spec.masks.custom import CustomMask
@@ -41,7 +41,16 @@ from harness.spec.masks.pairs import ComplementMask, DisjointMask
 from harness.spec.masks.patterns import CheckerboardMask, GridMask, UniformMask
 from harness.spec.masks.units import RandomMask, SquareMask, TokenMask, VisibleSquareMask
 from harness.spec.momentum import MomentumEncoder
-from harness.spec.recipe import Augment, Average, Cosine, MultiStep, Recipe, Schedule
+from harness.spec.recipe import (
+    Augment,
+    Average,
+    Cosine,
+    CustomAugment,
+    CustomOptimiser,
+    MultiStep,
+    Recipe,
+    Schedule,
+)
 from harness.spec.run import CustomEvaluation, FineTune, Knn, LinearProbe, Pretrain, Snapshot, Start
 from harness.spec.scale import Scale, Skip
 from harness.spec.start import Checkpoint, Scratch
@@ -64,16 +73,16 @@ from harness.spec.targets import (
 )
 
 __all__ = [
-    "AfterStage", "Analysis", "AtInput", "Augment", "Average", "Backbone", "BeforeBlock", "BinTarget", "BlockMask",
-    "CheckerboardMask", "Checkpoint", "ClusterTarget", "ColourMask", "ComplementMask", "Contrastive", "Corruption",
-    "Cosine", "CustomData", "CustomEvaluation", "CustomHead", "CustomMask", "CustomTarget", "DalleTokenizer", "Data",
-    "DecoderHead", "DisjointMask", "Evaluation", "FeatureTarget", "FineTune", "Fourier", "FourierLoss",
-    "FrequencyMask", "GridMask", "GuidedMask", "HardMask", "HarnessError", "Head", "HogTarget", "ImageFolder",
-    "Images", "Interactions", "InverseSwinHead", "KMeans", "Knn", "LinearHead", "LinearProbe", "LocalMask", "Loss",
-    "LossPredictor", "LowPassTarget", "Mask", "MlpHead", "MomentumEncoder", "MomentumTarget", "MultiStep",
-    "NormPixelTarget", "Occlusion", "Params", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe",
-    "RgbStatistics", "Run", "Scalar", "Scale", "Schedule", "Scratch", "Shapes", "Skip", "Snapshot", "Spec",
-    "SquareMask", "Start", "Target", "TokenMask", "TokenTarget", "Tokenizer", "TransformerHead", "UniformMask",
-    "VisibleSquareMask", "key", "one_line", "pretraining", "run_from_json", "seed_stream", "snapshot_epoch",
-    "upstream", "upstreams",
+    "AfterStage", "Analysis", "AnyBackbone", "AnyLoss", "AtInput", "Augment", "Average", "Backbone", "BeforeBlock",
+    "BinTarget", "BlockMask", "CheckerboardMask", "Checkpoint", "ClusterTarget", "ColourMask", "ComplementMask",
+    "Contrastive", "Corruption", "Cosine", "CustomAugment", "CustomBackbone", "CustomData", "CustomEvaluation",
+    "CustomHead", "CustomLoss", "CustomMask", "CustomOptimiser", "CustomTarget", "DalleTokenizer", "Data",
+    "DecoderHead", "DisjointMask", "Evaluation", "FeatureTarget", "FineTune", "Fourier", "FourierLoss", "FrequencyMask",
+    "GridMask", "GuidedMask", "HardMask", "HarnessError", "Head", "HogTarget", "ImageFolder", "Images", "Interactions",
+    "InverseSwinHead", "KMeans", "Knn", "LinearHead", "LinearProbe", "LocalMask", "Loss", "LossPredictor",
+    "LowPassTarget", "Mask", "MlpHead", "MomentumEncoder", "MomentumTarget", "MultiStep", "NormPixelTarget",
+    "Occlusion", "Params", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "RgbStatistics", "Run",
+    "Scalar", "Scale", "Schedule", "Scratch", "Shapes", "Skip", "Snapshot", "Spec", "SquareMask", "Start", "Target",
+    "TokenMask", "TokenTarget", "Tokenizer", "TransformerHead", "UniformMask", "VisibleSquareMask", "key", "one_line",
+    "pretraining", "run_from_json", "seed_stream", "snapshot_epoch", "upstream", "upstreams",
 ]  # fmt: skip

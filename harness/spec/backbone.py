@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import PositiveInt, model_validator
+from pydantic import Discriminator, PositiveInt, Tag, model_validator
 
 from harness.machine import HarnessError
-from harness.spec.base import Params, Spec
+from harness.spec.base import CUSTOM, SHIPPED, Params, Spec
+from harness.spec.user_code import UserFunction, whose
 
 PLAIN_VITS = ("vit_", "deit_")
 """Prefixes of timm's names of plain ViTs (class VisionTransformer)."""
@@ -63,6 +64,11 @@ class Backbone(Spec):
 
     implicit: ClassVar[Mapping[str, object]] = {"variant": "timm"}
 
+    @property
+    def is_plain_vit(self) -> bool:
+        """True for a ViT that can compute visible tokens alone, and whose attention can be read."""
+        return self.name.startswith(PLAIN_VITS)
+
     @model_validator(mode="before")
     @classmethod
     def _default_stride(cls, values: Any) -> Any:
@@ -72,8 +78,7 @@ class Backbone(Spec):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.stride % self.patch_size:
-            raise ValueError(f"stride {self.stride} is not a multiple of patch_size {self.patch_size}")
+        _check_strides(self.patch_size, self.stride)
         ours = {"img_size", "patch_size", "in_chans", "num_classes", "global_pool", "drop_path_rate"}
         if taken := ours & {name for name, _ in self.args}:
             raise ValueError(f"args may not set {', '.join(sorted(taken))}: other fields of the run do")
@@ -82,7 +87,7 @@ class Backbone(Spec):
                 raise ValueError(f"args: {name} should be from 1 to {MOST[name]:,}, not {value!r:.80}")
         if self.variant == "simmim":
             self._simmim()
-        if self.variant == "mae" and not self.name.startswith(PLAIN_VITS):
+        if self.variant == "mae" and not self.is_plain_vit:
             raise ValueError(f"variant 'mae' is a ViT's (name vit_...), not {self.name}'s; valid here: timm")
         return self
 
@@ -98,6 +103,52 @@ class Backbone(Spec):
         if "patch_size" in changes and self.stride == self.patch_size:
             changes = {"stride": changes["patch_size"], **changes}
         return super().replace(**changes)
+
+
+class CustomBackbone(UserFunction):
+    """A user's own network as an encoder.
+
+    function: `package.module:name`; called as `name(channels, image_size, **params)` it returns a torch module that
+        maps float images [B, channels, S, S] to features [B, C, S / stride, S / stride]. A `torch.nn.Sequential` is run
+        child by child, and each child gives a map [B, C', h, w]. Its first child is the stem: a position after it is a
+        patch, and the mask token's site `AtInput` is there. Child k behind the stem is block k and stage k; all but the
+        last have a site behind them, `AfterStage(stage=k, stride=...)`. Any other module is one block without a site:
+        fill the pixels that it should not see (`Corruption(fill=..., token="none")`). A classifier is a linear layer on
+        the mean over the last map. Where a recipe sets `drop_path`, the function gets `drop_path=rate` besides and has
+        to use timm's DropPath.
+    patch_size, stride: pixels under a position after the stem and after the last child, as of a `Backbone`.
+    """
+
+    patch_size: PositiveInt
+    stride: PositiveInt
+
+    is_plain_vit: ClassVar[bool] = False
+    variant: ClassVar[Literal["timm"]] = "timm"
+
+    @property
+    def name(self) -> str:
+        """The function that makes it."""
+        return self.function
+
+    @property
+    def args(self) -> Params:
+        """The parameters that it is made with."""
+        return self.params
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        _check_strides(self.patch_size, self.stride)
+        return self
+
+
+AnyBackbone = Annotated[
+    Annotated[Backbone, Tag(SHIPPED)] | Annotated[CustomBackbone, Tag(CUSTOM)], Discriminator(whose)
+]
+
+
+def _check_strides(patch_size: int, stride: int) -> None:
+    if stride % patch_size:
+        raise ValueError(f"stride {stride} is not a multiple of patch_size {patch_size}")
 
 
 def _whole(value: object) -> Iterator[int]:

@@ -18,6 +18,10 @@ SCHEME = 1
 """Version of the hash scheme. Raise it only when the encoding itself changes: every key changes with it."""
 
 
+SHIPPED, CUSTOM = "shipped", "custom"
+"""Tags of a union of a piece of this package and a user's own; `one_line` leaves them out."""
+
+
 Side = Annotated[int, Field(ge=1, le=20_000)]
 """Side of an image in pixels."""
 
@@ -173,7 +177,7 @@ def one_line(error: ValidationError) -> str:
     """All complaints of a failed validation in one line: `Pretrain.mask.size: ...; ...`."""
     parts = []
     for item in error.errors(include_url=False, include_context=False):
-        where = ".".join(str(part) for part in (error.title, *item["loc"]))
+        where = ".".join(str(part) for part in (error.title, *item["loc"]) if part not in (SHIPPED, CUSTOM))
         message = item["msg"].removeprefix("Value error, ")
         got = "" if item["type"] in ("value_error", "missing") else f" (got {item['input']!r:.80})"
         parts.append(f"{where}: {message}{got}")

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import PositiveInt
 
-from harness.spec.backbone import Backbone
+from harness.spec.backbone import AnyBackbone
 from harness.spec.base import Spec
 from harness.spec.corruption import AtInput, Site
 from harness.spec.heads import Head
@@ -29,7 +29,7 @@ class Described(Spec):  # the type's name is in the digests that name cached cou
     """
 
     stage: Literal["pretrain", "finetune", "frozen"]
-    backbone: Backbone
+    backbone: AnyBackbone
     image_size: PositiveInt
     channels: PositiveInt
     head: Head | None = None

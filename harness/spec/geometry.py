@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from harness.spec.backbone import PLAIN_VITS
 from harness.spec.corruption import Corruption
 from harness.spec.heads import DecoderHead
 from harness.spec.masking import Mask
@@ -59,6 +58,8 @@ def check_frequencies(run: Pretrain) -> None:
         if kind == "frequency" and scope == "masked":
             raise ValueError(f"a {run.mask.kind} mask removes no frequencies; valid for a frequency loss: scope='full'")
         return
+    if kind == "custom":
+        raise ValueError("a loss of your own gets hidden pixels, and a frequency mask hides none; valid: loss.kind")
     if run.corruption != Corruption():
         raise ValueError("a frequency mask filters the image, and nothing else hides it: leave corruption out")
     if kind != "frequency" and scope == "masked":
@@ -95,11 +96,13 @@ def check_dropping(run: Pretrain) -> None:
     Raises:
         ValueError: names the valid heads or corruptions.
     """
-    name, head = run.backbone.name, run.head
+    head = run.head
     if not isinstance(head, DecoderHead):
         raise ValueError(f"token='drop' leaves holes that a {head.kind} head cannot fill; valid heads: decoder")
-    if run.backbone.stride != run.backbone.patch_size or not name.startswith(PLAIN_VITS):
-        raise ValueError(f"token='drop' needs a plain ViT (vit_...), not {name}; valid here: token='replace'")
+    if run.backbone.stride != run.backbone.patch_size or not run.backbone.is_plain_vit:
+        raise ValueError(
+            f"token='drop' needs a plain ViT (vit_...), not {run.backbone.name}; valid here: token='replace'"
+        )
 
 
 def check_momentum(run: Pretrain) -> None:
@@ -139,7 +142,7 @@ def _check_looking(run: Pretrain) -> None:
         raise ValueError(f"the mask {run.mask.kind!r} looks at predicted losses: set loss_predictor, LossPredictor()")
     if run.loss_predictor is not None and run.target.classes is not None:
         raise ValueError(f"hard patches are told by errors of values; the target {run.target.kind!r} has classes")
-    if by == "attention" and not run.backbone.name.startswith(PLAIN_VITS):
+    if by == "attention" and not run.backbone.is_plain_vit:
         raise ValueError(f"attention is read from a plain ViT (vit_...), not from {run.backbone.name}")
 
 

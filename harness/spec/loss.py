@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Discriminator, NonNegativeFloat, PositiveFloat, PositiveInt, Tag, model_validator
 
-from harness.spec.base import Spec
+from harness.spec.base import CUSTOM, SHIPPED, Spec
 from harness.spec.targets import DalleTokenizer, Target, TokenTarget
+from harness.spec.user_code import UserFunction, whose
 
 OWN: dict[str, dict[str, float]] = {
     "smooth-l1": {"beta": 1.0},
@@ -64,6 +65,28 @@ class Loss(Spec):
         if "kind" in changes:
             changes = {"beta": None, "alpha": None, "gamma": None, **changes}
         return super().replace(**changes)
+
+
+class CustomLoss(UserFunction):
+    """A user's own prediction error.
+
+    function: `package.module:name`; called as `name(prediction, target, hidden, **params)` it returns the error map
+        [B, K, H, W] with a gradient into the prediction, K any number of errors at each place, such as one a channel.
+        It gets the prediction float32 [B, channels, H, W], the target [B, maps, H, W] (float32 values or int64 classes)
+        and hidden, bool [B, H, W], True = hidden.
+    scope: places of the map that count, as of a `Loss`; the loss is its mean over them and over the K errors.
+    """
+
+    kind: Literal["custom"] = "custom"
+    scope: Literal["masked", "full"] = "masked"
+
+
+AnyLoss = Annotated[Annotated[Loss, Tag(SHIPPED)] | Annotated[CustomLoss, Tag(CUSTOM)], Discriminator(whose)]
+
+
+def needs_hidden(loss: AnyLoss) -> bool:
+    """True if the prediction error depends on which places of the target are hidden."""
+    return loss.scope == "masked" or loss.kind == "custom"
 
 
 class FourierLoss(Spec):
@@ -140,7 +163,7 @@ class FourierLoss(Spec):
         return super().replace(**changes)
 
 
-def check_loss(loss: Loss, target: Target, channels: int) -> None:
+def check_loss(loss: AnyLoss, target: Target, channels: int) -> None:
     """Refuse a loss that does not fit a target, or a target that does not fit images of `channels` channels.
 
     Raises:
@@ -155,11 +178,11 @@ def check_loss(loss: Loss, target: Target, channels: int) -> None:
 def _fitting(target: Target) -> tuple[str, ...]:
     """Kinds of loss for a target."""
     if target.classes is not None:
-        return ("cross-entropy",)
-    return (*DISTANCES, "frequency" if target.is_image else "cosine")
+        return ("cross-entropy", "custom")
+    return (*DISTANCES, "frequency" if target.is_image else "cosine", "custom")
 
 
-def check_fourier(fourier: FourierLoss, loss: Loss, target: Target, batch_size: int) -> None:
+def check_fourier(fourier: FourierLoss, loss: AnyLoss, target: Target, batch_size: int) -> None:
     """Refuse a Fourier loss that does not fit the prediction error, the target or the batch.
 
     Raises:

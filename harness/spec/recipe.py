@@ -6,9 +6,19 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    model_validator,
+)
 
-from harness.spec.base import Spec
+from harness.spec.base import CUSTOM, SHIPPED, Spec
+from harness.spec.user_code import UserFunction, whose
 
 Unit = Annotated[float, Field(ge=0, le=1)]
 POLICY = re.compile(
@@ -126,6 +136,35 @@ class Augment(Spec):
         return self
 
 
+class CustomAugment(UserFunction, Augment):
+    """Augmentation with a step of a user's own behind crop and flip, and before mixing.
+
+    function: `package.module:name`; called as `name(images, random, step, steps, **params)` with float32 images
+        [B, C, S, S], values in [0, 1], it returns images of the same shape and dtype, which are then normalised.
+        `random(*shape)` gives float32 uniform numbers in [0, 1) of shape [B, *shape], new ones at every call, that
+        depend on the seed, the step and the image's place in the batch only. `step` is int64 [B, 1, 1, 1], each image's
+        own, counted from 0 of `steps`. A batch may have any length, and row i may depend on row i alone.
+    The other fields are those of `Augment`; crop_scale=(1, 1) with flip=0 hands over whole images.
+    """
+
+
+class CustomOptimiser(UserFunction):
+    """A user's own optimiser.
+
+    function: `package.module:name`; called as `name(groups, **params)` it returns a `torch.optim.Optimizer` of these
+        parameter groups: dicts of params, lr, weight_decay and scale. The learning rate `lr` of each group is set
+        before each step, to the recipe's schedule for its `scale`; so groups may be split, but each part keeps `scale`.
+        Its state has to be tensors and plain values, as checkpoints hold nothing else.
+    """
+
+
+AnyAugment = Annotated[Annotated[Augment, Tag(SHIPPED)] | Annotated[CustomAugment, Tag(CUSTOM)], Discriminator(whose)]
+AnyOptimiser = Annotated[
+    Annotated[Literal["adamw", "lamb", "lars", "sgd"], Tag(SHIPPED)] | Annotated[CustomOptimiser, Tag(CUSTOM)],
+    Discriminator(whose),
+]
+
+
 class Recipe(Spec):
     """One stage of training.
 
@@ -133,8 +172,9 @@ class Recipe(Spec):
     batch_size: effective batch in images, over all devices and accumulation steps.
     lr: peak learning rate for `lr_batch` images; it is used times batch_size / lr_batch, and so are the schedule's
         min_lr and warmup_lr. lr_batch None: used as it is.
-    optimizer: adamw is torch's; lamb, lars and sgd with Nesterov's momentum are timm's, without their own clipping of
-        gradients. lars leaves the rate of vectors and biases as it is, as MAE's linear probe does.
+    optimizer: a name, or an optimiser of your own. adamw is torch's; lamb, lars and sgd with Nesterov's momentum are
+        timm's, without their own clipping of gradients. lars leaves the rate of vectors and biases as it is, as MAE's
+        linear probe does.
     betas, eps: of adamw and lamb. momentum: of lars and sgd, 0.9 by default there.
     warmup_epochs, warmup_lr: linear warm-up from warmup_lr to the peak.
     no_decay: parameters without weight decay.
@@ -164,7 +204,7 @@ class Recipe(Spec):
     lr_batch: PositiveInt | None = 512
     betas: tuple[Unit, Unit] = (0.9, 0.999)
     eps: PositiveFloat = 1e-8
-    optimizer: Literal["adamw", "lamb", "lars", "sgd"] = "adamw"
+    optimizer: AnyOptimiser = "adamw"
     momentum: Unit | None = None
     weight_decay: NonNegativeFloat = 0.05
     no_decay: NoDecay = "usual"
@@ -177,7 +217,7 @@ class Recipe(Spec):
     token_lr: PositiveFloat = 1.0
     gate_lr: PositiveFloat = 1.0
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
-    augment: Augment = Augment()
+    augment: AnyAugment = Augment()
     average: Average | None = None
     batch_norm_group: PositiveInt | None = None
 
@@ -213,6 +253,9 @@ class Recipe(Spec):
     def _consistent(self) -> Self:
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs {self.warmup_epochs} leaves nothing of {self.epochs} epochs")
+        own = {"betas": (0.9, 0.999), "eps": 1e-8, "momentum": None} if whose(self.optimizer) == CUSTOM else {}
+        if unused := [name for name, usual in own.items() if getattr(self, name) != usual]:
+            raise ValueError(f"{' and '.join(unused)} would not reach your own optimiser; set them in its params")
         if (self.augment.mixup or self.augment.cutmix) and self.batch_size % 2:
             raise ValueError(f"Mixup and CutMix need an even batch_size, not {self.batch_size}")
         if self.batch_norm_group is not None and self.batch_size % self.batch_norm_group:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from harness.spec.backbone import Backbone
+from harness.spec.backbone import AnyBackbone
 from harness.spec.base import Side, Spec
 from harness.spec.contrastive import Contrastive
 from harness.spec.corruption import Corruption
@@ -23,7 +23,7 @@ from harness.spec.geometry import (
     choices,
 )
 from harness.spec.heads import Head, LinearHead, LossPredictor, check_head
-from harness.spec.loss import FourierLoss, Loss, check_fourier, check_loss
+from harness.spec.loss import AnyLoss, FourierLoss, Loss, check_fourier, check_loss, needs_hidden
 from harness.spec.masking import Mask
 from harness.spec.masks.custom import CustomMask
 from harness.spec.momentum import MomentumEncoder
@@ -59,12 +59,12 @@ class Pretrain(Spec):
     kind: Literal["pretrain"] = "pretrain"
     data: Data
     image_size: Side
-    backbone: Backbone
+    backbone: AnyBackbone
     mask: Mask
     corruption: Corruption = Corruption()
     head: Head = LinearHead()
     target: Target = PixelTarget()
-    loss: Loss = Loss()
+    loss: AnyLoss = Loss()
     recipe: Recipe
     seed: int = Field(default=0, ge=0)
     start: Checkpoint | None = None
@@ -158,7 +158,7 @@ class Pretrain(Spec):
         if size % stride:
             raise ValueError(f"stride {stride} does not divide the image of {size} px; {choices(size)}")
         check_mask(self.mask, self)
-        inside = self.loss.scope == "masked" or self.fourier is not None
+        inside = needs_hidden(self.loss) or self.fourier is not None
         check_target(self.target.downsample, stride, self.mask.size, inside=inside)
         self.target.check_images(size, self.data.channels)
         check_pretraining_recipe(self.recipe)
@@ -206,7 +206,7 @@ class Snapshot(Spec):
         return self.pretrain.image_size
 
     @property
-    def backbone(self) -> Backbone:
+    def backbone(self) -> AnyBackbone:
         """The backbone that is pre-trained."""
         return self.pretrain.backbone
 
@@ -247,10 +247,10 @@ class Evaluated(Spec, Generic[S]):
         return self.metrics[0]
 
     @property
-    def encoder(self) -> Backbone:
+    def encoder(self) -> AnyBackbone:
         """The backbone that is evaluated; of a fine-tuned start the one that it built."""
         start: Any = self.start
-        found: Backbone = getattr(start, "built", None) or start.backbone
+        found: AnyBackbone = getattr(start, "built", None) or start.backbone
         return found
 
     @property
@@ -306,7 +306,7 @@ class FineTune(Evaluated[Start]):
     recipe: Recipe
     tested_epochs: PositiveInt | None = None
     pool: Literal["mean", "token"] = "mean"
-    backbone: Backbone | None = None
+    backbone: AnyBackbone | None = None
     loss: Literal["cross-entropy", "binary-cross-entropy"] = "cross-entropy"
     label_threshold: float | None = Field(default=None, gt=0, lt=1)
     test_size: PositiveInt | None = None
@@ -328,12 +328,12 @@ class FineTune(Evaluated[Start]):
         return values
 
     @property
-    def built(self) -> Backbone:
+    def built(self) -> AnyBackbone:
         """The backbone that is built and fine-tuned."""
         return self.backbone or self.start.backbone
 
     @property
-    def encoder(self) -> Backbone:
+    def encoder(self) -> AnyBackbone:
         return self.built
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from harness.machine import HarnessError
-from harness.spec.backbone import Backbone
+from harness.spec.backbone import AnyBackbone
 from harness.spec.base import Side, Spec
 from harness.spec.data import Data
 from harness.spec.recipe import Recipe
@@ -35,7 +35,7 @@ class Scale(Spec):
     labelled: Data | None = None
     image_size: Side
     paper_image_size: Side = 192
-    backbone: Backbone
+    backbone: AnyBackbone
     pretrain: Recipe
     finetune: Recipe
 

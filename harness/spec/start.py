@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import PositiveInt
 
-from harness.spec.backbone import Backbone
+from harness.spec.backbone import AnyBackbone
 from harness.spec.base import Spec
 from harness.spec.user_code import UserFile
 
@@ -15,7 +15,7 @@ class Scratch(Spec):
     """A starting point without pre-training: the control that every pre-training has to beat."""
 
     kind: Literal["scratch"] = "scratch"
-    backbone: Backbone
+    backbone: AnyBackbone
     image_size: PositiveInt
 
 
@@ -29,5 +29,5 @@ class Checkpoint(UserFile):
     """
 
     kind: Literal["checkpoint"] = "checkpoint"
-    backbone: Backbone
+    backbone: AnyBackbone
     image_size: PositiveInt

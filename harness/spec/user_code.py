@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from pydantic import model_validator
 
 from harness.machine import HarnessError
-from harness.spec.base import Params, Spec
+from harness.spec.base import CUSTOM, SHIPPED, Params, Spec
 from harness.spec.external_content import cached_file_sha256, source_digest
 
 
@@ -37,6 +37,12 @@ class UserFunction(Spec):
             except HarnessError as error:
                 raise ValueError(str(error)) from None
         return values
+
+
+def whose(value: object) -> str:
+    """Tag of a piece in a union of a shipped spec and a user's own: a piece that names a function is the user's."""
+    named = isinstance(value, UserFunction) or (isinstance(value, Mapping) and "function" in value)
+    return CUSTOM if named else SHIPPED
 
 
 class UserFile(Spec):

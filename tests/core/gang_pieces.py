@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 
-def ragged(random: Callable[..., Tensor], grid: tuple[int, int], step: int, steps: int) -> Tensor:
+def ragged(random: Callable[..., Tensor], grid: tuple[int, int], step: Tensor, steps: int) -> Tensor:
     """From one unit to nearly all of them hidden, another number for each image."""
     units = grid[0] * grid[1]
     order = random(units).argsort(dim=1).argsort(dim=1)
@@ -16,9 +16,9 @@ def ragged(random: Callable[..., Tensor], grid: tuple[int, int], step: int, step
     return (order < count).view(-1, *grid)
 
 
-def raising(random: Callable[..., Tensor], grid: tuple[int, int], step: int, steps: int) -> Tensor:
+def raising(random: Callable[..., Tensor], grid: tuple[int, int], step: Tensor, steps: int) -> Tensor:
     """Raises in the middle, in rank 2 alone."""
-    if step == 2 and torch.distributed.get_rank() == 2:
+    if bool((step == 2).any()) and torch.distributed.get_rank() == 2:
         raise ValueError("the third process has a hole")
     return random(*grid) < 0.5
 

@@ -93,7 +93,7 @@ def wrong(random, grid, step, steps):
     return torch.zeros(1, *grid)
 
 def growing(random, grid, step, steps):
-    share = 0.9 if step > steps // 2 else int(step) / 10
+    share = torch.where(step > steps // 2, 0.9, step / 10)
     return random(*grid) < share
 """
 
@@ -123,7 +123,7 @@ def test_own_random_mask_is_stateless(module: str) -> None:
 
 
 def test_own_mask_of_many_steps_is_each_step_s_own(module: str) -> None:
-    """The function sees one step at a time, as a number."""
+    """The function sees the step of each row, as a tensor that broadcasts over the grid."""
     mask, values = CustomMask(function=f"{module}:growing", size=8), {"image_size": 32, "seed": 1, "steps": 8}
     steps, positions = torch.tensor([1, 1, 4, 4, 5, 5]), torch.tensor([2, 9, 2, 9, 2, 9])
     whole = make_mask(mask, step=steps, positions=positions, **values)  # type: ignore[arg-type]

@@ -19,16 +19,16 @@ def trouble(name: str) -> bool:
     return bool(folder) and (Path(str(folder)) / name).exists()
 
 
-def raising(random: Callable[..., Tensor], grid: tuple[int, int], step: int, steps: int) -> Tensor:
+def raising(random: Callable[..., Tensor], grid: tuple[int, int], step: Tensor, steps: int) -> Tensor:
     """Raises in the middle."""
-    if step == 2 and trouble("raise"):
+    if bool((step == 2).any()) and trouble("raise"):
         raise ValueError("the mask has a hole")
     return random(*grid) < 0.5
 
 
-def deadly(random: Callable[..., Tensor], grid: tuple[int, int], step: int, steps: int) -> Tensor:
+def deadly(random: Callable[..., Tensor], grid: tuple[int, int], step: Tensor, steps: int) -> Tensor:
     """Kills its process in the middle."""
-    if step == 2 and trouble("kill"):
+    if bool((step == 2).any()) and trouble("kill"):
         os.kill(os.getpid(), signal.SIGKILL)
     return random(*grid) < 0.5
 
@@ -47,8 +47,8 @@ def faint(in_channels: int, out_channels: int) -> nn.Module:
     return _Faint(in_channels, out_channels)
 
 
-def deadly_to_others(random: Callable[..., Tensor], grid: tuple[int, int], step: int, steps: int) -> Tensor:
+def deadly_to_others(random: Callable[..., Tensor], grid: tuple[int, int], step: Tensor, steps: int) -> Tensor:
     """Kills the second process of a run in the middle."""
-    if step == 2 and torch.distributed.get_rank() == 1:
+    if bool((step == 2).any()) and torch.distributed.get_rank() == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     return random(*grid) < 0.5

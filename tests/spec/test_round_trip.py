@@ -19,10 +19,14 @@ from harness.spec import (
     ColourMask,
     Corruption,
     Cosine,
+    CustomAugment,
+    CustomBackbone,
     CustomData,
     CustomEvaluation,
     CustomHead,
+    CustomLoss,
     CustomMask,
+    CustomOptimiser,
     CustomTarget,
     DalleTokenizer,
     DisjointMask,
@@ -70,7 +74,7 @@ backbones = st.builds(
     args=params.filter(lambda p: "img_size" not in p),
     patch_size=st.just(4),
     stride=st.just(8),
-)
+) | st.builds(CustomBackbone, patch_size=st.just(4), stride=st.just(8), **source)
 data = st.one_of(
     st.builds(Images, name=st.sampled_from(["fashion-mnist", "cifar10", "stl10"]), **limits),
     st.builds(ImageFolder, name=st.just("nowhere"), content=st.none() | st.just("0a"), **limits),
@@ -113,9 +117,11 @@ classes = st.one_of(
     st.builds(TokenTarget, tokenizer=st.builds(PatchWords, vocabulary=st.integers(2, 999)), downsample=downsample),
 )
 scopes = st.sampled_from(["masked", "full"])
-losses = st.builds(Loss, kind=st.just("smooth-l1"), beta=st.none() | positive) | st.builds(
-    Loss, kind=st.sampled_from(["l1", "l2", "focal-l1"]), scope=scopes
+losses = st.one_of(
+    st.builds(Loss, kind=st.just("smooth-l1"), beta=st.none() | positive),
+    st.builds(Loss, kind=st.sampled_from(["l1", "l2", "focal-l1"]), scope=scopes),
 )
+own_losses = st.builds(CustomLoss, scope=scopes, **source)
 fouriers = st.one_of(
     st.builds(FourierLoss, weight=positive, alpha=positive),
     st.builds(FourierLoss, variant=st.just("released"), unmask_weight=unit, group=st.none() | st.just(1)),
@@ -123,28 +129,24 @@ fouriers = st.one_of(
     st.builds(FourierLoss, variant=st.just("released"), focal=st.just(False), reweight=st.booleans()),
 )
 objectives = st.one_of(
-    st.tuples(values, losses, st.none()),
+    st.tuples(values, losses | own_losses, st.none()),
     st.tuples(st.builds(PixelTarget, downsample=downsample), losses, fouriers),
-    st.tuples(classes, st.builds(Loss, kind=st.just("cross-entropy"), scope=scopes), st.none()),
+    st.tuples(classes, st.builds(Loss, kind=st.just("cross-entropy"), scope=scopes) | own_losses, st.none()),
 )
 schedules = st.builds(Cosine, min_lr=unit) | st.builds(
     MultiStep, milestones=st.lists(st.integers(1, 99), max_size=3).map(tuple), gamma=positive
 )
+lengths = {"epochs": st.integers(1, 999), "batch_size": st.integers(1, 999), "lr": positive}
+policies = st.sampled_from(("", "rand-m9-mstd0.5-inc1", "rand-m5-n1-tweights", "augmix-m5-w4-d2", "3a"))
 recipes = st.builds(
     Recipe,
-    epochs=st.integers(1, 999),
-    batch_size=st.integers(1, 999),
-    lr=positive,
     lr_batch=st.none() | st.integers(1, 4096),
     betas=st.tuples(unit, unit),
     clip=st.none() | positive,
     schedule=schedules,
-    augment=st.builds(
-        Augment,
-        flip=unit,
-        rand_augment=st.sampled_from(("", "rand-m9-mstd0.5-inc1", "rand-m5-n1-tweights", "augmix-m5-w4-d2", "3a")),
-    ),
-)
+    augment=st.builds(Augment, flip=unit, rand_augment=policies) | st.builds(CustomAugment, flip=unit, **source),
+    **lengths,
+) | st.builds(Recipe, optimizer=st.builds(CustomOptimiser, **source), **lengths)
 pretrains = st.builds(
     lambda objective, **pieces: Pretrain(target=objective[0], loss=objective[1], fourier=objective[2], **pieces),
     data=data,

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from harness.core.data.augment import normalise, test_batch, train_batch
+from harness.core.data.custom_augment import custom_augment
 from harness.core.data.datasets import FolderSet, ImageSet
 from harness.core.data.samples import TestSamples, TrainingSamples, collected
 from harness.core.runtime.randomness import permutation
-from harness.spec import Augment, HarnessError
+from harness.spec import Augment, CustomAugment, HarnessError
 
 READ_AT_ONCE = 64
 """Files in one batch of a loader that reads a whole set into memory."""
@@ -89,9 +90,21 @@ def training_batches(
     places = torch.arange(batch_size)[slice(None) if rows is None else rows]
     if isinstance(source, ImageSet) and not augment.needs_loader:
         compute = partial(train_batch, augment=augment, image_size=image_size, seed=drawn)
-        return _in_memory(source.to(device), compute, plan, places)
-    made = TrainingSamples(source, augment, image_size, drawn)
-    return _one_by_one(made, plan, places, device, workers)
+        found = _in_memory(source.to(device), compute, plan, places)
+    else:
+        made = TrainingSamples(source, augment, image_size, drawn)
+        found = _one_by_one(made, plan, places, device, workers)
+    return _custom(found, augment, source, drawn, steps) if isinstance(augment, CustomAugment) else found
+
+
+def _custom(
+    batches: Iterator[Batch], augment: CustomAugment, source: ImageSet | FolderSet, seed: int, steps: int
+) -> Iterator[Batch]:
+    for batch in batches:
+        images = custom_augment(
+            augment, batch.images, source, seed=seed, step=batch.step, steps=steps, positions=batch.positions
+        )
+        yield batch._replace(images=images)
 
 
 def in_pairs(first: Iterator[Batch], second: Iterator[Batch]) -> Iterator[Batch]:

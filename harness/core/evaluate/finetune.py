@@ -22,7 +22,7 @@ from harness.core.runtime.session import Computation, Session
 from harness.core.train.optimiser import layer_scales, parameter_groups
 from harness.core.train.training import Training
 from harness.core.weights.checkpoint import weights_of
-from harness.spec import FineTune, HarnessError
+from harness.spec import CustomBackbone, FineTune, HarnessError
 
 
 def finetune(run: FineTune, session: Session) -> Computation:
@@ -38,7 +38,7 @@ def finetune(run: FineTune, session: Session) -> Computation:
     place = key_drop_paths(model, run.seed, recipe.batch_size)
     group_batch_norms(model, recipe, session, place)
     # The average is a part of the trained module, so that checkpoints hold it too.
-    replica = session.group.replicate(averaged or model)
+    replica = session.group.replicate(averaged or model, may_skip=isinstance(run.built, CustomBackbone))
     per_epoch = steps_per_epoch(images, recipe.batch_size)
     tested = averaged.average if averaged else model
     _check_test_size(run, tested, images.channels, device)

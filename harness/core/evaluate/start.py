@@ -7,7 +7,7 @@ from typing import assert_never
 import torch
 from torch import nn
 
-from harness.core.model.backbones import layers_named
+from harness.core.model.backbones import layers_for
 from harness.core.model.encoder import Encoder, Family, build
 from harness.core.model.memory_format import to_device
 from harness.core.runtime.randomness import initialised
@@ -16,8 +16,9 @@ from harness.core.weights.checkpoint import checkpoint_weights, load_encoder, lo
 from harness.core.weights.finished_run import Trained
 from harness.core.weights.formats import below
 from harness.spec import (
-    Backbone,
+    AnyBackbone,
     Checkpoint,
+    CustomBackbone,
     CustomEvaluation,
     FineTune,
     Fourier,
@@ -76,7 +77,7 @@ def fine_tuned(run: FineTune, session: Session, *, channels: int) -> Family:
     name = key(run)
     tensors = read_weights(session.attempt.upstream_weights(name))
     # The number of classes is read from the weights: the data set need not be on this machine.
-    classes = len(tensors[layers_named(run.built.name).classifier])
+    classes = len(tensors[layers_for(run.built).classifier])
     model = initialised(
         run.seed,
         "encoder",
@@ -131,10 +132,11 @@ def load_start(run: FineTune | Frozen, model: Family, session: Session) -> None:
             assert_never(run.start)
 
 
-def classifier_scale(backbone: Backbone) -> float:
+def classifier_scale(backbone: AnyBackbone) -> float:
     """Factor on the classifier's initial weights: a BEiT's `head_init_scale`, by default 0.001; 1 for others."""
-    scale: float = dict(backbone.args).get("head_init_scale", 0.001) if backbone.name.startswith("beit_") else 1.0
-    return scale
+    if isinstance(backbone, CustomBackbone) or not backbone.name.startswith("beit_"):
+        return 1.0
+    return float(dict(backbone.args).get("head_init_scale", 0.001))
 
 
 def _reset(layer: nn.Module, scale: float = 1.0) -> None:

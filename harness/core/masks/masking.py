@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import assert_never
 
 import torch
@@ -22,7 +21,7 @@ from harness.core.masks.units import (
     squares,
     visible_squares,
 )
-from harness.core.runtime.custom import call, load_function
+from harness.core.runtime.custom import call, load_function, random_source, steps_of
 from harness.spec import (
     BlockMask,
     CheckerboardMask,
@@ -150,28 +149,10 @@ def in_views(mask: Mask, images: Tensor) -> Tensor:
 
 
 def _custom(mask: CustomMask, draw: Draw) -> Tensor:
-    """Masks of a user's own function, bool [B, units, units]; it sees the rows of one step at a time."""
-    if not isinstance(draw.step, Tensor):
-        return _custom_of_a_step(mask, draw, draw.step)
-    # A user's function takes its step as a number, and may do arithmetic and ask questions that a tensor refuses.
-    runs = [(step, len([*rows])) for step, rows in itertools.groupby(draw.step.expand(draw.batch).tolist())]
-    slices = torch.split(draw.positions, [length for _, length in runs])
-    found = [
-        _custom_of_a_step(mask, draw._replace(positions=rows), step)
-        for (step, _), rows in zip(runs, slices, strict=True)
-    ]
-    return torch.cat(found)
-
-
-def _custom_of_a_step(mask: CustomMask, draw: Draw, step: int) -> Tensor:
-    function = load_function(mask.function, mask.source)
-    units, calls = draw.image_size // mask.size, itertools.count()
-
-    # Handed to the function as its only source of randomness; each call has a stream of its own.
-    def random(*shape: int) -> Tensor:
-        count = int(torch.Size(shape).numel())
-        return draw._replace(step=step).uniform(f"mask {next(calls)}", count).view(-1, *shape)
-
+    """Masks of a user's own function, bool [B, units, units]."""
+    function, units = load_function(mask.function, mask.source), draw.image_size // mask.size
+    random = random_source(draw.seed, "mask", draw.step, draw.positions)
+    step = steps_of(draw.step, draw.positions, 3)
     hidden = call(function, mask.function, random, (units, units), step, draw.steps, **dict(mask.params))
     wanted = (draw.batch, units, units)
     if not isinstance(hidden, Tensor) or hidden.dtype != torch.bool or tuple(hidden.shape) != wanted:

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from harness.core.model.encoder import Encoder, build, depth
 from harness.core.model.heads import build_head
 from harness.core.model.mae import encode_visible
-from harness.spec import Backbone, Corruption, Head, Target
+from harness.spec import AnyBackbone, Corruption, Head, Target
 
 NORM_ELEMENT = 5
 """Multiply-adds of a layer norm for each element of its input, as mmengine counts them (jit_handles.py)."""
@@ -56,7 +56,7 @@ class Complexity:
 
 
 def pretraining(
-    backbone: Backbone,
+    backbone: AnyBackbone,
     *,
     image_size: int,
     channels: int,
@@ -103,7 +103,7 @@ def pretraining(
 
 
 def classifier(
-    backbone: Backbone, *, image_size: int, channels: int, num_classes: int, pool: str = "mean"
+    backbone: AnyBackbone, *, image_size: int, channels: int, num_classes: int, pool: str = "mean"
 ) -> Complexity:
     """Cost of a model that is fine-tuned. `pool` as for `build`; `num_classes` 0 leaves the last layer out."""
     with torch.device("meta"):
@@ -118,7 +118,7 @@ def classifier(
     return Complexity(parameters=count(model), encoder=body, pooling=pooled, head=whole - body)
 
 
-def frozen(backbone: Backbone, *, image_size: int, channels: int, block: int | None = None) -> Complexity:
+def frozen(backbone: AnyBackbone, *, image_size: int, channels: int, block: int | None = None) -> Complexity:
     """Cost of features pooled over the map, after block `block` or after the final norm, from an encoder as it is."""
     with torch.device("meta"):
         encoder = Encoder(build(backbone, image_size=image_size, channels=channels)).eval()

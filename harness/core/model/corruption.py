@@ -7,10 +7,11 @@ from typing import assert_never
 import torch
 from torch import Tensor
 
-from harness.core.model.backbones import Piece, layers_named
+from harness.core.model.backbones import Piece, layers_named, layers_of
+from harness.core.model.backbones.custom import build_custom, mixes_before
 from harness.core.runtime.drop_path import Place
-from harness.core.runtime.randomness import uniform
-from harness.spec import Corruption, FrequencyMask, Pretrain, seed_stream
+from harness.core.runtime.randomness import initialised, uniform
+from harness.spec import Corruption, CustomBackbone, FrequencyMask, Pretrain, seed_stream
 from harness.spec.corruption import AtInput, BeforeBlock, Fill
 
 IMAGE_MEAN = "image mean"
@@ -45,6 +46,8 @@ def declared_leaks(run: Pretrain) -> tuple[str, ...]:
 
 def _mixed_before(run: Pretrain) -> tuple[str, ...]:
     """Layers that mix hidden pixels into visible positions before the mask token is inserted."""
+    if isinstance(run.backbone, CustomBackbone):
+        return _measured(run, run.backbone)
     match run.corruption.site:
         case AtInput():
             return () if layers_named(run.backbone.name).cuts_patches(run.backbone) else (STEM,)
@@ -52,6 +55,19 @@ def _mixed_before(run: Pretrain) -> tuple[str, ...]:
             return ()  # of a ViT: positions and class token mix nothing
         case _:
             return (BEFORE,)
+
+
+def _measured(run: Pretrain, backbone: CustomBackbone) -> tuple[str, ...]:
+    """As `_mixed_before`, from a network whose layers are not known here."""
+    sizes = {"image_size": run.image_size, "channels": run.data.channels}
+    network = initialised(
+        run.seed, "encoder", lambda: build_custom(backbone, num_classes=0, pool="", drop_path=0.0, **sizes)
+    )
+    sites = [piece.sites for piece in layers_of(network).pieces(network)]
+    at = next((place for place, found in enumerate(sites) if run.corruption.site in found), 0)
+    if not mixes_before(network, run.image_size, run.data.channels, at):
+        return ()
+    return (STEM,) if isinstance(run.corruption.site, AtInput) else (BEFORE,)
 
 
 def filled(

@@ -15,9 +15,10 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from harness.core.model.backbones import Family, Layers, Piece, layers_named, layers_of, supported
+from harness.core.model.backbones.custom import build_custom
 from harness.core.model.corruption import combined
 from harness.core.model.mae import begin_as_released
-from harness.spec import Backbone, Corruption, HarnessError
+from harness.spec import AnyBackbone, Backbone, Corruption, CustomBackbone, HarnessError
 
 __all__ = [
     "Encoder",
@@ -37,7 +38,7 @@ SHOWN = 12
 
 
 def build(
-    backbone: Backbone,
+    backbone: AnyBackbone,
     *,
     image_size: int,
     channels: int,
@@ -45,7 +46,7 @@ def build(
     pool: str = "",
     drop_path: float = 0.0,
 ) -> Family:
-    """The timm model of a backbone spec.
+    """The model of a backbone spec: a timm model, or a user's own network.
 
     Args:
         num_classes: 0 for an encoder without classifier.
@@ -55,6 +56,10 @@ def build(
     Raises:
         HarnessError: an unknown or unsupported model, arguments it refuses, or a patch or stride that is not as stated.
     """
+    if isinstance(backbone, CustomBackbone):
+        return build_custom(
+            backbone, image_size=image_size, channels=channels, num_classes=num_classes, pool=pool, drop_path=drop_path
+        )
     args = timm_arguments(
         backbone, image_size=image_size, channels=channels, num_classes=num_classes, pool=pool, drop_path=drop_path
     )
@@ -138,6 +143,11 @@ class Encoder(nn.Module):
         self.corruption = corruption or Corruption()
         pieces = self.layers.pieces(model)
         self.at = _place(pieces, self.corruption)
+        if corruption is not None and corruption.token not in ("drop", "none") and self.at == len(pieces) - 1:
+            raise HarnessError(
+                f"no layer is left behind a mask token at {corruption.site.text} of this backbone; "
+                "valid: token='none' with a fill such as 'mean'"
+            )
         self.token_width, self.token_stride = pieces[self.at].width, pieces[self.at].stride
         self.width = pieces[-1].width
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from harness.core.objective.losses import distance_error, loss_denominators, prediction_loss
 from harness.core.runtime.distributed import Group, rows_of
 from harness.core.runtime.session import Session
-from harness.spec import FourierLoss, HarnessError, Loss, Pretrain
+from harness.spec import AnyLoss, FourierLoss, HarnessError, Pretrain
 
 
 def fourier_loss(run: Pretrain, prediction: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ def _plain(spec: FourierLoss, y: Tensor, x: Tensor, seen: Tensor) -> Tensor:
     return (_by_maximum(power.detach() ** ((spec.alpha or 1.0) / 2), (2, 3)) * power).mean()
 
 
-def _released(spec: FourierLoss, loss: Loss, group: int, y: Tensor, x: Tensor, seen: Tensor) -> Tensor:
+def _released(spec: FourierLoss, loss: AnyLoss, group: int, y: Tensor, x: Tensor, seen: Tensor) -> Tensor:
     kept = 1 - seen * (1 - (spec.unmask_weight or 0.0))
     # As released: visible pixels are the mean of prediction and target, so half of their error remains in the spectrum.
     difference = y * kept + (0.5 * y.detach() + 0.5 * x) * (1 - kept) - x

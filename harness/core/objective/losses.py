@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.spec import Loss, Pretrain
+from harness.core.runtime.custom import call, load_function
+from harness.spec import AnyLoss, CustomLoss, HarnessError, Pretrain
 from harness.spec.loss import DISTANCES
 
 TINY = 1e-12
@@ -17,7 +18,7 @@ TINY = 1e-12
 below 1, for the same reason."""
 
 
-def loss_weight(loss: Loss, hidden: Tensor) -> Tensor:
+def loss_weight(loss: AnyLoss, hidden: Tensor) -> Tensor:
     """Denominator of `prediction_loss`, up to a constant factor: hidden units, or all of them.
 
     Args:
@@ -55,7 +56,7 @@ def total(losses: Mapping[str, Tensor]) -> Tensor:
     return torch.stack([*losses.values()]).sum()
 
 
-def prediction_loss(loss: Loss, prediction: Tensor, target: Tensor, hidden: Tensor | None = None) -> Tensor:
+def prediction_loss(loss: AnyLoss, prediction: Tensor, target: Tensor, hidden: Tensor | None = None) -> Tensor:
     """Mean prediction error: sum(error * w) / (sum(w) + 1e-5) / channels, as the released SimMIM (models/simmim.py).
 
     w is 1 at pixels in the scope of the loss, else 0. It counts a pixel once for all channels, hence the division by
@@ -72,6 +73,8 @@ def prediction_loss(loss: Loss, prediction: Tensor, target: Tensor, hidden: Tens
         A float32 scalar; over the masked area or the full image, as `loss.scope` says.
     """
     match loss.kind:
+        case "custom":
+            error = _custom(loss, prediction.float(), target, hidden)
         case "l1" | "l2" | "smooth-l1" | "focal-l1":
             error = distance_error(loss, (prediction.float() - target.float()).abs())
         case "cosine":
@@ -99,7 +102,25 @@ def prediction_loss(loss: Loss, prediction: Tensor, target: Tensor, hidden: Tens
     return (error * weight).sum() / (weight.sum() + 1e-5) / error.shape[1]
 
 
-def distance_error(loss: Loss, distance: Tensor) -> Tensor:
+def _custom(loss: CustomLoss, prediction: Tensor, target: Tensor, hidden: Tensor | None) -> Tensor:
+    """Error map float32 [B, K, H, W] of a user's own function; arguments as for `prediction_loss`."""
+    function = load_function(loss.function, loss.source)
+    made = call(function, loss.function, prediction, target, hidden, **dict(loss.params))
+    batch, _, *size = target.shape
+    if not isinstance(made, Tensor) or made.ndim != 4 or [len(made), *made.shape[2:]] != [batch, *size]:
+        found = list(made.shape) if isinstance(made, Tensor) else type(made).__name__
+        wanted = f"[{batch}, K, {', '.join(map(str, size))}]"
+        raise HarnessError(f"{loss.function} should return an error map {wanted}, not {found}")
+    if not made.is_floating_point() or made.device != prediction.device:
+        raise HarnessError(
+            f"{loss.function} should return floats on {prediction.device}, not {made.dtype} on {made.device}"
+        )
+    if prediction.requires_grad and not made.requires_grad:
+        raise HarnessError(f"{loss.function} returned an error without a gradient into the prediction")
+    return made.float()
+
+
+def distance_error(loss: AnyLoss, distance: Tensor) -> Tensor:
     """Error as a function of the absolute difference `distance` >= 0 of prediction and target; elementwise.
 
     Raises:
@@ -114,7 +135,7 @@ def distance_error(loss: Loss, distance: Tensor) -> Tensor:
             return F.smooth_l1_loss(distance, torch.zeros_like(distance), reduction="none", beta=loss.beta or 1.0)
         case "focal-l1":  # 2 sigmoid(z) - 1 is tanh(z / 2)
             return distance * (distance * (loss.alpha or 0.2) / 2).tanh().clamp(min=TINY) ** (loss.gamma or 1.0)
-        case "cosine" | "frequency" | "cross-entropy":
+        case "cosine" | "frequency" | "cross-entropy" | "custom":
             raise ValueError(f"a {loss.kind} loss is no function of a distance; valid: {', '.join(DISTANCES)}")
         case _:
             assert_never(loss.kind)

@@ -28,6 +28,7 @@ from harness.core.runtime.randomness import initialised
 from harness.core.weights.checkpoint import checkpoint_weights, load_encoder, load_own
 from harness.core.weights.finished_run import Trained
 from harness.spec import Checkpoint, FrequencyMask, HarnessError, Pretrain
+from harness.spec.loss import needs_hidden
 
 LOG = logging.getLogger(__name__)
 FOLLOWED = ("encoder", "mask_token", "mask_gate", "projector", "loss_predictor")
@@ -130,7 +131,7 @@ class MaskedImageModel(nn.Module):
         target = self.targets(images, None if parts is None else parts.encoder)
         scored = predicted_units(run, units, self.place)
         # Losses over the full image need no mask; a mask of frequencies may not even fit the target.
-        hidden = spread(scored, target.shape[-1]) if run.loss.scope == "masked" or run.fourier is not None else None
+        hidden = spread(scored, target.shape[-1]) if needs_hidden(run.loss) or run.fourier is not None else None
         losses = {"prediction": prediction_loss(run.loss, prediction, target, hidden)}
         if run.fourier is not None and hidden is not None:
             losses["fourier"] = run.fourier.weight * fourier_loss(run, prediction, target, hidden)

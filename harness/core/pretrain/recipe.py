@@ -25,7 +25,7 @@ from harness.core.runtime.session import Computation, Diverged, Session
 from harness.core.train.optimiser import parameter_groups
 from harness.core.train.training import Line, Part, Step, Training
 from harness.core.weights.checkpoint import weights_of, write_snapshot
-from harness.spec import CustomHead, PixelTarget, Pretrain, seed_stream
+from harness.spec import CustomBackbone, CustomHead, PixelTarget, Pretrain, seed_stream
 
 COLLAPSED = 1e-3
 """Predicted pixels whose standard deviation is below this, in units of the data set's, show one colour everywhere."""
@@ -58,8 +58,9 @@ def pretrain(run: Pretrain, session: Session) -> Computation:
     model.processes = session.group
     swaps = run.contrastive is not None and run.contrastive.crops == "swapped"
     group_batch_norms(model, recipe, session, model.place, repeated=swaps)
-    # A user's own head may leave parameters unused in a step.
-    replica = session.group.replicate(model, may_skip=isinstance(run.head, CustomHead))
+    # A user's own network may leave parameters unused in a step.
+    own = isinstance(run.head, CustomHead) or isinstance(run.backbone, CustomBackbone)
+    replica = session.group.replicate(model, may_skip=own)
     groups = parameter_groups(model.named_parameters(), recipe)
     training = Training(session, recipe, replica, seed=run.seed, groups=groups, steps_per_epoch=per_epoch)
     ratio = GradientRatio(run)

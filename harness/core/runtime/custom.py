@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import itertools
 import sys
 from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from harness.spec import HarnessError
+import torch
+from torch import Tensor
+
+from harness.core.runtime.randomness import uniform
+from harness.spec import HarnessError, seed_stream
 from harness.spec.external_content import source_digest
 
 
@@ -48,3 +53,26 @@ def call(function: Callable[..., object], name: str, *args: object, **params: ob
             f"{name}: {error}; given {len(args)} arguments and {', '.join(params) or 'no'} params"
         ) from None
     return function(*args, **params)
+
+
+def random_source(seed: int, purpose: str, step: int | Tensor, positions: Tensor) -> Callable[..., Tensor]:
+    """The only source of randomness of a user's function: `random(*shape)` gives uniform numbers [B, *shape].
+
+    Each call has a stream of its own. Row i depends on the seed, the step and positions[i] alone.
+
+    Args:
+        step: one for all rows, or int64 [B]. positions: int64 [B], places in the global batch.
+    """
+    calls = itertools.count()
+
+    def random(*shape: int) -> Tensor:
+        stream = seed_stream(seed, f"{purpose} {next(calls)}")
+        return uniform(stream, step, positions, int(torch.Size(shape).numel())).view(-1, *shape)
+
+    return random
+
+
+def steps_of(step: int | Tensor, positions: Tensor, ndim: int) -> Tensor:
+    """Step of each row as a user's function gets it: int64 [B, 1, ...] of `ndim` axes, so that it broadcasts."""
+    given = step if isinstance(step, Tensor) else torch.full_like(positions, step)
+    return given.expand(len(positions)).view(-1, *(1,) * (ndim - 1))

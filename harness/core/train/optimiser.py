@@ -12,7 +12,8 @@ from timm.optim.lars import Lars
 from torch import Tensor, nn
 
 from harness.core.model.encoder import Family, depth, layer_id
-from harness.spec import Cosine, MultiStep, Recipe
+from harness.core.runtime.custom import call, load_function
+from harness.spec import Cosine, CustomOptimiser, HarnessError, MultiStep, Recipe
 from harness.spec.recipe import NoDecay
 
 TABLES = ("relative_position_bias_table",)
@@ -79,8 +80,29 @@ def make_optimiser(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.
         case "sgd":
             nesterov = bool(recipe.momentum)  # torch refuses Nesterov's rule without momentum
             return torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum or 0.0, nesterov=nesterov)
+        case CustomOptimiser():
+            return _custom(recipe.optimizer, groups, recipe)
         case _:
             assert_never(recipe.optimizer)
+
+
+def _custom(spec: CustomOptimiser, groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
+    """Optimiser of a user's own function."""
+    peak = recipe.scaled(recipe.lr)  # some optimisers refuse a rate of 0, and others look at the first one
+    given = [{**group, "lr": peak * group["scale"]} for group in groups]
+    made = call(load_function(spec.function, spec.source), spec.function, given, **dict(spec.params))
+    if not isinstance(made, torch.optim.Optimizer):
+        raise HarnessError(f"{spec.function} should return a torch.optim.Optimizer, not {type(made).__name__}")
+    if any("scale" not in group for group in made.param_groups):
+        raise HarnessError(f"{spec.function} should keep each group's `scale`, the factor on its learning rate")
+    wanted = [id(parameter) for group in groups for parameter in group["params"]]
+    found = [id(parameter) for group in made.param_groups for parameter in group["params"]]
+    if sorted(wanted) != sorted(found):
+        raise HarnessError(
+            f"{spec.function} should return an optimiser of the {len(wanted)} parameters that it gets, each once; "
+            f"it has {len(found)}, {len(set(found) & set(wanted))} of them"
+        )
+    return made
 
 
 def _by_shape(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from harness.core.model.encoder import Family, build, timm_arguments
 from harness.core.weights.finished_run import Trained, notes_of
 from harness.core.weights.formats import BUFFERS, Weights, to_official
-from harness.spec import FineTune, HarnessError, LinearHead, PixelTarget, Pretrain
+from harness.spec import CustomBackbone, FineTune, HarnessError, LinearHead, PixelTarget, Pretrain
 from harness.store.files import write_atomically
 
 ExportFormat = Literal["timm", "official"]
@@ -61,6 +61,11 @@ def export(trained: Trained, path: Path, form: ExportFormat) -> Exported:
         raise HarnessError(f"a file of format {form} ends in {SUFFIXES[form]}, not as {path.name} does")
     run = trained.run
     backbone, pool = (run.built, run.pool) if isinstance(run, FineTune) else (run.backbone, "")
+    if isinstance(backbone, CustomBackbone):
+        raise HarnessError(
+            f"{trained.name} is a network of your own, which no other program builds; its weights are in the run's "
+            "folder, named `encoder.model.body.` or `body.` and as in your module"
+        )
     sizes: dict[str, Any] = {
         "image_size": run.image_size,
         "channels": trained.facts.channels,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.core.data.datasets import Facts, facts_of
-from harness.core.model.backbones import layers_named
+from harness.core.model.backbones import layers_for
 from harness.core.weights.checkpoint import read_noted, read_weights
 from harness.core.weights.formats import Weights, named_as_timm
 from harness.spec import FineTune, HarnessError, Pretrain, Run, key, run_from_json
@@ -30,7 +30,7 @@ class Trained:
     def num_classes(self) -> int:
         """Number of classes of a classifier; 0 for a pre-training."""
         backbone = self.run.built if isinstance(self.run, FineTune) else self.run.backbone
-        name = layers_named(backbone.name).classifier
+        name = layers_for(backbone).classifier
         return len(self.weights.encoder[name]) if name in self.weights.encoder else 0
 
 

@@ -12,10 +12,12 @@ from typing import Literal
 
 from harness.spec import (
     AfterStage,
+    AnyBackbone,
+    AnyLoss,
     AtInput,
-    Backbone,
     BeforeBlock,
     Corruption,
+    CustomBackbone,
     FourierLoss,
     HarnessError,
     Head,
@@ -59,7 +61,7 @@ def a2mim(
     corruption: Corruption | None = None,
     head: Head | None = None,
     target: Target | None = None,
-    loss: Loss | None = None,
+    loss: AnyLoss | None = None,
     fourier: FourierLoss | Literal["none"] | None = None,
     seed: int = 0,
 ) -> Pretrain:
@@ -140,7 +142,7 @@ def _simmim(scale: Scale, corruption: Corruption, mask: Mask | None, seed: int, 
     )
 
 
-def a2mim_corruption(backbone: Backbone, variant: Variant = "paper") -> Corruption:
+def a2mim_corruption(backbone: AnyBackbone, variant: Variant = "paper") -> Corruption:
     """Corruption of A2MIM for a backbone.
 
     Raises:
@@ -151,7 +153,7 @@ def a2mim_corruption(backbone: Backbone, variant: Variant = "paper") -> Corrupti
     return Corruption(fill="image-mean", token="gated-add" if gated else "add", site=site)
 
 
-def a2mim_site(backbone: Backbone, variant: Variant = "paper") -> AtInput | AfterStage | BeforeBlock:
+def a2mim_site(backbone: AnyBackbone, variant: Variant = "paper") -> AtInput | AfterStage | BeforeBlock:
     """Site of A2MIM's mask token.
 
     `paper`: after stage 3 of a pyramid, and before the block at two thirds of a ViT, which is the paper's layer 8 of 12
@@ -172,12 +174,12 @@ def a2mim_site(backbone: Backbone, variant: Variant = "paper") -> AtInput | Afte
     return AfterStage(stage=3, stride=half)
 
 
-def a2mim_loss(backbone: Backbone, variant: Variant = "paper") -> Loss:
+def a2mim_loss(backbone: AnyBackbone, variant: Variant = "paper") -> Loss:
     """A2MIM's prediction error: l1, but focal l1 in every released configuration of a CNN."""
     return FOCAL_L1 if variant == "released" and _family(backbone) in ("resnet", "convnext") else L1
 
 
-def a2mim_fourier(backbone: Backbone, variant: Variant = "paper") -> FourierLoss | None:
+def a2mim_fourier(backbone: AnyBackbone, variant: Variant = "paper") -> FourierLoss | None:
     """A2MIM's Fourier loss; the released ConvNeXts have none, other ResNets than ResNet-50 other ones
     (`harness.papers.a2mim.recipes`)."""
     if variant == "paper":
@@ -191,7 +193,7 @@ def a2mim_fourier(backbone: Backbone, variant: Variant = "paper") -> FourierLoss
             return RELEASED_FOURIER_VIT
 
 
-def released_simmim_corruption(backbone: Backbone) -> Corruption:
+def released_simmim_corruption(backbone: AnyBackbone) -> Corruption:
     """Corruption of the released SimMIM of CNNs, which fails to hide patches.
 
     Raises:
@@ -206,20 +208,20 @@ def released_simmim_corruption(backbone: Backbone) -> Corruption:
             raise HarnessError(f"released_simmim_cnn is of CNNs, not of a {family}; valid: ResNets and ConvNeXts")
 
 
-def _assumed(backbone: Backbone, variant: Variant, corruption: Corruption) -> Iterator[str]:
+def _assumed(backbone: AnyBackbone, variant: Variant, corruption: Corruption) -> Iterator[str]:
     yield RAN[variant]
     if variant == "paper":
         yield UNVERIFIED
         if corruption.fill == "image-mean":
             yield ADDED
-        if _family(backbone) in ("convnext", "swin"):
+        if not isinstance(backbone, CustomBackbone) and _family(backbone) in ("convnext", "swin"):
             yield "the paper states a site for ResNet-50 and ViTs: other pyramids have ResNet-50's, stage 3"
     elif corruption.fill == "image-mean":
         yield RELEASED_FILL
 
 
-def _family(backbone: Backbone) -> Literal["resnet", "convnext", "swin", "vit"]:
-    name = backbone.name
+def _family(backbone: AnyBackbone) -> Literal["resnet", "convnext", "swin", "vit"]:
+    name = "" if isinstance(backbone, CustomBackbone) else backbone.name
     if "resnet" in name or "resnext" in name:
         return "resnet"
     if name.startswith("convnext"):
@@ -228,15 +230,17 @@ def _family(backbone: Backbone) -> Literal["resnet", "convnext", "swin", "vit"]:
         return "swin"
     if name.startswith(("vit_", "deit", "beit")):
         return "vit"
-    raise HarnessError(f"A2MIM says nothing of {name}; valid: ResNets, ConvNeXts, Swins, ViTs; or state the corruption")
+    raise HarnessError(
+        f"A2MIM says nothing of {backbone.name}; valid: ResNets, ConvNeXts, Swins, ViTs; or state the corruption"
+    )
 
 
-def _vit_depth(backbone: Backbone) -> int:
+def _vit_depth(backbone: AnyBackbone) -> int:
     stated = dict(backbone.args).get("depth")
     return int(stated or next((depth for size, depth in VIT_DEPTHS.items() if f"_{size}" in backbone.name), 12))
 
 
-def _convnext_depths(backbone: Backbone) -> tuple[int, ...]:
+def _convnext_depths(backbone: AnyBackbone) -> tuple[int, ...]:
     stated = dict(backbone.args).get("depths")
     size = backbone.name.split("_")[1] if "_" in backbone.name else ""
     if not stated and size not in CONVNEXT_DEPTHS:

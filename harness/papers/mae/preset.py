@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from harness.spec import (
+    AnyLoss,
     Augment,
     Backbone,
     Corruption,
@@ -72,7 +73,7 @@ def mae(
     mask: Mask | None = None,
     head: Head | None = None,
     target: Target | None = None,
-    loss: Loss | None = None,
+    loss: AnyLoss | None = None,
     seed: int = 0,
 ) -> Pretrain:
     """MAE's pre-training at a scale; an ablation replaces one piece.

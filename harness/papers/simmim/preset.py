@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.spec import (
+    AnyLoss,
     BinTarget,
     BlockMask,
     ClusterTarget,
@@ -41,7 +42,7 @@ def simmim(
     mask: Mask | None = None,
     head: Head | None = None,
     target: Target | None = None,
-    loss: Loss | None = None,
+    loss: AnyLoss | None = None,
     seed: int = 0,
 ) -> Pretrain:
     """SimMIM's pre-training at a scale; an ablation replaces one piece.
@@ -114,7 +115,7 @@ def _assumed_of_target(target: Target) -> Iterator[str]:
             yield "tokens: the crop itself is scaled for the tokenizer, bicubic"
 
 
-def _assumed_of_loss(loss: Loss) -> Iterator[str]:
+def _assumed_of_loss(loss: AnyLoss) -> Iterator[str]:
     """Assumptions about SimMIM's losses."""
     if loss.kind == "smooth-l1":
         yield f"smooth-l1: beta {loss.beta:g}"

@@ -12,11 +12,11 @@ from typing import Literal
 from harness.papers.mae.preset import CORRUPTION as DROPPED
 from harness.papers.simmim.preset import CORRUPTION, HEAD, LOSS, TARGET
 from harness.spec import (
+    AnyLoss,
     CheckerboardMask,
     Contrastive,
     Corruption,
     Head,
-    Loss,
     Mask,
     MomentumEncoder,
     Pretrain,
@@ -39,7 +39,7 @@ def symmim(
     corruption: Corruption = CORRUPTION,
     head: Head = HEAD,
     target: Target = TARGET,
-    loss: Loss = LOSS,
+    loss: AnyLoss = LOSS,
     strict: bool = False,
     seed: int = 0,
 ) -> Pretrain:
@@ -91,7 +91,7 @@ def _assumed_of_masks(scale: Scale, mask: Mask, contrastive: Contrastive | None)
         yield from board.notes(scale.image_size)
 
 
-def _assumed_of_prediction(corruption: Corruption, head: Head, target: Target, loss: Loss) -> Iterator[str]:
+def _assumed_of_prediction(corruption: Corruption, head: Head, target: Target, loss: AnyLoss) -> Iterator[str]:
     hidden = "dropped before the encoder, as in MAE" if corruption == DROPPED else "replaced by a mask token"
     yield f"hidden patches: {hidden}, in both branches"
     yield f"prediction: {head.kind} head, target {target.kind}, {loss.kind} loss over the {loss.scope} area"

@@ -16,7 +16,8 @@ class CustomMask(UserFunction, MaskSpec):
     function: `package.module:name`; called as `name(random, grid, step, steps, **params)` it returns a bool
         tensor [B, *grid], True = hidden. `grid` is (rows, columns) in units; `random(*shape)` gives float32
         uniform numbers in [0, 1) of shape [B, *shape], new ones at every call, that depend on the seed, the step
-        and the image's place in the batch only; `step` of `steps` serves masks that change during training.
+        and the image's place in the batch only. `step`, int64 [B, 1, 1], each image's own, counted from 0 of `steps`,
+        serves masks that change during training. A batch may have any length, and row i may depend on row i alone.
     size: side of a unit in pixels; a multiple of the model's patch.
     """
 

@@ -18,16 +18,17 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from harness.core.model.backbones.convnext import ConvNext
+from harness.core.model.backbones.custom import Custom, CustomNetwork
 from harness.core.model.backbones.pieces import Layers, Piece
 from harness.core.model.backbones.resnet import ResNets
 from harness.core.model.backbones.swin import Swin
 from harness.core.model.backbones.vit import BEiT, ViT
-from harness.spec import HarnessError
+from harness.spec import AnyBackbone, CustomBackbone, HarnessError
 from harness.spec.backbone import FAMILIES, check_model
 
-__all__ = ["Family", "Layers", "Piece", "layers_named", "layers_of", "supported"]
+__all__ = ["Family", "Layers", "Piece", "layers_for", "layers_named", "layers_of", "supported"]
 
-Family = VisionTransformer | Beit | SwinTransformer | SwinTransformerV2 | ConvNeXt | ResNet
+Family = VisionTransformer | Beit | SwinTransformer | SwinTransformerV2 | ConvNeXt | ResNet | CustomNetwork
 
 
 def layers_of(model: Family) -> Layers:
@@ -43,8 +44,19 @@ def layers_of(model: Family) -> Layers:
             return ConvNext()
         case ResNet():
             return ResNets()
+        case CustomNetwork():
+            return Custom()
         case _:
             assert_never(model)
+
+
+def layers_for(backbone: AnyBackbone) -> Layers:
+    """Description of the layers of a backbone, without building it.
+
+    Raises:
+        HarnessError: there is no such timm model, or it belongs to no family that is known here.
+    """
+    return Custom() if isinstance(backbone, CustomBackbone) else layers_named(backbone.name)
 
 
 def layers_named(name: str) -> Layers:
