@@ -76,8 +76,7 @@ class Backbone(Spec):
             return {**values, "stride": values["patch_size"]}
         return values
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def model_post_init(self, context: Any, /) -> None:  # a validator is called again for each spec that holds this one
         _check_strides(self.patch_size, self.stride)
         ours = {"img_size", "patch_size", "in_chans", "num_classes", "global_pool", "drop_path_rate"}
         if taken := ours & {name for name, _ in self.args}:
@@ -89,7 +88,6 @@ class Backbone(Spec):
             self._simmim()
         if self.variant == "mae" and not self.is_plain_vit:
             raise ValueError(f"variant 'mae' is a ViT's (name vit_...), not {self.name}'s; valid here: timm")
-        return self
 
     def _simmim(self) -> None:
         if not self.name.startswith("beit_"):

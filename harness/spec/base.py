@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import json
 import math
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Self
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from functools import cache
+from json.encoder import encode_basestring_ascii
+from types import NoneType
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)
 
 Scalar = str | int | float | bool | None
 """A plain value: what an axis of a study or a parameter of a user's own function may hold."""
@@ -63,7 +73,66 @@ Params = Annotated[tuple[tuple[str, Any], ...], BeforeValidator(_pairs)]
 """Keyword arguments as a sorted tuple of pairs; a dict is accepted and sorted."""
 
 
-class Spec(BaseModel):
+_pieces: ContextVar[dict[object, Any] | None] = ContextVar("pieces", default=None)
+_FORGOTTEN: frozenset[str] = frozenset()
+
+
+@contextlib.contextmanager
+def shared_pieces() -> Iterator[None]:
+    """While it lasts, specs that are stated alike are one object: validated, filled in and digested once.
+
+    Ten thousand cells of a study state a few dozen recipes and masks. For the length of one plan only, as what is
+    filled in comes from outside.
+    """
+    token = _pieces.set({})
+    try:
+        yield
+    finally:
+        _pieces.reset(token)
+
+
+class _SpecType(ModelMetaclass):
+    """The type of the types of specs: makes a spec, or gives the one that was stated alike."""
+
+    def __call__(cls, /, **values: Any) -> Any:
+        pieces = _pieces.get()
+        if pieces is None:
+            return super().__call__(**values)
+        stated = _stated(cls, values)
+        if (found := pieces.get(stated)) is not None:
+            return found
+        made = super().__call__(**values)
+        # Which fields were stated and which left out means nothing here, and the set takes more room than the fields.
+        object.__setattr__(made, "__pydantic_fields_set__", _FORGOTTEN)
+        if stated is not None and all(made.__dict__.get(name) is value for name, value in _specs(values)):
+            pieces[stated] = made  # which holds the specs in it
+        return made
+
+
+def _stated(kind: type, values: dict[str, Any]) -> object:
+    """Equal for what is stated alike; None for what is not worth telling.
+
+    A spec inside is told by its place in memory, which stays its own as long as the spec that holds it is kept.
+    """
+    found: list[object] = [kind]
+    for name, value in values.items():
+        its = type(value)
+        if its in _WRITE:
+            found += (name, its, value if value or its is not float else repr(value))  # 0.0 == -0.0, and they differ
+        elif isinstance(value, Spec):
+            found += (name, id(value))
+        elif its in (tuple, list, dict):
+            found += (name, its, repr(value))
+        else:
+            return None
+    return tuple(found)
+
+
+def _specs(values: dict[str, Any]) -> Iterator[tuple[str, Spec]]:
+    return ((name, value) for name, value in values.items() if isinstance(value, Spec))
+
+
+class Spec(BaseModel, metaclass=_SpecType):
     """A frozen value that determines numbers.
 
     Class attributes that a subclass may set:
@@ -89,14 +158,17 @@ class Spec(BaseModel):
     def _known_fields(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        for name in values:
-            if name not in cls.__pydantic_fields__:  # model_fields, without the cost of a property
+        fields, lists = cls.__pydantic_fields__, False  # model_fields, without the cost of a property
+        for name, value in values.items():
+            if name not in fields:
                 close = difflib.get_close_matches(name, cls.model_fields, n=1)
                 hint = f"; did you mean {close[0]!r}?" if close else ""
-                fields = ", ".join(cls.model_fields)
-                raise ValueError(f"no field {name!r}; its fields are {fields}{hint}")
+                raise ValueError(f"no field {name!r}; its fields are {', '.join(cls.model_fields)}{hint}")
+            if type(value) is int:
+                _fitting(value)
+            lists = lists or type(value) is list
         # Validators written in Python hand JSON's arrays on as lists, which a strict tuple refuses.
-        return {name: _fitting(_frozen(value)) for name, value in values.items()}
+        return {name: _frozen(value) for name, value in values.items()} if lists else values
 
     def current_revision(self) -> int:
         """Revision of this value's meaning. Override it where a correction changed the meaning of some values only."""
@@ -108,7 +180,7 @@ class Spec(BaseModel):
         try:
             found: str = object.__getattribute__(self, "_digest")
         except AttributeError:
-            found = hashlib.sha256(_JSON.encode(self._canonical()).encode()).hexdigest()
+            found = hashlib.sha256(self._canonical().encode()).hexdigest()
             object.__setattr__(self, "_digest", found)
         return found
 
@@ -116,14 +188,16 @@ class Spec(BaseModel):
         """All fields as what JSON can hold, unkeyed ones and defaults included."""
         return {name: _to_plain(value) for name, value in self.values.items()}
 
-    def _canonical(self) -> dict[str, object]:
-        kind = type(self)
-        fields = {
-            name: _encode(value)
-            for name, value in self.values.items()
-            if name not in kind.unkeyed and not (name in kind.implicit and _same(value, kind.implicit[name]))
-        }
-        return {"scheme": SCHEME, "type": kind.__name__, "revision": self.current_revision(), "fields": fields}
+    def _canonical(self) -> str:
+        """What the digest is of: JSON without spaces, names sorted, every spec inside as its digest."""
+        kind, held = type(self), self.__dict__
+        fields = []
+        for name, begin, implicit in _keyed(kind):
+            text = _encode(held[name])
+            if text != implicit:
+                fields.append(begin + text)
+        revision, name = _encode(self.current_revision()), _encode(kind.__name__)
+        return f'{{"fields":{{{",".join(fields)}}},"revision":{revision},"scheme":{SCHEME},"type":{name}}}'
 
     @property
     def values(self) -> dict[str, Any]:
@@ -156,21 +230,41 @@ def _frozen(value: object) -> object:
     return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
 
 
-def _encode(value: object) -> object:
+@cache
+def _keyed(kind: type[Spec]) -> list[tuple[str, str, str | None]]:
+    """The keyed fields of a type, sorted: their names, how each begins in JSON, and the JSON of an implicit value.
+
+    Texts are compared, as `==` takes 0 for False and 1 for 1.0.
+    """
+    return [
+        (name, f"{_JSON.encode(name)}:", _encode(kind.implicit[name]) if name in kind.implicit else None)
+        for name in sorted(kind.model_fields)
+        if name not in kind.unkeyed
+    ]
+
+
+def _encode(value: object) -> str:
+    """JSON of a value of a field: keeps 1.0 apart from 1 and from "1.0", and writes a float alike on every Python."""
+    if (write := _WRITE.get(type(value))) is not None:  # most by far; an encoder of JSON takes five times as long
+        return write(value)
     match value:
-        case str() | bool() | int() | float() | None:
-            return value  # JSON keeps 1.0 apart from 1 and from "1.0", and writes a float alike on every Python
-        case tuple():
-            return [_encode(item) for item in value]
         case Spec():
-            return {"digest": value.digest}
+            return f'{{"digest":"{value.digest}"}}'
+        case str() | int() | float():
+            return _JSON.encode(value)
+        case tuple():
+            return f"[{','.join(map(_encode, value))}]"
         case _:
             raise TypeError(f"a spec cannot hold {type(value).__name__}: {value!r}")
 
 
-def _same(left: object, right: object) -> bool:
-    # `is` first, which is true of most and costs nothing; == takes 0 for False.
-    return left is right or json.dumps(_encode(left)) == json.dumps(_encode(right))
+_WRITE: Mapping[type, Callable[[Any], str]] = {
+    str: encode_basestring_ascii,
+    bool: lambda value: "true" if value else "false",
+    int: int.__repr__,
+    float: float.__repr__,
+    NoneType: lambda value: "null",
+}
 
 
 def one_line(error: ValidationError) -> str:

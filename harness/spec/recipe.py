@@ -249,8 +249,7 @@ class Recipe(Spec):
                 raise ValueError(f"momentum belongs to lars and sgd; {optimizer} has betas")
         return values
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def model_post_init(self, context: Any, /) -> None:  # a validator is called again for each spec that holds this one
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs {self.warmup_epochs} leaves nothing of {self.epochs} epochs")
         own = {"betas": (0.9, 0.999), "eps": 1e-8, "momentum": None} if whose(self.optimizer) == CUSTOM else {}
@@ -261,7 +260,6 @@ class Recipe(Spec):
         if self.batch_norm_group is not None and self.batch_size % self.batch_norm_group:
             valid = ", ".join(str(size) for size in range(1, self.batch_size + 1) if self.batch_size % size == 0)
             raise ValueError(f"batch_norm_group {self.batch_norm_group} does not divide batch_size; valid: {valid}")
-        return self
 
     def scaled(self, lr: float) -> float:
         """A learning rate of this recipe after the batch scaling rule."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import cache
 from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -152,8 +153,7 @@ class Pretrain(Spec):
         other = None if self.contrastive is None else self.contrastive.mask
         return (self.mask,) if other is None or isinstance(other, str) else (self.mask, other)
 
-    @model_validator(mode="after")
-    def _geometry(self) -> Self:
+    def model_post_init(self, context: Any, /) -> None:  # a validator is called again for each spec that holds this one
         size, stride = self.image_size, self.backbone.stride
         if size % stride:
             raise ValueError(f"stride {stride} does not divide the image of {size} px; {choices(size)}")
@@ -172,7 +172,6 @@ class Pretrain(Spec):
         check_momentum(self)
         if self.start is not None and self.start.backbone != self.backbone:
             raise ValueError("start.backbone differs from backbone: state the one that is pre-trained in both")
-        return self
 
 
 class Snapshot(Spec):
@@ -279,12 +278,13 @@ class Evaluated(Spec, Generic[S]):
     def _from_start(cls, values: Any) -> Any:
         if not isinstance(values, dict) or not isinstance(start := values.get("start"), Spec):
             return values
-        taken = {
-            name: getattr(start, name)
-            for name in ("data", "image_size", "crop")
-            if values.get(name) is None and hasattr(start, name)
-        }
-        return {**values, **taken}
+        return values | {name: getattr(start, name) for name in _taken(type(start)) if values.get(name) is None}
+
+
+@cache
+def _taken(start: type[Spec]) -> tuple[str, ...]:
+    """The fields of an evaluation that a start of this type gives, where they are not stated."""
+    return tuple(name for name in ("data", "image_size", "crop") if name in start.model_fields or hasattr(start, name))
 
 
 class FineTune(Evaluated[Start]):

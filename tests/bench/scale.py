@@ -1,23 +1,29 @@
-"""How long `harness plan` takes for 10,000 cells, and `harness status` for 10,000 finished runs.
+"""What `harness plan` takes for many cells, and `harness status` for as many finished runs.
 
-Run     python tests/bench/scale.py [--cells 10000] [--times 5]
-Aim     2 s each, the start of Python included.
+Run     python tests/bench/scale.py [--cells 10000] [--times 5] [--record]
+Aim     10,000 cells: 2.5 s of user CPU, 100,000 cells: 16 s and 500 MB, each with the start of Python
+Record  --record appends to results/bench/scale.json
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from harness.spec import key
 from harness.store import RunFolder, Store
 from harness.store.records import sealed
 from harness.study import expand, load
+
+RECORDED = Path(__file__).parents[2] / "results" / "bench" / "scale.json"
 
 STUDY = '''"""{cells} cells of one seed."""
 
@@ -36,18 +42,18 @@ TINY = Scale(
 def cell(scale, drop_path, size, ratio, seed):
     recipe = scale.finetune.replace(drop_path=drop_path)
     if {pretrain}:
-        start = simmim(scale, mask=RandomMask(size=scale.pixels(size), ratio=ratio / 1000), seed=seed)
+        start = simmim(scale, mask=RandomMask(size=scale.pixels(size), ratio=ratio / 10_000), seed=seed)
     else:
         start = Scratch(backbone=scale.backbone, image_size=scale.image_size)
-        recipe = recipe.replace(lr=(100 * ratio + size) * 1e-6)
+        recipe = recipe.replace(lr=(100 * ratio + size) * 1e-7)
     return {{"top1": FineTune(start=start, data=scale.data, recipe=recipe, seed=seed)}}
 
 
 STUDY = Study(
     cell=cell,
-    grid=axes(drop_path=(0.0, 0.1, 0.2, 0.3), size=(4, 8, 16, 32), ratio=tuple(range(100, 100 + {cells} // 16))),
+    grid=axes(drop_path=(0.0, 0.1, 0.2, 0.3), size=(4, 8, 16, 32), ratio=tuple(range(1000, 1000 + {cells} // 16))),
     scales=(TINY,),
-    reference={{"drop_path": 0.0, "size": 32, "ratio": 100}},
+    reference={{"drop_path": 0.0, "size": 32, "ratio": 1000}},
     seeds=1,
 )
 '''
@@ -69,34 +75,65 @@ def finish(store: Store, path: Path) -> int:
     return len(runs)
 
 
-def measure(times: int, *arguments: str) -> tuple[float, str]:
-    """Median wall time of a command in seconds, and what it printed."""
-    seconds = []
+class Taken(NamedTuple):
+    """What a command took: CPU time in Python and in the system, time on the clock, all in seconds; peak memory."""
+
+    user: float
+    system: float
+    clock: float
+    megabytes: float
+
+
+def measure(times: int, *arguments: str) -> tuple[Taken, str]:
+    """What a command takes, the median of several calls, and what it printed."""
+    calls = []
     for _ in range(times):
-        began = time.perf_counter()
-        command = [sys.executable, "-m", "harness.cli", *arguments]
-        printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds), printed
+        with tempfile.TemporaryFile("w+") as printed:
+            began = time.perf_counter()
+            process = subprocess.Popen([sys.executable, "-m", "harness.cli", *arguments], stdout=printed)
+            _, code, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(code)
+            if process.returncode:
+                raise SystemExit(f"harness {' '.join(arguments)} failed")
+            calls.append(Taken(used.ru_utime, used.ru_stime, time.perf_counter() - began, used.ru_maxrss / 1024))
+            printed.seek(0)
+            text = printed.read()
+    return Taken(*map(statistics.median, zip(*calls, strict=True))), text
+
+
+def record(cells: int, times: int, found: dict[str, Taken]) -> None:
+    """Append to the history of this benchmark."""
+    history = json.loads(RECORDED.read_text()) if RECORDED.exists() else []
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout
+    rounded = {name: {of: round(value, 2) for of, value in taken._asdict().items()} for name, taken in found.items()}
+    machine = f"{os.cpu_count()} shared CPU cores"
+    history.append({"commit": commit.strip(), "machine": machine, "cells": cells, "calls": times, "median": rounded})
+    RECORDED.parent.mkdir(parents=True, exist_ok=True)
+    RECORDED.write_text(json.dumps(history, indent=1) + "\n")
 
 
 def main() -> None:
-    """Print both figures, once with evaluations from scratch only (a run a cell), once with pre-trainings."""
+    """Measure with evaluations from scratch only (a run a cell), and with pre-trainings that cells share."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cells", type=int, default=10_000)
     parser.add_argument("--times", type=int, default=5)
+    parser.add_argument("--record", action="store_true")
     options = parser.parse_args()
-    for pretrain in (False, True):
+    found = {}
+    for what in ("from scratch", "pre-trained"):
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "harness.toml").touch()
             path = Path(folder) / "wide.py"
-            path.write_text(STUDY.format(cells=options.cells, pretrain=pretrain))
-            what = "pre-trained" if pretrain else "from scratch"
-            plan, printed = measure(options.times, "plan", str(path))
-            print(f"plan    {plan:6.2f} s   {what}: {printed.splitlines()[0]}")
-            count = finish(Store(Path(folder) / "runs"), path)
-            status, printed = measure(options.times, "status", str(path))
-            print(f"status  {status:6.2f} s   {count} run folders: {printed.splitlines()[1].strip()}")
+            path.write_text(STUDY.format(cells=options.cells, pretrain=what == "pre-trained"))
+            for command in ("plan", "status"):
+                if command == "status":
+                    finish(Store(Path(folder) / "runs"), path)
+                taken, printed = measure(options.times, command, str(path))
+                found[f"{command}, {what}"] = taken
+                print(f"{command:<7} {taken.user:6.2f} s of user CPU, {taken.system:.2f} of the system's, "
+                      f"{taken.megabytes:.0f} MB   {what}: {printed.splitlines()[1].strip()}")  # fmt: skip
+    if options.record:
+        record(options.cells, options.times, found)
 
 
 if __name__ == "__main__":
