@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from harness.cli import audit, avgdist, doctor, metrics, models, new, plan, records
+from harness.cli import audit, avgdist, doctor, metrics, models, new, pack, plan, records
 from harness.cli.common import printable
 from harness.cli.finished import analyse, compare, export, predict, reconstruct, report
 from harness.cli.launch import cancel, clean, logs, run, search, status
@@ -39,6 +39,7 @@ app.command()(compare.compare)
 app.command()(metrics.metrics)
 app.add_typer(records.records, name="records")
 app.command()(clean.clean)
+app.command()(pack.pack)
 app.command()(doctor.doctor)
 app.command()(models.models)
 app.command()(avgdist.avgdist)

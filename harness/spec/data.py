@@ -149,9 +149,11 @@ class ImageFolder(_Data):
 
     Both have the same classes, unless `classes` says which count; val/ may be missing where nothing is tested on it.
 
-    name: looked up with `data_location` on each machine (harness.toml: [data] imagenet = "/data/imagenet").
+    name: looked up with `data_location` on each machine (harness.toml: [data] imagenet = "/data/imagenet"): a folder,
+        or a pack of one (`harness pack`).
     content: digest of all relative paths and bytes; filled in where the folder is found, otherwise None:
-        then a study can be planned but not run.
+        then a study can be planned but not run. A pack of whole pictures has its folder's content, as it gives the same
+        pixels to the bit with the same decoder; one of resized squares has its own, which also names their side.
     classes: the subfolders of train/ that are used, in the order of their labels; images of others are left out, and
         val/ may lack some of them. None for all, in alphabetical order.
     decoder: what decodes, crops and resizes the files: PIL, or torchvision's decode_jpeg and torch, in about half the
@@ -179,10 +181,10 @@ class ImageFolder(_Data):
     def _fill_content(cls, values: Any) -> Any:
         if isinstance(values, dict) and values.get("content") is None and "name" in values:
             root = data_location(str(values["name"]))
-            if root is not None and root.is_dir():
+            if root is not None and root.exists():
                 try:
                     found = planned_manifest(root)
-                    check_folder(root, found, values.get("classes"))
+                    check_folder(root, found, values.get("classes"), values.get("decoder", "pil"))
                 except HarnessError as error:
                     raise ValueError(str(error)) from None
                 return {**values, "content": found.digest, "deep": found.deep, "uneven": is_uneven(found)}
@@ -197,18 +199,22 @@ class ImageFolder(_Data):
         if self.classes is not None:
             return len(self.classes)
         root = data_location(self.name)
+        if root is not None and root.is_file():
+            return len(planned_manifest(root).train)
         return (sum(entry.is_dir() for entry in (root / "train").glob("*")) or None) if root else None
 
     def fault(self, *, tested: bool) -> str | None:
         root = data_location(self.name)
-        if root is None or not root.is_dir():
+        if root is None or not root.exists():
             return None
-        if self.classes is not None:  # they may have been named after the folder was read
+        # Classes and decoder may have been named after the folder was read.
+        if self.classes is not None or root.is_file():
             try:
-                check_folder(root, planned_manifest(root), self.classes)
+                check_folder(root, planned_manifest(root), self.classes, self.decoder)
             except HarnessError as error:
                 return str(error)
-        if tested and self.split == "test" and not any((root / "val").glob("*/*")):
+        held = planned_manifest(root).val if root.is_file() else any((root / "val").glob("*/*"))
+        if tested and self.split == "test" and not held:
             hint = "put them there, or use split='validation'"
             return f"{root} has no images in val/<class>/ to measure accuracies on: {hint}"
         return None
@@ -240,12 +246,17 @@ def is_uneven(folder: Manifest) -> bool:
     return len(set(folder.train.values())) > 1
 
 
-def check_folder(root: Path, folder: Manifest, classes: Sequence[str] | None) -> None:
-    """Refuse a folder that has not the form that `ImageFolder` describes.
+def check_folder(root: Path, folder: Manifest, classes: Sequence[str] | None, decoder: str) -> None:
+    """Refuse a folder that has not the form that `ImageFolder` describes, or a pack of another decoder's pixels.
 
     Raises:
-        HarnessError: names the classes or the file.
+        HarnessError: names the classes, the file or the decoder.
     """
+    if folder.decoder not in (None, decoder):
+        raise HarnessError(
+            f"{root} was packed with decoder {folder.decoder!r}, and decoder={decoder!r} gives other pixels: "
+            f"say ImageFolder(decoder={folder.decoder!r}), or pack the folder with --decoder {decoder}"
+        )
     if folder.loose is not None:
         raise HarnessError(f"{root / folder.loose} lies in no class folder; images belong into train/<class>/")
     if not folder.train:

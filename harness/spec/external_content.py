@@ -16,6 +16,7 @@ from stat import S_ISREG
 from typing import Any, NamedTuple
 
 from harness.machine import HarnessError, cache_folder
+from harness.spec.packs import body_length, read_header
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"})
 
@@ -111,6 +112,7 @@ class Manifest:
     loose: the first image of these that lies in no class, or None.
     deep: True if a picture of these has 16 bits or floats in a channel.
     unreadable: the first file of these that was no picture or too large a one, or None; see `picture_fault`.
+    decoder: what decoded the pictures of a pack; None for a folder.
     """
 
     digest: str
@@ -119,16 +121,19 @@ class Manifest:
     loose: str | None
     deep: bool
     unreadable: str | None
+    decoder: str | None = None
 
 
 def manifest(root: Path) -> Manifest:
-    """The manifest of a folder of images.
+    """The manifest of a folder of images, or of a pack of one.
 
     The contents are read once; afterwards it is cached for the same list of paths and the same files (`_stamp`).
 
     Raises:
-        HarnessError: the folder is missing or holds no image, or something in it cannot be read.
+        HarnessError: the folder is missing or holds no image, or something in it cannot be read; a pack is damaged.
     """
+    if root.is_file():
+        return _manifest_of_pack(root)
     if not root.is_dir():
         raise HarnessError(f"there is no folder {root}")
     stamp = hashlib.sha256(str(root.resolve()).encode())
@@ -144,6 +149,28 @@ def manifest(root: Path) -> Manifest:
             raise HarnessError(f"{path} is no file")
         stamp.update(f"{path.relative_to(root).as_posix()}\0{_stamp(stat)}\n".encode())
     return Manifest(**_cached("manifest", stamp.hexdigest(), lambda: asdict(_read_whole(root, paths))))
+
+
+def _manifest_of_pack(path: Path) -> Manifest:
+    facts = read_header(path)
+    stamp = f"{path.resolve()}\0{_stamp(path.stat())}"
+    if _cached("pack", stamp, lambda: _sha256_of_beginning(path, body_length(facts))) != facts.sha256:
+        raise HarnessError(f"{path} is damaged: its pixels are not those that were packed; pack its folder again")
+    return Manifest(facts.content, facts.train, facts.val, None, facts.deep, None, facts.decoder)
+
+
+def _sha256_of_beginning(path: Path, length: int) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while length > 0 and (block := file.read(min(length, 2**24))):
+            digest.update(block)
+            length -= len(block)
+    return digest.hexdigest()
+
+
+def note_pack(path: Path) -> None:
+    """Note that a pack that was just written holds what its header says, so that it need not be read for that."""
+    _cached("pack", f"{path.resolve()}\0{_stamp(path.stat())}", lambda: read_header(path).sha256)
 
 
 def _read_whole(root: Path, paths: list[Path]) -> Manifest:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from harness.core.data import published
+from harness.core.data.pack import opened
 from harness.core.data.shapes import CLASSES, COLOURS, shapes
 from harness.core.runtime.custom import load_function
 from harness.core.runtime.randomness import words
@@ -69,11 +70,14 @@ class ImageSet:
 
 @dataclass(frozen=True, eq=False)
 class FolderSet:
-    """Paths and labels of images that are read from their files when needed, as RGB.
+    """Paths and labels of images that are read from their files, or from a pack of them, when needed, as RGB.
+
+    paths: of the files; in a pack, those of the names in it, as if it were the folder.
 
     labels: int64 [N], index into `classes`.
     mean, std: per channel, of values in [0, 1].
     decoder: what decodes and resizes them: see `ImageFolder`.
+    pack: the pack that they lie in; None for files.
     """
 
     paths: tuple[Path, ...]
@@ -82,6 +86,7 @@ class FolderSet:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     decoder: Decoder = "pil"
+    pack: Path | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -202,23 +207,23 @@ def _load_folder(data: ImageFolder, part: Part) -> FolderSet:
     if data.decoder == "torchvision" and not hasattr(torch.ops.image, "decode_jpeg"):
         raise HarnessError("this torchvision decodes no JPEG: install a build that does, or say decoder='pil'")
     root = _checked_root(data)
-    paths, names = _labelled_files(root / "train")
+    paths, names = _labelled_files(root, "train")
     classes = data.classes or tuple(sorted(set(names)))
     held_out = part == "test" and data.split == "test"
     if held_out:
-        paths, names = _labelled_files(root / "val")
+        paths, names = _labelled_files(root, "val")
     number = {name: index for index, name in enumerate(classes)}
     used = [index for index, name in enumerate(names) if name in number]
     paths, labels = tuple(paths[index] for index in used), torch.tensor([number[names[index]] for index in used])
     if not held_out:
         chosen = _chosen(data, labels, part, classes=classes)
         paths, labels = tuple(paths[index] for index in chosen.tolist()), labels[chosen]
-    return FolderSet(paths, labels, classes, *IMAGENET_COLOURS, data.decoder)
+    return FolderSet(paths, labels, classes, *IMAGENET_COLOURS, data.decoder, root if root.is_file() else None)
 
 
 def _checked_root(data: ImageFolder) -> Path:
     root = data_location(data.name)
-    if root is None or not root.is_dir():
+    if root is None or not root.exists():
         raise HarnessError(absent(data))
     found = _read_once(root, data.content)
     if data.content is not None and found.digest != data.content:
@@ -227,7 +232,7 @@ def _checked_root(data: ImageFolder) -> Path:
     as_planned_now = data.replace(deep=found.deep, uneven=is_uneven(found))
     if data.content is not None and as_planned_now.current_revision() != data.current_revision():
         raise HarnessError(f"an earlier version planned this run and meant other numbers by {root}; plan again")
-    check_folder(root, found, data.classes)
+    check_folder(root, found, data.classes, data.decoder)
     return root
 
 
@@ -238,9 +243,13 @@ def _read_once(root: Path, content: str | None) -> Manifest:
     return manifest(root)
 
 
-def _labelled_files(folder: Path) -> tuple[tuple[Path, ...], list[str]]:
-    """Paths of the images below a folder, and for each the name of its class folder."""
-    paths = tuple(image_files(folder))
+def _labelled_files(root: Path, part: Literal["train", "val"]) -> tuple[tuple[Path, ...], list[str]]:
+    """Paths of the images of a part of a folder or pack, and for each the name of its class folder."""
+    folder = root / part
+    names = opened(root).names if root.is_file() else None
+    paths = tuple(
+        image_files(folder) if names is None else (root / name for name in names if name.startswith(f"{part}/"))
+    )
     if not paths:
         raise HarnessError(f"{folder} holds no image; images belong into {folder}/<class>/")
     parts = [path.relative_to(folder).parts for path in paths]
@@ -372,6 +381,8 @@ def facts_of(data: Data) -> Facts:
 
 def _subfolders(name: str) -> tuple[str, ...]:
     root = data_location(name)
+    if root is not None and root.is_file():
+        return tuple(sorted(_read_once(root, None).train))
     if root is None or not (root / "train").is_dir():
         return ()
     return tuple(sorted(entry.name for entry in (root / "train").iterdir() if entry.is_dir()))

@@ -18,7 +18,9 @@ from torchvision.transforms import functional as pil
 
 from harness.core.data.augment import Interpolation, normalise, test_batch, test_size
 from harness.core.data.datasets import Facts
+from harness.core.data.pack import PackedPicture, opened
 from harness.spec import Data, HarnessError, ImageFolder
+from harness.spec.packs import packed_side
 
 Picture = str | Path | Image.Image | NDArray[np.uint8]
 """A file, a PIL image, or an array uint8 [H, W] or [H, W, C]."""
@@ -46,9 +48,15 @@ def as_tested(picture: Picture, data: Data, facts: Facts, *, image_size: int, cr
     else:
         pixels = _pixels(picture, facts.channels)
     if isinstance(data, ImageFolder):  # its files are resized in 8 bits, images in memory in floats
-        square = central(pil.to_pil_image(pixels) if data.decoder == "pil" else pixels, image_size, crop)
+        if (side := packed_side(data.content)) is not None:
+            pixels = central(_as_decoded(pixels, data), side, 1.0)
+        square = central(_as_decoded(pixels, data), image_size, crop)
         return normalise(square[None], facts.mean, facts.std)
     return test_batch(pixels[None], facts.mean, facts.std, image_size=image_size, crop=crop)
+
+
+def _as_decoded(pixels: Tensor, data: ImageFolder) -> Image.Image | Tensor:
+    return pil.to_pil_image(pixels) if data.decoder == "pil" else pixels
 
 
 def _pixels(picture: Picture, channels: int) -> Tensor:
@@ -74,12 +82,14 @@ def _pixels(picture: Picture, channels: int) -> Tensor:
     return read(Path(picture), lambda file: _tensor(prepared(file, mode)))
 
 
-def read(path: Path, use: Callable[[Image.Image], T]) -> T:
-    """Result of a function of the opened picture at `path`.
+def read(path: Path, use: Callable[[Image.Image | PackedPicture], T], pack: Path | None = None) -> T:
+    """Result of a function of the opened picture at `path`, a file or in a pack.
 
     Raises:
         HarnessError: the file is no picture, is damaged, is larger than PIL's limit, or cannot be prepared.
     """
+    if pack is not None:
+        return use(opened(pack).picture(path))
     try:
         with Image.open(path) as file:
             return use(file)
@@ -90,7 +100,7 @@ def read(path: Path, use: Callable[[Image.Image], T]) -> T:
         raise HarnessError(f"cannot read {path} as a picture: {reason}".replace("\n", " ")) from None
 
 
-def prepared(image: Image.Image, mode: Mode = "RGB") -> Image.Image:
+def prepared(image: Image.Image | PackedPicture, mode: Mode = "RGB") -> Image.Image:
     """A picture in 8 bits a channel: the one way in which training, testing, prediction and reconstruction see it.
 
     - EXIF orientation is not applied, as torchvision's ImageFolder and timm do not, so that published numbers hold.
@@ -104,6 +114,8 @@ def prepared(image: Image.Image, mode: Mode = "RGB") -> Image.Image:
     Raises:
         ValueError: integers above 16 bits, or floats outside 0 to 1; or PIL cannot convert the mode.
     """
+    if isinstance(image, PackedPicture):  # prepared when it was packed
+        return image.image()
     if image.mode.startswith("I"):
         image = _eight_bits(image, 65535, lambda values: values.astype(np.int64) >> 8)
     elif image.mode == "F":
@@ -122,7 +134,7 @@ def _eight_bits(image: Image.Image, white: int, scale: Callable[[NDArray[Any]], 
     return Image.fromarray(scale(values).astype(np.uint8))
 
 
-def decoded(path: Path) -> Tensor:
+def decoded(path: Path, pack: Path | None = None) -> Tensor:
     """Pixels of a file as `decoder="torchvision"` reads them, uint8 [3, H, W]: a JPEG, by its first bytes whatever its
     name, by torchvision's decode_jpeg; every other file by PIL, as `prepared` describes.
 
@@ -132,6 +144,8 @@ def decoded(path: Path) -> Tensor:
     Raises:
         HarnessError: decode_jpeg refuses the JPEG, or PIL the other file.
     """
+    if pack is not None:
+        return opened(pack).pixels(path)
     try:
         content = np.fromfile(path, dtype=np.uint8)
         if content[:3].tobytes() == JPEG:

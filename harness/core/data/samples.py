@@ -22,6 +22,7 @@ from torchvision.transforms import functional as pil
 
 from harness.core.data.augment import Interpolation, seeded
 from harness.core.data.datasets import FolderSet, ImageSet
+from harness.core.data.pack import PackedPicture
 from harness.core.data.pictures import central, decoded, prepared, read, resized
 from harness.core.data.single import crop_box, is_flipped
 from harness.spec import Augment, HarnessError
@@ -52,14 +53,14 @@ class TrainingSamples(Dataset[tuple[Tensor, int, int]]):
 
     def _image(self, step: int, position: int, index: int) -> Tensor:
         match self.source:
-            case FolderSet(paths=paths, decoder="torchvision") if self.transform is None:
-                return self._cropped_tensor(decoded(paths[index]), step, position)
-            case FolderSet(paths=paths) if self.transform is None:
-                return read(paths[index], lambda file: self._cropped(file, step, position))
-            case FolderSet(paths=paths, decoder="torchvision"):
-                image = pil.to_pil_image(decoded(paths[index]))
-            case FolderSet(paths=paths):
-                image = read(paths[index], prepared)
+            case FolderSet(paths=paths, decoder="torchvision", pack=pack) if self.transform is None:
+                return self._cropped_tensor(decoded(paths[index], pack), step, position)
+            case FolderSet(paths=paths, pack=pack) if self.transform is None:
+                return read(paths[index], lambda file: self._cropped(file, step, position), pack)
+            case FolderSet(paths=paths, decoder="torchvision", pack=pack):
+                image = pil.to_pil_image(decoded(paths[index], pack))
+            case FolderSet(paths=paths, pack=pack):
+                image = read(paths[index], prepared, pack)
             case ImageSet(images=images):
                 image = pil.to_pil_image(images[index])
             case _:
@@ -69,7 +70,7 @@ class TrainingSamples(Dataset[tuple[Tensor, int, int]]):
             augmented: Tensor = self.transform(image)
         return augmented
 
-    def _cropped(self, file: Image.Image, step: int, position: int) -> Tensor:
+    def _cropped(self, file: Image.Image | PackedPicture, step: int, position: int) -> Tensor:
         size = self.image_size
         width, height = file.size
         top, left, tall, wide = self._box(height, width, step, position)
@@ -112,8 +113,8 @@ class TestSamples(Dataset[tuple[Tensor, int]]):
 
     def _image(self, path: Path) -> Tensor:
         if self.source.decoder == "torchvision":
-            return central(decoded(path), self.image_size, self.crop)
-        return read(path, lambda file: central(prepared(file), self.image_size, self.crop))
+            return central(decoded(path, self.source.pack), self.image_size, self.crop)
+        return read(path, lambda file: central(prepared(file), self.image_size, self.crop), self.source.pack)
 
 
 def _filter(interpolation: Interpolation) -> Image.Resampling:

@@ -1,0 +1,107 @@
+"""Pictures of a pack, which lies in memory as far as it was read: see `harness.spec.packs` and `harness pack`."""
+
+from __future__ import annotations
+
+import bisect
+import json
+import warnings
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from harness.spec import HarnessError
+from harness.spec.packs import FRACTIONS, PIXELS, read_header, sizes
+
+
+class PackedPicture:
+    """A picture of a pack in the place of an opened file: it has a size, and `draft` as PIL's JPEG files have.
+
+    pixels: uint8 [height, width, 3] at the full size, then at 1/2, 1/4 and 1/8 where PIL's decoder gives them.
+    """
+
+    def __init__(self, pixels: list[NDArray[np.uint8]]) -> None:
+        self._pixels = pixels
+        self._place = 0
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        height, width, _ = self._pixels[self._place].shape
+        return width, height
+
+    def draft(self, mode: None, size: tuple[int, int]) -> None:
+        """Take the smallest size that is at least `size` (width, height), by PIL's rule for JPEG files."""
+        del mode
+        height, width, _ = self._pixels[0].shape
+        least = min(width // size[0], height // size[1])
+        self._place = max(place for place in range(len(self._pixels)) if FRACTIONS[place] <= max(least, 1))
+
+    def image(self) -> Image.Image:
+        """The picture in the size that was chosen, RGB."""
+        return Image.fromarray(self._pixels[self._place])
+
+
+class Pack:
+    """An opened pack.
+
+    names: of its pictures, such as train/cat/0.jpg, sorted. side: in pixels, of squares; None for whole pictures.
+    """
+
+    def __init__(self, path: Path) -> None:
+        facts = read_header(path)
+        self.path, self.side = path, facts.side
+        mapped = np.memmap(path, dtype=np.uint8, mode="r")
+        first, length = facts.names
+        self.names: list[str] = json.loads(mapped[first : first + length].tobytes())
+        first, length = facts.table
+        self._table = mapped[first : first + length].view("<i4").reshape(-1, 3).astype(np.int64)
+        height, width, held = self._table.T
+        lengths = sum(
+            np.where(held > place, -(-height // part) * -(-width // part) * 3, 0)
+            for place, part in enumerate(FRACTIONS)
+        )
+        self._starts = PIXELS + np.concatenate([[0], np.cumsum(lengths)])
+        self._bytes = mapped
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of memory that must not be written to; nothing here does
+            self._tensor = torch.from_numpy(mapped)
+
+    def row(self, path: Path) -> int:
+        """Place of a picture by its path, that of the pack and its name in it."""
+        name = path.relative_to(self.path).as_posix()
+        row = bisect.bisect_left(self.names, name)
+        if row == len(self.names) or self.names[row] != name:
+            raise HarnessError(f"{self.path} holds no picture {name}")
+        return row
+
+    def picture(self, path: Path) -> PackedPicture:
+        """A picture in the place of an opened file."""
+        row = self.row(path)
+        found, first = [], int(self._starts[row])
+        height, width, held = self._table[row].tolist()
+        for tall, wide in sizes(height, width, held):
+            found.append(self._bytes[first : first + tall * wide * 3].reshape(tall, wide, 3))
+            first += tall * wide * 3
+        return PackedPicture(found)
+
+    def pixels(self, path: Path) -> Tensor:
+        """A picture at its full size, uint8 [3, H, W], in memory that must not be written to."""
+        row = self.row(path)
+        first, (height, width, _) = int(self._starts[row]), self._table[row].tolist()
+        return self._tensor[first : first + height * width * 3].view(height, width, 3).permute(2, 0, 1)
+
+    def squares(self) -> Tensor:
+        """All pictures of a pack of squares, uint8 [N, side, side, 3], in memory that must not be written to."""
+        assert self.side is not None, "pictures of different sizes"
+        return self._tensor[PIXELS : int(self._starts[-1])].view(-1, self.side, self.side, 3)
+
+
+@lru_cache(maxsize=8)
+def opened(path: Path) -> Pack:
+    """The pack in a file, opened once in a process."""
+    return Pack(path)
