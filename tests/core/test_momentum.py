@@ -86,30 +86,30 @@ def test_impossible_schedules_are_refused() -> None:
 
 
 @pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, dict[str, Tensor]]]:
-    """Every step of training with the encoder's parameters after it."""
-    found: list[tuple[int, dict[str, Tensor]]] = []
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
+    """The encoder's parameters after every step of training."""
+    found: list[dict[str, Tensor]] = []
     ours = Momentum.follow
 
-    def follow(self: Momentum, model: nn.Module, step: int, *sizes: int) -> None:
-        found.append((step, {name: p.detach().double().clone() for name, p in model.named_parameters()}))
-        ours(self, model, step, *sizes)
+    def follow(self: Momentum, model: nn.Module, rate: float) -> None:
+        found.append({name: p.detach().double().clone() for name, p in model.named_parameters()})
+        ours(self, model, rate)
 
     monkeypatch.setattr(Momentum, "follow", follow)
     return found
 
 
-def test_it_follows_the_schedule_to_the_last_step(tmp_path: Path, seen: list[tuple[int, dict[str, Tensor]]]) -> None:
+def test_it_follows_the_schedule_to_the_last_step(tmp_path: Path, seen: list[dict[str, Tensor]]) -> None:
     first = {name: tensor.double() for name, tensor in MaskedImageModel(RUN, 3).state_dict().items()}
     assert computed(tmp_path, RUN).kind == "done"
-    assert [step for step, _ in seen] == list(range(STEPS))
+    assert len(seen) == STEPS
     found = weights(tmp_path, RUN)
     names = [name.removeprefix("momentum.") for name in found if name.startswith("momentum.")]
     assert set(names) == {name for name in found if name.startswith(("encoder.", "mask_token", "projector."))}
     for name in names:
         average = first[name]
         assert torch.equal(average, first[f"momentum.{name}"])
-        for step, parameters in seen:
+        for step, parameters in enumerate(seen):
             m = 0.98 - 0.08 * (1 + math.cos(math.pi * step / STEPS)) / 2
             average = m * average + (1 - m) * parameters[name]
         torch.testing.assert_close(found[f"momentum.{name}"].double(), average, rtol=1e-5, atol=1e-7)
@@ -148,7 +148,7 @@ def test_it_computes_as_in_evaluation_but_for_batch_norms() -> None:
     assert [layer.training for layer in momentum.part] == [True, False]  # type: ignore[union-attr]
     assert [layer.training for layer in momentum.eval().part] == [False, False]  # type: ignore[union-attr]
     model.part(torch.randn(8, 2))  # moves the running statistics, which are copied
-    momentum.follow(model, 0, 10, 10)
+    momentum.follow(model, 0.9)
     for name, buffer in momentum.named_buffers():
         assert torch.equal(buffer, model.get_buffer(name))
 
@@ -157,15 +157,15 @@ def test_it_drops_no_residual_branch_in_training(tmp_path: Path, monkeypatch: py
     """In every step its features are those of an encoder that is built without drop path and has its weights."""
     images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     plain = Encoder(build(RUN.backbone, image_size=32, channels=3)).eval()
-    ours, steps = Momentum.follow, []
+    ours, steps = Momentum.follow, list[float]()
 
-    def follow(self: Momentum, model: Any, step: int, *sizes: int) -> None:
+    def follow(self: Momentum, model: Any, rate: float) -> None:
         plain.load_state_dict(self.encoder.state_dict())  # type: ignore[union-attr]
         place, model.place.positions = model.place.positions, torch.arange(4)
         torch.testing.assert_close(self.encoder(images), plain(images))  # type: ignore[operator]
         model.place.positions = place
-        ours(self, model, step, *sizes)
-        steps.append(step)
+        ours(self, model, rate)
+        steps.append(rate)
 
     monkeypatch.setattr(Momentum, "follow", follow)
     event = computed(tmp_path, RUN.replace(recipe=RUN.recipe.replace(drop_path=0.5)))
@@ -213,9 +213,9 @@ def test_it_begins_with_the_weights_that_a_run_starts_from(tmp_path: Path, monke
     start = Checkpoint(path=str(tmp_path / "start.safetensors"), backbone=RUN.backbone, image_size=32)
     ours, seen = Momentum.follow, []
 
-    def follow(self: Momentum, model: nn.Module, step: int, *sizes: int) -> None:
+    def follow(self: Momentum, model: nn.Module, rate: float) -> None:
         seen.append({name: tensor.clone() for name, tensor in self.encoder.model.state_dict().items()})  # type: ignore[union-attr]
-        ours(self, model, step, *sizes)
+        ours(self, model, rate)
 
     monkeypatch.setattr(Momentum, "follow", follow)
     event = computed(tmp_path, RUN.replace(start=start, recipe=RECIPE.replace(epochs=1)))

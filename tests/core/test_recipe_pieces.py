@@ -19,7 +19,7 @@ from harness.core.evaluate.probe import _probe
 from harness.core.runtime.average import Averaged
 from harness.core.runtime.session import Session
 from harness.core.train.optimiser import make_optimiser, parameter_groups
-from harness.core.train.training import Training
+from harness.core.train.training import Training, Update
 from harness.launch import Resources
 from harness.launch.job import work
 from harness.spec import Augment, Average, Backbone, FineTune, LinearProbe, Recipe, Scratch, Shapes, key
@@ -265,6 +265,12 @@ def test_what_draws_from_torch_draws_anew_at_each_step_and_alike_in_each_run(tmp
     def batches(first: int) -> Iterator[Batch]:
         return (Batch(step, torch.ones(2, 1), torch.zeros(2), torch.arange(2)) for step in range(first, 4))
 
+    def learn(update: Update) -> None:
+        (part,) = update.parts
+        drawn.append(tuple(torch.rand(2).tolist()))
+        part.backward({"mean": model(part.batch.images).mean()})
+        update.apply()
+
     groups = [{"params": list(model.parameters()), "scale": 1.0}]
     for name in ("a", "b"):
         attempt = Store(tmp_path / name).acquire(run_of())
@@ -273,10 +279,7 @@ def test_what_draws_from_torch_draws_anew_at_each_step_and_alike_in_each_run(tmp
         setup = recipe(batch_size=2, epochs=1)
         training, lines = Training(session, setup, model, seed=0, groups=groups, steps_per_epoch=4), []
         for step in training.steps(batches):
-            (part,) = step.parts
-            drawn.append(tuple(torch.rand(2).tolist()))
-            part.backward({"mean": model(part.batch.images).mean()})
-            step.update()
+            step.compute(learn)
             lines += [step.read()["step"]] if step.logged else []
         assert lines == [4]
         attempt.release()

@@ -45,7 +45,7 @@ def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: now[0]))
     for owner, name, seconds in (
-        (training.Step, "update", 2.0),
+        (training.Step, "compute", 2.0),
         (pretraining, "write_snapshot", 5.0),
         (training, "save_state", 100.0),
     ):

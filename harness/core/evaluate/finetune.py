@@ -20,7 +20,7 @@ from harness.core.runtime.drop_path import key_drop_paths
 from harness.core.runtime.precision import require
 from harness.core.runtime.session import Computation, Session
 from harness.core.train.optimiser import layer_scales, parameter_groups
-from harness.core.train.training import Training
+from harness.core.train.training import Training, Update
 from harness.core.weights.checkpoint import weights_of
 from harness.spec import CustomBackbone, FineTune, HarnessError
 
@@ -44,17 +44,28 @@ def finetune(run: FineTune, session: Session) -> Computation:
     _check_test_size(run, tested, images.channels, device)
 
     groups = parameter_groups(model.named_parameters(), recipe, scales)
-    training = Training(session, recipe, replica, seed=run.seed, groups=groups, steps_per_epoch=per_epoch)
+    training = Training(
+        session,
+        recipe,
+        replica,
+        seed=run.seed,
+        groups=groups,
+        steps_per_epoch=per_epoch,
+        place=place,
+        schedules={"average": partial(recipe.average.decay_at, steps_per_epoch=per_epoch)} if recipe.average else None,
+    )
 
-    for step in training.steps(partial(labelled_batches, run, images, session)):
-        for part in step.parts:
-            place.move(step.number, part.batch.positions)
+    def learn(update: Update) -> None:
+        for part in update.parts:
             with part.forward():
                 loss = classification_loss(run, replica(part.batch.images).float(), part.batch.labels)
             part.backward({"classification": loss})
-        step.update()
-        if averaged and recipe.average:  # after the weights: it averages the new ones
-            averaged.follow(recipe.average.decay_at(step.number, per_epoch))
+        update.apply()
+        if averaged:  # after the weights: it averages the new ones
+            averaged.follow(update.rate("average"))
+
+    for step in training.steps(partial(labelled_batches, run, images, session)):
+        step.compute(learn)
         if step.logged:
             yield session.mark()
             line = step.read()

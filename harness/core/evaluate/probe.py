@@ -32,7 +32,7 @@ from harness.core.runtime.precision import require
 from harness.core.runtime.randomness import initialised
 from harness.core.runtime.session import Computation, Session
 from harness.core.train.optimiser import parameter_groups
-from harness.core.train.training import Training
+from harness.core.train.training import Training, Update
 from harness.core.weights.checkpoint import weights_of
 from harness.spec import CustomEvaluation, HarnessError, Knn, LinearProbe
 
@@ -65,15 +65,19 @@ def linear_probe(run: LinearProbe, session: Session) -> Computation:
         seed=run.seed,
         groups=parameter_groups(probe.named_parameters(), recipe),
         steps_per_epoch=steps_per_epoch(images, recipe.batch_size),
+        place=place,
     )
-    for step in training.steps(partial(labelled_batches, run, images, session)):
-        for part in step.parts:
-            place.move(step.number, part.batch.positions)
+
+    def learn(update: Update) -> None:
+        for part in update.parts:
             with part.forward():
                 features = pooled(encoder, part.batch.images, run.block, run.pool)
                 loss = F.cross_entropy(replica(features).float(), part.batch.labels)
             part.backward({"classification": loss})
-        step.update()
+        update.apply()
+
+    for step in training.steps(partial(labelled_batches, run, images, session)):
+        step.compute(learn)
         if step.logged:
             yield session.mark()
             line = step.read()

@@ -7,7 +7,7 @@ import math
 from typing import Self, assert_never
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from harness.core.runtime.average import follow
@@ -66,12 +66,14 @@ class Momentum(nn.Module):
             own.copy_(model.get_parameter(name) if isinstance(own, nn.Parameter) else model.get_buffer(name))
 
     @torch.no_grad()
-    def follow(self, model: nn.Module, step: int, steps: int, steps_per_epoch: int) -> None:
-        """k <- m * k + (1 - m) * q for every parameter, at the end of a step, counted from 0; buffers are copied.
+    def follow(self, model: nn.Module, rate: float | Tensor) -> None:
+        """k <- m * k + (1 - m) * q for every parameter, at the end of a step; buffers are copied.
 
         All processes of a run have the same parameters, and so the same averages.
+
+        Args:
+            rate: the momentum m.
         """
-        rate = momentum_at(self.spec, step, steps, steps_per_epoch)
         # By name: the copies are some parts of the model, which may be in another order there.
         own = dict(self.named_parameters())
         follow([*own.values()], [model.get_parameter(name) for name in own], rate)

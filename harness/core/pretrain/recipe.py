@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.core.data.batches import Batch, in_pairs, steps_per_epoch, training_batches
 from harness.core.data.datasets import FolderSet, ImageSet, load
@@ -20,10 +20,11 @@ from harness.core.pretrain.mim import MaskedImageModel, load_pretraining_start
 from harness.core.pretrain.momentum import momentum_at
 from harness.core.pretrain.reconstruct import write_reconstructions
 from harness.core.runtime.drop_path import key_drop_paths
-from harness.core.runtime.precision import require
+from harness.core.runtime.precision import autocast, require
 from harness.core.runtime.session import Computation, Diverged, Session
 from harness.core.train.optimiser import parameter_groups
-from harness.core.train.training import Line, Part, Step, Training
+from harness.core.train.rates import Schedule
+from harness.core.train.training import Line, Part, Step, Training, Update
 from harness.core.weights.checkpoint import weights_of, write_snapshot
 from harness.spec import CustomBackbone, CustomHead, PixelTarget, Pretrain, seed_stream
 
@@ -62,35 +63,60 @@ def pretrain(run: Pretrain, session: Session) -> Computation:
     own = isinstance(run.head, CustomHead) or isinstance(run.backbone, CustomBackbone)
     replica = session.group.replicate(model, may_skip=own)
     groups = parameter_groups(model.named_parameters(), recipe)
-    training = Training(session, recipe, replica, seed=run.seed, groups=groups, steps_per_epoch=per_epoch)
-    ratio = GradientRatio(run)
+    training = Training(
+        session,
+        recipe,
+        replica,
+        seed=run.seed,
+        groups=groups,
+        steps_per_epoch=per_epoch,
+        place=model.place,
+        schedules=_schedules(run, per_epoch),
+    )
 
     for step in training.steps(partial(_batches, run, images, session, training.total_steps)):
-        # Masks come before any weight changes, and once: a mask may look at the momentum encoder.
-        draws = [draw(model, part, training.total_steps) for part in step.parts]
-        step.weigh(loss_denominators(run, drawn.hidden) for drawn in draws)
-        for part, drawn in zip(step.parts, draws, strict=True):
-            model.place.move(step.number, part.batch.positions)
-            shown = in_views(run.mask, drawn.images)
-            with part.forward():
-                prediction, losses = replica(shown, drawn.hidden, drawn.pairs)
-                if run.fourier is not None and step.logged:
-                    target = model.targets(shown)
-                    ratio.add(prediction, target, spread(drawn.hidden, target.shape[-1]), drawn.hidden)
-            part.backward(losses)
-        step.update()
-        if model.momentum is not None:  # after the weights: it averages the new ones
-            model.momentum.follow(model, step.number, training.total_steps, per_epoch)
+        seen = step.compute(partial(_learn, run, model, replica))
         if step.logged:
             yield session.mark()
             line = step.read()
-            line |= _measured(run, step, training, prediction, losses, ratio)
+            line |= _measured(run, model, step, seen)
             _check_collapse(run, line)
             write_snapshot(model, line["epoch"], session)
 
     write_reconstructions(run, model.eval(), session)
     last = session.attempt.lines()[-1]
     session.attempt.finish({"loss": last["loss"]}, last["seconds"], weights_of(model))
+
+
+class Seen(NamedTuple):
+    """What a slice of a batch was shown and gave: prediction and losses of `MaskedImageModel`, without gradient."""
+
+    draws: Draws
+    prediction: Tensor
+    losses: dict[str, Tensor]
+
+
+def _learn(run: Pretrain, model: MaskedImageModel, replica: nn.Module, update: Update) -> list[Seen]:
+    """One step: masks, forward and backward passes, new weights, momentum encoder.
+
+    Returns:
+        What the last slice gave; what every slice gave if the run has a Fourier loss.
+    """
+    seen: list[Seen] = []
+    # Masks come before any weight changes, and once: a mask may look at the momentum encoder.
+    draws = [draw(model, part, update.steps) for part in update.parts]
+    update.weigh(loss_denominators(run, drawn.hidden) for drawn in draws)
+    for part, drawn in zip(update.parts, draws, strict=True):
+        with part.forward():
+            prediction, losses = replica(in_views(run.mask, drawn.images), drawn.hidden, drawn.pairs)
+        part.backward(losses)
+        if part.last or run.fourier is not None:
+            found = {name: loss.detach() for name, loss in losses.items()}
+            seen.append(Seen(drawn, prediction.detach(), found))
+    update.apply()
+    if model.momentum is not None:  # after the weights: it averages the new ones
+        model.momentum.follow(model, update.rate("momentum"))
+    return seen
 
 
 class Draws(NamedTuple):
@@ -113,7 +139,6 @@ def draw(model: MaskedImageModel, part: Part, steps: int) -> Draws:
     """
     run, batch = model.run, part.batch
     first, second = batch.images.unbind(1) if has_second_crop(run.contrastive) else (batch.images, None)
-    model.place.move(batch.step, batch.positions)
     step, positions = batch.step, batch.positions
     with part.forward():  # the precision of what a mask looks at is that of training
         hidden = make_views(
@@ -156,22 +181,37 @@ def _batches(
 
 def _measured(
     run: Pretrain,
+    model: MaskedImageModel,
     step: Step,
-    training: Training,
-    prediction: Tensor,
-    losses: Mapping[str, Tensor],
-    ratio: GradientRatio,
+    seen: list[Seen],
 ) -> Line:
     """Numbers of a pre-training's metrics line besides loss and rates, by name."""
+    training, last = step.training, seen[-1]
     group, found = training.session.group, Line()
-    if run.momentum is not None:
-        found["momentum"] = momentum_at(run.momentum, step.number, training.total_steps, training.steps_per_epoch)
-    found["contrast"] = group.mean(prediction.detach().float().std()).item()
+    found |= {name: at(step.number) for name, at in training.schedules.items()}
+    found["contrast"] = group.mean(last.prediction.float().std()).item()
     if run.contrastive is not None:
-        found["contrastive"] = group.mean(losses["contrastive"].detach().clone()).item()
+        found["contrastive"] = group.mean(last.losses["contrastive"].clone()).item()
     if run.fourier is not None:
-        found["fourier_ratio"] = ratio.settle(group)
+        found["fourier_ratio"] = _fourier_ratio(run, model, training, seen)
     return found
+
+
+def _fourier_ratio(run: Pretrain, model: MaskedImageModel, training: Training, seen: list[Seen]) -> float:
+    ratio = GradientRatio(run)
+    for draws, prediction, _ in seen:
+        with autocast(run.recipe, training.session.device):
+            target = model.targets(in_views(run.mask, draws.images))
+            ratio.add(prediction, target, spread(draws.hidden, target.shape[-1]), draws.hidden)
+    return ratio.settle(training.session.group)
+
+
+def _schedules(run: Pretrain, steps_per_epoch: int) -> dict[str, Schedule]:
+    """Schedules besides that of the learning rate, by the names that they have in metrics lines."""
+    if run.momentum is None:
+        return {}
+    steps = run.recipe.epochs * steps_per_epoch
+    return {"momentum": partial(momentum_at, run.momentum, steps=steps, steps_per_epoch=steps_per_epoch)}
 
 
 def _check_collapse(run: Pretrain, line: Line) -> None:

@@ -10,11 +10,14 @@ from torch import Tensor, nn
 
 
 @torch.no_grad()
-def follow(averages: list[Tensor], weights: list[Tensor], keep: float) -> None:
-    """average <- keep * average + (1 - keep) * weight, in place, for each pair."""
-    # Two fused calls for all tensors; a loop over parameters would launch two kernels for each.
+def follow(averages: list[Tensor], weights: list[Tensor], keep: float | Tensor) -> None:
+    """average <- keep * average + (1 - keep) * weight, in place, for each pair. keep: a number, or a scalar tensor."""
+    # Few fused calls for all tensors; a loop over parameters would launch two kernels for each.
     torch._foreach_mul_(averages, keep)
-    torch._foreach_add_(averages, weights, alpha=1 - keep)
+    if isinstance(keep, Tensor):
+        torch._foreach_add_(averages, torch._foreach_mul(weights, 1 - keep))
+    else:
+        torch._foreach_add_(averages, weights, alpha=1 - keep)
 
 
 class Averaged(nn.Module):
@@ -34,7 +37,7 @@ class Averaged(nn.Module):
         return self.model(*inputs)
 
     @torch.no_grad()
-    def follow(self, decay: float) -> None:
+    def follow(self, decay: float | Tensor) -> None:
         """average = decay * average + (1 - decay) * weights; buffers are copied."""
         follow(list(self.average.parameters()), list(self.model.parameters()), decay)
         # Buffers (running statistics, counters) are averages already or integers, so the latest values are taken.

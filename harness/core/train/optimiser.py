@@ -79,7 +79,8 @@ def make_optimiser(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.
             return Lars(_by_shape(groups), lr=0.0, momentum=recipe.momentum or 0.0)
         case "sgd":
             nesterov = bool(recipe.momentum)  # torch refuses Nesterov's rule without momentum
-            return torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum or 0.0, nesterov=nesterov)
+            fused = True if any(parameter.is_cuda for group in groups for parameter in group["params"]) else None
+            return torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum or 0.0, nesterov=nesterov, fused=fused)
         case CustomOptimiser():
             return _custom(recipe.optimizer, groups, recipe)
         case _:
@@ -103,6 +104,11 @@ def _custom(spec: CustomOptimiser, groups: list[dict[str, Any]], recipe: Recipe)
             f"it has {len(found)}, {len(set(found) & set(wanted))} of them"
         )
     return made
+
+
+def takes_tensors(recipe: Recipe) -> bool:
+    """True if a recipe's optimiser on a GPU reads its learning rate there, so that the host need not wait."""
+    return recipe.optimizer in ("adamw", "sgd")
 
 
 def _by_shape(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:

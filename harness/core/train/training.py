@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,13 +20,16 @@ from torch import Tensor, nn
 from harness.core.data.batches import Batch
 from harness.core.model.batchnorm import GroupBatchNorm
 from harness.core.runtime.distributed import gathering, original
+from harness.core.runtime.drop_path import Place
 from harness.core.runtime.precision import autocast, loss_scaler
 from harness.core.runtime.session import Diverged, Interrupted, Session
-from harness.core.train.optimiser import learning_rate, make_optimiser
+from harness.core.train.optimiser import learning_rate, make_optimiser, takes_tensors
+from harness.core.train.rates import Rates, Schedule
 from harness.core.weights.checkpoint import Progress, restore_state, save_state
 from harness.spec import Recipe, seed_stream
 
 LOG_STEPS = 50
+T = TypeVar("T")
 Line = dict[str, Any]
 """A metrics line: names to numbers."""
 
@@ -65,13 +69,17 @@ class Pace:
 class Training:
     """Training of one model with one optimiser, from the latest checkpoint if there is one.
 
-        training = Training(session, recipe, replica, seed=..., groups=..., steps_per_epoch=...)
-        for step in training.steps(batches):
-            for part in step.parts:
+        def learn(update: Update) -> Tensor:
+            for part in update.parts:
                 with part.forward():
                     losses = ...
                 part.backward(losses)
-            step.update()
+            update.apply()
+            return ...
+
+        training = Training(session, recipe, replica, seed=..., groups=..., steps_per_epoch=...)
+        for step in training.steps(batches):
+            found = step.compute(learn)
             if step.logged:
                 yield session.mark()  # what reads below waits for the device
                 line = step.read()
@@ -81,6 +89,8 @@ class Training:
         model: as `session.group.replicate` gave it. What a recipe changes besides its parameters has to be part of it,
             so that checkpoints hold it.
         seed: of the run. groups: parameter groups, each with its `scale` of the learning rate.
+        place: of the model's layers that draw random numbers; moved before each forward pass.
+        schedules: numbers besides learning rates that change from step to step, by name (`Update.rate`).
     """
 
     def __init__(
@@ -92,11 +102,20 @@ class Training:
         seed: int,
         groups: list[dict[str, Any]],
         steps_per_epoch: int,
+        place: Place | None = None,
+        schedules: Mapping[str, Schedule] | None = None,
     ) -> None:
         self.session, self.recipe, self.model, self.steps_per_epoch = session, recipe, model, steps_per_epoch
         self.total_steps = recipe.epochs * steps_per_epoch
         self.optimiser, self.scaler = make_optimiser(groups, recipe), loss_scaler(recipe, session.device)
         self.parameters = [parameter for group in groups for parameter in group["params"]]
+        self.place, self.schedules = place or Place(), schedules or {}
+        rates = [
+            partial(learning_rate, recipe, steps_per_epoch=steps_per_epoch, scale=members["scale"])
+            for members in self.optimiser.param_groups
+        ]
+        tensors = session.device.type == "cuda" and takes_tensors(recipe)
+        self.rates = Rates([*rates, *self.schedules.values()], session.device if tensors else None)
         self.norms = [layer for layer in original(model).modules() if isinstance(layer, GroupBatchNorm)]
         # Ranks draw dropout apart; rank 0 draws as a process alone does.
         rank = session.group.rank
@@ -105,7 +124,7 @@ class Training:
         self.begun = time.monotonic()
 
     def steps(self, batches: Callable[[int], Iterator[Batch]]) -> Iterator[Step]:
-        """Remaining steps, one at a time; call `update` of each before asking for the next.
+        """Remaining steps, one at a time; call `compute` of each before asking for the next.
 
         The host waits for the device only where a metrics line or a checkpoint is due. Lines come every LOG_STEPS
         steps and at the end of each epoch; checkpoints after any step when they are due, and always at the end.
@@ -123,17 +142,29 @@ class Training:
         pace = Pace(session, self._save)
         self.begun = time.monotonic()
         for batch in batches(progress.step):
-            for members in self.optimiser.param_groups:
-                members["lr"] = learning_rate(self.recipe, progress.step, self.steps_per_epoch, members["scale"])
-            torch.manual_seed(
-                self.stream ^ progress.step
-            )  # for what draws from torch's own generators, as dropout does
+            self._set_rates(progress.step)
+            self._seed(progress.step)
             step = Step(self, batch)
             yield step
             if step.line is not None:
                 self._log(step.line)
             if pace.after(progress.step, self.total_steps, at_end=True):
                 self.begun = time.monotonic()
+
+    def _set_rates(self, step: int) -> None:
+        self.rates.move(step)
+        groups = self.optimiser.param_groups
+        for members, rate in zip(groups, self.rates.now[: len(groups)], strict=True):
+            members["lr"] = rate
+
+    def _seed(self, step: int) -> None:
+        """Seed torch's own generators, for what draws from them, as dropout does."""
+        # Not torch.manual_seed, which costs more than some kernels: it also seeds, or plans to, devices not in use.
+        seed, device = self.stream ^ step, self.session.device
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            number = torch.cuda.current_device() if device.index is None else device.index
+            torch.cuda.default_generators[number].manual_seed(seed)
 
     def _resume(self) -> None:
         model = original(self.model)
@@ -157,7 +188,8 @@ class Training:
         line["seconds"] = progress.seconds
         self.session.attempt.log(line)
         self.session.report(line)
-        progress.total, progress.since, progress.waited = torch.zeros_like(progress.total), 0, 0.0
+        progress.total.zero_()
+        progress.since, progress.waited = 0, 0.0
         self.begun = time.monotonic()
 
     def next_line(self, norm: Tensor) -> Line:
@@ -184,7 +216,7 @@ class Step:
 
     Attributes:
         batch: this process's rows of the global batch. number: counted from 0.
-        parts: slices of the batch that fit the device. logged: whether a metrics line follows the step.
+        logged: whether a metrics line follows the step.
         line: that line once it is read, else None; what a recipe adds to it is logged with it.
     """
 
@@ -193,6 +225,45 @@ class Step:
         done = self.number + 1
         self.logged = done % LOG_STEPS == 0 or done % training.steps_per_epoch == 0
         self.line: Line | None = None
+        self.norm: Tensor | None = None
+
+    def compute(self, learn: Callable[[Update], T]) -> T:
+        """Compute the step; gives what `learn` returns. Nothing here waits for the device.
+
+        Args:
+            learn: forward and backward passes, update of the weights and all that follows them. It has to depend on
+                what changes from step to step, as the batch and the rates, through tensors only.
+        """
+        training, progress = self.training, self.training.progress
+        update = Update(training, self.batch)
+        found = learn(update)
+        self.norm = update.norm
+        progress.step, progress.since = progress.step + 1, progress.since + 1
+        return found
+
+    def read(self) -> Line:
+        """Metrics line of a computed step: loss, gradient norm and learning rate of the global batch, by name.
+
+        The first of what waits for the device. What is added to the line is logged with it.
+
+        Raises:
+            Diverged: the loss is not finite.
+        """
+        assert self.norm is not None
+        self.line = self.training.next_line(self.norm)
+        return self.line
+
+
+class Update:
+    """One update of the weights, while it is computed.
+
+    Attributes:
+        parts: slices of the batch that fit the device.
+        norm: of the gradients of the global batch before clipping, a scalar, once the update is applied.
+    """
+
+    def __init__(self, training: Training, batch: Batch) -> None:
+        self.training = training
         size = len(batch.images)
         piece = training.session.micro_batch or size
         cut = [slice(first, first + piece) for first in range(0, size, piece)]
@@ -201,6 +272,16 @@ class Step:
         self.parts = [Part(self, rows, len(rows.images) / whole, rows is slices[-1]) for rows in slices]
         self.total = torch.zeros((), device=training.session.device)
         self.norm = self.total
+
+    @property
+    def steps(self) -> int:
+        """Number of steps of the whole training."""
+        return self.training.total_steps
+
+    def rate(self, name: str) -> float | Tensor:
+        """Number of one of the schedules at this step."""
+        names = [*self.training.schedules]
+        return self.training.rates.now[names.index(name) - len(names)]  # they stand behind the learning rates
 
     def weigh(self, denominators: Iterable[Mapping[str, Tensor]]) -> None:
         """Weigh the losses of each part by what they are means over, instead of by its number of images.
@@ -220,9 +301,9 @@ class Step:
         for part, named, share in zip(self.parts, found, (weights / whole.clamp(min=1)).float(), strict=True):
             part.share = dict(zip(named, share, strict=True))
 
-    def update(self) -> None:
-        """Update the weights by the gradients of all parts. Nothing here waits for the device."""
-        training, progress = self.training, self.training.progress
+    def apply(self) -> None:
+        """Update the weights by the gradients of all parts."""
+        training = self.training
         for layer in training.norms:
             layer.settle()
         training.scaler.unscale_(training.optimiser)  # before the norm, which is of the true gradients
@@ -230,40 +311,32 @@ class Step:
         training.scaler.step(training.optimiser)
         training.scaler.update()
         training.optimiser.zero_grad(set_to_none=True)
-        progress.total += self.total
-        progress.step, progress.since = progress.step + 1, progress.since + 1
-
-    def read(self) -> Line:
-        """Metrics line of an updated step: loss, gradient norm and learning rate of the global batch, by name.
-
-        The first of what waits for the device. What is added to the line is logged with it.
-
-        Raises:
-            Diverged: the loss is not finite.
-        """
-        self.line = self.training.next_line(self.norm)
-        return self.line
+        training.progress.total += self.total
 
 
 @dataclass
 class Part:
     """A slice of a step's batch. share: weight of its losses in those of the global batch, one for all or by name."""
 
-    step: Step
+    update: Update
     batch: Batch
     share: float | Mapping[str, Tensor]
     last: bool
 
     @contextmanager
     def forward(self) -> Iterator[None]:
-        """Context of the forward pass: the recipe's precision; processes exchange gradients in the last part only."""
-        training = self.step.training
+        """Context of a forward pass of these images.
+
+        Layers that draw find their places; precision is the recipe's; processes exchange gradients in the last part.
+        """
+        training = self.update.training
+        training.place.move(training.progress.step, self.batch.positions)
         with self._gathering(), autocast(training.recipe, training.session.device):
             yield
 
     def backward(self, losses: Mapping[str, Tensor]) -> None:
         """Accumulate the gradients of the part's loss, the sum of `losses`: scalars by name."""
-        training, share = self.step.training, self.share
+        training, share = self.update.training, self.share
         values = torch.stack([*losses.values()])
         shares = share if isinstance(share, float) else torch.stack([share[name] for name in losses])
         loss = (values * shares).sum()
@@ -271,7 +344,7 @@ class Part:
         scaled = training.scaler.scale(loss * training.session.group.size)
         with self._gathering():
             torch.autograd.backward(scaled)
-        self.step.total += loss.detach()
+        self.update.total += loss.detach()
 
     def _gathering(self) -> AbstractContextManager[None]:
-        return nullcontext() if self.last else gathering(self.step.training.model)
+        return nullcontext() if self.last else gathering(self.update.training.model)
