@@ -17,6 +17,7 @@ from harness.analysis.interactions import interactions
 from harness.analysis.occlusion import occlusion
 from harness.analysis.rgb import rgb_statistics
 from harness.core.evaluate.finetune import finetune
+from harness.core.evaluate.logistic import logistic_probe
 from harness.core.evaluate.probe import custom_evaluation, knn, linear_probe
 from harness.core.model import complexity
 from harness.core.model.complexity import Complexity
@@ -32,6 +33,7 @@ from harness.spec import (
     Interactions,
     Knn,
     LinearProbe,
+    LogisticProbe,
     Occlusion,
     Pretrain,
     RgbStatistics,
@@ -78,6 +80,8 @@ def _computation(run: Run, session: Session) -> Computation:
             yield from finetune(run, session)
         case LinearProbe():
             yield from linear_probe(run, session)
+        case LogisticProbe():
+            logistic_probe(run, session)
         case Knn():
             knn(run, session)
         case CustomEvaluation():

@@ -51,7 +51,7 @@ from harness.spec.recipe import (
     Recipe,
     Schedule,
 )
-from harness.spec.run import CustomEvaluation, FineTune, Knn, LinearProbe, Pretrain, Snapshot, Start
+from harness.spec.run import CustomEvaluation, FineTune, Knn, LinearProbe, LogisticProbe, Pretrain, Snapshot, Start
 from harness.spec.scale import Scale, Skip
 from harness.spec.start import Checkpoint, Scratch
 from harness.spec.targets import (
@@ -79,10 +79,11 @@ __all__ = [
     "CustomHead", "CustomLoss", "CustomMask", "CustomOptimiser", "CustomTarget", "DalleTokenizer", "Data",
     "DecoderHead", "DisjointMask", "Evaluation", "FeatureTarget", "FineTune", "Fourier", "FourierLoss", "FrequencyMask",
     "GridMask", "GuidedMask", "HardMask", "HarnessError", "Head", "HogTarget", "ImageFolder", "Images", "Interactions",
-    "InverseSwinHead", "KMeans", "Knn", "LinearHead", "LinearProbe", "LocalMask", "Loss", "LossPredictor",
-    "LowPassTarget", "Mask", "MlpHead", "MomentumEncoder", "MomentumTarget", "MultiStep", "NormPixelTarget",
-    "Occlusion", "Params", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe", "RgbStatistics", "Run",
-    "Scalar", "Scale", "Schedule", "Scratch", "Shapes", "Skip", "Snapshot", "Spec", "SquareMask", "Start", "Target",
-    "TokenMask", "TokenTarget", "Tokenizer", "TransformerHead", "UniformMask", "VisibleSquareMask", "key", "one_line",
-    "pretraining", "run_from_json", "seed_stream", "snapshot_epoch", "upstream", "upstreams",
+    "InverseSwinHead", "KMeans", "Knn", "LinearHead", "LinearProbe", "LocalMask", "LogisticProbe", "Loss",
+    "LossPredictor", "LowPassTarget", "Mask", "MlpHead", "MomentumEncoder", "MomentumTarget", "MultiStep",
+    "NormPixelTarget", "Occlusion", "Params", "PatchWords", "PixelTarget", "Pretrain", "RandomMask", "Recipe",
+    "RgbStatistics", "Run", "Scalar", "Scale", "Schedule", "Scratch", "Shapes", "Skip", "Snapshot", "Spec",
+    "SquareMask", "Start", "Target", "TokenMask", "TokenTarget", "Tokenizer", "TransformerHead", "UniformMask",
+    "VisibleSquareMask", "key", "one_line", "pretraining", "run_from_json", "seed_stream", "snapshot_epoch", "upstream",
+    "upstreams",
 ]  # fmt: skip

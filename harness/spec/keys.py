@@ -10,12 +10,12 @@ from pydantic import Field, TypeAdapter, ValidationError
 from harness.machine import HarnessError
 from harness.spec.analyses import Fourier, Interactions, Occlusion, RgbStatistics
 from harness.spec.base import one_line
-from harness.spec.run import CustomEvaluation, FineTune, Knn, LinearProbe, Pretrain, Snapshot
+from harness.spec.run import CustomEvaluation, FineTune, Knn, LinearProbe, LogisticProbe, Pretrain, Snapshot
 
 KEY_DIGITS = 20
 
 Analysis = Interactions | Occlusion | Fourier | RgbStatistics
-Evaluation = FineTune | LinearProbe | Knn | CustomEvaluation | Analysis
+Evaluation = FineTune | LinearProbe | LogisticProbe | Knn | CustomEvaluation | Analysis
 Run = Pretrain | Evaluation
 Training = Pretrain | FineTune | LinearProbe
 _RUN: TypeAdapter[Run] = TypeAdapter(Annotated[Run, Field(discriminator="kind")])

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from harness.spec.backbone import AnyBackbone
 from harness.spec.base import Side, Spec
@@ -408,24 +408,71 @@ class LinearProbe(Evaluated[Start]):
         return self
 
 
+class LogisticProbe(Evaluated[Start]):
+    """Multinomial logistic regression on frozen features, standardised by the training images' mean and deviation.
+
+    Minimises c * (sum of cross-entropies) + |W|^2 / 2 over weights W and an unpenalised bias, as scikit-learn's
+    LogisticRegression does: a convex problem, solved to its optimum. Nothing is drawn, so `seed` only tells replicates
+    apart, and there is no learning rate to tune.
+
+    c: inverse strength of the penalty; scikit-learn's C. block, pool: as for LinearProbe.
+    """
+
+    kind: Literal["logistic-probe"] = "logistic-probe"
+    c: PositiveFloat = 1.0
+    block: PositiveInt | None = None
+    pool: Literal["mean", "token"] = "mean"
+
+    metrics: ClassVar[tuple[str, ...]] = ("top1", "top5", "loss")
+
+    @property
+    def caption(self) -> str:
+        """The shown metric in words."""
+        return "accuracy of logistic regression on frozen features"
+
+    @property
+    def model_pieces(self) -> dict[str, Any]:
+        return super().model_pieces | {"block": self.block}
+
+    @property
+    def setting(self) -> tuple[object, ...]:
+        return (self.block, self.c)
+
+
 class Knn(Evaluated[Start]):
     """Weighted k-nearest-neighbour accuracy on frozen features: votes weighted by exp(cosine / temperature).
 
     The definition is that of instance discrimination (Wu et al., CVPR 2018), as DINO and MAE comparisons use it.
     Nothing is drawn, so `seed` only tells replicates apart. Of classes with equally many votes the first wins.
 
-    k: neighbours that vote; all training images where there are fewer. block: as for LinearProbe.
+    k: neighbours that vote; all training images where there are fewer. Several numbers, such as (20, 10, 100), cost one
+        pass: the first is the metric `top1`, the others are in the result as `top1_k10` and `top1_k100`.
+    block: as for LinearProbe.
     """
 
     kind: Literal["knn"] = "knn"
-    k: PositiveInt = 20
+    k: PositiveInt | tuple[PositiveInt, ...] = 20
     temperature: PositiveFloat = 0.07
     block: PositiveInt | None = None
+
+    @field_validator("k")
+    @classmethod
+    def _several(cls, k: int | tuple[int, ...]) -> int | tuple[int, ...]:
+        if isinstance(k, int):
+            return k
+        if not k or len(set(k)) < len(k):
+            raise ValueError(f"k = {k}: one number of neighbours, or several different ones, such as (20, 10, 100)")
+        return k if len(k) > 1 else k[0]  # two ways to say the same share a key
+
+    @property
+    def ks(self) -> tuple[int, ...]:
+        """All numbers of neighbours, the one of the shown metric first."""
+        return (self.k,) if isinstance(self.k, int) else self.k
 
     @property
     def caption(self) -> str:
         """The shown metric in words."""
-        return f"accuracy of {self.k} nearest neighbours"
+        return f"accuracy of {self.ks[0]} nearest neighbours"
 
     @property
     def model_pieces(self) -> dict[str, Any]:
@@ -437,7 +484,7 @@ class Knn(Evaluated[Start]):
 
     def current_revision(self) -> int:
         """Revision 2 for settings whose votes used to overflow float32, so that the first class won."""
-        overflowed = 1 / self.temperature + math.log(self.k) > LARGEST
+        overflowed = 1 / self.temperature + math.log(max(self.ks)) > LARGEST
         return super().current_revision() + overflowed
 
 

@@ -19,7 +19,7 @@ from tiny import BINS, CLASSES, CLUSTERS, DATA, INVERSE, RECIPE, SWIN, SWIN_V2, 
 
 from harness.audit import fixed_batch
 from harness.core.evaluate.labelled import measured_after, summary
-from harness.core.evaluate.probe import vote
+from harness.core.evaluate.probe import cosines, vote
 from harness.core.model.encoder import build
 from harness.core.objective.losses import total
 from harness.core.pretrain.mim import MaskedImageModel
@@ -46,6 +46,7 @@ from harness.spec import (
     LinearHead,
     LinearProbe,
     LocalMask,
+    LogisticProbe,
     Loss,
     MlpHead,
     PixelTarget,
@@ -277,6 +278,16 @@ def test_linear_probe_and_neighbours(compute: Compute) -> None:
     assert 0 <= probe["metrics"]["top1"] <= probe["metrics"]["top5"] <= 100
     knn = compute(start, Knn(start=start, crop=1.0))
     assert knn["metrics"].keys() == {"top1"}
+    logistic = compute(start, LogisticProbe(start=start, crop=1.0, block=1))["metrics"]
+    assert 0 <= logistic["top1"] <= logistic["top5"] <= 100
+
+
+def test_several_numbers_of_neighbours_equal_each_alone(compute: Compute) -> None:
+    start = pretrain()
+    together = compute(start, Knn(start=start, crop=1.0, k=(20, 1, 5)))["metrics"]
+    alone = [compute(start, Knn(start=start, crop=1.0, k=k))["metrics"]["top1"] for k in (20, 1, 5)]
+    assert together == dict(zip(("top1", "top1_k1", "top1_k5"), alone, strict=True))
+    assert len(set(alone)) > 1
 
 
 def test_probe_leaves_the_encoder_alone(compute: Compute) -> None:
@@ -298,10 +309,10 @@ def test_vote_by_hand() -> None:
     query = torch.tensor([[2.0, 0.0]])
     # cosines 1, .8, .8, -1: exp(1 / .07) against 2 exp(.8 / .07) is 17.4 against 2; at temperature 1, 2.72 against 4.45
     for temperature, winner in ((0.07, 0), (1.0, 1)):
-        found = vote(query, bank, labels, num_classes=2, k=3, temperature=temperature)
+        found = vote(cosines(query, bank), labels, num_classes=2, k=3, temperature=temperature)
         assert found.tolist() == [winner]
     # more neighbours than there are images: all of them
-    assert vote(query, bank, labels, num_classes=2, k=9, temperature=1.0).tolist() == [1]
+    assert vote(cosines(query, bank), labels, num_classes=2, k=9, temperature=1.0).tolist() == [1]
 
 
 @pytest.mark.parametrize("temperature", [1e-4, 0.005, 0.0112, 0.0113, 0.07, 10.0])
@@ -312,21 +323,23 @@ def test_votes_are_those_of_exact_arithmetic_at_every_temperature(temperature: f
     labels = torch.randint(0, 5, (200,), generator=generator)
     wanted = []
     for query in torch.nn.functional.normalize(queries, dim=1).tolist():
-        cosines = [
+        similar = [
             sum(a * b for a, b in zip(query, image, strict=True)) / math.hypot(*image) for image in bank.tolist()
         ]
-        best = sorted(range(200), key=lambda image: -cosines[image])[:20]
+        best = sorted(range(200), key=lambda image: -similar[image])[:20]
         votes = [Fraction(0)] * 5
         for image in best:
-            votes[labels[image]] += Fraction(math.exp((cosines[image] - cosines[best[0]]) / temperature))
+            votes[labels[image]] += Fraction(math.exp((similar[image] - similar[best[0]]) / temperature))
         wanted.append(votes.index(max(votes)))
-    found = vote(queries, bank, labels, num_classes=5, k=20, temperature=temperature)
+    found = vote(cosines(queries, bank), labels, num_classes=5, k=20, temperature=temperature)
     assert found.tolist() == wanted
 
 
 def test_of_equal_votes_the_first_class_wins() -> None:
     bank, labels = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]]), torch.tensor([3, 1, 2, 4])
-    found = vote(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), bank, labels, num_classes=5, k=4, temperature=0.07)
+    found = vote(
+        cosines(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), bank), labels, num_classes=5, k=4, temperature=0.07
+    )
     assert found.tolist() == [2, 1, 1]
 
 

@@ -15,7 +15,7 @@ from harness.core.data.batches import Batch, steps_per_epoch, test_batches, trai
 from harness.core.data.datasets import FolderSet, ImageSet
 from harness.core.runtime.precision import autocast
 from harness.core.runtime.session import Session
-from harness.spec import FineTune, Knn, LinearProbe
+from harness.spec import FineTune, Knn, LinearProbe, LogisticProbe
 
 TEST_BATCH = 512
 
@@ -58,7 +58,7 @@ def test_batch_size(session: Session) -> int:
 
 
 def whole_set(
-    run: FineTune | LinearProbe | Knn, images: ImageSet | FolderSet, session: Session
+    run: FineTune | LinearProbe | LogisticProbe | Knn, images: ImageSet | FolderSet, session: Session
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Images and labels of a whole set with the preparation of testing, normalised, in batches that fit the device.
 

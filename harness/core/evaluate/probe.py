@@ -34,7 +34,7 @@ from harness.core.runtime.session import Computation, Session
 from harness.core.train.optimiser import parameter_groups
 from harness.core.train.training import Training, Update
 from harness.core.weights.checkpoint import weights_of
-from harness.spec import CustomEvaluation, HarnessError, Knn, LinearProbe
+from harness.spec import CustomEvaluation, HarnessError, Knn, LinearProbe, LogisticProbe
 
 
 def linear_probe(run: LinearProbe, session: Session) -> Computation:
@@ -98,43 +98,48 @@ def knn(run: Knn, session: Session) -> None:
     encoder = frozen_encoder(run, session, channels=train_set.channels)
     bank, bank_labels = all_features(run, encoder, train_set, session)
     found, labels = all_features(run, encoder, test_set, session)
-    right, group = torch.zeros((), dtype=torch.float64, device=session.device), session.group
+    right, group = torch.zeros(len(run.ks), dtype=torch.float64, device=session.device), session.group
     for part in torch.split(torch.arange(len(found), device=session.device), TEST_BATCH)[group.rank :: group.size]:
-        predicted = vote(
-            found[part],
-            bank,
-            bank_labels,
-            num_classes=train_set.num_classes,
-            k=run.k,
-            temperature=run.temperature,
-        )
-        right += (predicted == labels[part]).sum()
-    top1 = 100 * (group.sum(right).item() / len(found))
-    session.attempt.finish({"top1": top1}, time.monotonic() - begun)
+        similarity = cosines(found[part], bank)
+        for number, k in enumerate(run.ks):
+            predicted = vote(
+                similarity, bank_labels, num_classes=train_set.num_classes, k=k, temperature=run.temperature
+            )
+            right[number] += (predicted == labels[part]).sum()
+    accuracies = (100 * (group.sum(right) / len(found))).tolist()
+    names = ("top1", *(f"top1_k{k}" for k in run.ks[1:]))
+    session.attempt.finish(dict(zip(names, accuracies, strict=True)), time.monotonic() - begun)
 
 
-def vote(queries: Tensor, bank: Tensor, labels: Tensor, *, num_classes: int, k: int, temperature: float) -> Tensor:
+def cosines(queries: Tensor, bank: Tensor) -> Tensor:
+    """Cosine similarities float [Q, N] of queries [Q, C] and a bank [N, C]."""
+    return F.normalize(queries, dim=1) @ F.normalize(bank, dim=1).T
+
+
+def vote(similarity: Tensor, labels: Tensor, *, num_classes: int, k: int, temperature: float) -> Tensor:
     """Predicted class of each query: its k nearest neighbours vote with weight exp(cosine / temperature).
 
     Of classes with equal votes the first wins. Among equally similar images, torch.topk chooses the k-th.
 
     Args:
-        queries: float [Q, C]. bank: float [N, C]. labels: int64 [N].
+        similarity: float [Q, N], cosines of queries and bank. labels: int64 [N], of the bank.
 
     Returns:
         int64 [Q].
     """
-    similarity = F.normalize(queries, dim=1) @ F.normalize(bank, dim=1).T
-    values, nearest = similarity.topk(min(k, len(bank)), dim=1)
-    votes = torch.zeros(len(queries), num_classes, device=queries.device, dtype=values.dtype)
+    values, nearest = similarity.topk(min(k, len(labels)), dim=1)
+    votes = torch.zeros(len(similarity), num_classes, device=similarity.device, dtype=values.dtype)
     weights = ((values - values[:, :1]) / temperature).exp()  # by a factor, which changes no vote, at most 1
     return votes.scatter_add_(1, labels[nearest], weights).argmax(dim=1)
 
 
 @torch.no_grad()
-def all_features(run: Knn, encoder: Encoder, images: ImageSet | FolderSet, session: Session) -> tuple[Tensor, Tensor]:
+def all_features(
+    run: Knn | LogisticProbe, encoder: Encoder, images: ImageSet | FolderSet, session: Session
+) -> tuple[Tensor, Tensor]:
     """Pooled features float32 [N, C] and labels int64 [N] of a whole set, without augmentation."""
-    found = [(pooled(encoder, batch, run.block), labels) for batch, labels in whole_set(run, images, session)]
+    pool = "mean" if isinstance(run, Knn) else run.pool
+    found = [(pooled(encoder, batch, run.block, pool), labels) for batch, labels in whole_set(run, images, session)]
     group = session.group
     width = group.share(found[0][0].shape[1] if found else 0)  # rank 0 has the first batch
     features = torch.zeros(len(images), width, device=session.device)

@@ -25,6 +25,7 @@ from harness.spec import (
     HarnessError,
     Knn,
     LinearProbe,
+    LogisticProbe,
     Pretrain,
     Scratch,
     Snapshot,
@@ -32,7 +33,7 @@ from harness.spec import (
 )
 from harness.store.snapshots import whole_snapshot
 
-Frozen = LinearProbe | Knn | CustomEvaluation | Fourier
+Frozen = LinearProbe | LogisticProbe | Knn | CustomEvaluation | Fourier
 """Evaluations of a frozen encoder."""
 
 
