@@ -41,7 +41,7 @@ OUTSIDE = {
     "papers": set(),
     "study": {"pydantic"},
     "store": set(),
-    "core": TORCH,
+    "core": TORCH | {"scipy"},
     "analysis": TORCH | {"scipy"},
     "audit": TORCH | {"pydantic"},
     "launch": {"submitit", "pydantic"},
