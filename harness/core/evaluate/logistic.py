@@ -8,7 +8,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from torch import Tensor
 
 from harness.core.data.datasets import load
@@ -73,6 +72,8 @@ def fit_logistic(features: Tensor, labels: Tensor, *, num_classes: int, c: float
     Raises:
         HarnessError: the gradient did not vanish within ITERATIONS.
     """
+    from scipy.optimize import minimize  # here, as every other run would load it in vain
+
     count, width = features.shape
     device = features.device
 
