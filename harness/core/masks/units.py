@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -40,6 +41,14 @@ class Draw(NamedTuple):
     def words(self, purpose: str, count: int) -> Tensor:
         """Hashed 32-bit words, int64 [B, count]; row i depends on positions[i] alone; purposes are independent."""
         return words(seed_stream(self.seed, purpose), self.step, self.positions, count)
+
+    def words_of(self, purposes: Sequence[str], count: int) -> Tensor:
+        """Words of several purposes, int64 [purposes, B, count], each as `words` draws it alone."""
+        keys = [self.positions.new_full((1,), seed_stream(self.seed, purpose)) for purpose in purposes]
+        step, many = self.step, len(keys)
+        rows = torch.cat(keys).repeat_interleave(self.batch, output_size=many * self.batch)
+        steps = step.expand(self.batch).repeat(many) if isinstance(step, Tensor) else step
+        return words(rows, steps, self.positions.repeat(many), count).view(many, self.batch, count)
 
     def uniform(self, purpose: str, count: int) -> Tensor:
         """Uniform float32 numbers [B, count] in [0, 1), with 24 random bits; keyed as `words`."""
