@@ -98,8 +98,8 @@ MUTATIONS = (
     ),
     Mutation(
         "core/masks/blocks.py",
-        "growing &= fits.any(1)",
-        "growing = fits.any(1)",
+        "new[:, TRIES] = left\n",
+        "new[:, TRIES] = 0\n",
         "core/test_blocks.py core/test_masks.py",
     ),
     Mutation(

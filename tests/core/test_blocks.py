@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 
 from harness.core.masks.blocks import TRIES, block_masks, topped_up
 from harness.core.masks.units import Draw
+from harness.core.runtime.operators import Operators
 from harness.core.runtime.randomness import words
 from harness.spec import BlockMask, seed_stream
 
@@ -72,6 +74,26 @@ def test_as_drawn_one_by_one(size: int, ratio: float, changes: dict[str, float])
         assert row.tolist() == one_by_one(mask, 192, seed=3, step=5, position=40 + number)
 
 
+@pytest.mark.parametrize("count", ["exact", "beit"])
+def test_as_many_blocks_are_tried_on_a_device_and_change_nothing(count: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU stops once all masks have; a device, where looking would be waiting, goes on to the end."""
+    masks = [BlockMask(size=16, ratio=0.5, ratio_spread=0.2, count=count), BlockMask(size=32, ratio=0.8, count=count)]
+    stopped = [drawn(mask, n=40) for mask in masks]
+    monkeypatch.setattr(torch.Tensor, "is_cpu", False)
+    for mask, found in zip(masks, stopped, strict=True):
+        assert torch.equal(drawn(mask, n=40), found)
+
+
+@pytest.mark.parametrize(("size", "ratio"), [(16, 0.4), (16, 0.75), (32, 0.6)])
+def test_masks_of_fifty_steps_take_forty_five_operators_a_step(size: int, ratio: float) -> None:
+    """On a device; "meta" is one without values, on which whatever looks at a value fails."""
+    steps, places = torch.arange(50).repeat_interleave(64), torch.arange(64).repeat(50)
+    with Operators() as found:
+        masks = block_masks(BlockMask(size=size, ratio=ratio), Draw(224, 0, steps.to("meta"), 99, places.to("meta")))
+    assert masks.shape == (3200, 224 // size, 224 // size)
+    assert found.total <= 45 * 50
+
+
 def test_counts_of_beit_at_224() -> None:
     """BEiT's 75 of 196: the released algorithm reaches it in 68 % of masks; fewest 66, mean 74.5 (simulated)."""
     mask = BlockMask(size=16, ratio=75 / 196, count="beit")
@@ -124,6 +146,29 @@ def test_a_ring_that_is_too_small_is_filled_before_the_next() -> None:
     assert bool(found[:, ring].all())
     assert found[:, next_ring].sum(1).tolist() == [2] * 300
     assert len({tuple(row.flatten().tolist()) for row in found}) == 3
+
+
+def test_rings_of_any_shape_are_taken_one_after_another() -> None:
+    """Against rings grown one by one in plain Python, and noise that orders the units of a ring."""
+    units, n, target = 7, 60, 30
+    positions = torch.arange(n)
+    start = torch.rand(n, units, units, generator=torch.Generator().manual_seed(0)) < 0.06
+    noise = words(seed_stream(0, "mask top-up"), 0, positions, units**2).view(n, units, units)
+    found = topped_up(start, torch.full((n,), target).double(), Draw(units, 0, 0, 1, positions))
+    for first, order, grown_mask in zip(start, noise.tolist(), found, strict=True):
+        hidden = {(int(row), int(column)) for row, column in first.nonzero()}
+        everywhere = [(row, column) for row in range(units) for column in range(units)]
+        while len(hidden) < target:
+            ring = [
+                (row, column)
+                for row, column in everywhere
+                if (row, column) not in hidden
+                and (
+                    not hidden or hidden & {(row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1)}
+                )
+            ]
+            hidden |= set(sorted(ring, key=lambda place: order[place[0]][place[1]])[: target - len(hidden)])
+        assert {(int(row), int(column)) for row, column in grown_mask.nonzero()} == hidden
 
 
 def test_an_empty_mask_may_begin_anywhere_and_a_full_one_stays() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import hashlib
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -87,6 +90,26 @@ def test_many_steps_in_one_call_are_each_step_s_own(mask: Mask) -> None:
     whole = make_views(mask, image_size=224, seed=3, steps=10, **rows)  # type: ignore[arg-type]
     each = [make_views(mask, image_size=224, seed=3, step=step, steps=10, positions=positions) for step in steps]
     assert torch.equal(whole, torch.cat(each))
+
+
+GOLDEN = Path(__file__).with_name("golden") / "masks.csv"
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_masks_are_what_they_were(name: str) -> None:
+    """The key of a run stands for its masks, which no change of the code may change."""
+    with GOLDEN.open() as file:
+        recorded = {row["mask"]: row["sha256"] for row in csv.DictReader(file)}
+    assert digest(MASKS[name]) == recorded[name]
+
+
+def digest(mask: Mask) -> str:
+    """First places of the SHA-256 of some masks."""
+    found = hashlib.sha256()
+    for step in (0, 3, 2**33 + 5):
+        units = make_views(mask, image_size=224, seed=5, step=step, steps=10, positions=torch.arange(7, 157))
+        found.update(units.numpy().tobytes())
+    return found.hexdigest()[:16]
 
 
 @each_mask
