@@ -33,6 +33,7 @@ INSIDE = {
     "results": {"study", "store", "launch", "report"},
     "runs": {"spec", "core", "analysis"},
     "use": {"spec", "store", "core"},
+    "bench": {"spec", "papers", "store", "core", "runs"},
 }
 TORCH = {"torch", "torchvision", "timm", "numpy", "PIL", "safetensors"}
 OUTSIDE = {
@@ -52,6 +53,7 @@ OUTSIDE = {
     "results": {"pandas"},
     "runs": TORCH,
     "use": TORCH | {"pydantic"},
+    "bench": TORCH,
     "cli": {"typer", "rich"},
 }
 # Floor of each room of core: a room imports only from rooms on lower floors.

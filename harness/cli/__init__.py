@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from harness.cli import audit, avgdist, doctor, metrics, models, new, pack, plan, records
+from harness.cli import audit, avgdist, bench, doctor, metrics, models, new, pack, plan, records
 from harness.cli.common import printable
 from harness.cli.finished import analyse, compare, export, predict, reconstruct, report
 from harness.cli.launch import cancel, clean, logs, run, search, status
@@ -41,6 +41,7 @@ app.add_typer(records.records, name="records")
 app.command()(clean.clean)
 app.command()(pack.pack)
 app.command()(doctor.doctor)
+app.command()(bench.bench)
 app.command()(models.models)
 app.command()(avgdist.avgdist)
 app.command()(analyse.analyse)

@@ -18,7 +18,7 @@ from harness.study import Plan, expand, load
 
 COMMANDS = (
     "new", "plan", "audit", "run", "search", "analyse", "status", "logs", "retry", "cancel", "report", "clean",
-    "doctor", "models", "predict", "reconstruct", "export", "avgdist", "compare", "metrics",
+    "doctor", "models", "predict", "reconstruct", "export", "avgdist", "compare", "metrics", "bench",
 )  # fmt: skip
 
 
