@@ -32,6 +32,7 @@ INSIDE = {
     "report": {"study", "spec", "store", "papers", "search", "stats"},
     "results": {"study", "store", "launch", "report"},
     "runs": {"spec", "core", "analysis"},
+    "testing": {"audit"},
     "use": {"spec", "store", "core"},
     "bench": {"spec", "papers", "store", "core", "runs"},
 }
@@ -52,6 +53,7 @@ OUTSIDE = {
     "report": {"pandas", "matplotlib", "scipy", "numpy", "PIL", "jinja2", "tabulate", "tensorboard", "wandb"},
     "results": {"pandas"},
     "runs": TORCH,
+    "testing": set(),
     "use": TORCH | {"pydantic"},
     "bench": TORCH,
     "cli": {"typer", "rich"},

@@ -16,6 +16,7 @@ from harness import (
     RandomMask,
     Recipe,
     Scale,
+    Shapes,
     Study,
     axes,
 )
@@ -33,6 +34,13 @@ SMALL = Scale(
     pretrain=Recipe(epochs=4, batch_size=128, lr=3e-4, lr_batch=None, optimizer=SIGN, augment=DIM),
     finetune=Recipe(epochs=20, batch_size=50, lr=3e-4, lr_batch=None, optimizer=SIGN, augment=DIM),
 )
+TINY = SMALL.replace(
+    name="tiny",
+    data=Shapes(image_size=32, train=64, test=32),
+    labelled=None,
+    pretrain=SMALL.pretrain.replace(epochs=2, batch_size=16),
+    finetune=SMALL.finetune.replace(epochs=2, batch_size=16),
+)
 LOSSES = {"l1": Loss(), "rounded": CustomLoss(function="pieces:charbonnier", params={"eps": 0.1})}
 
 
@@ -47,9 +55,9 @@ def cell(scale, loss, seed):
         seed=seed,
     )
     return {
-        "top1": FineTune(start=start, data=scale.labelled, recipe=scale.finetune, seed=seed),
-        "knn": Knn(start=start, data=scale.labelled, seed=seed),
+        "top1": FineTune(start=start, data=scale.labelled or scale.data, recipe=scale.finetune, seed=seed),
+        "knn": Knn(start=start, data=scale.labelled or scale.data, seed=seed),
     }
 
 
-STUDY = Study(cell=cell, grid=axes(loss=tuple(LOSSES)), scales=(SMALL,), seeds=2, reference={"loss": "l1"})
+STUDY = Study(cell=cell, grid=axes(loss=tuple(LOSSES)), scales=(SMALL, TINY), seeds=2, reference={"loss": "l1"})

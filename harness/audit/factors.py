@@ -210,9 +210,10 @@ def _preset(function: Callable[..., Pretrain], scale: Scale, mask: Mask | None) 
 
 
 def shown(value: object) -> str:
-    """A field's value in a few words: the kind of a piece, the name of a data set."""
+    """A field's value in a few words: the kind of a piece, the function of a user's own, the name of a data set."""
     if isinstance(value, Spec):
-        return str(getattr(value, "name", "") or getattr(value, "kind", type(value).__name__))
+        found = [getattr(value, name, "") for name in ("function", "name", "kind")]
+        return str(next((name for name in found if name), type(value).__name__))
     return repr(value)
 
 

@@ -20,6 +20,7 @@ from harness.audit.contract import (
 )
 from harness.audit.factors import check_factors, check_recipe
 from harness.audit.masks import check_masks
+from harness.audit.pieces import piece_findings
 from harness.audit.rates import check_rates
 from harness.core.model.corruption import declared_leaks
 from harness.core.pretrain.mim import MaskedImageModel
@@ -42,6 +43,8 @@ def audit(plan: Plan, tell: Callable[[str], None] = lambda text: None) -> list[F
     """
     tell("specs")
     found = [*check_factors(plan)]
+    tell("pieces of your own")
+    found += piece_findings(plan)
     starts = pretrainings(plan)
     found += _contracts(starts, tell)
     for name, run in finetunings(plan).items():

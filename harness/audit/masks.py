@@ -25,37 +25,42 @@ IMAGES, STEPS = 16, 8
 """Number of masks drawn: images of a batch, and steps spread over a training."""
 
 
-def drawn_masks(run: Pretrain) -> Tensor:
+def drawn_masks(mask: Mask, image_size: int, seed: int) -> Tensor:
     """Masks of the first images at steps from first to last: bool [STEPS, IMAGES, units, units], True = hidden."""
     positions = torch.arange(IMAGES)
     drawn = (
         make_mask(
-            run.mask,
-            image_size=run.image_size,
-            seed=run.seed,
+            mask,
+            image_size=image_size,
+            seed=seed,
             step=step,
             steps=STEPS,
             positions=positions,
-            scores=_scores(run.image_size // run.mask.size, step, positions),
+            scores=noise_scores(image_size // mask.size, step, positions),
         )
         for step in range(STEPS)
     )
     return torch.stack(list(drawn))
 
 
-def _scores(units: int, step: int, positions: Tensor) -> Tensor:
-    """Uniform noise float32 [IMAGES, units, units], in place of a model's scores of image patches."""
+def noise_scores(units: int, step: int | Tensor, positions: Tensor) -> Tensor:
+    """Uniform noise float32 [B, units, units], in place of a model's scores of image patches."""
     return uniform(seed_stream(0, "audited scores"), step, positions, units**2).view(-1, units, units)
 
 
 def check_masks(run: Pretrain, arm: str) -> Iterator[Finding]:
     """Compare the share of hidden units and the number of distinct masks with what the spec states."""
-    units = drawn_masks(run)
+    yield from mask_findings(run.mask, run.image_size, seed=run.seed, arm=arm)
+
+
+def mask_findings(mask: Mask, image_size: int, *, seed: int, arm: str = "") -> Iterator[Finding]:
+    """As `check_masks`, of a mask by itself."""
+    units = drawn_masks(mask, image_size, seed)
     total = units.shape[-1] ** 2
     counts = units.flatten(2).sum(2)
-    yield _share(run.mask, counts, total, run.image_size, arm)
-    distinct = len({tuple(mask.flatten().tolist()) for mask in units.flatten(0, 1)})
-    yield _variety(run.mask, units, distinct, arm)
+    yield _share(mask, counts, total, image_size, arm)
+    distinct = len({tuple(one.flatten().tolist()) for one in units.flatten(0, 1)})
+    yield _variety(mask, units, distinct, arm)
 
 
 def stated_ratio(mask: Mask) -> float | None:

@@ -110,7 +110,8 @@ def _classes(run: FineTune) -> int:
 def check_rates(run: FineTune, arm: str) -> Iterator[Finding]:
     """Compare the applied learning rate and weight decay of every parameter with the recipe."""
     if run.recipe.optimizer != "adamw":
-        yield Finding("rates", "remark", f"{run.recipe.optimizer}: rates are measured for adamw only", arm)
+        name = getattr(run.recipe.optimizer, "function", run.recipe.optimizer)
+        yield Finding("rates", "remark", f"{name}: rates are measured for adamw only", arm)
         return
     # Decay moves weights too, so the rate is measured without it.
     before, after = one_step(run.replace(recipe=run.recipe.replace(weight_decay=0.0)))

@@ -150,7 +150,7 @@ def test_declared_factors_are_allowed_and_others_then_are_not() -> None:
 def test_defective_masks_are_named(function: str, params: dict[str, Any], said: str) -> None:
     mask = CustomMask(function=f"planted_masks:{function}", size=8, params=params)
     found = failures(audit.audit(plan(lambda arm: {**arm, "mask": mask})))
-    assert list(found) == ["masks"]
+    assert ("pieces" in found) is (function == "frozen")  # whose rows depend on the length of the batch besides
     assert any(text.startswith("other: custom mask") and said in text for text in found["masks"])
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -287,35 +289,39 @@ def whole_of_one_s_own() -> dict[str, Run]:
     }
 
 
-def finished(store: Store, run: Run, stop_after: int | None = None) -> None:
-    """Compute a run; told to stop after some steps, it is taken up again from its checkpoint."""
-    for stops in ([stop_after] if stop_after else []) + [None]:
-        attempt, seen = store.acquire(run), 0
+class Killed(Exception):
+    """Stands for a process that ends without saving."""
 
-        def stopping(most: int | None = stops) -> bool:
-            nonlocal seen
-            seen += 1
-            return most is not None and seen >= most
 
-        try:
-            compute(run, Session(attempt, torch.device("cpu"), stopping=stopping))
-        except Interrupted:
-            assert stops is not None
+def finished(store: Store, run: Run, after: int | None = None, ending: type[Exception] = Interrupted) -> None:
+    """Compute a run. One that is stopped or killed after some steps is taken up again from its last checkpoint."""
+    for most in (None,) if after is None else (after, None):
+        attempt, asked = store.acquire(run), itertools.count(1)
+
+        def stopping(most: int | None = most, asked: Iterator[int] = asked) -> bool:
+            stops = most is not None and next(asked) >= most
+            if stops and ending is Killed:
+                raise Killed
+            return stops
+
+        with nullcontext() if most is None else pytest.raises(ending):
+            compute(run, Session(attempt, torch.device("cpu"), stopping=stopping, checkpoint_seconds=0.0))
         attempt.release()
 
 
-def losses(folder: Path, run: Run, **stops: Any) -> list[float]:
+def losses(folder: Path, run: Run) -> list[float]:
     store = Store(folder)
-    finished(store, run, **stops)
+    finished(store, run)
     return [line["loss"] for line in store.metrics(key(run))]
 
 
-def test_runs_of_one_s_own_pieces_resume_bit_for_bit(own: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", [Interrupted, Killed])
+def test_runs_of_one_s_own_pieces_resume_bit_for_bit(own: str, tmp_path: Path, ending: type[Exception]) -> None:
     torch.set_num_threads(1)
     one, other = Store(tmp_path / "one"), Store(tmp_path / "other")
     for run in whole_of_one_s_own().values():
         finished(one, run)
-        finished(other, run, stop_after=None if isinstance(run, Knn) else 3)
+        finished(other, run, None if isinstance(run, Knn) else 6, ending)
         left, right = one.result(key(run)), other.result(key(run))
         assert left is not None
         assert right is not None

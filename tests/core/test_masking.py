@@ -35,14 +35,6 @@ def test_vit_at_224_hides_30_of_49() -> None:
     assert found.flatten(1).sum(1).tolist() == [30] * 8
 
 
-def test_row_does_not_depend_on_the_batch() -> None:
-    whole = masks(0.6, n=16)
-    assert torch.equal(whole[5:9], masks(0.6, first=5, n=4))
-    shuffled = torch.tensor([7, 0, 3])
-    found = make_mask(RandomMask(size=32, ratio=0.6), image_size=192, seed=0, step=0, steps=99, positions=shuffled)
-    assert torch.equal(found, whole[shuffled])
-
-
 def test_masks_differ_between_rows_steps_and_seeds() -> None:
     found = masks(0.5, n=64)
     assert len({tuple(row.flatten().tolist()) for row in found}) == 64
