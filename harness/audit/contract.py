@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from harness.core.data.augment import train_batch
+from harness.core.data.augment import crops_of, train_batch
 from harness.core.data.batches import training_batches
 from harness.core.data.custom_augment import custom_augment
 from harness.core.data.datasets import FolderSet, load
@@ -103,7 +103,8 @@ def fixed_batch(run: Pretrain, size: int = BATCH) -> Batch:
                 crop_seed=seed,
             )
             return next(batches).images
-        found = train_batch(source, positions, positions, 0, augment=augment, image_size=run.image_size, seed=seed)
+        drawn = crops_of(source, augment, seed=seed, step=0, positions=positions)
+        found = train_batch(source, positions, drawn, augment=augment, image_size=run.image_size)
         if not isinstance(augment, CustomAugment):
             return found
         return custom_augment(augment, found, source, seed=seed, step=0, steps=1, positions=positions)

@@ -46,6 +46,18 @@ def test_resample_equals_torchvision(interpolation, size):
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [7, 28, 32, 96, 224])
+def test_no_pixel_of_the_filter_is_left_out(interpolation, size):
+    """Weights are shares of the whole filter's sum, so those of too few pixels would add up to less than 1."""
+    for side in (1, 5, size - 1, size, size + 1, 2 * size, 2 * size + 1, 300):
+        length = torch.arange(1, side + 1)
+        places, weights = augmenting._taps(torch.zeros_like(length), length, side, size, interpolation)
+        reach = 1 if interpolation == "bilinear" else 2
+        assert places.shape[-1] == math.ceil(2 * reach * max(1, side / size))
+        torch.testing.assert_close(weights.double().sum(-1), torch.ones(side, size).double(), atol=1e-6, rtol=0)
+
+
 def test_resample_of_the_whole_image_at_its_size_changes_nothing():
     images = image_set().images
     boxes = torch.tensor([[0, 0, 20, 20]]).expand(12, 4)
@@ -129,7 +141,8 @@ def test_normalise():
 def test_train_batch_without_augmentation_is_the_image():
     source = image_set()
     indices = torch.tensor([3, 1, 1])
-    found = augmenting.train_batch(source, indices, torch.arange(3), 0, augment=PLAIN, image_size=20, seed=0)
+    crops = augmenting.crops_of(source, PLAIN, seed=0, step=0, positions=torch.arange(3))
+    found = augmenting.train_batch(source, indices, crops, augment=PLAIN, image_size=20)
     torch.testing.assert_close(found, (source.images[indices].float() / 255 - 0.5) / 0.25)
 
 
@@ -139,7 +152,8 @@ def test_train_batch_slices_agree_to_the_last_bit_and_stay_in_range():
     indices, positions = torch.arange(12), torch.arange(12)
 
     def batch(rows):
-        return augmenting.train_batch(source, indices[rows], positions[rows], 4, augment=augment, image_size=16, seed=9)
+        crops = augmenting.crops_of(source, augment, seed=9, step=4, positions=positions[rows])
+        return augmenting.train_batch(source, indices[rows], crops, augment=augment, image_size=16)
 
     whole = batch(slice(None))
     assert torch.equal(whole, torch.cat([batch(slice(0, 5)), batch(slice(5, 12))]))

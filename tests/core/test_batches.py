@@ -98,6 +98,17 @@ def test_first_step_continues_identically(augment):
     assert made(image_set(), augment, first_step=8, steps=8) == []
 
 
+@pytest.mark.parametrize("ahead", [1, 3, 50])
+@pytest.mark.parametrize("first", [0, 2, 53])
+def test_images_computed_ahead_are_those_of_each_step_alone(ahead, first, monkeypatch):
+    """Wherever a block begins: across epochs, within a block, up to the last step."""
+    augment = Augment(crop_scale=(0.3, 1.0), interpolation="bicubic", repeats=2)
+    monkeypatch.setattr(batches, "CACHED", 1)
+    alone = made(image_set(), augment, steps=60)
+    monkeypatch.setattr(batches, "CACHED", ahead * 4 * 4 * 3 * 16 * 16)
+    assert_same(alone[first:], made(image_set(), augment, first_step=first, steps=60))
+
+
 @pytest.mark.parametrize("augment", [Augment(), TIMM], ids=["batched", "timm"])
 def test_slices_of_a_batch_make_up_the_whole(augment):
     whole = made(image_set(), augment)

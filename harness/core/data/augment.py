@@ -46,7 +46,9 @@ def seeded(seed: int, purpose: str, step: int, position: int = 0) -> Iterator[No
         torch.set_rng_state(default)
 
 
-def crop_boxes(height: int, width: int, augment: Augment, *, seed: int, step: int, positions: Tensor) -> Tensor:
+def crop_boxes(
+    height: int, width: int, augment: Augment, *, seed: int, step: int | Tensor, positions: Tensor
+) -> Tensor:
     """Boxes of random resized crops, by the rule of torchvision's RandomResizedCrop.
 
     Area uniform in crop_scale, aspect ratio log-uniform in crop_ratio, ten tries, then the largest central
@@ -54,6 +56,7 @@ def crop_boxes(height: int, width: int, augment: Augment, *, seed: int, step: in
 
     Args:
         height, width: of the images, in pixels.
+        step: one for all images, or int64 [B], each image's own.
         positions: int64 [B], places in the global batch.
 
     Returns:
@@ -61,7 +64,7 @@ def crop_boxes(height: int, width: int, augment: Augment, *, seed: int, step: in
     """
     count, device = len(positions), positions.device
     if augment.crop_scale == (1.0, 1.0):
-        return torch.tensor([[0, 0, height, width]], device=device).expand(count, 4)
+        return _everywhere((0, 0, height, width), positions)
     # All ten tries are drawn at once, so a crop consumes the same numbers whichever try fits.
     drawn = uniform(seed_stream(seed, "crop"), step, positions, 4 * CROP_TRIES).view(count, CROP_TRIES, 4)
     low, high = augment.crop_scale
@@ -75,8 +78,13 @@ def crop_boxes(height: int, width: int, augment: Augment, *, seed: int, step: in
     tries = torch.stack([top, left, tall, wide], dim=-1)
     # argmax of 0 and 1 is the first try that fits.
     first = tries[torch.arange(count, device=device), fits.int().argmax(1)]
-    central = torch.tensor(central_box(height, width, augment.crop_ratio), device=device)
+    central = _everywhere(central_box(height, width, augment.crop_ratio), positions)
     return torch.where(fits.any(1, keepdim=True), first, central)
+
+
+def _everywhere(box: tuple[int, ...], positions: Tensor) -> Tensor:
+    """The same box for each image. Filled on the device: the host would wait for a copy."""
+    return torch.stack([torch.full_like(positions, value) for value in box], dim=1)
 
 
 def central_box(height: int, width: int, ratios: tuple[float, float]) -> tuple[int, int, int, int]:
@@ -89,9 +97,18 @@ def central_box(height: int, width: int, ratios: tuple[float, float]) -> tuple[i
     return (height - tall) // 2, (width - wide) // 2, tall, wide
 
 
-def flips(augment: Augment, *, seed: int, step: int, positions: Tensor) -> Tensor:
-    """Random left-right flips: bool [B], True = mirrored, with probability `augment.flip`."""
+def flips(augment: Augment, *, seed: int, step: int | Tensor, positions: Tensor) -> Tensor:
+    """Random left-right flips: bool [B], True = mirrored, with probability `augment.flip`; arguments as above."""
     return uniform(seed_stream(seed, "flip"), step, positions, 1)[:, 0] < augment.flip
+
+
+def crops_of(
+    source: ImageSet, augment: Augment, *, seed: int, step: int | Tensor, positions: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Boxes and flips of training images; arguments as for `crop_boxes`."""
+    height, width = source.images.shape[-2:]
+    boxes = crop_boxes(height, width, augment, seed=seed, step=step, positions=positions)
+    return boxes, flips(augment, seed=seed, step=step, positions=positions)
 
 
 def resample(images: Tensor, boxes: Tensor, flip: Tensor, size: int, interpolation: Interpolation) -> Tensor:
@@ -131,18 +148,19 @@ def _taps(start: Tensor, length: Tensor, side: int, size: int, interpolation: In
     """
     reach = _reach(interpolation)
     # As many taps as the largest possible window needs, so that the shape does not depend on the crops drawn.
-    count = math.ceil(2 * reach * max(1.0, side / size)) + 1
+    count = math.ceil(2 * reach * max(1.0, side / size))
     scale = (length / size)[:, None]
     stretch = scale.clamp(min=1.0)  # the filter widens when shrinking: antialiasing
     centre = (torch.arange(size, device=start.device) + 0.5) * scale
     first = (centre - reach * stretch + 0.5).floor().long()
-    places = first[..., None] + torch.arange(count, device=start.device)
+    # One more, of weight 0, in the sum alone: by how many weights it goes over, a sum rounds.
+    places = first[..., None] + torch.arange(count + 1, device=start.device)
     weights = _kernel((places + 0.5 - centre[..., None]) / stretch[..., None], interpolation)
     length = length[:, None, None]
     weights = weights * ((places >= 0) & (places < length))
+    weights, places = (weights / weights.sum(-1, keepdim=True))[..., :count], places[..., :count]
     # Taps outside the window have weight 0, but their indices have to be valid.
-    inside = torch.minimum(places.clamp(min=0), length - 1)
-    return inside + start[:, None, None], weights / weights.sum(-1, keepdim=True)
+    return torch.minimum(places.clamp(min=0), length - 1) + start[:, None, None], weights
 
 
 def _weighted_rows(images: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
@@ -157,7 +175,8 @@ def _weighted_rows(images: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
     places = rows + height * torch.arange(count, device=rows.device)[:, None, None]
     total = torch.zeros(1, device=images.device)
     for tap in range(taps):
-        total = total + weights[..., tap].reshape(-1, 1) * lines[places[..., tap].flatten()]
+        part = lines.index_select(0, places[..., tap].flatten()).mul_(weights[..., tap].reshape(-1, 1))
+        total = part if tap == 0 else total.add_(part)
     return total.view(count, size, channels, width).transpose(1, 2)
 
 
@@ -186,47 +205,35 @@ def _kernel(x: Tensor, interpolation: Interpolation) -> Tensor:
             assert_never(interpolation)
 
 
-def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+def normalise(images: Tensor, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor) -> Tensor:
     """Images minus mean over std, per channel: float32 [B, C, H, W].
 
     Args:
         images: [B, C, H, W] or [C, H, W], uint8, or floats in [0, 1].
-        mean, std: of values in [0, 1], one for each channel.
+        mean, std: of values in [0, 1], one for each channel. Tensors on the device of the images need no copy.
     """
     values = images.float() / 255 if images.dtype == torch.uint8 else images
     shape = (-1, 1, 1)
-    centre = torch.tensor(mean, dtype=torch.float32, device=images.device).view(shape)
-    spread = torch.tensor(std, dtype=torch.float32, device=images.device).view(shape)
-    return (values - centre) / spread
+    centre = torch.as_tensor(mean, dtype=torch.float32, device=images.device).view(shape)
+    spread = torch.as_tensor(std, dtype=torch.float32, device=images.device).view(shape)
+    return (values - centre).div_(spread)
 
 
 def train_batch(
-    source: ImageSet,
-    indices: Tensor,
-    positions: Tensor,
-    step: int,
-    *,
-    augment: Augment,
-    image_size: int,
-    seed: int,
+    source: ImageSet, indices: Tensor, crops: tuple[Tensor, Tensor], *, augment: Augment, image_size: int
 ) -> Tensor:
-    """One training batch: cropped, resized, flipped, normalised.
+    """Training images: cropped, resized, flipped, normalised.
 
     Args:
-        source: on the device that is to compute the batch.
-        indices: int64 [B], which images.
-        positions: int64 [B], their places in the global batch, on the same device.
+        source: on the device that is to compute them.
+        indices: int64 [B], which images. crops: from `crops_of`.
 
     Returns:
         float32 [B, C, image_size, image_size], on the device of the source.
     """
-    images = source.images[indices]
-    height, width = images.shape[-2:]
-    boxes = crop_boxes(height, width, augment, seed=seed, step=step, positions=positions)
-    mirrored = flips(augment, seed=seed, step=step, positions=positions)
-    resized = resample(images, boxes, mirrored, image_size, augment.interpolation)
+    resized = resample(source.images[indices], *crops, image_size, augment.interpolation)
     # Bicubic filters overshoot; images of 8 bits, as PIL resizes them, cannot.
-    return normalise(resized.clamp(0, 255) / 255, source.mean, source.std)
+    return normalise(resized.clamp_(0, 255).div_(255), *source.colours)
 
 
 def test_size(image_size: int, crop: float) -> int:

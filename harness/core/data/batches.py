@@ -8,22 +8,27 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple, assert_never
 
 import torch
 from torch import Tensor
 
-from harness.core.data.augment import normalise, test_batch, train_batch
+from harness.core.data.augment import crops_of, normalise, test_batch, train_batch
 from harness.core.data.custom_augment import custom_augment
 from harness.core.data.datasets import FolderSet, ImageSet
 from harness.core.data.samples import TestSamples, TrainingSamples, collected
+from harness.core.runtime.ahead import STEPS, Ahead
 from harness.core.runtime.randomness import permutation
 from harness.spec import Augment, CustomAugment, HarnessError
 
 READ_AT_ONCE = 64
 """Files in one batch of a loader that reads a whole set into memory."""
+AHEAD = 64 << 20
+"""Most bytes of images that are computed ahead, so that a device gets few and large pieces of work."""
+CACHED = 1 << 20
+"""The same for a CPU, whose cache has to hold them: more take longer."""
 
 
 class Batch(NamedTuple):
@@ -86,11 +91,13 @@ def training_batches(
         HarnessError: there are fewer images than one batch takes, or an image cannot be read.
     """
     drawn = seed if crop_seed is None else crop_seed
-    plan = _plan(source, batch_size, seed, range(first_step, steps), augment.repeats)
     places = torch.arange(batch_size)[slice(None) if rows is None else rows]
-    if isinstance(source, ImageSet) and not augment.needs_loader:
-        compute = partial(train_batch, augment=augment, image_size=image_size, seed=drawn)
-        found = _in_memory(source.to(device), compute, plan, places)
+    in_memory = isinstance(source, ImageSet) and not augment.needs_loader
+    plan = _plan(
+        source, places.to(device if in_memory else "cpu"), batch_size, seed, range(first_step, steps), augment.repeats
+    )
+    if isinstance(source, ImageSet) and in_memory:
+        found = _in_memory(source.to(device), augment, image_size, drawn, plan, places.to(device), steps)
     else:
         made = TrainingSamples(source, augment, image_size, drawn)
         found = _one_by_one(made, plan, places, device, workers)
@@ -114,9 +121,9 @@ def in_pairs(first: Iterator[Batch], second: Iterator[Batch]) -> Iterator[Batch]
 
 
 def _plan(
-    source: ImageSet | FolderSet, batch_size: int, seed: int, steps: range, repeats: int = 1
+    source: ImageSet | FolderSet, places: Tensor, batch_size: int, seed: int, steps: range, repeats: int = 1
 ) -> Iterator[tuple[int, Tensor]]:
-    """Each step with the indices of its global batch, int64 [batch_size]."""
+    """Each step with the indices of the images at these places of its global batch, int64 [b], on their device."""
     per_epoch = steps_per_epoch(source, batch_size)
 
     # A function of its own, so that a batch size that is too large is refused here and not at the first batch.
@@ -127,22 +134,36 @@ def _plan(
             if epoch != shown:
                 visited = order(seed, epoch, len(source))
                 # Repeated augmentation: neighbours in the batch are copies; an epoch keeps its number of images.
-                shuffled, shown = visited.repeat_interleave(repeats)[: len(source)], epoch
-            yield step, shuffled[batch * batch_size : (batch + 1) * batch_size]
+                visited = visited.repeat_interleave(repeats)[: per_epoch * batch_size]
+                # Copied to the device once an epoch, for which the host waits, and not in each step.
+                shuffled, shown = visited.view(per_epoch, batch_size).to(places.device)[:, places], epoch
+            yield step, shuffled[batch]
 
     return planned()
 
 
 def _in_memory(
     source: ImageSet,
-    compute: Callable[[ImageSet, Tensor, Tensor, int], Tensor],
+    augment: Augment,
+    image_size: int,
+    seed: int,
     plan: Iterator[tuple[int, Tensor]],
-    places: Tensor,
+    positions: Tensor,
+    steps: int,
 ) -> Iterator[Batch]:
-    positions = places.to(source.images.device)
-    for step, indices in plan:
-        mine = indices[places].to(positions.device)
-        yield Batch(step, compute(source, mine, positions, step), source.labels[mine], positions)
+    def draw(step: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        return crops_of(source, augment, seed=seed, step=step, positions=positions)
+
+    ahead = Ahead(draw, positions, steps)
+    taken = 4 * len(positions) * source.channels * image_size**2
+    length = max(1, min(STEPS, (CACHED if positions.is_cpu else AHEAD) // taken))
+    while block := list(islice(plan, length)):
+        boxes, mirrored = (torch.cat(drawn) for drawn in zip(*(ahead.at(step) for step, _ in block), strict=True))
+        indices = torch.cat([mine for _, mine in block])
+        images = train_batch(source, indices, (boxes, mirrored), augment=augment, image_size=image_size)
+        parts = zip(images.chunk(len(block)), source.labels[indices].chunk(len(block)), strict=True)
+        for (step, _), (shown, labels) in zip(block, parts, strict=True):
+            yield Batch(step, shown, labels, positions)
 
 
 def _one_by_one(
@@ -153,10 +174,7 @@ def _one_by_one(
     workers: int,
 ) -> Iterator[Batch]:
     positions = places.to(device)
-    wanted = (
-        [(step, *pair) for pair in zip(places.tolist(), indices[places].tolist(), strict=True)]
-        for step, indices in plan
-    )
+    wanted = ([(step, *pair) for pair in zip(places.tolist(), indices.tolist(), strict=True)] for step, indices in plan)
     for images, labels, steps in collected(made, wanted, device, workers):
         yield Batch(int(steps[0]), _arrived(images, made.source, device), labels.to(device), positions)
 

@@ -6,7 +6,7 @@ import dataclasses
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal, assert_never
 
@@ -62,6 +62,13 @@ class ImageSet:
     @property
     def channels(self) -> int:
         return int(self.images.shape[1])
+
+    @cached_property
+    def colours(self) -> tuple[Tensor, Tensor]:
+        """Mean and deviation, float32 [C] each, on the device of the images."""
+        device = self.images.device
+        mean, std = torch.tensor((self.mean, self.std), dtype=torch.float32, device=device)
+        return mean, std
 
     def to(self, device: torch.device) -> ImageSet:
         """The same set with its tensors on a device."""
