@@ -25,7 +25,7 @@ from harness.launch.cost import check_models, check_names, known_models
 from harness.launch.local.pool import gpus
 from harness.launch.resources import slow_bf16
 from harness.launch.site import read_site
-from harness.spec import Pretrain, Run, key, pretraining
+from harness.spec import Pretrain, Run, pretraining
 from harness.spec.costed_model import costed_models
 from harness.store import State, Store
 from harness.study import Plan
@@ -65,7 +65,7 @@ def plan(
     answers = (check_models if describe else known_models)(runs.root, models)
     states = runs.states(specs)
     refuse_folders(run for name, run in specs.items() if states[name].word != "done")
-    cells = len({tuple(row.axes.items()) for row in plan.rows})
+    cells = sum(row.seed == 0 for row in plan.rows)
     replicates = len({row.seed for row in plan.rows})
     say(f"{plan.study.name} · {plan.scale.name} · {cells} cells x {replicates} seeds")
     for name, text in (
@@ -98,7 +98,7 @@ def _runs(specs: dict[str, Run]) -> list[str]:
 def _shared(plan: Plan) -> list[str]:
     users: Counter[str] = Counter()
     for row in plan.rows:
-        users.update({key(first) for e in row.evaluations.values() if (first := pretraining(e)) is not None})
+        users.update({first.digest for e in row.evaluations.values() if (first := pretraining(e)) is not None})
     evaluations = sum(len(row.evaluations) for row in plan.rows)
     shared = sum(count > 1 for count in users.values())
     return [f"{shared} pre-trainings serve several cells"] if shared and evaluations else []

@@ -34,6 +34,9 @@ from harness.store.records import read_record, sealed
 SAMPLE = 20
 """Finished runs of a kind whose device is looked up."""
 
+LOOKED_AT = 1000
+"""Finished runs of other studies that are read to find such of a kind."""
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -106,8 +109,10 @@ def remaining(runs: Mapping[str, Run], states: Mapping[str, State], store: Store
     Args:
         runs, states: by key. rates: multiply-adds a second of the device of each stage (`pretrain`, `evaluation`).
     """
-    known = dict(runs) | _others(runs, states, store)
-    known_states = {name: states.get(name) or store.state(name) for name in known}
+    kinds = {name: _kind(run) for name, run in runs.items()}
+    others = _others(kinds, states, store)
+    known = dict(runs) | others
+    known_states = dict(states) | {name: store.state(name) for name in others}
     images = _Images(known, known_states, store)
     measured = _measured(known, known_states, store, images)
     by_measurement, by_rate, unknown = 0.0, 0.0, 0
@@ -115,7 +120,7 @@ def remaining(runs: Mapping[str, Run], states: Mapping[str, State], store: Store
     for name, run in runs.items():
         if (share := _left(states[name])) == 0.0:
             continue
-        work, figures = images.of(run), measured.get(_kind(run))
+        work, figures = images.of(run), measured.get(kinds[name])
         stated = _stated(run, work, store, rates or {}) if figures is None else None
         if figures is not None and work is not None:
             hours = share * work * figures.mean / 3600
@@ -129,7 +134,7 @@ def remaining(runs: Mapping[str, Run], states: Mapping[str, State], store: Store
     nothing = unknown and not by_measurement and not by_rate
     devices = sorted({figures.device for figures in measured.values() if figures.device})
     return Cost(
-        done_hours=sum(_spent(states[name]) * _devices(run, measured) for name, run in runs.items()) / 3600,
+        done_hours=sum(_spent(states[name]) * _devices(kind, measured) for name, kind in kinds.items()) / 3600,
         to_do_hours=None if nothing else by_measurement + by_rate,
         basis=_basis(
             sum(figures.count for figures in measured.values()), devices, stated=bool(by_rate), unknown=unknown
@@ -140,22 +145,34 @@ def remaining(runs: Mapping[str, Run], states: Mapping[str, State], store: Store
     )
 
 
-def _others(runs: Mapping[str, Run], states: Mapping[str, State], store: Store) -> dict[str, Run]:
-    """Finished runs of other studies, of kinds that are to be done and of which these runs show too few."""
-    wanted = {_kind(run) for name, run in runs.items() if states[name].word != "done"}
-    counts = Counter(_kind(run) for name, run in runs.items() if states[name].word == "done")
+def _others(kinds: Mapping[str, Kind], states: Mapping[str, State], store: Store) -> dict[str, Run]:
+    """Finished runs of other studies, of kinds that are to be done and of which these runs show too few.
+
+    kinds: of these runs, by key. Of a large store `LOOKED_AT` others are read, which are any, as keys are digests.
+    """
+    wanted = {kind for name, kind in kinds.items() if states[name].word != "done"}
+    counts = Counter(kind for name, kind in kinds.items() if states[name].word == "done")
     found: dict[str, Run] = {}
-    names = store.keys()
-    for name in names:
-        lacking = {str(kind[0]) for kind in wanted if counts[kind] < SAMPLE}
-        if name in runs or not name.startswith(tuple(lacking)) or store.result(name) is None:
+    lacking = _lacking(wanted, counts)
+    left = LOOKED_AT
+    for name in store.keys() if lacking else ():
+        if not left or not lacking:
+            break
+        if name in kinds or not name.startswith(lacking) or store.result(name) is None:
             continue
+        left -= 1
         with contextlib.suppress(HarnessError):  # a damaged spec, or one of a later version
             run = store.spec(name)
             if (kind := _kind(run)) in wanted and counts[kind] < SAMPLE:
                 found[name] = run
                 counts[kind] += 1
+                lacking = _lacking(wanted, counts)
     return found
+
+
+def _lacking(wanted: Iterable[Kind], counts: Counter[Kind]) -> tuple[str, ...]:
+    """Beginnings of the keys of runs of which more should be looked at."""
+    return tuple({f"{kind[0]}-" for kind in wanted if counts[kind] < SAMPLE})
 
 
 def _basis(count: int, devices: Iterable[str], *, stated: bool, unknown: int) -> str:
@@ -171,9 +188,9 @@ def _basis(count: int, devices: Iterable[str], *, stated: bool, unknown: int) ->
     return "; ".join(parts)
 
 
-def _devices(run: Run, measured: Mapping[Kind, _Measured]) -> float:
+def _devices(kind: Kind, measured: Mapping[Kind, _Measured]) -> float:
     """Devices that a run has: as many as finished runs of its kind had, else one."""
-    found = measured.get(_kind(run))
+    found = measured.get(kind)
     return 1.0 if found is None else found.devices
 
 

@@ -249,7 +249,7 @@ class Evaluated(Spec, Generic[S]):
     def encoder(self) -> AnyBackbone:
         """The backbone that is evaluated; of a fine-tuned start the one that it built."""
         start: Any = self.start
-        found: AnyBackbone = getattr(start, "built", None) or start.backbone
+        found: AnyBackbone = start.built if isinstance(start, FineTune) else start.backbone
         return found
 
     @property

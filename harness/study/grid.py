@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 
 from harness.spec import HarnessError, Scalar
 
@@ -24,14 +25,21 @@ class Grid:
     def __init__(self, cells: Iterable[Axes]) -> None:
         given = [dict(cell) for cell in itertools.islice(cells, MOST + 1)]
         _check_size(len(given))
-        for cell in given:
-            for axis, value in cell.items():
-                _check_value(axis, value)
+        for axis, value in _values_in(given):
+            _check_value(axis, value)
         check_alike(given)
-        unique = {tuple(sorted(cell.items(), key=lambda item: item[0])): cell for cell in given}
+        unique = {frozenset(cell.items()): cell for cell in given}
         self.cells: tuple[dict[str, Scalar], ...] = tuple(unique.values())
         self.axes = tuple(dict.fromkeys(axis for cell in self.cells for axis in cell))
         """The names of all axes, in the order of first mention."""
+
+    @cached_property
+    def complete(self) -> tuple[dict[str, Scalar], ...]:
+        """The cells with None for each axis they lack; two that differ only in lacking it or having None are one."""
+        if all(tuple(cell) == self.axes for cell in self.cells):
+            return self.cells
+        blank: dict[str, Scalar] = dict.fromkeys(self.axes)
+        return Grid(blank | cell for cell in self.cells).cells
 
     def __or__(self, other: Grid) -> Grid:
         return Grid((*self.cells, *other.cells))
@@ -58,14 +66,17 @@ def check_alike(cells: Iterable[Axes]) -> None:
         HarnessError: names the axis and both values.
     """
     seen: dict[tuple[str, Scalar], Scalar] = {}
-    for cell in cells:
-        for axis, value in cell.items():
-            if (axis, value) in seen and seen[axis, value] is value:  # the cells of a product share their values
-                continue
-            for read in (value, str(value)):
-                first = seen.setdefault((axis, read), value)
-                if first is not value and (first != value or _kind(first) is not _kind(value)):
-                    raise HarnessError(f"axis {axis} has two values that read alike: {first!r} and {value!r}")
+    for axis, value in _values_in(cells):
+        for read in (value, str(value)):
+            first = seen.setdefault((axis, read), value)
+            if first is not value and (first != value or _kind(first) is not _kind(value)):
+                raise HarnessError(f"axis {axis} has two values that read alike: {first!r} and {value!r}")
+
+
+def _values_in(cells: Iterable[Axes]) -> list[tuple[str, Scalar]]:
+    """Every axis with each value it has somewhere, once where the cells share it, as those of a product do."""
+    found = {(axis, id(value)): (axis, value) for cell in cells for axis, value in cell.items()}
+    return list(found.values())
 
 
 def _kind(value: Scalar) -> type | None:

@@ -100,9 +100,8 @@ class Study:
 
     @property
     def cells(self) -> list[dict[str, Scalar]]:
-        """All cells, complete. Two that differ only in lacking an axis or having None there are one."""
-        blank: dict[str, Scalar] = dict.fromkeys(self.grid.axes)
-        return list(Grid(blank | cell for cell in self.grid))
+        """All cells, complete: see `Grid.complete`."""
+        return list(self.grid.complete)
 
     def scale(self, name: str | None = None) -> Scale:
         """The scale of that name, the first one by default.
@@ -189,7 +188,7 @@ class Refused(HarnessError):
     """A cell function asked for a spec that cannot be."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One cell with one seed: the evaluations that make its columns, or the reason why it is excluded."""
 
@@ -215,12 +214,12 @@ class Plan:
     def runs(self) -> dict[str, Run]:
         """Every distinct run by key, each after the run that it starts from."""
         wanted = [evaluation for row in self.rows for evaluation in row.evaluations.values()]
-        chains = [upstreams(evaluation) for evaluation in wanted]
+        chains = [chain for evaluation in wanted if (chain := upstreams(evaluation))]
         found: dict[str, Run] = {}
         for number in range(max(map(len, chains), default=0)):
-            for chain in chains:
-                for first in chain[number : number + 1]:
-                    found.setdefault(key(first), first)
+            firsts = {id(chain[number]): chain[number] for chain in chains if number < len(chain)}  # cells share them
+            for first in firsts.values():
+                found.setdefault(key(first), first)
         return found | {key(evaluation): evaluation for evaluation in wanted}
 
     def columns(self) -> tuple[str, ...]:

@@ -115,6 +115,20 @@ def test_a_study_learns_from_the_finished_runs_of_others(store: Store) -> None:
     assert cost(store, pretraining(0)).to_do_hours == pytest.approx(54 / 3600)
 
 
+def test_of_a_large_store_some_runs_are_read(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    whole = Store.spec
+    monkeypatch.setattr(Store, "spec", lambda self, name: read.append(name) or whole(self, name))
+    for side in (16, 32, 64):
+        done(store, pretraining(image_size=side), 36.0)
+    read.clear()
+    assert cost(store, pretraining(image_size=48)).to_do_hours is None
+    assert len(read) == 3
+    monkeypatch.setattr("harness.launch.cost.LOOKED_AT", 2)
+    cost(store, pretraining(image_size=48))
+    assert len(read) == 3 + 2
+
+
 def test_hours_of_a_cpu_count_its_threads(store: Store) -> None:
     """36 s on 4 threads are 144 CPU-seconds; a GPU is one device however many threads feed it."""
     for seed, device in enumerate(("cpu", "NVIDIA H100")):
