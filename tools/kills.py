@@ -34,7 +34,7 @@ import torch  # noqa: E402
 from tiny_runs import finetuning, outcome, pretraining  # noqa: E402
 
 from harness.cli.launch.live import Stop  # noqa: E402
-from harness.launch import Queue, Resources, job, run_inline  # noqa: E402
+from harness.launch import Inline, Resources, drive, job  # noqa: E402
 from harness.spec import HarnessError, Run, key  # noqa: E402
 from harness.store import Store, files  # noqa: E402
 from harness.store.cleaning import left_by_kills  # noqa: E402
@@ -95,12 +95,12 @@ def compute(root: Path, runs: dict[str, Run], trouble: Trouble | None) -> int:
     if trouble is not None:
         trouble.begin()
     try:
-        queue = Queue(runs, store := Store(root))
-        resources = Resources(device="cpu", checkpoint_seconds=0.0)
-        run_inline(queue, store, resources, report=lambda event: None, stopping=stop)
+        inline = Inline(Store(root), Resources(device="cpu", checkpoint_seconds=0.0))
+        inline.submit(runs)
+        drive(inline, stopping=stop)
     except (HarnessError, OSError):  # the command line makes one line of either
         return SAID
-    return DONE if set(queue.endings.values()) == {"done"} else LEFT
+    return DONE if set(inline.queue.endings.values()) == {"done"} else LEFT
 
 
 def started(root: Path, runs: dict[str, Run], trouble: Trouble | None = None) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -20,10 +20,6 @@ from harness.spec.costed_model import costed_models
 from harness.spec.data import absent
 from harness.store import Store, open_store
 from harness.study import Plan, Row, expand, load
-
-if TYPE_CHECKING:
-    from harness.launch.site import Site, Stage
-
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="a study file, such as studies/quickstart.py")]
 
@@ -46,7 +42,7 @@ StorePath = Annotated[
 ]
 
 
-class Executor(StrEnum):
+class ExecutorName(StrEnum):
     """Place where runs are computed."""
 
     inline = "inline"
@@ -63,7 +59,7 @@ class Device(StrEnum):
 
 
 On = Annotated[
-    Executor, typer.Option("--on", help="inline: this process; local: processes of this machine; slurm: queue jobs")
+    ExecutorName, typer.Option("--on", help="inline: this process; local: processes of this machine; slurm: queue jobs")
 ]
 
 
@@ -261,22 +257,6 @@ def refuse_mixed(sentences: tuple[str, ...]) -> None:
     """
     if sentences:
         raise HarnessError(f"--strict refuses mixed results: {' '.join(sentences)}")
-
-
-def ready_site(project: Path, store: Store) -> dict[Stage, Site]:
-    """The site profile of a project, checked for a submission to Slurm.
-
-    Raises:
-        HarnessError: the cluster, the profile or the store would stop the jobs.
-    """
-    from harness.launch.doctor import problems
-    from harness.launch.slurm.submit import close_entries
-
-    site = read_site(project)
-    if found := [problem for problem in problems(store.root, site) if problem.stops]:
-        raise HarnessError(f"{found[0].text}; harness doctor shows all it finds")
-    close_entries(store)
-    return site
 
 
 def chosen_run(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable
+from types import ModuleType
+from typing import Any
 
-from harness.launch.queue import Event, Queue
+from harness.launch.executor import PROGRAM, Here, Report
 from harness.launch.resources import Resources
 from harness.spec import HarnessError
 from harness.store import Store
@@ -14,41 +16,44 @@ from harness.store import Store
 POLL_SECONDS = 0.5
 
 
-def run_inline(
-    queue: Queue,
-    store: Store,
-    resources: Resources,
-    *,
-    report: Callable[[Event], None],
-    stopping: Callable[[], bool] = lambda: False,
-    feed: Callable[[], bool] = lambda: False,
-    program: str = "harness.launch.job",
-) -> None:
-    """Compute a queue. Other runs go on after a run fails.
-
-    Args:
-        feed: called in every turn; may add runs to the queue; returns whether more may come.
-        program: module whose `prepare` and `work` are called.
+class Inline(Here):
+    """This process computes one run in each `wait`.
 
     Raises:
         HarnessError: several processes a run are asked for.
     """
-    if resources.processes > 1:
-        raise HarnessError(f"--processes {resources.processes}: runs in this process have 1; use --on local")
-    computing = importlib.import_module(program)
-    device = computing.prepare(resources)
-    while (feed() or len(queue)) and not stopping():
-        for event in queue.blocked():
-            report(event)
-        name = queue.take()
+
+    def __init__(self, store: Store, resources: Resources, *, program: str = PROGRAM) -> None:
+        if resources.processes > 1:
+            raise HarnessError(f"--processes {resources.processes}: runs in this process have 1; use --on local")
+        super().__init__(store, resources, program=program)
+        self._computing: tuple[ModuleType, Any] | None = None
+
+    def wait(self, report: Report, stopping: Callable[[], bool]) -> None:
+        """Compute the next run that can be; without one, see what other processes have done."""
+        if self._computing is None:  # torch is loaded only now
+            module = importlib.import_module(self.program)
+            self._computing = module, module.prepare(self.resources)
+        module, device = self._computing
+        events, name = self.queue.blocked(), self.queue.take()
         if name is None:
-            for event in queue.look_elsewhere():
-                report(event)
+            events += self.queue.look_elsewhere()
             time.sleep(POLL_SECONDS)
-            continue
-        ended = computing.work(
-            store, queue.run(name), device, resources, retry=queue.retry, report=report, stopping=stopping
-        )
-        for event in (ended, *queue.end(ended)):
+        else:
+            ended = module.work(
+                self.store,
+                self.queue.run(name),
+                device,
+                self.resources,
+                retry=self.queue.retry,
+                report=report,
+                stopping=lambda: stopping() or name in self.cancelled,
+            )
+            events += [ended, *self.queue.end(ended)]
+        for event in events:
             report(event)
-    queue.interrupt(queue.open())
+
+    def close(self, report: Report) -> None:
+        """End waiting runs as interrupted."""
+        del report
+        self.queue.interrupt(self.queue.open())

@@ -63,12 +63,12 @@ class Confirmation:
         """Submit what is missing; returns True while anything is still to come. Failed runs are left out."""
         if not (undone := self.undone()):
             return False
-        fates = self._jobs.fates(with_starts(undone))
+        places = self._jobs.states(with_starts(undone))
 
         def failed(run: Evaluation) -> bool:
-            return any(fates[name].word == "failed" for name in with_starts([run]))
+            return any(places[name].word == "failed" for name in with_starts([run]))
 
         left = with_starts([run for run in undone if not failed(run)])
-        if any(fates[name].word == "gone" for name in left):
+        if any(places[name].word == "lost" for name in left):
             self._jobs.add(left)
         return bool(left)

@@ -14,9 +14,10 @@ from statistics import fmean
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from harness.launch.executor import Place
 from harness.search import trials as noted
 from harness.search.declaration import Search
-from harness.search.jobs import Fate, Jobs
+from harness.search.jobs import Jobs
 from harness.search.measure import Candidate, Measure, with_starts
 from harness.search.pruning import PrunerView
 from harness.search.sampling import Proposals, Proposed
@@ -28,7 +29,7 @@ from harness.store import Store
 PROMISING = 3
 """A trial is promising if it ranks in the best third so far."""
 
-Fates = Mapping[str, Fate]
+Places = Mapping[str, Place]
 
 
 class Coordinator:
@@ -140,12 +141,12 @@ class Coordinator:
         }
         everything = {name: run for group in (*runs.values(), *rungs.values()) for name, run in group.items()}
         # One question for all trials: on a cluster it costs a call of Slurm.
-        fates = self._jobs.fates(everything) if everything else {}
+        places = self._jobs.states(everything) if everything else {}
         missing: dict[str, Run] = {}
         for trial in running:
             if (candidate := candidates.get(trial.number)) is not None:
                 others = {name for number, group in runs.items() if number != trial.number for name in group}
-                missing |= self._advance(trial, candidate, rungs[trial.number], fates, others)
+                missing |= self._advance(trial, candidate, rungs[trial.number], places, others)
         if missing:
             self._check()
             self._jobs.add(missing)
@@ -161,7 +162,7 @@ class Coordinator:
         return self._measure.candidate(trial.user_attrs[noted.CELL], range(seeds))
 
     def _advance(
-        self, trial: FrozenTrial, candidate: Candidate, rungs: Mapping[str, Run], fates: Fates, others: set[str]
+        self, trial: FrozenTrial, candidate: Candidate, rungs: Mapping[str, Run], places: Places, others: set[str]
     ) -> dict[str, Run]:
         """Advance one open trial as far as its finished runs allow; returns the runs to submit for it.
 
@@ -170,25 +171,25 @@ class Coordinator:
         """
         new = self._pruner.note(trial, candidate)
         wanted = self._measure.wanted(candidate)
-        undone = [run for run in wanted if fates[key(run)].word != "done"]
+        undone = [run for run in wanted if places[key(run)].word != "done"]
         if not undone:
             return self._finish(trial, candidate)
         needed = with_starts(undone)
-        if failed := [name for name in needed if fates[name].word == "failed"]:
+        if failed := [name for name in needed if places[name].word == "failed"]:
             self._jobs.drop(_own(needed | dict(rungs), others))
-            self._fail(trial, fates[failed[0]].reason)
+            self._fail(trial, places[failed[0]].detail)
             return {}
         # Optuna's pruners are made to be asked once for each reported value.
         if new and self._pruner.hopeless(trial.number):
             self._jobs.drop(_own(needed | dict(rungs), others))
             self._tell(trial, TrialState.PRUNED, "pruned")
             return {}
-        if any(fates[name].word == "gone" for name in needed):
+        if any(places[name].word == "lost" for name in needed):
             # Before the runs are submitted: a pre-training reads the requests when it begins.
             self._pruner.request(candidate)
         else:
             needed = {}
-        return needed | {name: run for name, run in rungs.items() if fates[name].word == "gone"}
+        return needed | {name: run for name, run in rungs.items() if places[name].word == "lost"}
 
     def _finish(self, trial: FrozenTrial, candidate: Candidate) -> dict[str, Run]:
         """Tell a trial whose evaluations are done, unless it is promising and gets more seeds.

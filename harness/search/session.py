@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -12,14 +11,11 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState, create_trial
 
-from harness.launch.inline import run_inline
-from harness.launch.local.pool import run_local
-from harness.launch.queue import Event
-from harness.launch.resources import Resources
+from harness.launch.executor import Executor, Report, drive
 from harness.search.confirmation import Confirmation, candidates
 from harness.search.coordinator import Coordinator
 from harness.search.declaration import Search
-from harness.search.jobs import Jobs, QueuedJobs, SlurmJobs
+from harness.search.jobs import Jobs
 from harness.search.measure import Measure
 from harness.search.pruning import pruner_of
 from harness.search.sampling import Proposals, check_sampler, quiet
@@ -31,9 +27,6 @@ from harness.store import Store
 from harness.store.layout import SearchFolder, search_folder
 from harness.store.lease import Lease
 from harness.study.grid import check_alike
-
-PASS_SECONDS = 1.0
-"""Pause between two passes of the coordinator while jobs run on a cluster."""
 
 Say = Callable[[str], None]
 
@@ -203,33 +196,23 @@ def coordinating(opened: Opened, *, seed: int | None, new: bool) -> Iterator[tup
         yield study, used, lease
 
 
-@dataclass(frozen=True)
-class Executor:
-    """Where and how the runs of a search are computed.
-
-    kind: inline, local or slurm. parallel: number of open cells. jobs: for Slurm only. program: as in `run_local`.
-    """
-
-    kind: str
-    parallel: int
-    resources: Resources
-    jobs: SlurmJobs | None = None
-    program: str = "harness.launch.job"
-
-
 def run_search(
     opened: Opened,
     executor: Executor,
     *,
     budget: int,
+    parallel: int = 1,
     seed: int | None = None,
     new: bool = False,
     confirm: bool = True,
     say: Say = lambda line: None,
-    report: Callable[[Event], None] = lambda event: None,
+    report: Report = lambda event: None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> str:
     """Run a search until its budget is used, then confirm its best cells.
+
+    Args:
+        parallel: number of open cells.
 
     Returns:
         Reason why the search ended; empty if it was stopped.
@@ -238,8 +221,7 @@ def run_search(
         HarnessError: as in `coordinating`, or sbatch refuses.
     """
     with coordinating(opened, seed=seed, new=new) as (study, used, lease):
-        queued = QueuedJobs(opened.store, opened.search.begins)
-        jobs: Jobs = executor.jobs or queued
+        jobs = Jobs(executor, opened.store, opened.search.begins)
         coordinator = Coordinator(
             study,
             opened.measure,
@@ -247,12 +229,12 @@ def run_search(
             jobs,
             Proposals(opened.search.sampler, used, opened.space),
             budget=budget,
-            parallel=executor.parallel,
+            parallel=parallel,
             say=say,
             check=lambda: require_held(lease),
         )
         feed = _Feed(opened, coordinator, jobs, say, confirm=confirm)
-        _drive(feed, executor, queued, opened, report, stopping)
+        drive(executor, report, stopping=stopping, feed=feed)
         return feed.ending
 
 
@@ -288,39 +270,3 @@ class _Feed:
             if count := len(self._confirmation.undone()):
                 self._say(f"confirming {len(fresh)} cells with fresh seeds: {count} evaluations to compute")
         return True
-
-
-def _drive(
-    feed: Callable[[], bool],
-    executor: Executor,
-    queued: QueuedJobs,
-    opened: Opened,
-    report: Callable[[Event], None],
-    stopping: Callable[[], bool],
-) -> None:
-    """Let the executor compute what the feed adds, until the feed ends or the user stops."""
-    store, resources = opened.store, executor.resources
-    match executor.kind:
-        case "slurm":
-            # Slurm computes by itself; this process only makes the coordinator's passes.
-            while not stopping() and feed():
-                time.sleep(PASS_SECONDS)
-        case "inline":
-            run_inline(
-                queued.queue, store, resources, report=report, stopping=stopping, feed=feed, program=executor.program
-            )
-        case "local":
-            run_local(
-                queued.queue,
-                store,
-                resources,
-                # One more slot for rungs, which would else wait until the pre-training that they judge is over.
-                executor.parallel + bool(opened.measure.rungs),
-                report=report,
-                stopping=stopping,
-                unwanted=queued.unwanted,
-                feed=feed,
-                program=executor.program,
-            )
-        case other:
-            raise HarnessError(f"no executor {other!r}; valid: inline, local, slurm")

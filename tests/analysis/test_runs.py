@@ -12,7 +12,7 @@ import torch
 
 from harness.analysis.fourier import relative_log_amplitude
 from harness.core.data.datasets import load
-from harness.launch import Event, Queue, Resources, run_local
+from harness.launch import Event, Local, Queue, Resources, drive
 from harness.launch.job import work
 from harness.spec import (
     Analysis,
@@ -177,9 +177,10 @@ def test_two_processes_find_the_same(store: Store, fresh: Store) -> None:
     for run in (PRETRAIN, TUNED):
         assert fresh.weights(key(run)) is not None
     pair = Resources(device="cpu", processes=2, micro_batch=16, checkpoint_seconds=0.0)
-    queue = Queue({key(run): run for run in runs}, fresh)
-    run_local(queue, fresh, pair, 1, report=lambda event: None)
-    assert set(queue.endings.values()) == {"done"}, [fresh.state(key(run)).error for run in runs]
+    local = Local(fresh, pair, 1)
+    local.submit({key(run): run for run in runs})
+    drive(local)
+    assert set(local.queue.endings.values()) == {"done"}, [fresh.state(key(run)).error for run in runs]
     for run in runs:
         assert metrics(fresh, run) == pytest.approx(metrics(store, run), rel=1e-3, abs=1e-5)
 

@@ -23,9 +23,9 @@ import sleeper  # noqa: E402
 import slurm as test_cluster  # noqa: E402
 
 from harness.launch import Resources  # noqa: E402
-from harness.launch.site import Site  # noqa: E402
-from harness.launch.slurm.run_states import overview  # noqa: E402
-from harness.launch.slurm.submit import submit  # noqa: E402
+from harness.launch.executor import overview  # noqa: E402
+from harness.launch.site import Site, Stage  # noqa: E402
+from harness.launch.slurm.submit import Slurm  # noqa: E402
 from harness.spec import key  # noqa: E402
 from harness.store import Store  # noqa: E402
 
@@ -44,15 +44,8 @@ def main(count: int, pack: int) -> None:
         store = Store(folder / "runs")
         store.root.mkdir()
         begun = time.monotonic()
-        done = submit(
-            runs,
-            store,
-            {"pretrain": site, "evaluation": site},
-            Resources(device="cpu"),
-            study="bench",
-            project=project,
-            program="sleeper",
-        )
+        sites: dict[Stage, Site] = {"pretrain": site, "evaluation": site}
+        done = Slurm(store, "bench", sites, Resources(device="cpu"), project, "sleeper").submit(runs)
         submitted = time.monotonic() - begun
         while (words := Counter(place.word for place in overview(runs, store).places.values()))["done"] < count:
             if not words["queued"] and not words["running"]:

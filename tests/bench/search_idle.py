@@ -26,11 +26,11 @@ sys.path[:0] = [str(HERE.parent / "cluster"), str(HERE.parent / "search")]
 import slurm as test_cluster  # noqa: E402
 import toy  # noqa: E402
 
-from harness.launch import Resources, slurm  # noqa: E402
+from harness.launch import Resources  # noqa: E402
 from harness.launch.site import Site, Stage  # noqa: E402
-from harness.search.jobs import SlurmJobs  # noqa: E402
+from harness.launch.slurm.submit import Slurm  # noqa: E402
 from harness.search.measure import with_starts  # noqa: E402
-from harness.search.session import Executor, history, open_search, run_search  # noqa: E402
+from harness.search.session import history, open_search, run_search  # noqa: E402
 from harness.spec import Run, key  # noqa: E402
 from harness.store import Store  # noqa: E402
 
@@ -94,12 +94,15 @@ def told(title: str, store: Store, watch: Watch) -> None:
     )
 
 
+def cluster(store: Store, project: Path) -> Slurm:
+    """Where runs are computed."""
+    return Slurm(store, "bench", SITE, Resources(device="cpu"), project, "toy")
+
+
 def search(store: Store, project: Path, trials: int) -> list[Run]:
     """Run the search; returns the runs in the order of trials."""
     opened = open_search(toy.toy(sampler="random", trials={"toy": trials}), store)
-    jobs = SlurmJobs(store, SITE, Resources(device="cpu"), study="bench", project=project, begins=3, program="toy")
-    place = Executor("slurm", NODES, Resources(device="cpu"), jobs)
-    print(run_search(opened, place, budget=trials, confirm=False))
+    print(run_search(opened, cluster(store, project), budget=trials, parallel=NODES, confirm=False))
     found, _ = history(opened)
     runs: list[Run] = []
     for trial in found:
@@ -112,7 +115,7 @@ def batches(runs: list[Run], store: Store, project: Path) -> None:
     """The same runs, four by four."""
     for first in range(0, len(runs), NODES):
         batch = {key(run): run for run in runs[first : first + NODES]}
-        slurm.submit(batch, store, SITE, Resources(device="cpu"), study="bench", project=project, program="toy")
+        cluster(store, project).submit(batch)
         while not all(store.result(name) for name in batch):
             time.sleep(1)
 

@@ -9,8 +9,9 @@ import pytest
 from conftest import FILE, Command, tree
 
 from harness.cli.launch import run as command
-from harness.launch.resources import Resources
-from harness.spec import key
+from harness.launch.executor import Submitted
+from harness.launch.slurm.submit import Slurm
+from harness.spec import Run, key
 from harness.store import Attempt, Store
 from harness.study import Plan, expand, load
 
@@ -89,8 +90,8 @@ def test_a_look_on_slurm_is_checked_before_it_is_queued(
 ) -> None:
     text = CLAIMED.replace(old, new, 1).replace('sized("large", DATA.replace(train=48))', 'sized("large")')
     claimed.write_text(text.replace("Augment,", "Augment, ImageFolder,", 1))
-    monkeypatch.setattr(command, "require_slurm", lambda: None)
-    monkeypatch.setattr(command, "submit_plan", lambda *_, **__: pytest.fail("queued"))
+    monkeypatch.setattr(Slurm, "ready", lambda store, *_, **__: Slurm(store))
+    monkeypatch.setattr(Slurm, "submit", lambda *_, **__: pytest.fail("queued"))
     before = tree(project)
     ended = harness("run", claimed, "--until-decided", "--on", "slurm", *options)
     assert (ended.code, ended.err.count("\n")) == (2, 1)
@@ -150,16 +151,16 @@ def test_failures_are_counted_and_end_what_waits_for_them(claimed: Path, tmp_pat
 def test_on_slurm_each_look_is_queued_and_awaited(
     claimed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan, store, queued, slept = expand(load(claimed)), Store(tmp_path / "runs"), list[int](), list[Plan]()
+    plan, store, queued = expand(load(claimed)), Store(tmp_path / "runs"), list[int]()
 
-    def submit(wanted: Plan, *_: Any, **__: Any) -> None:
-        queued.append(len(wanted.rows))
-        slept.append(wanted)
-        for run in wanted.runs().values():  # at work, as overview sees it, until the coordinator has slept
+    def submit(executor: Slurm, runs: dict[str, Run], **_: Any) -> Submitted:
+        queued.append(len(runs))
+        for run in runs.values():  # at work, as overview sees it, until the coordinator has slept
             if store.result(key(run)) is None:
                 attempt = store.acquire(run)
                 assert isinstance(attempt, Attempt)
                 held.append(attempt)
+        return Submitted(runs=len(runs))
 
     def sleep(seconds: float) -> None:
         assert seconds == command.POLL_SECONDS
@@ -169,8 +170,8 @@ def test_on_slurm_each_look_is_queued_and_awaited(
         held.clear()
 
     held: list[Attempt] = []
-    monkeypatch.setattr(command, "submit_plan", submit)
+    monkeypatch.setattr(Slurm, "submit", submit)
     monkeypatch.setattr(command.time, "sleep", sleep)
-    command.follow(plan, store, command.on_slurm(store, Resources(device="cpu")))
-    assert queued in ([4, 6], [4])
+    command.follow(plan, store, command.on_cluster(store, Slurm(store)))
+    assert queued in ([8, 12], [8])
     assert not held

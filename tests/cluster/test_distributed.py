@@ -8,11 +8,11 @@ import pytest
 from slurm import Cluster
 from test_training import wait, words
 
-from harness.launch import Queue, Resources, run_local
+from harness.launch import Local, Resources, drive
+from harness.launch.executor import overview
 from harness.launch.site import Site, Stage
 from harness.launch.slurm import questions
-from harness.launch.slurm import submit as submission
-from harness.launch.slurm.run_states import overview
+from harness.launch.slurm.submit import Slurm
 from harness.spec import Backbone, Pretrain, RandomMask, Recipe, Run, Shapes, key
 from harness.store import Store
 
@@ -35,7 +35,7 @@ def pretraining(epochs: int, seed: int = 0) -> Pretrain:
 
 def submit(runs: dict[str, Run], store: Store, project: Path) -> None:
     site: dict[Stage, Site] = {stage: Site(minutes=20, nodes=4) for stage in ("pretrain", "evaluation")}
-    submission.submit(runs, store, site, Resources(device="cpu"), study="ddp", project=project)
+    Slurm(store, "ddp", site, Resources(device="cpu"), project).submit(runs)
 
 
 def test_four_nodes_against_one_process(empty_cluster: Cluster, tmp_path: Path) -> None:
@@ -54,12 +54,13 @@ def test_four_nodes_against_one_process(empty_cluster: Cluster, tmp_path: Path) 
 
     wait(at_work, 120)
     job = overview(runs, store).places[key(long)].job
-    assert job is not None
-    questions.ask("scancel", "--signal=USR2", job.id)
+    questions.ask("scancel", "--signal=USR2", job)
     wait(lambda: words(runs, store) == {"done": 2}, 180)
     assert len(store.folder(key(long)).attempts()) == 2
     assert store.environment(key(short))["processes"] == 4
-    run_local(Queue(runs, alone), alone, Resources(device="cpu"), 1, report=lambda event: None)
+    local = Local(alone, Resources(device="cpu"), 1)
+    local.submit(runs)
+    drive(local)
     for name, steps in ((key(short), 20), (key(long), 20)):
         ours, theirs = store.metrics(name)[:steps], alone.metrics(name)[:steps]
         assert [line["step"] for line in ours] == list(range(1, steps + 1))

@@ -15,12 +15,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "search"))
 import toy
 
 from harness.launch import Resources
+from harness.launch.executor import overview
 from harness.launch.site import Site, Stage
 from harness.launch.slurm import questions
-from harness.launch.slurm.run_states import overview
-from harness.search.jobs import SlurmJobs
+from harness.launch.slurm.submit import Slurm
+from harness.search.jobs import Jobs
 from harness.search.measure import with_starts
-from harness.search.session import Executor, Opened, history, open_search, run_search
+from harness.search.session import Opened, history, open_search, run_search
 from harness.spec import Run, key
 from harness.store import Store
 
@@ -43,16 +44,16 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "runs")
 
 
-def slurm_jobs(store: Store, project: Path) -> SlurmJobs:
-    resources = Resources(device="cpu")
-    return SlurmJobs(store, SITE, resources, study="search toy", project=project, begins=3, program="toy")
+def cluster_of(store: Store, project: Path) -> Slurm:
+    return Slurm(store, "search toy", SITE, Resources(device="cpu"), project, "toy")
 
 
 def go_on(opened: Opened, project: Path, *, budget: int, seconds: float = 600) -> str:
     """Run the search for so long, by a coordinator of its own; its jobs stay."""
-    jobs, until = slurm_jobs(opened.store, project), time.monotonic() + seconds
-    place = Executor("slurm", 4, Resources(device="cpu"), jobs)
-    return run_search(opened, place, budget=budget, confirm=False, stopping=lambda: time.monotonic() > until)
+    where, until = cluster_of(opened.store, project), time.monotonic() + seconds
+    return run_search(
+        opened, where, budget=budget, parallel=4, confirm=False, stopping=lambda: time.monotonic() > until
+    )
 
 
 def test_it_leaves_and_comes_back_and_a_job_is_taken_away(store: Store, project: Path) -> None:
@@ -63,8 +64,8 @@ def test_it_leaves_and_comes_back_and_a_job_is_taken_away(store: Store, project:
     assert len(running) == 4
     wanted = [run for trial in running for run in opened.measure.wanted(opened.measure.candidate(trial.cell, [0]))]
     runs: dict[str, Run] = with_starts(wanted)
-    gone = next(place.job for place in overview(runs, store).places.values() if place.job is not None)
-    questions.ask("scancel", gone.id)
+    gone = next(place.job for place in overview(runs, store).places.values() if place.job)
+    questions.ask("scancel", gone)
     time.sleep(20)  # the others end while nobody looks
     assert go_on(opened, project, budget=8) == "8 cells are computed"
     found, _ = history(opened)
@@ -77,7 +78,7 @@ def test_it_leaves_and_comes_back_and_a_job_is_taken_away(store: Store, project:
 def test_dropping_a_run_cancels_its_job(store: Store, project: Path) -> None:
     (store.root / ".seconds").write_text("60")
     run = toy.cell(toy.SCALE, 1, 0.1, 0)["validation"]
-    jobs, runs = slurm_jobs(store, project), {key(run): run}
+    jobs, runs = Jobs(cluster_of(store, project), store, 3), {key(run): run}
     jobs.add(runs)
     end = time.monotonic() + 60
     while overview(runs, store).places[key(run)].word != "running":
@@ -87,5 +88,5 @@ def test_dropping_a_run_cancels_its_job(store: Store, project: Path) -> None:
     while questions.jobs_of_user():
         assert time.monotonic() < end + 60
         time.sleep(0.5)
-    assert jobs.fates(runs)[key(run)].word == "gone"
+    assert jobs.states(runs)[key(run)].word == "lost"
     assert not store.result(key(run))

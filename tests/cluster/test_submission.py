@@ -13,10 +13,10 @@ import pytest
 import sleeper
 
 from harness.launch import Resources
+from harness.launch.executor import Submitted, overview
 from harness.launch.site import Site, Stage
 from harness.launch.slurm import questions
-from harness.launch.slurm import submit as submission
-from harness.launch.slurm.run_states import overview
+from harness.launch.slurm.submit import Slurm
 from harness.spec import HarnessError, Run, key
 from harness.store import Store
 from harness.store.records import sealed
@@ -48,10 +48,10 @@ def store(tmp_path: Path) -> Store:
 
 def submit(
     runs: Mapping[str, Run], store: Store, project: Path, *, study: str = "one", retry: bool = False, **own: int | str
-) -> submission.Submitted:
+) -> Submitted:
     site: dict[Stage, Site] = {stage: Site(**{"minutes": 20, **own}) for stage in ("pretrain", "evaluation")}  # type: ignore[arg-type]
     resources = Resources(device="cpu")
-    return submission.submit(runs, store, site, resources, study=study, project=project, retry=retry, program="sleeper")
+    return Slurm(store, study, site, resources, project, "sleeper").submit(runs, retry=retry)
 
 
 def words(runs: Mapping[str, Run], store: Store) -> Counter[str]:
@@ -133,7 +133,7 @@ def test_cancel_spares_what_another_study_waits_for(store: Store, project: Path)
     first, second = by_key(start, own), by_key(start, other)
     submit(first, store, project, study="first")
     submit(second, store, project, study="second")
-    gone, spared = submission.cancel(first, store, study="first")
+    gone, spared = Slurm(store, "first").cancel(first)
     assert (gone, spared) == ([key(own)], [key(start)])
     assert settle({**first, **second}, store) == {"done": 2, "cancelled": 1}
 
@@ -148,7 +148,7 @@ def test_cancel_stops_runs_at_work_and_leaves_the_rest_of_their_job(store: Store
         assert time.monotonic() < end
         time.sleep(0.2)
     sleeper.take(store, 1)
-    gone, spared = submission.cancel(by_key(made[0]), store, study="one")
+    gone, spared = Slurm(store, "one").cancel(by_key(made[0]))
     assert (gone, spared) == ([key(made[0])], [])
     assert settle(runs, store) == {"done": 2, "cancelled": 1}
     assert submit(runs, store, project).runs == 1
@@ -160,9 +160,8 @@ def test_jobs_cancelled_behind_its_back_are_cancelled_and_run_again(store: Store
     sleeper.take(store, 20)
     submit(runs, store, project)
     job = overview(runs, store).places[list(runs)[7]].job
-    assert job is not None
-    questions.ask("scancel", job.id)  # one that waits: it vanishes from the queue, its siblings stay
-    assert job.id.endswith("_7")
+    questions.ask("scancel", job)  # one that waits: it vanishes from the queue, its siblings stay
+    assert job.endswith("_7")
     time.sleep(1)
     assert words(runs, store)["cancelled"] == 1
     sleeper.take(store, 0)

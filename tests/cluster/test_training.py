@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from slurm import Cluster
 
+from harness.launch.executor import overview
 from harness.launch.slurm import questions
-from harness.launch.slurm.run_states import overview
 from harness.spec import Run
 from harness.store import Store, open_store
 from harness.study import expand, load

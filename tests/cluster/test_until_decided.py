@@ -13,11 +13,12 @@ import sleeper
 from harness import claims
 from harness.cli.launch import run as command
 from harness.launch import Resources
+from harness.launch.executor import Submitted
 from harness.launch.site import Site, Stage
-from harness.launch.slurm import submit as submission
+from harness.launch.slurm.submit import Slurm
 from harness.spec import Knn, Recipe, Scale, Scratch
 from harness.store import Store
-from harness.study import Plan, Study, axes, expand
+from harness.study import Study, axes, expand
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("empty_cluster")]
 RECIPE = Recipe(epochs=1, batch_size=16, lr=1e-3)
@@ -50,10 +51,10 @@ def test_a_coordinator_stops_and_starts(tmp_path: Path, monkeypatch: pytest.Monk
     sleeper.take(store, 2.0)
     asked: list[int] = []
 
-    def submit(wanted: Plan, to: Store, specs: Any, resources: Resources, *, retry: bool) -> None:
-        asked.append(len(wanted.rows))
-        site: dict[Stage, Site] = {stage: Site(minutes=20) for stage in ("pretrain", "evaluation")}
-        submission.submit(specs, to, site, resources, study="one", project=project, retry=retry, program="sleeper")
+    class Counted(Slurm):
+        def submit(self, runs: Any, *, retry: bool = False) -> Submitted:
+            asked.append(len(runs))
+            return super().submit(runs, retry=retry)
 
     def wait(seconds: float) -> None:
         if len(asked) == 2 and not stopped:
@@ -63,13 +64,13 @@ def test_a_coordinator_stops_and_starts(tmp_path: Path, monkeypatch: pytest.Monk
 
     stopped: list[bool] = []
     asleep = time.sleep
-    monkeypatch.setattr(command, "submit_plan", submit)
     monkeypatch.setattr(command, "POLL_SECONDS", 0.5)
     monkeypatch.setattr(command.time, "sleep", wait)
-    plan, resources = expand(STUDY), Resources(device="cpu")
+    site: dict[Stage, Site] = {stage: Site(minutes=20) for stage in ("pretrain", "evaluation")}
+    plan, where = expand(STUDY), Counted(store, "one", site, Resources(device="cpu"), project, "sleeper")
     with pytest.raises(KeyboardInterrupt):
-        command.follow(plan, store, command.on_slurm(store, resources))
-    command.follow(plan, store, command.on_slurm(store, resources))
+        command.follow(plan, store, command.on_cluster(store, where))
+    command.follow(plan, store, command.on_cluster(store, where))
     # 3 cells of 2 seeds; then a third seed, and two more, of the two cells that are compared.
     assert asked[:2] == [6, 8]
     assert asked[-1] == 12

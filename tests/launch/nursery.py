@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from harness.launch import Queue, Resources, run_inline
+from harness.launch import Inline, Resources, drive
 from harness.launch import job as _job  # imported before the fork, like everything that takes long
 from harness.store import Store
 
@@ -22,10 +22,10 @@ def child(root: Path) -> int:
     """Compute what is registered in a store."""
     store = Store(root)
     names = store.keys()
-    queue = Queue({name: store.spec(name) for name in names}, store)
-    resources = Resources(device="cpu", checkpoint_seconds=0.0)
-    run_inline(queue, store, resources, report=lambda event: None)
-    return int(set(queue.endings.values()) != {"done"})
+    inline = Inline(store, Resources(device="cpu", checkpoint_seconds=0.0))
+    inline.submit({name: store.spec(name) for name in names})
+    drive(inline)
+    return int(set(inline.queue.endings.values()) != {"done"})
 
 
 def main() -> None:

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_runs import OFTEN, by_key, finetuning, occluding, pretraining
 
-from harness.launch import Event, Queue, run_local
+from harness.launch import Event, Local, Queue, drive
+from harness.launch.executor import overview
 from harness.launch.resources import Resources
 from harness.launch.site import Site, Stage
 from harness.launch.slurm.arrays import arrays
-from harness.launch.slurm.run_states import overview
-from harness.launch.slurm.submit import submit, wanted
+from harness.launch.slurm.submit import Slurm, wanted
 from harness.spec import FineTune, RgbStatistics, Run, Scratch, key, upstream, upstreams
 from harness.spec import pretraining as origin
 from harness.store import Attempt, Store
@@ -139,9 +139,10 @@ def test_the_local_executor_computes_a_chain(store: Store) -> None:
     start = pretraining(epochs=1)
     tuned = finetuning(start, epochs=1)
     runs = by_key(occluding(tuned), tuned, start)
-    queue = Queue(runs, store)
-    run_local(queue, store, OFTEN, 1, report=lambda event: None)
-    assert queue.endings == dict.fromkeys(runs, "done")
+    local = Local(store, OFTEN, 1)
+    local.submit(runs)
+    drive(local)
+    assert local.queue.endings == dict.fromkeys(runs, "done")
     plain, seen = (store.result(name) for name in (key(tuned), key(occluding(tuned))))
     assert plain is not None
     assert seen is not None
@@ -186,7 +187,7 @@ def profile(**fields: object) -> dict[Stage, Site]:
 
 
 def queued(store: Store, project: Path, runs: dict[str, Run], *, retry: bool = False) -> int:
-    return submit(runs, store, profile(), Resources(), study="s", project=project, retry=retry).runs
+    return Slurm(store, "s", profile(), Resources(), project).submit(runs, retry=retry).runs
 
 
 def listed(slurm: FakeSlurm, store: Store) -> None:

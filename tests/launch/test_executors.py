@@ -15,7 +15,7 @@ import pytest
 import torch
 from tiny_runs import OFTEN, by_key, compute, finetuning, masked_by, outcome, pretraining
 
-from harness.launch import Event, Queue, Resources, run_inline, run_local
+from harness.launch import Event, Inline, Local, Queue, Resources, drive
 from harness.launch.local.pool import Worker, _death, default_slots, forked
 from harness.launch.local.worker import STOPPED
 from harness.spec import Augment, Run, key
@@ -41,9 +41,10 @@ def trouble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def local(
     store: Store, runs: dict[str, Run], slots: int, resources: Resources = OFTEN, *, retry: bool = False
 ) -> tuple[Queue, list[Event]]:
-    queue, events = Queue(runs, store, retry=retry), []
-    run_local(queue, store, resources, slots, report=events.append)
-    return queue, events
+    executor, events = Local(store, resources, slots), []
+    executor.submit(runs, retry=retry)
+    drive(executor, events.append)
+    return executor.queue, events
 
 
 @pytest.mark.slow
@@ -54,8 +55,10 @@ def test_executors_and_slots_and_loader_workers_change_nothing(tmp_path: Path) -
     stores = {name: Store(tmp_path / name) for name in ("inline", "one", "two")}
 
     torch.set_num_threads(1)
-    queue, events = Queue(runs, stores["inline"]), []
-    run_inline(queue, stores["inline"], OFTEN, report=events.append)
+    executor, events = Inline(stores["inline"], OFTEN), []
+    executor.submit(runs)
+    drive(executor, events.append)
+    queue = executor.queue
     assert queue.endings == dict.fromkeys(runs, "done")
     ended = [event.name for event in events if event.kind == "done"]
     assert sorted(ended) == sorted(runs)
@@ -72,7 +75,7 @@ def test_executors_and_slots_and_loader_workers_change_nothing(tmp_path: Path) -
             assert len(stores[name].folder(run).attempts()) == 1
     again = local(stores["one"], runs, 2)
     assert again[1] == []
-    assert again[0].already == dict.fromkeys(runs, "done")
+    assert again[0].endings == dict.fromkeys(runs, "done")
 
 
 @pytest.mark.slow
@@ -99,9 +102,10 @@ def test_one_run_that_raises_and_one_that_dies_leave_the_others_running(store: S
     plain = Queue(runs, store)
     assert len(plain) == 1  # what is blocked; failed runs are left alone
     assert [event.name for event in plain.blocked()] == [key(blocked)]
-    queue = Queue(runs, store, retry=True)
-    run_inline(queue, store, OFTEN, report=lambda event: None)
-    assert queue.endings == dict.fromkeys(runs, "done")
+    inline = Inline(store, OFTEN)
+    inline.submit(runs, retry=True)
+    drive(inline)
+    assert inline.queue.endings == dict.fromkeys(runs, "done")
     whole = Store(store.root.with_name("whole"))
     compute(whole, raising, deadly, blocked)
     for run in (raising, deadly, blocked):
@@ -113,13 +117,14 @@ def test_one_run_that_raises_and_one_that_dies_leave_the_others_running(store: S
 def test_stopping_saves_and_the_next_start_goes_on(store: Store) -> None:
     long, waiting = pretraining(epochs=50), pretraining(epochs=2, seed=1)
     runs = by_key(long, waiting, finetuning(long, epochs=2))
-    queue, events = Queue(runs, store), []
+    executor, events = Local(store, SELDOM, 1), []
+    executor.submit(runs)
 
     def stopping() -> bool:
         return any(event.kind == "line" for event in events)
 
-    run_local(queue, store, SELDOM, 1, report=events.append, stopping=stopping)
-    assert queue.endings == dict.fromkeys(runs, "interrupted")
+    drive(executor, events.append, stopping=stopping)
+    assert executor.queue.endings == dict.fromkeys(runs, "interrupted")
     ended = [event for event in events if event.kind == "interrupted"]
     assert [event.name for event in ended] == [key(long)]
     step = int(ended[0].text.split()[3])
@@ -137,7 +142,7 @@ def test_stopping_saves_and_the_next_start_goes_on(store: Store) -> None:
 def test_a_worker_that_died_idle_is_replaced(store: Store) -> None:
     run = pretraining(epochs=1)
     store.register(run)
-    worker = Worker(0, store.root, OFTEN, retry=False, program="harness.launch.job")
+    worker = Worker(0, store.root, OFTEN)
     worker.process.kill()
     worker.process.join()
     worker.give(key(run))
@@ -169,7 +174,7 @@ ASKING = """
     if __name__ == "__main__":
         sys.path.insert(0, sys.argv[1])
         for os.environ["SAID"] in ("first", "second"):
-            worker = Worker(0, Path(), Resources(device="cpu"), retry=False, program="telling")
+            worker = Worker(0, Path(), Resources(device="cpu"), program="telling")
             while not Path("told").exists():
                 assert worker.process.is_alive()
             worker.close()
@@ -227,7 +232,7 @@ PARENT = """
     import signal, sys
     from pathlib import Path
     sys.path.insert(0, {here!r})
-    from harness.launch import Queue, Resources, run_local
+    from harness.launch import Local, Resources, drive
     from harness.store import Store
 
     def main():
@@ -235,12 +240,12 @@ PARENT = """
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: asked.append(True))
         store = Store(Path({root!r}))
-        queue = Queue({{name: store.spec(name) for name in store.keys()}}, store)
-        resources = Resources(device="cpu", checkpoint_seconds=1e6)
+        local = Local(store, Resources(device="cpu", checkpoint_seconds=1e6), 1)
+        local.submit({{name: store.spec(name) for name in store.keys()}})
         report = lambda event: print(event.kind, flush=True)
         print("ready", flush=True)
-        run_local(queue, store, resources, 1, report=report, stopping=lambda: bool(asked))
-        print(*queue.endings.values(), flush=True)
+        drive(local, report, stopping=lambda: bool(asked))
+        print(*local.queue.endings.values(), flush=True)
 
     if __name__ == "__main__":
         main()

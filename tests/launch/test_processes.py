@@ -11,7 +11,7 @@ import pytest
 from tiny_runs import compute, masked_by, pretraining
 
 from harness.cli import main
-from harness.launch import Queue, Resources, default_slots, run_inline
+from harness.launch import Inline, Resources, default_slots
 from harness.launch.local import pool
 from harness.launch.local.pool import Worker, _death
 from harness.spec import HarnessError, Run, key
@@ -40,7 +40,7 @@ def test_a_pair_of_processes_and_the_ends_they_can_come_to(tmp_path: Path) -> No
     store, alone = Store(tmp_path / "runs"), Store(tmp_path / "alone")
     run, long, other = pretraining(), pretraining(epochs=200, seed=1), pretraining(epochs=2, seed=2)
     store.register(run)
-    worker = Worker(0, store.root, PAIR, retry=False, program="harness.launch.job")
+    worker = Worker(0, store.root, PAIR)
     try:
         assert ended(worker, store, run) == ("done", "")
         kind, text = ended(worker, store, long, lambda: worker.processes[1].terminate())
@@ -119,10 +119,8 @@ def test_the_command_line_with_two_processes_a_run(tmp_path: Path, monkeypatch: 
 
 
 def test_the_inline_executor_has_one_process(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    run = pretraining()
     with pytest.raises(HarnessError, match="--processes 2: runs in this process have 1; use --on local"):
-        run_inline(Queue({key(run): run}, store), store, PAIR, report=lambda event: None)
+        Inline(Store(tmp_path), PAIR)
 
 
 def test_slots_are_groups_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:

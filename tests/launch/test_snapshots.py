@@ -9,7 +9,7 @@ import torch
 from tiny_runs import OFTEN, by_key, compute, outcome, pretraining
 
 from harness.core.weights.checkpoint import read_weights
-from harness.launch import Event, Queue, run_inline
+from harness.launch import Event, Inline, Queue, drive
 from harness.launch.job import work
 from harness.spec import HarnessError, Knn, Snapshot, key, run_from_json, upstream
 from harness.store import Attempt, Store
@@ -102,9 +102,10 @@ def test_a_damaged_snapshot_is_refused(store: Store) -> None:
 
 def test_a_queue_asks_for_snapshots_and_does_not_wait_longer_than_for_them(store: Store) -> None:
     runs = by_key(FIRST, knn(2))
-    queue = Queue(runs, store)
-    run_inline(queue, store, OFTEN, report=lambda event: None)
-    assert set(queue.endings.values()) == {"done"}
+    inline = Inline(store, OFTEN)
+    inline.submit(runs)
+    drive(inline)
+    assert set(inline.queue.endings.values()) == {"done"}
 
     other = Store(store.root.with_name("other"))
     waiting = Queue(runs, other)

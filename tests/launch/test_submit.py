@@ -9,10 +9,10 @@ import pytest
 from fake_slurm import FakeSlurm, slurm
 from tiny_runs import by_key, finetuning, pretraining
 
+from harness.launch.executor import Submitted, overview
 from harness.launch.resources import Resources
 from harness.launch.site import Site, Stage
-from harness.launch.slurm.run_states import overview
-from harness.launch.slurm.submit import Submitted, cancel, log_of, scripts, submit, wanted
+from harness.launch.slurm.submit import Slurm, scripts, wanted
 from harness.spec import HarnessError, Run, key
 from harness.store import Attempt, Store
 from harness.store.submissions import Submissions
@@ -42,7 +42,7 @@ def profile(**fields: object) -> dict[Stage, Site]:
 def queued(
     store: Store, project: Path, runs: dict[str, Run], *, study: str = "s", retry: bool = False, **fields: object
 ) -> Submitted:
-    return submit(runs, store, profile(**fields), Resources(), study=study, project=project, retry=retry)
+    return Slurm(store, study, profile(**fields), Resources(), project).submit(runs, retry=retry)
 
 
 def pending(slurm: FakeSlurm, store: Store) -> None:
@@ -151,7 +151,7 @@ def test_squeue_that_does_not_answer_stops_a_submission(store: Store, project: P
     with pytest.raises(HarnessError, match="cannot tell what is queued already: squeue: Unable"):
         queued(store, project, ALL)
     with pytest.raises(HarnessError, match="cannot tell what is queued: squeue: Unable"):
-        cancel(ALL, store, study="s")
+        Slurm(store, "s").cancel(ALL)
     assert len(Submissions(store.root).entries()) == 1
 
 
@@ -180,13 +180,12 @@ def test_scripts_writes_nothing(store: Store, slurm: FakeSlurm) -> None:
 def test_cancel_takes_jobs_out_once(store: Store, project: Path, slurm: FakeSlurm) -> None:
     queued(store, project, ALL)
     pending(slurm, store)
-    gone, spared = cancel(ALL, store, study="s")
+    gone, spared = Slurm(store, "s").cancel(ALL)
     assert (sorted(gone), spared) == (sorted(ALL), [])
     assert sorted(slurm.calls("scancel")[0].split()) == ["1_0", "1_1", "1_2", "2_0", "2_1", "2_2"]
-    seen = overview(ALL, store)
-    assert {place.word for place in seen.places.values()} == {"cancelled"}
-    assert all(log_of(store, seen.latest[name], name) is None for name in ALL)
-    assert cancel(ALL, store, study="s") == ([], [])
+    assert {place.word for place in overview(ALL, store).places.values()} == {"cancelled"}
+    assert Slurm(store).logs(ALL) == {}
+    assert Slurm(store, "s").cancel(ALL) == ([], [])
     assert queued(store, project, ALL).runs == 6
 
 
@@ -194,7 +193,7 @@ def test_cancel_spares_what_another_study_waits_for(store: Store, project: Path,
     queued(store, project, by_key(FIRST[0], THEN[0]), study="one")
     pending(slurm, store)
     queued(store, project, by_key(FIRST[0]), study="two")
-    gone, spared = cancel(by_key(FIRST[0], THEN[0]), store, study="one")
+    gone, spared = Slurm(store, "one").cancel(by_key(FIRST[0], THEN[0]))
     assert (gone, spared) == ([key(THEN[0])], [key(FIRST[0])])
     assert slurm.calls("scancel") == ["2"]
 
@@ -204,12 +203,12 @@ def test_cancel_leaves_what_this_machine_computes_and_a_pack_with_others(
 ) -> None:
     queued(store, project, by_key(*FIRST), pack=2)
     pending(slurm, store)
-    assert cancel(by_key(FIRST[0]), store, study="s") == ([key(FIRST[0])], [])
+    assert Slurm(store, "s").cancel(by_key(FIRST[0])) == ([key(FIRST[0])], [])
     assert slurm.calls("scancel") == []
-    cancel(by_key(FIRST[1]), store, study="s")
+    Slurm(store, "s").cancel(by_key(FIRST[1]))
     assert slurm.calls("scancel") == ["1_0"]
     attempt = store.acquire(FIRST[2])
     slurm.says("squeue")
-    assert cancel(by_key(FIRST[2]), store, study="s") == ([], [])  # no job of the cluster's
+    assert Slurm(store, "s").cancel(by_key(FIRST[2])) == ([], [])  # no job of the cluster's
     assert isinstance(attempt, Attempt)
     attempt.release()

@@ -15,7 +15,7 @@ from fake_slurm import FakeSlurm, slurm
 from tiny_program import BREAKS, REFUSED, WAITS
 from tiny_runs import by_key, finetuning, pretraining
 
-from harness.launch.slurm.run_states import overview
+from harness.launch.executor import overview
 from harness.launch.slurm.task import Task
 from harness.spec import Run, key
 from harness.store import Attempt, Store

@@ -33,7 +33,7 @@ def work(
     retry: bool,
     report: Callable[[Event], None],
     stopping: Callable[[], bool],
-    begin: Callable[[Attempt], None],
+    begin: Callable[[Attempt], None] = lambda attempt: None,
 ) -> Event:
     attempt = store.acquire(run, retry=retry)
     if not isinstance(attempt, Attempt):

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from toy import BROKEN_K, lines, toy
 
-from harness.launch.resources import Resources
+from harness.launch import Local, Resources
 from harness.machine import heartbeat_limit
-from harness.search.session import Executor, history, open_search, run_search
+from harness.search.session import history, open_search, run_search
 from harness.search.storage import holder, leased, require_held
 from harness.spec import HarnessError
 from harness.store import Store
@@ -42,8 +42,8 @@ def searched() -> Any:
 def main(root: str) -> None:
     """What a coordinator that is killed runs."""
     opened = open_search(searched(), Store(Path(root)))
-    place = Executor("local", 2, Resources(device="cpu"), None, "toy")
-    run_search(opened, place, budget=BUDGET, confirm=False)
+    local = Local(opened.store, Resources(device="cpu"), 2, program="toy")
+    run_search(opened, local, budget=BUDGET, parallel=2, confirm=False)
 
 
 def workers_of(pid: int) -> list[int]:

@@ -14,8 +14,9 @@ from fake_slurm import FakeSlurm, slurm
 
 from harness.launch import Resources
 from harness.launch.site import Site, Stage
+from harness.launch.slurm.submit import Slurm
 from harness.search import jobs
-from harness.search.jobs import SlurmJobs
+from harness.search.jobs import Jobs
 from harness.spec import HarnessError, Run, key
 from harness.store import Store
 
@@ -28,12 +29,12 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "runs")
 
 
-def made(store: Store, tmp_path: Path, **site: int) -> SlurmJobs:
+def made(store: Store, tmp_path: Path, **site: int) -> Jobs:
     (tmp_path / "project").mkdir(exist_ok=True)
     (tmp_path / "project" / "harness.toml").touch()
     sites: dict[Stage, Site] = {stage: Site(minutes=5, **site) for stage in ("pretrain", "evaluation")}
     resources = Resources(device="cpu")
-    return SlurmJobs(store, sites, resources, study="s", project=tmp_path / "project", begins=3)
+    return Jobs(Slurm(store, "s", sites, resources, tmp_path / "project"), store, 3)
 
 
 def runs_of(count: int) -> dict[str, Run]:
@@ -47,7 +48,7 @@ def test_a_cluster_that_is_silent_for_a_while_is_waited_for(
     found, runs = made(store, tmp_path), runs_of(1)
     slurm.fails("sinfo", "slurm_load_partitions: Unable to contact slurm controller")
     found.add(runs)
-    assert found.fates(runs)[next(iter(runs))].word == "gone"
+    assert found.states(runs)[next(iter(runs))].word == "lost"
     monkeypatch.setattr(jobs, "ASK_SECONDS", 0.0)
     monkeypatch.setattr(jobs, "PATIENCE_SECONDS", 0.0)
     with pytest.raises(HarnessError, match="Unable to contact slurm controller"):

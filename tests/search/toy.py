@@ -6,12 +6,15 @@ import math
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from harness.launch import Inline, Resources
+from harness.launch.executor import Place, from_files
 from harness.launch.queue import Event, last_line
 from harness.search import Search
-from harness.search.jobs import Fate, by_store
+from harness.search.jobs import Jobs
 from harness.spec import (
     Backbone,
     FineTune,
@@ -113,11 +116,12 @@ def broken(store: Store, run: Run, text: str = "Traceback\nValueError: no\n") ->
     attempt.release()
 
 
-class FakeJobs:
+class FakeJobs(Jobs):
     """Computes a run when it is told to. lazy: only when `compute` is called; else as soon as it is added."""
 
     def __init__(self, store: Store, *, lazy: bool = False, begins: int = 3) -> None:
-        self.store, self.lazy, self.begins = store, lazy, begins
+        super().__init__(Inline(store, Resources()), store, begins)
+        self.store, self.lazy = store, lazy
         self.open: dict[str, Run] = {}
         self.added: list[str] = []
         self.dropped: list[str] = []
@@ -148,10 +152,11 @@ class FakeJobs:
         """All jobs die."""
         self.open.clear()
 
-    def fates(self, runs: Mapping[str, Run]) -> dict[str, Fate]:
+    def states(self, runs: Mapping[str, Run]) -> dict[str, Place]:
+        places = from_files(self.store.states(runs))
         return {
-            name: by_store(self.store, name, self.begins) or Fate("open" if name in self.open else "gone")
-            for name in runs
+            name: self._judged(name, replace(place, word="queued") if name in self.open else place)
+            for name, place in places.items()
         }
 
 

@@ -12,8 +12,8 @@ import typer
 
 from harness.cli.common import Device, OnDevice, StorePath, say
 from harness.cli.launch.live import Display, Stop
-from harness.launch.inline import run_inline
-from harness.launch.queue import Queue
+from harness.launch.executor import drive
+from harness.launch.inline import Inline
 from harness.launch.resources import Resources
 from harness.spec import Analysis, FineTune, HarnessError, Pretrain, Run, key
 from harness.store import Store, open_store
@@ -103,10 +103,12 @@ def _spec(kind: Kind, start: Run, name: str, fields: Mapping[str, object], store
 
 
 def _compute(kind: Kind, specs: dict[str, Run], store: Store, resources: Resources) -> None:
-    queue = Queue(specs, store, retry=True)
+    inline = Inline(store, resources)
+    inline.submit(specs, retry=True)
+    queue = inline.queue
     if len(queue):
         with Display(kind.value, specs, {}, queue) as display:
-            run_inline(queue, store, resources, report=display.show, stopping=Stop())
+            drive(inline, display.show, stopping=Stop())
     if unfinished := [name for name, ending in queue.endings.items() if name in specs and ending != "done"]:
         say(f"not finished: {', '.join(unfinished)}. The same command goes on from here.")
         raise typer.Exit(1)

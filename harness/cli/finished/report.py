@@ -20,7 +20,7 @@ from harness.cli.common import (
     say,
     show_table,
 )
-from harness.launch.slurm.run_states import overview
+from harness.launch.executor import overview
 from harness.spec import HarnessError
 from harness.store import Store
 from harness.study import Plan

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.cli.common import ScaleName, Seeds, StorePath, StudyFile, Where, labels, planned, say
+from harness.launch.executor import clusters
 
 
 def cancel(
@@ -16,14 +17,14 @@ def cancel(
 
     Example: harness cancel studies/quickstart.py --where mask_ratio=0.6
     """
-    from harness.launch.slurm import submit as slurm
-
     plan, runs = planned(study, scale, where, seeds, store)
-    gone, spared = slurm.cancel(plan.runs(), runs, study=f"{plan.study.name}/{plan.scale.name}")
-    names = labels(plan)
-    for name in gone:
-        say(f"cancelled {names[name]}   {plan.runs()[name].kind}")
-    for name in spared:
-        say(f"spared    {names[name]}   {plan.runs()[name].kind}: another study waits for it")
-    if not gone and not spared:
+    specs, names, found = plan.runs(), labels(plan), 0
+    for cluster in clusters(runs, f"{plan.study.name}/{plan.scale.name}"):
+        gone, spared = cluster.cancel(specs)
+        found += len(gone) + len(spared)
+        for name in gone:
+            say(f"cancelled {names[name]}   {specs[name].kind}")
+        for name in spared:
+            say(f"spared    {names[name]}   {specs[name].kind}: another study waits for it")
+    if not found:
         say("nothing is queued or at work on the cluster")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.common import ScaleName, Seeds, StorePath, StudyFile, Where, planned, say
-from harness.launch.slurm.run_states import overview
+from harness.launch.executor import overview
 from harness.store import Store
 from harness.store.cleaning import Removable, left_by_kills, old_records, removable, remove
 from harness.store.cleaning import seal as rewrite

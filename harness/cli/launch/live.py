@@ -36,7 +36,7 @@ class Display:
             disable=not self._live,
         )
         self._study = self._progress.add_task(
-            f"[bold]{escape(printable(title))}", total=len(runs), completed=len(queue.already), detail="runs"
+            f"[bold]{escape(printable(title))}", total=len(runs), completed=self._ended(), detail="runs"
         )
         if not self._live:
             say(f"{title}: {len(queue)} of {len(runs)} runs to compute")
@@ -68,7 +68,7 @@ class Display:
                     self._print(event.name, f"{event.kind}: {event.text}")
 
     def _ended(self) -> int:
-        return sum(ending != "interrupted" for ending in self._queue.endings.values())
+        return sum(self._queue.endings.get(name, "interrupted") != "interrupted" for name in self._runs)
 
     def _line(self, event: Event) -> None:
         line = event.line

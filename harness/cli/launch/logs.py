@@ -8,8 +8,7 @@ import typer
 from rich.markup import escape
 
 from harness.cli.common import ScaleName, Seeds, StorePath, StudyFile, Where, console, labels, planned, printable, say
-from harness.launch.slurm.run_states import overview
-from harness.launch.slurm.submit import log_of
+from harness.launch.executor import clusters, overview
 
 
 def logs(
@@ -27,10 +26,9 @@ def logs(
     """
     plan, runs = planned(study, scale, where, seeds, store)
     names, specs, shown = labels(plan), plan.runs(), 0
-    seen = overview(specs, runs)
-    for name, place in seen.places.items():
-        state = place.state
-        job = log_of(runs, seen.latest[name], name) if name in seen.latest else None
+    files = {name: path for cluster in clusters(runs) for name, path in cluster.logs(specs).items()}
+    for name, place in overview(specs, runs).places.items():
+        state, job = place.state, files.get(name)
         if (state.attempt == 0 and job is None) or (failed and place.word != "failed"):
             continue
         shown += 1

@@ -12,7 +12,7 @@ import typer
 from harness.cli.common import (
     Deterministic,
     Device,
-    Executor,
+    ExecutorName,
     MicroBatch,
     On,
     OnDevice,
@@ -28,7 +28,6 @@ from harness.cli.common import (
     check_runs,
     labels,
     planned,
-    ready_site,
     reported,
     results_folder,
     runs_of,
@@ -36,12 +35,10 @@ from harness.cli.common import (
 )
 from harness.cli.finished.report import show_report
 from harness.cli.launch.live import Display, Stop
-from harness.launch.inline import run_inline
-from harness.launch.local.pool import default_slots, gpus, run_local
+from harness.launch.executor import Executor, Here, drive, open_executor, overview
+from harness.launch.local.pool import gpus
 from harness.launch.queue import Queue
 from harness.launch.resources import Resources, slow_bf16
-from harness.launch.slurm.questions import require_slurm
-from harness.launch.slurm.run_states import overview
 from harness.spec import HarnessError, Run, key, upstreams
 from harness.store import Store
 from harness.study import Plan, expand
@@ -58,7 +55,7 @@ def run(
     where: Where = None,
     seeds: Seeds = None,
     store: StorePath = None,
-    on: On = Executor.local,
+    on: On = ExecutorName.local,
     slots: Slots = None,
     device: OnDevice = Device.auto,
     processes: Processes = 1,
@@ -94,7 +91,7 @@ def retry(
     where: Where = None,
     seeds: Seeds = None,
     store: StorePath = None,
-    on: On = Executor.local,
+    on: On = ExecutorName.local,
     slots: Slots = None,
     device: OnDevice = Device.auto,
     processes: Processes = 1,
@@ -137,17 +134,19 @@ def _compute(
     store: Store,
     specs: dict[str, Run],
     resources: Resources,
-    on: Executor,
+    on: ExecutorName,
     slots: int | None,
     *,
     retry: bool,
 ) -> None:
     folder = results_folder(plan)
-    queue = Queue(specs, store, retry=retry)
-    _check(queue, store, on, slots)
-    if on is Executor.slurm:
-        submit_plan(plan, store, specs, resources, retry=retry)
+    executor = _executor(plan, store, resources, on, slots)
+    if not isinstance(executor, Here):
+        queue_plan(store, executor, specs, retry=retry)
         return
+    executor.submit(specs, retry=retry)
+    queue = executor.queue
+    check_runs({name: queue.run(name) for name in queue.open()}, store)
     for line in slow_bf16(map(queue.run, queue.open()), resources.device, gpus):
         say(line)
     for name in queue.open()[:1]:
@@ -155,11 +154,7 @@ def _compute(
     stop = Stop()
     if len(queue):
         with Display(f"{plan.study.name} · {plan.scale.name}", specs, labels(plan), queue) as display:
-            if on is Executor.inline:
-                run_inline(queue, store, resources, report=display.show, stopping=stop)
-            else:
-                slots = slots or default_slots(resources)
-                run_local(queue, store, resources, slots, report=display.show, stopping=stop)
+            drive(executor, display.show, stopping=stop)
     else:
         say(f"nothing to compute: {_counts(queue)}")
     seeds = len({row.seed for row in plan.rows})
@@ -175,13 +170,11 @@ def _compute(
         raise typer.Exit(130)
 
 
-def _check(queue: Queue, store: Store, on: Executor, slots: int | None) -> None:
-    """Refuse options, data sets and models with which the runs of a queue would fail."""
-    if on is Executor.slurm:
-        if slots is not None:
-            raise HarnessError("--slots belongs to --on local; on Slurm the site profile says pack and slots")
-        require_slurm()  # before models are counted, which leaves files in the store
-    check_runs({name: queue.run(name) for name in queue.open()}, store)
+def _executor(plan: Plan, store: Store, resources: Resources, on: ExecutorName, slots: int | None) -> Executor:
+    if on is ExecutorName.slurm and slots is not None:
+        raise HarnessError("--slots belongs to --on local; on Slurm the site profile says pack and slots")
+    study = f"{plan.study.name}/{plan.scale.name}"
+    return open_executor(on.value, store, resources, study=study, project=plan.study.root, slots=slots)
 
 
 def _counts(queue: Queue) -> str:
@@ -190,19 +183,11 @@ def _counts(queue: Queue) -> str:
     return ", ".join(f"{count} {ending}" for ending, count in counts.items()) or "no runs"
 
 
-def submit_plan(plan: Plan, store: Store, specs: dict[str, Run], resources: Resources, *, retry: bool) -> None:
-    """Queue the missing runs on Slurm and print what was queued."""
-    from harness.launch.slurm.submit import submit
-
-    done = submit(
-        specs,
-        store,
-        ready_site(plan.study.root, store),
-        resources,
-        study=f"{plan.study.name}/{plan.scale.name}",
-        project=plan.study.root,
-        retry=retry,
-    )
+def queue_plan(store: Store, executor: Executor, specs: dict[str, Run], *, retry: bool) -> None:
+    """Queue the missing runs on a cluster and print what was queued."""
+    queue = Queue(specs, store, retry=retry)
+    check_runs({name: queue.run(name) for name in queue.open()}, store)
+    done = executor.submit(specs, retry=retry)
     if done.runs:
         say(f"queued {done.runs} runs in {done.jobs} jobs, {done.arrays} arrays")
     if done.waiting:
@@ -217,7 +202,7 @@ def submit_plan(plan: Plan, store: Store, specs: dict[str, Run], resources: Reso
         say("harness status shows how they stand, harness report writes the tables")
 
 
-def _until_decided(plan: Plan, store: Store, resources: Resources, on: Executor, slots: int | None) -> None:
+def _until_decided(plan: Plan, store: Store, resources: Resources, on: ExecutorName, slots: int | None) -> None:
     def here(wanted: Plan) -> None:
         try:
             _compute(wanted, store, runs_of(wanted), resources, on, slots, retry=False)
@@ -225,12 +210,9 @@ def _until_decided(plan: Plan, store: Store, resources: Resources, on: Executor,
             if ended.exit_code != 1:  # failures leave other claims to be decided
                 raise
 
-    def there(wanted: Plan) -> None:
-        _check(Queue(runs_of(wanted), store, reading=True), store, on, slots)
-        on_slurm(store, resources)(wanted)
-
     folder = results_folder(plan)  # refused at once, not after the last look
-    failed = follow(plan, store, there if on is Executor.slurm else here)
+    executor = _executor(plan, store, resources, on, slots)
+    failed = follow(plan, store, here if isinstance(executor, Here) else on_cluster(store, executor))
     show_report(reported(plan, store), store, folder)
     if failed:
         say(f"{failed} runs failed or wait for one that did. harness logs shows why, harness retry runs them again.")
@@ -281,15 +263,15 @@ def follow(plan: Plan, store: Store, compute: Callable[[Plan], None]) -> int:
         compute(wanted)
 
 
-def on_slurm(store: Store, resources: Resources) -> Callable[[Plan], None]:
+def on_cluster(store: Store, executor: Executor) -> Callable[[Plan], None]:
     """Function that queues the runs of a look and waits until none is queued or running."""
 
     def compute(wanted: Plan) -> None:
         specs = runs_of(wanted)
-        submit_plan(wanted, store, specs, resources, retry=False)
+        queue_plan(store, executor, specs, retry=False)
         say("waiting for the look; this may be stopped, and the same command goes on from the store")
         while True:
-            seen = overview(specs, store)
+            seen = executor.states(specs)
             words = {place.word for place in seen.places.values()}
             if not seen.silent and not words & {"queued", "running"}:
                 break

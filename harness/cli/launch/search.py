@@ -5,14 +5,14 @@ from __future__ import annotations
 import signal
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli.common import (
     Deterministic,
     Device,
-    Executor,
+    ExecutorName,
     MicroBatch,
     On,
     OnDevice,
@@ -21,11 +21,11 @@ from harness.cli.common import (
     Threads,
     Workers,
     check_runs,
-    ready_site,
     say,
     show_table,
 )
 from harness.cli.launch.live import Stop
+from harness.launch.executor import open_executor
 from harness.launch.local.pool import default_slots
 from harness.launch.queue import Event
 from harness.launch.resources import Resources
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from harness.search.session import Opened
 
 
-PARALLEL_ON_SLURM = 4
+PARALLEL_ON_CLUSTER = 4
 
 
 SHOWN = 10
@@ -56,7 +56,7 @@ def search(
         int | None, typer.Option("--trials", min=1, help="distinct cells to compute, in all; default: the search's own")
     ] = None,
     scale: Annotated[str | None, typer.Option("--scale", help="size; default: the search's first")] = None,
-    on: On = Executor.local,
+    on: On = ExecutorName.local,
     parallel: Annotated[
         int | None,
         typer.Option("--parallel", min=1, help="cells at a time; default: one a GPU or CPU thread, 4 on Slurm"),
@@ -98,9 +98,9 @@ def search(
     if report:
         _show_report(opened)
         return
-    if detach and on is not Executor.slurm:
+    if detach and on is not ExecutorName.slurm:
         raise HarnessError("--detach belongs to --on slurm")
-    if on is Executor.inline and parallel not in (None, 1):
+    if on is ExecutorName.inline and parallel not in (None, 1):
         raise HarnessError("--parallel: runs in this process have 1; use --on local")
     _check(opened, on)
     if detach:
@@ -117,11 +117,11 @@ def search(
     _run(opened, resources, on, parallel, trials, seed, new=new)
 
 
-def _check(opened: Opened, on: Executor) -> None:
+def _check(opened: Opened, on: ExecutorName) -> None:
     """Refuse data sets and models of the reference cell with which its runs would fail."""
     from harness.search.measure import with_starts
 
-    if on is Executor.slurm:
+    if on is ExecutorName.slurm:
         require_slurm()  # before models are counted, which leaves files in the store
     reference = opened.measure.candidate(opened.search.reference, [0])
     check_runs(with_starts(reference.evaluations()), opened.store)
@@ -130,31 +130,35 @@ def _check(opened: Opened, on: Executor) -> None:
 def _run(
     opened: Opened,
     resources: Resources,
-    on: Executor,
+    on: ExecutorName,
     parallel: int | None,
     trials: int | None,
     seed: int | None,
     *,
     new: bool,
 ) -> None:
-    from harness.search.session import Executor as Place
     from harness.search.session import run_search
 
-    budget = opened.search.budget(opened.scale, trials)
-    jobs = _slurm_jobs(opened, resources) if on is Executor.slurm else None
+    budget, root = opened.search.budget(opened.scale, trials), opened.search.root
     match on:
-        case Executor.inline:
+        case ExecutorName.inline:
             count = 1
-        case Executor.local:
+        case ExecutorName.local:
             count = parallel or default_slots(resources)
-        case Executor.slurm:
-            count = parallel or PARALLEL_ON_SLURM
+        case _:
+            count = parallel or PARALLEL_ON_CLUSTER
+    # One more slot for rungs, which would else wait until the pre-training that they judge is over.
+    slots = count + bool(opened.measure.rungs)
+    executor = open_executor(
+        on.value, opened.store, resources, study=f"search {opened.name}", project=root, slots=slots
+    )
     stop = Stop(signal.SIGUSR2)  # by which Slurm says that the time of this job is over
     say(f"{opened.name}: {budget} cells, {count} at a time, sampler {opened.search.sampler}")
     ending = run_search(
         opened,
-        Place(on.value, count, resources, jobs),
+        executor,
         budget=budget,
+        parallel=count,
         seed=seed,
         new=new,
         say=lambda line: say(f"  {line}"),
@@ -168,19 +172,6 @@ def _run(
             say("stopped. The same command goes on from here; jobs on a cluster go on meanwhile.")
         raise typer.Exit(130)
     _show_report(opened)
-
-
-def _slurm_jobs(opened: Opened, resources: Resources) -> Any:
-    from harness.search.jobs import SlurmJobs
-
-    return SlurmJobs(
-        opened.store,
-        ready_site(opened.search.root, opened.store),
-        resources,
-        study=f"search {opened.name}",
-        project=opened.search.root,
-        begins=opened.search.begins,
-    )
 
 
 def _show_event(event: Event) -> None:

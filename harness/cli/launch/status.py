@@ -7,7 +7,7 @@ from collections import Counter
 from harness.cli.common import ScaleName, Seeds, StorePath, StudyFile, Where, labels, say, selection
 from harness.cli.launch.costs import cost_of, cost_text
 from harness.cli.launch.live import duration
-from harness.launch.slurm.run_states import Overview, Place, overview
+from harness.launch.executor import Overview, Place, overview
 from harness.store import STATES, Store, open_store
 from harness.study import Plan, expand, load
 
@@ -76,5 +76,5 @@ def _detail(place: Place) -> str:
             text += f"{speed:,.0f} img/s   {duration((steps - step) * seconds / max(step, 1))} left   "
     if place.word == "running" and state.owner:
         text += f"{state.owner['host']} pid {state.owner['pid']}   "
-        text += f"job {place.job.id}" if place.job else ""
+        text += f"job {place.job}" if place.job else ""
     return f"{text}{place.detail}".strip()

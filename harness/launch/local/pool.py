@@ -17,9 +17,10 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from harness.launch.executor import PROGRAM, Here, Report
 from harness.launch.inline import POLL_SECONDS
 from harness.launch.local.worker import STOPPED, Member, serve
-from harness.launch.queue import Event, Queue, last_line
+from harness.launch.queue import Event, last_line
 from harness.launch.resources import Resources
 from harness.spec import HarnessError
 from harness.store import Store
@@ -85,8 +86,8 @@ def start_server(program: str) -> None:
 class Worker:
     """One slot: a group of processes that computes one run at a time. Rank 0 sends the events."""
 
-    def __init__(self, slot: int, root: Path, resources: Resources, *, retry: bool, program: str) -> None:
-        self.slot, self._root, self._resources, self._retry, self._program = slot, root, resources, retry, program
+    def __init__(self, slot: int, root: Path, resources: Resources, *, program: str = PROGRAM) -> None:
+        self.slot, self._root, self._resources, self._program = slot, root, resources, program
         self.name: str | None = None
         self._start()
 
@@ -123,7 +124,7 @@ class Worker:
         ours, theirs = context.Pipe()
         gpu = found[(self.slot * size + rank) % len(found)] if found else None
         member = Member(self._meeting, rank, size, gpu)
-        target = (theirs, self._root, self._resources, member, self._retry, self._program, dict(os.environ))
+        target = (theirs, self._root, self._resources, member, self._program, dict(os.environ))
         # No daemon: those may not have loader processes. It ends by itself when this process does.
         name = f"slot {self.slot}" + (f" rank {rank}" if rank else "")
         process: BaseProcess = context.Process(target=serve, args=target, daemon=False, name=name)
@@ -144,20 +145,20 @@ class Worker:
         self._connections.append(ours)
         self.processes.append(process)
 
-    def give(self, name: str) -> None:
-        """Send the key of the next run to all ranks."""
+    def give(self, name: str, *, retry: bool = False) -> None:
+        """Send the key of the next run to all ranks. retry: compute it though it failed."""
         self.name = name
         try:
-            self._send(name)
+            self._send(name, retry)
         except OSError:  # one died while it had nothing to do
             self._replace()
-            self._send(name)
+            self._send(name, retry)
 
-    def _send(self, name: str) -> None:
+    def _send(self, name: str, retry: bool) -> None:
         if not all(process.is_alive() for process in self.followers):
             raise BrokenPipeError
         for connection in reversed(self._connections):  # the first one last: once it has the name, all have
-            connection.send(name)
+            connection.send((name, retry))
 
     def receive(self, store: Store) -> Event:
         """Next event; the death of a process becomes an event about its run, and the group is started again."""
@@ -207,89 +208,72 @@ class Worker:
         self._meeting.unlink(missing_ok=True)
 
 
-def run_local(
-    queue: Queue,
-    store: Store,
-    resources: Resources,
-    slots: int,
-    *,
-    report: Callable[[Event], None],
-    stopping: Callable[[], bool] = lambda: False,
-    unwanted: Callable[[str], bool] = lambda name: False,
-    feed: Callable[[], bool] = lambda: False,
-    program: str = "harness.launch.job",
-) -> None:
-    """Compute a queue in `slots` slots. Other runs go on after a run fails or a process dies.
-
-    When `stopping` returns True, running runs save a checkpoint and end.
+class Local(Here):
+    """Worker processes, one run at a time in each of `slots`.
 
     Args:
-        unwanted: whether a run (by key) was cancelled; it saves and ends if it is running, else is not begun.
-        feed: called in every turn; may add runs to the queue; returns whether more may come.
-        program: module whose `prepare` and `work` the processes call.
+        slots: runs side by side; None for `default_slots`.
     """
-    more = feed()
-    for event in queue.blocked():
-        report(event)
-    if not len(queue) and not more:
-        return
-    workers = [
-        Worker(slot, store.root, resources, retry=queue.retry, program=program)
-        for slot in range(slots if more else min(slots, len(queue)))
-    ]
-    try:
-        while (feed() or len(queue)) and not stopping():
-            for event in queue.blocked():
-                report(event)
-            queue.interrupt(name for name in queue.idle() if unwanted(name))
-            for worker in workers:
-                if worker.name is not None and unwanted(worker.name):
-                    worker.stop()
-                if worker.name is None and (name := queue.take()) is not None:
-                    store.register(queue.run(name))
-                    worker.give(name)
-            _pass_on(workers, queue, store, report)
-    finally:
-        _end(workers, queue, store, report)
 
+    def __init__(self, store: Store, resources: Resources, slots: int | None = None, *, program: str = PROGRAM) -> None:
+        super().__init__(store, resources, program=program)
+        self.slots = slots or default_slots(resources)
+        self.workers: list[Worker] = []
 
-def _pass_on(workers: list[Worker], queue: Queue, store: Store, report: Callable[[Event], None]) -> None:
-    busy = {worker.connection: worker for worker in workers if worker.name}
-    events = queue.look_elsewhere()
-    ready = wait(list(busy), timeout=POLL_SECONDS) if busy else []
-    for worker in busy.values():
-        worker.mourn()
-    if not busy:
-        time.sleep(POLL_SECONDS)
-    for connection, worker in busy.items():
-        if connection in ready:
-            event = worker.receive(store)
-            events += [event, *queue.end(event)]
-    for event in events:
-        report(event)
-
-
-def _end(workers: list[Worker], queue: Queue, store: Store, report: Callable[[Event], None]) -> None:
-    for worker in workers:
-        worker.stop()
-    deadline = time.monotonic() + STOP_SECONDS
-    for worker in workers:
-        while worker.name and time.monotonic() < deadline:
-            if not worker.connection.poll(POLL_SECONDS):
-                continue
-            try:
-                event: Event = worker.connection.recv()
-            except (EOFError, OSError):
-                break
-            if event.kind not in ("started", "line"):
-                worker.name = None
-                queue.end(event)
+    def wait(self, report: Report, stopping: Callable[[], bool]) -> None:
+        """Give runs to idle workers, and report what happens within POLL_SECONDS."""
+        del stopping
+        events = self.queue.blocked() + self.queue.look_elsewhere()
+        for worker in self.workers:
+            if worker.name in self.cancelled:
+                worker.stop()
+        while (idle := self._idle()) is not None and (name := self.queue.take()) is not None:
+            self.store.register(self.queue.run(name))
+            idle.give(name, retry=self.queue.retry)
+        busy = {worker.connection: worker for worker in self.workers if worker.name}
+        ready = wait(list(busy), timeout=POLL_SECONDS) if busy else []
+        for worker in busy.values():
+            worker.mourn()
+        if not busy:
+            time.sleep(POLL_SECONDS)
+        for connection, worker in busy.items():
+            if connection in ready:
+                event = worker.receive(self.store)
+                events += [event, *self.queue.end(event)]
+        for event in events:
             report(event)
-        worker.process.join(max(0.0, deadline - time.monotonic()))
-        if worker.process.is_alive():
-            worker.process.kill()
-        worker.close()
-    queue.interrupt(queue.open())
+
+    def close(self, report: Report) -> None:
+        """Have all workers save and end, within STOP_SECONDS."""
+        for worker in self.workers:
+            worker.stop()
+        deadline = time.monotonic() + STOP_SECONDS
+        for worker in self.workers:
+            while worker.name and time.monotonic() < deadline:
+                if not worker.connection.poll(POLL_SECONDS):
+                    continue
+                try:
+                    event: Event = worker.connection.recv()
+                except (EOFError, OSError):
+                    break
+                if event.kind not in ("started", "line"):
+                    worker.name = None
+                    self.queue.end(event)
+                report(event)
+            worker.process.join(max(0.0, deadline - time.monotonic()))
+            if worker.process.is_alive():
+                worker.process.kill()
+            worker.close()
+        self.workers = []
+        self.queue.interrupt(self.queue.open())
+
+    def _idle(self) -> Worker | None:
+        """A worker with nothing to do, started if need be; None if all slots are busy or nothing waits."""
+        idle = next((worker for worker in self.workers if worker.name is None), None)
+        if idle is None and len(self.workers) < self.slots and self.queue.idle():
+            idle = Worker(len(self.workers), self.store.root, self.resources, program=self.program)
+            self.workers.append(idle)
+        return idle
 
 
 DEATH = "its process "

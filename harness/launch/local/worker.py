@@ -38,7 +38,6 @@ def serve(
     root: Path,
     resources: Resources,
     member: Member,
-    retry: bool,
     program: str,
     environment: dict[str, str],
 ) -> None:
@@ -74,7 +73,7 @@ def serve(
     with _group(member, device) as group:
         while not stopped:
             try:
-                name = connection.recv()
+                name, retry = connection.recv()
             except (EOFError, OSError):
                 break
             working = True

@@ -2,52 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
+from harness.launch.executor import Overview, Place, from_files, with_blocked
 from harness.launch.queue import last_line
 from harness.launch.slurm import questions
 from harness.launch.slurm.questions import GOES_ON, Job, Jobs
-from harness.spec import HarnessError, Run, key
-from harness.store import State, StateName, Store
+from harness.spec import HarnessError, Run
+from harness.store import State, Store
 from harness.store.lease import clock, is_alive, modified
-from harness.store.states import failed_upstream
 from harness.store.submissions import Entry, Submissions
 
 GRACE_SECONDS = 60.0
 """Seconds after the last sign of a job in which its run does not count as lost: files and accounting lag."""
 
 
-@dataclass(frozen=True)
-class Place:
-    """State of a run. detail: the reason in words. job: the live Slurm job that is to compute it, if any."""
-
-    word: StateName
-    detail: str
-    state: State
-    job: Job | None = None
-
-
-@dataclass(frozen=True)
-class Overview:
-    """States of runs by key. silent: reason why Slurm did not answer, empty if it did.
-
-    latest: for each unfinished run that was submitted or cancelled, the last log entry about it.
-    """
-
-    places: dict[str, Place]
-    silent: str = ""
-    latest: Mapping[str, Entry] = field(default_factory=dict)
-
-
-def overview(runs: Mapping[str, Run], store: Store) -> Overview:
+def states_on_cluster(runs: Mapping[str, Run], store: Store) -> Overview:
     """The state of each run."""
     states = store.states(runs)
     undone = {name for name, state in states.items() if state.word != "done"}
     log = Submissions(store.root)
     entries = log.entries() if undone else []
-    latest = _latest(entries, undone)
+    latest = latest_entries(entries, undone)
     waited_for = {entry.number: entry for entry in latest.values() if entry.kind == "submission"}
     jobs: Jobs = {}
     silent = ""
@@ -60,21 +39,19 @@ def overview(runs: Mapping[str, Run], store: Store) -> Overview:
         # Read again after Slurm has answered: a job that ended in between has left a result, and must not look lost.
         states |= store.states(latest)
     now = clock(store.root) if waited_for else 0.0  # once: it makes a file
-    places = {}
-    for name in runs:
-        entry = latest.get(name)
-        if entry is None:
-            places[name] = _from_files(states[name])
-        elif entry.kind == "cancel":
-            places[name] = _cancelled(states[name])
-        else:
-            places[name] = _submitted(name, states[name], entry, log, jobs, silent, store, now)
-    for name, run in runs.items():
-        places[name] = _blocked(places[name], run, places, store)
-    return Overview(places, silent, latest)
+    counts = Counter(name for entry in entries for name in entry.places)
+    places = from_files(states)
+    for name, entry in latest.items():
+        if entry.kind == "submission":
+            place = _submitted(name, states[name], entry, log, jobs, silent, store, now)
+            places[name] = replace(place, submissions=counts[name])
+        elif states[name].word in ("missing", "lost"):
+            places[name] = Place("cancelled", "harness run submits it again", states[name])
+    return Overview(with_blocked(runs, places, store), silent)
 
 
-def _latest(entries: list[Entry], names: set[str]) -> dict[str, Entry]:
+def latest_entries(entries: Iterable[Entry], names: Collection[str]) -> dict[str, Entry]:
+    """The last log entry about each of some runs that was submitted or cancelled."""
     found: dict[str, Entry] = {}
     for entry in entries:
         about = entry.wants if entry.kind == "cancel" else entry.places
@@ -84,22 +61,6 @@ def _latest(entries: list[Entry], names: set[str]) -> dict[str, Entry]:
     return found
 
 
-def _from_files(state: State) -> Place:
-    match state.word:
-        case "failed":
-            return Place("failed", last_line(state.error), state)
-        case "lost":
-            return Place("lost", "not at work any more; harness run goes on with it", state)
-        case _:
-            return Place(state.word, "", state)
-
-
-def _cancelled(state: State) -> Place:
-    if state.word in ("done", "running", "failed"):
-        return _from_files(state)
-    return Place("cancelled", "harness run submits it again", state)
-
-
 def _submitted(
     name: str, state: State, entry: Entry, log: Submissions, jobs: Jobs, silent: str, store: Store, now: float
 ) -> Place:
@@ -107,7 +68,7 @@ def _submitted(
     array = entry.arrays[number]
     job = jobs.get(array.name, {}).get(index)
     if state.word == "done" or (state.word == "running" and not _ended(job, state)):
-        return Place(state.word, "", state, job if job and job.live else None)
+        return Place(state.word, "", state, job.id if job and job.live else "")
     if state.word == "failed" and _later(store.folder(name).attempt(state.attempt).error, entry.time):
         return Place("failed", last_line(state.error), state)
     if silent:
@@ -131,12 +92,16 @@ def _submitted(
     elif recently:
         return Place("queued", "just left the queue", state)
     elif "id" not in answer and state.word == "missing":
-        place = _from_files(state)  # the process that wrote the entry died before sbatch
+        place = _by_files(name, state)  # the process that wrote the entry died before sbatch
     else:
         place = Place("lost", "its job is gone; harness run goes on with it", state)
-    if state.word == "failed" and place.job is None and place.word != "failed":
-        return _from_files(state)  # submitted again, and never begun
+    if state.word == "failed" and not place.job and place.word != "failed":
+        return _by_files(name, state)  # submitted again, and never begun
     return place
+
+
+def _by_files(name: str, state: State) -> Place:
+    return from_files({name: state})[name]
 
 
 def _ended(job: Job | None, state: State) -> bool:
@@ -148,10 +113,10 @@ def _by_slurm(job: Job, state: State, *, recently: bool, alone: bool) -> Place:
     shown = f"job {job.id}"
     if job.state in questions.WAITING:
         if job.reason == "DependencyNeverSatisfied":
-            return Place("blocked", f"{shown}: waits for a run that failed", state, job)
-        return Place("queued", f"{shown}: {job.reason or job.state}", state, job)
+            return Place("blocked", f"{shown}: waits for a run that failed", state, job.id)
+        return Place("queued", f"{shown}: {job.reason or job.state}", state, job.id)
     if job.state in questions.WORKING:
-        return Place("queued", f"{shown} starts" if alone else f"{shown} runs; its turn comes", state, job)
+        return Place("queued", f"{shown} starts" if alone else f"{shown} runs; its turn comes", state, job.id)
     if job.state == "CANCELLED":
         return Place("cancelled", f"{shown} was cancelled", state)
     if job.state in GOES_ON:
@@ -179,13 +144,6 @@ def _submitting(entry: Entry, log: Submissions, now: float) -> bool:
     folder = log.folder(entry.number)
     signs = [folder.entry, *(folder.answer(array) for array in range(len(entry.arrays)))]
     return is_alive(entry.owner, lambda: now - max(map(modified, signs)))
-
-
-def _blocked(place: Place, run: Run, places: Mapping[str, Place], store: Store) -> Place:
-    failed = failed_upstream(run, lambda name: places[name].word if name in places else store.state(name).word)
-    if failed is None:
-        return place
-    return Place("blocked", f"waits for {key(failed)}, which failed", place.state, place.job)
 
 
 def _recently(store: Store, name: str, state: State, entry: Entry, log: Submissions, array: int, now: float) -> bool:

@@ -5,40 +5,29 @@ from __future__ import annotations
 import secrets
 import shlex
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.launch import snapshot
+from harness.launch.doctor import problems
+from harness.launch.executor import PROGRAM, Overview, Report, Submitted
 from harness.launch.queue import Queue
 from harness.launch.resources import Resources
-from harness.launch.site import STAGES, Site, Stage
+from harness.launch.site import STAGES, Site, Stage, read_site
 from harness.launch.slurm import questions
 from harness.launch.slurm.arrays import arrays, start_key, within
-from harness.launch.slurm.run_states import Overview, overview
+from harness.launch.slurm.run_states import latest_entries, states_on_cluster
 from harness.launch.slurm.task import Task, open_to_group
 from harness.machine import data_location, data_variable
 from harness.spec import HarnessError, ImageFolder, Run, upstreams
 from harness.store import Store
 from harness.store.submissions import Array, Entry, Submissions, asked_for
 
-PROGRAM = "harness.launch.job"
-
-
-@dataclass(frozen=True)
-class Submitted:
-    """Counts of a submission. runs, jobs, arrays: submitted now. left: runs for which the queue had no room.
-
-    waiting: runs that were queued or running before. refused: error of sbatch for an array, empty if there was none.
-    """
-
-    runs: int = 0
-    jobs: int = 0
-    arrays: int = 0
-    left: int = 0
-    waiting: int = 0
-    refused: str = ""
+PASS_SECONDS = 1.0
+"""Pause of a process that waits for the cluster, which computes by itself."""
 
 
 def wanted(
@@ -49,7 +38,7 @@ def wanted(
     Args:
         retry: also submit failed runs. reading: do not change the store.
     """
-    seen = overview(runs, store)
+    seen = states_on_cluster(runs, store)
     if seen.silent:
         raise HarnessError(f"cannot tell what is queued already: {seen.silent}")
     words = {"missing", "lost", "cancelled", "done"}  # done and in the queue: its weights are needed again
@@ -63,45 +52,129 @@ def wanted(
     return {name: run for name, run in chosen.items() if name not in nameless}, seen
 
 
-def submit(
-    runs: Mapping[str, Run],
-    store: Store,
-    site: Mapping[Stage, Site],
-    resources: Resources,
-    *,
-    study: str,
-    project: Path,
-    retry: bool = False,
-    program: str = PROGRAM,
-) -> Submitted:
-    """Submit all runs that are neither done, queued nor running.
+@dataclass(frozen=True)
+class Slurm:
+    """Jobs of a cluster, one array element for each pack of runs. They go on when this process ends.
 
-    Raises:
-        HarnessError: there is no cluster, or the store cannot be written.
+    Attributes:
+        study: in whose name runs are submitted and cancelled.
+        site: partition, time and packs of each stage. project: folder whose code the jobs get.
     """
-    questions.require_slurm()
-    open_to_group(store.root)
-    log, largest = Submissions(store.root), questions.largest_array()
-    frozen = snapshot.freeze(store, project)
-    while True:
-        number = log.last() + 1
-        chosen, seen = wanted(runs, store, retry=retry)
-        waiting = sum(place.word in ("running", "queued") for place in seen.places.values())
-        open_names = [name for name, place in seen.places.items() if place.word != "done"]
-        if not chosen and (not waiting or set(open_names) <= asked_for(log.entries()).get(study, set())):
-            return Submitted(waiting=waiting)
-        room = _room(site)
-        made, left = within(_arrays(chosen, seen, site, min(largest, room or largest)), room)
-        for array in made:
-            for name in (name for element in array.elements for name in element):
-                store.register(runs[name])
-        settings = {stage: _settings(site[stage], resources, program) for stage in STAGES} | {"retry": retry}
-        if (entry := log.publish(number, "submission", study, open_names, made, settings)) is not None:
-            break
-    refused = _call_sbatch(log, entry, store, site, frozen, runs)
-    kept = [array for place, array in enumerate(entry.arrays) if "id" in log.answer(number, place)]
-    elements = [element for array in kept for element in array.elements]
-    return Submitted(sum(map(len, elements)), len(elements), len(kept), left, waiting, refused)
+
+    store: Store
+    study: str = ""
+    site: Mapping[Stage, Site] = field(default_factory=dict)
+    resources: Resources = field(default_factory=Resources)
+    project: Path = Path()
+    program: str = PROGRAM
+
+    @classmethod
+    def ready(cls, store: Store, resources: Resources, *, study: str, project: Path, program: str = PROGRAM) -> Slurm:
+        """The cluster with the site profile of a project, checked for submissions.
+
+        Raises:
+            HarnessError: the cluster, the profile or the store would stop the jobs.
+        """
+        site = read_site(project)
+        if found := [problem for problem in problems(store.root, site) if problem.stops]:
+            raise HarnessError(f"{found[0].text}; harness doctor shows all it finds")
+        log = Submissions(store.root)
+        for entry in log.entries():  # those that are not read again
+            if all(store.result(name) for name in entry.wants):
+                log.close(entry.number)
+        return cls(store, study, site, resources, project, program)
+
+    def submit(self, runs: Mapping[str, Run], *, retry: bool = False) -> Submitted:
+        """Submit all runs that are neither done, queued nor running.
+
+        Raises:
+            HarnessError: there is no cluster, or the store cannot be written.
+        """
+        questions.require_slurm()
+        store, site = self.store, self.site
+        open_to_group(store.root)
+        log, largest = Submissions(store.root), questions.largest_array()
+        frozen = snapshot.freeze(store, self.project)
+        while True:
+            number = log.last() + 1
+            chosen, seen = wanted(runs, store, retry=retry)
+            waiting = sum(place.word in ("running", "queued") for place in seen.places.values())
+            open_names = [name for name, place in seen.places.items() if place.word != "done"]
+            if not chosen and (not waiting or set(open_names) <= asked_for(log.entries()).get(self.study, set())):
+                return Submitted(waiting=waiting)
+            room = _room(site)
+            made, left = within(_arrays(chosen, seen, site, min(largest, room or largest)), room)
+            for array in made:
+                for name in (name for element in array.elements for name in element):
+                    store.register(runs[name])
+            settings = {stage: _settings(site[stage], self.resources, self.program) for stage in STAGES} | {
+                "retry": retry
+            }
+            if (entry := log.publish(number, "submission", self.study, open_names, made, settings)) is not None:
+                break
+        refused = _call_sbatch(log, entry, store, site, frozen, runs)
+        kept = [array for place, array in enumerate(entry.arrays) if "id" in log.answer(number, place)]
+        elements = [element for array in kept for element in array.elements]
+        return Submitted(sum(map(len, elements)), len(elements), len(kept), left, waiting, refused)
+
+    def states(self, runs: Mapping[str, Run]) -> Overview:
+        """States by the store's files, the submission log and Slurm's answers."""
+        return states_on_cluster(runs, self.store)
+
+    def cancel(self, runs: Mapping[str, Run]) -> tuple[list[str], list[str]]:
+        """Cancel runs that are queued or running. A job that holds further runs goes on with those.
+
+        Raises:
+            HarnessError: there is no cluster, or it does not say what is queued.
+        """
+        questions.require_slurm()
+        store, study = self.store, self.study
+        open_to_group(store.root)
+        log = Submissions(store.root)
+        while True:
+            number = log.last() + 1
+            seen = self.states(runs)
+            if seen.silent:
+                raise HarnessError(f"cannot tell what is queued: {seen.silent}")
+            live = [name for name, place in seen.places.items() if place.job or place.word == "queued"]
+            entries = log.entries()
+            others = {name for other, names in asked_for(entries).items() if other != study for name in names}
+            chosen = [name for name in live if name not in others]
+            if not chosen:
+                return [], sorted(set(live))
+            if log.publish(number, "cancel", study, chosen) is not None:
+                break
+        gone, latest = set(chosen), latest_entries(entries, chosen)
+        for entry in entries:
+            if entry.kind == "cancel":
+                gone |= set(entry.wants)
+        ids = []
+        for name in chosen:
+            entry, job = latest[name], seen.places[name].job
+            array, index = entry.places[name]
+            rest = set(entry.arrays[array].elements[index]) - gone
+            if job and all(store.result(other) for other in rest):
+                ids.append(job)
+        questions.cancel(sorted(set(ids)))
+        return chosen, sorted(set(live) - gone)
+
+    def logs(self, runs: Mapping[str, Run]) -> dict[str, Path]:
+        """Newest log file of the job of each run that has one."""
+        log = Submissions(self.store.root)
+        entries = latest_entries(log.entries(), runs)
+        found = {name: _log_of(log, entry, name) for name, entry in entries.items() if entry.kind == "submission"}
+        return {name: path for name, path in found.items() if path is not None}
+
+    def pending(self) -> bool:
+        """Nothing is: jobs go on by themselves."""
+        return False
+
+    def wait(self, report: Report, stopping: Callable[[], bool]) -> None:
+        """Sleep."""
+        time.sleep(PASS_SECONDS)
+
+    def close(self, report: Report) -> None:
+        """Jobs go on."""
 
 
 def scripts(
@@ -120,69 +193,16 @@ def scripts(
     return made, shown
 
 
-def cancel(runs: Mapping[str, Run], store: Store, *, study: str) -> tuple[list[str], list[str]]:
-    """Cancel runs that are queued or running on the cluster.
-
-    A run that another study still waits for is spared. A job that holds further runs goes on with those.
-
-    Returns:
-        Keys that were cancelled, and keys that were spared.
-
-    Raises:
-        HarnessError: there is no cluster, or it does not say what is queued.
-    """
-    questions.require_slurm()
-    open_to_group(store.root)
-    log = Submissions(store.root)
-    while True:
-        number = log.last() + 1
-        seen = overview(runs, store)
-        if seen.silent:
-            raise HarnessError(f"cannot tell what is queued: {seen.silent}")
-        live = [name for name, place in seen.places.items() if place.job or place.word == "queued"]
-        entries = log.entries()
-        others = {name for other, names in asked_for(entries).items() if other != study for name in names}
-        chosen = [name for name in live if name not in others]
-        if not chosen:
-            return [], sorted(set(live))
-        if log.publish(number, "cancel", study, chosen) is not None:
-            break
-    gone = set(chosen)
-    for entry in entries:
-        if entry.kind == "cancel":
-            gone |= set(entry.wants)
-    ids = []
-    for name in chosen:
-        entry, job = seen.latest[name], seen.places[name].job
-        array, index = entry.places[name]
-        rest = set(entry.arrays[array].elements[index]) - gone
-        if job and all(store.result(other) for other in rest):
-            ids.append(job.id)
-    questions.cancel(sorted(set(ids)))
-    return chosen, sorted(set(live) - gone)
-
-
-def close_entries(store: Store) -> None:
-    """Close the entries of the log whose runs are all done."""
-    log = Submissions(store.root)
-    for entry in log.entries():
-        if all(store.result(name) for name in entry.wants):
-            log.close(entry.number)
-
-
-def log_of(store: Store, entry: Entry, name: str) -> Path | None:
-    """Newest log file of the job of a run, None if there is none."""
-    if name not in (places := entry.places):
-        return None  # the entry that cancelled it
-    array, index = places[name]
-    folder = Submissions(store.root).folder(entry.number).jobs(array)
+def _log_of(log: Submissions, entry: Entry, name: str) -> Path | None:
+    array, index = entry.places[name]
+    folder = log.folder(entry.number).jobs(array)
     suffix = f"_{index}_0_log" if len(entry.arrays[array].elements) > 1 else "_0_log"
     found = [path for end in (".out", ".err") for path in folder.glob(f"*{suffix}{end}") if path.stat().st_size]
     return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def _arrays(chosen: Mapping[str, Run], seen: Overview, site: Mapping[Stage, Site], largest: int) -> list[Array]:
-    elsewhere = {name: place.job.id for name, place in seen.places.items() if place.job}
+    elsewhere = {name: place.job for name, place in seen.places.items() if place.job}
     packs: dict[Stage, int] = {stage: site[stage].pack for stage in STAGES}
     return arrays(chosen, token=secrets.token_hex(4), packs=packs, largest=largest, elsewhere=elsewhere)
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from harness.launch.local.pool import run_local
-from harness.launch.queue import Ending, Event, Queue
+from harness.launch.executor import drive
+from harness.launch.local.pool import Local
+from harness.launch.queue import Ending, Event
 from harness.launch.resources import Resources
 from harness.launch.slurm.distributed import compute_together, rank
 from harness.spec import Run
@@ -87,10 +88,15 @@ def compute(store: Store, number: int, array: int, element: int) -> None:
             return  # the first process notes, queues again and ends for all
     else:
         runs = wanted()
-        queue = Queue(runs, store, retry=retry)
-        slots, program = settings["slots"], settings["program"]
-        run_local(queue, store, resources, slots, report=report, stopping=stop, unwanted=cancelled, program=program)
-        endings = {name: queue.endings[name] for name in runs}
+        local = Local(store, resources, settings["slots"], program=settings["program"])
+        local.submit(runs, retry=retry)
+
+        def give_up() -> bool:
+            local.cancel({name: runs[name] for name in local.queue.open() if cancelled(name)})
+            return False
+
+        drive(local, report, stopping=stop, feed=give_up)
+        endings = {name: local.queue.endings[name] for name in runs}
     left = [name for name, ending in endings.items() if ending == "interrupted"]
     if left and not note.exists():
         write_atomically(note, f"{stop.reason or 'what it starts from is not done'}\n".encode())
