@@ -212,11 +212,12 @@ def normalise(images: Tensor, mean: Sequence[float] | Tensor, std: Sequence[floa
         images: [B, C, H, W] or [C, H, W], uint8, or floats in [0, 1].
         mean, std: of values in [0, 1], one for each channel. Tensors on the device of the images need no copy.
     """
-    values = images.float() / 255 if images.dtype == torch.uint8 else images
     shape = (-1, 1, 1)
     centre = torch.as_tensor(mean, dtype=torch.float32, device=images.device).view(shape)
     spread = torch.as_tensor(std, dtype=torch.float32, device=images.device).view(shape)
-    return (values - centre).div_(spread)
+    if images.dtype == torch.uint8:  # in place: touching new memory is most of the time that this takes on a CPU
+        return images.float().div_(255).sub_(centre).div_(spread)
+    return (images - centre).div_(spread)
 
 
 def train_batch(

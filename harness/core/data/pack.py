@@ -55,6 +55,7 @@ class Pack:
     def __init__(self, path: Path) -> None:
         facts = read_header(path)
         self.path, self.side = path, facts.side
+        self._beginning = f"{path}/"
         mapped = np.memmap(path, dtype=np.uint8, mode="r")
         first, length = facts.names
         self.names: list[str] = json.loads(mapped[first : first + length].tobytes())
@@ -73,7 +74,7 @@ class Pack:
 
     def row(self, path: Path) -> int:
         """Place of a picture by its path, that of the pack and its name in it."""
-        name = path.relative_to(self.path).as_posix()
+        name = str(path)[len(self._beginning) :]
         row = bisect.bisect_left(self.names, name)
         if row == len(self.names) or self.names[row] != name:
             raise HarnessError(f"{self.path} holds no picture {name}")

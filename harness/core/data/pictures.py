@@ -116,6 +116,9 @@ def prepared(image: Image.Image | PackedPicture, mode: Mode = "RGB") -> Image.Im
     """
     if isinstance(image, PackedPicture):  # prepared when it was packed
         return image.image()
+    if image.mode == mode:
+        image.load()  # a file is closed after this
+        return image
     if image.mode.startswith("I"):
         image = _eight_bits(image, 65535, lambda values: values.astype(np.int64) >> 8)
     elif image.mode == "F":
