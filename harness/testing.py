@@ -16,6 +16,8 @@ from there). `harness audit` runs the same checks on every piece of your own in 
 from harness.audit.pieces import (
     check_augment,
     check_backbone,
+    check_data,
+    check_evaluation,
     check_head,
     check_loss,
     check_mask,
@@ -24,5 +26,6 @@ from harness.audit.pieces import (
 )
 
 __all__ = [
-    "check_augment", "check_backbone", "check_head", "check_loss", "check_mask", "check_optimiser", "check_target",
+    "check_augment", "check_backbone", "check_data", "check_evaluation", "check_head", "check_loss", "check_mask",
+    "check_optimiser", "check_target",
 ]  # fmt: skip

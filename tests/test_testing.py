@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "core"))
 
-from tiny import BEIT, BINS, CLUSTERS, INVERSE, SWIN, VIT, WORDS
+from tiny import BEIT, BINS, CLUSTERS, DATA, INVERSE, SWIN, VIT, WORDS
 
 from harness import testing
 from harness.core.runtime.custom import load_function
@@ -20,6 +20,8 @@ from harness.spec import (
     Backbone,
     CustomAugment,
     CustomBackbone,
+    CustomData,
+    CustomEvaluation,
     CustomHead,
     CustomLoss,
     CustomMask,
@@ -38,6 +40,7 @@ from harness.spec import (
     MlpHead,
     NormPixelTarget,
     PixelTarget,
+    Scratch,
     Target,
     TransformerHead,
 )
@@ -159,6 +162,23 @@ def shuffling(images, random, step, steps):
 
 def broken(images, random, step, steps):
     return images / 0
+
+def images(split, *, classes=3):
+    classes = classes if split == "test" else 3
+    labels = torch.arange(30) % classes
+    return (labels.view(-1, 1, 1, 1) * torch.ones(1, 16, 16, 3)).byte().numpy(), labels.numpy()
+
+def noise(split):
+    return torch.randint(256, (9, 8, 8, 3), dtype=torch.uint8).numpy(), torch.arange(9).numpy()
+
+def spread(encoder, train, test):
+    return {"spread": encoder(test[0]).std().item(), "size": len(train[0])}
+
+def deaf(encoder, train, test):
+    return {"spread": 1.0}
+
+def drawing(encoder, train, test):
+    return {"spread": encoder(test[0][torch.randperm(len(test[0]))[:3]]).mean().item()}
 """
 
 
@@ -197,7 +217,22 @@ def network(name: str) -> Callable[[], None]:
     return lambda: testing.check_backbone(CustomBackbone(function=f"defects:{name}", patch_size=4, stride=4))
 
 
+def data(name: str, **params: Any) -> Callable[[], None]:
+    return lambda: testing.check_data(CustomData(function=f"defects:{name}", params=params))
+
+
+def evaluation(name: str, metric: str = "spread") -> Callable[[], None]:
+    start = Scratch(backbone=VIT, image_size=32)
+    run = {"start": start, "data": DATA, "metric": metric}
+    return lambda: testing.check_evaluation(CustomEvaluation(function=f"defects:{name}", **run))
+
+
 NAMED = {
+    "a set drawn anew": (data("noise"), "defects:noise gives other images or labels of 'train' when it is called"),
+    "a class that is not trained": (data("images", classes=5), "a test label is 4, but the training labels end at 2"),
+    "an evaluation of nothing": (evaluation("deaf"), "defects:deaf never asks the encoder"),
+    "an evaluation that draws": (evaluation("drawing"), "defects:drawing gives other numbers when it is called again"),
+    "an evaluation of something else": (evaluation("spread", "top1"), "gives spread, size, not 'top1'"),
     "a mask the wrong way round": (mask("inverted", ratio=0.75), "25.00%), but ratio 0.75 is stated, as if True meant"),
     "a mask of torch's generator": (mask("global_noise"), "defects:global_noise gives other masks for the same seed"),
     "a mask of the whole batch": (mask("whole_batch"), "other masks alone than in a batch of 12"),
@@ -243,6 +278,8 @@ def test_sound_pieces_of_a_user_pass() -> None:
     testing.check_loss(CustomLoss(function="pieces:charbonnier"))
     testing.check_optimiser(CustomOptimiser(function="pieces:sign"))
     testing.check_augment(CustomAugment(function="pieces:dim"))
+    data("images")()
+    evaluation("spread")()
 
 
 RESNET = Backbone(name="resnet18", args={"layers": (1, 1, 1, 1), "channels": (8, 8, 16, 16)}, patch_size=4, stride=32)

@@ -8,24 +8,27 @@ from __future__ import annotations
 
 import copy
 import io
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from harness.audit.contract import Finding, fixed_batch, is_masked, leak, reach_of_visible
 from harness.audit.masks import mask_findings, noise_scores
 from harness.core.data.custom_augment import custom_augment
-from harness.core.data.datasets import ImageSet
+from harness.core.data.datasets import ImageSet, load
 from harness.core.masks.masking import make_views
 from harness.core.model.backbones import layers_of
 from harness.core.model.encoder import Encoder, build
 from harness.core.model.heads import build_head
 from harness.core.objective.losses import loss_weight, prediction_loss
 from harness.core.objective.targets import Targets
+from harness.core.runtime.custom import call, load_function
 from harness.core.runtime.randomness import initialised
 from harness.core.train.optimiser import make_optimiser, parameter_groups
 from harness.spec import (
@@ -34,6 +37,8 @@ from harness.spec import (
     Corruption,
     CustomAugment,
     CustomBackbone,
+    CustomData,
+    CustomEvaluation,
     CustomHead,
     CustomLoss,
     CustomMask,
@@ -275,6 +280,44 @@ def check_optimiser(optimiser: CustomOptimiser) -> None:
     _require(equal, f"{name} goes on otherwise from a saved state: something that it needs is not in state_dict()")
 
 
+def check_data(data: CustomData) -> None:
+    """Check a data set: images and labels as they should be, the same at every reading, tested classes among those that
+    are trained."""
+    name, read = _name(data), load_function(data.function, data.source)
+    with _told(name):
+        for split in ("train", "test"):
+            pairs: list[Any] = [call(read, name, split, **dict(data.params)) for _ in range(2)]
+            same = all(np.array_equal(one, other) for one, other in zip(*pairs, strict=True))
+            _require(same, f"{name} gives other images or labels of {split!r} when it is called again")
+        load(data, "train")  # which refuses other shapes and dtypes
+        load(data, "test")  # and labels that are not trained
+
+
+def check_evaluation(evaluation: CustomEvaluation) -> None:
+    """Check an evaluation: it asks the encoder, gives its metric as finite numbers, and the same ones again."""
+    name, generator, called = _name(evaluation), _generator(), [0]
+    shape = (evaluation.data.channels, evaluation.image_size, evaluation.image_size)
+    sets = [
+        (torch.randint(256, (4 * ROWS, *shape), dtype=torch.uint8, generator=generator), torch.arange(4 * ROWS) % 4)
+        for _ in range(2)
+    ]
+    weights = torch.randn(16, shape[0], 4, 4, generator=generator)
+
+    def encoder(images: Tensor) -> Tensor:
+        called[0] += 1
+        return nn.functional.conv2d(images.float() / 255, weights, stride=4)
+
+    function = load_function(evaluation.function, evaluation.source)
+    with _told(name):
+        found: list[Any] = [call(function, name, encoder, *sets, **dict(evaluation.params)) for _ in range(2)]
+        metrics = [{key: float(value) for key, value in one.items()} for one in found]
+    _require(called[0] > 0, f"{name} never asks the encoder: a dead switch")
+    _require(evaluation.metric in metrics[0], f"{name} gives {', '.join(metrics[0])}, not {evaluation.metric!r}")
+    finite = all(math.isfinite(value) for value in metrics[0].values())
+    _require(finite, f"{name} gives numbers that are not finite: {metrics[0]}")
+    _require(metrics[0] == metrics[1], f"{name} gives other numbers when it is called again")
+
+
 def _check_masked(name: str, backbone: AnyBackbone, size: int) -> None:
     """Nothing hidden reaches the features of a pre-training, but by the leaks that it declares."""
     # A network of one block has no site for a token: its pixels are filled.
@@ -408,6 +451,10 @@ def _own_pieces(run: Run) -> Iterator[tuple[UserFunction, Callable[[], None]]]:
     """Pieces of a user's own that a run uses, each with its check at the sizes of the run."""
     recipe = getattr(run, "recipe", None)
     size, channels = run.image_size, run.data.channels
+    if isinstance(run.data, CustomData):
+        yield run.data, partial(check_data, run.data)
+    if isinstance(run, CustomEvaluation):
+        yield run, partial(check_evaluation, run)
     if recipe is not None and isinstance(optimiser := recipe.optimizer, CustomOptimiser):
         yield optimiser, partial(check_optimiser, optimiser)
     if recipe is not None and isinstance(augment := recipe.augment, CustomAugment):
