@@ -65,7 +65,7 @@ def test_every_site_says_what_comes_through_it(backbone: Backbone) -> None:
     images, x = torch.randn(2, 3, 64, 64), None
     pieces = layers_of(model).pieces(model)
     for piece in pieces:
-        x = piece.run(images if x is None else x)
+        x = piece.run(model, images if x is None else x, layers_of(model).shared(model))
         side = 64 // piece.stride
         shapes = {
             "tokens": (2, piece.prefix + side**2, piece.width),

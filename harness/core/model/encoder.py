@@ -6,7 +6,7 @@ Names of layers are in `harness.core.model.backbones`, one module for each famil
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, assert_never
 
 import timm
@@ -141,7 +141,8 @@ class Encoder(nn.Module):
         self.model = model
         self.layers: Layers = layers_of(model)
         self.corruption = corruption or Corruption()
-        pieces = self.layers.pieces(model)
+        # Once: they are the same in every pass, and torch.compile does not trace how they are made.
+        self.pieces = pieces = tuple(self.layers.pieces(model))
         self.at = _place(pieces, self.corruption)
         if corruption is not None and corruption.token not in ("drop", "none") and self.at == len(pieces) - 1:
             raise HarnessError(
@@ -170,19 +171,18 @@ class Encoder(nn.Module):
         Returns:
             [B, C, H / stride, W / stride].
         """
-        x = images
-        # The steps are asked for anew in each pass: some hold tensors that depend on trained weights.
-        for place, piece in enumerate(self.layers.pieces(self.model)):
-            x = piece.run(x)
+        x, shared = images, self.layers.shared(self.model)
+        for place, piece in enumerate(self.pieces):
+            x = piece.run(self.model, x, shared)
             if place == self.at and hidden is not None and mask_token is not None:
                 x = combined(x, hidden, mask_token, gate, self.corruption, piece)
         return as_map(x, piece, images)
 
     def maps(self, images: Tensor) -> Iterator[tuple[Piece, Tensor]]:
         """Steps of the forward pass, each with its output as a map [B, C', h, w]."""
-        x = images
-        for piece in self.layers.pieces(self.model):
-            x = piece.run(x)
+        x, shared = images, self.layers.shared(self.model)
+        for piece in self.pieces:
+            x = piece.run(self.model, x, shared)
             yield piece, as_map(x, piece, images)
 
     def features(self, images: Tensor, block: int | None = None) -> Tensor:
@@ -220,15 +220,15 @@ class Encoder(nn.Module):
         """Output of a block, or of the whole model, and the step whose layout it has."""
         if block is not None and block > depth(self.model):
             raise HarnessError(f"block {block} of a model that has {depth(self.model)}")
-        x = images
-        for piece in self.layers.pieces(self.model):
-            x = piece.run(x)
+        x, shared = images, self.layers.shared(self.model)
+        for piece in self.pieces:
+            x = piece.run(self.model, x, shared)
             if block is not None and piece.block == block:
                 break  # later layers are not computed
         return x, piece
 
 
-def _place(pieces: list[Piece], corruption: Corruption) -> int:
+def _place(pieces: Sequence[Piece], corruption: Corruption) -> int:
     """Number of the step after which the mask token is inserted."""
     for place, piece in enumerate(pieces):
         if corruption.site in piece.sites:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from harness.core.model.backbones.pieces import Layers, Piece
+from harness.core.model.backbones.pieces import Layers, Piece, Submodule
 from harness.spec import Backbone, HarnessError
 from harness.spec.corruption import AfterStage, AtInput, BeforeBlock
 
@@ -35,20 +35,23 @@ class ConvNext(Layers):
         # A patch stem has one strided convolution, an overlapping stem two, whose strides multiply.
         stride = math.prod(layer.stride[0] for layer in model.stem if isinstance(layer, nn.Conv2d))
         width, number = int(model.stages[0].blocks[0].conv_dw.in_channels), 0
-        found = [Piece(model.stem, "first", width, stride, (AtInput(),))]
+        found = [Piece(Submodule("stem"), "first", width, stride, (AtInput(),))]
         for stage, (layers, facts) in enumerate(zip(model.stages, model.feature_info, strict=True), start=1):
             width, stride = int(facts["num_chs"]), int(facts["reduction"])
             if not isinstance(layers.downsample, nn.Identity):
                 reduced = BeforeBlock(block=number + 1, stride=stride)
-                found.append(Piece(layers.downsample, "first", width, stride, (reduced,)))
-            for place, block in enumerate(layers.blocks, start=1):
+                found.append(Piece(Submodule(f"stages.{stage - 1}.downsample"), "first", width, stride, (reduced,)))
+            for place in range(1, len(layers.blocks) + 1):
                 number += 1
                 after: tuple[AfterStage | BeforeBlock, ...] = (BeforeBlock(block=number + 1, stride=stride),)
                 if place == len(layers.blocks):
                     after = (AfterStage(stage=stage, stride=stride),) if stage < len(model.stages) else ()
-                found.append(Piece(block, "first", width, stride, after, number))
+                found.append(
+                    Piece(Submodule(f"stages.{stage - 1}.blocks.{place - 1}"), "first", width, stride, after, number)
+                )
 
-        def normed(x: Tensor) -> Tensor:
+        def normed(model: Any, x: Tensor, shared: Tensor | None) -> Tensor:
+            del shared
             norm: Any = getattr(model.head, "norm", None)
             x = model.norm_pre(x)
             return x if norm is None else norm(x)

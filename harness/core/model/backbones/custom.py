@@ -9,7 +9,7 @@ import torch
 from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
-from harness.core.model.backbones.pieces import Layers, Piece
+from harness.core.model.backbones.pieces import Layers, Piece, Submodule
 from harness.core.runtime.custom import call, load_function
 from harness.spec import Backbone, CustomBackbone, HarnessError
 from harness.spec.corruption import AfterStage, AtInput, Site
@@ -51,7 +51,8 @@ class Custom(Layers):
         steps = _steps(model.body)
         stem, last = len(steps) > 1, len(steps) - 1
         found = []
-        for place, ((_, step), (width, stride)) in enumerate(zip(steps, model.stages, strict=True)):
+        for place, ((name, _), (width, stride)) in enumerate(zip(steps, model.stages, strict=True)):
+            step = Submodule(f"body.{name}" if name else "body")
             block = place + 1 - stem  # 0 for a stem
             site: Site = AfterStage(stage=block, stride=stride) if place else AtInput()
             found.append(Piece(step, "first", width, stride, (site,) if place < max(last, 1) else (), block or None))
@@ -134,7 +135,7 @@ def mixes_before(model: CustomNetwork, image_size: int, channels: int, at: int) 
     changed, middle = images.clone(), side // 2 * stride
     changed[..., middle : middle + stride, middle : middle + stride] += 1.0
     for piece in pieces[: at + 1]:
-        images, changed = piece.run(images), piece.run(changed)
+        images, changed = (piece.run(model, x, None) for x in (images, changed))
     differs = (images != changed).any(1)[0]
     differs[side // 2, side // 2] = False
     return bool(differs.any())

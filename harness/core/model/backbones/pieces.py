@@ -7,16 +7,20 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.spec import Backbone
 from harness.spec.corruption import Site
+
+Run = Callable[[Any, Tensor, Tensor | None], Tensor]
 
 
 @dataclass(frozen=True)
 class Piece:
     """One step of the forward pass from an image to features, with the layout of its output.
 
+    run: function of the model, the output of the step before, and what `Layers.shared` gives. It holds no module, so
+        that it stays true of a copy of the model, and of one whose layers were replaced.
     layout: `tokens` is [B, prefix + N, C] with N = h * w in rows, `last` [B, h, w, C], `first` [B, C, h, w].
     width: channels C. stride: side in image pixels of one position.
     sites: names of the sites right after this step at which a mask token may be inserted.
@@ -24,13 +28,29 @@ class Piece:
     prefix: number of class and register tokens in front of the patches.
     """
 
-    run: Callable[[Tensor], Tensor]
+    run: Run
     layout: Literal["tokens", "last", "first"]
     width: int
     stride: int
     sites: tuple[Site, ...] = ()
     block: int | None = None
     prefix: int = 0
+
+
+@dataclass(frozen=True)
+class Submodule:
+    """The step that is the submodule of this name, "layers.2.blocks.0" say. All blocks are such steps.
+
+    shared_as: name of its argument that takes what all blocks share; None if it has none.
+    """
+
+    path: str
+    shared_as: str | None = None
+
+    def __call__(self, model: Any, x: Tensor, shared: Tensor | None) -> Tensor:
+        named = {} if self.shared_as is None else {self.shared_as: shared}
+        found: Tensor = model.get_submodule(self.path)(x, **named)
+        return found
 
 
 class Layers(ABC):
@@ -61,6 +81,16 @@ class Layers(ABC):
     @abstractmethod
     def pieces(self, model: Any) -> list[Piece]:
         """Steps of the forward pass up to the features after the final norm; their number is constant."""
+
+    def shared(self, model: Any) -> Tensor | None:
+        """What all blocks share and is computed once in a forward pass, from weights alone; None for most families."""
+        del model
+        return None
+
+    def blocks(self, model: Any) -> list[nn.Module]:
+        """All blocks in their order, over all stages."""
+        steps = [piece.run for piece in self.pieces(model) if piece.block is not None]
+        return [model.get_submodule(step.path) for step in steps if isinstance(step, Submodule)]
 
     @abstractmethod
     def depths(self, model: Any) -> list[int]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from harness.core.model.backbones.pieces import Layers, Piece
+from harness.core.model.backbones.pieces import Layers, Piece, Submodule
 from harness.spec import Backbone, HarnessError
 from harness.spec.corruption import AfterStage, AtInput, BeforeBlock
 
@@ -29,7 +29,8 @@ class ResNets(Layers):
         return {"global_pool": "avg" if pool else ""}
 
     def pieces(self, model: Any) -> list[Piece]:
-        def stem(x: Tensor) -> Tensor:
+        def stem(model: Any, x: Tensor, shared: Tensor | None) -> Tensor:
+            del shared
             found: Tensor = model.maxpool(model.act1(model.bn1(model.conv1(x))))
             return found
 
@@ -37,12 +38,12 @@ class ResNets(Layers):
         found, number = [Piece(stem, "first", int(first["num_chs"]), STEM_STRIDE, (AtInput(),))], 0
         for stage, (name, fact) in enumerate(zip(STAGES, facts, strict=True), start=1):
             blocks, width, stride = getattr(model, name), int(fact["num_chs"]), int(fact["reduction"])
-            for place, block in enumerate(blocks, start=1):
+            for place in range(1, len(blocks) + 1):
                 number += 1
                 after: tuple[AfterStage | BeforeBlock, ...] = (BeforeBlock(block=number + 1, stride=stride),)
                 if place == len(blocks):
                     after = (AfterStage(stage=stage, stride=stride),) if stage < len(STAGES) else ()
-                found.append(Piece(block, "first", width, stride, after, number))
+                found.append(Piece(Submodule(f"{name}.{place - 1}"), "first", width, stride, after, number))
         return found
 
     def depths(self, model: Any) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from harness.core.model.backbones.pieces import Layers, Piece
+from harness.core.model.backbones.pieces import Layers, Piece, Submodule
 from harness.spec import Backbone, HarnessError
 from harness.spec.corruption import AfterStage, AtInput, BeforeBlock
 
@@ -22,21 +22,23 @@ class Swin(Layers):
 
     def pieces(self, model: Any) -> list[Piece]:
         stride, width, number = int(model.patch_embed.patch_size[0]), int(model.feature_info[0]["num_chs"]), 0
-        found = [Piece(model.patch_embed, "last", width, stride, (AtInput(),))]
+        found = [Piece(Submodule("patch_embed"), "last", width, stride, (AtInput(),))]
         for stage, (layers, facts) in enumerate(zip(model.layers, model.feature_info, strict=True), start=1):
             width = int(facts["num_chs"])
             # timm's downsample comes first in a stage and is no block, so it is a step of its own.
             if stage > 1:
                 stride *= 2
                 merged = BeforeBlock(block=number + 1, stride=stride)
-                found.append(Piece(layers.downsample, "last", width, stride, (merged,)))
-            for place, block in enumerate(layers.blocks, start=1):
+                found.append(Piece(Submodule(f"layers.{stage - 1}.downsample"), "last", width, stride, (merged,)))
+            for place in range(1, len(layers.blocks) + 1):
                 number += 1
                 after: tuple[AfterStage | BeforeBlock, ...] = (BeforeBlock(block=number + 1, stride=stride),)
                 if place == len(layers.blocks):
                     after = (AfterStage(stage=stage, stride=stride),) if stage < len(model.layers) else ()
-                found.append(Piece(block, "last", width, stride, after, number))
-        return [*found, Piece(model.norm, "last", width, stride)]
+                found.append(
+                    Piece(Submodule(f"layers.{stage - 1}.blocks.{place - 1}"), "last", width, stride, after, number)
+                )
+        return [*found, Piece(Submodule("norm"), "last", width, stride)]
 
     def depths(self, model: Any) -> list[int]:
         return [len(stage.blocks) for stage in model.layers]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from harness.core.model.backbones.pieces import Layers, Piece
+from harness.core.model.backbones.pieces import Layers, Piece, Run, Submodule
 from harness.spec import Backbone
 from harness.spec.corruption import AtInput, BeforeBlock
 
@@ -25,11 +25,12 @@ class ViT(Layers):
         return {"img_size": image_size, "patch_size": backbone.patch_size, "global_pool": POOLING[pool]}
 
     def pieces(self, model: Any) -> list[Piece]:
-        def positions(x: Tensor) -> Tensor:
+        def positions(model: Any, x: Tensor, shared: Tensor | None) -> Tensor:
+            del shared
             found: Tensor = model.norm_pre(model.patch_drop(model._pos_embed(x)))
             return found
 
-        return _pieces(model, positions, list(model.blocks))
+        return _pieces(model, positions, [Submodule(f"blocks.{number}") for number in range(len(model.blocks))])
 
     def depths(self, model: Any) -> list[int]:
         return [len(model.blocks)]
@@ -60,33 +61,33 @@ class BEiT(ViT):
         return {**given, "use_shared_rel_pos_bias": not pool, "use_rel_pos_bias": bool(pool)}
 
     def pieces(self, model: Any) -> list[Piece]:
-        # Computed once for all blocks, which share it.
-        bias = None if model.rel_pos_bias is None else model.rel_pos_bias()
-
-        def positions(tokens: Tensor) -> Tensor:
+        def positions(model: Any, tokens: Tensor, shared: Tensor | None) -> Tensor:
+            del shared
             x = torch.cat((model.cls_token.expand(tokens.shape[0], -1, -1), tokens), dim=1)
             found: Tensor = model.pos_drop(x if model.pos_embed is None else x + model.pos_embed)
             return found
 
-        def biased(block: Any) -> Any:  # a function, so that each step keeps its own block
-            return lambda x: block(x, shared_rel_pos_bias=bias)
+        steps = [Submodule(f"blocks.{number}", "shared_rel_pos_bias") for number in range(len(model.blocks))]
+        return _pieces(model, positions, steps)
 
-        return _pieces(model, positions, [biased(block) for block in model.blocks])
+    def shared(self, model: Any) -> Tensor | None:
+        """The bias of relative positions, where all blocks share it."""
+        return None if model.rel_pos_bias is None else model.rel_pos_bias()
 
 
-def _pieces(model: Any, positions: Any, blocks: list[Any]) -> list[Piece]:
+def _pieces(model: Any, positions: Run, blocks: Sequence[Run]) -> list[Piece]:
     width, stride = int(model.embed_dim), int(model.patch_embed.patch_size[0])
     prefix = int(model.num_prefix_tokens)
 
-    def piece(run: Any, *sites: Any, block: int | None = None, prefix: int = prefix) -> Piece:
+    def piece(run: Run, *sites: Any, block: int | None = None, prefix: int = prefix) -> Piece:
         return Piece(run, "tokens", width, stride, sites, block, prefix)
 
     def before(number: int) -> tuple[BeforeBlock, ...]:
         return (BeforeBlock(block=number, stride=stride),) if number <= len(blocks) else ()
 
     return [
-        piece(model.patch_embed, AtInput(), prefix=0),
+        piece(Submodule("patch_embed"), AtInput(), prefix=0),
         piece(positions, *before(1)),
         *(piece(run, *before(number + 1), block=number) for number, run in enumerate(blocks, start=1)),
-        piece(model.norm),
+        piece(Submodule("norm")),
     ]
