@@ -156,9 +156,9 @@ class ImageFolder(_Data):
         pixels to the bit with the same decoder; one of resized squares has its own, which also names their side.
     classes: the subfolders of train/ that are used, in the order of their labels; images of others are left out, and
         val/ may lack some of them. None for all, in alphabetical order.
-    decoder: what decodes, crops and resizes the files: PIL, or torchvision's decode_jpeg and torch, in about half the
-        time. With `torchvision` every file that begins as a JPEG goes through decode_jpeg, which refuses what it cannot
-        read, and every other through PIL; torch resizes both, unless timm's transforms do, which are PIL's.
+    decoder: what decodes, crops and resizes the files: PIL, or torchvision's decode_jpeg and torch, which are faster.
+        With `torchvision` every file that begins as a JPEG goes through decode_jpeg, which refuses what it cannot read,
+        and every other through PIL; torch resizes both, unless timm's transforms do, which are PIL's.
     deep, uneven: True if pictures have 16 bits or floats, and if classes of train/ differ in size; filled in with the
         content, which determines them.
     """

@@ -6,6 +6,7 @@ import errno
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 
 from harness.core.data import datasets, packing
-from harness.core.data.batches import as_images, training_batches
+from harness.core.data.batches import Batch, as_images, training_batches
 from harness.core.data.batches import test_batches as batches_of
 from harness.core.data.datasets import Facts, FolderSet, facts_of, load
 from harness.core.data.pack import opened
@@ -264,6 +265,53 @@ def test_a_pack_of_a_pack_and_one_larger_than_the_disk_are_refused(
     packed(place, tmp_path / "pets.pack")
     with pytest.raises(HarnessError, match="which is no folder: packs are made of folders"):
         pack("pets", tmp_path / "b.pack", side=None, decoder="pil", threads=1)
+
+
+@pytest.mark.parametrize("decoder", ["pil", "torchvision"])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_squares_that_are_cropped_in_batch_are_nearly_those_of_the_loader(
+    interpolation: Literal["bilinear", "bicubic"], decoder: Decoder, place: Callable[[Path], None], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    packed(place, tmp_path / "pets.pack", side=40, decoder=decoder)
+    source = load(ImageFolder(name="pets", decoder=decoder), "train")
+    augment = Augment(crop_scale=(0.3, 1.0), interpolation=interpolation)
+
+    def batches(first_step: int = 0, rows: slice | None = None) -> list[Batch]:
+        return list(
+            training_batches(
+                source, augment, image_size=24, batch_size=5, seed=1, first_step=first_step, steps=7, device=CPU,
+                rows=rows,
+            )
+        )  # fmt: skip
+
+    alone = batches()
+    monkeypatch.setenv("HARNESS_DEVICE_CROPS", "1")
+    together = batches()
+    spread = torch.tensor(source.std)[:, None, None]
+    for ours, theirs in zip(together, alone, strict=True):
+        assert ours.step == theirs.step
+        assert torch.equal(ours.labels, theirs.labels)
+        assert torch.equal(ours.positions, theirs.positions)
+        least = 1.001 if interpolation == "bilinear" else 2.001  # overshoots are cut between the passes too, or not
+        assert float(((ours.images - theirs.images) * spread * 255).abs().max()) < least
+    for ours, theirs in zip([*batches(4), *batches(0, slice(2, 4))], [*together[4:], *together], strict=True):
+        rows = slice(None) if len(ours.images) == 5 else slice(2, 4)
+        assert torch.equal(ours.images, theirs.images[rows])
+        assert torch.equal(ours.labels, theirs.labels[rows])
+
+
+def test_crops_on_the_device_are_asked_for_in_one_way(
+    place: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = trained(ImageFolder(name="pets"))
+    monkeypatch.setenv("HARNESS_DEVICE_CROPS", "1")  # nothing to files and whole pictures, which differ in size
+    assert torch.equal(trained(ImageFolder(name="pets")), whole)
+    packed(place, tmp_path / "pets.pack")
+    assert torch.equal(trained(ImageFolder(name="pets")), whole)
+    monkeypatch.setenv("HARNESS_DEVICE_CROPS", "yes")
+    with pytest.raises(HarnessError, match="HARNESS_DEVICE_CROPS=yes should be 1 for crops on the device, or 0"):
+        trained(ImageFolder(name="pets"))
 
 
 def test_loader_workers_are_handed_the_place_of_a_pack_not_its_pixels(

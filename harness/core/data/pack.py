@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import json
 import warnings
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -79,6 +80,11 @@ class Pack:
         if row == len(self.names) or self.names[row] != name:
             raise HarnessError(f"{self.path} holds no picture {name}")
         return row
+
+    def rows(self, paths: Sequence[Path]) -> Tensor:
+        """Places of pictures by their paths, int64 [N]."""
+        places = {name: row for row, name in enumerate(self.names)}
+        return torch.tensor([places[str(path)[len(self._beginning) :]] for path in paths])
 
     def picture(self, path: Path) -> PackedPicture:
         """A picture in the place of an opened file."""
