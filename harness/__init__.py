@@ -5,108 +5,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from harness.papers import (
-    Protocol,
-    a2mim,
-    a2mim_backbone,
-    a2mim_corruption,
-    a2mim_finetune,
-    a2mim_pretrain,
-    a2mim_site,
-    mae,
-    mae_finetune,
-    mae_pretrain,
-    mae_probe,
-    paper_table,
-    released_simmim_cnn,
-    simmim,
-    simmim_backbone,
-    simmim_cnn,
-    simmim_cnn_pretrain,
-    simmim_finetune,
-    simmim_pretrain,
-    simmim_probe,
-    symmim,
-)
-from harness.search import (
-    Rungs,
-    Search,
-)
-from harness.spec import (
-    AfterStage,
-    AtInput,
-    Augment,
-    Average,
-    Backbone,
-    BeforeBlock,
-    BinTarget,
-    BlockMask,
-    CheckerboardMask,
-    Checkpoint,
-    ClusterTarget,
-    ColourMask,
-    ComplementMask,
-    Contrastive,
-    Corruption,
-    Cosine,
-    CustomAugment,
-    CustomBackbone,
-    CustomData,
-    CustomEvaluation,
-    CustomHead,
-    CustomLoss,
-    CustomMask,
-    CustomOptimiser,
-    CustomTarget,
-    DalleTokenizer,
-    DecoderHead,
-    DisjointMask,
-    FeatureTarget,
-    FineTune,
-    Fourier,
-    FourierLoss,
-    FrequencyMask,
-    GridMask,
-    GuidedMask,
-    HardMask,
-    HarnessError,
-    HogTarget,
-    ImageFolder,
-    Images,
-    Interactions,
-    InverseSwinHead,
-    Knn,
-    LinearHead,
-    LinearProbe,
-    LocalMask,
-    LogisticProbe,
-    Loss,
-    LossPredictor,
-    LowPassTarget,
-    MlpHead,
-    MomentumEncoder,
-    MomentumTarget,
-    MultiStep,
-    NormPixelTarget,
-    Occlusion,
-    PatchWords,
-    PixelTarget,
-    Pretrain,
-    RandomMask,
-    Recipe,
-    RgbStatistics,
-    Scale,
-    Scratch,
-    Shapes,
-    Skip,
-    Snapshot,
-    SquareMask,
-    TokenMask,
-    TokenTarget,
-    TransformerHead,
-    UniformMask,
-    VisibleSquareMask,
-)
+from harness import papers, spec
+from harness.papers import *
+from harness.search import Rungs, Search
+from harness.spec import *
 from harness.study import Study, around, axes, claims, zipped
 
 if TYPE_CHECKING:
@@ -121,21 +23,11 @@ _LAZY = {  # these load torch or pandas, which takes seconds
 }
 
 __all__ = [
-    "AfterStage", "AtInput", "Augment", "Average", "Backbone", "BeforeBlock", "BinTarget", "BlockMask",
-    "CheckerboardMask", "Checkpoint", "ClusterTarget", "ColourMask", "ComplementMask", "Contrastive", "Corruption",
-    "Cosine", "CustomAugment", "CustomBackbone", "CustomData", "CustomEvaluation", "CustomHead", "CustomLoss",
-    "CustomMask", "CustomOptimiser", "CustomTarget", "DalleTokenizer", "DecoderHead", "DisjointMask", "FeatureTarget",
-    "FineTune", "Fourier", "FourierLoss", "FrequencyMask", "GridMask", "GuidedMask", "HardMask", "HarnessError",
-    "HogTarget", "ImageFolder", "Images", "Interactions", "InverseSwinHead", "Knn", "LinearHead", "LinearProbe",
-    "LocalMask", "LogisticProbe", "Loss", "LossPredictor", "LowPassTarget", "MlpHead", "MomentumEncoder",
-    "MomentumTarget", "MultiStep", "NormPixelTarget", "Occlusion", "PatchWords", "PixelTarget", "Pretrain", "Protocol",
-    "RandomMask", "Recipe", "RgbStatistics", "Rungs", "Scale", "Scratch", "Search", "Shapes", "Skip", "Snapshot",
-    "SquareMask", "Study", "TokenMask", "TokenTarget", "TransformerHead", "UniformMask", "VisibleSquareMask", "a2mim",
-    "a2mim_backbone", "a2mim_corruption", "a2mim_finetune", "a2mim_pretrain", "a2mim_site", "around", "axes", "claims",
-    "export_weights", "mae", "mae_finetune", "mae_pretrain", "mae_probe", "paper_table", "predict", "reconstruct",
-    "released_simmim_cnn", "results_frame", "simmim", "simmim_backbone", "simmim_cnn", "simmim_cnn_pretrain",
-    "simmim_finetune", "simmim_pretrain", "simmim_probe", "symmim", "zipped",
+    "Rungs", "Search", "Study", "around", "axes", "claims", "export_weights", "predict", "reconstruct",
+    "results_frame", "zipped",
 ]  # fmt: skip
+__all__ += papers.__all__
+__all__ += spec.__all__
 
 
 def __getattr__(name: str) -> object:

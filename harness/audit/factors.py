@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
 from pydantic import ValidationError
 
 from harness.audit.contract import Finding, shortened
-from harness.papers import a2mim, mae, released_simmim_cnn, simmim, simmim_cnn, symmim
+from harness.papers import PRESETS
 from harness.spec import Evaluation, HarnessError, Mask, Pretrain, Scale, Scratch, Skip, Spec, pretraining
 from harness.spec.differences import Difference, differences
 from harness.study import Plan, Row, Study, expand
@@ -25,11 +24,6 @@ UNKEYED = "assumed"
 """The field that is no part of a run's key: notes on values that a paper leaves open."""
 SHOWN = 4
 """Fields that a finding names; it counts the others."""
-
-PRESETS: tuple[Callable[..., Pretrain], ...] = (
-    simmim, simmim_cnn, released_simmim_cnn, a2mim, partial(a2mim, variant="released"), mae, symmim,
-)  # fmt: skip
-"""Functions that make a pre-training for a scale, with pieces that fit the scale's backbone and image."""
 
 
 @dataclass(frozen=True)

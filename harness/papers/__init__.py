@@ -1,5 +1,8 @@
 """The papers: presets that give their exact points, and their published tables."""
 
+from collections.abc import Callable
+from functools import partial
+
 from harness.papers.a2mim.finetune import a2mim_finetune
 from harness.papers.a2mim.preset import a2mim, a2mim_corruption, a2mim_site, released_simmim_cnn, simmim_cnn
 from harness.papers.a2mim.recipes import a2mim_backbone, a2mim_pretrain, simmim_cnn_pretrain
@@ -10,6 +13,7 @@ from harness.papers.simmim.preset import simmim
 from harness.papers.simmim.recipes import simmim_backbone, simmim_finetune, simmim_pretrain, simmim_probe
 from harness.papers.symmim.preset import symmim
 from harness.papers.tables import PaperTable, PublishedValue, paper_table
+from harness.spec import Pretrain
 
 __all__ = [
     "PaperTable", "Protocol", "PublishedValue", "a2mim", "a2mim_backbone", "a2mim_corruption", "a2mim_finetune",
@@ -17,3 +21,8 @@ __all__ = [
     "paper_table", "protocol_of", "released_simmim_cnn", "simmim", "simmim_backbone", "simmim_cnn",
     "simmim_cnn_pretrain", "simmim_finetune", "simmim_pretrain", "simmim_probe", "symmim",
 ]  # fmt: skip
+
+PRESETS: tuple[Callable[..., Pretrain], ...] = (
+    simmim, simmim_cnn, released_simmim_cnn, a2mim, partial(a2mim, variant="released"), mae, symmim,
+)  # fmt: skip
+"""Functions that make a pre-training for a scale, with pieces that fit the scale's backbone and image."""

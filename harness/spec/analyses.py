@@ -11,6 +11,10 @@ from harness.spec.corruption import Fill
 from harness.spec.run import Evaluated, FineTune, Pretrain, S
 from harness.spec.start import Checkpoint, Scratch
 
+__all__ = [
+    "Fourier", "Interactions", "Occlusion", "RgbStatistics",
+]  # fmt: skip
+
 Encoding = Annotated[Pretrain | FineTune | Scratch | Checkpoint, Field(discriminator="kind")]
 
 Reward = Literal["log-odds", "log-probability", "logit"]

@@ -10,6 +10,10 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from harness.spec.base import Spec
 from harness.spec.user_code import UserFunction
 
+__all__ = [
+    "CustomHead", "DecoderHead", "Head", "InverseSwinHead", "LinearHead", "LossPredictor", "MlpHead", "TransformerHead",
+]  # fmt: skip
+
 
 class LinearHead(Spec):
     """SimMIM's head: one 1x1 convolution from C channels to all values under an output token, then pixel shuffle."""

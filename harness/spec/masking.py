@@ -16,6 +16,12 @@ from harness.spec.masks.pairs import ComplementMask, DisjointMask
 from harness.spec.masks.patterns import CheckerboardMask, GridMask, UniformMask
 from harness.spec.masks.units import RandomMask, SquareMask, TokenMask, VisibleSquareMask
 
+__all__ = [
+    "BlockMask", "CheckerboardMask", "ColourMask", "ComplementMask", "CustomMask", "DisjointMask", "FrequencyMask",
+    "GridMask", "GuidedMask", "HardMask", "LocalMask", "Mask", "RandomMask", "SquareMask", "TokenMask", "UniformMask",
+    "VisibleSquareMask",
+]  # fmt: skip
+
 Mask = Annotated[
     RandomMask
     | TokenMask

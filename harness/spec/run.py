@@ -33,6 +33,10 @@ from harness.spec.start import Checkpoint, Scratch
 from harness.spec.targets import DalleTokenizer, FeatureTarget, PixelTarget, Target, TokenTarget
 from harness.spec.user_code import UserFunction
 
+__all__ = [
+    "CustomEvaluation", "FineTune", "Knn", "LinearProbe", "LogisticProbe", "Pretrain", "Snapshot", "Start",
+]  # fmt: skip
+
 FLOAT, INDEX = 4, 8
 """Bytes of a float32 and of an int64."""
 

@@ -11,6 +11,12 @@ from harness.spec.base import Spec
 from harness.spec.start import Checkpoint
 from harness.spec.user_code import UserFile, UserFunction
 
+__all__ = [
+    "BinTarget", "ClusterTarget", "CustomTarget", "DalleTokenizer", "FeatureTarget", "HogTarget", "KMeans",
+    "LowPassTarget", "MomentumTarget", "NormPixelTarget", "PatchWords", "PixelTarget", "Target", "TokenTarget",
+    "Tokenizer",
+]  # fmt: skip
+
 Norm = Literal["none", "layer", "instance"]
 
 

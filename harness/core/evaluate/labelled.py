@@ -15,7 +15,8 @@ from harness.core.data.batches import Batch, steps_per_epoch, test_batches, trai
 from harness.core.data.datasets import FolderSet, ImageSet
 from harness.core.runtime.precision import autocast
 from harness.core.runtime.session import Session
-from harness.spec import FineTune, Knn, LinearProbe, LogisticProbe
+from harness.spec import FineTune, LinearProbe
+from harness.spec.run import Evaluated
 
 TEST_BATCH = 512
 
@@ -57,9 +58,7 @@ def test_batch_size(session: Session) -> int:
     return min(TEST_BATCH, session.micro_batch or TEST_BATCH)
 
 
-def whole_set(
-    run: FineTune | LinearProbe | LogisticProbe | Knn, images: ImageSet | FolderSet, session: Session
-) -> Iterator[tuple[Tensor, Tensor]]:
+def whole_set(run: Evaluated[Any], images: ImageSet | FolderSet, session: Session) -> Iterator[tuple[Tensor, Tensor]]:
     """Images and labels of a whole set with the preparation of testing, normalised, in batches that fit the device.
 
     With n processes, each gets every n-th batch.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import assert_never
+from typing import Any, assert_never
 
 import torch
 from torch import nn
@@ -19,22 +19,17 @@ from harness.spec import (
     AnyBackbone,
     Checkpoint,
     CustomBackbone,
-    CustomEvaluation,
     FineTune,
-    Fourier,
     HarnessError,
-    Knn,
-    LinearProbe,
-    LogisticProbe,
     Pretrain,
     Scratch,
     Snapshot,
     key,
 )
+from harness.spec.run import Evaluated
 from harness.store.snapshots import whole_snapshot
 
-Frozen = LinearProbe | LogisticProbe | Knn | CustomEvaluation | Fourier
-"""Evaluations of a frozen encoder."""
+AnyStart = Scratch | FineTune | Pretrain | Snapshot | Checkpoint
 
 
 def classifier(run: FineTune, session: Session, *, channels: int, num_classes: int) -> Family:
@@ -57,7 +52,7 @@ def classifier(run: FineTune, session: Session, *, channels: int, num_classes: i
     return model
 
 
-def frozen_encoder(run: Frozen, session: Session, *, channels: int) -> Encoder:
+def frozen_encoder(run: Evaluated[Any], session: Session, *, channels: int) -> Encoder:
     """Frozen encoder of a run, in evaluation mode and without gradients."""
     start = run.start
     if isinstance(start, FineTune):
@@ -108,29 +103,30 @@ def classifier_of(trained: Trained, device: torch.device) -> Family:
     return model.to(device).eval().requires_grad_(False)
 
 
-def load_start(run: FineTune | Frozen, model: Family, session: Session) -> None:
+def load_start(run: Evaluated[Any], model: Family, session: Session) -> None:
     """Load the weights of a run's start into a model.
 
     Raises:
         HarnessError: the weights are missing or damaged, are not those that the key names, or do not fit.
     """
-    match run.start:
+    start: AnyStart = run.start
+    match start:
         case Scratch():
             return
         case FineTune():
-            raise HarnessError(f"{key(run.start)} is a whole classifier, of which `fine_tuned` makes the model")
+            raise HarnessError(f"{key(start)} is a whole classifier, of which `fine_tuned` makes the model")
         case Pretrain():
-            name = key(run.start)
+            name = key(start)
             tensors = read_weights(session.attempt.upstream_weights(name))
             load_encoder(model, below(tensors, "encoder.model."), name)
         case Snapshot():
-            name, epoch = key(run.start.pretrain), run.start.epoch
+            name, epoch = key(start.pretrain), start.epoch
             tensors = read_weights(whole_snapshot(session.attempt.store, name, epoch))
             load_encoder(model, below(tensors, "encoder.model."), f"{name} after epoch {epoch}")
         case Checkpoint():
-            load_encoder(model, checkpoint_weights(run.start).encoder, run.start.path)
+            load_encoder(model, checkpoint_weights(start).encoder, start.path)
         case _:
-            assert_never(run.start)
+            assert_never(start)
 
 
 def classifier_scale(backbone: AnyBackbone) -> float:
