@@ -49,6 +49,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "harness"
 
 
+def kernel_cache() -> Path:
+    """Folder of the kernels that torch.compile made, one for all runs: a cell finds those of the cells before it."""
+    return Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or cache_folder() / "kernels")
+
+
 def profile_files(root: Path) -> list[Path]:
     """The two possible profiles of the project at `root`, the user's first: the project's overrides its values."""
     user = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "harness" / "site.toml"

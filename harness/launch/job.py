@@ -16,6 +16,7 @@ from harness.core.runtime.shared_attempt import SharedAttempt
 from harness.launch import provenance
 from harness.launch.queue import Ending, Event, last_line
 from harness.launch.resources import Resources
+from harness.machine import kernel_cache
 from harness.runs import compute
 from harness.spec import HarnessError, Run, key
 from harness.store import Attempt, State, Store, Superseded
@@ -29,12 +30,15 @@ def prepare(resources: Resources) -> torch.device:
     """Set up torch in this process and return the device that runs use.
 
     Raises:
-        HarnessError: a GPU was asked for and there is none.
+        HarnessError: a GPU, or what only a GPU has, was asked for and there is none.
     """
     torch.set_num_threads(resources.threads)
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(kernel_cache()))
     found = torch.cuda.is_available()
     if resources.device == "cuda" and not found:
         raise HarnessError("--device cuda: torch sees no GPU here")
+    if resources.capture == "on" and not (found and resources.device != "cpu"):
+        raise HarnessError("--capture on: only a GPU has graphs of steps; leave it out")
     if found and resources.device != "cpu":
         if resources.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from harness.spec import Run
+from harness.spec import Pretrain, Run
+from harness.spec.keys import Training
+
+Choice = Literal["auto", "on", "off"]
 
 CPU_FACTS = Path("/proc/cpuinfo")
 BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
@@ -25,6 +28,10 @@ class Resources:
     micro_batch: images that fit a device at once; gradients of slices are added up. None for all that a process takes.
     checkpoint_seconds: time between checkpoints.
     deterministic: only deterministic algorithms on a GPU, which is slower.
+    compile: whether models are compiled by torch.compile, which changes rounding. `auto`: see `compiled`.
+    capture: whether a step is captured as a CUDA graph and replayed, with every bit as it was. `auto`: see `captured`.
+    recompute: compute activations again in the backward pass instead of keeping them, with every bit as it was: less
+        memory, about a third more arithmetic.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -34,6 +41,39 @@ class Resources:
     micro_batch: int | None = None
     checkpoint_seconds: float = 60.0
     deterministic: bool = False
+    compile: Choice = "auto"
+    capture: Choice = "auto"
+    recompute: bool = False
+
+    def compiled(self, run: Run, *, gpu: bool) -> bool:
+        """Whether a run's model is compiled: as asked for, else where it pays.
+
+        That is on a GPU, in a training of at least COMPILE_STEPS steps, unless only deterministic algorithms are asked
+        for: compiled kernels round in another way than those of the same run elsewhere.
+        """
+        if not isinstance(run, Training):
+            return False
+        if self.compile != "auto":
+            return self.compile == "on"
+        steps = steps_of(run)
+        return gpu and not self.deterministic and (steps is None or steps >= COMPILE_STEPS)
+
+    def captured(self, *, gpu: bool) -> bool:
+        """Whether steps are captured as a CUDA graph: as asked for, by itself where CAPTURES says so."""
+        return gpu and (CAPTURES if self.capture == "auto" else self.capture == "on")
+
+
+COMPILE_STEPS = 5_000
+"""Steps after which compiling has paid: it takes about a minute, and a step becomes some ten milliseconds shorter."""
+
+CAPTURES = False
+"""Whether steps are captured unasked: not before tests/bench/gpu.py has passed on a GPU (results/bench/gpu.json)."""
+
+
+def steps_of(run: Training) -> int | None:
+    """Steps of a training; None where its data set has to be read to know, as a folder has."""
+    images = run.data.known_images(labelled=not isinstance(run, Pretrain))
+    return None if images is None else run.recipe.epochs * (images // run.recipe.batch_size)
 
 
 def slow_bf16(runs: Iterable[Run], device: str, gpus: Callable[[], list[str]]) -> list[str]:
