@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from harness.cli.common import Device, MicroBatch, OnDevice, ScaleName, Threads, Where, Workers, console, planned, say
+from harness.cli.common import ScaleName, Where, console, planned, say, with_resources
 from harness.launch.resources import Resources
 from harness.spec import HarnessError, ImageFolder, Pretrain
 from harness.spec.data import absent
@@ -29,6 +29,7 @@ class Precision(StrEnum):
     fp16 = "fp16"
 
 
+@with_resources
 def bench(
     preset: Annotated[
         str, typer.Argument(metavar="PRESET", help="such as simmim/swin-b, or a study, whose first pre-training it is")
@@ -44,32 +45,31 @@ def bench(
         str | None,
         typer.Option("--data", metavar="NAME", help="a folder of images: is reading it the limit?"),
     ] = None,
-    device: OnDevice = Device.auto,
-    threads: Threads = 1,
-    workers: Workers = 0,
-    micro_batch: MicroBatch = None,
     count: Annotated[bool, typer.Option("--operators/--no-operators", help="count the operators of a step")] = True,
     file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="write it there too")] = None,
+    *,
+    resources: Resources,
 ) -> None:
     """Time the steps of a pre-training here, on pictures of noise: the loop that a study runs, in a throw-away store.
 
     Example: harness bench simmim/swin-b --batch 128
     """
     run, folder = _run(preset, scale, where), _folder(data) if data else None
+    if resources.processes > 1:
+        raise HarnessError(f"--processes {resources.processes}: a bench times one process")
     if file is not None and not file.parent.is_dir():
         raise HarnessError(f"--json {file}: there is no folder {file.parent}")
     from harness import bench as measuring
     from harness.launch.job import prepare
 
-    resources = Resources(device=device.value, threads=threads, workers=workers, micro_batch=micro_batch)
     place = prepare(resources)
     arithmetic = precision.value if precision else run.recipe.precision if place.type == "cuda" else "fp32"
     timed = measuring.prepared(run, batch=batch or run.recipe.batch_size, precision=arithmetic, steps=steps)
-    operators = measuring.count_operators(timed, place, micro_batch=micro_batch) if count else {}
-    found = measuring.measure(timed, place, steps=steps, operators=operators, micro_batch=micro_batch)
+    operators = measuring.count_operators(timed, place, micro_batch=resources.micro_batch) if count else {}
+    found = measuring.measure(timed, place, steps=steps, operators=operators, micro_batch=resources.micro_batch)
     loader = None
     if folder is not None:
-        loader = measuring.loader_rate(timed.replace(data=folder), place, workers=workers, steps=steps)
+        loader = measuring.loader_rate(timed.replace(data=folder), place, workers=resources.workers, steps=steps)
     shown = measuring.device_name(place)
     _show(preset, timed, shown, found, loader)
     if file is not None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.launch.cost import check_models
+from harness.launch.resources import Resources
 from harness.launch.site import read_site
 from harness.launch.slurm.task import open_to_group
 from harness.spec import HarnessError, ImageFolder, Pretrain, Run, key, upstreams
@@ -72,26 +75,67 @@ Slots = Annotated[
 OnDevice = Annotated[Device, typer.Option("--device", help="auto takes a GPU where there is one")]
 
 
-Processes = Annotated[
-    int, typer.Option("--processes", min=1, help="processes that compute one run together, each on its own GPU")
-]
+class Switch(StrEnum):
+    """What is done where it pays, always, or never."""
+
+    auto = "auto"
+    on = "on"
+    off = "off"
 
 
-Threads = Annotated[int, typer.Option("--threads", min=1, help="CPU threads of one process")]
+def _resources(
+    device: OnDevice = Device.auto,
+    processes: Annotated[
+        int, typer.Option("--processes", min=1, help="processes that compute one run together, each on its own GPU")
+    ] = 1,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads of one process")] = 1,
+    workers: Annotated[
+        int, typer.Option("--workers", min=0, help="loader processes of one process, for folders of images")
+    ] = 0,
+    micro_batch: Annotated[
+        int | None,
+        typer.Option("--micro-batch", min=1, help="images on the device at once; gradients are added up"),
+    ] = None,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="only deterministic algorithms on a GPU")
+    ] = False,
+    compile: Annotated[
+        Switch, typer.Option("--compile", help="compile models; auto: long trainings on a GPU")
+    ] = Switch.auto,
+    capture: Annotated[
+        Switch, typer.Option("--capture", help="replay steps as a CUDA graph: the same bits, fewer launches")
+    ] = Switch.auto,
+    recompute: Annotated[
+        bool, typer.Option("--recompute", help="recompute activations: the same bits, less memory, more time")
+    ] = False,
+) -> Resources:
+    return Resources(
+        device=device.value,
+        processes=processes,
+        threads=threads,
+        workers=workers,
+        micro_batch=micro_batch,
+        deterministic=deterministic,
+        compile=compile.value,
+        capture=capture.value,
+        recompute=recompute,
+    )
 
 
-Workers = Annotated[
-    int, typer.Option("--workers", min=0, help="loader processes of one process, for folders of images")
-]
+def with_resources(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with the options that `_resources` has in place of its parameter `resources`, which is made of them."""
+    own, options = (inspect.signature(function, eval_str=True).parameters for function in (command, _resources))
 
+    @functools.wraps(command)
+    def called(**given: Any) -> None:
+        chosen = {name: given.pop(name) for name in options}
+        command(**given, resources=_resources(**chosen))
 
-MicroBatch = Annotated[
-    int | None,
-    typer.Option("--micro-batch", min=1, help="images on the device at once; gradients are added up"),
-]
-
-
-Deterministic = Annotated[bool, typer.Option("--deterministic", help="only deterministic algorithms on a GPU")]
+    kept = [parameter for name, parameter in own.items() if name != "resources"]
+    shown = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*kept, *options.values())]
+    called.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+    called.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
+    return called
 
 
 class WeightsOf(StrEnum):

@@ -10,21 +10,14 @@ from typing import Annotated
 import typer
 
 from harness.cli.common import (
-    Deterministic,
-    Device,
     ExecutorName,
-    MicroBatch,
     On,
-    OnDevice,
-    Processes,
     ScaleName,
     Seeds,
     Slots,
     StorePath,
     StudyFile,
-    Threads,
     Where,
-    Workers,
     check_runs,
     labels,
     planned,
@@ -32,6 +25,7 @@ from harness.cli.common import (
     results_folder,
     runs_of,
     say,
+    with_resources,
 )
 from harness.cli.finished.report import show_report
 from harness.cli.launch.live import Display, Stop
@@ -49,6 +43,7 @@ UntilDecided = Annotated[
 ]
 
 
+@with_resources
 def run(
     study: StudyFile,
     scale: ScaleName = None,
@@ -57,27 +52,15 @@ def run(
     store: StorePath = None,
     on: On = ExecutorName.local,
     slots: Slots = None,
-    device: OnDevice = Device.auto,
-    processes: Processes = 1,
-    threads: Threads = 1,
-    workers: Workers = 0,
-    micro_batch: MicroBatch = None,
-    deterministic: Deterministic = False,
     until_decided: UntilDecided = False,
+    *,
+    resources: Resources,
 ) -> None:
     """Compute what is missing, then write tables and figures. Done runs are never computed again.
 
     Example: harness run studies/quickstart.py --where mask_ratio=0.6
     """
     plan, runs = planned(study, scale, where, seeds, store)
-    resources = Resources(
-        device=device.value,
-        processes=processes,
-        threads=threads,
-        workers=workers,
-        micro_batch=micro_batch,
-        deterministic=deterministic,
-    )
     if until_decided:
         require_looks(plan, selected=bool(where or seeds))
         _until_decided(plan, runs, resources, on, slots)
@@ -85,6 +68,7 @@ def run(
     _compute(plan, runs, runs_of(plan), resources, on, slots, retry=False)
 
 
+@with_resources
 def retry(
     study: StudyFile,
     scale: ScaleName = None,
@@ -93,26 +77,14 @@ def retry(
     store: StorePath = None,
     on: On = ExecutorName.local,
     slots: Slots = None,
-    device: OnDevice = Device.auto,
-    processes: Processes = 1,
-    threads: Threads = 1,
-    workers: Workers = 0,
-    micro_batch: MicroBatch = None,
-    deterministic: Deterministic = False,
+    *,
+    resources: Resources,
 ) -> None:
     """Compute failed, cancelled and lost runs again, and what waits for them.
 
     Example: harness retry studies/quickstart.py --where mask_ratio=0.6
     """
     plan, runs = planned(study, scale, where, seeds, store)
-    resources = Resources(
-        device=device.value,
-        processes=processes,
-        threads=threads,
-        workers=workers,
-        micro_batch=micro_batch,
-        deterministic=deterministic,
-    )
     specs = runs_of(plan)
     again = ("failed", "cancelled", "lost")
     failed = {name for name, place in overview(specs, runs).places.items() if place.word in again}

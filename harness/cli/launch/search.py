@@ -10,19 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.common import (
-    Deterministic,
-    Device,
     ExecutorName,
-    MicroBatch,
     On,
-    OnDevice,
-    Processes,
     StorePath,
-    Threads,
-    Workers,
     check_runs,
     say,
     show_table,
+    with_resources,
 )
 from harness.cli.launch.live import Stop
 from harness.launch.executor import open_executor
@@ -50,6 +44,7 @@ SearchFile = Annotated[
 ]
 
 
+@with_resources
 def search(
     file: SearchFile,
     trials: Annotated[
@@ -75,12 +70,8 @@ def search(
     detach: Annotated[
         bool, typer.Option("--detach", help="run the search itself as a small Slurm job that queues itself again")
     ] = False,
-    device: OnDevice = Device.auto,
-    processes: Processes = 1,
-    threads: Threads = 1,
-    workers: Workers = 0,
-    micro_batch: MicroBatch = None,
-    deterministic: Deterministic = False,
+    *,
+    resources: Resources,
 ) -> None:
     """Search over the cells of a study with Optuna. The same command goes on after any interruption; nothing is
     computed twice.
@@ -106,14 +97,6 @@ def search(
     if detach:
         _detach(opened)
         return
-    resources = Resources(
-        device=device.value,
-        processes=processes,
-        threads=threads,
-        workers=workers,
-        micro_batch=micro_batch,
-        deterministic=deterministic,
-    )
     _run(opened, resources, on, parallel, trials, seed, new=new)
 
 
