@@ -24,7 +24,6 @@ import torch
 
 from harness.core.data.batches import steps_per_epoch, training_batches
 from harness.core.data.datasets import load
-from harness.core.runtime.ahead import STEPS as DRAWN_AHEAD
 from harness.core.runtime.operators import Operators
 from harness.core.runtime.session import Session
 from harness.papers import a2mim_pretrain, mae_pretrain, simmim_cnn_pretrain, simmim_pretrain
@@ -37,8 +36,8 @@ WARM_STEPS = 6
 """Steps before the clock is started: kernels are chosen, memory is reserved, a model is compiled."""
 
 COUNTED_STEPS = 3
-NOISE_BYTES = 400_000_000
-"""Pictures of noise take no more than this, but two batches at least."""
+NOISE_BYTES, LONGEST_EPOCH = 400_000_000, 50
+"""Pictures of noise take no more than this, and are no more batches, but two at least."""
 
 BACKWARD = 3
 """A training step computes so many times the multiply-adds of a forward pass."""
@@ -109,7 +108,7 @@ def prepared(run: Pretrain, *, batch: int, precision: str | None, steps: int) ->
     recipe = run.recipe.replace(batch_size=batch, epochs=1, precision=precision or run.recipe.precision, **schedule)
     needed = WARM_STEPS + steps + 1
     image = batch * run.data.channels * run.image_size**2
-    held = max(2, min(DRAWN_AHEAD, NOISE_BYTES // image))  # batches of an epoch, after which there is a metrics line
+    held = max(2, min(LONGEST_EPOCH, NOISE_BYTES // image))  # batches of an epoch, after which there is a metrics line
     size = (("count", held * batch), ("side", run.image_size), ("channels", run.data.channels))
     data = CustomData(function=f"{__name__}:noise", params=size, channels=run.data.channels)
     return run.replace(data=data, recipe=recipe.replace(epochs=-(-needed // held)), start=None)
@@ -262,32 +261,32 @@ def _phase(frame: FrameType | None) -> str:
 
 
 class _ByPhase(Operators):  # type: ignore[no-untyped-call]
-    """Counts operators by step and phase besides."""
+    """Counts operators by phase besides."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.step = 0
-        self.phases: Counter[tuple[int, str]] = Counter()
+        self.phases: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         before = self.total
         result = super().__torch_dispatch__(func, types, args, kwargs)
-        self.phases[self.step, _phase(sys._getframe(1))] += self.total - before
+        self.phases[_phase(sys._getframe(1))] += self.total - before
         return result
 
 
-def count_operators(run: Pretrain, device: torch.device, **resources: Any) -> dict[str, float]:
-    """Operators a step by phase, of a run that `prepared` gave, computed eagerly.
+def count_operators(run: Pretrain, device: torch.device, *, steps: int, **resources: Any) -> dict[str, float]:
+    """Operators a step by phase: the mean of so many steps behind the first, of a run that `prepared` gave.
 
-    Random inputs that are drawn in one call for many steps count as their share of a step.
+    Random inputs are drawn for many steps in one call: count as many for a true share of it.
     """
-    counting, steps = _ByPhase(), 0
+    counting, done = _ByPhase(), 0
 
     def step_is_done() -> bool:
-        nonlocal steps
-        steps += 1
-        counting.step = steps
-        if steps == COUNTED_STEPS:
+        nonlocal done
+        done += 1
+        if done == 1:
+            counting.phases.clear()
+        if done == 1 + steps:
             raise _Enough
         return False
 
@@ -296,9 +295,4 @@ def count_operators(run: Pretrain, device: torch.device, **resources: Any) -> di
         session = Session(attempt, device, checkpoint_seconds=float("inf"), stopping=step_is_done, **resources)
         with suppress(_Enough), counting:
             compute(run, session)
-    last = COUNTED_STEPS - 1
-    counts = {phase: float(counting.phases[last, phase]) for phase in PHASES}
-    for phase in ("inputs", "masks"):
-        # The first block of draws is that of step 1; step 0 is drawn alone, to see how much a step takes.
-        counts[phase] += (counting.phases[1, phase] - counting.phases[last, phase]) / DRAWN_AHEAD
-    return counts
+    return {phase: counting.phases[phase] / steps for phase in PHASES}

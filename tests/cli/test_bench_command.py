@@ -18,12 +18,12 @@ def test_the_first_pretraining_of_a_study_is_timed(
     monkeypatch.setitem(bench.MATRIX_SIDE, "cpu", 64)
     file = tmp_path / "found.json"
     before = set(study.parent.parent.rglob("*"))
-    ended = harness("bench", study, "--device", "cpu", "--batch", 4, "--steps", 2, "--json", file)
+    ended = harness("bench", study, "--device", "cpu", "--batch", 4, "--steps", 51, "--json", file)
     assert ended.code == 0, ended.err
     found = json.loads(file.read_text())
-    assert (found["batch"], found["steps"]) == (4, 2)
-    assert found["images_per_second"] == pytest.approx(8 / found["seconds"])
-    assert found["share"] == pytest.approx(found["flops"] * 2 / found["seconds"] / found["matrix_rate"])
+    assert (found["batch"], found["steps"]) == (4, 51)
+    assert found["images_per_second"] == pytest.approx(204 / found["seconds"])
+    assert found["share"] == pytest.approx(found["flops"] * 51 / found["seconds"] / found["matrix_rate"])
     # A mask, a forward and a backward pass, a clipped norm and an update have operators; nothing else has many.
     assert all(found["operators"][phase] > 0 for phase in ("inputs", "masks", "forward", "backward", "optimiser"))
     assert found["operators"]["other"] < 0.2 * sum(found["operators"].values())
