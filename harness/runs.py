@@ -12,6 +12,8 @@ import json
 import sys
 from typing import assert_never
 
+import torch
+
 from harness.analysis.fourier import fourier
 from harness.analysis.interactions import interactions
 from harness.analysis.occlusion import occlusion
@@ -63,7 +65,8 @@ def compute_in_turns(run: Run, session: Session) -> Computation:
         others = Arithmetic.current()
         mine.use()
         try:
-            ready = next(computation, None)
+            with torch.cuda.stream(session.stream):
+                ready = next(computation, None)
             mine = Arithmetic.current()
         finally:
             others.use()

@@ -15,6 +15,7 @@ from harness.store.files import (
     DiskError,
     create_exclusively,
     digests,
+    read_json,
     read_lines,
     sha256,
     tried_again,
@@ -135,6 +136,11 @@ class Attempt:
         write_atomically(self.files.environment, json.dumps(environment, indent=1).encode())
         if patch:
             write_atomically(self.files.patch, patch.encode())
+
+    def note(self, facts: dict[str, Any]) -> None:
+        """Add facts to the record of commit, versions and device."""
+        environment = read_json(self.files.environment) if self.files.environment.is_file() else {}
+        write_atomically(self.files.environment, json.dumps(environment | facts, indent=1).encode())
 
     def upstream_weights(self, name: str) -> Path:
         """Weights file of the run that this one starts from.

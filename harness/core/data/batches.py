@@ -42,12 +42,13 @@ CACHED = 1 << 20
 class Batch(NamedTuple):
     """The rows of a training batch that this process takes.
 
+    step: counted from 0; an int64 scalar where the step is recorded.
     images: float32 [b, C, S, S], normalised, or [b, 2, C, S, S] with two crops of each image. labels: int64 [b], or
         soft targets float32 [b, classes].
     positions: int64 [b], places in the global batch. All on the device of the training.
     """
 
-    step: int
+    step: int | Tensor
     images: Tensor
     labels: Tensor
     positions: Tensor

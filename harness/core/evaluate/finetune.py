@@ -55,10 +55,12 @@ def finetune(run: FineTune, session: Session) -> Computation:
         schedules={"average": partial(recipe.average.decay_at, steps_per_epoch=per_epoch)} if recipe.average else None,
     )
 
+    forward = session.compiled(replica)
+
     def learn(update: Update) -> None:
         for part in update.parts:
             with part.forward():
-                loss = classification_loss(run, replica(part.batch.images).float(), part.batch.labels)
+                loss = classification_loss(run, forward(part.batch.images).float(), part.batch.labels)
             part.backward({"classification": loss})
         update.apply()
         if averaged:  # after the weights: it averages the new ones

@@ -48,7 +48,7 @@ def labelled_batches(
             augment=recipe.augment,
             num_classes=images.num_classes,
             seed=run.seed,
-            step=batch.step,
+            step=int(batch.step),
         )
         yield batch._replace(images=mixed, labels=targets)
 

@@ -102,7 +102,7 @@ def pairs_of(
     run: Pretrain,
     second: Tensor | None,
     *,
-    step: int,
+    step: int | Tensor,
     steps: int,
     positions: Tensor,
     look: Callable[[Tensor], Tensor | None] = lambda images: None,

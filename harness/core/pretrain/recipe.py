@@ -73,9 +73,10 @@ def pretrain(run: Pretrain, session: Session) -> Computation:
         place=model.place,
         schedules=_schedules(run, per_epoch),
     )
+    learn = partial(_learn, run, model, session.compiled(replica))
 
     for step in training.steps(partial(_batches, run, images, session, training.total_steps)):
-        seen = step.compute(partial(_learn, run, model, replica))
+        seen = step.compute(learn)
         if step.logged:
             yield session.mark()
             line = step.read()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import nn
 
 from harness.core.runtime.distributed import Group
 from harness.store import Attempt
@@ -42,6 +43,9 @@ class Session:
     report: callback that receives each metrics line when it is written.
     stopping: returns True once the executor wants the run to save and stop; True in one process stops all.
     group: the processes that compute the run.
+    stream: where work for a GPU is issued; None for the stream that is current.
+    capture: whether a training step is recorded as a CUDA graph and replayed, where it can be.
+    compile: whether models are compiled for the forward passes of training.
     """
 
     attempt: Attempt
@@ -52,6 +56,21 @@ class Session:
     report: Callable[[dict[str, Any]], None] = _silent
     stopping: Callable[[], bool] = lambda: False
     group: Group = field(default_factory=Group)
+    stream: torch.cuda.Stream | None = None
+    capture: bool = False
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.capture and self.stream is None and self.device.type == "cuda":
+            # A graph cannot be recorded on the default stream.
+            self.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+
+    def compiled(self, model: nn.Module) -> nn.Module:
+        """A model for the forward passes of training, with the same weights; compiled if the session says so."""
+        if not self.compile:
+            return model
+        self.attempt.note({"compiled": True})
+        return cast(nn.Module, torch.compile(model))
 
     def mark(self) -> Ready:
         """Whether the device is done with what is enqueued on its current stream now; always true on a CPU."""

@@ -69,6 +69,9 @@ class SharedAttempt(Attempt):
     def write_environment(self, environment: dict[str, Any], patch: str) -> None:
         self._lead(lambda own: own.write_environment(environment, patch))
 
+    def note(self, facts: dict[str, Any]) -> None:
+        self._lead(lambda own: own.note(facts))
+
     def finish(self, metrics: dict[str, float], seconds: float, weights: bytes | None = None) -> None:
         self._lead(lambda own: own.finish(metrics, seconds, weights))
 

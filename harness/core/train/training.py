@@ -25,6 +25,7 @@ from harness.core.runtime.precision import autocast, loss_scaler
 from harness.core.runtime.session import Diverged, Interrupted, Session
 from harness.core.train.optimiser import learning_rate, make_optimiser, takes_tensors
 from harness.core.train.rates import Rates, Schedule
+from harness.core.train.recorded import Recorded, as_graph, why_not_recorded
 from harness.core.weights.checkpoint import Progress, restore_state, save_state
 from harness.spec import Recipe, seed_stream
 
@@ -114,7 +115,12 @@ class Training:
             partial(learning_rate, recipe, steps_per_epoch=steps_per_epoch, scale=members["scale"])
             for members in self.optimiser.param_groups
         ]
-        tensors = session.device.type == "cuda" and takes_tensors(recipe)
+        reason = why_not_recorded(session, recipe)
+        self.recorded = Recorded(self._record) if reason is None else None
+        if session.capture:
+            session.attempt.note({"captured": reason is None} | ({} if reason is None else {"not captured": reason}))
+        # The same kind of numbers whether a step is recorded or not, so that the weights are the same too.
+        tensors = takes_tensors(recipe) and (session.device.type == "cuda" or self.recorded is not None)
         self.rates = Rates([*rates, *self.schedules.values()], session.device if tensors else None)
         self.norms = [layer for layer in original(model).modules() if isinstance(layer, GroupBatchNorm)]
         # Ranks draw dropout apart; rank 0 draws as a process alone does.
@@ -165,6 +171,33 @@ class Training:
         if device.type == "cuda":
             number = torch.cuda.current_device() if device.index is None else device.index
             torch.cuda.default_generators[number].manual_seed(seed)
+
+    def compute(self, learn: Callable[[Update], T], batch: Batch) -> tuple[T, Tensor]:
+        """One step: what `learn` returns, and the norm of the gradients."""
+        step, recorded = self.progress.step, self.recorded
+
+        def compute() -> tuple[T, Tensor]:
+            update = Update(self, batch)
+            return learn(update), update.norm
+
+        if recorded is None:
+            return compute()
+        batch = Batch(step, *recorded.hold(batch[1:]))
+        # A recorded step knows no number of the host: it finds its own in a tensor.
+        batch = batch._replace(step=self.place.move(step, batch.positions).step)
+        return recorded.compute(compute)
+
+    def _record(self, compute: Callable[[], T]) -> Callable[[], T]:
+        # Adam asks to be told. It changes nothing of what the fused one computes, and she warns of it where no graph
+        # is being recorded, so the flag is up for that time only; checkpoints never hold it.
+        groups = [members for members in self.optimiser.param_groups if "capturable" in members]
+        for members in groups:
+            members["capturable"] = True
+        try:
+            return as_graph(compute)
+        finally:
+            for members in groups:
+                members["capturable"] = False
 
     def _resume(self) -> None:
         model = original(self.model)
@@ -235,9 +268,7 @@ class Step:
                 what changes from step to step, as the batch and the rates, through tensors only.
         """
         training, progress = self.training, self.training.progress
-        update = Update(training, self.batch)
-        found = learn(update)
-        self.norm = update.norm
+        found, self.norm = training.compute(learn, self.batch)
         progress.step, progress.since = progress.step + 1, progress.since + 1
         return found
 
@@ -267,7 +298,8 @@ class Update:
         size = len(batch.images)
         piece = training.session.micro_batch or size
         cut = [slice(first, first + piece) for first in range(0, size, piece)]
-        slices = [Batch(batch.step, *(tensor[rows] for tensor in batch[1:])) for rows in cut]
+        # One slice is the batch itself: a recorded step has to find the very tensors that are held for it.
+        slices = [Batch(batch.step, *(tensor[rows] for tensor in batch[1:])) for rows in cut] if cut[1:] else [batch]
         whole = training.recipe.batch_size
         self.parts = [Part(self, rows, len(rows.images) / whole, rows is slices[-1]) for rows in slices]
         self.total = torch.zeros((), device=training.session.device)

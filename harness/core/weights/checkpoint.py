@@ -51,10 +51,27 @@ def save_state(
     state = {
         "loop": vars(loop),
         "model": model.state_dict(),
-        "optimiser": optimiser.state_dict(),
+        "optimiser": _with_numbers(optimiser.state_dict()),
         "scaler": scaler.state_dict(),
     }
     write_state(session, loop.step, state)
+
+
+IMPLEMENTATION = ("foreach", "fused", "capturable")
+"""Settings of torch's optimisers that say how, not what is computed."""
+
+
+def _with_numbers(state: dict[str, Any]) -> dict[str, Any]:
+    """State of an optimiser whose learning rates are numbers, also where they are tensors on a GPU."""
+    groups = [{**group, "lr": float(group["lr"])} for group in state["param_groups"]]
+    return {**state, "param_groups": groups}
+
+
+def _with_settings_of(optimiser: torch.optim.Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
+    """A saved state with the optimiser's own implementation, as the run may go on where another one is better."""
+    pairs = zip(saved["param_groups"], optimiser.param_groups, strict=True)
+    groups = [group | {name: own[name] for name in IMPLEMENTATION if name in own} for group, own in pairs]
+    return {**saved, "param_groups": groups}
 
 
 def write_state(session: Session, step: int, state: dict[str, Any]) -> None:
@@ -89,7 +106,7 @@ def restore_state(
     if state is None:
         return
     model.load_state_dict(state["model"])
-    optimiser.load_state_dict(state["optimiser"])
+    optimiser.load_state_dict(_with_settings_of(optimiser, state["optimiser"]))
     if state["scaler"]:  # empty unless the precision is fp16
         scaler.load_state_dict(state["scaler"])
     vars(loop).update(state["loop"])
