@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import heapq
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from harness.spec import Run, key, snapshot_epoch, upstream, upstreams
 from harness.store import StateName, Store
@@ -43,9 +44,13 @@ class Queue:
         self._runs, self._store, self.retry = dict(runs), store, retry
         self.already: dict[str, Ending] = {}
         self.endings: dict[str, Ending] = {}
-        self._waiting: dict[str, str | None] = {}
+        self._waiting: dict[str, _Waiting] = {}
         self._taken: set[str] = set()
         self._elsewhere: set[str] = set()
+        self._behind: dict[str, list[str]] = {}  # by key of a run, what was ever seen to wait for it
+        self._ready: list[tuple[int, int, str]] = []  # a heap; whoever takes from it looks whether it still holds
+        self._ended_badly: dict[str, None] = {}  # what waits for these was not told yet
+        self._counted = 0
         self._look(runs, reading=reading)
         self.already |= self.endings
         self._look_before()
@@ -73,16 +78,26 @@ class Queue:
             _ask_for_snapshots(self._store, (run for name, run in runs.items() if words[name] != "done"))
         for name, run in runs.items():
             if words[name] == "done":
-                self.endings[name] = "done"
+                self._end(name, "done")
             elif words[name] == "failed" and not self.retry:
-                self.endings[name] = "failed"
+                self._end(name, "failed")
             else:
-                self._waiting[name] = _awaited(self._store, run)
+                self._wait(name, run)
+
+    def _wait(self, name: str, run: Run) -> None:
+        first = _awaited(self._store, run)
+        self._counted += 1
+        self._waiting[name] = _Waiting(first, len(upstreams(run)), self._counted)
+        if first is not None:
+            self._behind.setdefault(first, []).append(name)
+            if self.endings.get(first, "done") != "done":
+                self._ended_badly[first] = None
+        self._offer(name)
 
     def _look_before(self) -> None:
         """Record the state of upstream runs that are not in this queue."""
-        for first in {first for first in self._waiting.values() if first and first not in self._runs}:
-            self.endings[first] = _ending_elsewhere(self._store, first)
+        for first in {waits.first for waits in self._waiting.values() if waits.first and waits.first not in self._runs}:
+            self._end(first, _ending_elsewhere(self._store, first))
 
     def __len__(self) -> int:
         """Number of runs that have not ended."""
@@ -94,16 +109,22 @@ class Queue:
 
     def take(self) -> str | None:
         """Key of the next run whose upstream is done, None if none is. Evaluations first, so that tables fill early."""
-        ready = [
-            name
-            for name, first in self._waiting.items()
-            if name not in self._taken and (first is None or self.endings.get(first) == "done")
-        ]
-        ready.sort(key=lambda name: -len(upstreams(self._runs[name])))
-        if not ready:
-            return None
-        self._taken.add(ready[0])
-        return ready[0]
+        while self._ready:
+            name = heapq.heappop(self._ready)[2]
+            if self._can_start(name):
+                self._taken.add(name)
+                return name
+        return None
+
+    def _can_start(self, name: str) -> bool:
+        if name in self._taken or (waits := self._waiting.get(name)) is None:
+            return False
+        return waits.first is None or self.endings.get(waits.first) == "done"
+
+    def _offer(self, name: str) -> None:
+        if self._can_start(name):
+            waits = self._waiting[name]
+            heapq.heappush(self._ready, (-waits.depth, waits.number, name))
 
     def end(self, event: Event) -> list[Event]:
         """Record the ending of a taken run; returns the endings that follow for runs that wait for it."""
@@ -118,10 +139,14 @@ class Queue:
     def blocked(self) -> list[Event]:
         """End all runs that start, directly or not, from one that failed or was interrupted."""
         events = []
-        # Upstream runs first, so that an ending is passed down a whole chain in one call.
-        for name in sorted(self._waiting, key=lambda name: len(upstreams(self._runs[name]))):
-            first = self._waiting[name]
-            match self.endings.get(first) if first else None:
+        told = [item for first in self._ended_badly for item in self._told(first)]
+        self._ended_badly.clear()
+        heapq.heapify(told)  # upstream runs first, so that an ending is passed down a whole chain in one call
+        while told:
+            *_, name, first = heapq.heappop(told)
+            if name not in self._waiting:
+                continue
+            match self.endings.get(first):
                 case "failed" | "blocked" as ending:
                     self._close(name, "blocked")
                     what = "failed" if ending == "failed" else "is blocked"
@@ -129,12 +154,25 @@ class Queue:
                 case "interrupted":
                     self._close(name, "interrupted")
                     events.append(Event("interrupted", name, f"waits for {first}, which is not done"))
+                case _:  # it was added again
+                    continue
+            for item in self._told(name):
+                heapq.heappush(told, item)
+        self._ended_badly.clear()
         return events
+
+    def _told(self, first: str) -> Iterator[tuple[int, int, str, str]]:
+        """The runs that wait for one, each with the depth and the number that say when it is told."""
+        for name in self._behind.get(first, ()):
+            waits = self._waiting.get(name)
+            if waits is not None and waits.first == first:
+                yield waits.depth, waits.number, name, first
 
     def look_elsewhere(self) -> list[Event]:
         """Check runs that other processes own: they end as they did there, or can be taken again if the owner died."""
         events = []
-        for name, state in self._store.states(sorted(self._elsewhere)).items():
+        for name in sorted(self._elsewhere):
+            state = self._store.state(name)
             if state.word in ("done", "failed"):
                 self._elsewhere.discard(name)
                 ended = Event("done" if state.word == "done" else "failed", name, last_line(state.error))
@@ -142,6 +180,7 @@ class Queue:
             elif state.word != "running":
                 self._elsewhere.discard(name)
                 self._taken.discard(name)
+                self._offer(name)
         return events
 
     def interrupt(self, names: Iterable[str]) -> None:
@@ -159,7 +198,26 @@ class Queue:
 
     def _close(self, name: str, ending: Ending) -> None:
         self._waiting.pop(name, None)
+        self._end(name, ending)
+
+    def _end(self, name: str, ending: Ending) -> None:
         self.endings[name] = ending
+        if ending == "done":
+            for behind in self._behind.get(name, ()):
+                self._offer(behind)
+        else:
+            self._ended_badly[name] = None
+
+
+class _Waiting(NamedTuple):
+    """A run that has not ended.
+
+    first: key of the run that must end before. depth: number of runs before it. number: in the order they came.
+    """
+
+    first: str | None
+    depth: int
+    number: int
 
 
 def _needed(
@@ -173,17 +231,23 @@ def _needed(
     serving: set[str | None] = set()
     needed: set[str | None] = set()
     lacking: set[str | None] = set()
+    held: dict[tuple[str | None, int | None], bool] = {}
     for name in sorted(runs, key=lambda name: -len(upstreams(runs[name]))):  # what starts from a run before the run
+        run = runs[name]
         if words[name] == "done" and name in lacking:
             words[name] = "missing"
             gone.append(name)
-        elif runs[name].kind == "pretrain" and name in serving - needed:
+        elif run.kind == "pretrain" and name in serving and name not in needed:
             words[name] = "done"
-        serving.add(_upstream_key(runs[name]))
+        first = _upstream_key(run)
+        serving.add(first)
         if words[name] != "done":
-            needed.add(_upstream_key(runs[name]))
-            if not has_start(store, runs[name]):
-                lacking.add(_upstream_key(runs[name]))
+            needed.add(first)
+            place = (first, snapshot_epoch(run))
+            if place not in held:
+                held[place] = has_start(store, run)
+            if not held[place]:
+                lacking.add(first)
     return words, gone
 
 
