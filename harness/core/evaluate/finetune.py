@@ -72,7 +72,7 @@ def finetune(run: FineTune, session: Session) -> Computation:
             yield session.mark()
             line = step.read()
             if measured_after(run, line["epoch"]):
-                found = accuracy(run, test, tested.eval(), session)
+                found = yield from accuracy(run, test, tested.eval(), session)
                 line |= {f"test_{name}": value for name, value in found.items()}
                 model.train()
 

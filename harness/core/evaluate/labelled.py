@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from harness.core.data.augment import mix
 from harness.core.data.batches import Batch, steps_per_epoch, test_batches, training_batches
 from harness.core.data.datasets import FolderSet, ImageSet
 from harness.core.runtime.precision import autocast
-from harness.core.runtime.session import Session
+from harness.core.runtime.session import Ready, Session
 from harness.spec import FineTune, LinearProbe
 from harness.spec.run import Evaluated
 
@@ -81,8 +81,10 @@ def accuracy(
     test: ImageSet | FolderSet,
     classify: Callable[[Tensor], Tensor],
     session: Session,
-) -> dict[str, float]:
+) -> Generator[Ready, None, dict[str, float]]:
     """Accuracies top1 and top5 in percent, and the mean cross-entropy, over all test images.
+
+    A part of a recipe (`found = yield from accuracy(...)`), which hands over before the sums are read.
 
     Args:
         classify: normalised images [B, C, S, S] to logits [B, K].
@@ -97,7 +99,9 @@ def accuracy(
         ranked = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
         loss = F.cross_entropy(logits, labels, reduction="sum")
         sums += torch.stack([ranked[:, 0].sum(), ranked.any(dim=1).sum(), loss]).to(sums)
-    top1, top5, loss = (session.group.sum(sums) / len(test)).tolist()
+    means = session.group.sum(sums) / len(test)
+    yield session.mark()
+    top1, top5, loss = means.tolist()
     return {"top1": 100 * top1, "top5": 100 * top5, "loss": loss}
 
 

@@ -83,7 +83,8 @@ def linear_probe(run: LinearProbe, session: Session) -> Computation:
             line = step.read()
             if measured_after(run, line["epoch"]):
                 probe.eval()  # its batch norm tests with running statistics
-                line |= {f"test_{name}": value for name, value in accuracy(run, test, logits, session).items()}
+                found = yield from accuracy(run, test, logits, session)
+                line |= {f"test_{name}": value for name, value in found.items()}
                 probe.train()
 
     lines = session.attempt.lines()
