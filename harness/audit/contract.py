@@ -16,10 +16,11 @@ from harness.core.data.augment import crops_of, train_batch
 from harness.core.data.batches import training_batches
 from harness.core.data.custom_augment import custom_augment
 from harness.core.data.datasets import FolderSet, load
-from harness.core.masks.masking import in_views, make_views, spread
+from harness.core.masks.masking import in_views, spread
 from harness.core.model.corruption import IMAGE_MEAN, declared_leaks
-from harness.core.objective.contrastive import SECOND, Pairs, has_second_crop, pairs_of
+from harness.core.objective.contrastive import SECOND, Pairs, has_second_crop
 from harness.core.objective.losses import total
+from harness.core.pretrain.draws import FIRST, draw_masks, masks_of, pairs_of
 from harness.core.pretrain.mim import MaskedImageModel
 from harness.spec import CustomAugment, FrequencyMask, Pretrain, seed_stream
 
@@ -111,20 +112,9 @@ def fixed_batch(run: Pretrain, size: int = BATCH) -> Batch:
 
     images = crops(run.seed)
     second = crops(seed_stream(run.seed, SECOND)) if has_second_crop(run.contrastive) else None
-    units = make_views(
-        run.mask,
-        image_size=run.image_size,
-        seed=run.seed,
-        step=0,
-        steps=1,
-        positions=positions,
-        scores=looked_at(run, images),
-    )
-    return Batch(
-        in_views(run.mask, images),
-        units,
-        pairs_of(run, second, step=0, steps=1, positions=positions, look=lambda crops: looked_at(run, crops)),
-    )
+    scores = {name: looked_at(run, seen) for name, seen in ((FIRST, images), (SECOND, second)) if seen is not None}
+    masks = draw_masks(run, masks_of(run), step=0, steps=1, positions=positions, scores=scores)
+    return Batch(in_views(run.mask, images), masks[FIRST], pairs_of(run, second, masks))
 
 
 def awake(run: Pretrain, batch: Batch) -> MaskedImageModel:

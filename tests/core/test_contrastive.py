@@ -13,8 +13,18 @@ from tiny import RECIPE, pretrain
 from torch import Tensor, nn
 
 from harness import audit
-from harness.core.objective.contrastive import info_nce, info_nce_over_views, mlp, of_all, pairs_of, require_whole_batch
+from harness.core.objective.contrastive import (
+    MOMENTUM,
+    SECOND,
+    SWAPPED,
+    info_nce,
+    info_nce_over_views,
+    mlp,
+    of_all,
+    require_whole_batch,
+)
 from harness.core.objective.losses import total
+from harness.core.pretrain.draws import FIRST, draw_masks, masks_of
 from harness.core.pretrain.mim import MaskedImageModel
 from harness.core.runtime.distributed import Group
 from harness.core.runtime.session import Session
@@ -205,18 +215,11 @@ def test_other_losses_do_not_move_the_first_weights() -> None:
 def test_masks_of_the_momentum_encoder_depend_on_the_place_alone() -> None:
     run = contrasted(SMALL.replace(crops="swapped", mask=TokenMask(size=4, ratio=0.5)))
     positions = torch.arange(8)
-    second = torch.randn(8, 3, 32, 32)
-    whole = pairs_of(run, second, step=3, steps=9, positions=positions)
-    part = pairs_of(run, second[5:], step=3, steps=9, positions=positions[5:])
-    assert whole is not None
-    assert part is not None
-    for one, other in zip(whole[1:], part[1:], strict=True):
-        assert one is not None
-        assert other is not None
-        assert torch.equal(one[5:], other)
-    assert whole.hidden is not None
-    assert whole.swapped is not None
-    assert not torch.equal(whole.hidden, whole.swapped)
+    whole = draw_masks(run, masks_of(run), step=3, steps=9, positions=positions)
+    part = draw_masks(run, masks_of(run), step=3, steps=9, positions=positions[5:])
+    assert [*whole] == [FIRST, SECOND, MOMENTUM, SWAPPED]
+    assert all(torch.equal(whole[name][5:], part[name]) for name in whole)
+    assert len({tuple(hidden.flatten().tolist()) for hidden in whole.values()}) == 4, "each has a stream of its own"
 
 
 # Refusals

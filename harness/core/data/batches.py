@@ -46,12 +46,14 @@ class Batch(NamedTuple):
     images: float32 [b, C, S, S], normalised, or [b, 2, C, S, S] with two crops of each image. labels: int64 [b], or
         soft targets float32 [b, classes].
     positions: int64 [b], places in the global batch. All on the device of the training.
+    masks: bool [b, M], what masks of these images were drawn ahead, one after another; M = 0 if none.
     """
 
     step: int | Tensor
     images: Tensor
     labels: Tensor
     positions: Tensor
+    masks: Tensor = torch.zeros(0, 0, dtype=torch.bool)
 
 
 def order(seed: int, epoch: int, length: int) -> Tensor:

@@ -9,13 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.core.masks.masking import make_views
 from harness.core.runtime.distributed import Group
 from harness.core.runtime.session import Session
-from harness.spec import Contrastive, HarnessError, Mask, Pretrain, seed_stream
+from harness.spec import Contrastive, HarnessError, Pretrain
 
 SECOND = "second crop"
 """Name of the random stream of second crops and of their masks."""
+MOMENTUM, SWAPPED = "momentum mask", "momentum mask, swapped"
+"""Names of the random streams of the momentum encoder's own masks."""
 
 
 class Pairs(NamedTuple):
@@ -96,45 +97,6 @@ def of_all(keys: Tensor, positions: Tensor, batch_size: int, group: Group) -> tu
     found = keys.new_zeros(batch_size, keys.shape[1])
     found[positions] = keys
     return group.sum(found), positions
-
-
-def pairs_of(
-    run: Pretrain,
-    second: Tensor | None,
-    *,
-    step: int | Tensor,
-    steps: int,
-    positions: Tensor,
-    look: Callable[[Tensor], Tensor | None] = lambda images: None,
-) -> Pairs | None:
-    """Second crops and masks of a batch; None for a run without a contrastive loss. Arguments as for `make_mask`.
-
-    Args:
-        second: as in `Pairs`.
-        look: scores that the run's mask needs of images, in the form that `make_mask` takes.
-    """
-    if run.contrastive is None:
-        return None
-
-    def mask(spec: Mask, purpose: str, scores: Tensor | None = None) -> Tensor:
-        return make_views(
-            spec,
-            image_size=run.image_size,
-            seed=seed_stream(run.seed, purpose),
-            step=step,
-            steps=steps,
-            positions=positions,
-            scores=scores,
-        )
-
-    swaps, other = run.contrastive.crops == "swapped", run.contrastive.mask
-    return Pairs(
-        second,
-        # Each mask has a stream of its own: masks of the two crops and encoders are independent.
-        mask(run.mask, SECOND, look(second)) if swaps and second is not None else None,
-        None if isinstance(other, str) else mask(other, "momentum mask"),
-        None if isinstance(other, str) or not swaps else mask(other, "momentum mask, swapped"),
-    )
 
 
 def has_second_crop(contrastive: Contrastive | None) -> bool:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from harness.core.data.batches import Batch, in_pairs, steps_per_epoch, training_batches
-from harness.core.data.datasets import FolderSet, ImageSet, load
-from harness.core.masks.masking import in_views, make_views, spread
+from harness.core.data.batches import steps_per_epoch
+from harness.core.data.datasets import load
+from harness.core.masks.masking import in_views, spread
 from harness.core.model.batchnorm import group_batch_norms
 from harness.core.model.memory_format import to_device
-from harness.core.objective.contrastive import SECOND, Pairs, has_second_crop, pairs_of, require_whole_batch
+from harness.core.objective.contrastive import require_whole_batch
 from harness.core.objective.fourier import GradientRatio, require_whole_groups
 from harness.core.objective.losses import loss_denominators
+from harness.core.pretrain.draws import Draws, draw, drawn_batches
 from harness.core.pretrain.mim import MaskedImageModel, load_pretraining_start
 from harness.core.pretrain.momentum import momentum_at
 from harness.core.pretrain.reconstruct import write_reconstructions
@@ -24,9 +24,9 @@ from harness.core.runtime.precision import autocast, require
 from harness.core.runtime.session import Computation, Diverged, Session
 from harness.core.train.optimiser import parameter_groups
 from harness.core.train.rates import Schedule
-from harness.core.train.training import Line, Part, Step, Training, Update
+from harness.core.train.training import Line, Step, Training, Update
 from harness.core.weights.checkpoint import weights_of, write_snapshot
-from harness.spec import CustomBackbone, CustomHead, PixelTarget, Pretrain, seed_stream
+from harness.spec import CustomBackbone, CustomHead, PixelTarget, Pretrain
 
 COLLAPSED = 1e-3
 """Predicted pixels whose standard deviation is below this, in units of the data set's, show one colour everywhere."""
@@ -75,7 +75,7 @@ def pretrain(run: Pretrain, session: Session) -> Computation:
     )
     learn = partial(_learn, run, model, session.compiled(replica))
 
-    for step in training.steps(partial(_batches, run, images, session, training.total_steps)):
+    for step in training.steps(partial(drawn_batches, run, images, session, training.total_steps)):
         seen = step.compute(learn)
         if step.logged:
             yield session.mark()
@@ -118,66 +118,6 @@ def _learn(run: Pretrain, model: MaskedImageModel, replica: nn.Module, update: U
     if model.momentum is not None:  # after the weights: it averages the new ones
         model.momentum.follow(model, update.rate("momentum"))
     return seen
-
-
-class Draws(NamedTuple):
-    """Random inputs of a slice of a batch, except drop path and dropout, drawn before the forward pass.
-
-    images: float [B, C, S, S], the first crop of each image. hidden: bool [B * views, units, units], True = hidden.
-    pairs: second crops and masks of the contrastive loss; None without one.
-    """
-
-    images: Tensor
-    hidden: Tensor
-    pairs: Pairs | None
-
-
-def draw(model: MaskedImageModel, part: Part, steps: int) -> Draws:
-    """Masks and second crops of a slice of a batch.
-
-    Args:
-        steps: number of steps of the whole training, for masks that change during it.
-    """
-    run, batch = model.run, part.batch
-    first, second = batch.images.unbind(1) if has_second_crop(run.contrastive) else (batch.images, None)
-    step, positions = batch.step, batch.positions
-    with part.forward():  # the precision of what a mask looks at is that of training
-        hidden = make_views(
-            run.mask,
-            scores=model.scores(first),
-            image_size=run.image_size,
-            seed=run.seed,
-            step=step,
-            steps=steps,
-            positions=positions,
-        )
-        pairs = pairs_of(run, second, step=step, steps=steps, positions=positions, look=model.scores)
-    return Draws(first, hidden, pairs)
-
-
-def _batches(
-    run: Pretrain, images: ImageSet | FolderSet, session: Session, steps: int, first_step: int
-) -> Iterator[Batch]:
-    """This process's rows of the batches from a step on, with two crops of each image if the run compares crops."""
-
-    def crops(crop_seed: int | None = None) -> Iterator[Batch]:
-        return training_batches(
-            images,
-            run.recipe.augment,
-            image_size=run.image_size,
-            batch_size=run.recipe.batch_size,
-            seed=run.seed,
-            first_step=first_step,
-            steps=steps,
-            device=session.device,
-            workers=session.workers,
-            rows=session.group.rows(run.recipe.batch_size),
-            crop_seed=crop_seed,
-        )
-
-    if not has_second_crop(run.contrastive):
-        return crops()
-    return in_pairs(crops(), crops(seed_stream(run.seed, SECOND)))
 
 
 def _measured(

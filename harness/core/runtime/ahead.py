@@ -10,7 +10,9 @@ from torch import Tensor
 STEPS = 50
 """Most steps that are drawn at once: enough for what a call costs to vanish."""
 LIMIT = 4 << 20
-"""Most bytes that the draws of a block take; what is needed to make them takes several times as much."""
+"""Most bytes that the draws of a block take; what is needed to make them takes up to a hundred times as much."""
+CACHED = 1 << 15
+"""The same for a CPU, whose cache has to hold all that: more take longer."""
 
 
 class Ahead:
@@ -22,7 +24,7 @@ class Ahead:
         draw: from steps and positions, int64 [N] each, to tensors with N rows, or n N rows, n for each pair in order.
         positions: int64 [B], on the device of the draws.
         steps: end of the training, beyond which nothing is drawn; None draws whole blocks.
-        limit: bytes that a block may take; a step is drawn alone if it takes more.
+        limit: bytes that a block may take, None for `LIMIT` or `CACHED`; a step is drawn alone if it takes more.
     """
 
     def __init__(
@@ -30,9 +32,10 @@ class Ahead:
         draw: Callable[[Tensor, Tensor], tuple[Tensor, ...]],
         positions: Tensor,
         steps: int | None = None,
-        limit: int = LIMIT,
+        limit: int | None = None,
     ) -> None:
-        self.draw, self.positions, self.steps, self.limit = draw, positions, steps, limit
+        self.draw, self.positions, self.steps = draw, positions, steps
+        self.limit = limit or (CACHED if positions.is_cpu else LIMIT)
         self.first, self.block = 0, list[tuple[Tensor, ...]]()
         self.length = 1  # how much a step takes is known once one has been drawn
 
