@@ -25,6 +25,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import gc
 import json
 import os
@@ -222,6 +223,8 @@ def arms(model: str, chosen: Sequence[str], out: Path, *, steps: int, smoke: boo
 
     device = torch.device("cpu" if smoke else "cuda")
     torch.set_num_threads(1)
+    if smoke:
+        torch.compile = functools.partial(torch.compile, backend="eager")  # kernels for a CPU take minutes
     precision = "fp32" if smoke else "bf16"
     run = toy_run(model) if smoke else bench.PRESETS[MODELS[model]]() if model in MODELS else first_of_quickstart()
     batch = 4 if smoke else 64 if model == QUICKSTART else 256
