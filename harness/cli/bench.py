@@ -65,9 +65,10 @@ def bench(
     place = prepare(resources)
     arithmetic = precision.value if precision else run.recipe.precision if place.type == "cuda" else "fp32"
     timed = measuring.prepared(run, batch=batch or run.recipe.batch_size, precision=arithmetic, steps=steps)
-    micro_batch = resources.micro_batch
-    operators = measuring.count_operators(timed, place, steps=steps, micro_batch=micro_batch) if count else {}
-    found = measuring.measure(timed, place, steps=steps, operators=operators, micro_batch=micro_batch)
+    sizes = {"micro_batch": resources.micro_batch}
+    operators = measuring.count_operators(timed, place, steps=steps, **sizes) if count else {}
+    how = {"compile": resources.compile == "on", "capture": resources.captured(gpu=place.type == "cuda")}
+    found = measuring.measure(timed, place, steps=steps, operators=operators, **sizes, **how)
     loader = None
     if folder is not None:
         loader = measuring.loader_rate(timed.replace(data=folder), place, workers=resources.workers, steps=steps)

@@ -90,6 +90,8 @@ def work(
     if not isinstance(attempt, Attempt):
         ending: dict[str, Ending] = {"done": "done", "running": "elsewhere", "failed": "failed"}
         return Event(ending[attempt.word], store.register(run), last_line(attempt.error))
+    gpu = device.type == "cuda"
+    compiled = resources.compiled(run, gpu=gpu)
     session = Session(
         attempt,
         device,
@@ -97,8 +99,10 @@ def work(
         micro_batch=resources.micro_batch,
         checkpoint_seconds=resources.checkpoint_seconds,
         report=lambda values: report(Event("line", attempt.key, line=values)),
-        stopping=stopping,
+        stopping=_noting_first_step(attempt, stopping) if compiled else stopping,
         group=group,
+        compile=compiled,
+        capture=resources.captured(gpu=gpu),
     )
     try:
         begin(attempt)
@@ -110,6 +114,23 @@ def work(
     finally:
         attempt.release()
     return Event("done", attempt.key)
+
+
+def _noting_first_step(attempt: Attempt, stopping: Callable[[], bool]) -> Callable[[], bool]:
+    """The same question, which a loop asks after each step; the first time it notes the seconds until then.
+
+    They are what compiling took, for all but a few.
+    """
+    begun, noted = time.monotonic(), False
+
+    def stop() -> bool:
+        nonlocal noted
+        if not noted:
+            attempt.note({"first_step_seconds": round(time.monotonic() - begun, 1)})
+            noted = True
+        return stopping()
+
+    return stop
 
 
 def _silent(event: Event) -> None:

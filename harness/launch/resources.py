@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from harness.spec import Pretrain, Run
-from harness.spec.keys import Training
+from harness.spec import FineTune, Pretrain, Run
 
 Choice = Literal["auto", "on", "off"]
 
@@ -51,7 +50,7 @@ class Resources:
         That is on a GPU, in a training of at least COMPILE_STEPS steps, unless only deterministic algorithms are asked
         for: compiled kernels round in another way than those of the same run elsewhere.
         """
-        if not isinstance(run, Training):
+        if not isinstance(run, Pretrain | FineTune):
             return False
         if self.compile != "auto":
             return self.compile == "on"
@@ -70,7 +69,7 @@ CAPTURES = False
 """Whether steps are captured unasked: not before tests/bench/gpu.py has passed on a GPU (results/bench/gpu.json)."""
 
 
-def steps_of(run: Training) -> int | None:
+def steps_of(run: Pretrain | FineTune) -> int | None:
     """Steps of a training; None where its data set has to be read to know, as a folder has."""
     images = run.data.known_images(labelled=not isinstance(run, Pretrain))
     return None if images is None else run.recipe.epochs * (images // run.recipe.batch_size)

@@ -6,6 +6,7 @@ import errno
 import os
 import resource
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tiny_runs import OFTEN, compute, finetuning, masked_by, outcome, pretrainin
 from harness.core.runtime.session import Session
 from harness.core.weights.checkpoint import Progress, save_state
 from harness.launch import Resources, job
+from harness.machine import cache_folder
 from harness.spec import CustomHead, HarnessError, key
 from harness.store import Attempt, Store, files
 from harness.store.lease import this_process
@@ -229,6 +231,32 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(HarnessError, match="torch sees no GPU here"):
         job.prepare(Resources(device="cuda"))
+
+
+def test_a_graph_of_steps_without_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(HarnessError, match="only a GPU has graphs of steps"):
+        job.prepare(Resources(capture="on"))
+
+
+def test_kernels_are_kept_in_one_place_unless_the_user_says_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    job.prepare(Resources())
+    assert Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]) == cache_folder() / "kernels"
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/elsewhere")
+    job.prepare(Resources())
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "/elsewhere"
+
+
+def test_a_compiled_run_records_that_and_the_time_to_its_first_step(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))  # kernels take minutes
+    events = compute(store, FIRST, resources=Resources(device="cpu", compile="on"))
+    assert events[-1].kind == "done", events[-1].text
+    environment = store.environment(key(FIRST))
+    assert environment["compiled"] is True
+    assert 0 < environment["first_step_seconds"] < 600
 
 
 class Trouble:
