@@ -84,10 +84,10 @@ def _share(mask: Mask, counts: Tensor, total: int, image_size: int, arm: str) ->
     if ratio is None:
         return Finding("masks", "remark", f"{text}; its spec states no ratio", arm)
     # A number of units that the spec fixes has to be met by every mask, not on average.
-    exact = None if isinstance(mask, CustomMask) else getattr(mask, "hidden_units", None)
+    exact = mask.hidden_units(image_size)
     varies = not isinstance(mask, CustomMask) and mask.varies(image_size)
-    if exact is not None and not varies and not least == most == exact(image_size):
-        return Finding("masks", "failed", f"{text} where its spec means {exact(image_size)}", arm)
+    if exact is not None and not varies and not least == most == exact:
+        return Finding("masks", "failed", f"{text} where its spec means {exact}", arm)
     # The mean alone would pass masks that hide all or nothing in turn.
     meant = bool(((counts - ratio * total).abs() <= 1).any())
     if (abs(mean - ratio * total) <= 1 and meant) or varies:

@@ -26,7 +26,6 @@ from harness.spec.geometry import (
 from harness.spec.heads import Head, LinearHead, LossPredictor, check_head
 from harness.spec.loss import AnyLoss, FourierLoss, Loss, check_fourier, check_loss, needs_hidden
 from harness.spec.masking import Mask
-from harness.spec.masks.custom import CustomMask
 from harness.spec.momentum import MomentumEncoder
 from harness.spec.recipe import Recipe, check_frozen, check_no_mask_token
 from harness.spec.start import Checkpoint, Scratch
@@ -126,11 +125,12 @@ class Pretrain(Spec):
     @property
     def visible_tokens(self) -> int | None:
         """Tokens that the encoder computes; None for all of them, and where a user's own mask decides."""
-        if self.corruption.token != "drop" or isinstance(self.mask, CustomMask):
+        hidden = self.mask.hidden_units(self.image_size)
+        if self.corruption.token != "drop" or hidden is None:
             return None
         unit = self.mask.size // self.backbone.patch_size
         places = (self.image_size // self.backbone.patch_size) ** 2
-        return places - self.mask.hidden_units(self.image_size) * unit**2
+        return places - hidden * unit**2
 
     @property
     def model_pieces(self) -> dict[str, Any]:

@@ -32,6 +32,11 @@ class MaskSpec(Spec):
         del image_size
         return False
 
+    def hidden_units(self, image_size: int) -> int | None:
+        """Number of hidden units of a square image, the most where it varies; None if only the drawn masks tell."""
+        del image_size
+        return None
+
     def check(self, image_size: int) -> None:
         """Refuse a mask that would hide all units of a square image, or that cannot hide any.
 
