@@ -227,7 +227,7 @@ def arms(model: str, chosen: Sequence[str], out: Path, *, steps: int, smoke: boo
         torch.compile = functools.partial(torch.compile, backend="eager")  # kernels for a CPU take minutes
     precision = "fp32" if smoke else "bf16"
     run = toy_run(model) if smoke else bench.PRESETS[MODELS[model]]() if model in MODELS else first_of_quickstart()
-    batch = 4 if smoke else 64 if model == QUICKSTART else 256
+    batch = 2 if smoke else 64 if model == QUICKSTART else 256
     timed = bench.prepared(run, batch=batch, precision=precision, steps=steps)
     rate = bench.matrix_rate(device, precision)
     flops = 0.0
