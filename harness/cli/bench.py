@@ -65,7 +65,7 @@ def bench(
     place = prepare(resources)
     arithmetic = precision.value if precision else run.recipe.precision if place.type == "cuda" else "fp32"
     timed = measuring.prepared(run, batch=batch or run.recipe.batch_size, precision=arithmetic, steps=steps)
-    sizes = {"micro_batch": resources.micro_batch}
+    sizes = {"micro_batch": resources.micro_batch, "recompute": resources.recompute}
     operators = measuring.count_operators(timed, place, steps=steps, **sizes) if count else {}
     how = {"compile": resources.compile == "on", "capture": resources.captured(gpu=place.type == "cuda")}
     found = measuring.measure(timed, place, steps=steps, operators=operators, **sizes, **how)

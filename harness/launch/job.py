@@ -103,6 +103,7 @@ def work(
         group=group,
         compile=compiled,
         capture=resources.captured(gpu=gpu),
+        recompute=resources.recompute,
     )
     try:
         begin(attempt)
@@ -159,7 +160,8 @@ def _acquire(store: Store, run: Run, group: Group, *, retry: bool) -> Attempt | 
 
 def _environment(device: torch.device, resources: Resources, group: Group) -> dict[str, Any]:
     shown = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    return provenance.environment(shown, resources.threads) | {"processes": group.size}
+    facts = {"processes": group.size} | ({"recompute": True} if resources.recompute else {})
+    return provenance.environment(shown, resources.threads) | facts
 
 
 def _stopped_by(error: Exception, attempt: Attempt, group: Group) -> Event:

@@ -13,6 +13,9 @@ import pytest
 import torch
 from tiny_runs import OFTEN, compute, finetuning, masked_by, outcome, pretraining
 
+from harness.core.evaluate import finetune
+from harness.core.model.checkpointing import checkpoint_blocks
+from harness.core.pretrain import recipe
 from harness.core.runtime.session import Session
 from harness.core.weights.checkpoint import Progress, save_state
 from harness.launch import Resources, job
@@ -257,6 +260,20 @@ def test_a_compiled_run_records_that_and_the_time_to_its_first_step(
     environment = store.environment(key(FIRST))
     assert environment["compiled"] is True
     assert 0 < environment["first_step_seconds"] < 600
+
+
+def test_activations_that_are_recomputed_change_no_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, again = (Store(tmp_path / name) for name in ("kept", "again"))
+    tuned = finetuning(FIRST)
+    compute(kept, FIRST, tuned)
+    changed: list[str] = []
+    for module in (recipe, finetune):
+        monkeypatch.setattr(module, "checkpoint_blocks", lambda model: changed.append("") or checkpoint_blocks(model))
+    compute(again, FIRST, tuned, resources=Resources(device="cpu", recompute=True))
+    for run in (FIRST, tuned):
+        assert outcome(kept, key(run)) == outcome(again, key(run))
+        assert again.environment(key(run))["recompute"] is True
+    assert len(changed) == 2
 
 
 class Trouble:

@@ -14,6 +14,7 @@ from harness.core.data.datasets import load
 from harness.core.evaluate.labelled import accuracy, labelled_batches, measured_after, summary
 from harness.core.evaluate.start import classifier
 from harness.core.model.batchnorm import group_batch_norms
+from harness.core.model.checkpointing import checkpoint_blocks
 from harness.core.model.memory_format import to_device
 from harness.core.runtime.average import Averaged
 from harness.core.runtime.drop_path import key_drop_paths
@@ -37,6 +38,8 @@ def finetune(run: FineTune, session: Session) -> Computation:
     averaged = Averaged(model) if recipe.average else None
     place = key_drop_paths(model, run.seed, recipe.batch_size)
     group_batch_norms(model, recipe, session, place)
+    if session.recompute:
+        checkpoint_blocks(model)
     # The average is a part of the trained module, so that checkpoints hold it too.
     replica = session.group.replicate(averaged or model, may_skip=isinstance(run.built, CustomBackbone))
     per_epoch = steps_per_epoch(images, recipe.batch_size)

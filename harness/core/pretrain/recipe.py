@@ -11,6 +11,7 @@ from harness.core.data.batches import steps_per_epoch
 from harness.core.data.datasets import load
 from harness.core.masks.masking import in_views, spread
 from harness.core.model.batchnorm import group_batch_norms
+from harness.core.model.checkpointing import checkpoint_blocks
 from harness.core.model.memory_format import to_device
 from harness.core.objective.contrastive import require_whole_batch
 from harness.core.objective.fourier import GradientRatio, require_whole_groups
@@ -59,6 +60,8 @@ def pretrain(run: Pretrain, session: Session) -> Computation:
     model.processes = session.group
     swaps = run.contrastive is not None and run.contrastive.crops == "swapped"
     group_batch_norms(model, recipe, session, model.place, repeated=swaps)
+    if session.recompute:
+        checkpoint_blocks(model)
     # A user's own network may leave parameters unused in a step.
     own = isinstance(run.head, CustomHead) or isinstance(run.backbone, CustomBackbone)
     replica = session.group.replicate(model, may_skip=own)

@@ -46,6 +46,7 @@ class Session:
     stream: where work for a GPU is issued; None for the stream that is current.
     capture: whether a training step is recorded as a CUDA graph and replayed, where it can be.
     compile: whether models are compiled for the forward passes of training.
+    recompute: whether blocks compute their activations again in the backward pass, instead of keeping them.
     """
 
     attempt: Attempt
@@ -59,6 +60,7 @@ class Session:
     stream: torch.cuda.Stream | None = None
     capture: bool = False
     compile: bool = False
+    recompute: bool = False
 
     def __post_init__(self) -> None:
         if self.capture and self.stream is None and self.device.type == "cuda":
