@@ -7,8 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from harness.core.data.augment import crop_boxes, flips
-from harness.core.data.single import crop_box, is_flipped, words
-from harness.core.runtime.randomness import words as rows_of_words
+from harness.core.data.single import crop_box, is_flipped
+from harness.core.runtime.randomness import words, words_of_one
 from harness.spec import Augment, seed_stream
 
 numbers = st.integers(0, 2**40)
@@ -20,8 +20,8 @@ scales = st.tuples(st.floats(1e-4, 1), st.floats(0, 1)).map(lambda pair: (pair[0
 @given(stream=st.integers(0, 2**63 - 1), step=numbers, position=numbers, count=st.integers(1, 50))
 @example(stream=2**63 - 1, step=2**40, position=2**32 - 1, count=40)
 def test_words_are_a_row_of_those_of_batches(stream: int, step: int, position: int, count: int) -> None:
-    expected = rows_of_words(stream, step, torch.tensor([position]), count)[0].tolist()
-    assert words(stream, step, position, count).tolist() == expected
+    expected = words(stream, step, torch.tensor([position]), count)[0].tolist()
+    assert words_of_one(stream, step, position, count).tolist() == expected
 
 
 @given(height=sides, width=sides, scale=scales, ratio=ratios, seed=st.integers(0, 9), step=numbers, position=numbers)
@@ -62,4 +62,4 @@ def test_a_flip_of_one_image_is_that_of_a_batch(chance: float, seed: int, step: 
 
 def test_words_of_a_stream_do_not_depend_on_their_number() -> None:
     stream = seed_stream(0, "crop")
-    assert words(stream, 3, 4, 40)[:6].tolist() == words(stream, 3, 4, 6).tolist()
+    assert words_of_one(stream, 3, 4, 40)[:6].tolist() == words_of_one(stream, 3, 4, 6).tolist()

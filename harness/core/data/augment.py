@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from harness.core.data.datasets import ImageSet
-from harness.core.runtime.randomness import uniform, words
+from harness.core.runtime.randomness import stream_of, uniform, words_of_one
 from harness.spec import Augment, seed_stream
 
 Interpolation = Literal["bilinear", "bicubic"]
@@ -33,7 +33,7 @@ def seeded(seed: int, purpose: str, step: int, position: int = 0) -> Iterator[No
 
     For libraries such as timm that draw from global generators. Generators of accelerators are not touched.
     """
-    drawn = words(seed_stream(seed, purpose), step, torch.tensor([position]), 6)[0].tolist()
+    drawn = words_of_one(stream_of(seed, purpose), step, position, 6).tolist()
     python, numpy, default = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
     try:
         random.seed(drawn[0] << 32 | drawn[1])

@@ -6,47 +6,18 @@ An image from a file is prepared alone, and 170 operators on tensors of one row 
 from __future__ import annotations
 
 import math
-from functools import cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from harness.core.data.augment import CROP_TRIES, central_box
-from harness.spec import Augment, seed_stream
-
-_WORD = 0xFFFFFFFF
-
-
-def _mix(x: int) -> int:
-    x = (x ^ (x >> 16)) * 0x7FEB352D & _WORD
-    x = (x ^ (x >> 15)) * 0x846CA68B & _WORD
-    return x ^ (x >> 16)
-
-
-def _mixed(x: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    # Products of uint32 arrays keep the low 32 bits, which is what is wanted.
-    x = (x ^ (x >> np.uint32(16))) * np.uint32(0x7FEB352D)
-    x = (x ^ (x >> np.uint32(15))) * np.uint32(0x846CA68B)
-    return x ^ (x >> np.uint32(16))
-
-
-@cache
-def _columns(count: int) -> NDArray[np.uint32]:
-    return np.array([_mix(column * 0x9E3779B9 + 0x85EBCA6B & _WORD) for column in range(count)], dtype=np.uint32)
-
-
-def words(stream: int, step: int, position: int, count: int) -> NDArray[np.uint32]:
-    """Hashed 32-bit words [count]: a row of `harness.core.runtime.randomness.words`."""
-    row = _mix(position + stream & _WORD)
-    row = _mix((row ^ (stream >> 32 & _WORD)) + step & _WORD)
-    row = _mix(row ^ (position >> 32 & _WORD) ^ (step >> 32 & _WORD))
-    columns, mine = _columns(count), np.uint32(row)
-    return _mixed(mine ^ columns) ^ _mixed(columns + mine)
+from harness.core.runtime.randomness import stream_of, words_of_one
+from harness.spec import Augment
 
 
 def _uniform(stream: int, step: int, position: int, count: int) -> NDArray[np.float32]:
-    return (words(stream, step, position, count) >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
+    return (words_of_one(stream, step, position, count) >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
 
 
 def crop_box(
@@ -60,7 +31,7 @@ def crop_box(
     """
     if augment.crop_scale == (1.0, 1.0):
         return 0, 0, height, width
-    drawn = _uniform(_stream(seed, "crop"), step, position, 4 * CROP_TRIES).reshape(CROP_TRIES, 4)
+    drawn = _uniform(stream_of(seed, "crop"), step, position, 4 * CROP_TRIES).reshape(CROP_TRIES, 4)
     low, high = augment.crop_scale
     area = np.float32(height * width) * (np.float32(low) + np.float32(high - low) * drawn[:, 0])
     low, high = (math.log(ratio) for ratio in augment.crop_ratio)
@@ -77,9 +48,4 @@ def crop_box(
 
 def is_flipped(augment: Augment, *, seed: int, step: int, position: int) -> bool:
     """True if the image is mirrored left to right; an element of `augment.flips`."""
-    return bool(_uniform(_stream(seed, "flip"), step, position, 1)[0] < np.float32(augment.flip))
-
-
-@cache
-def _stream(seed: int, purpose: str) -> int:
-    return seed_stream(seed, purpose)
+    return bool(_uniform(stream_of(seed, "flip"), step, position, 1)[0] < np.float32(augment.flip))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from torch._ops import OpOverload
@@ -44,6 +45,7 @@ class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs or {}))
 
 
+@cache
 def returns_view(operator: OpOverload) -> bool:
     """True if what an operator returns is a part of its input's memory, which it leaves as it was."""
     schema = operator._schema

@@ -7,18 +7,22 @@ on the number of processes, nor on the step at which a run was resumed.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.spec import seed_stream
 
 _WORD = 0xFFFFFFFF
 T = TypeVar("T")
+Words = TypeVar("Words", int, Tensor)
 
 
-def _mix(x: Tensor) -> Tensor:
+def _mix(x: Words) -> Words:
     """A bijection of 32-bit words with good avalanche (two multiply-xorshift rounds). int64 in, int64 out."""
     x = (x ^ (x >> 16)) * 0x7FEB352D & _WORD
     x = (x ^ (x >> 15)) * 0x846CA68B & _WORD
@@ -47,6 +51,33 @@ def words(stream: int | Tensor, step: int | Tensor, positions: Tensor, count: in
     # An odd multiplier (2**32 over the golden ratio) gives each column a word of its own before it is mixed.
     columns = _mix(torch.arange(count, device=positions.device) * 0x9E3779B9 + 0x85EBCA6B & _WORD)
     return _mix(rows[:, None] ^ columns[None, :]) ^ _mix(rows[:, None] + columns[None, :] & _WORD)
+
+
+@cache
+def stream_of(seed: int, purpose: str) -> int:
+    """`seed_stream`, computed once."""
+    return seed_stream(seed, purpose)
+
+
+def words_of_one(stream: int, step: int, position: int, count: int) -> NDArray[np.uint32]:
+    """A row of `words`, [count], drawn without tensors: forty operators cost more than one image or batch needs."""
+    row = _mix(position + stream & _WORD)
+    row = _mix((row ^ (stream >> 32 & _WORD)) + step & _WORD)
+    row = _mix(row ^ (position >> 32 & _WORD) ^ (step >> 32 & _WORD))
+    columns, mine = _columns(count), np.uint32(row)
+    return _mixed(mine ^ columns) ^ _mixed(columns + mine)
+
+
+@cache
+def _columns(count: int) -> NDArray[np.uint32]:
+    return np.array([_mix(column * 0x9E3779B9 + 0x85EBCA6B & _WORD) for column in range(count)], dtype=np.uint32)
+
+
+def _mixed(x: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    # Products of uint32 arrays keep the low 32 bits, which is what is wanted.
+    x = (x ^ (x >> np.uint32(16))) * np.uint32(0x7FEB352D)
+    x = (x ^ (x >> np.uint32(15))) * np.uint32(0x846CA68B)
+    return x ^ (x >> np.uint32(16))
 
 
 def uniform(stream: int | Tensor, step: int | Tensor, positions: Tensor, count: int) -> Tensor:
