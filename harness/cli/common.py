@@ -85,6 +85,10 @@ class Switch(StrEnum):
 
 def _resources(
     device: OnDevice = Device.auto,
+    in_flight: Annotated[
+        int,
+        typer.Option("--in-flight", min=1, help="runs that share one process and its device, if small"),
+    ] = 1,
     processes: Annotated[
         int, typer.Option("--processes", min=1, help="processes that compute one run together, each on its own GPU")
     ] = 1,
@@ -111,6 +115,7 @@ def _resources(
 ) -> Resources:
     return Resources(
         device=device.value,
+        in_flight=in_flight,
         processes=processes,
         threads=threads,
         workers=workers,

@@ -92,7 +92,7 @@ class _Finished(NamedTuple):
 
     seconds: float
     work: float
-    devices: int
+    devices: float
 
 
 Kind = tuple[object, ...]
@@ -263,7 +263,8 @@ def _measured(
         environment = store.environment(name)
         device = str(environment.get("device", ""))
         threads = int(environment.get("threads", 1)) if device == "cpu" else 1
-        one = _Finished(result.seconds, work, int(environment.get("processes", 1)) * threads)
+        shared = int(environment.get("in_flight", 1))  # its seconds were those of the other runs too
+        one = _Finished(result.seconds, work, int(environment.get("processes", 1)) * threads / shared)
         found.setdefault(kind, {}).setdefault(device, []).append(one)
     usual = {kind: max(devices.items(), key=lambda item: len(item[1])) for kind, devices in found.items()}
     return {kind: _Measured.of(device, finished) for kind, (device, finished) in usual.items()}

@@ -1,14 +1,14 @@
-"""Executor that computes runs in this process, one after the other."""
+"""Executor that computes runs in this process."""
 
 from __future__ import annotations
 
 import importlib
 import time
 from collections.abc import Callable
-from types import ModuleType
-from typing import Any
 
 from harness.launch.executor import PROGRAM, Here, Report
+from harness.launch.flight import Flight
+from harness.launch.queue import Event
 from harness.launch.resources import Resources
 from harness.spec import HarnessError
 from harness.store import Store
@@ -17,7 +17,7 @@ POLL_SECONDS = 0.5
 
 
 class Inline(Here):
-    """This process computes one run in each `wait`.
+    """This process computes runs, one after the other or several in turns.
 
     Raises:
         HarnessError: several processes a run are asked for.
@@ -27,33 +27,44 @@ class Inline(Here):
         if resources.processes > 1:
             raise HarnessError(f"--processes {resources.processes}: runs in this process have 1; use --on local")
         super().__init__(store, resources, program=program)
-        self._computing: tuple[ModuleType, Any] | None = None
+        self._flight: Flight | None = None
+        self._closing = False
 
     def wait(self, report: Report, stopping: Callable[[], bool]) -> None:
-        """Compute the next run that can be; without one, see what other processes have done."""
-        if self._computing is None:  # torch is loaded only now
-            module = importlib.import_module(self.program)
-            self._computing = module, module.prepare(self.resources)
-        module, device = self._computing
-        events, name = self.queue.blocked(), self.queue.take()
-        if name is None:
+        """Compute until a run ends or another one fits; with nothing to compute, see what other processes have done."""
+        self._report, self._stopping = report, stopping
+        flight, events = self._in_flight(), self.queue.blocked()
+        while flight.room() and (name := self.queue.take()) is not None:
+            flight.begin(self.queue.run(name), retry=self.queue.retry)
+            events += self._turn(flight)
+        if not flight:
             events += self.queue.look_elsewhere()
-            time.sleep(POLL_SECONDS)
-        else:
-            ended = module.work(
-                self.store,
-                self.queue.run(name),
-                device,
-                self.resources,
-                retry=self.queue.retry,
-                report=report,
-                stopping=lambda: stopping() or name in self.cancelled,
-            )
-            events += [ended, *self.queue.end(ended)]
+            time.sleep(0.0 if events else POLL_SECONDS)
+        while flight and not events and not (self.queue.idle() and flight.room()):
+            events += self._turn(flight)
         for event in events:
             report(event)
 
     def close(self, report: Report) -> None:
-        """End waiting runs as interrupted."""
-        del report
+        """Have runs in flight save and stop, and end all others as interrupted."""
+        self._closing = True
+        while self._flight:
+            for event in self._turn(self._flight):
+                report(event)
+        self._closing = False
         self.queue.interrupt(self.queue.open())
+
+    def _in_flight(self) -> Flight:
+        if self._flight is None:  # torch is loaded only now
+            self._flight = Flight(
+                self.store,
+                self.resources,
+                importlib.import_module(self.program),
+                report=lambda event: self._report(event),
+                stopping=lambda name: self._closing or self._stopping() or name in self.cancelled,
+            )
+        return self._flight
+
+    def _turn(self, flight: Flight) -> list[Event]:
+        ended = flight.turn()
+        return ended + [event for one in ended for event in self.queue.end(one)]

@@ -1,27 +1,30 @@
-"""One run, computed here. The only module of launch that loads torch."""
+"""Runs, computed here. The only module of launch that loads torch."""
 
 from __future__ import annotations
 
 import os
+import resource
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 import torch
 
 from harness.core.runtime.distributed import Group, LeaderLeft
-from harness.core.runtime.session import Diverged, Interrupted, Session
+from harness.core.runtime.session import Computation, Diverged, Interrupted, Ready, Session
 from harness.core.runtime.shared_attempt import SharedAttempt
 from harness.launch import provenance
 from harness.launch.queue import Ending, Event, last_line
-from harness.launch.resources import Resources
+from harness.launch.resources import Resources, free_memory
 from harness.machine import kernel_cache
-from harness.runs import compute
+from harness.runs import compute_in_turns
 from harness.spec import HarnessError, Run, key
 from harness.store import Attempt, State, Store, Superseded
 from harness.store.files import leaves_interrupted
 
+SPARE = 1.2
+"""Share of a run's memory that has to be free before another one begins."""
 WORD_SECONDS = 10.0
 """How long rank 0 waits for word of why another process is gone."""
 
@@ -47,7 +50,18 @@ def prepare(resources: Resources) -> torch.device:
     return torch.device("cpu")
 
 
-def work(
+def work(store: Store, run: Run, device: torch.device, resources: Resources, **how: Any) -> Event:
+    """Compute one run, or find out why not; returns how it ended. The arguments are those of `work_in_turns`."""
+    turns = work_in_turns(store, run, device, resources, **how)
+    while True:
+        try:
+            next(turns)
+        except StopIteration as ended:
+            last: Event = ended.value
+            return last
+
+
+def work_in_turns(
     store: Store,
     run: Run,
     device: torch.device,
@@ -58,8 +72,8 @@ def work(
     report: Callable[[Event], None],
     stopping: Callable[[], bool] = lambda: False,
     begin: Callable[[Attempt], None] = lambda attempt: None,
-) -> Event:
-    """Compute one run, or find out why not; returns how it ended.
+) -> Generator[Ready, None, Event]:
+    """`work` as a generator, which hands over where the run would wait for the device; returns how it ended.
 
     Several processes compute a run together if all of them call this with the same run, resources and retry, each with
     its device, and with the group that they have joined; the next run can follow in the same group:
@@ -109,7 +123,7 @@ def work(
         begin(attempt)
         attempt.write_environment(_environment(device, resources, group), provenance.repository()[1])
         report(Event("started", attempt.key))
-        compute(run, session)
+        yield from _on_own_stream(compute_in_turns(run, session), device, resources)
     except Exception as error:
         return _stopped_by(error, attempt, group)
     finally:
@@ -132,6 +146,37 @@ def _noting_first_step(attempt: Attempt, stopping: Callable[[], bool]) -> Callab
         return stopping()
 
     return stop
+
+
+def room(device: torch.device, most: int) -> bool:
+    """Whether there is memory for another run, as large as those before.
+
+    Args:
+        most: largest number of runs that this process has had in flight, which is what its peak of memory was for.
+    """
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        peak, free = torch.cuda.max_memory_reserved(device), torch.cuda.mem_get_info(device)[0] + unused
+    else:  # with what all runs share, so rather too much
+        peak, free = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, free_memory()
+    return free > SPARE * peak / most
+
+
+def _on_own_stream(computation: Computation, device: torch.device, resources: Resources) -> Computation:
+    """The same computation with its work on a CUDA stream of its own where runs share a GPU, so that they overlap."""
+    if device.type != "cuda" or resources.in_flight == 1:
+        yield from computation
+        return
+    stream, first = torch.cuda.Stream(device), True
+    while True:
+        with torch.cuda.stream(stream):
+            ready = next(computation, None)
+        if ready is None:
+            return
+        if first:  # constants that runs share are made in a first turn: they must be there before others use them
+            stream.synchronize()
+            first = False
+        yield ready
 
 
 def _silent(event: Event) -> None:
@@ -160,7 +205,9 @@ def _acquire(store: Store, run: Run, group: Group, *, retry: bool) -> Attempt | 
 
 def _environment(device: torch.device, resources: Resources, group: Group) -> dict[str, Any]:
     shown = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    facts = {"processes": group.size} | ({"recompute": True} if resources.recompute else {})
+    facts = {"processes": group.size, "in_flight": resources.in_flight} | (
+        {"recompute": True} if resources.recompute else {}
+    )
     return provenance.environment(shown, resources.threads) | facts
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from harness.spec import FineTune, Pretrain, Run
+from harness.spec import FineTune, HarnessError, Pretrain, Run
 
 Choice = Literal["auto", "on", "off"]
 
@@ -20,6 +22,7 @@ BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 class Resources:
     """Attributes:
     device: `auto` takes a GPU where there is one.
+    in_flight: runs that share one process and its device, each computed in turns with the others.
     processes: processes that compute one run together, each on its own GPU where there are GPUs. The result is that
         of one process up to rounding, which depends on their number.
     threads: CPU threads of each process. Results on CPU are equal bit for bit only for equal numbers of threads.
@@ -34,6 +37,7 @@ class Resources:
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    in_flight: int = 1
     processes: int = 1
     threads: int = 1
     workers: int = 0
@@ -43,6 +47,10 @@ class Resources:
     compile: Choice = "auto"
     capture: Choice = "auto"
     recompute: bool = False
+
+    def __post_init__(self) -> None:
+        if self.in_flight > 1 and self.processes > 1:
+            raise HarnessError(f"--in-flight {self.in_flight}: a run of {self.processes} processes is computed alone")
 
     def compiled(self, run: Run, *, gpu: bool) -> bool:
         """Whether a run's model is compiled: as asked for, else where it pays.
@@ -73,6 +81,21 @@ def steps_of(run: Pretrain | FineTune) -> int | None:
     """Steps of a training; None where its data set has to be read to know, as a folder has."""
     images = run.data.known_images(labelled=not isinstance(run, Pretrain))
     return None if images is None else run.recipe.epochs * (images // run.recipe.batch_size)
+
+
+def free_memory() -> float:
+    """Bytes that this process can still take, by Linux and by its control group; infinite where neither tells."""
+    found = re.search(r"MemAvailable:\s+(\d+) kB", _text("/proc/meminfo"))
+    free = 1024.0 * int(found[1]) if found else math.inf
+    limit, used = _text("/sys/fs/cgroup/memory.max").strip(), _text("/sys/fs/cgroup/memory.current").strip()
+    return min(free, float(limit) - float(used)) if limit.isdigit() and used.isdigit() else free
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 def slow_bf16(runs: Iterable[Run], device: str, gpus: Callable[[], list[str]]) -> list[str]:

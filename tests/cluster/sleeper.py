@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +50,14 @@ def prepare(resources: Any) -> None:
     """Nothing to prepare."""
 
 
-def work(
+def room(device: Any, most: int) -> bool:
+    return True
+
+
+def work_in_turns(
     store: Store, run: Run, device: Any, resources: Any, *, retry: bool, report: Any, stopping: Any, begin: Any
-) -> Event:
-    """As harness.launch.job.work, with a sleep for a training."""
+) -> Generator[Any, None, Event]:
+    """As harness.launch.job.work_in_turns, with a sleep for a training."""
     name = key(run)
     attempt = store.acquire(run, retry=retry)
     if not isinstance(attempt, Attempt):
@@ -66,6 +71,7 @@ def work(
             if stopping():
                 return Event("interrupted", name)
             time.sleep(0.02)
+            yield lambda: True
         if (first := upstream(run)) is not None:
             attempt.upstream_weights(key(first))
         if name in _read(store.root / ".failing").split():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 from harness.launch.queue import Event, last_line
 from harness.launch.resources import Resources
@@ -19,12 +19,20 @@ REFUSED = 300
 """The seed whose disk refuses."""
 
 
+def ready() -> bool:
+    return True
+
+
 def prepare(resources: Resources) -> str:
     assert resources.device == "cpu"
     return "cpu"
 
 
-def work(
+def room(device: str, most: int) -> bool:
+    return True
+
+
+def work_in_turns(
     store: Store,
     run: Run,
     device: str,
@@ -34,7 +42,7 @@ def work(
     report: Callable[[Event], None],
     stopping: Callable[[], bool],
     begin: Callable[[Attempt], None] = lambda attempt: None,
-) -> Event:
+) -> Generator[Callable[[], bool], None, Event]:
     attempt = store.acquire(run, retry=retry)
     if not isinstance(attempt, Attempt):
         return Event("done" if attempt.word == "done" else "failed", key(run))
@@ -45,6 +53,7 @@ def work(
             return Event("interrupted", key(run), "cannot write there: Input/output error")
         while run.seed >= WAITS and not stopping():
             time.sleep(0.01)
+            yield ready
         if run.seed >= WAITS:
             attempt.write_checkpoint(7, lambda file: file.write(b"state"))
             return Event("interrupted", key(run), "saved at step 7")

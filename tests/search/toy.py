@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -167,7 +167,11 @@ def prepare(resources: Any) -> None:
     """Nothing to prepare."""
 
 
-def work(
+def room(device: Any, most: int) -> bool:
+    return True
+
+
+def work_in_turns(
     store: Store,
     run: Run,
     device: Any,
@@ -177,8 +181,8 @@ def work(
     report: Callable[[Event], None],
     stopping: Callable[[], bool] = lambda: False,
     begin: Callable[[Attempt], None] = lambda attempt: None,
-) -> Event:
-    """As harness.launch.job.work, with a sleep for a training; runs with k = 13 raise."""
+) -> Generator[Callable[[], bool], None, Event]:
+    """As harness.launch.job.work_in_turns, with a sleep for a training; runs with k = 13 raise."""
     name = key(run)
     attempt = store.acquire(run, retry=retry)
     if not isinstance(attempt, Attempt):
@@ -192,6 +196,7 @@ def work(
             if stopping():
                 return Event("interrupted", name)
             time.sleep(0.02)
+            yield lambda: True
         if isinstance(run, Knn) and run.k == BROKEN_K:
             raise HarnessError("thirteen neighbours")
         attempt.finish({"loss": 1.0} if isinstance(run, Pretrain) else {"top1": score(run)}, 1.0, _weights(run))

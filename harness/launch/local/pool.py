@@ -1,4 +1,4 @@
-"""Pool of worker processes on this machine: one run at a time in each slot, the process reused from run to run."""
+"""Pool of worker processes on this machine, one in each slot, reused from run to run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from harness.launch.executor import PROGRAM, Here, Report
 from harness.launch.inline import POLL_SECONDS
-from harness.launch.local.worker import STOPPED, Member, serve
+from harness.launch.local.worker import CANCEL, COMPUTE, RETRY, STOPPED, Member, serve
 from harness.launch.queue import Event, last_line
 from harness.launch.resources import Resources
 from harness.spec import HarnessError
@@ -84,11 +84,15 @@ def start_server(program: str) -> None:
 
 
 class Worker:
-    """One slot: a group of processes that computes one run at a time. Rank 0 sends the events."""
+    """One slot: a process that computes runs in turns, or a group that computes one. Rank 0 sends the events.
+
+    Attributes:
+        names: runs that it was given and that have not ended. room: whether it may be given another.
+    """
 
     def __init__(self, slot: int, root: Path, resources: Resources, *, program: str = PROGRAM) -> None:
         self.slot, self._root, self._resources, self._program = slot, root, resources, program
-        self.name: str | None = None
+        self.names: list[str] = []
         self._start()
 
     @property
@@ -111,6 +115,8 @@ class Worker:
         # file out of the list of runs.
         self._meeting = self._root / f".group-{uuid.uuid4().hex[:8]}"
         self._lost_since: float | None = None
+        self._cancelled: set[str] = set()
+        self.room = True
         self._asked = False
         self._connections: list[Connection] = []
         self.processes: list[BaseProcess] = []
@@ -147,40 +153,58 @@ class Worker:
 
     def give(self, name: str, *, retry: bool = False) -> None:
         """Send the key of the next run to all ranks. retry: compute it though it failed."""
-        self.name = name
+        order = RETRY if retry else COMPUTE
         try:
-            self._send(name, retry)
-        except OSError:  # one died while it had nothing to do
-            self._replace()
-            self._send(name, retry)
+            self._send(name, order)
+        except OSError:
+            if self.names:  # what becomes of these is told when it is received
+                self.names.append(name)
+                return
+            self._replace()  # one died while it had nothing to do
+            self._send(name, order)
+        self.names.append(name)
+        self.room = False
+        self._cancelled.discard(name)
 
-    def _send(self, name: str, retry: bool) -> None:
+    def _send(self, name: str, order: str) -> None:
         if not all(process.is_alive() for process in self.followers):
             raise BrokenPipeError
         for connection in reversed(self._connections):  # the first one last: once it has the name, all have
-            connection.send((name, retry))
+            connection.send((name, order))
 
-    def receive(self, store: Store) -> Event:
-        """Next event; the death of a process becomes an event about its run, and the group is started again."""
+    def cancel(self, name: str) -> None:
+        """Ask once that a run saves and stops; the others go on."""
+        if name not in self._cancelled:
+            self._cancelled.add(name)
+            with contextlib.suppress(OSError):
+                self.connection.send((name, CANCEL))
+
+    def receive(self, store: Store) -> list[Event]:
+        """Next event, if any; the death of a process becomes events about its runs, and the group is started again."""
         try:
-            event: Event = self.connection.recv()
+            message: Event | str = self.connection.recv()
         except (EOFError, OSError):
             self.process.join()
-            event = _death(store, self.name or "", self.process.exitcode)
+            events = [_death(store, name, self.process.exitcode) for name in self.names]
+            self.names = []
             self._replace()
-        if event.kind not in ("started", "line"):
-            self.name = None
-            # Its group may be broken; or it was asked to stop, and ends by itself now.
-            if self._asked or (self.followers and event.kind != "done"):
+            return events
+        if isinstance(message, str):
+            self.room = True
+            return []
+        if message.kind not in ("started", "line"):
+            self.names.remove(message.name)
+            self.room = self.room or not self.names
+            if self.followers and message.kind != "done":  # the group may be broken
                 self._replace()
-        return event
+        return [message]
 
     def mourn(self) -> None:
         """Kill rank 0 if another rank has died and rank 0 has not reported it within MOURNING_SECONDS.
 
         A process that waits in a GPU collective does not notice that its partner is gone.
         """
-        if self.name is None or all(process.is_alive() for process in self.followers):
+        if not self.names or all(process.is_alive() for process in self.followers):
             return
         self._lost_since = self._lost_since or time.monotonic()
         if time.monotonic() - self._lost_since > MOURNING_SECONDS:
@@ -191,7 +215,7 @@ class Worker:
         self._start()
 
     def stop(self) -> None:
-        """Ask rank 0 once to save the run and exit; it tells the other ranks."""
+        """Ask rank 0 once to save its runs and exit; it tells the other ranks."""
         if not self._asked:
             self._asked = True
             self.process.terminate()
@@ -209,7 +233,7 @@ class Worker:
 
 
 class Local(Here):
-    """Worker processes, one run at a time in each of `slots`.
+    """Worker processes in `slots`, each with one run at a time or several in flight.
 
     Args:
         slots: runs side by side; None for `default_slots`.
@@ -225,12 +249,12 @@ class Local(Here):
         del stopping
         events = self.queue.blocked() + self.queue.look_elsewhere()
         for worker in self.workers:
-            if worker.name in self.cancelled:
-                worker.stop()
-        while (idle := self._idle()) is not None and (name := self.queue.take()) is not None:
-            self.store.register(self.queue.run(name))
-            idle.give(name, retry=self.queue.retry)
-        busy = {worker.connection: worker for worker in self.workers if worker.name}
+            for name in self.cancelled.intersection(worker.names):
+                worker.cancel(name)
+        while (free := self._free()) is not None and (taken := self.queue.take()) is not None:
+            self.store.register(self.queue.run(taken))
+            free.give(taken, retry=self.queue.retry)
+        busy = {worker.connection: worker for worker in self.workers if worker.names}
         ready = wait(list(busy), timeout=POLL_SECONDS) if busy else []
         for worker in busy.values():
             worker.mourn()
@@ -238,8 +262,8 @@ class Local(Here):
             time.sleep(POLL_SECONDS)
         for connection, worker in busy.items():
             if connection in ready:
-                event = worker.receive(self.store)
-                events += [event, *self.queue.end(event)]
+                for event in worker.receive(self.store):
+                    events += [event, *self.queue.end(event)]
         for event in events:
             report(event)
 
@@ -249,15 +273,17 @@ class Local(Here):
             worker.stop()
         deadline = time.monotonic() + STOP_SECONDS
         for worker in self.workers:
-            while worker.name and time.monotonic() < deadline:
+            while worker.names and time.monotonic() < deadline:
                 if not worker.connection.poll(POLL_SECONDS):
                     continue
                 try:
-                    event: Event = worker.connection.recv()
+                    event: Event | str = worker.connection.recv()
                 except (EOFError, OSError):
                     break
+                if isinstance(event, str):
+                    continue
                 if event.kind not in ("started", "line"):
-                    worker.name = None
+                    worker.names.remove(event.name)
                     self.queue.end(event)
                 report(event)
             worker.process.join(max(0.0, deadline - time.monotonic()))
@@ -267,13 +293,13 @@ class Local(Here):
         self.workers = []
         self.queue.interrupt(self.queue.open())
 
-    def _idle(self) -> Worker | None:
-        """A worker with nothing to do, started if need be; None if all slots are busy or nothing waits."""
-        idle = next((worker for worker in self.workers if worker.name is None), None)
-        if idle is None and len(self.workers) < self.slots and self.queue.idle():
-            idle = Worker(len(self.workers), self.store.root, self.resources, program=self.program)
-            self.workers.append(idle)
-        return idle
+    def _free(self) -> Worker | None:
+        """A worker with nothing to do, started if need be, else one with room; None if there is none."""
+        free = [worker for worker in self.workers if worker.room]
+        if all(worker.names for worker in free) and len(self.workers) < self.slots and self.queue.idle():
+            free.append(Worker(len(self.workers), self.store.root, self.resources, program=self.program))
+            self.workers.append(free[-1])
+        return min(free, key=lambda worker: len(worker.names), default=None)
 
 
 DEATH = "its process "

@@ -1,26 +1,33 @@
-"""What a worker process does: computes the runs that it is sent, alone or with the others of its group."""
+"""What a worker process does: computes the runs that it is sent, in turns, or one by one with its group."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import multiprocessing
 import os
 import signal
 import sys
+from collections import deque
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from harness.launch.flight import Flight
 from harness.launch.queue import Event
 from harness.launch.resources import Resources
-from harness.store import Attempt, Store
+from harness.store import Store
 
 STOPPED = 128 + signal.SIGTERM
 """Exit code of a worker that was asked to stop."""
 BROKEN = 70
 """Exit code of a worker that left its group in the middle of a run."""
+COMPUTE, RETRY, CANCEL = "compute", "retry", "cancel"
+"""What a worker is asked to do with a run; `retry` computes it though it failed."""
+ROOM = "room"
+"""Sent by a worker that has runs in flight and memory for another."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ def serve(
     """The main function of a worker process.
 
     Args:
-        program: the module whose `prepare` and `work` it calls.
+        program: the module whose `prepare`, `work_in_turns` and `room` it calls.
         environment: the variables of the process that starts it; a fork would have those of its server.
     """
     stopped = False
@@ -65,37 +72,60 @@ def serve(
     os.environ.update(environment)
     if member.gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = member.gpu
-    computing = importlib.import_module(program)
-    device = computing.prepare(resources)
-    store = Store(root)
     parent = multiprocessing.parent_process()
     assert parent is not None
-    with _group(member, device) as group:
-        while not stopped:
-            try:
-                name, retry = connection.recv()
-            except (EOFError, OSError):
-                break
+    inbox, store = _Inbox(connection), Store(root)
+
+    def stopping(name: str) -> bool:
+        inbox.read()
+        return stopped or inbox.closed or name in inbox.cancelled or not parent.is_alive()
+
+    computing = importlib.import_module(program)
+    report = functools.partial(_send, connection)
+    flight = Flight(store, resources, computing, report=report, stopping=stopping, logged=True)
+    with _group(member, flight.device) as group:
+        more = {} if group is None else {"group": group}
+        while not ((stopped or inbox.closed) and not flight):
+            inbox.read(wait=not flight and not inbox.waiting)
             working = True
-            ended = computing.work(
-                store,
-                store.spec(name),
-                device,
-                resources,
-                retry=retry,
-                report=lambda event: _send(connection, event),
-                stopping=lambda: stopped or not parent.is_alive(),
-                begin=redirect,
-                **({} if group is None else {"group": group}),
-            )
-            sys.stdout.flush()
-            sys.stderr.flush()
-            if member.rank == 0:
-                _send(connection, ended)
-            working = False
+            while inbox.waiting and flight.room() and not stopped:
+                name, retry = inbox.waiting.popleft()
+                flight.begin(store.spec(name), retry=retry, **more)
+            for ended in flight.turn():
+                if member.rank == 0:
+                    _send(connection, ended)
             if group is not None and group.broken:
                 os._exit(BROKEN)  # at once: those who wait for this process notice by its end
+            if flight and not inbox.asked and flight.room():
+                inbox.asked = True
+                _send(connection, ROOM)
+            working = bool(flight or inbox.waiting)
     sys.exit(STOPPED if stopped else 0)
+
+
+class _Inbox:
+    """What the parent asks for. waiting: runs to compute. cancelled: runs to save and stop. asked: room was offered."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.waiting: deque[tuple[str, bool]] = deque()
+        self.cancelled: set[str] = set()
+        self.closed = self.asked = False
+
+    def read(self, *, wait: bool = False) -> None:
+        """Take in what has come. wait: until something comes."""
+        try:
+            while not self.closed and (wait or self._connection.poll()):
+                name, order = self._connection.recv()
+                wait = False
+                if order == CANCEL:
+                    self.cancelled.add(name)
+                else:
+                    self.cancelled.discard(name)
+                    self.waiting.append((name, order == RETRY))
+                    self.asked = False
+        except (EOFError, OSError):
+            self.closed = True
 
 
 def _group(member: Member, device: Any) -> contextlib.AbstractContextManager[Any]:
@@ -106,14 +136,6 @@ def _group(member: Member, device: Any) -> contextlib.AbstractContextManager[Any
     return join(member.meeting, member.rank, member.size, device)
 
 
-def _send(connection: Connection, event: Event) -> None:
+def _send(connection: Connection, message: Event | str) -> None:
     with contextlib.suppress(OSError):  # the parent is gone; the store has the truth
-        connection.send(event)
-
-
-def redirect(attempt: Attempt) -> None:
-    """Send what this process prints from now on to the attempt's log."""
-    log = os.open(attempt.files.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    for stream in (1, 2):
-        os.dup2(log, stream)
-    os.close(log)
+        connection.send(message)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
+from harness.launch.flight import redirect
 from harness.launch.local.pool import gpus
-from harness.launch.local.worker import redirect
 from harness.launch.queue import Ending, Event, has_start
 from harness.launch.resources import Resources
 from harness.spec import Run

@@ -7,7 +7,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -214,8 +214,8 @@ def _room(site: Mapping[Stage, Site]) -> int | None:
 
 
 def _settings(site: Site, resources: Resources, program: str) -> dict[str, Any]:
-    together = asdict(resources) | {"processes": site.nodes * site.processes_per_node}
-    return {"resources": together, "slots": site.slots, "attempts": site.attempts, "program": program}
+    together = replace(resources, processes=site.nodes * site.processes_per_node)
+    return {"resources": asdict(together), "slots": site.slots, "attempts": site.attempts, "program": program}
 
 
 def _call_sbatch(
