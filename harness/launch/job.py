@@ -156,7 +156,7 @@ def room(device: torch.device, most: int) -> bool:
     """
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        peak, free = torch.cuda.max_memory_reserved(device), torch.cuda.mem_get_info(device)[0] + unused
+        peak, free = torch.cuda.max_memory_reserved(device), float(torch.cuda.mem_get_info(device)[0] + unused)
     else:  # with what all runs share, so rather too much
         peak, free = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, free_memory()
     return free > SPARE * peak / most
@@ -167,7 +167,7 @@ def _on_own_stream(computation: Computation, device: torch.device, resources: Re
     if device.type != "cuda" or resources.in_flight == 1:
         yield from computation
         return
-    stream, first = torch.cuda.Stream(device), True
+    stream, first = torch.cuda.Stream(device), True  # type: ignore[no-untyped-call]
     while True:
         with torch.cuda.stream(stream):
             ready = next(computation, None)

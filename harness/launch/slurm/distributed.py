@@ -65,7 +65,7 @@ def compute_together(
                 group=group,
                 retry=retry,
                 report=report,
-                stopping=lambda name=name: stopping() or unwanted(name),  # type: ignore[misc]
+                stopping=lambda name=name: stopping() or unwanted(name),
                 begin=redirect,
             )
             endings[name] = cast(Ending, ended.kind if group.broken else group.share(ended.kind))
