@@ -205,9 +205,9 @@ def _acquire(store: Store, run: Run, group: Group, *, retry: bool) -> Attempt | 
 
 def _environment(device: torch.device, resources: Resources, group: Group) -> dict[str, Any]:
     shown = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    facts = {"processes": group.size, "in_flight": resources.in_flight} | (
-        {"recompute": True} if resources.recompute else {}
-    )
+    facts = {"processes": group.size, "in_flight": resources.in_flight}
+    if resources.recompute:
+        facts["recompute"] = True
     return provenance.environment(shown, resources.threads) | facts
 
 

@@ -147,8 +147,8 @@ def test_a_worker_that_died_idle_is_replaced(store: Store) -> None:
     worker.process.join()
     worker.give(key(run))
     kinds = []
-    while worker.name:
-        kinds.append(worker.receive(store).kind)
+    while worker.names:
+        kinds += [event.kind for event in worker.receive(store)]
     assert (kinds[0], kinds[-1]) == ("started", "done")
     worker.stop()
     worker.process.join(timeout=10)

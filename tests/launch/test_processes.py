@@ -26,7 +26,7 @@ def ended(worker: Worker, store: Store, run: Run, meanwhile: Callable[[], None] 
     worker.give(store.register(run))
     seen = 0
     while True:
-        event = worker.receive(store)
+        (event,) = worker.receive(store)
         if event.kind not in ("started", "line"):
             return event.kind, event.text
         seen += event.kind == "line"
@@ -160,7 +160,7 @@ def test_a_first_process_that_does_not_notice_is_ended(tmp_path: Path, monkeypat
 
     worker = object.__new__(Worker)
     first, second = Process(alive=True), Process(alive=True)
-    worker.name, worker.processes, worker._lost_since = "a", [first, second], None  # type: ignore[list-item]
+    worker.names, worker.processes, worker._lost_since = ["a"], [first, second], None  # type: ignore[list-item]
     now = [100.0]
     monkeypatch.setattr(pool.time, "monotonic", lambda: now[0])
     worker.mourn()
