@@ -40,16 +40,18 @@ def pack(
     bar = Progress(
         TextColumn("packing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=Console(stderr=True)
     )
-    with bar:
-        task = bar.add_task("packing", total=None)
+    task = bar.add_task("packing", total=None)
+
+    def advance(done: int, number: int) -> None:
+        bar.start()  # not before: a mistake is one line
+        bar.update(task, completed=done, total=number)
+
+    try:
         facts = write(
-            name,
-            file,
-            side=image_size,
-            decoder=decoder.value,
-            threads=threads or os.cpu_count() or 1,
-            advance=lambda done, number: bar.update(task, completed=done, total=number),
+            name, file, side=image_size, decoder=decoder.value, threads=threads or os.cpu_count() or 1, advance=advance
         )
+    finally:
+        bar.stop()
     say(f"wrote {file}: {facts.images} pictures, {file.stat().st_size / 1e6:,.1f} MB, content {facts.content[:12]}")
     say(f'Next: {name} = "{file.resolve()}" under [data] in harness.toml')
     if image_size is not None:

@@ -50,7 +50,7 @@ def test_mistakes_are_one_line(
     monkeypatch.chdir(pets.parent)
     ended = harness("pack", *arguments)
     assert ended.code == 2
-    lines = [line for line in ended.err.splitlines() if line.startswith("harness: ")]
-    assert len(lines) == 1
-    assert told in lines[0]
+    (line,) = ended.err.strip().splitlines()
+    assert line.startswith("harness: ")
+    assert told in line
     assert not (pets.parent / "a.pack").exists()
