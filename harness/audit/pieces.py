@@ -459,11 +459,12 @@ def _own_pieces(run: Run) -> Iterator[tuple[UserFunction, Callable[[], None]]]:
         yield optimiser, partial(check_optimiser, optimiser)
     if recipe is not None and isinstance(augment := recipe.augment, CustomAugment):
         yield augment, partial(check_augment, augment, image_size=size, channels=channels)
+    backbone = run.backbone if isinstance(run, Pretrain) else run.encoder
+    if isinstance(backbone, CustomBackbone):
+        yield backbone, partial(check_backbone, backbone, image_size=size, channels=channels)
     if not isinstance(run, Pretrain):
         return
     target = run.target
-    if isinstance(run.backbone, CustomBackbone):
-        yield run.backbone, partial(check_backbone, run.backbone, image_size=size, channels=channels)
     for mask in run.masks:
         if isinstance(mask, CustomMask):
             yield mask, partial(_check_mask_draws, mask, size)  # `check_masks` has looked at counts and polarity

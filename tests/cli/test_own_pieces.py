@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ def study(tmp_path: Path) -> Iterator[Path]:
     shutil.copytree(EXAMPLE, tmp_path / "project", ignore=shutil.ignore_patterns("__pycache__", "runs", "results"))
     load_function.cache_clear()
     yield tmp_path / "project" / "study.py"
-    for name in ("pieces", "study"):
+    for name in ("pieces", "study", "test_pieces"):
         sys.modules.pop(name, None)
 
 
@@ -40,6 +41,14 @@ def test_it_is_planned_and_run_and_runs_nothing_twice(harness: Command, study: P
     pieces = study.parent / "pieces.py"
     pieces.write_text(pieces.read_text() + "\n# another version\n")
     assert "to do 6" in harness("plan", study, *CELLS).out
+
+
+def test_its_own_tests_pass(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(study.parent)
+    tests = {name: test for name, test in vars(import_module("test_pieces")).items() if name.startswith("test_")}
+    assert len(tests) == 4
+    for test in tests.values():
+        test()
 
 
 def test_its_pieces_are_audited(harness: Command, study: Path) -> None:
