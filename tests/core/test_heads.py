@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from tiny import SWIN, VIT, pretrain
@@ -12,6 +14,7 @@ from harness.core.model.heads import build_head
 from harness.core.pretrain.mim import MaskedImageModel
 from harness.spec import (
     Backbone,
+    CustomHead,
     HarnessError,
     Head,
     InverseSwinHead,
@@ -195,6 +198,38 @@ def test_positions_tell_places_apart() -> None:
     made = build_head(TRANSFORMERS[0], width=8, channels=1, upscale=1, side=3)
     even = made(torch.ones(1, 8, 3, 3))
     assert len(even.flatten().unique()) > 1
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        ("grey", r"own_heads:grey should map \[1, 8, 4, 4\] to \[1, 48, 4, 4\], not \[1, 16, 4, 4\]"),
+        ("tokens", "not list"),
+    ],
+)
+def test_a_head_of_one_s_own_of_another_shape_is_refused(
+    function: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One channel instead of three would be broadcast against the target."""
+    (tmp_path / "own_heads.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(HarnessError, match=said):
+        build_head(CustomHead(function=f"own_heads:{function}"), width=8, channels=3, upscale=4, side=4)
+
+
+OWN = """
+from torch import nn
+
+def grey(width, out):
+    return nn.Conv2d(width, out // 3, 1)
+
+class Tokens(nn.Module):
+    def forward(self, x):
+        return [x]
+
+def tokens(width, out):
+    return Tokens()
+"""
 
 
 def test_heads_that_do_not_divide_the_encoders_channels_are_refused() -> None:

@@ -51,9 +51,23 @@ def build_head(head: Head, *, width: int, channels: int, upscale: int, side: int
             if not isinstance(made, nn.Module):
                 raise HarnessError(f"{head.function} should return a torch module, not {type(made).__name__}")
             body = made
+            _check_shape(head, made, width, out, side)
         case _:
             assert_never(head)
     return nn.Sequential(body, nn.PixelShuffle(upscale))
+
+
+@torch.no_grad()
+def _check_shape(head: CustomHead, body: nn.Module, width: int, out: int, side: int) -> None:
+    # Here, as a wrong number of channels would be broadcast against the target in silence.
+    training = body.training
+    found = body.eval()(torch.zeros(1, width, side, side))
+    body.train(training)
+    shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+    if shape != [1, out, side, side]:
+        raise HarnessError(
+            f"{head.function} should map [1, {width}, {side}, {side}] to {[1, out, side, side]}, not {shape}"
+        )
 
 
 def _mlp(head: MlpHead, width: int, out: int) -> nn.Sequential:

@@ -221,4 +221,8 @@ def _own(target: CustomTarget, images: Tensor) -> Tensor:
     if not isinstance(made, Tensor) or tuple(made.shape) != wanted:
         found = list(made.shape) if isinstance(made, Tensor) else type(made).__name__
         raise HarnessError(f"{target.function} should return a tensor {list(wanted)}, not {found}")
+    if made.is_complex() or made.device != images.device:
+        raise HarnessError(
+            f"{target.function} should return numbers on {images.device}, not {made.dtype} on {made.device}"
+        )
     return made.detach().float()

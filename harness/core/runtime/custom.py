@@ -6,12 +6,13 @@ import importlib
 import inspect
 import itertools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.core.runtime.randomness import uniform
 from harness.spec import HarnessError, seed_stream
@@ -76,3 +77,14 @@ def steps_of(step: int | Tensor, positions: Tensor, ndim: int) -> Tensor:
     """Step of each row as a user's function gets it: int64 [B, 1, ...] of `ndim` axes, so that it broadcasts."""
     given = step if isinstance(step, Tensor) else torch.full_like(positions, step)
     return given.expand(len(positions)).view(-1, *(1,) * (ndim - 1))
+
+
+@contextmanager
+def looked_at(module: nn.Module) -> Iterator[None]:
+    """Context to see what a user's module returns: in evaluation mode, without gradients, all of it undone after."""
+    training = [part for part in module.modules() if part.training]
+    module.eval()  # so that no batch norm counts what it is shown
+    with torch.no_grad():
+        yield
+    for part in training:
+        part.training = True
