@@ -58,9 +58,7 @@ MUTATIONS = (
     ),
     Mutation("spec/keys.py", r'f"{seed}\0{purpose}"', r'f"{seed}{purpose}"', "spec core/test_randomness.py"),
     Mutation("spec/geometry.py", "if inside and unit % downsample:", "if unit % downsample:", "spec"),
-    Mutation(
-        "spec/base.py", "return json.dumps(_encode(left)) == json.dumps(_encode(right))", "return left == right", "spec"
-    ),
+    Mutation("spec/base.py", "if text != implicit:", "if held[name] != kind.implicit.get(name, self):", "spec"),
     Mutation("store/attempt.py", "and step <= file.step]", "and step < file.step]", "store"),
     Mutation(
         "store/cleaning.py", 'states[name].word != "done" for first', 'states[name].word == "failed" for first', "store"
@@ -128,8 +126,8 @@ MUTATIONS = (
     ),
     Mutation(
         "launch/queue.py",
-        "ready.sort(key=lambda name: -len(upstreams(self._runs[name])))",
-        "ready.sort(key=lambda name: len(upstreams(self._runs[name])))",
+        "(-waits.depth, waits.number, name)",
+        "(waits.depth, waits.number, name)",
         "launch/test_queue.py",
     ),
     Mutation(
