@@ -24,7 +24,7 @@ from harness.spec import HarnessError
 from harness.store import Store
 from harness.store.files import disk_errors, parsed, read_bytes
 from harness.store.layout import SearchFolder
-from harness.store.lease import Lease, Owner, owner_lives, publish_owner, read_owner
+from harness.store.lease import Lease, Owner, clock, owner_lives, publish_owner, read_owner
 
 SETTINGS = "settings"
 """Attribute of an Optuna study: the settings that must not change while it goes on."""
@@ -180,7 +180,7 @@ def holder(store: Store, folder: SearchFolder) -> Owner | None:
     if not (coordinators := folder.coordinators()):
         return None
     owner = read_owner(coordinators[-1].owner)
-    return owner if owner_lives(coordinators[-1], owner, store.root) else None
+    return owner if owner_lives(coordinators[-1], owner, lambda: clock(store.root)) else None
 
 
 @contextlib.contextmanager

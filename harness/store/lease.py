@@ -101,9 +101,9 @@ def publish_owner(own: AttemptFolder, add: Callable[[AttemptFolder], object] = l
     return publish_folder(own.path, fill)
 
 
-def owner_lives(own: AttemptFolder, owner: Owner, root: Path) -> bool:
-    """Whether the owner of a numbered folder still works, by its last heartbeat. root: folder of the store."""
-    return is_alive(owner, lambda: clock(root) - modified(own.heartbeat))
+def owner_lives(own: AttemptFolder, owner: Owner, now: Callable[[], float]) -> bool:
+    """Whether the owner of a numbered folder still works, by its last heartbeat. now: gives the time, as `clock`."""
+    return is_alive(owner, lambda: now() - modified(own.heartbeat))
 
 
 def is_alive(owner: Owner, silent_seconds: Callable[[], float]) -> bool:

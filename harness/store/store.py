@@ -8,7 +8,9 @@ import math
 import os
 import shutil
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from harness.store.attempt import Attempt
 from harness.store.files import (
     disk_errors,
     publish_folder,
+    read_bytes,
     read_json,
     read_lines,
     require_exclusive_creation,
@@ -27,9 +30,12 @@ from harness.store.files import (
     write_atomically,
 )
 from harness.store.layout import AttemptFolder, RunFolder
-from harness.store.lease import owner_lives, publish_owner, read_owner
+from harness.store.lease import clock, owner_lives, publish_owner, read_owner
 from harness.store.records import read_record, sealed
 from harness.store.states import MISSING, Result, State
+
+AT_A_TIME = 32
+"""Runs that are registered side by side."""
 
 
 class Store:
@@ -64,10 +70,18 @@ class Store:
         if not files.path.is_dir():
             self._require_exclusive_creation()
             publish_folder(files.path, lambda fresh: RunFolder(fresh).spec.write_bytes(text))
-        if "run" not in (read_record(files.spec) or {}):  # damaged: the key says what it was
-            write_atomically(files.spec, text)
-        self.spec(name)
+        if read_bytes(files.spec) != text:  # written by another version, or something else
+            if "run" not in (read_record(files.spec) or {}):  # damaged: the key says what it was
+                write_atomically(files.spec, text)
+            self.spec(name)
         return name
+
+    def register_all(self, runs: Iterable[Run]) -> None:
+        """Register many runs, some at a time: each waits for the disk twice, which is mostly all it does."""
+        self._require_exclusive_creation()
+        with ThreadPoolExecutor(AT_A_TIME) as pool:
+            for _ in pool.map(self.register, runs):
+                pass
 
     def spec(self, name: str) -> Run:
         """The spec of the run with this key.
@@ -105,8 +119,11 @@ class Store:
         found = {metric: float(value) for metric, value in metrics.items()}
         return Result(found, attempt, float(seconds), record["weights"], record.get("files", {}))  # type: ignore[arg-type]
 
-    def state(self, name: str) -> State:
-        """State of one run by its files. Changes nothing."""
+    def state(self, name: str, now: Callable[[], float] | None = None) -> State:
+        """State of one run by its files. Changes nothing.
+
+        now: gives the time by the clock of the store's disk, where several runs are looked at; see `lease.clock`.
+        """
         if result := self.result(name):
             return State("done", result, result.attempt)
         attempts = self.folder(name).attempts()
@@ -116,14 +133,15 @@ class Store:
         owner = read_owner(latest.owner)
         if latest.error.exists():
             return State("failed", None, latest.number, owner, _text(latest.error))
-        alive = owner_lives(latest, owner, self.root)
+        alive = owner_lives(latest, owner, now or (lambda: clock(self.root)))
         progress: dict[str, Any] = next(iter(reversed(read_lines(latest.metrics))), {})
         return State("running" if alive else "lost", None, latest.number, owner, "", progress)
 
     def states(self, names: Iterable[str]) -> dict[str, State]:
         """States of runs by key."""
         present = set(self.keys())
-        return {name: self.state(name) if name in present else MISSING for name in names}
+        now = cache(lambda: clock(self.root))  # asked for once, if at all: it makes a file
+        return {name: self.state(name, now) if name in present else MISSING for name in names}
 
     def final_attempt(self, name: str) -> AttemptFolder | None:
         """Folder of the attempt that finished a run, None if the run is not done."""

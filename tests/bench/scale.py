@@ -75,6 +75,10 @@ def finish(store: Store, path: Path) -> int:
     return len(runs)
 
 
+BYTECODE = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": tempfile.mkdtemp()}
+"""As installed: modules are compiled in the first call only, which is not counted."""
+
+
 class Taken(NamedTuple):
     """What a command took: CPU time in Python and in the system, time on the clock, all in seconds; peak memory."""
 
@@ -87,10 +91,11 @@ class Taken(NamedTuple):
 def measure(times: int, *arguments: str) -> tuple[Taken, str]:
     """What a command takes, the median of several calls, and what it printed."""
     calls = []
-    for _ in range(times):
+    for _ in range(times + 1):
         with tempfile.TemporaryFile("w+") as printed:
             began = time.perf_counter()
-            process = subprocess.Popen([sys.executable, "-m", "harness.cli", *arguments], stdout=printed)
+            command = [sys.executable, "-m", "harness.cli", *arguments]
+            process = subprocess.Popen(command, stdout=printed, env={**os.environ, **BYTECODE})
             _, code, used = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(code)
             if process.returncode:
@@ -98,18 +103,16 @@ def measure(times: int, *arguments: str) -> tuple[Taken, str]:
             calls.append(Taken(used.ru_utime, used.ru_stime, time.perf_counter() - began, used.ru_maxrss / 1024))
             printed.seek(0)
             text = printed.read()
-    return Taken(*map(statistics.median, zip(*calls, strict=True))), text
+    return Taken(*map(statistics.median, zip(*calls[1:], strict=True))), text
 
 
-def record(cells: int, times: int, found: dict[str, Taken]) -> None:
-    """Append to the history of this benchmark."""
-    history = json.loads(RECORDED.read_text()) if RECORDED.exists() else []
+def append(path: Path, **found: object) -> None:
+    """Append figures to the history of a benchmark, with the commit and the machine."""
+    history = json.loads(path.read_text()) if path.exists() else []
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout
-    rounded = {name: {of: round(value, 2) for of, value in taken._asdict().items()} for name, taken in found.items()}
-    machine = f"{os.cpu_count()} shared CPU cores"
-    history.append({"commit": commit.strip(), "machine": machine, "cells": cells, "calls": times, "median": rounded})
-    RECORDED.parent.mkdir(parents=True, exist_ok=True)
-    RECORDED.write_text(json.dumps(history, indent=1) + "\n")
+    history.append({"commit": commit.strip(), "machine": f"{os.cpu_count()} shared CPU cores", **found})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(history, indent=1) + "\n")
 
 
 def main() -> None:
@@ -133,7 +136,10 @@ def main() -> None:
                 print(f"{command:<7} {taken.user:6.2f} s of user CPU, {taken.system:.2f} of the system's, "
                       f"{taken.megabytes:.0f} MB   {what}: {printed.splitlines()[1].strip()}")  # fmt: skip
     if options.record:
-        record(options.cells, options.times, found)
+        figures = {
+            name: {of: round(value, 2) for of, value in taken._asdict().items()} for name, taken in found.items()
+        }
+        append(RECORDED, cells=options.cells, calls=options.times, median=figures)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,19 @@ def test_registering_twice_writes_once(store: Store) -> None:
     assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
 
 
+def test_many_are_registered_as_one_is(store: Store, tmp_path: Path) -> None:
+    runs = [pretraining(seed=seed) for seed in range(100)]
+    store.register(runs[7])
+    store.register_all(runs)
+    store.register_all(runs)
+    assert store.keys() == sorted(map(key, runs))
+    assert [store.spec(key(run)) for run in runs] == runs
+    assert not [path for path in store.root.iterdir() if path.name.startswith(".")]
+    store.folder(key(runs[50])).spec.write_text(store.folder(key(runs[51])).spec.read_text())
+    with pytest.raises(HarnessError, match="another spec"):
+        store.register_all(runs)
+
+
 def test_a_folder_that_holds_another_spec_is_refused(store: Store) -> None:
     store.register(RUN)
     store.register(pretraining(seed=1))

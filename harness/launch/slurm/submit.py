@@ -104,9 +104,7 @@ class Slurm:
                 return Submitted(waiting=waiting)
             room = _room(site)
             made, left = within(_arrays(chosen, seen, site, min(largest, room or largest)), room)
-            for array in made:
-                for name in (name for element in array.elements for name in element):
-                    store.register(runs[name])
+            store.register_all(runs[name] for array in made for element in array.elements for name in element)
             settings = {stage: _settings(site[stage], self.resources, self.program) for stage in STAGES} | {
                 "retry": retry
             }
