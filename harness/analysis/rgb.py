@@ -11,7 +11,7 @@ from harness.analysis.image_sample import SampleBatches
 from harness.analysis.sweep import sweep, write_arrays
 from harness.core.data.datasets import load
 from harness.core.masks.masking import make_mask, spread
-from harness.core.model.corruption import filled
+from harness.core.model.corruption import filled, noise_stream
 from harness.core.runtime.drop_path import Place
 from harness.core.runtime.session import Session
 from harness.spec import RgbStatistics
@@ -46,7 +46,7 @@ def rgb_statistics(run: RgbStatistics, session: Session) -> None:
         for draw in range(run.masks):
             hidden, place = _hidden(run, draw, positions), Place().move(draw, positions)
             for number, fill in enumerate(fills):
-                masked = filled(inputs, hidden, fill, black, seed=run.seed, place=place)
+                masked = filled(inputs, hidden, fill, black, stream=noise_stream(run.seed), place=place)
                 for name, values in statistics(coloured(masked), coloured(inputs), run.bins).items():
                     found[name][part, number] += values.cpu()
 

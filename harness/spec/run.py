@@ -125,10 +125,14 @@ class Pretrain(Spec):
     @property
     def visible_tokens(self) -> int | None:
         """Tokens that the encoder computes; None for all of them, and where a user's own mask decides."""
-        hidden = self.mask.hidden_units(self.image_size)
-        if self.corruption.token != "drop" or hidden is None:
+        return self.visible_under(self.mask) if self.corruption.token == "drop" else None
+
+    def visible_under(self, mask: Mask) -> int | None:
+        """Tokens that a mask leaves visible; None where their number varies or only its function knows it."""
+        hidden = mask.hidden_units(self.image_size)
+        if hidden is None or mask.varies(self.image_size):
             return None
-        unit = self.mask.size // self.backbone.patch_size
+        unit = mask.size // self.backbone.patch_size
         places = (self.image_size // self.backbone.patch_size) ** 2
         return places - hidden * unit**2
 

@@ -86,7 +86,7 @@ def test_colours_and_patches_by_hand() -> None:
 
 def test_raw_undoes_the_normalisation() -> None:
     images = torch.tensor([-1.0, 0.0, 9.0]).view(1, 1, 1, 3)
-    assert raw(images, (0.5,), (0.25,)).flatten().tolist() == [0.25, 0.5, 1.0]
+    assert raw(images, torch.tensor(0.5), torch.tensor(0.25)).flatten().tolist() == [0.25, 0.5, 1.0]
 
 
 def test_a_sample_holds_true_pixels_in_the_numbers_asked_for() -> None:

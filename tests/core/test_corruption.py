@@ -14,7 +14,7 @@ from harness import audit
 from harness.core.data.datasets import load
 from harness.core.masks.masking import spread
 from harness.core.model.backbones import Piece
-from harness.core.model.corruption import combined, declared_leaks, filled
+from harness.core.model.corruption import combined, declared_leaks, filled, noise_stream
 from harness.core.pretrain.mim import MaskedImageModel
 from harness.core.runtime.drop_path import Place
 from harness.spec import (
@@ -79,7 +79,14 @@ def test_a_mean_over_nothing_visible_is_no_division_by_zero() -> None:
 def noise(step: int, positions: list[int], seed: int = 0) -> torch.Tensor:
     images = torch.zeros(len(positions), 3, 16, 16)
     place = Place().move(step, torch.tensor(positions))
-    return filled(images, torch.ones(len(positions), 16, 16, dtype=torch.bool), "noise", BLACK, seed=seed, place=place)
+    return filled(
+        images,
+        torch.ones(len(positions), 16, 16, dtype=torch.bool),
+        "noise",
+        BLACK,
+        stream=noise_stream(seed),
+        place=place,
+    )
 
 
 def test_noise_is_a_function_of_seed_step_and_position() -> None:
@@ -89,7 +96,8 @@ def test_noise_is_a_function_of_seed_step_and_position() -> None:
     for other in (noise(4, [0, 1, 2, 3]), noise(3, [0, 1, 2, 3], seed=1), noise(3, [1, 2, 3, 4])):
         assert not (other == whole).any()
     assert torch.equal(
-        filled(torch.zeros(4, 3, 16, 16), torch.ones(4, 16, 16).bool(), "noise", BLACK), noise(0, [0, 1, 2, 3])
+        filled(torch.zeros(4, 3, 16, 16), torch.ones(4, 16, 16).bool(), "noise", BLACK, stream=noise_stream(0)),
+        noise(0, [0, 1, 2, 3]),
     )
 
 

@@ -70,7 +70,7 @@ def test_bins_by_hand() -> None:
 def test_two_hundred_and_fifty_six_bins_are_the_bytes() -> None:
     """A byte survives normalisation with ImageNet's colours and its undoing, 0 and 255 included."""
     made = targets(BinTarget(bins=256))
-    made.colours = IMAGENET_COLOURS
+    made.colours = torch.tensor(IMAGENET_COLOURS)
     mean, std = (torch.tensor(numbers)[:, None, None] for numbers in IMAGENET_COLOURS)
     levels = torch.arange(256).view(1, 1, 16, 16).expand(1, 3, 16, 16)
     assert torch.equal(made((levels / 255 - mean) / std), levels)

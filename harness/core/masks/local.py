@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from harness.core.masks.units import Draw, listed, order_of, square_at
 from harness.core.runtime.drop_path import Place
-from harness.spec import LocalMask, Pretrain
+from harness.core.runtime.randomness import words
+from harness.spec import LocalMask, Pretrain, seed_stream
 
 
-def windows(mask: LocalMask, draw: Draw, view: int) -> Tensor:
-    """Windows of a view: bool [B, units, units], True inside; see `LocalMask`."""
-    units = draw.image_size // mask.size
-    noise = (draw.shared() if mask.shared else draw).words(f"mask window {view}", 2)
+def window_streams(mask: LocalMask, seed: int) -> list[int]:
+    """Random streams of the windows' places, one for each view."""
+    return [seed_stream(seed, f"mask window {view}") for view in range(mask.views)]
+
+
+def windows(mask: LocalMask, draw: Draw, stream: int) -> Tensor:
+    """Windows of the view of a stream: bool [B, units, units], True inside; see `LocalMask`."""
+    units, draw = draw.image_size // mask.size, draw.shared() if mask.shared else draw
+    noise = words(stream, draw.step, draw.positions, 2)
     return square_at(noise * (units - mask.window + 1) >> 32, mask.window, units)
 
 
 def local_units(mask: LocalMask, draw: Draw, view: int) -> Tensor:
     """Bool [B, units, units], True in all but the visible units of the window; see `LocalMask`."""
-    inside = windows(mask, draw, view).flatten(1)
+    inside = windows(mask, draw, window_streams(mask, draw.seed)[view]).flatten(1)
     units = draw.image_size // mask.size
     rank = order_of(draw.words(f"mask inside {view}", 2 * units * units)).argsort(dim=1)
     # Units outside the window come last, so the first places of the order lie within it, in random order.
@@ -27,12 +35,13 @@ def local_units(mask: LocalMask, draw: Draw, view: int) -> Tensor:
     return ~listed(order, mask.window**2 - mask.predicted_units).view(-1, units, units)
 
 
-def predicted_units(run: Pretrain, units: Tensor, place: Place) -> Tensor:
+def predicted_units(run: Pretrain, units: Tensor, place: Place, streams: Sequence[int] = ()) -> Tensor:
     """Hidden units that the loss is taken over: all of them, or for a LocalMask those within the window.
 
     Args:
         units: bool [B * views, units, units], from `harness.core.masks.masking.make_views`.
         place: position of the training when the masks were drawn. If none is set, images are numbered from 0 at step 0.
+        streams: from `window_streams`, where they are known already.
     """
     mask = run.mask
     if not isinstance(mask, LocalMask):
@@ -42,5 +51,5 @@ def predicted_units(run: Pretrain, units: Tensor, place: Place) -> Tensor:
     positions = place.positions if given else torch.arange(count, device=units.device)
     # The window is drawn again from the same keys instead of being passed along with the mask.
     draw = Draw(run.image_size, run.seed, place.step if given else 0, 1, positions)
-    inside = torch.stack([windows(mask, draw, view) for view in range(mask.views)], dim=1).flatten(0, 1)
-    return units & inside[: len(units)]
+    found = [windows(mask, draw, stream) for stream in streams or window_streams(mask, run.seed)]
+    return units & torch.stack(found, dim=1).flatten(0, 1)[: len(units)]

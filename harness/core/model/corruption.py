@@ -70,15 +70,21 @@ def _measured(run: Pretrain, backbone: CustomBackbone) -> tuple[str, ...]:
     return (STEM,) if isinstance(run.corruption.site, AtInput) else (BEFORE,)
 
 
+def noise_stream(seed: int) -> int:
+    """Random stream of the noise in hidden pixels of a run."""
+    return seed_stream(seed, "fill noise")
+
+
 def filled(
-    images: Tensor, hidden: Tensor, fill: Fill, black: Tensor, *, seed: int = 0, place: Place | None = None
+    images: Tensor, hidden: Tensor, fill: Fill, black: Tensor, *, stream: int | None = None, place: Place | None = None
 ) -> Tensor:
     """Images with hidden pixels filled, as defined in `harness.spec.Corruption`.
 
     Args:
         images: float [B, C, S, S], normalised. hidden: bool [B, S, S].
         black: float [C], the pixel value 0 after normalisation.
-        seed, place: keys of the noise. Outside training no place is set; images are then numbered from 0 at step 0.
+        stream, place: keys of the noise, the first from `noise_stream`; that of seed 0 unless given. Outside training
+            no place is set; images are then numbered from 0 at step 0.
     """
     where = hidden[:, None]
     match fill:
@@ -96,12 +102,12 @@ def filled(
             mean = (images * visible).sum((2, 3), keepdim=True) / visible.sum((2, 3), keepdim=True).clamp(min=1)
             return torch.where(where, mean, images)
         case "noise":
-            return torch.where(where, _noise(images, seed, place).to(images.dtype), images)
+            return torch.where(where, _noise(images, stream, place).to(images.dtype), images)
         case _:
             assert_never(fill)
 
 
-def _noise(images: Tensor, seed: int, place: Place | None) -> Tensor:
+def _noise(images: Tensor, stream: int | None, place: Place | None) -> Tensor:
     """Standard normal noise like `images`, by Box and Muller's transform of stateless uniform numbers."""
     given = 0 if place is None else len(place.positions)
     set_here = given > 0 and len(images) % given == 0  # an image may have several views, one after the other
@@ -110,7 +116,8 @@ def _noise(images: Tensor, seed: int, place: Place | None) -> Tensor:
         positions = place.positions.repeat_interleave(len(images) // given)
     step = place.step if place is not None and set_here else 0
     count = images[0].numel()
-    draws = uniform(seed_stream(seed, "fill noise"), step, positions.to(images.device), 2 * count)
+    stream = noise_stream(0) if stream is None else stream
+    draws = uniform(stream, step, positions.to(images.device), 2 * count)
     radius, angle = draws.view(len(images), 2, count).unbind(1)
     # log1p(-u) instead of log(u): the draws include 0 but not 1.
     found = torch.sqrt(-2 * torch.log1p(-radius)) * torch.cos(2 * torch.pi * angle)

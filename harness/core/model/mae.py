@@ -19,21 +19,27 @@ from harness.spec import DecoderHead, HarnessError
 INIT_STD = 0.02
 
 
-def visible_places(hidden: Tensor) -> Tensor:
+def visible_places(hidden: Tensor, count: int | None = None) -> Tensor:
     """Indices of the visible tokens, ascending.
-
-    Their number is needed on the host, which waits for the device here.
 
     Args:
         hidden: bool [B, h, w], True = hidden; as many in every image.
+        count: number of visible tokens of each image, where the mask's kind tells it. None counts them, for which the
+            host waits for the device.
 
     Returns:
         int64 [B, n]: places in the map, row by row.
 
     Raises:
-        HarnessError: the numbers differ from image to image, or an image is hidden altogether.
+        HarnessError: counted, the numbers differ from image to image, or an image is hidden altogether.
     """
     hidden = hidden.flatten(1)
+    # A stable sort puts visible places (0) first, in their order.
+    order = hidden.to(torch.uint8).argsort(dim=1, stable=True)
+    return order[:, : _number_of_visible(hidden) if count is None else count]
+
+
+def _number_of_visible(hidden: Tensor) -> int:
     fewest, most = (int(count) for count in torch.stack((~hidden).sum(1).aminmax()).tolist())
     if fewest != most:
         raise HarnessError(
@@ -42,8 +48,7 @@ def visible_places(hidden: Tensor) -> Tensor:
         )
     if not fewest:
         raise HarnessError("token='drop' leaves no visible token to compute: the mask hides whole images")
-    # A stable sort puts visible places (0) first, in their order.
-    return hidden.to(torch.uint8).argsort(dim=1, stable=True)[:, :fewest]
+    return fewest
 
 
 def encode_visible(model: Any, images: Tensor, places: Tensor) -> Tensor:

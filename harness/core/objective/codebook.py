@@ -116,19 +116,23 @@ def sample(book: KMeans, data: Data, image_size: int, side: int) -> Tensor:
     )
     cut = colours if isinstance(book, ClusterTarget) else patches
     stream = seed_stream(book.seed, "k-means places")
+    mean, std = (torch.tensor(values)[:, None, None] for values in (source.mean, source.std))
     found = []
     for numbers, (images, _) in zip(torch.split(chosen, 64), batches, strict=True):
-        vectors = cut(raw(images, source.mean, source.std), side).flatten(1, 2)
+        vectors = cut(raw(images, mean, std), side).flatten(1, 2)
         # Keyed by the number of the image in the set: the sample does not depend on the order of reading.
         order = words(stream, 0, numbers, vectors.shape[1]).argsort(dim=1, stable=True)[:, : book.per_image]
         found.append(vectors.gather(1, order[..., None].expand(-1, -1, vectors.shape[2])).flatten(0, 1))
     return torch.cat(found).double()
 
 
-def raw(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Pixel values in [0, 1] of normalised images [B, C, H, W]; values that augmentation moved outside are clipped."""
-    scale, shift = (torch.tensor(values, device=images.device)[:, None, None] for values in (std, mean))
-    return (images.float() * scale + shift).clamp(0, 1)
+def raw(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Pixel values in [0, 1] of normalised images [B, C, H, W]; values that augmentation moved outside are clipped.
+
+    Args:
+        mean, std: float32 [C, 1, 1].
+    """
+    return (images.float() * std + mean).clamp(0, 1)
 
 
 def _subset(source: ImageSet | FolderSet, chosen: Tensor) -> ImageSet | FolderSet:

@@ -11,13 +11,13 @@ from torch import Tensor
 from harness.spec import HogTarget
 
 
-def hog(images: Tensor, target: HogTarget) -> Tensor:
+def hog(images: Tensor, target: HogTarget, window: Tensor | None = None) -> Tensor:
     """HOG descriptors of patches.
 
     They do not depend on scale and shift of a channel, and so not on the normalisation of images.
 
     Args:
-        images: float [B, C, H, W].
+        images: float [B, C, H, W]. window: from `gaussian_window`, where it is on the device already.
 
     Returns:
         float32 [B, C * bins * cells * cells, H / downsample, W / downsample], in this order: channel, bin, row and
@@ -25,7 +25,9 @@ def hog(images: Tensor, target: HogTarget) -> Tensor:
     """
     gx, gy = _gradients(images.float())
     bins = (torch.atan2(gx, gy) / math.pi * target.bins).floor().long() % target.bins
-    weighted = (gx.square() + gy.square()).sqrt() * _window(target.window, *images.shape[-2:]).to(images.device)
+    if window is None or window.shape != images.shape[-2:]:
+        window = gaussian_window(target, *images.shape[-2:]).to(images.device)
+    weighted = (gx.square() + gy.square()).sqrt() * window
     votes = (torch.where(bins == number, weighted, 0.0) for number in range(target.bins))
     # divisor_override=1 turns the mean over a cell into a sum of votes.
     cells = torch.stack([F.avg_pool2d(vote, target.cell, divisor_override=1) for vote in votes], dim=2)
@@ -44,8 +46,9 @@ def _gradients(images: Tensor) -> tuple[Tensor, Tensor]:
     return gx, gy
 
 
-def _window(size: int, height: int, width: int) -> Tensor:
-    """The Gaussian window, repeated: float32 [height, width]."""
+def gaussian_window(target: HogTarget, height: int, width: int) -> Tensor:
+    """The Gaussian window of votes, repeated: float32 [height, width], on the CPU."""
+    size = target.window
     places = torch.arange(size) - (size - 1) / 2
     line = torch.exp(-0.5 * (places / (size // 2)).square())
     kernel = torch.outer(line, line)

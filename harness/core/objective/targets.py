@@ -13,7 +13,7 @@ from harness.core.model.encoder import Encoder
 from harness.core.objective import dalle
 from harness.core.objective.codebook import colours, learn, nearest, patches, raw
 from harness.core.objective.features import momentum_features, teacher_features, teacher_of
-from harness.core.objective.hog import hog, strokes
+from harness.core.objective.hog import gaussian_window, hog, strokes
 from harness.core.objective.losses import split_classes
 from harness.core.objective.pixels import local_statistics, low_pass
 from harness.core.runtime.custom import call, load_function
@@ -51,7 +51,16 @@ class Targets(nn.Module):
         self.target = target
         self.codebook: Tensor | None
         self.register_buffer("codebook", _codebook(target, data, image_size))
-        self.colours = _colours(target, data)
+        # Buffers, so that they are on the device: copied there in every step, they would make the host wait.
+        self.colours: Tensor | None
+        self.register_buffer("colours", _colours(target, data), persistent=False)
+        self.window: Tensor | None
+        window = gaussian_window(target, image_size, image_size) if isinstance(target, HogTarget) else None
+        self.register_buffer("window", window, persistent=False)
+        self.teacher_colours: Tensor | None
+        theirs = target if isinstance(target, FeatureTarget) and target.mean is not None else None
+        own = None if theirs is None else torch.tensor((theirs.mean, theirs.std))
+        self.register_buffer("teacher_colours", own, persistent=False)
         # Frozen, and in the key by its digest: neither saved with the weights nor optimised. Hence a dict and a list,
         # which torch does not register as parts of the module.
         self._weights = dalle.read(_tokenizer(target)) if _tokenizer(target) else {}
@@ -79,7 +88,7 @@ class Targets(nn.Module):
                 mean, deviation = self._statistics(target, values)
                 return (values - mean) / deviation
             case HogTarget():
-                return hog(images, target)
+                return hog(images, target, self.window)
             case FeatureTarget():
                 return self._features(target, images)
             case MomentumTarget():
@@ -108,7 +117,7 @@ class Targets(nn.Module):
                 assert_never(target.tokenizer)
 
     def _smoothed(self, target: LowPassTarget, images: Tensor) -> Tensor:
-        mean, std = self._mean_and_std(images.device)
+        mean, std = self._mean_and_std()
         return (low_pass(images.float() * std + mean, target.radius) - mean) / std
 
     def _statistics(self, target: LowPassTarget, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,9 +127,9 @@ class Targets(nn.Module):
 
     def _features(self, target: FeatureTarget, images: Tensor) -> Tensor:
         teacher = self._teachers[0].to(images.device)
-        if target.mean is not None:
-            mean, std = self._mean_and_std(images.device)
-            own = [images.new_tensor(numbers)[:, None, None] for numbers in (target.mean, target.std)]
+        if self.teacher_colours is not None:
+            mean, std = self._mean_and_std()
+            own = self.teacher_colours.to(images.dtype)[..., None, None]
             images = (images * std + mean - own[0]) / own[1]
         return teacher_features(target, teacher, images)
 
@@ -169,14 +178,17 @@ class Targets(nn.Module):
         return self.codebook[prediction.argmax(1)].permute(0, 3, 1, 2)
 
     def _raw(self, images: Tensor) -> Tensor:
-        return raw(images, *self.colours)
+        mean, std = self._mean_and_std()
+        return raw(images, mean, std)
 
     def _normalised(self, values: Tensor) -> Tensor:
-        mean, std = self._mean_and_std(values.device)
+        mean, std = self._mean_and_std()
         return (values - mean) / std
 
-    def _mean_and_std(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        mean, std = (torch.tensor(numbers, device=device)[:, None, None] for numbers in self.colours)
+    def _mean_and_std(self) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of the images' normalisation, [C, 1, 1] each."""
+        assert self.colours is not None
+        mean, std = self.colours[..., None, None].unbind(0)
         return mean, std
 
     def _weights_on(self, device: torch.device) -> dalle.Weights:
@@ -200,13 +212,13 @@ def _codebook(target: Target, data: Data, image_size: int) -> Tensor | None:
             return None
 
 
-def _colours(target: Target, data: Data) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation by which images are normalised; empty where no target undoes it."""
+def _colours(target: Target, data: Data) -> Tensor | None:
+    """Mean and standard deviation by which images are normalised, float32 [2, C]; None where no target undoes it."""
     own = isinstance(target, FeatureTarget) and target.mean is None  # then the teacher sees images as the model does
     if own or not target.uses_colours:
-        return (), ()
+        return None
     source = load(data, "pretrain")  # which may read a whole folder, so only where it is needed
-    return source.mean, source.std
+    return torch.tensor((source.mean, source.std))
 
 
 def _tokenizer(target: Target) -> DalleTokenizer | None:

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from harness.core.data.datasets import facts_of
 from harness.core.masks.frequencies import without_frequencies
-from harness.core.masks.local import predicted_units
+from harness.core.masks.local import predicted_units, window_streams
 from harness.core.masks.masking import in_views, spread
-from harness.core.model.corruption import filled
+from harness.core.model.corruption import filled, noise_stream
 from harness.core.model.encoder import Encoder, build
 from harness.core.model.heads import build_head
 from harness.core.model.mae import Decoder, encode_visible, visible_map, visible_places
@@ -27,7 +27,7 @@ from harness.core.runtime.drop_path import Place
 from harness.core.runtime.randomness import initialised
 from harness.core.weights.checkpoint import checkpoint_weights, load_encoder, load_own
 from harness.core.weights.finished_run import Trained
-from harness.spec import Checkpoint, FrequencyMask, HarnessError, Pretrain
+from harness.spec import Checkpoint, FrequencyMask, HarnessError, LocalMask, Mask, Pretrain
 from harness.spec.loss import needs_hidden
 
 LOG = logging.getLogger(__name__)
@@ -56,6 +56,9 @@ class MaskedImageModel(nn.Module):
         gate = run.corruption.gate
         self.mask_gate = None if gate is None else nn.Parameter(torch.full((self.encoder.token_width,), gate))
         self.place = Place()
+        # Computed once: torch.compile does not trace hashing.
+        self.noise = noise_stream(run.seed)
+        self.windows = window_streams(run.mask, run.seed) if isinstance(run.mask, LocalMask) else []
         self.colours: Tensor
         self.register_buffer("colours", _colours(run, channels), persistent=False)
         self.black: Tensor
@@ -87,17 +90,18 @@ class MaskedImageModel(nn.Module):
         Args:
             images: float [B, C, S, S]. units: bool, from `make_mask`.
         """
-        found = self._encoded(self, images, units)
+        found = self._encoded(self, images, units, self.run.mask)
         if len(found) == 1:
             return found[0]
         tokens, places = found
         return visible_map(tokens, places, images.shape[-1] // self.run.backbone.stride)
 
-    def _encoded(self, parts: Any, images: Tensor, units: Tensor | None) -> tuple[Tensor, ...]:
+    def _encoded(self, parts: Any, images: Tensor, units: Tensor | None, mask: Mask) -> tuple[Tensor, ...]:
         """Arguments of the head: a feature map, or visible tokens and their places if hidden ones are dropped.
 
         Args:
             parts: the model itself, or its momentum encoder. units: bool, True = hidden; None hides nothing.
+            mask: what the units were drawn from.
         """
         if units is None:
             return (parts.encoder(images),)
@@ -105,9 +109,13 @@ class MaskedImageModel(nn.Module):
         if isinstance(run.mask, FrequencyMask):
             return (parts.encoder(without_frequencies(images, units, *self.colours)),)
         if run.corruption.token == "drop":
-            places = visible_places(spread(units, side // run.backbone.patch_size))
+            # In training the mask's kind tells their number; else a caller may show masks of its own.
+            count = run.visible_under(mask) if self.training else None
+            places = visible_places(spread(units, side // run.backbone.patch_size), count)
             return encode_visible(parts.encoder.model, images, places), places
-        images = filled(images, spread(units, side), run.corruption.fill, self.black, seed=run.seed, place=self.place)
+        images = filled(
+            images, spread(units, side), run.corruption.fill, self.black, stream=self.noise, place=self.place
+        )
         hidden = None if parts.mask_token is None else spread(units, side // self.encoder.token_stride)
         return (parts.encoder(images, hidden, parts.mask_token, parts.mask_gate),)
 
@@ -125,11 +133,11 @@ class MaskedImageModel(nn.Module):
         """
         run, drops = self.run, self.run.corruption.token == "drop"
         # Through `encode`, so that a subclass that overrides it (a faulty encoder, say) changes the loss too.
-        encoded = self._encoded(self, images, units) if drops else (self.encode(images, units),)
+        encoded = self._encoded(self, images, units, run.mask) if drops else (self.encode(images, units),)
         prediction = self.head(*encoded)
         parts: Any = self.momentum
         target = self.targets(images, None if parts is None else parts.encoder)
-        scored = predicted_units(run, units, self.place)
+        scored = predicted_units(run, units, self.place, self.windows)
         # Losses over the full image need no mask; a mask of frequencies may not even fit the target.
         hidden = spread(scored, target.shape[-1]) if needs_hidden(run.loss) or run.fourier is not None else None
         losses = {"prediction": prediction_loss(run.loss, prediction, target, hidden)}
@@ -177,7 +185,7 @@ class MaskedImageModel(nn.Module):
         loss = self._info_nce(encoded, shown if pairs.second is None else pairs.second, units, pairs.hidden)
         if pairs.second is None or pairs.units is None:
             return loss
-        swapped = self._encoded(self, in_views(self.run.mask, pairs.second), pairs.units)
+        swapped = self._encoded(self, in_views(self.run.mask, pairs.second), pairs.units, self.run.mask)
         return loss + self._info_nce(swapped, shown, pairs.units, pairs.swapped)
 
     def _info_nce(self, encoded: tuple[Tensor, ...], images: Tensor, units: Tensor, hidden: Tensor | None) -> Tensor:
@@ -186,9 +194,10 @@ class MaskedImageModel(nn.Module):
         parts: Any = self.momentum
         assert run.contrastive is not None
         with torch.no_grad():  # keys are constants: the momentum encoder follows and is not trained
+            other = run.mask if isinstance(run.contrastive.mask, str) else run.contrastive.mask
             if run.contrastive.mask == "same":
                 images, hidden = in_views(run.mask, images), units
-            keys = parts.projector(pooled(*self._encoded(parts, images, hidden)))
+            keys = parts.projector(pooled(*self._encoded(parts, images, hidden, other)))
         queries = self.predictor(self.projector(pooled(*encoded)))
         return info_nce_over_views(
             queries,
