@@ -17,7 +17,6 @@ from harness.core.data import datasets, packing
 from harness.core.data.batches import Batch, as_images, training_batches
 from harness.core.data.batches import test_batches as batches_of
 from harness.core.data.datasets import Facts, FolderSet, facts_of, load
-from harness.core.data.pack import opened
 from harness.core.data.packing import pack
 from harness.core.data.pictures import as_tested
 from harness.spec import Augment, HarnessError, ImageFolder
@@ -54,7 +53,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], N
 
     def lay(path: Path) -> None:
         monkeypatch.setenv("HARNESS_DATA_PETS", str(path))
-        for cached in (planned_manifest, load, datasets._read_once, opened):
+        for cached in (planned_manifest, load, datasets._read_once):
             cached.cache_clear()
 
     lay(tmp_path / "pets")
@@ -314,9 +313,29 @@ def test_crops_on_the_device_are_asked_for_in_one_way(
         trained(ImageFolder(name="pets"))
 
 
+def test_a_pack_that_was_exchanged_is_read_anew_in_the_same_process(
+    place: Callable[[Path], None], tmp_path: Path
+) -> None:
+    seen = []
+    for side in (32, 40):
+        place(tmp_path / "pets")
+        (tmp_path / "pets.pack").unlink(missing_ok=True)
+        packed(place, tmp_path / "pets.pack", side=side)
+        source = load(ImageFolder(name="pets"), "train")
+        assert isinstance(source, FolderSet)
+        assert source.pack is not None
+        seen.append(source.pack.side)
+    assert seen == [32, 40]
+
+
 def test_loader_workers_are_handed_the_place_of_a_pack_not_its_pixels(
     place: Callable[[Path], None], tmp_path: Path
 ) -> None:
     packed(place, tmp_path / "pets.pack", side=64)
     source = load(ImageFolder(name="pets"), "train")
-    assert len(pickle.dumps(source)) < 10_000 < 12 * 64 * 64 * 3
+    assert isinstance(source, FolderSet)
+    assert source.pack is not None
+    written = pickle.dumps(source)
+    assert len(written) < 10_000 < 12 * 64 * 64 * 3
+    again = pickle.loads(written)
+    assert torch.equal(again.pack.pixels(source.paths[3]), source.pack.pixels(source.paths[3]))

@@ -21,7 +21,7 @@ from torch import Tensor
 from harness.core.data.augment import crop_boxes, crops_of, flips, normalise, resample, test_batch, train_batch
 from harness.core.data.custom_augment import custom_augment
 from harness.core.data.datasets import FolderSet, ImageSet
-from harness.core.data.pack import Pack, opened
+from harness.core.data.pack import Pack
 from harness.core.data.samples import TestSamples, TrainingSamples, collected
 from harness.core.runtime.ahead import STEPS, Ahead
 from harness.core.runtime.randomness import permutation
@@ -198,7 +198,7 @@ def _one_by_one(
 
 def _squares(source: FolderSet, augment: Augment) -> Pack | None:
     """The pack of a set whose pictures are squares that are only cropped and flipped."""
-    pack = None if source.pack is None or augment.needs_loader else opened(source.pack)
+    pack = None if augment.needs_loader else source.pack
     return pack if pack is not None and pack.side is not None else None
 
 

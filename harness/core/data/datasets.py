@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from harness.core.data import published
-from harness.core.data.pack import opened
+from harness.core.data.pack import Pack, opened
 from harness.core.data.shapes import CLASSES, COLOURS, shapes
 from harness.core.runtime.custom import load_function
 from harness.core.runtime.randomness import words
@@ -93,7 +93,7 @@ class FolderSet:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     decoder: Decoder = "pil"
-    pack: Path | None = None
+    pack: Pack | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -225,7 +225,7 @@ def _load_folder(data: ImageFolder, part: Part) -> FolderSet:
     if not held_out:
         chosen = _chosen(data, labels, part, classes=classes)
         paths, labels = tuple(paths[index] for index in chosen.tolist()), labels[chosen]
-    return FolderSet(paths, labels, classes, *IMAGENET_COLOURS, data.decoder, root if root.is_file() else None)
+    return FolderSet(paths, labels, classes, *IMAGENET_COLOURS, data.decoder, opened(root) if root.is_file() else None)
 
 
 def _checked_root(data: ImageFolder) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -55,7 +55,7 @@ class Pack:
 
     def __init__(self, path: Path) -> None:
         facts = read_header(path)
-        self.path, self.side = path, facts.side
+        self.path, self.side, self.sha256 = path, facts.side, facts.sha256
         self._beginning = f"{path}/"
         mapped = np.memmap(path, dtype=np.uint8, mode="r")
         first, length = facts.names
@@ -72,6 +72,9 @@ class Pack:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of memory that must not be written to; nothing here does
             self._tensor = torch.from_numpy(mapped)
+
+    def __reduce__(self) -> tuple[Callable[[Path, str], Pack], tuple[Path, str]]:
+        return _opened, (self.path, self.sha256)  # a loader worker maps the file itself
 
     def row(self, path: Path) -> int:
         """Place of a picture by its path, that of the pack and its name in it."""
@@ -108,7 +111,14 @@ class Pack:
         return self._tensor[PIXELS : int(self._starts[-1])].view(-1, self.side, self.side, 3)
 
 
-@lru_cache(maxsize=8)
 def opened(path: Path) -> Pack:
-    """The pack in a file, opened once in a process."""
-    return Pack(path)
+    """The pack in a file, opened once in a process, and anew when another lies there."""
+    return _opened(path, read_header(path).sha256)
+
+
+@lru_cache(maxsize=8)
+def _opened(path: Path, sha256: str) -> Pack:
+    found = Pack(path)
+    if found.sha256 != sha256:
+        raise HarnessError(f"{path} is another pack than a moment ago")
+    return found

@@ -18,7 +18,7 @@ from torchvision.transforms import functional as pil
 
 from harness.core.data.augment import Interpolation, normalise, test_batch, test_size
 from harness.core.data.datasets import Facts
-from harness.core.data.pack import PackedPicture, opened
+from harness.core.data.pack import Pack, PackedPicture
 from harness.spec import Data, HarnessError, ImageFolder
 from harness.spec.packs import packed_side
 
@@ -82,14 +82,14 @@ def _pixels(picture: Picture, channels: int) -> Tensor:
     return read(Path(picture), lambda file: _tensor(prepared(file, mode)))
 
 
-def read(path: Path, use: Callable[[Image.Image | PackedPicture], T], pack: Path | None = None) -> T:
+def read(path: Path, use: Callable[[Image.Image | PackedPicture], T], pack: Pack | None = None) -> T:
     """Result of a function of the opened picture at `path`, a file or in a pack.
 
     Raises:
         HarnessError: the file is no picture, is damaged, is larger than PIL's limit, or cannot be prepared.
     """
     if pack is not None:
-        return use(opened(pack).picture(path))
+        return use(pack.picture(path))
     try:
         with Image.open(path) as file:
             return use(file)
@@ -137,7 +137,7 @@ def _eight_bits(image: Image.Image, white: int, scale: Callable[[NDArray[Any]], 
     return Image.fromarray(scale(values).astype(np.uint8))
 
 
-def decoded(path: Path, pack: Path | None = None) -> Tensor:
+def decoded(path: Path, pack: Pack | None = None) -> Tensor:
     """Pixels of a file as `decoder="torchvision"` reads them, uint8 [3, H, W]: a JPEG, by its first bytes whatever its
     name, by torchvision's decode_jpeg; every other file by PIL, as `prepared` describes.
 
@@ -148,7 +148,7 @@ def decoded(path: Path, pack: Path | None = None) -> Tensor:
         HarnessError: decode_jpeg refuses the JPEG, or PIL the other file.
     """
     if pack is not None:
-        return opened(pack).pixels(path)
+        return pack.pixels(path)
     try:
         content = np.fromfile(path, dtype=np.uint8)
         if content[:3].tobytes() == JPEG:
