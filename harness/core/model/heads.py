@@ -12,7 +12,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from harness.core.model.mae import Decoder
-from harness.core.runtime.custom import call, load_function
+from harness.core.runtime.custom import call, load_function, looked_at
 from harness.spec import (
     CustomHead,
     DecoderHead,
@@ -57,17 +57,14 @@ def build_head(head: Head, *, width: int, channels: int, upscale: int, side: int
     return nn.Sequential(body, nn.PixelShuffle(upscale))
 
 
-@torch.no_grad()
 def _check_shape(head: CustomHead, body: nn.Module, width: int, out: int, side: int) -> None:
     # Here, as a wrong number of channels would be broadcast against the target in silence.
-    training = body.training
-    found = body.eval()(torch.zeros(1, width, side, side))
-    body.train(training)
+    with looked_at(body):
+        found = body(torch.zeros(1, width, side, side))
     shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
     if shape != [1, out, side, side]:
-        raise HarnessError(
-            f"{head.function} should map [1, {width}, {side}, {side}] to {[1, out, side, side]}, not {shape}"
-        )
+        given = [1, width, side, side]
+        raise HarnessError(f"{head.function} should map {given} to {[1, out, side, side]}, not {shape}")
 
 
 def _mlp(head: MlpHead, width: int, out: int) -> nn.Sequential:

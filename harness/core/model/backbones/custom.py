@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
 from harness.core.model.backbones.pieces import Layers, Piece, Submodule
-from harness.core.runtime.custom import call, load_function
+from harness.core.runtime.custom import call, load_function, looked_at
 from harness.spec import Backbone, CustomBackbone, HarnessError
 from harness.spec.corruption import AfterStage, AtInput, Site
 
@@ -91,7 +90,7 @@ def build_custom(
         raise HarnessError(f"{backbone.name} should return a torch module, not {type(body).__name__}")
     if drop_path and not any(isinstance(layer, DropPath) and layer.drop_prob for layer in body.modules()):
         raise HarnessError(f"{backbone.name} has no DropPath layer of timm; use one, or leave recipe.drop_path out")
-    stages = list(_stages(backbone, body, image_size, channels))
+    stages = _stages(backbone, body, image_size, channels)
     first, last = stages[0][1], stages[-1][1]
     if last != backbone.stride:
         raise HarnessError(f"{backbone.name} has stride {last}, not the stated {backbone.stride}")
@@ -102,24 +101,21 @@ def build_custom(
     return CustomNetwork(body, stages, num_classes)
 
 
-@torch.no_grad()
-def _stages(backbone: CustomBackbone, body: nn.Module, image_size: int, channels: int) -> Iterator[tuple[int, int]]:
+def _stages(backbone: CustomBackbone, body: nn.Module, image_size: int, channels: int) -> list[tuple[int, int]]:
     """Width and stride of each step, from one pass over a blank image."""
-    training = [layer for layer in body.modules() if layer.training]
-    body.eval()  # so that no batch norm counts this image
-    x: Any = torch.zeros(1, channels, image_size, image_size)
-    for name, step in _steps(body):
-        x = step(x)
-        what = f"child {name!r} of {backbone.name}" if name else backbone.name
-        if not isinstance(x, Tensor) or x.ndim != 4 or len(x) != 1 or not x.is_floating_point():
-            found = f"{x.dtype} {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-            raise HarnessError(f"{what} should give float maps [B, C, h, w], not {found}")
-        rows, columns = x.shape[-2:]
-        if rows != columns or image_size % rows:
-            raise HarnessError(f"{what} gives maps of {rows} x {columns}, no part of the image of {image_size} px")
-        yield x.shape[1], image_size // rows
-    for layer in training:
-        layer.training = True
+    found, x = [], torch.zeros(1, channels, image_size, image_size)
+    with looked_at(body):
+        for name, step in _steps(body):
+            x = step(x)
+            what = f"child {name!r} of {backbone.name}" if name else backbone.name
+            if not isinstance(x, Tensor) or x.ndim != 4 or len(x) != 1 or not x.is_floating_point():
+                got = f"{x.dtype} {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+                raise HarnessError(f"{what} should give float maps [B, C, h, w], not {got}")
+            rows, columns = x.shape[-2:]
+            if rows != columns or image_size % rows:
+                raise HarnessError(f"{what} gives maps of {rows} x {columns}, no part of the image of {image_size} px")
+            found.append((x.shape[1], image_size // rows))
+    return found
 
 
 @torch.no_grad()
