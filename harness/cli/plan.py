@@ -20,7 +20,7 @@ from harness.cli.common import (
     refuse_folders,
     say,
 )
-from harness.cli.launch.costs import cost_of, cost_text, model_lines, target_lines
+from harness.cli.launch.costs import cost_of, cost_text, model_lines, peak_lines, target_lines
 from harness.launch.cost import check_models, check_names, known_models
 from harness.launch.local.pool import gpus
 from harness.launch.resources import slow_bf16
@@ -74,7 +74,7 @@ def plan(
         ("excluded", _excluded(plan)),
         ("done", _progress(states)),
         ("models", model_lines(answers)),
-        ("memory", target_lines(specs.values()) if describe else []),
+        ("memory", [*peak_lines(specs.values(), answers), *target_lines(specs.values())] if describe else []),
         ("cost", [cost_text(cost_of(specs, states, runs, plan.study.root))] if specs else []),
         ("slow", slow_bf16(specs.values(), "auto", gpus)),
         ("disk", _disk(specs, states, runs)),

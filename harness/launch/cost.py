@@ -404,12 +404,13 @@ class ModelCost:
     """Cost of a model.
 
     multiply_adds: of one forward pass for one image. memory_bytes: of weights, and of gradients and optimiser state
-    where they are trained; not of activations.
+    where they are trained. activation_bytes: what one image's forward pass keeps for its backward pass, in float32.
     """
 
     parameters: int
     multiply_adds: int
     memory_bytes: int
+    activation_bytes: int
 
 
 def read_model_cost(root: Path, model: Described) -> ModelCost | None:

@@ -9,7 +9,7 @@ import pytest
 from conftest import Command
 from test_commands import evaluation, finish, first, plan, store
 
-from harness.cli.launch.costs import cost_text, hours, model_lines, short, target_lines
+from harness.cli.launch.costs import cost_text, hours, model_lines, peak_lines, short, target_lines
 from harness.cli.models import published
 from harness.launch.cost import Answer, Cost, ModelCost
 from harness.spec import (
@@ -147,9 +147,24 @@ def test_numbers() -> None:
 def test_models_that_were_not_counted(plan: Plan) -> None:
     some, other = costed_models(plan.runs())
     assert model_lines([Answer(some, None), Answer(other, None)]) == []
-    found = model_lines([Answer(some, ModelCost(1_000, 2_000_000, 16_000)), Answer(other, None)])
+    found = model_lines([Answer(some, ModelCost(1_000, 2_000_000, 16_000, 500)), Answer(other, None)])
     assert found[0].endswith(
         "1.00 k parameters, 2.00 M multiply-adds an image, 16.00 kB of weights and optimiser state"
     )
     assert found[1] == "1 not counted yet; --describe counts them"
     assert model_lines([Answer(some, None, "timm refuses it")])[0].endswith("timm refuses it")
+
+
+def test_peak_memory_by_hand(plan: Plan) -> None:
+    """Weights and optimiser, an image's activations times the batch, halved in 16 bits, and the targets' part."""
+    runs = plan.runs()
+    answers = [Answer(model, ModelCost(1_000, 2_000_000, 16_000, 500)) for model in costed_models(runs)]
+    run = next(run for run in runs.values() if isinstance(run, Pretrain))
+    size = run.recipe.batch_size
+    (line, note) = peak_lines([run], answers)
+    whole = short(16_000 + 500 * size + run.target_memory)
+    assert line.endswith(f", fp32: about {whole}B for a batch of {size}, 500 B an image of activations")
+    assert "estimates" in note
+    half = run.replace(recipe=run.recipe.replace(precision="bf16"))
+    assert f"about {short(16_000 + 250 * size + run.target_memory)}B" in peak_lines([half], answers)[0]
+    assert peak_lines([run], []) == []

@@ -10,7 +10,8 @@ from test_published_sizes import VIT_B, swin
 from tiny import VIT
 from torch import nn
 
-from harness.core.model.complexity import Complexity, classifier, frozen, multiply_adds, pretraining
+from harness.core.model.complexity import Complexity, classifier, frozen, kept_bytes, multiply_adds, pretraining
+from harness.core.model.encoder import build
 from harness.spec import Backbone, DecoderHead, LinearHead, MlpHead, PixelTarget
 
 
@@ -122,3 +123,20 @@ def test_an_encoder_of_visible_tokens_costs_what_they_cost() -> None:
 
     assert found.encoder == 64 * 48 * 32 + 2 * block(17, 32) + 5 * 17 * 32
     assert found.head == 17 * 32 * 16 + block(65, 16) + 5 * 65 * 16 + 64 * 16 * 48
+
+
+def test_what_a_forward_pass_keeps_by_hand() -> None:
+    """A linear layer keeps its input, a GELU its own: [2, 8] and [2, 16] floats; weights are not counted."""
+    with torch.device("meta"):
+        layer, x = nn.Linear(8, 16), torch.zeros(2, 8)
+    assert kept_bytes([layer], lambda: nn.functional.gelu(layer(x))) == 4 * (2 * 8 + 2 * 16)
+
+
+def test_what_is_kept_on_the_meta_device_is_what_a_cpu_keeps() -> None:
+    def kept(device: str) -> int:
+        with torch.device(device):
+            model = build(VIT_B.replace(args={"depth": 2}), image_size=224, channels=3)
+            images = torch.zeros(1, 3, 224, 224)
+        return kept_bytes([model], lambda: model(images))
+
+    assert kept("meta") == kept("cpu") > 0

@@ -226,8 +226,8 @@ def test_stated_rate(store: Store) -> None:
     first = pretraining(0)
     probe = LinearProbe(start=first, recipe=RECIPE)
     assert cost(store, first, probe, pretrain=1e6, evaluation=1e6).unknown == 2, "not described yet"
-    write_model_cost(store.root, costed_model(first), ModelCost(10, 5_000, 160))
-    write_model_cost(store.root, costed_model(probe), ModelCost(10, 4_000, 40))
+    write_model_cost(store.root, costed_model(first), ModelCost(10, 5_000, 160, 1))
+    write_model_cost(store.root, costed_model(probe), ModelCost(10, 4_000, 40, 0))
     found = cost(store, first, probe, pretrain=1e6, evaluation=2e6)
     assert found.to_do_hours == pytest.approx((IMAGES * 5_000 * 3 / 1e6 + IMAGES * 4_000 / 2e6) / 3600)
     assert found.basis == "from multiply-adds at the stated rate"
@@ -235,7 +235,7 @@ def test_stated_rate(store: Store) -> None:
 
 
 def test_measured_goes_before_stated(store: Store) -> None:
-    write_model_cost(store.root, costed_model(pretraining(0)), ModelCost(10, 5_000, 160))
+    write_model_cost(store.root, costed_model(pretraining(0)), ModelCost(10, 5_000, 160, 1))
     done(store, pretraining(0), 36.0)
     found = cost(store, pretraining(0), pretraining(1), pretrain=1.0)
     assert found.to_do_hours == pytest.approx(36 / 3600)

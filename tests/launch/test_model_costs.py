@@ -46,8 +46,8 @@ def test_counted_in_another_process_and_kept(tmp_path: Path, monkeypatch: pytest
     first = pretraining(VIT, image_size=32, channels=3, head=FIRST.head, target=FIRST.target)
     tuned = classifier(VIT, image_size=32, channels=3, num_classes=6)
     assert [answer.found for answer in answers] == [
-        ModelCost(first.parameters, first.multiply_adds, 16 * first.parameters),
-        ModelCost(tuned.parameters, tuned.multiply_adds, 16 * tuned.parameters),
+        ModelCost(first.parameters, first.multiply_adds, 16 * first.parameters, first.activation_bytes),
+        ModelCost(tuned.parameters, tuned.multiply_adds, 16 * tuned.parameters, tuned.activation_bytes),
         None,
     ]
     assert answers[2].error.startswith("timm has no model 'vit_tinny_patch16_224'")
@@ -63,6 +63,7 @@ def test_a_process_that_has_torch_asks_itself(tmp_path: Path, monkeypatch: pytes
         (first := pretraining(VIT, image_size=32, channels=3, head=FIRST.head, target=FIRST.target)).parameters,
         first.multiply_adds,
         16 * first.parameters,
+        first.activation_bytes,
     )
 
 
@@ -95,8 +96,8 @@ def test_a_process_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_damaged_description_counts_as_none(tmp_path: Path) -> None:
     model = costed_model(FIRST)
-    write_model_cost(tmp_path, model, ModelCost(1, 2, 3))
-    assert read_model_cost(tmp_path, model) == ModelCost(1, 2, 3)
+    write_model_cost(tmp_path, model, ModelCost(1, 2, 3, 4))
+    assert read_model_cost(tmp_path, model) == ModelCost(1, 2, 3, 4)
     path = description_file(tmp_path, model.digest)
     assert json.loads(path.read_text())["model"]["image_size"] == 32
     path.write_text(path.read_text()[:20])

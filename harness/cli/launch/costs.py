@@ -7,8 +7,12 @@ from pathlib import Path
 
 from harness.launch.cost import Answer, Cost, remaining
 from harness.launch.site import read_site
-from harness.spec import Pretrain, Run
+from harness.spec import FineTune, Pretrain, Run
+from harness.spec.costed_model import costed_model
 from harness.store import State, Store
+
+HALVES = ("bf16", "fp16")
+"""Precisions in which activations take about half."""
 
 SHOWN = 12
 """Largest number of models and targets that plan lists."""
@@ -53,6 +57,27 @@ def model_lines(answers: Iterable[Answer]) -> list[str]:
     more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
     unknown = [f"{silent} not counted yet; --describe counts them"] if silent and lines else []
     return lines[:SHOWN] + more + unknown
+
+
+def peak_lines(runs: Iterable[Run], answers: Iterable[Answer]) -> list[str]:
+    """About how much memory a training takes at its peak, a line for each model and batch size, the largest first."""
+    counts = {answer.model.digest: answer.found for answer in answers}
+    sizes: dict[str, int] = {}
+    for run in runs:
+        if not isinstance(run, Pretrain | FineTune):
+            continue
+        model, recipe = costed_model(run), run.recipe
+        if (found := counts.get(model.digest)) is None:
+            continue
+        image = found.activation_bytes // (2 if recipe.precision in HALVES else 1)
+        target = run.target_memory if isinstance(run, Pretrain) else 0
+        peak = found.memory_bytes + recipe.batch_size * image + target
+        what = f"{model.text}, {recipe.precision}: about {short(peak)}B for a batch of {recipe.batch_size:,}"
+        sizes[f"{what}, {short(image)}B an image of activations"] = peak
+    lines = sorted(sizes, key=lambda line: -sizes[line])
+    more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+    told = ["these are estimates: harness bench measures; --micro-batch and --recompute take less"] if lines else []
+    return lines[:SHOWN] + more + told
 
 
 def target_lines(runs: Iterable[Run]) -> list[str]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness.core.model.encoder import Encoder, build, depth
@@ -35,6 +35,8 @@ class Complexity:
     Attributes:
         parameters: all of them, head and mask token included.
         encoder, pooling, head: multiply-adds of one forward pass.
+        activation_bytes: what a forward pass of one image keeps for the backward pass, in float32; about half with 16
+            bits. Losses and targets are left out.
         trained: True if the parameters are trained.
     """
 
@@ -42,6 +44,7 @@ class Complexity:
     encoder: int
     pooling: int
     head: int
+    activation_bytes: int = 0
     trained: bool = True
 
     @property
@@ -93,12 +96,16 @@ def pretraining(
             encoder=multiply_adds(lambda: encode_visible(encoder.model, images, places)),
             pooling=0,
             head=multiply_adds(lambda: prediction(tokens, places)),
+            activation_bytes=kept_bytes(
+                (encoder, prediction), lambda: prediction(encode_visible(encoder.model, images, places), places)
+            ),
         )
     return Complexity(
         parameters=count(encoder) + count(prediction) + (encoder.token_width * vectors if mask_token else 0),
         encoder=multiply_adds(lambda: encoder(images)),
         pooling=0,
         head=multiply_adds(lambda: prediction(features)),
+        activation_bytes=kept_bytes((encoder, prediction), lambda: prediction(encoder(images))),
     )
 
 
@@ -115,7 +122,8 @@ def classifier(
     last = depth(model) if encoder.layers.norm_behind_pooling else None
     body = multiply_adds(lambda: encoder.features(images, last))
     whole = multiply_adds(lambda: model(images))  # includes the norm after pooling, where a model has one
-    return Complexity(parameters=count(model), encoder=body, pooling=pooled, head=whole - body)
+    kept = kept_bytes((model,), lambda: model(images))
+    return Complexity(parameters=count(model), encoder=body, pooling=pooled, head=whole - body, activation_bytes=kept)
 
 
 def frozen(backbone: AnyBackbone, *, image_size: int, channels: int, block: int | None = None) -> Complexity:
@@ -135,6 +143,28 @@ def frozen(backbone: AnyBackbone, *, image_size: int, channels: int, block: int 
 def count(module: nn.Module) -> int:
     """Number of parameters."""
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+def kept_bytes(modules: Iterable[nn.Module], forward: Callable[[], Tensor]) -> int:
+    """Bytes that a forward pass keeps for the backward pass, each piece of memory once, without weights and buffers."""
+    weights = {id_of(tensor) for module in modules for tensor in (*module.parameters(), *module.buffers())}
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        if id_of(tensor) not in weights:
+            kept[id_of(tensor)] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        result = forward()
+    del result  # it held what was kept, so that no piece of memory could be another's after it
+    return sum(kept.values())
+
+
+def id_of(tensor: Tensor) -> int:
+    """Number of the memory that a tensor lies in; tensors on torch's meta device have no address."""
+    number: int = tensor.untyped_storage()._cdata
+    return number
 
 
 @torch.no_grad()
