@@ -239,8 +239,9 @@ def test_defects_of_the_model_are_named(
 @pytest.mark.parametrize("twice", ["in the loop", "in the groups"])
 def test_layer_decay_applied_twice_is_named(monkeypatch: pytest.MonkeyPatch, twice: str) -> None:
     if twice == "in the loop":
-        squared = lambda recipe, step, per_epoch, scale=1.0: learning_rate(recipe, step, per_epoch, scale**2)  # noqa: E731
-        monkeypatch.setattr(training, "learning_rate", squared)
+        monkeypatch.setattr(
+            training, "learning_rate", lambda *args, scale, **sizes: learning_rate(*args, **sizes, scale=scale**2)
+        )
     else:
         from harness.core.evaluate import finetune
 
@@ -254,8 +255,9 @@ def test_layer_decay_applied_twice_is_named(monkeypatch: pytest.MonkeyPatch, twi
 
 
 def test_a_rate_that_is_too_large_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    larger = lambda recipe, step, per_epoch, scale=1.0: learning_rate(recipe, step, per_epoch, scale * 1.05)  # noqa: E731
-    monkeypatch.setattr(training, "learning_rate", larger)
+    monkeypatch.setattr(
+        training, "learning_rate", lambda *args, scale, **sizes: learning_rate(*args, **sizes, scale=1.05 * scale)
+    )
     run = next(iter(findings.finetunings(plan()).values()))
     verdict, decay = check_rates(run, "other")
     assert (verdict.verdict, decay.verdict) == ("failed", "passed")
