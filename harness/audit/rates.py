@@ -6,11 +6,8 @@ parameter is therefore the rate that was applied, whatever the code that set it 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from safetensors.torch import load
@@ -33,14 +30,12 @@ DECAY_RATE = 1e-2
 """Learning rate of the step that weight decay is measured at."""
 
 
-@dataclass
-class _Aside:
-    """Stand-in for an attempt in a store: keeps log lines and final weights in memory, writes nothing."""
+class _Aside(Attempt):
+    """An attempt in no store: keeps log lines and final weights in memory, writes nothing."""
 
-    folder: Path
-    key: str = "audit"
-    logged: list[dict[str, Any]] = field(default_factory=list)
-    weights: bytes = b""
+    def __init__(self) -> None:
+        self.key, self.weights = "audit", b""
+        self.logged: list[dict[str, Any]] = []
 
     def checkpoints(self) -> Iterator[Any]:
         return iter(())
@@ -88,15 +83,14 @@ def one_step(run: FineTune) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         tested_epochs=1,
         test_size=None,
     )
-    with tempfile.TemporaryDirectory() as folder:
-        aside = _Aside(Path(folder))
-        session = Session(attempt=cast(Attempt, aside), device=torch.device("cpu"))
-        shapes = first.data
-        model = classifier(first, session, channels=shapes.channels, num_classes=_classes(first))
-        # Initial weights are a function of the seed, so `finetune` starts from these.
-        before = {name: value.detach().clone() for name, value in model.named_parameters()}
-        for _ in finetune(first, session):
-            pass
+    aside = _Aside()
+    session = Session(attempt=aside, device=torch.device("cpu"))
+    shapes = first.data
+    model = classifier(first, session, channels=shapes.channels, num_classes=_classes(first))
+    # Initial weights are a function of the seed, so `finetune` starts from these.
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    for _ in finetune(first, session):
+        pass
     after = load(aside.weights)
     return before, {name: after[name] for name in before}
 
@@ -139,7 +133,7 @@ def _verdict(what: str, wrong: Sequence[str], count: int, arm: str) -> Finding:
 
 def expected_rates(run: FineTune) -> dict[str, float]:
     """Peak learning rate of each parameter: the recipe's, times layer_decay to the power of the layers above it."""
-    session = Session(attempt=cast(Attempt, _Aside(Path())), device=torch.device("cpu"))
+    session = Session(attempt=_Aside(), device=torch.device("cpu"))
     scratch = run.replace(start=Scratch(backbone=run.start.backbone, image_size=run.image_size))
     model = classifier(scratch, session, channels=3, num_classes=2)
     peak, decay = run.recipe.scaled(run.recipe.lr), run.recipe.layer_decay or 1.0

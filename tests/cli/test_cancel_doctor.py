@@ -65,3 +65,9 @@ def test_a_bad_profile_is_one_line(harness: Command, study: Path, project: Path)
         assert (ended.code, len(ended.err.splitlines())) == (2, 1)
         assert "minutes" in ended.err
     assert not (project / "runs").exists()
+
+
+def test_runs_in_flight_have_one_process_each(harness: Command, study: Path, project: Path) -> None:
+    ended = harness("run", study, "--in-flight", "8", "--processes", "2")
+    assert (ended.code, ended.err) == (2, "harness: --in-flight 8: a run of 2 processes is computed alone\n")
+    assert not (project / "runs").exists()

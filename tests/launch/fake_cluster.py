@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
 
 from harness.launch import Inline, Queue, Resources, drive
@@ -22,14 +21,12 @@ class FakeCluster:
         self.store, self.jobs = store, dict[str, subprocess.Popen[bytes]]()
 
     def submit(self, runs: Runs, *, retry: bool = False) -> Submitted:
-        self._reap(runs)
-        waiting = self._live()
-        chosen = [name for name in Queue(runs, self.store, retry=retry).open() if name not in waiting]
+        chosen = set(Queue(runs, self.store, retry=retry).open()) - self._live()
         for name in map(self.store.register, [runs[name] for name in chosen]):
-            command = [sys.executable, __file__, str(self.store.root), name, "retry" * retry]
-            with self._log(name).open("wb") as log:
+            with Path(f"{self.store.root}/.{name}.log").open("wb") as log:
+                command = [sys.executable, __file__, str(self.store.root), name, "retry" * retry]
                 self.jobs[name] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-        return Submitted(len(chosen), len(chosen), waiting=len(waiting & set(runs)))
+        return Submitted(len(chosen), len(chosen))
 
     def states(self, runs: Runs) -> Overview:
         live, places = self._live(), from_files(self.store.states(runs))  # the jobs first: one may end in between
@@ -38,13 +35,12 @@ class FakeCluster:
         return Overview(with_blocked(runs, places, self.store))
 
     def cancel(self, runs: Runs) -> tuple[list[str], list[str]]:
-        chosen = self._live() & set(runs)
-        for name in chosen:
+        for name in (chosen := self._live() & set(runs)):
             self.jobs[name].terminate()
         return sorted(chosen), []
 
     def logs(self, runs: Runs) -> dict[str, Path]:
-        return {name: self._log(name) for name in runs if name in self.jobs}
+        return {name: Path(f"{self.store.root}/.{name}.log") for name in runs if name in self.jobs}
 
     def pending(self) -> bool:
         return False
@@ -53,19 +49,11 @@ class FakeCluster:
         time.sleep(0.05)
 
     def close(self, *_: object) -> None:
-        for process in self.jobs.values():
-            process.wait()
-
-    def _reap(self, names: Iterable[str]) -> None:
-        for name in self.jobs.keys() & set(names):
-            if self.store.state(name).word in ("done", "failed"):  # it is just ending
-                self.jobs[name].wait()
+        """Jobs go on."""
 
     def _live(self) -> set[str]:
-        return {name for name, job in self.jobs.items() if job.poll() is None}
-
-    def _log(self, name: str) -> Path:
-        return self.store.root / f".{name}.log"
+        ended = {name for name in self.jobs if self.store.state(name).word in ("done", "failed")}
+        return {name for name, job in self.jobs.items() if (job.wait() if name in ended else job.poll()) is None}
 
 
 def job(root: str, name: str, retry: str) -> None:

@@ -30,6 +30,9 @@ def executor(request: pytest.FixtureRequest, store: Store) -> Iterator[Executor]
             made = FakeCluster(store)  # type: ignore[assignment]
     yield made
     made.close(lambda event: None)
+    for process in made.jobs.values() if isinstance(made, FakeCluster) else ():
+        process.terminate()
+        process.wait()
 
 
 class TestContract(ExecutorContract):

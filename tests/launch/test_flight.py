@@ -68,7 +68,7 @@ def test_two_in_flight_are_each_as_alone(store: Store) -> None:
 
 @pytest.mark.slow
 def test_eight_in_flight_in_a_worker_are_each_as_alone(store: Store) -> None:
-    runs = [pretraining(epochs=20, seed=seed) for seed in range(8)]
+    runs = [pretraining(epochs=8, seed=seed) for seed in range(8)]
     events = driven(Local(store, EIGHT, 1), by_key(*runs))
     assert most_at_once(events) == 8
     alone = whole(store, *runs)
