@@ -240,7 +240,7 @@ def test_defects_of_the_model_are_named(
 def test_layer_decay_applied_twice_is_named(monkeypatch: pytest.MonkeyPatch, twice: str) -> None:
     if twice == "in the loop":
         monkeypatch.setattr(
-            training, "learning_rate", lambda *args, scale, **sizes: learning_rate(*args, **sizes, scale=scale**2)
+            training, "learning_rate", lambda *args, scale=1.0, **sizes: learning_rate(*args, **sizes, scale=scale**2)
         )
     else:
         from harness.core.evaluate import finetune
@@ -256,7 +256,7 @@ def test_layer_decay_applied_twice_is_named(monkeypatch: pytest.MonkeyPatch, twi
 
 def test_a_rate_that_is_too_large_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        training, "learning_rate", lambda *args, scale, **sizes: learning_rate(*args, **sizes, scale=1.05 * scale)
+        training, "learning_rate", lambda *args, scale=1.0, **sizes: learning_rate(*args, **sizes, scale=1.05 * scale)
     )
     run = next(iter(findings.finetunings(plan()).values()))
     verdict, decay = check_rates(run, "other")
