@@ -62,17 +62,21 @@ def compute_in_turns(run: Run, session: Session) -> Computation:
     """
     # Settings of the whole process are those of the run while it computes, and the caller's meanwhile.
     computation, mine = _computation(run, session), Arithmetic.current()
+    stream, first = session.own_stream(), True
     while True:
         others = Arithmetic.current()
         mine.use()
         try:
-            with torch.cuda.stream(session.stream):
+            with torch.cuda.stream(stream):
                 ready = next(computation, None)
             mine = Arithmetic.current()
         finally:
             others.use()
         if ready is None:
             return
+        if stream is not None and first:  # constants that runs share are made in a first turn, before others use them
+            stream.synchronize()
+        first = False
         yield ready
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from harness.core.runtime.distributed import Group, LeaderLeft
-from harness.core.runtime.session import Computation, Diverged, Interrupted, Ready, Session
+from harness.core.runtime.session import Diverged, Interrupted, Ready, Session
 from harness.core.runtime.shared_attempt import SharedAttempt
 from harness.launch import provenance
 from harness.launch.queue import Ending, Event, last_line
@@ -117,13 +117,14 @@ def work_in_turns(
         group=group,
         compile=compiled,
         capture=resources.captured(gpu=gpu),
+        shares=resources.in_flight > 1,
         recompute=resources.recompute,
     )
     try:
         begin(attempt)
         attempt.write_environment(_environment(device, resources, group), provenance.repository()[1])
         report(Event("started", attempt.key))
-        yield from _on_own_stream(compute_in_turns(run, session), device, resources)
+        yield from compute_in_turns(run, session)
     except Exception as error:
         return _stopped_by(error, attempt, group)
     finally:
@@ -160,23 +161,6 @@ def room(device: torch.device, most: int) -> bool:
     else:  # with what all runs share, so rather too much
         peak, free = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, free_memory()
     return free > SPARE * peak / most
-
-
-def _on_own_stream(computation: Computation, device: torch.device, resources: Resources) -> Computation:
-    """The same computation with its work on a CUDA stream of its own where runs share a GPU, so that they overlap."""
-    if device.type != "cuda" or resources.in_flight == 1:
-        yield from computation
-        return
-    stream, first = torch.cuda.Stream(device), True  # type: ignore[no-untyped-call]
-    while True:
-        with torch.cuda.stream(stream):
-            ready = next(computation, None)
-        if ready is None:
-            return
-        if first:  # constants that runs share are made in a first turn: they must be there before others use them
-            stream.synchronize()
-            first = False
-        yield ready
 
 
 def _silent(event: Event) -> None:

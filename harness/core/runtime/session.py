@@ -43,7 +43,7 @@ class Session:
     report: callback that receives each metrics line when it is written.
     stopping: returns True once the executor wants the run to save and stop; True in one process stops all.
     group: the processes that compute the run.
-    stream: where work for a GPU is issued; None for the stream that is current.
+    shares: whether other runs of this process use the device in turns with this one.
     capture: whether a training step is recorded as a CUDA graph and replayed, where it can be.
     compile: whether models are compiled for the forward passes of training.
     recompute: whether blocks compute their activations again in the backward pass, instead of keeping them.
@@ -57,15 +57,17 @@ class Session:
     report: Callable[[dict[str, Any]], None] = _silent
     stopping: Callable[[], bool] = lambda: False
     group: Group = field(default_factory=Group)
-    stream: torch.cuda.Stream | None = None
+    shares: bool = False
     capture: bool = False
     compile: bool = False
     recompute: bool = False
 
-    def __post_init__(self) -> None:
-        if self.capture and self.stream is None and self.device.type == "cuda":
-            # A graph cannot be recorded on the default stream.
-            self.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+    def own_stream(self) -> torch.cuda.Stream | None:
+        """A new stream for the run's work on a GPU, where it needs one; None for the stream that is current."""
+        # So that runs overlap; and a graph cannot be recorded on the default stream.
+        if self.device.type != "cuda" or not (self.shares or self.capture):
+            return None
+        return torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
 
     def compiled(self, model: nn.Module) -> nn.Module:
         """A model for the forward passes of training, with the same weights; compiled if the session says so."""

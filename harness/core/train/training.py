@@ -147,15 +147,18 @@ class Training:
         self._resume()
         pace = Pace(session, self._save)
         self.begun = time.monotonic()
-        for batch in batches(progress.step):
-            self._set_rates(progress.step)
-            self._seed(progress.step)
-            step = Step(self, batch)
-            yield step
-            if step.line is not None:
-                self._log(step.line)
-            if pace.after(progress.step, self.total_steps, at_end=True):
-                self.begun = time.monotonic()
+        try:
+            for batch in batches(progress.step):
+                self._set_rates(progress.step)
+                self._seed(progress.step)
+                step = Step(self, batch)
+                yield step
+                if step.line is not None:
+                    self._log(step.line)
+                if pace.after(progress.step, self.total_steps, at_end=True):
+                    self.begun = time.monotonic()
+        finally:
+            self.recorded = None  # at once, with its memory: it refers to this training, which refers to it
 
     def _set_rates(self, step: int) -> None:
         self.rates.move(step)
