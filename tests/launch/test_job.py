@@ -194,7 +194,7 @@ def test_what_a_loser_raises_is_no_failure_of_the_run(store: Store, monkeypatch:
         taken.append(found)
         raise ValueError("too late")
 
-    monkeypatch.setattr(job, "compute", lose)
+    monkeypatch.setattr(job, "compute_in_turns", lose)
     event = compute(store, FIRST)[0]
     assert event.kind == "elsewhere"
     assert store.state(key(FIRST)).word == "running"
