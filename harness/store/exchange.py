@@ -22,6 +22,7 @@ from harness.store.records import record_in, sealed
 from harness.store.states import Result
 from harness.store.store import Store
 
+# A closing brace alone on a line, unindented, ends a record: JSON within a record is indented.
 _RECORD_END = re.compile(rb"(?<=\n\}\n)")
 _KEPT = re.compile(r"env\.json|dirty\.patch|metrics\.jsonl|artefacts(/[\w.-]+)+")
 """Files of a finished attempt that travel, by path relative to it."""
@@ -64,8 +65,8 @@ def export_records(store: Store, names: Iterable[str], file: Path) -> int:
 def import_records(store: Store, files: Iterable[Path]) -> Merged:
     """Merge the runs of files into a store; the whole of all files is checked before anything is written.
 
-    A run that the store has finished, too, stays as it is. A run that is unfinished here becomes done: its own
-    attempts stay, and a process that works on it finds out that it was overtaken.
+    A run that the store holds finished as well stays as it is. A run that is unfinished in the store becomes done: its
+    attempts stay, and a process that computes it finds out that it was overtaken.
 
     Raises:
         HarnessError: a file is damaged, of a later schema, or not of this kind; a spec does not belong to its key; two
@@ -133,7 +134,7 @@ def _read(file: Path) -> list[_Exported]:
 
 
 def _checked(record: Mapping[str, Any], file: Path) -> _Exported:
-    """A run whose spec belongs to its key under this version of harness."""
+    """Run of a record, if its spec has the record's key in this version of harness, and its files are a run's."""
     name = record["key"]
     try:
         run = run_from_json(json.dumps(record["run"]))
@@ -170,7 +171,10 @@ def _differing(name: str, one: Mapping[str, float], other: Mapping[str, float]) 
 
 
 def _add(store: Store, item: _Exported) -> None:
-    """Make a run of the store done, in an attempt of its own."""
+    """Make a run of the store done, in an attempt of its own.
+
+    The attempt's folder is published before the result that names it: no reader sees a result without its files.
+    """
     store.register(item.run)
     folder = store.folder(item.name)
 
@@ -189,7 +193,7 @@ def _add(store: Store, item: _Exported) -> None:
     digests = {place: hashlib.sha256(data).hexdigest() for place, data in item.files.items()}
     record = {"key": item.name, **item.result, "attempt": number, "files": digests}
     if folder.result.exists() and store.result(item.name) is None:
-        store.put_result_aside(item.name)  # damaged: as good as absent
+        store.put_result_aside(item.name)  # damaged: as good as absent, but its name would be taken
     try:
         create_exclusively(folder.result, sealed(record))
     except FileExistsError:

@@ -153,7 +153,7 @@ def _taps(start: Tensor, length: Tensor, side: int, size: int, interpolation: In
     stretch = scale.clamp(min=1.0)  # the filter widens when shrinking: antialiasing
     centre = (torch.arange(size, device=start.device) + 0.5) * scale
     first = (centre - reach * stretch + 0.5).floor().long()
-    # One more, of weight 0, in the sum alone: by how many weights it goes over, a sum rounds.
+    # One tap more, of weight 0, for the sum alone: how a sum rounds depends on its number of terms.
     places = first[..., None] + torch.arange(count + 1, device=start.device)
     weights = _kernel((places + 0.5 - centre[..., None]) / stretch[..., None], interpolation)
     length = length[:, None, None]

@@ -36,7 +36,7 @@ READ_AT_ONCE = 64
 AHEAD = 64 << 20
 """Most bytes of images that are computed ahead, so that a device gets few and large pieces of work."""
 CACHED = 1 << 20
-"""The same for a CPU, whose cache has to hold them: more take longer."""
+"""Most bytes on a CPU: more than its cache holds take longer."""
 
 
 class Batch(NamedTuple):
@@ -46,7 +46,8 @@ class Batch(NamedTuple):
     images: float32 [b, C, S, S], normalised, or [b, 2, C, S, S] with two crops of each image. labels: int64 [b], or
         soft targets float32 [b, classes].
     positions: int64 [b], places in the global batch. All on the device of the training.
-    masks: bool [b, M], what masks of these images were drawn ahead, one after another; M = 0 if none.
+    masks: bool [b, M], True = hidden: the masks of each image that were drawn ahead, flattened, one after another;
+        M = 0 if none were.
     """
 
     step: int | Tensor
@@ -57,7 +58,13 @@ class Batch(NamedTuple):
 
 
 def order(seed: int, epoch: int, length: int) -> Tensor:
-    """Order of the images in an epoch: a permutation of range(length), int64, on the CPU."""
+    """Order of the images in an epoch: a permutation of range(length), int64, on the CPU.
+
+    A function of the seed and the epoch alone, so cells that share a seed see the same images in the same order.
+
+    Args:
+        epoch: counted from 0. length: number of images in the data set.
+    """
     return permutation(seed, "order", epoch, length)
 
 
@@ -91,8 +98,9 @@ def training_batches(
     Images in memory that are only cropped and flipped are computed in batch on the device; other images one
     by one (`harness.core.data.samples`), whose batches are copied to a GPU while the step before runs.
 
-    Squares of a pack are computed in batch on the device where HARNESS_DEVICE_CROPS is 1: bilinear within 1 of 255 of
-    those computed alone; bicubic, whose overshoots are then cut once and not after each pass, also by more at edges.
+    Where HARNESS_DEVICE_CROPS is 1, squares of a pack are computed in batch on the device too. Their pixels differ from
+    those of images computed one by one: bilinear by at most 1 of 255; bicubic also by more at edges, as overshoots are
+    cut once and not after each of the two passes.
 
     Args:
         image_size: side of the result in pixels.
@@ -104,6 +112,7 @@ def training_batches(
     Raises:
         HarnessError: there are fewer images than one batch takes, or an image cannot be read.
     """
+    # Crops follow `drawn`, the order of images always `seed`: two crop seeds give two crops of the same images.
     drawn = seed if crop_seed is None else crop_seed
     places = torch.arange(batch_size)[slice(None) if rows is None else rows]
     in_memory = isinstance(source, ImageSet) and not augment.needs_loader
@@ -172,7 +181,7 @@ def _in_memory(
         return crops_of(source, augment, seed=seed, step=step, positions=positions)
 
     ahead = Ahead(draw, positions, steps)
-    taken = 4 * len(positions) * source.channels * image_size**2
+    taken = 4 * len(positions) * source.channels * image_size**2  # bytes of a batch in float32
     length = max(1, min(STEPS, (CACHED if positions.is_cpu else AHEAD) // taken))
     while block := list(islice(plan, length)):
         boxes, mirrored = (torch.cat(drawn) for drawn in zip(*(ahead.at(step) for step, _ in block), strict=True))
@@ -309,7 +318,7 @@ def as_images(source: ImageSet | FolderSet, *, image_size: int, crop: float, wor
 def _arriving(
     batches: Iterator[Sequence[Tensor]], source: ImageSet | FolderSet | None, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor, int]]:
-    """Images and labels of a loader on the device, and the step if the loader gives one.
+    """Images and labels of a loader, on the device, and the step, 0 if the loader gives none.
 
     Images that come as uint8, a quarter of the bytes to transfer, are normalised there by the colours of the set if one
     is given. On a GPU all this has a stream of its own beside the step that runs: the memory of loaders is pinned, so

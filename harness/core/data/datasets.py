@@ -77,14 +77,13 @@ class ImageSet:
 
 @dataclass(frozen=True, eq=False)
 class FolderSet:
-    """Paths and labels of images that are read from their files, or from a pack of them, when needed, as RGB.
+    """Paths and labels of images that are read as RGB when needed, each from its file or all from a pack.
 
-    paths: of the files; in a pack, those of the names in it, as if it were the folder.
-
+    paths: of the image files; of a pack, its own path followed by the names in it, as if it were a folder.
     labels: int64 [N], index into `classes`.
     mean, std: per channel, of values in [0, 1].
-    decoder: what decodes and resizes them: see `ImageFolder`.
-    pack: the pack that they lie in; None for files.
+    decoder: the library that decodes and resizes them: see `ImageFolder`.
+    pack: the pack that the images lie in; None for files.
     """
 
     paths: tuple[Path, ...]
@@ -118,8 +117,8 @@ def load(data: Data, part: Part) -> ImageSet | FolderSet:
 
     Args:
         part: `pretrain`: all training images that the spec uses, unlabelled ones too; `train`: the labelled
-            ones among them; `test`: what accuracies are measured on, which are held-out training images where
-            data.split says so.
+            ones among them; `test`: the images that accuracies are measured on, which are held-out training
+            images where data.split says so.
 
     `train_images` takes the first images of a fixed order in which classes alternate and unlabelled images come last,
     so a smaller subset is contained in a larger one. Held-out images belong to neither `pretrain` nor
@@ -324,6 +323,7 @@ def _turns(labels: Tensor, pool: Tensor, purpose: str) -> Tensor:
     """Indices of the pool in a fixed order in which classes alternate and unlabelled images come last."""
     places, among = _places(labels, pool, purpose)
     kinds = labels[pool]
+    # By turn, and within a turn by the hashed word of the class. Unlabelled images, kind -1, get the last turns.
     turn = places + torch.where(kinds < 0, len(pool), 0)
     return pool[torch.argsort((turn << 32) | among[kinds + 1], stable=True)]
 
@@ -333,12 +333,16 @@ def _places(labels: Tensor, pool: Tensor, purpose: str) -> tuple[Tensor, Tensor]
 
     Neither depends on a run's seed: runs of all seeds train and test on the same images.
 
+    Args:
+        labels: int64 [N], -1 = unlabelled. pool: int64, indices of the images among these N.
+
     Returns:
         int64 [len(pool)], counted from 0; int64 [1 + classes], of unlabelled images first.
     """
     stream = seed_stream(0, purpose)
     kinds = labels[pool]
     shuffled = torch.argsort(words(stream, 0, pool, 1)[:, 0], stable=True)
+    # The sort is stable, so the images of each class stay in hashed order.
     by_class = shuffled[torch.argsort(kinds[shuffled], stable=True)]
     sizes = torch.bincount(kinds + 1, minlength=int(labels.max()) + 2)
     starts = torch.cumsum(sizes, 0) - sizes

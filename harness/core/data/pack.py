@@ -1,4 +1,4 @@
-"""Pictures of a pack, which lies in memory as far as it was read: see `harness.spec.packs` and `harness pack`."""
+"""Pictures of a pack, a file of decoded pictures that is mapped into memory: `harness.spec.packs`, `harness pack`."""
 
 from __future__ import annotations
 
@@ -63,6 +63,7 @@ class Pack:
         first, length = facts.table
         self._table = mapped[first : first + length].view("<i4").reshape(-1, 3).astype(np.int64)
         height, width, held = self._table.T
+        # Bytes of each picture with its fractions, of which `held` says the number; sides are rounded up.
         lengths = sum(
             np.where(held > place, -(-height // part) * -(-width // part) * 3, 0)
             for place, part in enumerate(FRACTIONS)

@@ -128,7 +128,7 @@ def _locked(path: Path) -> BinaryIO:
 
 
 def pictures(path: Path, side: int | None, decoder: Decoder) -> list[NDArray[np.uint8]]:
-    """What a pack holds of a file, uint8 [height, width, 3]: a square; or the whole, and fractions by PIL's decoder.
+    """Pixels that a pack holds for a file, uint8 [height, width, 3]: a square; or the whole, and PIL's fractions of it.
 
     Raises:
         HarnessError: the file cannot be read.
@@ -208,5 +208,5 @@ class _Writer:
         )  # fmt: skip
         self._file.write(header_of(facts))
         self._file.flush()
-        os.fsync(self._file.fileno())
+        os.fsync(self._file.fileno())  # on the disk before the caller gives it its name
         return facts

@@ -23,7 +23,7 @@ ITERATIONS = 10_000
 
 
 def logistic_probe(run: LogisticProbe, session: Session) -> None:
-    """Publish the test accuracy of the logistic regression that fits the training images' features best.
+    """Fit a logistic regression to features of the training images, and publish its accuracy on the test images.
 
     Raises:
         HarnessError: the optimum was not reached.
@@ -51,9 +51,12 @@ def logistic_probe(run: LogisticProbe, session: Session) -> None:
 
 
 def standardised(known: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-    """Two sets of features [N, C], [M, C] in float64, both shifted and scaled to mean 0 and deviation 1 of the first.
+    """Both sets of features in float64, standardised by the mean and the standard deviation of the first.
 
-    Features that do not vary are only shifted.
+    Features that do not vary in the first set are only shifted.
+
+    Args:
+        known: [N, C], of the training images. other: [M, C], of the test images.
     """
     known, other = known.double(), other.double()
     mean, deviation = known.mean(dim=0), known.std(dim=0, correction=0)
@@ -67,7 +70,8 @@ def fit_logistic(features: Tensor, labels: Tensor, *, num_classes: int, c: float
     By L-BFGS in float64. Only differences between biases matter; their sum is 0, as that of scikit-learn's.
 
     Args:
-        features: float64 [N, C]. labels: int64 [N], below `num_classes`.
+        features: float64 [N, C]. labels: int64 [N], below `num_classes`, which is K.
+        c: inverse strength of the penalty, as in scikit-learn: a larger one fits the training images more closely.
 
     Raises:
         HarnessError: the gradient did not vanish within ITERATIONS.
@@ -80,17 +84,18 @@ def fit_logistic(features: Tensor, labels: Tensor, *, num_classes: int, c: float
     wanted = F.one_hot(labels, num_classes).double()
 
     def mean_loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        """Objective over c * N, so that its gradient does not grow with the number of images; and that gradient."""
+        """Objective divided by c * N, so that its gradient does not grow with the number of images; its gradient."""
         both = torch.from_numpy(flat).to(device).view(num_classes, width + 1)
         weights, bias = both[:, :width], both[:, width]
         logits = features @ weights.T + bias
         loss = F.cross_entropy(logits, labels) + weights.square().sum() / (2 * c * count)
+        # Derivative of the mean cross-entropy by the logits: probabilities minus one-hot labels.
         excess = (logits.softmax(dim=1) - wanted) / count
         slope = torch.cat([excess.T @ features + weights / (c * count), excess.sum(dim=0)[:, None]], dim=1)
         return loss.item(), slope.flatten().cpu().numpy()
 
     start = np.zeros(num_classes * (width + 1))
-    # scipy's own stops are set beyond reach of rounding: what decides is the gradient.
+    # scipy's own criteria are too tight for rounding to meet them early; the check of the gradient below decides.
     options = {"maxiter": ITERATIONS, "maxfun": 2 * ITERATIONS, "ftol": 0.0, "gtol": GRADIENT / 100, "maxcor": 20}
     found = minimize(mean_loss, start, method="L-BFGS-B", jac=True, options=options)
     if (steepest := float(np.abs(mean_loss(found.x)[1]).max())) > GRADIENT:

@@ -10,9 +10,9 @@ from torch import Tensor
 STEPS = 50
 """Most steps that are drawn at once: enough for what a call costs to vanish."""
 LIMIT = 4 << 20
-"""Most bytes that the draws of a block take; what is needed to make them takes up to a hundred times as much."""
+"""Most bytes that the draws of a block take on a GPU; while they are made, up to a hundred times as much is needed."""
 CACHED = 1 << 15
-"""The same for a CPU, whose cache has to hold all that: more take longer."""
+"""Most bytes on a CPU: a block that its cache cannot hold, with all that is needed to make it, takes longer."""
 
 
 class Ahead:
@@ -21,10 +21,11 @@ class Ahead:
     A draw is a function of its step and of places in the global batch, so it does not depend on where a block begins.
 
     Args:
-        draw: from steps and positions, int64 [N] each, to tensors with N rows, or n N rows, n for each pair in order.
-        positions: int64 [B], on the device of the draws.
-        steps: end of the training, beyond which nothing is drawn; None draws whole blocks.
-        limit: bytes that a block may take, None for `LIMIT` or `CACHED`; a step is drawn alone if it takes more.
+        draw: function of steps and positions, int64 [N] each. It gives tensors of n N rows: n for each pair of a step
+            and a position, in the order of the pairs.
+        positions: int64 [B], places in the global batch, the same in every step; on the device of the draws.
+        steps: number of steps of the training, beyond which nothing is drawn; None draws whole blocks.
+        limit: bytes that a block may take, None for `LIMIT` or `CACHED`; a step that takes more is drawn alone.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class Ahead:
         self.draw, self.positions, self.steps = draw, positions, steps
         self.limit = limit or (CACHED if positions.is_cpu else LIMIT)
         self.first, self.block = 0, list[tuple[Tensor, ...]]()
-        self.length = 1  # how much a step takes is known once one has been drawn
+        self.length = 1  # of a block in steps: how much a step takes is known once one has been drawn
 
     def at(self, step: int) -> tuple[Tensor, ...]:
         """The draws of a step, [n B, ...] each: parts of the block's memory, on which nothing may be written."""
@@ -48,6 +49,7 @@ class Ahead:
     def _make(self, first: int) -> None:
         left = self.length if self.steps is None else self.steps - first
         count, batch = max(1, min(self.length, left)), len(self.positions)
+        # All positions of the first step come first, then those of the next, so that a chunk of the rows is a step.
         steps = torch.arange(first, first + count, device=self.positions.device).repeat_interleave(batch)
         drawn = self.draw(steps, self.positions.repeat(count))
         self.first, self.block = first, list(zip(*(rows.chunk(count) for rows in drawn), strict=True))

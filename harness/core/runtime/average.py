@@ -11,7 +11,10 @@ from torch import Tensor, nn
 
 @torch.no_grad()
 def follow(averages: list[Tensor], weights: list[Tensor], keep: float | Tensor) -> None:
-    """average <- keep * average + (1 - keep) * weight, in place, for each pair. keep: a number, or a scalar tensor."""
+    """Move averages towards weights in place: average <- keep * average + (1 - keep) * weight, for each pair.
+
+    keep: share of the old average that stays, a number or a scalar tensor.
+    """
     # Few fused calls for all tensors; a loop over parameters would launch two kernels for each.
     torch._foreach_mul_(averages, keep)
     if isinstance(keep, Tensor):
@@ -21,7 +24,7 @@ def follow(averages: list[Tensor], weights: list[Tensor], keep: float | Tensor) 
 
 
 class Averaged(nn.Module):
-    """A trained model together with the moving average of its weights, which is the one that is tested.
+    """A trained model together with the moving average of its weights. The average is what is tested.
 
     Create it before anything in the model is replaced for training, such as its batch norms: the average is a deep
     copy and keeps torch's own layers.

@@ -57,7 +57,7 @@ def call(function: Callable[..., object], name: str, *args: object, **params: ob
 
 
 def random_source(seed: int, purpose: str, step: int | Tensor, positions: Tensor) -> Callable[..., Tensor]:
-    """The only source of randomness of a user's function: `random(*shape)` gives uniform numbers [B, *shape].
+    """Source of randomness for a user's function: `random(*shape)` gives uniform numbers in [0, 1), [B, *shape].
 
     Each call has a stream of its own. Row i depends on the seed, the step and positions[i] alone.
 
@@ -81,7 +81,10 @@ def steps_of(step: int | Tensor, positions: Tensor, ndim: int) -> Tensor:
 
 @contextmanager
 def looked_at(module: nn.Module) -> Iterator[None]:
-    """Context to see what a user's module returns: in evaluation mode, without gradients, all of it undone after."""
+    """Context for a call that only inspects what a user's module returns: in evaluation mode and without gradients.
+
+    Afterwards the parts that were in training mode are in it again.
+    """
     training = [part for part in module.modules() if part.training]
     module.eval()  # so that no batch norm counts what it is shown
     with torch.no_grad():

@@ -41,12 +41,12 @@ class LeaderLeft(Exception):
 
 @dataclass
 class Group:
-    """The processes of one run; alone unless it comes from `join`, and then nothing here costs anything.
+    """The processes that compute one run: several after `join`; `Group()` is this process alone and exchanges nothing.
 
     Attributes:
-    rank: this process, 0 <= rank < size. Rank 0 owns the run and is the only one that writes.
-    broken: a process left in the middle of a run, so that the others may be at different collectives. Nothing can be
-        said in this group any more; its processes have to end.
+        rank: number of this process, 0 <= rank < size. Rank 0 owns the run and is the only one that writes.
+        broken: True once a process has left in the middle of a run. The others may wait in different collectives, so
+            they cannot communicate any more and have to end.
     """
 
     rank: int = 0
@@ -60,7 +60,7 @@ class Group:
         return tensor
 
     def mean(self, tensor: Tensor) -> Tensor:
-        """The mean over all ranks, in place."""
+        """Average a contiguous tensor of floats over all ranks, in place; without gradient."""
         return self.sum(tensor).div_(self.size) if self.size > 1 else tensor
 
     def agree(self, *flags: bool) -> tuple[bool, ...]:
@@ -120,7 +120,7 @@ class Group:
         """A model whose gradients are averaged over all ranks in the backward pass; the model itself if alone.
 
         Args:
-            may_skip: whether a forward pass may leave parameters unused, as a user's own module may.
+            may_skip: True if a forward pass may leave parameters unused, as a user's own module may.
         """
         if self.size == 1:
             return model
@@ -135,7 +135,7 @@ def rows_of(batch_size: int, rank: int, size: int, *, mirrored: bool = False) ->
     """The rows of a global batch that a rank takes: int64, ascending, as even a split as there is.
 
     Args:
-        mirrored: whether row i and row batch_size - 1 - i have to be together, for Mixup and CutMix. A rank's rows then
+        mirrored: True keeps rows i and batch_size - 1 - i, which Mixup and CutMix mix, on one rank. A rank's rows then
             mirror each other as those of the whole batch do, so mixing them gives what mixing the whole batch gives.
     """
     half = batch_size // 2 if mirrored else batch_size
@@ -158,19 +158,22 @@ class _Summed(torch.autograd.Function):
 
 
 def summed(tensor: Tensor, group: Group) -> Tensor:
-    """The sum over all ranks, with gradient: what is minimised is the sum of all ranks' losses."""
+    """The sum of a tensor over all ranks, with the gradient of the sum of all ranks' losses."""
     if group.size == 1:
         return tensor
     return cast(Tensor, _Summed.apply(tensor, group))
 
 
 def original(model: nn.Module) -> nn.Module:
-    """The model that was replicated."""
+    """The model that was replicated; a model that was not is given back."""
     return cast(nn.Module, model.module) if isinstance(model, DistributedDataParallel) else model
 
 
 def gathering(model: nn.Module) -> contextlib.AbstractContextManager[None]:
-    """A context whose forward and backward passes keep gradients to this rank, to be averaged with the last slice's."""
+    """Context for all slices of a batch but the last: gradients add up on this rank and are not exchanged yet.
+
+    The backward pass of the last slice, outside of it, then averages all of them over the ranks at once.
+    """
     return model.no_sync() if isinstance(model, DistributedDataParallel) else contextlib.nullcontext()
 
 
@@ -228,8 +231,8 @@ def _machines(store: FileStore, rank: int, size: int) -> set[str]:
 def _interface(machines: set[str]) -> Iterator[None]:
     """Tell gloo its network interface, unless the user has.
 
-    By itself it takes the address that the host's name has, and where that is none or a loopback's, the loopback: the
-    processes on other machines then cannot reach it.
+    By itself gloo takes the address that the host's name resolves to. Where there is none, or it is a loopback's, gloo
+    takes the loopback, which processes on other machines cannot reach.
     """
     name = None if os.environ.get(INTERFACE_VARIABLE) else interface(len(machines) > 1)
     if name is not None:
@@ -242,7 +245,10 @@ def _interface(machines: set[str]) -> Iterator[None]:
 
 
 def interface(several: bool, routes: Path = Path("/proc/net/route")) -> str | None:
-    """The network interface for a group on one machine or on several; None leaves it to gloo."""
+    """The network interface for a group; None leaves the choice to gloo.
+
+    several: True if the group is on several machines. routes: the kernel's table of routes.
+    """
     names = [name for _, name in socket.if_nameindex()]
     if not several:
         return "lo" if "lo" in names else None
@@ -250,6 +256,7 @@ def interface(several: bool, routes: Path = Path("/proc/net/route")) -> str | No
         if not socket.gethostbyname(socket.gethostname()).startswith("127."):
             return None
     with contextlib.suppress(OSError):
+        # The interface of the default route (destination 0); of several, the one with the lowest metric, field 6.
         lines = [line.split() for line in routes.read_text().splitlines()[1:]]
         found = [(int(line[6]), line[0]) for line in lines if line[1] == "00000000" and line[0] in names]
         return min(found)[1] if found else None

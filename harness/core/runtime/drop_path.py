@@ -25,7 +25,8 @@ class Place:
             same memory as long as B is the same.
 
     Args:
-        streams, rates: of the drop paths. batch_size: images in the global batch.
+        streams: random stream of each drop path. rates: its probability of dropping a branch, in [0, 1).
+        batch_size: images in the global batch.
     """
 
     def __init__(self, streams: Sequence[int] = (), rates: Sequence[float] = (), batch_size: int = 0) -> None:
@@ -37,6 +38,7 @@ class Place:
 
     def move(self, step: int, positions: Tensor) -> Self:
         """Go to a step, counted from 0, and to these images of its batch: int64 [B]."""
+        # The same tensor, not equal values: the host would wait for a GPU to compare them.
         if step == self._number and positions is self.positions:
             return self
         self._number, self.positions = step, positions
@@ -51,7 +53,8 @@ class Place:
             self._ahead = _kept_ahead(self.streams, self.rates, torch.arange(self.batch_size, device=device))
         if self.kept.shape != shape or self.kept.device != device:
             self.kept = torch.empty(shape, device=device)
-        # Drawn for the whole batch, of which these images take their columns.
+        # Drawn for the whole batch, of which these images take their columns; written to memory that stays, where a
+        # recorded step reads it.
         torch.index_select(self._ahead.at(step)[0].mT, 1, positions, out=self.kept)
 
 

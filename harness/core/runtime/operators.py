@@ -1,4 +1,7 @@
-"""Operators of torch that a piece of work dispatches: what a launch-bound device is busy with, countable on any."""
+"""Counts of the torch operators that a piece of work dispatches.
+
+Where a GPU waits for the host to launch kernels, their number sets the time of a step. Any device can count them.
+"""
 
 from __future__ import annotations
 

@@ -12,7 +12,10 @@ from harness.spec import HarnessError, Recipe
 
 
 class Arithmetic(NamedTuple):
-    """Process-wide settings of matrix arithmetic on GPUs, by torch's names."""
+    """Process-wide settings of matrix arithmetic on GPUs.
+
+    matrices: torch's float32_matmul_precision, such as `highest` or `high`. convolutions: True allows TF32.
+    """
 
     matrices: str
     convolutions: bool
@@ -57,7 +60,7 @@ def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
 
 @contextmanager
 def alone_in(precision: Literal["fp32", "bf16"], device: torch.device) -> Iterator[None]:
-    """Context of a frozen network, whose precision does not depend on that of the run around it.
+    """Context for a frozen network, which computes in its own precision whatever the run around it uses.
 
     So the targets of a teacher or tokenizer are the same whether training computes in fp32, tf32, bf16 or fp16.
     """

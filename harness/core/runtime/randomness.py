@@ -60,7 +60,10 @@ def stream_of(seed: int, purpose: str) -> int:
 
 
 def words_of_one(stream: int, step: int, position: int, count: int) -> NDArray[np.uint32]:
-    """A row of `words`, [count], drawn without tensors: forty operators cost more than one image or batch needs."""
+    """One row of `words`, uint32 [count], computed without tensors.
+
+    For a single row the forty operators of `words` take longer than what the numbers are for.
+    """
     row = _mix(position + stream & _WORD)
     row = _mix((row ^ (stream >> 32 & _WORD)) + step & _WORD)
     row = _mix(row ^ (position >> 32 & _WORD) ^ (step >> 32 & _WORD))

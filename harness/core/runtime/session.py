@@ -13,7 +13,7 @@ from harness.core.runtime.distributed import Group
 from harness.store import Attempt
 
 Ready = Callable[[], bool]
-"""Says whether the device has computed what a run waits for."""
+"""Gives True once the device has computed what a run waits for; does not wait itself."""
 Computation = Generator[Ready]
 """A run being computed, as a generator. It hands over where it would wait for the device, having enqueued all work up
 to its next metrics line; asked for more before that is ready, it waits. So one process advances several runs in turns.
@@ -37,16 +37,17 @@ class Session:
     """Resources of one attempt to compute a run.
 
     Attributes:
-    attempt: the owned attempt folder; with several processes, each has one and all call its methods together.
-    workers: loader processes. micro_batch: images that fit the device at once; None for all rows of this process.
-    checkpoint_seconds: time between checkpoints.
-    report: callback that receives each metrics line when it is written.
-    stopping: returns True once the executor wants the run to save and stop; True in one process stops all.
-    group: the processes that compute the run.
-    shares: whether other runs of this process use the device in turns with this one.
-    capture: whether a training step is recorded as a CUDA graph and replayed, where it can be.
-    compile: whether models are compiled for the forward passes of training.
-    recompute: whether blocks compute their activations again in the backward pass, instead of keeping them.
+        attempt: the owned attempt folder; with several processes, each has one and all call its methods together.
+        workers: number of loader processes.
+        micro_batch: images that fit the device at once; None for all rows of this process.
+        checkpoint_seconds: time between checkpoints.
+        report: callback that receives each metrics line when it is written.
+        stopping: returns True once the executor wants the run to save and stop; True in one process stops all.
+        group: the processes that compute the run.
+        shares: True if other runs of this process use the device in turns with this one.
+        capture: True records a training step as a CUDA graph and replays it, where that is possible.
+        compile: True compiles models for the forward passes of training.
+        recompute: True lets blocks compute their activations again in the backward pass instead of keeping them.
     """
 
     attempt: Attempt
@@ -77,7 +78,7 @@ class Session:
         return cast(nn.Module, torch.compile(model))
 
     def mark(self) -> Ready:
-        """Whether the device is done with what is enqueued on its current stream now; always true on a CPU."""
+        """A function that gives True once the device has done all work enqueued so far; on a CPU it always does."""
         if self.device.type != "cuda":
             return lambda: True
         reached: Ready = torch.cuda.current_stream(self.device).record_event().query

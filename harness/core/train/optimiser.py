@@ -45,7 +45,10 @@ def decays(name: str, parameter: Tensor, no_decay: NoDecay = "usual") -> bool:
 
 
 def layer_scales(model: Family, layer_decay: float | None) -> dict[str, float]:
-    """Factor on the learning rate of every parameter: layer_decay ** (depth + 1 - layer id)."""
+    """Factor on the learning rate of every parameter, by name: layer_decay ** (depth + 1 - layer id).
+
+    layer_decay: factor from a layer to the one below it; None gives 1 everywhere.
+    """
     last = depth(model) + 1
     rate = 1.0 if layer_decay is None else layer_decay
     return {name: rate ** (last - layer_id(model, name)) for name, _ in model.named_parameters()}
@@ -122,9 +125,9 @@ def _by_shape(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int, scale: float = 1.0) -> float:
-    """Learning rate at a step counted from 0.
+    """Learning rate at a step, counted from 0, of a parameter group whose factor is `scale`.
 
-    Only the peak is multiplied by a layer's `scale`; minimum and warm-up start are absolute, as in the released SimMIM.
+    Only the peak is multiplied by it; minimum and warm-up start are absolute, as in the released SimMIM.
     """
     peak = recipe.scaled(recipe.lr) * scale
     warmup, total = recipe.warmup_epochs * steps_per_epoch, recipe.epochs * steps_per_epoch

@@ -10,14 +10,14 @@ from torch import Tensor
 Schedule = Callable[[int], float]
 """A number at a step, counted from 0."""
 STEPS = 200
-"""Steps for which numbers are sent to a GPU at once."""
+"""Steps whose numbers are sent to a GPU in one copy."""
 
 
 class Rates:
     """The numbers of the current step, one for each schedule.
 
-    On a CPU they are floats. On a GPU they are scalars that keep their memory, so that the host need not wait and a
-    recorded step finds them where they were.
+    On a CPU they are floats. On a GPU they are scalar tensors at fixed addresses: the host sets them without waiting,
+    and a recorded step reads the new values where it found the old ones.
 
     Args:
         device: where the scalars are; None for floats.

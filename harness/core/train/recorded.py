@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 def as_graph(compute: Callable[[], T]) -> Callable[[], T]:
-    """Record a function as a CUDA graph on the current stream, which may not be the default one.
+    """Record a function as a CUDA graph on the current stream, which must not be the default one.
 
     Raises:
         HarnessError: it waits for the device, or cannot be recorded for another reason.
@@ -44,10 +44,10 @@ def as_graph(compute: Callable[[], T]) -> Callable[[], T]:
 
 
 class Recorded:
-    """Inputs of a step in memory that stays, and the step's recording.
+    """The recording of a training step, and tensors at fixed addresses that hold its inputs.
 
     Args:
-        record: as `as_graph` does.
+        record: makes the recording, as `as_graph` does.
     """
 
     def __init__(self, record: Record) -> None:
@@ -61,6 +61,7 @@ class Recorded:
             self.held = [tensor.clone() for tensor in inputs]
         else:
             for mine, tensor, (before, version) in zip(self.held, inputs, self.given, strict=True):
+                # The same tensor, not written to since (_version counts writes), holds the same values.
                 if tensor is not before or tensor._version != version:
                     mine.copy_(tensor)
         self.given = [(tensor, tensor._version) for tensor in inputs]
@@ -70,7 +71,8 @@ class Recorded:
         """Compute a step whose inputs are held: at first as it is, then by a recording of it.
 
         Args:
-            compute: the same in every step. It finds all that changes from step to step in tensors that stay.
+            compute: does the same in every step. It reads all that changes from step to step from tensors at fixed
+                addresses, as a recording repeats the first one's kernels and never runs its Python again.
         """
         self.done += 1
         if self.done <= WARM_UP:

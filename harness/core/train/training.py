@@ -49,7 +49,7 @@ class Pace:
         """Save if a checkpoint is due, and stop if the executor asked for it; returns whether it saved.
 
         Args:
-            done: steps done of `total`. at_end: whether the end of the loop is saved too.
+            done: steps done of `total`. at_end: True saves at the end of the loop too.
 
         Raises:
             Interrupted: the executor asked to stop; the state is saved.
@@ -89,8 +89,9 @@ class Training:
     Args:
         model: as `session.group.replicate` gave it. What a recipe changes besides its parameters has to be part of it,
             so that checkpoints hold it.
-        seed: of the run. groups: parameter groups, each with its `scale` of the learning rate.
-        place: of the model's layers that draw random numbers; moved before each forward pass.
+        seed: of the run. groups: parameter groups, each with its `scale`, the factor on the learning rate's peak.
+        place: step and image positions that drop paths and batch norms of the model read; moved before each forward
+            pass.
         schedules: numbers besides learning rates that change from step to step, by name (`Update.rate`).
     """
 
@@ -149,19 +150,22 @@ class Training:
         self.begun = time.monotonic()
         try:
             for batch in batches(progress.step):
+                # Before the caller computes the step, which reads both.
                 self._set_rates(progress.step)
                 self._seed(progress.step)
                 step = Step(self, batch)
                 yield step
+                # The step is done, and progress.step counts it.
                 if step.line is not None:
                     self._log(step.line)
                 if pace.after(progress.step, self.total_steps, at_end=True):
-                    self.begun = time.monotonic()
+                    self.begun = time.monotonic()  # _save has counted the time until here, and its own is no step's
         finally:
             self.recorded = None  # at once, with its memory: it refers to this training, which refers to it
 
     def _set_rates(self, step: int) -> None:
         self.rates.move(step)
+        # The learning rates of the groups come first; behind them are the schedules, which `Update.rate` reads.
         groups = self.optimiser.param_groups
         for members, rate in zip(groups, self.rates.now[: len(groups)], strict=True):
             members["lr"] = rate
@@ -176,7 +180,11 @@ class Training:
             torch.cuda.default_generators[number].manual_seed(seed)
 
     def compute(self, learn: Callable[[Update], T], batch: Batch) -> tuple[T, Tensor]:
-        """One step: what `learn` returns, and the norm of the gradients."""
+        """Compute one step, by its operators or by its recording.
+
+        Returns:
+            The result of `learn`, and the norm of the gradients, a scalar.
+        """
         step, recorded = self.progress.step, self.recorded
 
         def compute() -> tuple[T, Tensor]:
@@ -191,8 +199,8 @@ class Training:
         return recorded.compute(compute)
 
     def _record(self, compute: Callable[[], T]) -> Callable[[], T]:
-        # Adam asks to be told. It changes nothing of what the fused one computes, and she warns of it where no graph
-        # is being recorded, so the flag is up for that time only; checkpoints never hold it.
+        # torch's Adam refuses to be recorded without this flag, and warns of it where no graph is being recorded. So it
+        # is set for the recording only, and checkpoints never hold it. It changes nothing that the fused Adam computes.
         groups = [members for members in self.optimiser.param_groups if "capturable" in members]
         for members in groups:
             members["capturable"] = True
@@ -212,7 +220,7 @@ class Training:
         progress, group = self.progress, self.session.group
         spent = time.monotonic() - self.begun
         progress.seconds, progress.waited = progress.seconds + spent, progress.waited + spent
-        group.sum(progress.total)
+        group.sum(progress.total)  # rank 0, which writes, goes on with the sum; the others begin at 0 again
         model = original(self.model)
         save_state(self.session, progress, model=model, optimiser=self.optimiser, scaler=self.scaler)
         if group.rank:
@@ -239,6 +247,7 @@ class Training:
             "epoch": progress.step / self.steps_per_epoch,
             "loss": progress.total.item() / progress.since,
             "grad_norm": norm.item(),
+            # Of the step that was computed, which progress.step counts already.
             "lr": learning_rate(self.recipe, progress.step - 1, self.steps_per_epoch),
             "images_per_second": progress.since * self.recipe.batch_size / elapsed,
         }
@@ -252,7 +261,7 @@ class Step:
 
     Attributes:
         batch: this process's rows of the global batch. number: counted from 0.
-        logged: whether a metrics line follows the step.
+        logged: True if a metrics line follows the step.
         line: that line once it is read, else None; what a recipe adds to it is logged with it.
     """
 
@@ -267,8 +276,9 @@ class Step:
         """Compute the step; gives what `learn` returns. Nothing here waits for the device.
 
         Args:
-            learn: forward and backward passes, update of the weights and all that follows them. It has to depend on
-                what changes from step to step, as the batch and the rates, through tensors only.
+            learn: forward and backward passes, update of the weights and all that follows them. What changes from step
+                to step, such as the batch and the rates, may reach it through tensors only: a recorded step is replayed
+                with new values in the same tensors.
         """
         training, progress = self.training, self.training.progress
         found, self.norm = training.compute(learn, self.batch)
@@ -278,7 +288,7 @@ class Step:
     def read(self) -> Line:
         """Metrics line of a computed step: loss, gradient norm and learning rate of the global batch, by name.
 
-        The first of what waits for the device. What is added to the line is logged with it.
+        This waits for the device, as nothing before it in a step does. What is added to the line is logged with it.
 
         Raises:
             Diverged: the loss is not finite.
@@ -319,13 +329,14 @@ class Update:
         return self.training.rates.now[names.index(name) - len(names)]  # they stand behind the learning rates
 
     def weigh(self, denominators: Iterable[Mapping[str, Tensor]]) -> None:
-        """Weigh the losses of each part by what they are means over, instead of by its number of images.
+        """Weigh the losses of each part by the number of terms they average, instead of by the number of images.
 
         So the parts of all processes add up to the loss of the global batch, however it is cut.
 
         Args:
-            denominators: for each part, and each of its losses by name, over how much it is a mean (up to a constant
-                factor): float64 scalars. They are not looked at where one part is the whole global batch.
+            denominators: for each part a mapping from the name of a loss to the number of terms, such as hidden pixels,
+                that it is a mean over, up to a constant factor: float64 scalars. Not read where one part is the whole
+                global batch.
         """
         group = self.training.session.group
         if len(self.parts) == 1 and group.size == 1:
@@ -340,7 +351,7 @@ class Update:
         """Update the weights by the gradients of all parts."""
         training = self.training
         for layer in training.norms:
-            layer.settle()
+            layer.settle()  # running statistics, once a step: all parts have been seen
         training.scaler.unscale_(training.optimiser)  # before the norm, which is of the true gradients
         self.norm = torch.nn.utils.clip_grad_norm_(training.parameters, training.recipe.clip or math.inf)
         training.scaler.step(training.optimiser)
@@ -351,7 +362,11 @@ class Update:
 
 @dataclass
 class Part:
-    """A slice of a step's batch. share: weight of its losses in those of the global batch, one for all or by name."""
+    """A slice of a step's batch.
+
+    share: weight of its losses in those of the global batch, one for all losses or by name.
+    last: True for the last slice of the step, in whose backward pass processes exchange gradients.
+    """
 
     update: Update
     batch: Batch
@@ -360,9 +375,9 @@ class Part:
 
     @contextmanager
     def forward(self) -> Iterator[None]:
-        """Context of a forward pass of these images.
+        """Context for the forward pass of these images.
 
-        Layers that draw find their places; precision is the recipe's; processes exchange gradients in the last part.
+        Layers that draw random numbers find the images' places, and arithmetic has the recipe's precision.
         """
         training = self.update.training
         training.place.move(training.progress.step, self.batch.positions)
@@ -375,7 +390,8 @@ class Part:
         values = torch.stack([*losses.values()])
         shares = share if isinstance(share, float) else torch.stack([share[name] for name in losses])
         loss = (values * shares).sum()
-        # Replicas average their gradients, where those of the parts are to be added up.
+        # Replicas average gradients over the processes, but the shares of all parts add up to 1 already: times the
+        # number of processes, their average is the sum that is wanted.
         scaled = training.scaler.scale(loss * training.session.group.size)
         with self._gathering():
             torch.autograd.backward(scaled)
