@@ -78,7 +78,7 @@ MUTATIONS = (
     ),
     Mutation(
         "core/train/training.py",
-        "self.stream ^ progress.step",
+        "self.stream ^ step",
         "self.stream",
         "core/test_recipe_pieces.py",
     ),
@@ -339,7 +339,7 @@ MUTATIONS = (
     ),
     Mutation(
         "core/evaluate/probe.py",
-        "topk(min(k, len(bank)), dim=1)",
+        "topk(min(k, len(labels)), dim=1)",
         "topk(k, dim=1)",
         "core/test_training.py::test_vote_by_hand",
     ),
