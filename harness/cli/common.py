@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
@@ -209,7 +210,9 @@ def planned(
     """Plan and store that the options of a command select."""
     loaded = load(study)
     read_site(loaded.root)  # a slip in a profile shows at once, not when jobs are submitted
-    return expand(loaded, scale=scale, where=selection(where), seeds=seeds), open_store(store, loaded.root)
+    plan = expand(loaded, scale=scale, where=selection(where), seeds=seeds)
+    gc.freeze()  # a plan stays until the command ends: Python need not go through it again and again
+    return plan, open_store(store, loaded.root)
 
 
 def results_folder(plan: Plan) -> Path:

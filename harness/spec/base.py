@@ -95,26 +95,32 @@ class _SpecType(ModelMetaclass):
     """The type of the types of specs: makes a spec, or gives the one that was stated alike."""
 
     def __call__(cls, /, **values: Any) -> Any:
-        pieces = _pieces.get()
-        if pieces is None:
-            return super().__call__(**values)
-        stated = _stated(cls, values)
-        if (found := pieces.get(stated)) is not None:
-            return found
-        made = super().__call__(**values)
-        # Which fields were stated and which left out means nothing here, and the set takes more room than the fields.
-        object.__setattr__(made, "__pydantic_fields_set__", _FORGOTTEN)
-        if stated is not None and all(made.__dict__.get(name) is value for name, value in _specs(values)):
-            pieces[stated] = made  # which holds the specs in it
-        return made
+        return _shared(cls, values, super().__call__)
 
 
-def _stated(kind: type, values: dict[str, Any]) -> object:
+def _shared(of: object, values: dict[str, Any], make: Callable[..., Any]) -> Any:
+    """What `make(**values)` gives, or gave for values of the same `of` that were stated alike."""
+    pieces = _pieces.get()
+    if pieces is None:
+        return make(**values)
+    stated = _stated(of, values)
+    if (found := pieces.get(stated)) is not None:
+        return found
+    made = make(**values)
+    # Which fields were stated and which left out means nothing here, and the set takes more room than the fields.
+    object.__setattr__(made, "__pydantic_fields_set__", _FORGOTTEN)
+    told = ((name, value) for name, value in values.items() if isinstance(value, Spec))
+    if stated is not None and all(made.__dict__.get(name) is value for name, value in told):
+        pieces[stated] = made  # which holds the specs that it was told by
+    return made
+
+
+def _stated(of: object, values: dict[str, Any]) -> object:
     """Equal for what is stated alike; None for what is not worth telling.
 
     A spec inside is told by its place in memory, which stays its own as long as the spec that holds it is kept.
     """
-    found: list[object] = [kind]
+    found: list[object] = [of]
     for name, value in values.items():
         its = type(value)
         if its in _WRITE:
@@ -126,10 +132,6 @@ def _stated(kind: type, values: dict[str, Any]) -> object:
         else:
             return None
     return tuple(found)
-
-
-def _specs(values: dict[str, Any]) -> Iterator[tuple[str, Spec]]:
-    return ((name, value) for name, value in values.items() if isinstance(value, Spec))
 
 
 class Spec(BaseModel, metaclass=_SpecType):
@@ -206,9 +208,16 @@ class Spec(BaseModel, metaclass=_SpecType):
 
     def replace(self, **changes: Any) -> Self:
         """A validated copy with some fields changed."""
+        if (pieces := _pieces.get()) is not None:
+            pieces[id(self)] = self  # kept, so that its place in memory tells it
+        made: Self = _shared(id(self), changes, self._changed)
+        return made
+
+    def _changed(self, **changes: Any) -> Self:
         stale = {name for name, source in self.filled.items() if source in changes}
         kept = {name: value for name, value in self.values.items() if name not in stale}
-        return type(self)(**{**kept, **changes})
+        made: Self = ModelMetaclass.__call__(type(self), **{**kept, **changes})
+        return made
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Same as `replace`: pydantic's own method would skip validation and keep the old digest."""

@@ -1,6 +1,6 @@
 """What `harness plan` takes for many cells, and `harness status` for as many finished runs.
 
-Run     python tests/bench/scale.py [--cells 10000] [--times 5] [--record]
+Run     python tests/bench/scale.py [--cells 10000] [--times 5] [--against CHECKOUT] [--record]
 Aim     10,000 cells: 2.5 s of user CPU, 100,000 cells: 16 s and 500 MB, each with the start of Python
 Record  --record appends to results/bench/scale.json
 """
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +24,8 @@ from harness.store import RunFolder, Store
 from harness.store.records import sealed
 from harness.study import expand, load
 
-RECORDED = Path(__file__).parents[2] / "results" / "bench" / "scale.json"
+HERE = Path(__file__).resolve().parents[2]
+RECORDED = HERE / "results" / "bench" / "scale.json"
 
 STUDY = '''"""{cells} cells of one seed."""
 
@@ -88,28 +90,35 @@ class Taken(NamedTuple):
     megabytes: float
 
 
-def measure(times: int, *arguments: str) -> tuple[Taken, str]:
-    """What a command takes, the median of several calls, and what it printed."""
-    calls = []
+def call(checkout: Path, *arguments: str) -> tuple[Taken, str]:
+    """What a command of the harness of a checkout takes, and what it printed."""
+    with tempfile.TemporaryFile("w+") as printed, tempfile.TemporaryDirectory() as elsewhere:
+        began = time.perf_counter()
+        command = [sys.executable, "-m", "harness.cli", *arguments]
+        environment = {**os.environ, **BYTECODE, "PYTHONPATH": str(checkout)}
+        process = subprocess.Popen(command, stdout=printed, env=environment, cwd=elsewhere)
+        _, code, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(code)
+        if process.returncode:
+            raise SystemExit(f"harness {' '.join(arguments)} failed")
+        printed.seek(0)
+        return Taken(used.ru_utime, used.ru_stime, time.perf_counter() - began, used.ru_maxrss / 1024), printed.read()
+
+
+def measure(times: int, checkouts: Iterable[Path], *arguments: str) -> dict[Path, Taken]:
+    """What a command takes, the median of several calls, the checkouts in turns."""
+    calls: dict[Path, list[Taken]] = {checkout: [] for checkout in checkouts}
     for _ in range(times + 1):
-        with tempfile.TemporaryFile("w+") as printed:
-            began = time.perf_counter()
-            command = [sys.executable, "-m", "harness.cli", *arguments]
-            process = subprocess.Popen(command, stdout=printed, env={**os.environ, **BYTECODE})
-            _, code, used = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(code)
-            if process.returncode:
-                raise SystemExit(f"harness {' '.join(arguments)} failed")
-            calls.append(Taken(used.ru_utime, used.ru_stime, time.perf_counter() - began, used.ru_maxrss / 1024))
-            printed.seek(0)
-            text = printed.read()
-    return Taken(*map(statistics.median, zip(*calls[1:], strict=True))), text
+        for checkout, found in calls.items():
+            found.append(call(checkout, *arguments)[0])
+    return {checkout: Taken(*map(statistics.median, zip(*found[1:], strict=True))) for checkout, found in calls.items()}
 
 
-def append(path: Path, **found: object) -> None:
+def append(path: Path, checkout: Path, **found: object) -> None:
     """Append figures to the history of a benchmark, with the commit and the machine."""
     history = json.loads(path.read_text()) if path.exists() else []
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout
+    command = ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     history.append({"commit": commit.strip(), "machine": f"{os.cpu_count()} shared CPU cores", **found})
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(history, indent=1) + "\n")
@@ -120,26 +129,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cells", type=int, default=10_000)
     parser.add_argument("--times", type=int, default=5)
+    parser.add_argument("--commands", nargs="+", default=["plan", "status"])
+    parser.add_argument("--against", type=Path, help="another checkout, measured in turns with this one")
     parser.add_argument("--record", action="store_true")
     options = parser.parse_args()
-    found = {}
+    checkouts = [HERE, *([options.against.resolve()] if options.against else [])]
+    medians: dict[Path, dict[str, dict[str, float]]] = {checkout: {} for checkout in checkouts}
     for what in ("from scratch", "pre-trained"):
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "harness.toml").touch()
             path = Path(folder) / "wide.py"
             path.write_text(STUDY.format(cells=options.cells, pretrain=what == "pre-trained"))
-            for command in ("plan", "status"):
+            for command in options.commands:
                 if command == "status":
                     finish(Store(Path(folder) / "runs"), path)
-                taken, printed = measure(options.times, command, str(path))
-                found[f"{command}, {what}"] = taken
-                print(f"{command:<7} {taken.user:6.2f} s of user CPU, {taken.system:.2f} of the system's, "
-                      f"{taken.megabytes:.0f} MB   {what}: {printed.splitlines()[1].strip()}")  # fmt: skip
-    if options.record:
-        figures = {
-            name: {of: round(value, 2) for of, value in taken._asdict().items()} for name, taken in found.items()
-        }
-        append(RECORDED, cells=options.cells, calls=options.times, median=figures)
+                for checkout, taken in measure(options.times, checkouts, command, str(path)).items():
+                    medians[checkout][f"{command}, {what}"] = {
+                        of: round(value, 2) for of, value in taken._asdict().items()
+                    }
+                    print(
+                        f"{command:<6} {options.cells} cells {what}: {taken.user:.2f} s of user CPU, "
+                        f"{taken.system:.2f} of the system's, {taken.megabytes:.0f} MB   {checkout}"
+                    )
+    for checkout in reversed(checkouts) if options.record else ():
+        append(RECORDED, checkout, cells=options.cells, calls=options.times, median=medians[checkout])
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "launch"))
 
 from fake_slurm import FakeSlurm  # noqa: E402
+from scale import HERE as ROOT  # noqa: E402
 from scale import RECORDED, STUDY, append  # noqa: E402
 
 from harness.launch.resources import Resources  # noqa: E402
@@ -56,7 +57,7 @@ def main() -> None:
             pstats.Stats(profile).sort_stats("tottime").print_stats(25)
             pstats.Stats(profile).sort_stats("cumtime").print_stats(45)
         if options.record:
-            append(RECORDED.with_name("submit.json"), runs=len(runs), arrays=done.arrays, **found)
+            append(RECORDED.with_name("submit.json"), ROOT, runs=len(runs), arrays=done.arrays, **found)
 
 
 if __name__ == "__main__":

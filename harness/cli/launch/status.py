@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 
 from harness.cli.common import ScaleName, Seeds, StorePath, StudyFile, Where, labels, say, selection
@@ -35,6 +36,7 @@ def status(
     shown = 0
     for name in [scale] if scale else [scale.name for scale in loaded.scales]:
         plan = expand(loaded, scale=name, where=selection(where), seeds=seeds)
+        gc.freeze()  # as `planned`
         seen = overview(plan.runs(), runs)
         if scale or any(place.word != "missing" for place in seen.places.values()):
             _show_status(plan, seen, runs)
