@@ -1,4 +1,4 @@
-"""Where runs are computed: in this process, in worker processes of this machine, or in Slurm jobs."""
+"""Execution of runs: in this process, in worker processes of this machine, or in Slurm jobs."""
 
 from harness.launch.executor import Executor, drive, open_executor
 from harness.launch.inline import Inline

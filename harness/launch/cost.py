@@ -32,10 +32,10 @@ from harness.store.layout import description_file
 from harness.store.records import read_record, sealed
 
 SAMPLE = 20
-"""Finished runs of a kind whose device is looked up."""
+"""Most finished runs of a kind that its estimate is made from."""
 
 LOOKED_AT = 1000
-"""Finished runs of other studies that are read to find such of a kind."""
+"""Most finished runs of other studies that are read while looking for runs of a wanted kind."""
 
 
 @dataclass(frozen=True)
@@ -146,9 +146,12 @@ def remaining(runs: Mapping[str, Run], states: Mapping[str, State], store: Store
 
 
 def _others(kinds: Mapping[str, Kind], states: Mapping[str, State], store: Store) -> dict[str, Run]:
-    """Finished runs of other studies, of kinds that are to be done and of which these runs show too few.
+    """Finished runs of other studies in the store, for kinds that are to be done and have fewer than SAMPLE done here.
 
-    kinds: of these runs, by key. Of a large store `LOOKED_AT` others are read, which are any, as keys are digests.
+    At most LOOKED_AT are read. They are an arbitrary sample, as the order of keys is that of digests.
+
+    Args:
+        kinds: kind of each run of this study, by key.
     """
     wanted = {kind for name, kind in kinds.items() if states[name].word != "done"}
     counts = Counter(kind for name, kind in kinds.items() if states[name].word == "done")
@@ -171,7 +174,7 @@ def _others(kinds: Mapping[str, Kind], states: Mapping[str, State], store: Store
 
 
 def _lacking(wanted: Iterable[Kind], counts: Counter[Kind]) -> tuple[str, ...]:
-    """Beginnings of the keys of runs of which more should be looked at."""
+    """Beginnings of the keys of runs that may be of a wanted kind with fewer than SAMPLE found: names of run kinds."""
     return tuple({f"{kind[0]}-" for kind in wanted if counts[kind] < SAMPLE})
 
 
@@ -210,12 +213,12 @@ def _left(state: State) -> float:
 
 
 def _kind(run: Run) -> Kind:
-    """Equal for runs whose seconds an image are taken as equal."""
+    """Kind of a run in estimates: runs of one kind are taken to need the same seconds an image."""
     return (run.kind, *run.cost_key)
 
 
 class _Images:
-    """Work of runs: images times epochs, or 1 for an evaluation that trains nothing."""
+    """Counts the work of runs: images times epochs, or 1 for an evaluation that trains nothing."""
 
     def __init__(self, runs: Mapping[str, Run], states: Mapping[str, State], store: Store) -> None:
         self._runs, self._states, self._store = runs, states, store

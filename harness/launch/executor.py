@@ -1,4 +1,4 @@
-"""Executors: what computes runs, and the one interface by which commands and searches use them."""
+"""Executors compute runs; commands and searches use all of them by one interface."""
 
 from __future__ import annotations
 
@@ -75,10 +75,10 @@ class Executor(Protocol):
         """
 
     def logs(self, runs: Mapping[str, Run]) -> dict[str, Path]:
-        """Files with what was printed around runs, outside their attempts, for those that have one."""
+        """Files with what was printed outside the attempts of runs, as by the job around them, where there are any."""
 
     def pending(self) -> bool:
-        """Whether there are runs that only go on while `wait` is called; a cluster has none."""
+        """True if there are runs that only go on while `wait` is called; a cluster has none."""
 
     def wait(self, report: Report, stopping: Callable[[], bool]) -> None:
         """Let a moment pass. Runs of this machine go on meanwhile: their events are reported."""
@@ -158,7 +158,7 @@ def drive(
 
 
 class Here:
-    """What executors of this machine share: a queue that lives as long as this process. Runs go on after one fails."""
+    """Base of the executors of this machine: a queue that lives as long as this process. Runs go on after one fails."""
 
     def __init__(self, store: Store, resources: Resources, *, program: str = PROGRAM) -> None:
         self.store, self.resources, self.program = store, resources, program
@@ -188,12 +188,12 @@ class Here:
         return sorted(chosen), []
 
     def logs(self, runs: Mapping[str, Run]) -> dict[str, Path]:
-        """None: all that is printed is in the attempts."""
+        """No files: all that is printed is in the attempts."""
         del runs
         return {}
 
     def pending(self) -> bool:
-        """Whether a run has not ended."""
+        """True if a run has not ended."""
         return bool(len(self.queue))
 
 

@@ -33,8 +33,8 @@ class Flight:
 
     Args:
         computing: module whose `prepare`, `work_in_turns` and `room` are called.
-        stopping: whether the run of a key is to save and end. report: receives all events but the endings.
-        logged: what runs print goes to the logs of their attempts.
+        stopping: returns True once the run of a key is to save and end. report: receives all events but the endings.
+        logged: True sends what runs print to the logs of their attempts.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Flight:
         return len(self._runs)
 
     def room(self) -> bool:
-        """Whether another run may begin: not before those in flight have shown how much memory they take."""
+        """True if another run may begin: there is memory, and all in flight have shown how much of it they take."""
         self._most = max(self._most, count := len(self._runs))
         if count == 0:
             return True
@@ -90,6 +90,7 @@ class Flight:
     def turn(self) -> list[Event]:
         """Advance every run whose device is ready, or the first one if none is; returns the endings."""
         ended = []
+        # If none is ready, the first is advanced all the same: it waits for the device, so this loop need not poll.
         for one in [one for one in self._runs if one.ready()] or self._runs[:1]:
             if one.attempt is not None:
                 self._print_to(one.attempt)

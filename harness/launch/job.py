@@ -24,9 +24,9 @@ from harness.store import Attempt, State, Store, Superseded
 from harness.store.files import leaves_interrupted
 
 SPARE = 1.2
-"""Share of a run's memory that has to be free before another one begins."""
+"""Memory that has to be free before another run begins, as a multiple of what a run took so far."""
 WORD_SECONDS = 10.0
-"""How long rank 0 waits for word of why another process is gone."""
+"""Longest wait of rank 0 for the traceback of another process that is gone."""
 
 
 def prepare(resources: Resources) -> torch.device:
@@ -84,7 +84,7 @@ def work_in_turns(
                 if group.broken:
                     break
 
-    Rank 0 owns the run, writes and reports; what the others return is for nobody. A signal to stop may reach any rank.
+    Rank 0 owns the run, writes and reports; what the others return can be ignored. A signal to stop may reach any rank.
     When a process leaves in the middle, by an exception or by its death, rank 0 fails the run with that process's
     traceback, and the group is broken: all its processes then have to end, as only that tells those who wait for them.
 
@@ -133,9 +133,9 @@ def work_in_turns(
 
 
 def _noting_first_step(attempt: Attempt, stopping: Callable[[], bool]) -> Callable[[], bool]:
-    """The same question, which a loop asks after each step; the first time it notes the seconds until then.
+    """`stopping`, which a loop asks after each step. The first time it also records the seconds until then.
 
-    They are what compiling took, for all but a few.
+    All but a few of them are spent compiling.
     """
     begun, noted = time.monotonic(), False
 
@@ -150,10 +150,10 @@ def _noting_first_step(attempt: Attempt, stopping: Callable[[], bool]) -> Callab
 
 
 def room(device: torch.device, most: int) -> bool:
-    """Whether there is memory for another run, as large as those before.
+    """True if there is memory for another run as large as those in flight.
 
     Args:
-        most: largest number of runs that this process has had in flight, which is what its peak of memory was for.
+        most: largest number of runs that this process has had in flight; its peak of memory was for so many.
     """
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -168,7 +168,7 @@ def _silent(event: Event) -> None:
 
 
 def _acquire(store: Store, run: Run, group: Group, *, retry: bool) -> Attempt | State:
-    """What `Store.acquire` gives rank 0; if that is an attempt, on all ranks one to call alike."""
+    """Attempt or state from `Store.acquire`, called by rank 0 alone; all ranks get an attempt that they call alike."""
     if group.size == 1:
         return store.acquire(run, retry=retry)
     own: Attempt | None = None
@@ -218,7 +218,7 @@ def _stopped_by(error: Exception, attempt: Attempt, group: Group) -> Event:
 
 
 def _text(error: Exception, attempt: Attempt, group: Group) -> str:
-    """What is recorded of a failure: that of the process in which it began."""
+    """Text recorded for a failure: that of the process in which it began."""
     plain = isinstance(error, HarnessError | Diverged)  # these say all there is to say
     text = f"{type(error).__name__}: {error}" if plain else traceback.format_exc()
     if group.rank or not (group.size > 1 and _lost_another(error)):
@@ -232,6 +232,6 @@ def _text(error: Exception, attempt: Attempt, group: Group) -> str:
 
 
 def _lost_another(error: Exception) -> bool:
-    """Whether an exception says that a message to another process failed, as torch says it."""
+    """True if an exception is torch's for a failed message to another process."""
     known = ("gloo", "Connection closed by peer", "Connection reset", "NCCL", "ProcessGroup")
     return isinstance(error, RuntimeError) and any(word in str(error) for word in known)

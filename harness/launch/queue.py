@@ -1,4 +1,4 @@
-"""Queue of a study's runs for executors that compute them directly: what is due, in which order, how each ended."""
+"""Queue of a study's runs for executors that compute them directly: runs that are due, their order, their endings."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ class Queue:
         self._waiting: dict[str, _Waiting] = {}
         self._taken: set[str] = set()
         self._elsewhere: set[str] = set()
-        self._behind: dict[str, list[str]] = {}  # by key of a run, what was ever seen to wait for it
-        self._ready: list[tuple[int, int, str]] = []  # a heap; whoever takes from it looks whether it still holds
-        self._ended_badly: dict[str, None] = {}  # what waits for these was not told yet
+        self._behind: dict[str, list[str]] = {}  # by key of a run, keys of all that ever waited for it
+        self._ready: list[tuple[int, int, str]] = []  # a heap, with outdated entries, which `take` skips
+        self._ended_badly: dict[str, None] = {}  # failed or interrupted, before `blocked` passed it on
         self._counted = 0
         self._look(runs, reading=reading)
         self.already |= self.endings
@@ -162,7 +162,7 @@ class Queue:
         return events
 
     def _told(self, first: str) -> Iterator[tuple[int, int, str, str]]:
-        """The runs that wait for one, each with the depth and the number that say when it is told."""
+        """The runs that wait for one: depth, number and key, by which a heap sorts them, and the key of that one."""
         for name in self._behind.get(first, ()):
             waits = self._waiting.get(name)
             if waits is not None and waits.first == first:
@@ -212,7 +212,8 @@ class Queue:
 class _Waiting(NamedTuple):
     """A run that has not ended.
 
-    first: key of the run that must end before. depth: number of runs before it. number: in the order they came.
+    first: key of the run that must end before it, None if there is none. depth: number of runs that it starts from,
+    directly or not. number: place in the order in which runs were added.
     """
 
     first: str | None
@@ -252,7 +253,7 @@ def _needed(
 
 
 def has_start(store: Store, run: Run) -> bool:
-    """Whether the store holds the weights that a run starts from; True for runs that start from none."""
+    """True if the store holds the weights that a run starts from, or if it starts from none."""
     first, epoch = upstream(run), snapshot_epoch(run)
     if first is None:
         return True

@@ -1,4 +1,4 @@
-"""What one run gets to compute with. None of it is part of a spec."""
+"""Resources of one run. None of them is part of a spec, so none changes a run's key."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 
 @dataclass(frozen=True)
 class Resources:
-    """Attributes:
+    """Devices, processes and settings that one run is computed with.
+
     device: `auto` takes a GPU where there is one.
-    in_flight: runs that share one process and its device, each computed in turns with the others.
+    in_flight: most runs that share one process and its device, in turns; fewer where memory does not suffice.
     processes: processes that compute one run together, each on its own GPU where there are GPUs. The result is that
         of one process up to rounding, which depends on their number.
     threads: CPU threads of each process. Results on CPU are equal bit for bit only for equal numbers of threads.
@@ -30,10 +31,10 @@ class Resources:
     micro_batch: images that fit a device at once; gradients of slices are added up. None for all that a process takes.
     checkpoint_seconds: time between checkpoints.
     deterministic: only deterministic algorithms on a GPU, which is slower.
-    compile: whether models are compiled by torch.compile, which changes rounding. `auto`: see `compiled`.
-    capture: whether a step is captured as a CUDA graph and replayed, with every bit as it was. `auto`: see `captured`.
-    recompute: compute activations again in the backward pass instead of keeping them, with every bit as it was: less
-        memory, about a third more arithmetic.
+    compile: `on` compiles models by torch.compile, which changes rounding. `auto`: see `compiled`.
+    capture: `on` captures a step as a CUDA graph and replays it, with every bit as it was. `auto`: see `captured`.
+    recompute: True computes activations again in the backward pass instead of keeping them, with every bit as it was:
+        less memory, about a third more arithmetic.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -53,9 +54,9 @@ class Resources:
             raise HarnessError(f"--in-flight {self.in_flight}: a run of {self.processes} processes is computed alone")
 
     def compiled(self, run: Run, *, gpu: bool) -> bool:
-        """Whether a run's model is compiled: as asked for, else where it pays.
+        """True if a run's model is compiled: as asked for, else where it pays.
 
-        That is on a GPU, in a training of at least COMPILE_STEPS steps, unless only deterministic algorithms are asked
+        It pays on a GPU, in a training of at least COMPILE_STEPS steps, unless only deterministic algorithms are asked
         for: compiled kernels round in another way than those of the same run elsewhere.
         """
         if not isinstance(run, Pretrain | FineTune):
@@ -66,7 +67,7 @@ class Resources:
         return gpu and not self.deterministic and (steps is None or steps >= COMPILE_STEPS)
 
     def captured(self, *, gpu: bool) -> bool:
-        """Whether steps are captured as a CUDA graph: as asked for, by itself where CAPTURES says so."""
+        """True if steps are captured as a CUDA graph: as asked for; with `auto` on a GPU if CAPTURES is True."""
         return gpu and (CAPTURES if self.capture == "auto" else self.capture == "on")
 
 
@@ -74,7 +75,7 @@ COMPILE_STEPS = 5_000
 """Steps after which compiling has paid: it takes about a minute, and a step becomes some ten milliseconds shorter."""
 
 CAPTURES = False
-"""Whether steps are captured unasked: not before tests/bench/gpu.py has passed on a GPU (results/bench/gpu.json)."""
+"""True captures steps on a GPU unasked: not before tests/bench/gpu.py has passed on a GPU (results/bench/gpu.json)."""
 
 
 def steps_of(run: Pretrain | FineTune) -> int | None:

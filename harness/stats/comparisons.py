@@ -23,7 +23,8 @@ class Differences:
         found: value, error, df and own of each difference; the base differs from itself by 0 with no error. All NaN
             without a base.
         half: half the width of the interval at LEVEL. simultaneous: of intervals that hold for all together with LEVEL.
-        p: adjusted alike: Dunnett's test, or Sidak's bound of a cell that has its own variance.
+        p: p-values adjusted for the number of differences, so that where no cell differs from the base, a p below 0.05
+            anywhere has a probability of 5 %: Dunnett's test, or Sidak's bound for a cell with a variance of its own.
         shared: seeds that a cell and the base both have.
     """
 

@@ -63,7 +63,7 @@ class Lease:
         self._thread.start()
 
     def holds(self) -> bool:
-        """Whether this process still owns the folder, as nobody has published a higher number."""
+        """True while this process owns the folder: nobody has published a higher number."""
         return numbers(self._own.path.parent, 4)[-1:] == [self._own.number]
 
     def release(self) -> None:
@@ -102,12 +102,12 @@ def publish_owner(own: AttemptFolder, add: Callable[[AttemptFolder], object] = l
 
 
 def owner_lives(own: AttemptFolder, owner: Owner, now: Callable[[], float]) -> bool:
-    """Whether the owner of a numbered folder still works, by its last heartbeat. now: gives the time, as `clock`."""
+    """True if the owner of a numbered folder still works, by its last heartbeat. now: gives the time, as `clock`."""
     return is_alive(owner, lambda: now() - modified(own.heartbeat))
 
 
 def is_alive(owner: Owner, silent_seconds: Callable[[], float]) -> bool:
-    """Whether a process still works.
+    """True if a process still works.
 
     A process that has vanished from this machine is dead at once, so that a restart after a kill need not wait. So is
     an earlier life of the Slurm job that calls, before it was queued again. All others (on another machine, stopped or

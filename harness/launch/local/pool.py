@@ -58,7 +58,7 @@ def default_slots(resources: Resources) -> int:
 
 
 def forked(resources: Resources, found: list[str]) -> bool:
-    """Whether workers are forked from a process that has loaded torch, which takes 0.05 s instead of seconds.
+    """True if workers are forked from a process that has loaded torch, which takes 0.05 s instead of seconds.
 
     Not if they use a GPU, as CUDA cannot be used after a fork; nor outside Linux, where system libraries cannot either.
 
@@ -87,7 +87,7 @@ class Worker:
     """One slot: a process that computes runs in turns, or a group that computes one. Rank 0 sends the events.
 
     Attributes:
-        names: runs that it was given and that have not ended. room: whether it may be given another.
+        names: keys of runs that it was given and that have not ended. room: True if it may be given another.
     """
 
     def __init__(self, slot: int, root: Path, resources: Resources, *, program: str = PROGRAM) -> None:
@@ -157,7 +157,7 @@ class Worker:
         try:
             self._send(name, order)
         except OSError:
-            if self.names:  # what becomes of these is told when it is received
+            if self.names:  # it died: `receive` will find that, and end these runs
                 self.names.append(name)
                 return
             self._replace()  # one died while it had nothing to do

@@ -1,4 +1,4 @@
-"""What a worker process does: computes the runs that it is sent, in turns, or one by one with its group."""
+"""Main function of a worker process, which computes the runs it is sent: in turns, or one by one with its group."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STOPPED = 128 + signal.SIGTERM
 BROKEN = 70
 """Exit code of a worker that left its group in the middle of a run."""
 COMPUTE, RETRY, CANCEL = "compute", "retry", "cancel"
-"""What a worker is asked to do with a run; `retry` computes it though it failed."""
+"""Orders to a worker about a run; `retry` computes it even if it failed."""
 ROOM = "room"
 """Sent by a worker that has runs in flight and memory for another."""
 
@@ -104,7 +104,11 @@ def serve(
 
 
 class _Inbox:
-    """What the parent asks for. waiting: runs to compute. cancelled: runs to save and stop. asked: room was offered."""
+    """Orders from the parent.
+
+    waiting: key of each run to compute, and True to retry it. cancelled: keys of runs to save and stop.
+    closed: True once the parent is gone. asked: True if room was offered since the last order to compute.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection

@@ -1,4 +1,4 @@
-"""Which jobs compute a set of runs: packs, arrays, and what waits for what. Pure; asks nobody."""
+"""Division of runs into Slurm jobs: packs, arrays, and dependencies between them. Pure functions, which ask nobody."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def compute_together(
 
 
 def _before(name: str, store: Store, unwanted: Callable[[str], bool]) -> Ending | None:
-    """Why a run is not to be begun, if so."""
+    """Ending of a run that is not to be begun; None if it is."""
     if unwanted(name):
         return "interrupted"
     return None if has_start(store, store.spec(name)) else "blocked"

@@ -1,4 +1,4 @@
-"""Questions to Slurm, one for all jobs at once, and what its words mean."""
+"""Questions to Slurm, one for all jobs at once, and the meaning of its job states."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Job:
 
     @property
     def live(self) -> bool:
-        """Whether it is still in the queue or at work."""
+        """True if it is still in the queue or at work."""
         return self.state in WAITING or self.state in WORKING
 
 
@@ -52,7 +52,7 @@ def require_slurm() -> None:
 
 
 def ask(*command: str) -> str:
-    """What a Slurm command answers.
+    """Output of a Slurm command.
 
     Raises:
         HarnessError: it is not there, or it fails.
@@ -76,14 +76,14 @@ def plain_environment() -> dict[str, str]:
 
 
 def look(sizes: Mapping[str, int], since: float) -> Jobs:
-    """Where jobs stand, by squeue, and by sacct where squeue has forgotten them.
+    """States of jobs, by squeue, and by sacct where squeue has forgotten them.
 
     Args:
         sizes: elements of each array, by job name.
         since: seconds since 1970 before which none was submitted.
 
     Raises:
-        HarnessError: squeue does not answer. That sacct does not is no information, not an error.
+        HarnessError: squeue does not answer. Where sacct does not, ended jobs are missing from the result.
     """
     found: Jobs = {}
     listed = sorted(sizes)

@@ -105,7 +105,7 @@ def _by_files(name: str, state: State) -> Place:
 
 
 def _ended(job: Job | None, state: State) -> bool:
-    """Whether Slurm reports that the owner's job is not running; this counts more than a fresh heartbeat."""
+    """True if Slurm reports that the owner's job is not running; this counts more than a fresh heartbeat."""
     return bool(job and state.owner and state.owner.get("job") == job.raw and job.state not in questions.WORKING)
 
 
@@ -140,7 +140,7 @@ def _let_go(store: Store, name: str, entry: Entry, log: Submissions, array: int,
 
 
 def _submitting(entry: Entry, log: Submissions, now: float) -> bool:
-    """Whether the process that wrote an entry is alive, so that it may still be calling sbatch."""
+    """True if the process that wrote an entry is alive, so that it may still be calling sbatch."""
     folder = log.folder(entry.number)
     signs = [folder.entry, *(folder.answer(array) for array in range(len(entry.arrays)))]
     return is_alive(entry.owner, lambda: now - max(map(modified, signs)))

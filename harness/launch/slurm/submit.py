@@ -1,4 +1,4 @@
-"""Submission to Slurm through submitit: intent first, then sbatch, then what it said. Returns at once."""
+"""Submission to Slurm through submitit: the intent is written, sbatch is called, its answer is recorded."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def wanted(
     """The runs that should be submitted now, and the states of all.
 
     Args:
-        retry: also submit failed runs. reading: do not change the store.
+        retry: also submit failed runs. reading: True leaves the store as it is.
     """
     seen = states_on_cluster(runs, store)
     if seen.silent:
@@ -45,6 +45,8 @@ def wanted(
     words |= {"failed", "blocked"} if retry else set()
     open_ = Queue(runs, store, retry=True, reading=reading).open()
     chosen = {name: runs[name] for name in open_ if seen.places[name].word in words and not seen.places[name].job}
+    # Computed by a process that is no job, or by one whose id is not known yet: no dependency can name it. So what
+    # starts from such a run has to wait for a later submission, and so on down the chain.
     nameless = {name for name, place in seen.places.items() if place.word in ("running", "queued") and not place.job}
     for name in sorted(chosen, key=lambda name: len(upstreams(chosen[name]))):  # starts before what starts from them
         if start_key(chosen[name]) in nameless:
@@ -95,15 +97,18 @@ class Slurm:
         open_to_group(store.root)
         log, largest = Submissions(store.root), questions.largest_array()
         frozen = snapshot.freeze(store, self.project)
+        # Decide by what the log holds, then publish the next number; if another process was faster, decide again.
         while True:
             number = log.last() + 1
             chosen, seen = wanted(runs, store, retry=retry)
             waiting = sum(place.word in ("running", "queued") for place in seen.places.values())
             open_names = [name for name, place in seen.places.items() if place.word != "done"]
+            # Runs that wait for jobs of another study are entered, too, so that its `cancel` spares them.
             if not chosen and (not waiting or set(open_names) <= asked_for(log.entries()).get(self.study, set())):
                 return Submitted(waiting=waiting)
             room = _room(site)
             made, left = within(_arrays(chosen, seen, site, min(largest, room or largest)), room)
+            # Before the entry is there: a job finds the specs of its runs in the store.
             store.register_all(runs[name] for array in made for element in array.elements for name in element)
             settings = {stage: _settings(site[stage], self.resources, self.program) for stage in STAGES} | {
                 "retry": retry
@@ -151,6 +156,7 @@ class Slurm:
             entry, job = latest[name], seen.places[name].job
             array, index = entry.places[name]
             rest = set(entry.arrays[array].elements[index]) - gone
+            # A job is cancelled once each other run of it is done or was given up; else it drops these runs itself.
             if job and all(store.result(other) for other in rest):
                 ids.append(job)
         questions.cancel(sorted(set(ids)))
@@ -164,7 +170,7 @@ class Slurm:
         return {name: path for name, path in found.items() if path is not None}
 
     def pending(self) -> bool:
-        """Nothing is: jobs go on by themselves."""
+        """False: jobs go on without this process."""
         return False
 
     def wait(self, report: Report, stopping: Callable[[], bool]) -> None:
@@ -172,7 +178,7 @@ class Slurm:
         time.sleep(PASS_SECONDS)
 
     def close(self, report: Report) -> None:
-        """Jobs go on."""
+        """Leave the jobs alone: they go on."""
 
 
 def scripts(
@@ -223,7 +229,7 @@ def _call_sbatch(
     refused = ""
     extra = snapshot.environment(frozen) | _locations(runs.values())
     for place, array in enumerate(entry.arrays):
-        if refused:
+        if refused:  # the next ones may depend on the array that was refused
             log.record(entry.number, place, {"error": refused})
             continue
         dependency = array.dependency

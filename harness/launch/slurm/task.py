@@ -29,9 +29,9 @@ CANCEL_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Task:
-    """One array element, named by its place in the store's log. This is all that is pickled: code edits, upgrades and
+    """One array element, named by its place in the store's submission log.
 
-    requeues between submission and start do it no harm.
+    Nothing else is pickled, so code edits, upgrades and requeues between submission and start do it no harm.
     """
 
     store: str
@@ -155,7 +155,7 @@ class _Stop:
 
 
 class _Cancelled:
-    """Whether a run was given up after it was submitted, looked up in the log every few seconds."""
+    """Tells, as a function of a key, if a run was cancelled after its submission; asks the log every CANCEL_SECONDS."""
 
     def __init__(self, log: Submissions, entry: Entry) -> None:
         self._log, self._entry, self._read, self._asked = log, entry, entry.number, -CANCEL_SECONDS
