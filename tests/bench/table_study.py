@@ -6,7 +6,7 @@ Scale `small` is that of studies/scales.py, a Swin of 1.4M parameters at 96 px, 
 10,000 images for 8 epochs, which are as many steps as 20,000 images for 4. `toy` is for trying the measurement out.
 """
 
-from harness import Augment, Backbone, FineTune, Images, RandomMask, Recipe, Scale, Study, axes, simmim
+from harness import Augment, Backbone, FineTune, Images, RandomMask, Recipe, Scale, Shapes, Study, axes, simmim
 
 PICTURES = Images(name="fashion-mnist-mini")
 CROPS = Augment(crop_scale=(0.67, 1.0))
@@ -34,8 +34,8 @@ SMALL = Scale(
 )
 TOY = SMALL.replace(
     name="toy",
-    data=PICTURES.replace(train_images=40),
-    labelled=PICTURES.replace(train_images=20),
+    data=Shapes(train=40, test=40),
+    labelled=None,
     image_size=32,
     backbone=Backbone(
         name="vit_tiny_patch16_224",
@@ -50,7 +50,11 @@ TOY = SMALL.replace(
 def cell(scale, unit, mask_ratio, seed):
     start = simmim(scale, mask=RandomMask(size=unit, ratio=mask_ratio), seed=seed)
     recipe = scale.finetune
-    return {"top1": FineTune(start=start, data=scale.labelled, recipe=recipe, tested_epochs=1, crop=1.0, seed=seed)}
+    return {
+        "top1": FineTune(
+            start=start, data=scale.labelled or scale.data, recipe=recipe, tested_epochs=1, crop=1.0, seed=seed
+        )
+    }
 
 
 RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75)
