@@ -162,6 +162,11 @@ def _custom(mask: CustomMask, draw: Draw) -> Tensor:
 
 
 def spread(hidden: Tensor, side: int) -> Tensor:
-    """Mask on a finer square grid, each unit repeated: bool [B, units, units] -> bool [B, side, side]."""
+    """Mask on a finer square grid, each unit repeated: bool [B, units, units] -> bool [B, side, side].
+
+    At its own side it is returned itself.
+    """
     times = side // hidden.shape[-1]
+    if times == 1:
+        return hidden
     return hidden.repeat_interleave(times, dim=1).repeat_interleave(times, dim=2)

@@ -113,9 +113,9 @@ class MaskedImageModel(nn.Module):
             count = run.visible_under(mask) if self.training else None
             places = visible_places(spread(units, side // run.backbone.patch_size), count)
             return encode_visible(parts.encoder.model, images, places), places
-        images = filled(
-            images, spread(units, side), run.corruption.fill, self.black, stream=self.noise, place=self.place
-        )
+        if run.corruption.fill != "none":
+            pixels = spread(units, side)
+            images = filled(images, pixels, run.corruption.fill, self.black, stream=self.noise, place=self.place)
         hidden = None if parts.mask_token is None else spread(units, side // self.encoder.token_stride)
         return (parts.encoder(images, hidden, parts.mask_token, parts.mask_gate),)
 
