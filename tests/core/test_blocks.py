@@ -84,12 +84,17 @@ def test_as_many_blocks_are_tried_on_a_device_and_change_nothing(count: Any, mon
         assert torch.equal(drawn(mask, n=40), found)
 
 
-@pytest.mark.parametrize(("size", "ratio"), [(16, 0.4), (16, 0.75), (32, 0.6)])
-def test_masks_of_fifty_steps_take_forty_five_operators_a_step(size: int, ratio: float) -> None:
+@pytest.mark.parametrize(
+    ("size", "ratio", "changes"),
+    [(16, 0.4, {}), (16, 0.75, {}), (32, 0.6, {}), (16, 0.3, {"ratio_spread": 0.2}), (16, 0.61, {"max_block": 0.3})],
+)
+def test_masks_of_fifty_steps_take_forty_five_operators_a_step(size: int, ratio: float, changes: Any) -> None:
     """On a device; "meta" is one without values, on which whatever looks at a value fails."""
     steps, places = torch.arange(50).repeat_interleave(64), torch.arange(64).repeat(50)
     with Operators() as found:
-        masks = block_masks(BlockMask(size=size, ratio=ratio), Draw(224, 0, steps.to("meta"), 99, places.to("meta")))
+        masks = block_masks(
+            BlockMask(size=size, ratio=ratio, **changes), Draw(224, 0, steps.to("meta"), 99, places.to("meta"))
+        )
     assert masks.shape == (3200, 224 // size, 224 // size)
     assert found.total <= 45 * 50
 

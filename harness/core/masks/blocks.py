@@ -15,7 +15,7 @@ from harness.spec import BlockMask
 TRIES = 10
 """Number of times that BEiT draws a block before it stops."""
 
-AT_ONCE, NOISE = 28, 2**22
+AT_ONCE, NOISE = 32, 2**22
 """Blocks whose noise is drawn at a time, and words (32 MiB), of which one block may need more."""
 
 AT_ONCE_ON_CPU = 4
