@@ -83,6 +83,24 @@ MUTATIONS = (
         "core/test_recipe_pieces.py",
     ),
     Mutation(
+        "core/train/training.py",
+        "batch = batch._replace(step=self.place.move(step, batch.positions).step)",
+        "self.place.move(step, batch.positions)",
+        "core/test_recorded.py",
+    ),
+    Mutation(
+        "core/train/recorded.py",
+        "if tensor is not before or tensor._version != version:",
+        "if tensor is not before:",
+        "core/test_recorded.py",
+    ),
+    Mutation(
+        "runs.py",
+        "        mine.use()\n",
+        "",
+        "core/test_in_turns.py",
+    ),
+    Mutation(
         "core/objective/losses.py",
         "(loss.alpha or 0.2) / 2).tanh()",
         "(loss.alpha or 0.2)).tanh()",
