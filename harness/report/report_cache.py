@@ -6,7 +6,7 @@ import csv
 import hashlib
 import json
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from harness.report import AUDIT, write
@@ -85,11 +85,19 @@ def check_own(plan: Plan, folder: Path) -> None:
         raise HarnessError(f"{folder} holds the results of {other}; give one of the two another Study(name=...)")
 
 
+def _version() -> str:
+    """Version of the installed package; empty where a checkout is on the import path and nothing is installed."""
+    try:
+        return version("mim-harness")
+    except PackageNotFoundError:
+        return ""
+
+
 def _inputs(plan: Plan, store: Store, folder: Path, standings: Standings | None) -> str:
     """SHA-256 of all inputs of a report."""
     states = store.states(plan.runs())
     facts = {
-        "version": version("mim-harness"),
+        "version": _version(),
         "audit": read_json(folder / AUDIT),
         "study": [
             plan.study.name,

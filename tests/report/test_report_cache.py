@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
 from fake_study import finish_all, scope_study
 
 from harness import claims
+from harness.report import report_cache
 from harness.report.report_cache import current
 from harness.store import Store
 from harness.study import Plan, Row, expand
@@ -57,3 +59,15 @@ def test_declared_looks_void_nothing(tmp_path: Path, store: Store) -> None:
     for seeds in (2, 3):
         found = current(_plan(seeds, looks=(2, 3)), store, tmp_path / "results")
     assert not any("voids" in note for note in found.notes)
+
+
+def test_a_checkout_that_is_not_installed_writes_reports(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(report_cache, "version", absent)
+    folder = tmp_path / "results" / "fake"
+    assert current(_plan(2), store, folder).written
+    assert not current(_plan(2), store, folder).written
