@@ -40,8 +40,10 @@ class Inline(Here):
         if not flight:
             events += self.queue.look_elsewhere()
             time.sleep(0.0 if events else POLL_SECONDS)
-        while flight and not events and not (self.queue.idle() and flight.room()):
+        while flight and not events:  # one turn at least: idle runs may be waiting for one in flight
             events += self._turn(flight)
+            if self.queue.idle() and flight.room():
+                break
         for event in events:
             report(event)
 
