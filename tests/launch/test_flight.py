@@ -66,6 +66,23 @@ def test_two_in_flight_are_each_as_alone(store: Store) -> None:
         assert store.environment(key(run))["in_flight"] == 2
 
 
+def test_a_run_that_waits_for_one_in_flight_does_not_keep_the_process_from_computing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+
+    def room(device: torch.device, most: int) -> bool:
+        nonlocal looks
+        looks += 1
+        assert looks < 200, "memory is looked at without end"
+        return True
+
+    monkeypatch.setattr(job, "room", room)
+    first = pretraining(epochs=3)
+    driven(Inline(store, EIGHT), by_key(first, finetuning(first)))
+    assert store.state(key(finetuning(first))).word == "done"
+
+
 @pytest.mark.slow
 def test_eight_in_flight_in_a_worker_are_each_as_alone(store: Store) -> None:
     runs = [pretraining(epochs=8, seed=seed) for seed in range(8)]
