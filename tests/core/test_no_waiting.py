@@ -38,7 +38,10 @@ BATCH = RECIPE.batch_size
 CODES = {"bins", "clusters", "words"}
 RUNS = {
     **{name: run for name, run in ALL.items() if isinstance(run, Pretrain) and run.recipe.precision == "fp32"},
-    **{f"target {name}": pretrain(target=TARGETS[name], loss=Loss(kind="l2")) for name in TARGETS.keys() - CODES},
+    **{
+        f"target {name}": pretrain(target=TARGETS[name], loss=Loss(kind="l2"))
+        for name in sorted(TARGETS.keys() - CODES)
+    },
     **{f"target {name}": pretrain(target=TARGETS[name], loss=CLASSES) for name in sorted(CODES)},
     **{f"loss {name}": pretrain(loss=LOSSES[name]) for name in sorted(LOSSES.keys() - {"cosine"})},
     **{name: pretrain(backbone=backbone) for name, backbone in (("convnext", CONVNEXT), ("beit", BEIT))},
