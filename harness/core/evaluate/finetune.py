@@ -77,6 +77,7 @@ def finetune(run: FineTune, session: Session) -> Computation:
             if measured_after(run, line["epoch"]):
                 found = yield from accuracy(run, test, tested.eval(), session)
                 line |= {f"test_{name}": value for name, value in found.items()}
+                # Without an average the model that was tested is the one that is trained.
                 model.train()
 
     lines = session.attempt.lines()
@@ -90,6 +91,7 @@ def classification_loss(run: FineTune, logits: Tensor, labels: Tensor) -> Tensor
             return F.cross_entropy(logits, labels)
         case "binary-cross-entropy":
             if run.label_threshold is not None:
+                # As timm's BinaryCrossEntropy: whatever is mixed in above the threshold counts as fully present.
                 labels = (labels > run.label_threshold).to(labels.dtype)
             return F.binary_cross_entropy_with_logits(logits, labels)
         case _:

@@ -19,6 +19,7 @@ from harness.spec import FineTune, LinearProbe
 from harness.spec.run import Evaluated
 
 TEST_BATCH = 512
+"""Images in a test batch, unless the micro-batches that fit the device are smaller."""
 
 
 def labelled_batches(
@@ -40,6 +41,7 @@ def labelled_batches(
         steps=recipe.epochs * steps_per_epoch(images, recipe.batch_size),
         device=session.device,
         workers=session.workers,
+        # Image i is mixed with image B - 1 - i, so a process takes rows that mirror each other.
         rows=session.group.rows(recipe.batch_size, mirrored=mixes),
     ):
         mixed, targets = mix(
@@ -94,6 +96,7 @@ def accuracy(
     for images, labels in whole_set(run, test, session):
         with autocast(run.recipe, session.device):
             logits = classify(images)
+        # Out of autocast: sums of half-precision losses would lose digits.
         logits = logits.float()
         # With five classes or fewer, top5 is 100 %.
         ranked = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]

@@ -50,6 +50,7 @@ def linear_probe(run: LinearProbe, session: Session) -> Computation:
     blank = torch.zeros(1, images.channels, run.image_size, run.image_size, device=device)
     width = pooled(encoder, blank, run.block, run.pool)
     probe = initialised(run.seed, "classifier", lambda: _probe(width.shape[1], images.num_classes, run.batch_norm))
+    # A place of its own: only grouped batch norms read it here, the frozen encoder draws nothing.
     probe, place = probe.to(device).train(), Place()
     group_batch_norms(probe, recipe, session, place)
     replica = session.group.replicate(probe)
@@ -101,6 +102,7 @@ def knn(run: Knn, session: Session) -> None:
     found, labels = all_features(run, encoder, test_set, session)
     right, group = torch.zeros(len(run.ks), dtype=torch.float64, device=session.device), session.group
     for part in torch.split(torch.arange(len(found), device=session.device), TEST_BATCH)[group.rank :: group.size]:
+        # One similarity serves all k.
         similarity = cosines(found[part], bank)
         for number, k in enumerate(run.ks):
             predicted = vote(
@@ -108,6 +110,7 @@ def knn(run: Knn, session: Session) -> None:
             )
             right[number] += (predicted == labels[part]).sum()
     accuracies = (100 * (group.sum(right) / len(found))).tolist()
+    # The first k gives the metric that reports show, `top1`; the others are named by their k.
     names = ("top1", *(f"top1_k{k}" for k in run.ks[1:]))
     session.attempt.finish(dict(zip(names, accuracies, strict=True)), time.monotonic() - begun)
 
@@ -148,6 +151,7 @@ def all_features(
     places = torch.split(torch.arange(len(images), device=session.device), test_batch_size(session))
     for part, (values, labels) in zip(places[group.rank :: group.size], found, strict=True):
         features[part], classes[part] = values, labels
+    # Each process has filled its own rows of zeros, so that the sum over processes gathers them.
     return group.sum(features), group.sum(classes)
 
 
@@ -195,6 +199,7 @@ def pooled(encoder: Encoder, images: Tensor, block: int | None, pool: Literal["m
 
 
 def _probe(width: int, num_classes: int, batch_norm: bool) -> nn.Sequential:
+    # Batch norm without weights, and deviation 0.01, as in the released main_linprobe.py of MAE.
     layers: list[nn.Module] = [nn.BatchNorm1d(width, affine=False, eps=1e-6)] if batch_norm else []
     linear = nn.Linear(width, num_classes)
     nn.init.trunc_normal_(linear.weight, std=0.01)

@@ -1,4 +1,4 @@
-"""Models that evaluations start from: timm models with the weights that the run's `start` names."""
+"""Models that evaluations start from, with the weights that the run's `start` names."""
 
 from __future__ import annotations
 
@@ -137,6 +137,7 @@ def classifier_scale(backbone: AnyBackbone) -> float:
 
 
 def _reset(layer: nn.Module, scale: float = 1.0) -> None:
+    """Initialise a classifier: normal of deviation 0.02, times `scale`; biases 0. Anything but a linear layer stays."""
     if isinstance(layer, nn.Linear):
         with torch.no_grad():
             nn.init.trunc_normal_(layer.weight, std=0.02).mul_(scale)

@@ -16,10 +16,10 @@ TRIES = 10
 """Number of times that BEiT draws a block before it stops."""
 
 AT_ONCE, NOISE = 32, 2**22
-"""Blocks whose noise is drawn at a time, and words (32 MiB), of which one block may need more."""
+"""Most blocks whose noise is drawn at a time, and most words of it, 32 MiB as int64; one block may need more."""
 
 AT_ONCE_ON_CPU = 4
-"""Fewer blocks, as most masks have stopped after ten and as small tensors stay in the cache."""
+"""Most blocks on a CPU: most masks have stopped after ten, and small tensors stay in the cache."""
 
 
 class _Noise(NamedTuple):
@@ -55,9 +55,11 @@ def block_masks(mask: BlockMask, draw: Draw) -> Tensor:
     new = target.new_zeros(draw.batch, TRIES + 1)
     fits = torch.ones_like(new, dtype=torch.uint8)
     for noise in _noise(mask, draw, most_blocks(mask, draw.image_size)):
+        # As in BEiT, a block hides at most what is still missing, and never more than the largest block.
         missing = left.clamp(max=largest)[:, None]
         _draw(noise, smallest, missing, places, out=inside[:, :, :TRIES])
         rows, columns = inside[:, :, :TRIES].unbind(1)
+        # Only units that are still visible count as newly hidden.
         torch.sum(rows @ visible * columns, 2, out=new[:, :TRIES])
         torch.logical_and(new[:, :TRIES] > 0, new[:, :TRIES] <= missing, out=fits[:, :TRIES])
         first = fits.argmax(1, keepdim=True)
@@ -94,11 +96,13 @@ def _targets(mask: BlockMask, draw: Draw) -> Tensor:
 def _noise(mask: BlockMask, draw: Draw, blocks: int) -> Iterator[_Noise]:
     """Noise of one block after another, drawn for many blocks at a time."""
     most = AT_ONCE_ON_CPU if draw.positions.is_cpu else AT_ONCE
+    # Each candidate takes four numbers: area, aspect, row and column.
     many = min(most, max(1, NOISE // (4 * TRIES * max(1, draw.batch))))
     for first in range(0, blocks, many):
         numbers = range(first, min(first + many, blocks))
         words = draw.words_of([f"mask block {number}" for number in numbers], 4 * TRIES)
         uniform = words.view(len(numbers), -1, 4, TRIES).double() * 2.0**-32
+        # Log-uniform from min_aspect to its inverse, so that high and wide blocks are equally likely.
         aspect = torch.exp((1 - 2 * uniform[:, :, 1]) * math.log(mask.min_aspect))
         yield from map(_Noise._make, zip(uniform[:, :, 0], aspect, uniform[:, :, 2:], strict=True))
 
@@ -144,6 +148,7 @@ def _distance(hidden: Tensor) -> Tensor:
     units = hidden.shape[-1]
     places = torch.arange(units, device=hidden.device)
     found = (~hidden) * (2 * units)  # further than any two units are apart
+    # The distance is a sum over both axes, so its minimum is taken along one axis and then along the other.
     for axis, along in ((1, places[:, None]), (2, places)):
         behind = (found - along).cummin(axis).values + along
         ahead = (found + along).flip(axis).cummin(axis).values.flip(axis) - along

@@ -28,7 +28,9 @@ def without_frequencies(images: Tensor, removed: Tensor, mean: Tensor, std: Tens
         Like `images`.
     """
     scale, shift = std[:, None, None], mean[:, None, None]
+    # In float32: half-precision transforms take only sides that are powers of two.
     spectrum = torch.fft.fft2(images.float() * scale + shift)
+    # The mask has frequency zero in the middle, torch.fft at the first place.
     kept = torch.fft.ifftshift(~removed, dim=(-2, -1))[:, None]
     values = torch.fft.ifft2(spectrum * kept).real.clamp(0, 1)
     found: Tensor = (values - shift) / scale

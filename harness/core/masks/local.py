@@ -22,11 +22,12 @@ def windows(mask: LocalMask, draw: Draw, stream: int) -> Tensor:
     """Windows of the view of a stream: bool [B, units, units], True inside; see `LocalMask`."""
     units, draw = draw.image_size // mask.size, draw.shared() if mask.shared else draw
     noise = words(stream, draw.step, draw.positions, 2)
+    # A 32-bit word times n, shifted by 32 bits, is a whole number below n: no float could round on one device only.
     return square_at(noise * (units - mask.window + 1) >> 32, mask.window, units)
 
 
 def local_units(mask: LocalMask, draw: Draw, view: int) -> Tensor:
-    """Bool [B, units, units], True in all but the visible units of the window; see `LocalMask`."""
+    """Masks that hide all but the visible units of the window, bool [B, units, units]; see `LocalMask`."""
     inside = windows(mask, draw, window_streams(mask, draw.seed)[view]).flatten(1)
     units = draw.image_size // mask.size
     rank = order_of(draw.words(f"mask inside {view}", 2 * units * units)).argsort(dim=1)
@@ -46,6 +47,7 @@ def predicted_units(run: Pretrain, units: Tensor, place: Place, streams: Sequenc
     mask = run.mask
     if not isinstance(mask, LocalMask):
         return units
+    # Rounded up, and cut off at the end: a reconstruction shows one view of each image, and its loss is not used.
     count = -(-len(units) // mask.views)
     given = len(place.positions) == count
     positions = place.positions if given else torch.arange(count, device=units.device)

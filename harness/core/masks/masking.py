@@ -140,6 +140,7 @@ def make_views(
         )
         for view in range(mask.views)
     ]
+    # Views of an image lie side by side, as `in_views` repeats the images.
     return torch.stack(views, dim=1).flatten(0, 1)
 
 
@@ -158,7 +159,7 @@ def _custom(mask: CustomMask, draw: Draw) -> Tensor:
     if not isinstance(hidden, Tensor) or hidden.dtype != torch.bool or tuple(hidden.shape) != wanted:
         found = f"{hidden.dtype} {list(hidden.shape)}" if isinstance(hidden, Tensor) else type(hidden).__name__
         raise HarnessError(f"{mask.function} should return a bool tensor {list(wanted)}, not {found}")
-    return hidden.to(draw.positions.device)
+    return hidden.to(draw.positions.device)  # a user's function may make its mask on the CPU
 
 
 def spread(hidden: Tensor, side: int) -> Tensor:

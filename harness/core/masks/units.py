@@ -63,6 +63,7 @@ def order_of(noise: Tensor) -> Tensor:
     """Random permutations: int64 [B, 2 N] of 32-bit words -> int64 [B, N], one permutation in each row."""
     # Sorting by 62 random bits: with 32 alone, equal keys would favour units that come first.
     high, low = noise.chunk(2, dim=1)
+    # 31 bits of each, so that the key stays positive in int64.
     return ((high >> 1) << 31 | (low >> 1)).argsort(dim=1, stable=True)
 
 
@@ -79,30 +80,32 @@ def listed(order: Tensor, count: int | Tensor) -> Tensor:
 
 
 def random_units(mask: RandomMask, draw: Draw) -> Tensor:
-    """Bool [B, units, units]; see `RandomMask`."""
+    """Masks of units drawn one by one, bool [B, units, units]; see `RandomMask`."""
     units = draw.image_size // mask.size
     noise = draw.words("mask", 2 * units * units)
     return listed(order_of(noise), mask.hidden_units(draw.image_size)).view(-1, units, units)
 
 
 def random_tokens(mask: TokenMask, draw: Draw) -> Tensor:
-    """Bool [B, units, units]; see `TokenMask`."""
+    """Masks of an exact number of tokens, bool [B, units, units]; see `TokenMask`."""
     units = draw.image_size // mask.size
     noise = (draw.shared() if mask.shared else draw).words("mask tokens", 2 * units * units)
+    # The first tokens of the order stay visible, as in MAE.
     return ~listed(order_of(noise), units**2 - mask.hidden_units(draw.image_size)).view(-1, units, units)
 
 
 def squares(mask: SquareMask, draw: Draw) -> Tensor:
-    """Bool [B, units, units]; see `SquareMask`."""
+    """Masks of one hidden square, bool [B, units, units]; see `SquareMask`."""
     units, side = draw.image_size // mask.size, mask.side(draw.image_size)
     if mask.place == "centre":
         return square_at(draw.positions.new_full((draw.batch, 2), (units - side) // 2), side, units)
     noise = draw.words("mask", 2)
+    # A 32-bit word times n, shifted by 32 bits: a whole number below n, from integers alone on every device.
     return square_at(noise * (units - side + 1) >> 32, side, units)
 
 
 def visible_squares(mask: VisibleSquareMask, draw: Draw) -> Tensor:
-    """Bool [B, units, units]; see `VisibleSquareMask`."""
+    """Masks of all but one square, bool [B, units, units]; see `VisibleSquareMask`."""
     noise = draw.words("mask", 2)
     return ~square_at(
         noise * mask.starts(draw.image_size) >> 32, mask.side(draw.image_size), draw.image_size // mask.size
@@ -117,18 +120,20 @@ def square_at(first: Tensor, side: int, units: int) -> Tensor:
 
 
 def complements(mask: ComplementMask, draw: Draw, view: int) -> Tensor:
-    """Bool [B, units, units], the first mask (view 0) or its inverse (view 1); see `ComplementMask`."""
+    """The first mask (view 0) or its inverse (view 1), bool [B, units, units]; see `ComplementMask`."""
     units = draw.image_size // mask.size
+    # Both views draw the same words, so that the second is the inverse of the first.
     hidden = listed(order_of(draw.words("mask", 2 * units * units)), mask.hidden_units(draw.image_size))
     return (hidden if view == 0 else ~hidden).view(-1, units, units)
 
 
 def disjoint_units(mask: DisjointMask, draw: Draw, view: int) -> Tensor:
-    """Bool [B, units, units], the first mask (view 0) or the second (view 1); see `DisjointMask`."""
+    """The first mask (view 0) or the second (view 1), bool [B, units, units]; see `DisjointMask`."""
     draw = draw.shared() if mask.shared else draw
     units, count = draw.image_size // mask.size, mask.hidden_units(draw.image_size)
     hidden = listed(order_of(draw.words("mask", 2 * units * units)), count)
     if view == 1:
+        # The first mask is drawn again from its own words: no state is kept between views.
         rank = order_of(draw.words("mask second", 2 * units * units)).argsort(dim=1)
         order = (rank + hidden * units**2).argsort(dim=1)  # visible units before hidden ones, each at random
         hidden = listed(order, count)

@@ -53,6 +53,7 @@ class GroupBatchNorm(_BatchNorm):
         # The same tensors as the layer that is replaced: averages and state dicts made before stay valid.
         self.running_mean, self.running_var = layer.running_mean, layer.running_var
         self.num_batches_tracked = layer.num_batches_tracked
+        # The kind of the layer checks the number of axes, which torch leaves to its subclasses.
         self.kind, self.grouping = type(layer), grouping
         self.seen: Tensor | None = None
         self.train(layer.training)
@@ -73,6 +74,7 @@ class GroupBatchNorm(_BatchNorm):
         # At least float32: sums over a group in half precision would lose digits.
         x = input.to(torch.promote_types(input.dtype, torch.float32))
         members = self._members(len(x))
+        # Values of a channel in a group: its images, times the places and views of each.
         values = self.grouping.size * x.numel() // (x.shape[1] * len(self.grouping.place.positions))
         if values < 2:
             raise HarnessError("batch norm over one value a channel: make batch_norm_group larger")

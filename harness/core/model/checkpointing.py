@@ -28,6 +28,7 @@ def checkpoint_blocks(model: nn.Module) -> None:
     of a momentum encoder, are computed once as before.
     """
     for block in [block for part in model.modules() for block in _blocks(part)]:
+        # An attribute of the instance, as a module around the block would change the names of its weights.
         block.forward = _Twice(block, block.forward)
 
 
@@ -49,14 +50,17 @@ class _Twice:
         self.norms = [layer for layer in block.modules() if isinstance(layer, _BatchNorm)]
 
     def __call__(self, *inputs: Any, **named: Any) -> Tensor:
+        # Without gradients nothing is kept anyway.
         if not torch.is_grad_enabled():
             return self.forward(*inputs, **named)
         if self.norms:
             named["context_fn"] = self._contexts
+        # Not reentrant, as only that passes named arguments on.
         found: Tensor = checkpoint(self.forward, *inputs, use_reentrant=False, **named)
         return found
 
     def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        # The first pass counts the batch in the running statistics, the second must not count it again.
         return nullcontext(), _unchanged(self.norms)
 
 

@@ -20,7 +20,7 @@ NORM_ELEMENT = 5
 """Multiply-adds of a layer norm for each element of its input, as mmengine counts them (jit_handles.py)."""
 
 WEIGHT_BYTES, TRAINING_BYTES = 4, 12
-"""A float32 weight; its gradient and AdamW's two moments, where it is trained."""
+"""Bytes of a float32 weight, and of its gradient with AdamW's two moments where it is trained."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Complexity:
     Attributes:
         parameters: all of them, head and mask token included.
         encoder, pooling, head: multiply-adds of one forward pass.
-        activation_bytes: what a forward pass of one image keeps for the backward pass, in float32; about half with 16
-            bits. Losses and targets are left out.
+        activation_bytes: bytes that a forward pass of one image keeps for the backward pass, in float32; about half
+            with 16 bits. Losses and targets are left out.
         trained: True if the parameters are trained.
     """
 
@@ -85,6 +85,7 @@ def pretraining(
             side=image_size // backbone.stride,
             fills=visible is not None,
         ).eval()
+        # Mask token and gate are vectors of their own, in neither encoder nor head, so they are counted by hand.
         vectors = 1 if encoder.corruption.gate is None else 2
         images = torch.zeros(1, channels, image_size, image_size)
         features = torch.zeros(1, encoder.width, *(image_size // backbone.stride,) * 2)
@@ -134,6 +135,7 @@ def frozen(backbone: AnyBackbone, *, image_size: int, channels: int, block: int 
     return Complexity(
         parameters=count(encoder),
         encoder=multiply_adds(lambda: encoder.features(images, block)),
+        # One for each element of the map that is averaged.
         pooling=encoder.features(images, block).numel(),
         head=0,
         trained=False,

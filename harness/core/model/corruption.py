@@ -14,6 +14,7 @@ from harness.core.runtime.randomness import initialised, uniform
 from harness.spec import Corruption, CustomBackbone, FrequencyMask, Pretrain, seed_stream
 from harness.spec.corruption import AtInput, BeforeBlock, Fill
 
+# Names of the leaks; `declared_leaks` says what each means.
 IMAGE_MEAN = "image mean"
 GATE = "gate"
 STEM = "stem receptive field"
@@ -58,7 +59,7 @@ def _mixed_before(run: Pretrain) -> tuple[str, ...]:
 
 
 def _measured(run: Pretrain, backbone: CustomBackbone) -> tuple[str, ...]:
-    """As `_mixed_before`, from a network whose layers are not known here."""
+    """The same, measured on a user's network, whose layers are not known here."""
     sizes = {"image_size": run.image_size, "channels": run.data.channels}
     network = initialised(
         run.seed, "encoder", lambda: build_custom(backbone, num_classes=0, pool="", drop_path=0.0, **sizes)
@@ -111,6 +112,7 @@ def _noise(images: Tensor, stream: int | None, place: Place | None) -> Tensor:
     """Standard normal noise like `images`, by Box and Muller's transform of stateless uniform numbers."""
     given = 0 if place is None else len(place.positions)
     set_here = given > 0 and len(images) % given == 0  # an image may have several views, one after the other
+    # Keyed by place in the global batch, so that processes and micro-batches do not change the noise.
     positions = torch.arange(len(images), device=images.device)
     if place is not None and set_here:
         positions = place.positions.repeat_interleave(len(images) // given)

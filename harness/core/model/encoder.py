@@ -35,6 +35,7 @@ SHARED_BIAS = "rel_pos_bias.relative_position_bias_table"
 """timm's name of the one relative position table that all blocks of a BEiT share."""
 
 SHOWN = 12
+"""Most sites that an error message lists."""
 
 
 def build(
@@ -108,6 +109,7 @@ def _initialise(model: Any, *, pretraining: bool) -> None:
     Matrices, patch embedding and class token: normal of deviation 0.02, truncated at 0.02 in pre-training and at 2.0
     (practically not at all) in fine-tuning. The last matrices of block k, counted from 1, are divided by sqrt(2 k).
     """
+    # The released pre-training passes its deviation as the bound of the truncation, the fine-tuning leaves the default.
     cut = 0.02 if pretraining else 2.0
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
@@ -116,6 +118,7 @@ def _initialise(model: Any, *, pretraining: bool) -> None:
                 nn.init.zeros_(module.bias)
     nn.init.trunc_normal_(model.cls_token, std=0.02, a=-cut, b=cut)
     with torch.no_grad():
+        # Deeper residual branches start smaller, as in BEiT (`fix_init_weight`).
         for number, layer in enumerate(model.blocks, start=1):
             layer.attn.proj.weight.div_(math.sqrt(2 * number))
             layer.mlp.fc2.weight.div_(math.sqrt(2 * number))

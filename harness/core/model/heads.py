@@ -80,6 +80,7 @@ def _mlp(head: MlpHead, width: int, out: int) -> nn.Sequential:
 
 def _depthwise(width: int, side: int) -> list[nn.Module]:
     return [
+        # Without a bias: the norm behind it has one.
         nn.Conv2d(width, width, side, padding=side // 2, groups=width, bias=False),
         LayerNorm2d(width),
         nn.GELU(),

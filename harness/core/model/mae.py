@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from harness.spec import DecoderHead, HarnessError
 
 INIT_STD = 0.02
+"""Standard deviation of tokens and learned positions at the start, as in the released MAE."""
 
 
 def visible_places(hidden: Tensor, count: int | None = None) -> Tensor:
@@ -40,6 +41,8 @@ def visible_places(hidden: Tensor, count: int | None = None) -> Tensor:
 
 
 def _number_of_visible(hidden: Tensor) -> int:
+    """Number of visible tokens, which all images [B, N] have in common; raises as `visible_places` says."""
+    # Both in one tensor, so that the host waits for the device once.
     fewest, most = (int(count) for count in torch.stack((~hidden).sum(1).aminmax()).tolist())
     if fewest != most:
         raise HarnessError(
@@ -62,7 +65,7 @@ def encode_visible(model: Any, images: Tensor, places: Tensor) -> Tensor:
         [B, P + n, C]: the P tokens in front of the patches, such as the class token, then the visible ones.
 
     Raises:
-        HarnessError: the model is none.
+        HarnessError: the model is no VisionTransformer.
     """
     if not isinstance(model, VisionTransformer):
         raise HarnessError(
@@ -117,6 +120,7 @@ class Decoder(nn.Module):
             self.pos_embed = nn.Parameter(torch.randn(side * side, head.width) * INIT_STD)
         else:
             self.register_buffer("pos_embed", sincos_positions(side, head.width), persistent=False)
+        # The released MAE's epsilon; torch's default is 1e-5.
         norm: Any = partial(nn.LayerNorm, eps=1e-6)
         blocks = (Block(head.width, head.heads, qkv_bias=True, norm_layer=norm) for _ in range(head.depth))
         self.blocks = nn.Sequential(*blocks)
@@ -136,6 +140,7 @@ class Decoder(nn.Module):
             first, seen = self.embed(x).split((x.shape[1] - places.shape[1], places.shape[1]), dim=1)
             patches = self._filled(seen, places)
         patches = patches + self.pos_embed
+        # Under autocast the float32 positions have promoted the patches; the tokens in front have to match them.
         x = self.norm(self.blocks(patches if first is None else torch.cat((first.to(patches.dtype), patches), dim=1)))
         # The class token in front is part of the attention, but nothing is predicted from it.
         found: Tensor = self.predict(x[:, -(self.side**2) :]).mT

@@ -46,6 +46,7 @@ def nearest(points: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
     for part in torch.split(flat, max(1, ENTRIES // len(entries))):
         distance, index = (sizes - 2 * part @ entries.T).min(1)
         found.append(index)
+        # Rounding can leave slightly less than 0 where a point equals its entry.
         least.append((distance + part.square().sum(1)).clamp(min=0))
     return torch.cat(found).view(points.shape[:-1]), torch.cat(least).view(points.shape[:-1])
 
@@ -82,6 +83,7 @@ def _different(points: Tensor, count: int, seed: int) -> list[int]:
     """Indices of the first `count` points, in a hashed order, that differ from each other."""
     rows, found = points.numpy(), dict[bytes, int]()
     for index in permutation(seed, "k-means centres", 0, len(points)).tolist():
+        # Equal points would start as equal centres, of which all but the first stay without points.
         found.setdefault(rows[index].tobytes(), index)
         if len(found) == count:
             return list(found.values())

@@ -37,7 +37,7 @@ class Pairs(NamedTuple):
 def mlp(layers: int, width: int, hidden: int, out: int) -> nn.Sequential:
     """Linear layers without bias, a batch norm behind each, ReLU between them; the last norm has no weights.
 
-    They compute in training only, so the norms keep no running statistics.
+    These MLPs compute in training only, so their norms keep no running statistics.
     """
     parts: list[nn.Module] = []
     for number in range(layers):
@@ -59,6 +59,7 @@ def info_nce(queries: Tensor, keys: Tensor, places: Tensor, temperature: float) 
     # In float32: scores are divided by a small temperature, which would magnify the rounding of half precision.
     with torch.autocast(queries.device.type, enabled=False):
         scores = F.normalize(queries.float(), dim=1) @ F.normalize(keys.float(), dim=1).T / temperature
+        # Times 2 T as in MoCo v3; without T, gradients would grow as the temperature falls.
         return 2 * temperature * F.cross_entropy(scores, places)
 
 

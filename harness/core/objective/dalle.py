@@ -19,8 +19,9 @@ from harness.spec import DalleTokenizer, HarnessError
 from harness.spec.external_content import file_sha256
 
 GROUPS = 4
+"""Groups of blocks in the encoder; each but the last ends in a pooling by 2."""
 CODE = 8
-"""Side in pixels of what one code covers: three of the four groups end in a pooling by 2."""
+"""Side in pixels of the square that one code covers: three of the four groups halve the resolution."""
 
 Weights = dict[str, Tensor]
 
@@ -35,12 +36,13 @@ def shapes(width: int, blocks: int, vocabulary: int) -> dict[str, tuple[int, ...
     conv("blocks.input", width, 3, 7)
     into = width
     for group in range(GROUPS):
-        out = width << group
+        out = width << group  # as published, each group has twice the channels of the one before
         for block in range(blocks):
             name = f"blocks.group_{group + 1}.block_{block + 1}"
+            # A projection stands beside the residual path only where the channels change.
             if into != out:
                 conv(f"{name}.id_path", out, into, 1)
-            hidden = out // 4
+            hidden = out // 4  # as published, residual paths are bottlenecks
             for number, (wide, kernel) in enumerate(((into, 3), (hidden, 3), (hidden, 3)), start=1):
                 conv(f"{name}.res_path.conv_{number}", hidden, wide, kernel)
             conv(f"{name}.res_path.conv_4", out, hidden, 1)
@@ -57,6 +59,7 @@ def read(tokenizer: DalleTokenizer) -> Weights:
         HarnessError: the file has changed, does not read as tensors, or holds others than such an encoder's.
     """
     path = Path(tokenizer.path).expanduser()
+    # The key names the file by its digest: another one would give other codes under the same key.
     if file_sha256(path) != tokenizer.sha256:
         raise HarnessError(f"{path} has changed since this run was planned; plan again")
     weights = read_weights(path)
@@ -89,6 +92,7 @@ def fed(values: Tensor, side: int) -> Tensor:
     size = values.shape[-1] // side * CODE
     if size != values.shape[-1]:
         values = F.interpolate(values, size=size, mode="bicubic", antialias=True).clamp(0, 1)
+    # map_pixels of dall_e/utils.py, (1 - 2 eps) x + eps with eps = 0.1: the VAE was trained on such values.
     return 0.8 * values + 0.1
 
 

@@ -24,6 +24,7 @@ def teacher_of(target: FeatureTarget, channels: int) -> Encoder:
         HarnessError: the file has changed, does not read or does not fit, or the features have another width.
     """
     spec = target.teacher
+    # In a stream of its own: building a teacher draws nothing from the run's. The file's weights replace these.
     made = initialised(0, "teacher", lambda: build(spec.backbone, image_size=spec.image_size, channels=channels))
     load_encoder(made, checkpoint_weights(spec).encoder, spec.path)
     teacher = Encoder(made).eval().requires_grad_(False)

@@ -44,11 +44,13 @@ def fourier_loss(run: Pretrain, prediction: Tensor, target: Tensor, hidden: Tens
 def _paper(spec: FourierLoss, y: Tensor, x: Tensor, seen: Tensor) -> Tensor:
     """Loss of A2MIM's paper: visible pixels of the prediction get no gradient."""
     distance = _spectrum(y * (1 - seen) + y.detach() * seen - x).abs()
+    # The weight of each frequency is a constant: no gradient flows through it.
     return (distance.detach() ** (spec.alpha or 1.0) * distance).mean() if spec.focal else distance.mean()
 
 
 def _plain(spec: FourierLoss, y: Tensor, x: Tensor, seen: Tensor) -> Tensor:
     kept = 1 - seen * (1 - (spec.unmask_weight or 0.0))
+    # The values are those of y everywhere; visible pixels get unmask_weight of their gradient.
     power = _power(y * kept + y.detach() * (1 - kept) - x)
     return (_by_maximum(power.detach() ** ((spec.alpha or 1.0) / 2), (2, 3)) * power).mean()
 
@@ -66,7 +68,7 @@ def _released(spec: FourierLoss, loss: AnyLoss, group: int, y: Tensor, x: Tensor
 
 
 def _by_maximum(weight: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """Weight divided by its maximum over some axes; 0 where all weights are 0."""
+    """Weights divided by their maximum over some axes, in [0, 1]; 0 where all are 0, which would give NaN."""
     return (weight / weight.amax(axes, keepdim=True)).nan_to_num(0.0).clamp(0, 1)
 
 
@@ -106,6 +108,7 @@ def require_whole_groups(run: Pretrain, session: Session) -> None:
 
 
 def _whole(members: Tensor, size: int) -> bool:
+    """True if every group that occurs among the members, int64 [n], occurs `size` times."""
     return bool((torch.bincount(members)[members] == size).all())
 
 

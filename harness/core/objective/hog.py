@@ -24,6 +24,7 @@ def hog(images: Tensor, target: HogTarget, window: Tensor | None = None) -> Tens
         column of the cell in the patch.
     """
     gx, gy = _gradients(images.float())
+    # gx comes first, as in MaskFeat: angles are counted from the vertical. Opposite directions share a bin.
     bins = (torch.atan2(gx, gy) / math.pi * target.bins).floor().long() % target.bins
     if window is None or window.shape != images.shape[-2:]:
         window = gaussian_window(target, *images.shape[-2:]).to(images.device)
@@ -31,6 +32,7 @@ def hog(images: Tensor, target: HogTarget, window: Tensor | None = None) -> Tens
     votes = (torch.where(bins == number, weighted, 0.0) for number in range(target.bins))
     # divisor_override=1 turns the mean over a cell into a sum of votes.
     cells = torch.stack([F.avg_pool2d(vote, target.cell, divisor_override=1) for vote in votes], dim=2)
+    # Cells are normalised over their bins before a patch gathers them: each cell keeps a norm of its own.
     return F.pixel_unshuffle(F.normalize(cells, dim=2).flatten(1, 2), target.cells)
 
 

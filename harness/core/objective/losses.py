@@ -115,6 +115,7 @@ def _custom(loss: CustomLoss, prediction: Tensor, target: Tensor, hidden: Tensor
         raise HarnessError(
             f"{loss.function} should return floats on {prediction.device}, not {made.dtype} on {made.device}"
         )
+    # Else the model would not be trained by it, in silence.
     if prediction.requires_grad and not made.requires_grad:
         raise HarnessError(f"{loss.function} returned an error without a gradient into the prediction")
     return made.float()

@@ -28,11 +28,13 @@ def local_statistics(images: Tensor, size: int, area: Area) -> tuple[Tensor, Ten
         case "patch":
             batch, channels, height, width = images.shape
             patches = images.view(batch, channels, height // size, size, width // size, size)
+            # Over all channels of a patch at once, and unbiased, as the released MAE normalises its targets.
             variance, mean = torch.var_mean(patches, dim=(1, 3, 5), correction=1)
             found = (mean, (variance + EPS).sqrt())
             mean, deviation = (value[:, None].repeat_interleave(size, 2).repeat_interleave(size, 3) for value in found)
             return mean, deviation
         case "window":
+            # The mean of ones with the padding counted is the share of a window that lies inside the image.
             mean, square, share = (
                 F.avg_pool2d(values, size, stride=1, padding=size // 2, count_include_pad=whole)
                 for values, whole in ((images, False), (images.square(), False), (torch.ones_like(images), True))

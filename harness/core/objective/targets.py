@@ -117,6 +117,7 @@ class Targets(nn.Module):
                 assert_never(target.tokenizer)
 
     def _smoothed(self, target: LowPassTarget, images: Tensor) -> Tensor:
+        """Images without high frequencies, normalised, like `images`; the filter works on pixel values."""
         mean, std = self._mean_and_std()
         return (low_pass(images.float() * std + mean, target.radius) - mean) / std
 
@@ -126,10 +127,12 @@ class Targets(nn.Module):
         return local_statistics(values, target.patch, "patch")
 
     def _features(self, target: FeatureTarget, images: Tensor) -> Tensor:
+        # Not a registered part, so moving the module to a device has left it where it was. Later this costs nothing.
         teacher = self._teachers[0].to(images.device)
         if self.teacher_colours is not None:
             mean, std = self._mean_and_std()
             own = self.teacher_colours.to(images.dtype)[..., None, None]
+            # From the data set's normalisation to the teacher's.
             images = (images * std + mean - own[0]) / own[1]
         return teacher_features(target, teacher, images)
 
@@ -170,10 +173,12 @@ class Targets(nn.Module):
                 assert_never(target)
 
     def _entry(self, vectors: Tensor) -> Tensor:
+        """Index of the nearest entry of the codebook, int64 [B, 1, h, w], from vectors [B, h, w, D]."""
         assert self.codebook is not None
         return nearest(vectors, self.codebook)[0][:, None]
 
     def _shown(self, prediction: Tensor) -> Tensor:
+        """Most probable entry of the codebook, [B, D, h, w], from logits [B, K, h, w]."""
         assert self.codebook is not None
         return self.codebook[prediction.argmax(1)].permute(0, 3, 1, 2)
 
@@ -199,12 +204,13 @@ class Targets(nn.Module):
 
 def bin_of(values: Tensor, bins: int) -> Tensor:
     """Index, int64, of the bin of each value in [0, 1]: [0, 1 / bins) is bin 0, and 1 belongs to the last."""
-    return (values * bins).long().clamp(0, bins - 1)
+    return (values * bins).long().clamp(0, bins - 1)  # the value 1 would lie one beyond the last bin
 
 
 def _codebook(target: Target, data: Data, image_size: int) -> Tensor | None:
     match target:
         case ClusterTarget():
+            # `learn` hands the same tensor to everybody; loading weights would write into it.
             return learn(target, data, image_size, target.downsample).clone()
         case TokenTarget(tokenizer=PatchWords() as tokenizer):
             return learn(tokenizer, data, image_size, target.downsample).clone()

@@ -61,6 +61,7 @@ def draw_masks(
         name: make_views(
             mask,
             image_size=run.image_size,
+            # The first mask keeps the plain seed, so that a contrastive loss leaves the masks of a run as they were.
             seed=run.seed if name == FIRST else seed_stream(run.seed, name),
             step=step,
             steps=steps,
@@ -106,10 +107,12 @@ def drawn_batches(
 
 
 def _unscored(run: Pretrain) -> dict[str, Mask]:
+    """Masks that look at no model, so that they can be drawn ahead, by the name of their stream."""
     return {name: mask for name, mask in masks_of(run).items() if mask.scored_by is None}
 
 
 def _with_masks(run: Pretrain, batches: Iterator[Batch], steps: int) -> Iterator[Batch]:
+    """Batches with the masks that need no scores, flattened side by side as `Batch.masks` has them."""
     masks, ahead = _unscored(run), None
 
     def draw(step: Tensor, positions: Tensor) -> tuple[Tensor]:
@@ -140,6 +143,7 @@ def draw(model: MaskedImageModel, part: Part, steps: int) -> Draws:
     run, batch = model.run, part.batch
     first, second = batch.images.unbind(1) if has_second_crop(run.contrastive) else (batch.images, None)
     masks = _drawn(run, batch)
+    # Guided and hard masks look at the model as it is now, so they are drawn in the step.
     if missing := {name: mask for name, mask in masks_of(run).items() if name not in masks}:
         seen = {FIRST: first, SECOND: second}
         with part.forward():  # the precision of what a mask looks at is that of training

@@ -181,6 +181,7 @@ class MaskedImageModel(nn.Module):
 
     def _contrastive(self, encoded: tuple[Tensor, ...], images: Tensor, units: Tensor, pairs: Pairs) -> Tensor:
         """Contrastive loss of the first crops; with `crops="swapped"` plus that of the second crops."""
+        # The views of an image are repetitions of it, and the momentum encoder needs it once.
         shown = images[:: self.run.mask.views]
         loss = self._info_nce(encoded, shown if pairs.second is None else pairs.second, units, pairs.hidden)
         if pairs.second is None or pairs.units is None:
@@ -195,6 +196,7 @@ class MaskedImageModel(nn.Module):
         assert run.contrastive is not None
         with torch.no_grad():  # keys are constants: the momentum encoder follows and is not trained
             other = run.mask if isinstance(run.contrastive.mask, str) else run.contrastive.mask
+            # The same mask means the same views, each with a key of its own.
             if run.contrastive.mask == "same":
                 images, hidden = in_views(run.mask, images), units
             keys = parts.projector(pooled(*self._encoded(parts, images, hidden, other)))
@@ -229,6 +231,7 @@ def _projections(run: Pretrain, width: int) -> tuple[nn.Sequential | None, nn.Se
 
 
 def _loss_predictor(run: Pretrain, width: int) -> nn.Module | None:
+    """Decoder that predicts the loss of each patch, for hard masks; None for a run without one."""
     if run.loss_predictor is None:
         return None
     decoder, side = run.loss_predictor.decoder, run.image_size // run.backbone.stride
@@ -257,6 +260,7 @@ def _colours(run: Pretrain, channels: int) -> Tensor:
 
 
 def _mask_token(run: Pretrain, width: int) -> nn.Parameter:
+    """Mask token [width] at its initial values: normal of deviation 0.02."""
     cut = 0.02 if run.backbone.variant == "simmim" else 2.0  # the released ViT cuts its normals at one deviation
     return nn.Parameter(nn.init.trunc_normal_(torch.empty(width), std=0.02, a=-cut, b=cut))
 
@@ -286,6 +290,7 @@ def load_pretraining_start(start: Checkpoint, model: MaskedImageModel) -> None:
 
 @torch.no_grad()
 def _taken_over(name: str, ours: Tensor | None, theirs: Tensor | None, path: str) -> None:
+    """Copy a vector of a checkpoint into the model's own, or log that it does not fit and begins anew."""
     if ours is None:
         return
     if theirs is not None and theirs.shape == ours.shape:

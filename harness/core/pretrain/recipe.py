@@ -53,11 +53,13 @@ def pretrain(run: Pretrain, session: Session) -> Computation:
     if run.start is not None:
         load_pretraining_start(run.start, model)
         if model.momentum is not None:
+            # Its copies were made before the weights were loaded.
             model.momentum.restart(model)
     model = to_device(model, device).train()
     # Before the batch norms, which read the positions of images from the same place.
     model.place = key_drop_paths(model, run.seed, recipe.batch_size)
     model.processes = session.group
+    # Swapped crops pass the encoder twice in a step, for which torch would update running statistics twice.
     swaps = run.contrastive is not None and run.contrastive.crops == "swapped"
     group_batch_norms(model, recipe, session, model.place, repeated=swaps)
     if session.recompute:
@@ -87,13 +89,14 @@ def pretrain(run: Pretrain, session: Session) -> Computation:
             _check_collapse(run, line)
             write_snapshot(model, line["epoch"], session)
 
+    # Before the weights are published: a run is done once `finish` has written its result.
     write_reconstructions(run, model.eval(), session)
     last = session.attempt.lines()[-1]
     session.attempt.finish({"loss": last["loss"]}, last["seconds"], weights_of(model))
 
 
 class Seen(NamedTuple):
-    """What a slice of a batch was shown and gave: prediction and losses of `MaskedImageModel`, without gradient."""
+    """Inputs of a slice of a batch, and its prediction and losses by `MaskedImageModel`, without gradient."""
 
     draws: Draws
     prediction: Tensor
@@ -104,7 +107,7 @@ def _learn(run: Pretrain, model: MaskedImageModel, replica: nn.Module, update: U
     """One step: masks, forward and backward passes, new weights, momentum encoder.
 
     Returns:
-        What the last slice gave; what every slice gave if the run has a Fourier loss.
+        Inputs and outputs of the last slice; of every slice if the run has a Fourier loss, whose ratio needs them.
     """
     seen: list[Seen] = []
     # Masks come before any weight changes, and once: a mask may look at the momentum encoder.
@@ -145,6 +148,7 @@ def _fourier_ratio(run: Pretrain, model: MaskedImageModel, training: Training, s
     ratio = GradientRatio(run)
     for draws, prediction, _ in seen:
         with autocast(run.recipe, training.session.device):
+            # Computed again, for logged steps alone, instead of being kept in every step.
             target = model.targets(in_views(run.mask, draws.images))
             ratio.add(prediction, target, spread(draws.hidden, target.shape[-1]), draws.hidden)
     return ratio.settle(training.session.group)

@@ -21,11 +21,16 @@ if TYPE_CHECKING:
     from harness.core.pretrain.mim import MaskedImageModel
 
 COUNT = 8
+"""Test images that are reconstructed."""
 GREY = 128
+"""Value of hidden pixels in the masked picture, in all channels."""
 
 
 class Reconstructed(NamedTuple):
-    """original, masked and predicted: uint8 [n, H, W, C], masked with hidden pixels grey. hidden: bool [n, H, W].
+    """Reconstructions of n images, as pictures.
+
+    original, masked, predicted: uint8 [n, H, W, C], masked with hidden pixels grey. hidden: bool [n, H, W], True =
+        hidden.
 
     Where frequencies are removed, masked is the image without them, and all pixels count as hidden.
     """
@@ -83,6 +88,7 @@ def reconstructed(
     picture = model.targets.picture(model(images, units)[0].float(), images)
     if picture is None:
         return None
+    # Nearest: a target of lower resolution shows as squares, which is what was predicted.
     prediction = F.interpolate(picture, images.shape[-2:], mode="nearest")
     original = _pixels(images, mean, std)
     if isinstance(model.run.mask, FrequencyMask):

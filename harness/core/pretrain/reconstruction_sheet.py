@@ -15,7 +15,9 @@ SIDE = 224
 """Least side of a panel in pixels; smaller images are enlarged by a whole factor."""
 
 MARGIN, LINE = 14, 22
+"""Pixels between panels, and of a line of text."""
 INK, DIM = (20, 20, 20), (110, 110, 110)
+"""Colours of the title and of the line below it, RGB."""
 
 
 def sheet(panels: Sequence[tuple[str, NDArray[np.uint8]]], title: str, detail: str) -> Image.Image:
@@ -42,12 +44,14 @@ def sheet(panels: Sequence[tuple[str, NDArray[np.uint8]]], title: str, detail: s
     for number, (label, pixels) in enumerate(panels):
         left = MARGIN + number * (shown + MARGIN)
         image = Image.fromarray(pixels if channels == 3 else pixels[..., 0]).convert("RGB")
+        # Nearest, by a whole factor: pixels and mask units stay sharp squares.
         page.paste(image.resize((shown, shown), Image.Resampling.NEAREST), (left, top))
         draw.text((left, top - LINE + 2), _fitting(label, font, shown), INK, font=font)
     return page
 
 
 def _fitting(text: str, font: Any, width: int) -> str:
+    """Text cut at its end, with three dots, to at most `width` pixels."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "...") > width:

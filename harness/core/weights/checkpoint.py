@@ -63,6 +63,7 @@ IMPLEMENTATION = ("foreach", "fused", "capturable")
 
 def _with_numbers(state: dict[str, Any]) -> dict[str, Any]:
     """State of an optimiser whose learning rates are numbers, also where they are tensors on a GPU."""
+    # A run may go on with another device or PyTorch, where the rates are kept as the other kind.
     groups = [{**group, "lr": float(group["lr"])} for group in state["param_groups"]]
     return {**state, "param_groups": groups}
 
@@ -125,6 +126,7 @@ def latest_state(session: Session, device: torch.device) -> dict[str, Any] | Non
         state: dict[str, Any] = torch.load(file.path, map_location=device, weights_only=True)
         if state["key"] != session.attempt.key:
             raise HarnessError(f"{file.path} is a checkpoint of another spec, {state['key']}; move it away")
+        # Checkpoints of schema 1 hold no lines.
         session.attempt.begin_metrics(state["lines"] if "lines" in state else session.attempt.lines_before(file))
         return state
     session.attempt.begin_metrics()

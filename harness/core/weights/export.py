@@ -42,6 +42,7 @@ class Exported:
     def call(self) -> str:
         """Python expression that builds the model; in format timm it loads the file's weights."""
         given = {"pretrained": False, "checkpoint_path": str(self.path), **self.arguments}
+        # timm reads its own names only.
         if self.format != "timm":
             del given["checkpoint_path"]
         return f"timm.create_model({', '.join([repr(self.model), *(f'{k}={v!r}' for k, v in given.items())])})"
@@ -87,6 +88,7 @@ def export(trained: Trained, path: Path, form: ExportFormat) -> Exported:
 
 
 def _own(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors laid out contiguously, since safetensors stores no strides."""
     return {name: tensor.contiguous() for name, tensor in tensors.items()}
 
 
@@ -97,6 +99,7 @@ def _has_official_head(run: Pretrain | FineTune) -> bool:
 
 
 def _official(trained: Trained, model: Family) -> bytes:
+    """A torch file with the released SimMIM's names. model: built from the run's spec, for its buffers."""
     if not isinstance(model, Beit | SwinTransformer):
         raise HarnessError(
             f"the released SimMIM has a Swin and a BEiT-like ViT, no {type(model).__name__}; valid format: timm"

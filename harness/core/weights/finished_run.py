@@ -15,11 +15,15 @@ from harness.store import Store
 from harness.store.files import sha256
 
 SHOWN = 5
+"""Most keys that an error message lists."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished run and its weights, with timm's names."""
+    """A finished run and its weights.
+
+    name: the run's key, or the name of an exported file. weights: with timm's names. facts: of the run's data set.
+    """
 
     name: str
     run: Pretrain | FineTune
@@ -30,6 +34,7 @@ class Trained:
     def num_classes(self) -> int:
         """Number of classes of a classifier; 0 for a pre-training."""
         backbone = self.run.built if isinstance(self.run, FineTune) else self.run.backbone
+        # Read from the weights, so that the data set need not be on this machine.
         name = layers_for(backbone).classifier
         return len(self.weights.encoder[name]) if name in self.weights.encoder else 0
 

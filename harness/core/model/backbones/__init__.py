@@ -68,7 +68,9 @@ def layers_named(name: str) -> Layers:
     check_model(
         name, {found: timm.model_entrypoint(found).__module__.rpartition(".")[2] for found in timm.list_models()}
     )
+    # timm keeps a family in a module of its own, so the module's name tells the family without building a model.
     match timm.model_entrypoint(name).__module__.rpartition(".")[2]:
+        # timm's DeiTs are VisionTransformers.
         case "vision_transformer" | "deit":
             return ViT()
         case "beit":

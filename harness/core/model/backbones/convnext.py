@@ -52,6 +52,7 @@ class ConvNext(Layers):
 
         def normed(model: Any, x: Tensor, shared: Tensor | None) -> Tensor:
             del shared
+            # timm keeps the last norm in the head or, with `head_norm_first`, in `norm_pre`, else an identity.
             norm: Any = getattr(model.head, "norm", None)
             x = model.norm_pre(x)
             return x if norm is None else norm(x)

@@ -129,6 +129,7 @@ def mixes_before(model: CustomNetwork, image_size: int, channels: int, at: int) 
     side, device = image_size // stride, next(model.parameters()).device
     images = torch.randn(1, channels, image_size, image_size, generator=torch.Generator().manual_seed(0)).to(device)
     changed, middle = images.clone(), side // 2 * stride
+    # In the middle, so that a layer that reaches beyond the square has neighbours to change on all sides.
     changed[..., middle : middle + stride, middle : middle + stride] += 1.0
     for piece in pieces[: at + 1]:
         images, changed = (piece.run(model, x, None) for x in (images, changed))

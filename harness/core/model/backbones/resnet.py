@@ -13,6 +13,7 @@ from harness.spec.corruption import AfterStage, AtInput, BeforeBlock
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 STEM_STRIDE = 4
+"""Stride of the stem with its max pooling; timm's `feature_info` states it before the pooling."""
 
 
 class ResNets(Layers):

@@ -52,17 +52,19 @@ class ViT(Layers):
 
 
 class BEiT(ViT):
-    """timm's Beit. Its relative positions may be shared by all blocks."""
+    """timm's Beit, whose relative positions may be shared by all blocks."""
 
     def arguments(self, backbone: Backbone, *, image_size: int, pool: str) -> dict[str, Any]:
         given = super().arguments(backbone, image_size=image_size, pool=pool)
         if backbone.variant != "simmim":
             return given
+        # The released SimMIM pre-trains with one table for all blocks and fine-tunes with one in each.
         return {**given, "use_shared_rel_pos_bias": not pool, "use_rel_pos_bias": bool(pool)}
 
     def pieces(self, model: Any) -> list[Piece]:
         def positions(model: Any, tokens: Tensor, shared: Tensor | None) -> Tensor:
             del shared
+            # Written out, as timm's Beit has no function of its own for class token and positions.
             x = torch.cat((model.cls_token.expand(tokens.shape[0], -1, -1), tokens), dim=1)
             found: Tensor = model.pos_drop(x if model.pos_embed is None else x + model.pos_embed)
             return found

@@ -37,6 +37,7 @@ def from_mmpretrain(tensors: Mapping[str, Tensor]) -> Weights:
 
 
 def _renamed(name: str, tensor: Tensor) -> tuple[str, Tensor]:
+    """Name of timm and value of a tensor of mmpretrain's encoder."""
     for pattern, new in _RENAMED:
         name = pattern.sub(new, name)
     # Patch merging ends a stage there and begins the next one in timm.

@@ -56,6 +56,7 @@ def _from_timm(encoder: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _moved(name: str, stages: int) -> str:
+    """Name with its patch merging moved by some stages, which end with it in the released code and begin in timm."""
     return _MERGING.sub(lambda found: f"layers.{int(found[1]) + stages}.downsample.", name)
 
 

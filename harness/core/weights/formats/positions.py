@@ -56,6 +56,7 @@ def resized_table(table: Tensor, length: int) -> Tensor:
         raise HarnessError(f"a relative position table of {source} x {source} is too small to be resized")
     weights = cubic_weights(geometric_places(source, target), torch.arange(target) - target // 2)
     grid = table[: source * source].double().reshape(source, source, -1)
+    # The spline is a product of two along the axes, so rows and columns have the same weights.
     fine = torch.einsum("ia,jb,abh->ijh", weights, weights, grid).reshape(target * target, -1)
     return torch.cat([fine.to(table.dtype), table[source * source :]])
 
