@@ -6,10 +6,10 @@ import difflib
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Discriminator, PositiveInt, Tag, model_validator
+from pydantic import Discriminator, Field, PositiveInt, Tag, model_validator
 
 from harness.machine import HarnessError
-from harness.spec.base import CUSTOM, SHIPPED, Params, Spec
+from harness.spec.base import CUSTOM, SHIPPED, Params, Spec, derived
 from harness.spec.user_code import UserFunction, whose
 
 PLAIN_VITS = ("vit_", "deit_")
@@ -57,9 +57,9 @@ class Backbone(Spec):
     """
 
     name: str
-    args: Params = ()
+    args: Params = Field(default=(), strict=False)
     patch_size: PositiveInt
-    stride: PositiveInt
+    stride: PositiveInt = derived()
     variant: Literal["timm", "simmim", "mae"] = "timm"
 
     implicit: ClassVar[Mapping[str, object]] = {"variant": "timm"}

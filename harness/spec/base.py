@@ -70,7 +70,18 @@ def _fitting(value: object) -> object:
 _JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 Params = Annotated[tuple[tuple[str, Any], ...], BeforeValidator(_pairs)]
-"""Keyword arguments as a sorted tuple of pairs; a dict is accepted and sorted."""
+"""Keyword arguments as a sorted tuple of pairs; a dict is accepted and sorted.
+
+Its fields say `strict=False`, by which mypy knows that a dict will do; what `_pairs` gives is right in either case.
+"""
+
+
+def derived() -> Any:
+    """Declares a field that a validator of its spec takes from other fields where it is left out.
+
+    To a type checker it has a default, so that it may be left out; pydantic still misses it where nothing gives it.
+    """
+    return Field()  # a new one each time: pydantic 2.11 writes the annotation into it
 
 
 _pieces: ContextVar[dict[object, Any] | None] = ContextVar("pieces", default=None)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from harness.spec.backbone import AnyBackbone
-from harness.spec.base import Side, Spec
+from harness.spec.base import Side, Spec, derived
 from harness.spec.contrastive import Contrastive
 from harness.spec.corruption import Corruption
 from harness.spec.data import Data
@@ -233,8 +233,8 @@ class Evaluated(Spec, Generic[S]):
     """
 
     start: S
-    data: Data
-    image_size: Side
+    data: Data = derived()
+    image_size: Side = derived()
     crop: float = Field(default=0.875, gt=0, le=1)
     seed: int = Field(default=0, ge=0)
     assumed: tuple[str, ...] = ()

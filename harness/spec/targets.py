@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from harness.spec.base import Spec
+from harness.spec.base import Spec, derived
 from harness.spec.start import Checkpoint
 from harness.spec.user_code import UserFile, UserFunction
 
@@ -284,7 +284,7 @@ class FeatureTarget(TargetSpec):
     width: PositiveInt
     block: PositiveInt | None = None
     norm: Norm = "none"
-    downsample: PositiveInt
+    downsample: PositiveInt = derived()
     mean: tuple[float, ...] | None = None
     std: tuple[PositiveFloat, ...] | None = None
     precision: Literal["fp32", "bf16"] = "fp32"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from harness.machine import HarnessError
 from harness.spec.base import CUSTOM, SHIPPED, Params, Spec
@@ -23,7 +23,7 @@ class UserFunction(Spec):
     """
 
     function: str
-    params: Params = ()
+    params: Params = Field(default=(), strict=False)
     source: str = ""
 
     filled: ClassVar[Mapping[str, str]] = {"source": "function"}
