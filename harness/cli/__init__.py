@@ -49,17 +49,19 @@ app.command()(predict.predict)
 app.command()(reconstruct.reconstruct)
 app.command()(export.export)
 DEBUG = "--debug"
+"""Option that is valid anywhere in the command line; `main` takes it out before typer reads the rest."""
 
 
 @app.callback()
 def _common(
     debug: Annotated[bool, typer.Option(DEBUG, help="show where in Python a mistake was met")] = False,
 ) -> None:
-    del debug  # taken out of the command line by `main`, wherever in it it stands
+    del debug  # declared for --help alone; `main` has taken it out of the command line
 
 
 def main() -> None:
     """Entry point: mistakes that a user can mend become one line on stderr and exit code 2."""
+    # As an interrupt from the keyboard, so that runs are left as resumable as by Ctrl-C.
     signal.signal(signal.SIGTERM, _interrupt)
     arguments = [word for word in sys.argv[1:] if word != DEBUG]
     debug = len(arguments) < len(sys.argv) - 1
@@ -72,16 +74,17 @@ def main() -> None:
             traceback.print_exception(error)
         if isinstance(error, BrokenPipeError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or flushing it at the exit fails again
-            sys.exit(141)
+            sys.exit(141)  # as a shell reports a program that SIGPIPE ended
         _end(str(error), 2)
     except typer.Abort:
         _end("nothing was done", 1)
     except KeyboardInterrupt:
-        _end("interrupted", 130)
+        _end("interrupted", 130)  # as a shell reports a program that SIGINT ended
     sys.exit(code)
 
 
 def _end(message: str, code: int) -> NoReturn:
+    """Exit with a message of one line on stderr."""
     if message:  # none beside the help that a bare `harness` gets
         print(f"harness: {printable(' '.join(message.split()))}", file=sys.stderr)
     sys.exit(code)

@@ -19,6 +19,7 @@ MARKS = {"passed": "ok", "failed": "FAILED", "remark": "note"}
 
 
 SHOWN = 3
+"""Most cells that are named beside a finding."""
 
 
 def audit(
@@ -37,6 +38,7 @@ def audit(
     from harness.audit import Finding
     from harness.audit import audit as findings_of
 
+    # One seed: cells differ in the same fields at each.
     plan = expand(load(study), scale=scale, where=selection(where), seeds=1)
     if not (runs := plan.runs()):
         raise HarnessError(f"no cell of {plan.study.name} can run at scale {plan.scale.name}")

@@ -1,4 +1,4 @@
-"""`harness avgdist`: what masks are like, before anything is trained."""
+"""`harness avgdist`: distances, neighbours and numbers of masks, before anything is trained."""
 
 from __future__ import annotations
 
@@ -76,6 +76,7 @@ def _show(rows: list[dict[str, Any]], out: Path, title: str, draws: int) -> None
 
 
 def _sizes(plan: Plan) -> str:
+    """Sides of images and patches of a plan's pre-trainings, in words, each pair once."""
     starts = [run for run in plan.runs().values() if isinstance(run, Pretrain)]
     return ", ".join(
         dict.fromkeys(f"{start.image_size} px in patches of {start.backbone.patch_size}" for start in starts)
@@ -90,6 +91,7 @@ def _study_rows(plan: Plan, runs: Store, draws: int) -> Iterator[dict[str, Any]]
     for row in plan.rows:
         for name, evaluation in row.evaluations.items():
             start = pretraining(evaluation)
+            # All seeds of a cell have the same kind of mask, so the first stands for it.
             if row.seed or start is None:
                 continue
             number = plan.study.cells.index(row.axes)
@@ -108,6 +110,7 @@ def _difficulty(mask: Mask, image_size: int, patch: int, draws: int) -> dict[str
     from harness.analysis.difficulty import difficulty
 
     names = ("ratio", "avgdist", "avgdist_error", "visible", "isolated", "distinct")
+    # A guided mask depends on images, and a mask of frequencies hides no places.
     if mask.scored_by is not None or isinstance(mask, FrequencyMask):
         return dict.fromkeys(names, math.nan)
     found = difficulty(mask, image_size, patch, draws=draws)

@@ -59,14 +59,17 @@ def bench(
         raise HarnessError(f"--processes {resources.processes}: a bench times one process")
     if file is not None and not file.parent.is_dir():
         raise HarnessError(f"--json {file}: there is no folder {file.parent}")
+    # After the checks above: torch takes seconds to load, and a mistake should show at once.
     from harness import bench as measuring
     from harness.launch.job import prepare
 
     place = prepare(resources)
+    # Most published recipes compute in fp16, which a CPU refuses (`harness.core.runtime.precision.require`).
     arithmetic = precision.value if precision else run.recipe.precision if place.type == "cuda" else "fp32"
     timed = measuring.prepared(run, batch=batch or run.recipe.batch_size, precision=arithmetic, steps=steps)
     sizes = {"micro_batch": resources.micro_batch, "recompute": resources.recompute}
     operators = measuring.count_operators(timed, place, steps=steps, **sizes) if count else {}
+    # Compiled only if asked for: `auto` pays in long trainings, and a bench is a short one.
     how = {"compile": resources.compile == "on", "capture": resources.captured(gpu=place.type == "cuda")}
     found = measuring.measure(timed, place, steps=steps, operators=operators, **sizes, **how)
     loader = None

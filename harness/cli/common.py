@@ -129,7 +129,7 @@ def _resources(
 
 
 def with_resources(command: Callable[..., None]) -> Callable[..., None]:
-    """A command with the options that `_resources` has in place of its parameter `resources`, which is made of them."""
+    """A command whose parameter `resources` is replaced by the options of `_resources`, of which it is then made."""
     own, options = (inspect.signature(function, eval_str=True).parameters for function in (command, _resources))
 
     @functools.wraps(command)
@@ -137,6 +137,7 @@ def with_resources(command: Callable[..., None]) -> Callable[..., None]:
         chosen = {name: given.pop(name) for name in options}
         command(**given, resources=_resources(**chosen))
 
+    # typer reads options from the signature, so the new one has to stand on the function itself.
     kept = [parameter for name, parameter in own.items() if name != "resources"]
     shown = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*kept, *options.values())]
     called.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
@@ -163,9 +164,10 @@ Pictures = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="pictur
 
 
 SHOWN = 6
-"""Runs named in the message on an ambiguous selection."""
+"""Most runs that the message on an ambiguous selection names."""
 
 
+# Lines are for reading and for scripts: neither coloured by guess nor wrapped at the width of the terminal.
 console = Console(highlight=False, soft_wrap=True)
 
 
@@ -221,6 +223,7 @@ def results_folder(plan: Plan) -> Path:
     Raises:
         HarnessError: the folder holds those of another study file.
     """
+    # Here and not above, as in every command: `plan`, `status` and --help load neither pandas nor matplotlib.
     from harness.report.report_cache import check_own
 
     folder = plan.study.root / "results" / plan.study.name / plan.scale.name
@@ -252,6 +255,7 @@ def excluded(plan: Plan) -> dict[str, list[Row]]:
     """Excluded cells by reason, one row per cell."""
     found: dict[str, list[Row]] = {}
     for row in plan.rows:
+        # The first seed stands for the cell.
         if row.excluded and row.seed == 0:
             found.setdefault(row.excluded, []).append(row)
     return found
@@ -282,6 +286,7 @@ def refuse_folders(runs: Iterable[Run]) -> None:
     Raises:
         HarnessError: a folder lacks a class that is named, or has no images that accuracies are measured on.
     """
+    # Thousands of runs share a few data sets, and each look reads a folder.
     sets = {(run.data.digest, tested): run.data for run in runs for tested in [not isinstance(run, Pretrain)]}
     for (_, tested), data in sets.items():
         if (fault := data.fault(tested=tested)) is not None:
@@ -294,6 +299,7 @@ def check_runs(runs: dict[str, Run], store: Store) -> None:
     Raises:
         HarnessError: a folder of images is missing or cannot be used, or a model cannot be built as its spec says.
     """
+    # Data first, which takes no time; counting a model may have to load torch.
     if missing := missing_data(runs.values()):
         raise HarnessError(missing[0])
     refuse_folders(runs.values())

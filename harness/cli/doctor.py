@@ -28,6 +28,7 @@ def doctor(
     site = read_site(root)
     place = open_store(store, root).root
     found = problems(place, site)
+    # A job would only fail of what is known already.
     if probe and not any(problem.stops for problem in found):
         found += probe_node(place, site["evaluation"])
     for problem in found:

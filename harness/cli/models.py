@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from harness.core.model.complexity import Complexity
 
 CLASSES = 1000
+"""Classes of ImageNet-1K, on which the published models were fine-tuned."""
 VARIANTS: tuple[Variant, ...] = ("official", "mmpretrain")
 ACCURACY: dict[Variant, tuple[str, str]] = {
     "official": ("simmim_table7_scaling", "simmim_top1"),
@@ -29,7 +30,10 @@ ACCURACY: dict[Variant, tuple[str, str]] = {
 
 @dataclass(frozen=True)
 class Published:
-    """What a table prints of a model: parameters, and multiply-adds at a side in pixels, None where it prints none."""
+    """Published size of a model.
+
+    multiply_adds: None where none are printed. image_size: side in pixels that they were counted at, likewise.
+    """
 
     parameters: int
     multiply_adds: int | None

@@ -15,7 +15,7 @@ from harness.cli.common import say
 
 
 class PackDecoder(StrEnum):
-    """What decodes and resizes the files."""
+    """Libraries that decode and resize the files."""
 
     pil = "pil"
     torchvision = "torchvision"

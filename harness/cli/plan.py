@@ -61,7 +61,9 @@ def plan(
     plan, runs = planned(study, scale, where, seeds, store)
     specs = plan.runs()
     models = costed_models(specs)
+    # Before anything else: a slip in a name should not wait for the store to be read.
     check_names(models)
+    # Counting a model loads torch, so a plan shows what was counted before unless asked for more.
     answers = (check_models if describe else known_models)(runs.root, models)
     states = runs.states(specs)
     refuse_folders(run for name, run in specs.items() if states[name].word != "done")
@@ -123,6 +125,7 @@ def _progress(states: dict[str, State]) -> list[str]:
 def _disk(specs: dict[str, Run], states: dict[str, State], store: Store) -> list[str]:
     mean: dict[str, float] = {}
     for kind in {run.kind for run in specs.values()}:
+        # A sample, as the size of each folder takes calls to a file system that may be far away.
         done = [name for name, run in specs.items() if run.kind == kind and states[name].word == "done"][:SAMPLE]
         if done:
             mean[kind] = sum(map(store.size, done)) / len(done)

@@ -50,6 +50,7 @@ class Protocol:
 
 
 UNKNOWN = Protocol()
+"""Protocol of which nothing is known, so that it differs from none."""
 
 
 def _words(name: str) -> str:
@@ -61,6 +62,7 @@ def protocol_of(run: Evaluation) -> Protocol:
     first = pretraining(run)
     limited = run.data.train_images
     return Protocol(
+        # A subset of the training images is another measurement than the whole set.
         data=run.data.title + ("" if limited is None else f" ({limited} images)"),
         backbone=_backbone_name(getattr(run, "built", None) or getattr(run.start, "backbone", None)),
         pretrain_size=first.image_size if first else 0,

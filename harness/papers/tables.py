@@ -15,6 +15,7 @@ from harness.papers.protocol import UNKNOWN, Protocol
 from harness.spec import HarnessError, Scalar
 
 UNVERIFIED = frozenset({"memory", "ai"})
+"""Trust marks of numbers that nobody has read in the paper itself."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,7 @@ def _protocol(name: str, column: str, record: Mapping[str, str]) -> Protocol:
     paper = f"harness.papers.{shipped_tables()[name]}"
     if find_spec(f"{paper}.protocol") is None:
         return UNKNOWN  # of a paper whose conditions nobody has written down
+    # By its name, so that a further paper brings its protocol along in its own folder.
     found: Protocol = import_module(f"{paper}.protocol").published_protocol(name, column, record)
     return found
 
@@ -147,6 +149,7 @@ def _protocol(name: str, column: str, record: Mapping[str, str]) -> Protocol:
 def _same(text: str, value: Scalar) -> bool:
     if isinstance(value, int | float) and not isinstance(value, bool):
         try:
+            # By value: a table prints 0.60 where a study has 0.6.
             return math.isclose(float(text), value)
         except ValueError:
             return False

@@ -21,6 +21,7 @@ FIRST_FRESH = 1000
 def best(trials: Sequence[Trial], directions: Sequence[str], count: int) -> list[Trial]:
     """Best trials of distinct cells, best first; with several metrics the Pareto front by its first metric."""
     signs = [1.0 if direction == "maximize" else -1.0 for direction in directions]
+    # A twin has the values of the cell it repeats, so it would take a cell's place twice.
     complete = [trial for trial in trials if trial.values and trial.twin is None]
     scores = {trial.number: [s * v for s, v in zip(signs, trial.values, strict=True)] for trial in complete}
     if len(signs) > 1:
@@ -39,6 +40,7 @@ def _dominates(left: Sequence[float], right: Sequence[float]) -> bool:
 def candidates(trials: Sequence[Trial], measure: Measure) -> list[Candidate]:
     """The reference and the best cells, each with the fresh seeds; excluded cells are left out."""
     search = measure.search
+    # The reference comes first, and once also where it is among the best itself.
     cells: dict[str, Mapping[str, Scalar]] = {cell_id(present(search.reference)): search.reference}
     for trial in best(trials, search.directions, search.confirmed):
         cells.setdefault(cell_id(trial.cell), trial.cell)
@@ -68,6 +70,7 @@ class Confirmation:
         def failed(run: Evaluation) -> bool:
             return any(places[name].word == "failed" for name in with_starts([run]))
 
+        # A search is over by now: a cell with failed seeds is confirmed by those that are left.
         left = with_starts([run for run in undone if not failed(run)])
         if any(places[name].word == "lost" for name in left):
             self._jobs.add(left)

@@ -110,6 +110,8 @@ class Coordinator:
         if candidate is None or candidate.excluded:
             reason = candidate.excluded if candidate is not None else proposed.excluded
             proposed.note({noted.EXCLUDED: reason})
+            # Optuna has no state for a cell that cannot run. PRUNED rather than FAIL: TPE counts it among the bad
+            # cells, and so learns to avoid such ones.
             self._tell(self._trials()[proposed.number], TrialState.PRUNED, f"excluded: {reason}")
             return
         # Runs may have come into the store since finished ones were imported, from another study.
@@ -145,6 +147,7 @@ class Coordinator:
         missing: dict[str, Run] = {}
         for trial in running:
             if (candidate := candidates.get(trial.number)) is not None:
+                # Runs that two cells share must survive when one of these is pruned or fails.
                 others = {name for number, group in runs.items() if number != trial.number for name in group}
                 missing |= self._advance(trial, candidate, rungs[trial.number], places, others)
         if missing:
@@ -225,13 +228,16 @@ class Coordinator:
         told = [t.value for t in self._trials(TrialState.COMPLETE) if not is_twin(t) and t.value is not None]
         sign = 1 if self.search.directions[0] == "maximize" else -1
         better = sum(sign * other > sign * value for other in told)
+        # Its own place counts among the ranked ones, so that the first trial is promising.
         return better * PROMISING < len(told) + 1
 
     def _fail(self, trial: FrozenTrial, reason: str) -> None:
+        """Tell a trial as failed, with its reason."""
         noted.set_attribute(self.study, trial, noted.ERROR, reason)
         self._tell(trial, TrialState.FAIL, f"failed: {reason}")
 
     def _tell(self, trial: FrozenTrial, state: TrialState, text: str) -> None:
+        """Tell a trial without values, and say so in a line."""
         self.study.tell(trial.number, state=state)
         self._say(f"trial {trial.number} {text}")
 

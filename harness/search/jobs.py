@@ -28,6 +28,7 @@ class Jobs:
 
     def __init__(self, executor: Executor, store: Store, begins: int) -> None:
         self._executor, self._store, self._begins = executor, store, begins
+        # An executor in this process knows its runs at any moment; a cluster is asked at intervals.
         self._here = isinstance(executor, Here)
         self._seen = Overview()
         self._asked = self._full = -ASK_SECONDS
@@ -50,6 +51,7 @@ class Jobs:
             if self._here or self._full - self._silent > PATIENCE_SECONDS:
                 raise
             return
+        # What was just submitted is unknown to the last answer, so ask again at once.
         self._asked, self._silent = -ASK_SECONDS, None
         if done.left:  # no more until jobs have had time to leave the queue
             self._full = time.monotonic()
@@ -71,6 +73,7 @@ class Jobs:
         return {name: self._judged(name, replace(self._seen.places[name], state=states[name])) for name in runs}
 
     def _judged(self, name: str, place: Place) -> Place:
+        """Place of a run with the word that a search acts on: done, queued, failed or lost."""
         live = place.word in ("running", "queued") or bool(place.job) or bool(self._seen.silent)
         state = place.state
         if state.word == "done":
@@ -85,6 +88,7 @@ class Jobs:
                 return replace(place, word="failed", detail=f"{deaths} times {last_line(state.error)}")
         if live:
             return replace(place, word="queued")
+        # A job that ended without a word of its run, or was never heard of: submitted again, but not for ever.
         broken = (place.word == "failed" and state.word != "failed") or (place.word == "missing" and place.detail)
         if broken and place.submissions >= self._begins:
             return replace(place, word="failed", detail=f"submitted {place.submissions} times; {place.detail}")

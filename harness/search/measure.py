@@ -32,7 +32,11 @@ class Metric:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A cell with some seeds. excluded: reason why it cannot run at this scale; empty if it can."""
+    """A cell with some seeds.
+
+    cell: with every axis, None for those that it lacks. rows: one a seed. excluded: reason why the cell cannot run at
+        this scale; empty if it can.
+    """
 
     cell: dict[str, Scalar]
     rows: tuple[Row, ...]
@@ -112,6 +116,7 @@ class Measure:
         for row in candidate.rows:
             for column in self.columns:
                 first = pretraining(row.evaluations[column])
+                # A cell may pre-train for fewer epochs than the last rung: it is compared on the rungs it reaches.
                 if first is not None and epoch <= first.recipe.epochs:
                     start = Snapshot(pretrain=first, epoch=epoch)
                     evaluation = self.search.rungs.evaluation(self.scale, start, row.seed)
@@ -143,7 +148,7 @@ class Measure:
 
 
 def _given(evaluations: Mapping[str, Evaluation]) -> list[str]:
-    """What can be optimised: columns, their metrics, and GPU-hours."""
+    """Names that a metric can have: columns, their metrics, and GPU-hours."""
     names = [f"{column}.{name}" for column, run in evaluations.items() for name in run.metrics or (run.shown_metric,)]
     return [*evaluations, *names, GPU_HOURS]
 

@@ -35,6 +35,7 @@ def pruner_of(search: Search, scale: Scale) -> BasePruner:
         case "halving":
             return SuccessiveHalvingPruner(min_resource=rungs[0], reduction_factor=REDUCTION)
         case "hyperband":
+            # Hyperband has to know the end of a training, which may lie behind the last rung.
             longest = max(scale.pretrain.epochs, rungs[-1])
             return HyperbandPruner(min_resource=rungs[0], max_resource=longest, reduction_factor=REDUCTION)
         case "median":
@@ -89,6 +90,7 @@ class PrunerView:
         values = {}
         for epoch in self._measure.rungs:
             evaluations = [run for _, run in self._measure.rung(candidate, epoch)]
+            # A mean over a part of the seeds cannot be compared with one over all.
             if evaluations and all(self._store.result(key(run)) for run in evaluations):
                 values[epoch] = fmean(metric_of(run, run.shown_metric, self._store) for run in evaluations)
         return values
@@ -97,6 +99,7 @@ class PrunerView:
         """First metric of the seeds that are done, by seed."""
         values = {}
         for row in candidate.rows:
+            # One seed at a time, as the signed-rank test pairs trials seed by seed.
             alone = Candidate(candidate.cell, (row,))
             if all(self._store.result(key(run)) for run in self._measure.wanted(alone)):
                 try:

@@ -36,6 +36,7 @@ def sampler_of(name: str, seed: int, number: int) -> BaseSampler:
             # constant_liar: open trials count as bad, so that parallel proposals differ.
             return TPESampler(seed=word, constant_liar=True)
         case "gp":
+            # Without the warning that parameters under a condition are drawn independently: the study asks for them.
             return GPSampler(seed=word, warn_independent_sampling=False)
         case "cmaes":
             return CmaEsSampler(seed=word)
@@ -59,6 +60,7 @@ def check_sampler(name: str, space: KnownSpace, metrics: int) -> None:
         for what, names in (("a category", categories), ("asked for under a condition", sorted(space.conditional))):
             if names:
                 raise HarnessError(f"cmaes needs numbers, and {', '.join(names)} is {what}; valid: tpe, gp, random")
+        # Optuna's CMA-ES samples a single parameter at random.
         if len(space.distributions) < 2:
             raise HarnessError("cmaes needs two parameters or more; valid: tpe, gp, random")
         if metrics > 1:

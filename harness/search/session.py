@@ -80,6 +80,7 @@ def settings(opened: Opened, seed: int) -> dict[str, Any]:
         "metric": list(search.metrics),
         "direction": list(search.directions),
         "sampler": search.sampler,
+        # Proposals are a function of seed and history, so another seed would not be the same search.
         "seed": seed,
         "seeds": search.seeds,
         "pruner": search.pruner,
@@ -114,6 +115,7 @@ def import_finished(
     count = 0
     for params, cell in _known_points(earlier, measure, space) if finished else ():
         if (name := cell_id(cell)) not in known:
+            # Also where its runs are not done: another point of the same cell has the same runs.
             known.add(name)
             count += _add_if_finished(study, params, cell, measure, space, store, finished)
     return count

@@ -175,6 +175,7 @@ def values_of(distribution: BaseDistribution) -> tuple[list[Any], bool]:
             return list(range(distribution.low, distribution.high + 1, distribution.step)), True
         case FloatDistribution(step=None):
             low, high = distribution.low, distribution.high
+            # Three values, so that conditions on the number are likely to show their parameters.
             return [low, (low + high) / 2, high], low == high
         case FloatDistribution(step=float(step)):
             steps = round((distribution.high - distribution.low) / step)
@@ -187,6 +188,7 @@ def values_of(distribution: BaseDistribution) -> tuple[list[Any], bool]:
 def _holds(distribution: BaseDistribution, value: Any) -> bool:
     """True if a value belongs to a distribution."""
     try:
+        # Optuna's own check, as it has no function of its own for steps and types.
         create_trial(value=0.0, params={"value": value}, distributions={"value": distribution})
     except (ValueError, TypeError):
         return False
@@ -273,6 +275,7 @@ def _paths(space: Space) -> Iterator[tuple[Path, str, bool]]:
             values, all_of_them = values_of(distribution)
             finite = finite and all_of_them
             if name not in given:
+                # Only values of later parameters vary from here, so no combination comes twice.
                 branches += [{**before, name: value} for value in values[1:]]
             before[name] = path.params[name]
         waiting += reversed(branches)  # reversed: the last of the list is followed next, in the order of the values

@@ -66,6 +66,7 @@ class Journal(JournalFileBackend):
 
 
 def _digest(log: dict[str, Any]) -> str:
+    # 64 bits: the digest is to notice damage, not an adversary.
     return hashlib.sha256(json.dumps(log).encode()).hexdigest()[:16]
 
 
@@ -122,6 +123,7 @@ def begin(
     storage: BaseStorage, name: str, directions: tuple[Direction, ...], settings: dict[str, Any], pruner: BasePruner
 ) -> optuna.Study:
     """Create a study under the next free name, and store its settings in it."""
+    # An earlier version stays in the storage: its trials are candidates for import.
     count = len(versions(storage, name)) + 1
     study = optuna.create_study(
         storage=storage,
@@ -158,6 +160,7 @@ def differing(kept: dict[str, Any], settings: dict[str, Any]) -> list[str]:
         for name, value in settings.items()
         if name != "space" and kept.get(name) != value
     ]
+    # The space is compared by its own rules, which name the parameter that changed.
     return changes(kept.get("space", {}), settings["space"]) + changed
 
 

@@ -136,6 +136,7 @@ def importances(study: optuna.Study) -> dict[str, float]:
     values = {trial.values[0] for trial in finished if trial.values}
     if len(finished) < LEAST_TRIALS or len(values) < 2:
         return {}
+    # Under a condition a parameter is missing in some trials, which no importance can be compared over.
     common = set.intersection(*(set(trial.params) for trial in finished))
     names = sorted(name for name in common if len({trial.params[name] for trial in finished}) > 1)
     if not names:

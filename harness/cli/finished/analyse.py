@@ -94,6 +94,7 @@ def _fields(settings: Sequence[str]) -> dict[str, object]:
 def _spec(kind: Kind, start: Run, name: str, fields: Mapping[str, object], store: Store) -> Analysis:
     if not isinstance(start, Pretrain | FineTune) or start.kind not in _STARTS[kind]:
         raise HarnessError(f"{name} is a {start.kind}; {kind.value} takes a {' or a '.join(_STARTS[kind])}")
+    # The colours of masked inputs need no weights, only the data and the mask of the run.
     if kind is not Kind.rgb and store.weights(name) is None:
         word = store.state(name).word
         raise HarnessError(f"{name} {'keeps no weights any more' if word == 'done' else f'is not done: it is {word}'}")
@@ -104,6 +105,7 @@ def _spec(kind: Kind, start: Run, name: str, fields: Mapping[str, object], store
 
 def _compute(kind: Kind, specs: dict[str, Run], store: Store, resources: Resources) -> None:
     inline = Inline(store, resources)
+    # An analysis that failed is tried again by asking for it again.
     inline.submit(specs, retry=True)
     queue = inline.queue
     if len(queue):
@@ -125,6 +127,7 @@ def _draw(kind: Kind, specs: Mapping[str, Analysis], store: Store, out: Path) ->
     from harness.report.figures import analyses, drawing
 
     read = {label: analyses.read([run], store) for label, run in specs.items()}
+    # Here the figure is all there is, so a damaged file ends the command; a report goes on without it.
     if remarks := [remark for _, damaged in read.values() for remark in damaged]:
         raise HarnessError(remarks[0])
     arrays = [(label, found) for label, (found, _) in read.items()]

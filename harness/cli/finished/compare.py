@@ -56,6 +56,8 @@ def _show(found: Comparison, *, everything: bool) -> None:
 
 
 def _texts(change: Change) -> tuple[str, ...]:
+    """Row of a change in the table; a dash where there is no number."""
+
     def number(value: float, form: str = ".2f") -> str:
         return "–" if math.isnan(value) else f"{value:{form}}"
 

@@ -12,7 +12,7 @@ from harness.cli.common import RunName, ScaleName, Seeds, StorePath, WeightsOf, 
 
 
 class Format(StrEnum):
-    """Whose names the weights get."""
+    """Programs whose names the weights get."""
 
     timm = "timm"
     official = "official"

@@ -52,6 +52,7 @@ def reconstruct(
     out.mkdir(parents=True, exist_ok=True)
     taken: Counter[str] = Counter()
     for position, path in enumerate(images):
+        # Pictures of several folders may have one name, and none may overwrite another.
         taken[path.stem] += 1
         number = f"-{taken[path.stem]}" if taken[path.stem] > 1 else ""
         target = out / f"{path.stem}{number}-reconstruction.png"

@@ -43,6 +43,7 @@ def report(
     Example: harness report studies/quickstart.py
     """
     plan, runs = planned(study, scale, where, seeds, store)
+    # The folder holds the tables of the whole study, which papers and records refer to.
     if where and out is None:
         raise HarnessError("--where would leave cells out of the study's own tables; name another folder with --out")
     shown = plan if where or seeds else reported(plan, runs)

@@ -40,6 +40,7 @@ def clean(
         _seal(runs, yes=yes)
         return
     found: list[Removable] = removable(runs, plan.runs(), weights=weights, unfinished=unfinished)
+    # What lies within a folder that goes anyway would be counted twice.
     found += [item for item in left_by_kills(runs) if not any(kept.path in item.path.parents for kept in found)]
     if unfinished:  # a job that waits in the queue goes on from what an earlier one left
         seen = overview(plan.runs(), runs)

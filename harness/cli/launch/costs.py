@@ -19,7 +19,10 @@ SHOWN = 12
 
 
 def cost_of(runs: Mapping[str, Run], states: Mapping[str, State], store: Store, root: Path) -> Cost:
-    """The cost of a study's runs; `root` is the project's, whose site profile may state a rate."""
+    """Cost of a study's runs.
+
+    root: folder of the project, whose site profile may state multiply-adds a second for each stage.
+    """
     rates = {stage: site.multiply_adds_per_second for stage, site in read_site(root).items()}
     return remaining(runs, states, store, rates)
 
@@ -81,7 +84,7 @@ def peak_lines(runs: Iterable[Run], answers: Iterable[Answer]) -> list[str]:
 
 
 def target_lines(runs: Iterable[Run]) -> list[str]:
-    """What the targets of pre-trainings take, a line for each target at an image size, the largest first."""
+    """Memory that the targets of pre-trainings take, a line for each target at an image size, the largest first."""
     sizes: dict[str, int] = {}
     for run in runs:
         if isinstance(run, Pretrain):

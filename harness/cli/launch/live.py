@@ -16,6 +16,7 @@ from harness.launch.queue import Event, Queue
 from harness.spec import Run
 
 LINE_SECONDS = 10.0
+"""Least time between two lines of a run where the output is no terminal, so that logs stay short."""
 
 
 class Display:
@@ -72,6 +73,7 @@ class Display:
 
     def _line(self, event: Event) -> None:
         line = event.line
+        # Seconds of all attempts over steps of all attempts, so a resumed run estimates as well as a fresh one.
         left = (line["steps"] - line["step"]) * line["seconds"] / line["step"]
         loss = f"loss {line['loss']:.4f}  " if "loss" in line else ""
         detail = f"{loss}{line['images_per_second']:,.0f} img/s  {duration(left)} left"
@@ -111,6 +113,7 @@ class Stop:
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         del frame
+        # The first signal lets runs write their checkpoints; whoever asks twice does not want to wait for that.
         if self.by is not None:
             raise KeyboardInterrupt
         self.by = number
@@ -120,6 +123,7 @@ class Stop:
 
 
 def duration(seconds: float) -> str:
+    """Length of time in words: `2 h 5 min`, `3 min 20 s`, `8 s`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

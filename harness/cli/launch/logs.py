@@ -44,6 +44,7 @@ def logs(
             say(str(attempt.path))
         if job is not None and (state.attempt == 0 or place.word == "failed"):
             say(f"{job}:")
+            # A job that died before the run began has said why in its own log only, not in the run's.
             printed = job.read_text(errors="replace") + printed
         for text in (printed, "\n".join(metrics), state.error):
             for line in text.splitlines()[-tail:]:

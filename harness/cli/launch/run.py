@@ -91,6 +91,7 @@ def retry(
     if not failed:
         say("nothing has failed")
         return
+    # An evaluation waits for its pre-training, so it is computed with it although it has not failed itself.
     chosen = {name: spec for name, spec in specs.items() if {name, *_before(spec)} & failed}
     needed = {first for spec in chosen.values() for first in _before(spec)}
     wanted = {name: spec for name, spec in specs.items() if name in chosen or name in needed}
@@ -118,6 +119,7 @@ def _compute(
         return
     executor.submit(specs, retry=retry)
     queue = executor.queue
+    # Only runs that are still to be computed: results from data that is gone can be reported all the same.
     check_runs({name: queue.run(name) for name in queue.open()}, store)
     for line in slow_bf16(map(queue.run, queue.open()), resources.device, gpus):
         say(line)
@@ -192,6 +194,7 @@ def _until_decided(plan: Plan, store: Store, resources: Resources, on: ExecutorN
 
 
 POLL_SECONDS = 30.0
+"""Interval at which a cluster is asked whether the runs of a look have ended."""
 
 
 def require_looks(plan: Plan, *, selected: bool) -> None:

@@ -36,7 +36,7 @@ PARALLEL_ON_CLUSTER = 4
 
 
 SHOWN = 10
-"""Trials that --status lists."""
+"""Most trials that --status lists, the best first."""
 
 
 SearchFile = Annotated[

@@ -18,11 +18,14 @@ from harness.spec import Augment, Average, Cosine, Data, FineTune, HarnessError,
 Protocol = Literal["rsb-a2", "rsb-a3", "beit"]
 
 RSB_CROP = 224 / 236
+"""Test images are resized to 236 px, of which the middle 224 are seen."""
 RSB_DROP_PATH = {"r50": 0.05, "r101": 0.1, "r152": 0.15, "r200": 0.2}
 """Of RSB A2 as released. The repository A2MIM has 0.05 for all."""
 
 VIT_EPOCHS = {"vit-s": 200, "deit-s": 100, "vit-b": 100, "vit-l": 150}
+"""Epochs of the released fine-tunings; the text says 200 for all."""
 AVERAGED = ("vit-b", "vit-l")
+"""ViTs whose released fine-tuning tests averaged weights."""
 
 A3_THRESHOLD = "RSB: labels above 0.2 become 1, as timm's published commands have it"
 CONVNEXT = "ConvNeXt: A2MIM's table says RSB A2; its file is not published, so drop path is ResNet-50's"
@@ -55,6 +58,7 @@ def a2mim_finetune(
     if protocol not in valid:
         raise HarnessError(f"A2MIM fine-tunes {model} by {' or '.join(valid)}, not by {protocol!r}")
     begun = start or a2mim_pretrain(model, variant=variant, data=data, seed=seed)
+    # A checkpoint has no data set of its own; the published pre-training tells.
     data = data or (begun.data if isinstance(begun, Pretrain) else a2mim_pretrain(model).data)
     match protocol:
         case "rsb-a2":
@@ -138,7 +142,7 @@ def _beit(model: Model, variant: Variant, start: Start, data: Data, seed: int) -
         weight_decay=0.05,
         warmup_epochs=20,
         warmup_lr=peak * 1e-6,
-        schedule=Cosine(min_lr=1e-6 / 4),
+        schedule=Cosine(min_lr=1e-6 / 4),  # 1e-6 once it is scaled
         clip=5.0,
         drop_path=0.1,
         layer_decay=0.65,

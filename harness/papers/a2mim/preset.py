@@ -222,6 +222,7 @@ def _assumed(backbone: AnyBackbone, variant: Variant, corruption: Corruption) ->
 
 def _family(backbone: AnyBackbone) -> Literal["resnet", "convnext", "swin", "vit"]:
     name = "" if isinstance(backbone, CustomBackbone) else backbone.name
+    # timm's ResNeXts are ResNets with other blocks.
     if "resnet" in name or "resnext" in name:
         return "resnet"
     if name.startswith("convnext"):
@@ -236,6 +237,7 @@ def _family(backbone: AnyBackbone) -> Literal["resnet", "convnext", "swin", "vit
 
 
 def _vit_depth(backbone: AnyBackbone) -> int:
+    # Arguments take precedence over the model's name; small and base ViTs have 12 blocks.
     stated = dict(backbone.args).get("depth")
     return int(stated or next((depth for size, depth in VIT_DEPTHS.items() if f"_{size}" in backbone.name), 12))
 

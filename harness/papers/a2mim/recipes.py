@@ -48,6 +48,7 @@ Model = Literal[
 ]  # fmt: skip
 
 BATCH = 2048
+"""Images a step in every pre-training."""
 CNNS = {
     "r50": "resnet50",
     "r101": "resnet101",

@@ -33,12 +33,15 @@ from harness.spec import (
 
 Model = Literal["vit-b", "vit-l", "vit-h"]
 
+# The paper's default point (section 4); numbers of heads and rates are those of the released code.
 RATIO = 0.75
 CORRUPTION = Corruption(token="drop")
 HEAD = DecoderHead(depth=8, width=512, heads=16)
 LOSS = Loss(kind="l2", scope="masked")
 LR_BATCH = 256
+"""Batch that published rates are stated for; they grow linearly with the real one."""
 EPOCHS = (800, 1600)
+"""Lengths of the published pre-trainings."""
 BACKBONES: dict[Model, Backbone] = {
     "vit-b": Backbone(name="vit_base_patch16_224", patch_size=16, stride=16, variant="mae"),
     "vit-l": Backbone(name="vit_large_patch16_224", patch_size=16, stride=16, variant="mae"),

@@ -34,6 +34,7 @@ def _fine_tuned(table: str, record: Mapping[str, str]) -> Protocol:
     elif table not in ("simmim_table7_scaling", "mmpretrain_simmim"):
         record = _ABLATION
     epochs, pretrain_size, image_size = (int(record[k]) for k in ("pretrain_epochs", "pretrain_size", "finetune_size"))
+    # Models of other sizes stand in the table as well, of which no recipe is in this package.
     if record["model"] not in _MODELS:
         return Protocol(
             data="imagenet",

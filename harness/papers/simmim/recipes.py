@@ -38,6 +38,7 @@ Variant = Literal["official", "mmpretrain"]
 ViTSchedule = Literal["released", "paper"]
 
 BATCH = 2048
+"""Images a step in all published trainings, of pre-training and fine-tuning alike."""
 MASK = RandomMask(size=32, ratio=0.6)
 PRETRAIN_AUGMENT = Augment(crop_scale=(0.67, 1.0), interpolation="bilinear", flip=0.5)
 FINETUNE_AUGMENT = Augment(
@@ -52,6 +53,7 @@ FINETUNE_AUGMENT = Augment(
     smoothing=0.1,
 )
 IMAGE_SIZE = {"swin-b": 192, "swin-l": 192, "vit-b": 224, "swin-t": 192, "swinv2-b": 192, "vit-s": 224}
+"""Sides of images in pre-training, in pixels."""
 
 BORROWED: dict[Model, Model] = {"swin-t": "swin-b", "swinv2-b": "swin-b", "vit-s": "vit-b"}
 """Models without a published recipe, and whose they are given. Every run of theirs says so among its `assumed`."""
@@ -96,6 +98,7 @@ def simmim_backbone(model: Model, *, window: int | None = None, variant: Variant
     """
     match model:
         case "swin-b":
+            # 192 px leave maps of 48, 24, 12 and 6 tokens, all of which windows of 6 divide.
             return _swin("base", {"window_size": window or 6})
         case "swin-l":
             # mmpretrain's windows keep their size on maps that are smaller
@@ -174,6 +177,7 @@ def simmim_pretrain(
 
 def _pretrain_recipe(model: Model, epochs: int, variant: Variant, schedule: ViTSchedule) -> Recipe:
     mmpretrain, vit = variant == "mmpretrain", model == "vit-b"
+    # The released configurations of 800 epochs step down once; those of 100 follow a cosine.
     cosine = epochs == 100 or schedule == "paper"
     falls: Schedule = MultiStep(milestones=(700,), gamma=0.1)
     if cosine:
@@ -230,6 +234,7 @@ def simmim_finetune(
         data=data or given.data,
         image_size=image_size,
         recipe=_finetune_recipe(lender, epochs, found, variant),
+        # Left out where it is that of the pre-training, so that the same run has one key.
         backbone=None if built == backbone else built,
         seed=seed,
         assumed=notes,
@@ -242,6 +247,7 @@ def _finetune_recipe(model: Model, epochs: int, found: SimmimFineTuning, variant
     falls = Cosine(min_lr=floor)
     if mmpretrain:
         falls = Cosine(min_lr=floor, counted_from="warm-up", epochs=100 if model == "swin-l" else None)
+    # mmpretrain keeps 0.9 after 800 epochs too, where the released configuration has 0.8.
     longer = mmpretrain and (model, epochs) == ("swin-b", 800)
     return Recipe(
         epochs=100,

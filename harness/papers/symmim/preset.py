@@ -27,6 +27,7 @@ from harness.spec import (
 SMALL_BOARD, LARGE_BOARD = 1, 2
 """Sides of a square of the two boards, in patches."""
 
+# MoCo v3's, as the paper's own could not be read; `assumed` says so.
 MOMENTUM = MomentumEncoder(start=0.99, end=1.0, schedule="cosine")
 
 

@@ -1,4 +1,4 @@
-"""What analyses found, as curves: mean over the seeds of a cell, with a band of one standard deviation or error."""
+"""Results of analyses as curves: mean over the seeds of a cell, with a band of one standard deviation or error."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from harness.store import Store
 from harness.study import Plan
 
 FILE = "analysis.npz"
+"""Name of the artefact in which an analysis stores its arrays."""
 
 Values = NDArray[np.float64]
 Arrays = Mapping[str, NDArray[Any]]
@@ -27,7 +28,10 @@ Kind = Literal["interactions", "occlusion", "fourier", "rgb"]
 
 @dataclass(frozen=True, kw_only=True)
 class Band:
-    """A curve: float64 [points] each. spread: half the height of the band, NaN where there is none."""
+    """A curve with a band around it.
+
+    x, y, spread: float64 [points]. spread: half the height of the band, NaN where there is none.
+    """
 
     label: str
     x: Values
@@ -37,7 +41,10 @@ class Band:
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """Curves over one axis. level: where a line is drawn that all are compared with, if anywhere."""
+    """Curves over one axis.
+
+    x, y: labels of the axes. level: height of a line that all curves are compared with; None for none.
+    """
 
     x: str
     y: str
@@ -47,7 +54,10 @@ class Panel:
 
 @dataclass(frozen=True, kw_only=True)
 class AnalysisFigure:
-    """The curves of one column of a study. title: what the labels hold. note: what the bands are."""
+    """The curves of one column of a study.
+
+    title: axes whose values the labels show. note: meaning of the bands, in words.
+    """
 
     column: str
     kind: Kind
@@ -103,6 +113,7 @@ def read(runs: Sequence[Analysis], store: Store) -> tuple[list[Arrays], list[str
         try:
             if (path := store.artefact(name, FILE)) is None:
                 continue
+            # Without pickles: a store may have been merged from elsewhere, and nothing of it may be executed.
             with np.load(path, allow_pickle=False) as arrays:
                 found.append(dict(arrays))
         except Exception as error:  # what a damaged file makes the reader raise is open
@@ -134,6 +145,7 @@ def draw(data: AnalysisFigure) -> Figure:
         if panel.level is not None:
             axes.axhline(panel.level, color=GREY, linestyle=":", linewidth=0.9, zorder=1)
         for number, band in enumerate(panel.bands):
+            # Markers only on few points: on a long curve they would run together.
             colour, marker = COLOURS[number % LINES], MARKERS[number % LINES] if len(band.x) <= 24 else ""
             (line,) = axes.plot(
                 band.x, band.y, color=colour, linestyle=DASHES[number % LINES], marker=marker, markersize=3.5, zorder=3
@@ -147,6 +159,7 @@ def draw(data: AnalysisFigure) -> Figure:
     _align(figure)
     named = {label: line for label, line in handles.items() if label}
     if named:
+        # An entry takes about its characters and six more for its sign, of which 14 fit an inch.
         columns = max(1, min(len(named), int(width * 14 / (max(map(len, named)) + 6))))
         rows = math.ceil(len(named) / columns) + bool(data.title)
         figure.legend(
@@ -169,7 +182,7 @@ def _align(figure: Figure) -> None:
 
 
 def words(data: AnalysisFigure) -> str:
-    """What a figure shows, in a few words."""
+    """Content of a figure in a few words, for the page."""
     said: dict[Kind, str] = {
         "interactions": "interaction strength over the order",
         "occlusion": "accuracy over the share of dropped patches",
@@ -190,6 +203,7 @@ def _occlusion(found: Sequence[tuple[str, Sequence[Arrays]]]) -> Iterator[Panel]
     bands = []
     for label, runs in found:
         draws = runs[0]["random"]
+        # A single draw has no deviation, which is not a deviation of 0.
         own = draws.std(axis=1, ddof=1) if draws.shape[1] > 1 else np.full(len(draws), np.nan)
         bands.append(_band(label, runs[0]["ratios"], [run["random"].mean(axis=1) for run in runs], own))
     yield Panel(x="share of patches dropped at random", y="top-1 (%)", bands=tuple(bands))
@@ -202,8 +216,10 @@ def _fourier(found: Sequence[tuple[str, Sequence[Arrays]]]) -> Iterator[Panel]:
     spectra, depths, variances = [], [], []
     for label, runs in found:
         sides, error = runs[0]["sides"], runs[0]["error"]
+        # Maps of layers differ in size, so rows end in NaN; the last number is that of the highest frequency.
         last = [int(np.isfinite(row).sum()) - 1 for row in runs[0]["amplitude"]]
         layers = np.arange(len(sides))
+        # In [0, 1], so that models of different depths share an axis.
         depth = layers / max(len(layers) - 1, 1)
         steps = np.arange(last[-1] + 1)
         spectra.append(

@@ -91,6 +91,7 @@ def draw_avgdist(frame: pd.DataFrame) -> Figure:
 def _draw_series(axes: Axes, part: pd.DataFrame, kind: str, size: int) -> None:
     """One mask type and unit size, from the smallest ratio to the largest; each point is named by its ratio."""
     colour, side = _COLOURS[size], _SIDES.get((kind, size), _ABOVE)
+    # Where all masks could be gone through, the distance is exact and has no error.
     known = part["exact"].notna()
     places, errors = part["avgdist"].where(~known, part["exact"]), part["error"].where(~known, 0.0)
     axes.errorbar(

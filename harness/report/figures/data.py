@@ -21,6 +21,7 @@ LINES = 7
 """Lines per picture: the number of colours that are distinct with any colour vision."""
 
 PART_LENGTH = 24
+"""Most characters of one value in a label of several."""
 
 Cell = Mapping[str, Scalar]
 Seeds = Mapping[tuple[int, str], tuple[float, ...]]
@@ -32,8 +33,8 @@ class Point:
     """A cell in a figure.
 
     x: value on the axis; the position from the top where cells stand side by side. mean, sd: over `seeds`,
-    the value of each seed; mean is NaN where there is none, sd where there is one. hole: why there is no
-    mean, in a word. paper: the published value or NaN.
+    the value of each seed; mean is NaN where there is none, sd where there is one. hole: reason why there is no
+    mean, in a word; empty if there is one. paper: the published value or NaN.
     """
 
     x: float
@@ -65,7 +66,7 @@ class AxisFigure:
     """An evaluation over a numeric axis.
 
     lines: one for each combination of the other axes. title: what their labels hold. controls: cells
-    that the axis does not apply to. log: whether the values of the axis are spread geometrically.
+    that the axis does not apply to. log: True if the values of the axis are spread geometrically.
     absent: cells without a number, as words.
     """
 
@@ -294,6 +295,7 @@ def _epoch_and_loss(line: object) -> tuple[float, float] | None:
 def _curve(label: str, frames: Sequence[pd.DataFrame]) -> Curve:
     single = [frame.drop_duplicates("epoch", keep="last") for frame in frames]
     found = pd.concat(single).groupby("epoch")["loss"].agg(["mean", "count"])
+    # Epochs that all seeds have reached: a seed that is behind would bend the mean.
     shared = found[found["count"] == len(frames)]
     kept = found if shared.empty else shared
     return Curve(label=label, epochs=tuple(kept.index), losses=tuple(kept["mean"]), seeds=len(frames))

@@ -21,12 +21,16 @@ from harness.report.escape import clean, shorten
 from harness.report.figures.data import LINES, AxisFigure, CellsFigure, Curve, Line, Point
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's
+# A line has a sign of its own beside its colour, so that it can be told apart in black and white too.
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", "-.", ":", "-", "--", "-.")
 GREY = "#666666"
 LABEL_LENGTH = 44
+"""Most characters of a label."""
 DPI = 200
+"""Dots an inch of PNG files."""
 
+# fonttype 42: fonts stay text in PDF files; many journals refuse Matplotlib's default, Type 3.
 _STYLE: dict[str, Any] = {
     "font.size": 9, "axes.titlesize": 9, "legend.fontsize": 8, "legend.frameon": False,
     "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "axes.grid": True,
@@ -105,7 +109,7 @@ def draw_cells(data: CellsFigure) -> Figure:
     for place, point in zip(places, data.points, strict=True):
         _draw_cell(found[0], point, place)
     found[0].set_yticks(places, [plain(point.label) for point in data.points])
-    found[0].set_ylim(len(places) - 0.5, -0.5)
+    found[0].set_ylim(len(places) - 0.5, -0.5)  # downwards: the first cell is at the top
     found[0].set_xlabel(plain(data.evaluation) + _draw_bars(found[0], data.points))
     if data.title:
         found[0].set_title(plain(data.title), color=GREY, fontsize=8, loc="left")
@@ -175,6 +179,7 @@ def _draw_bars(axes: Axes, points: Sequence[Point]) -> str:
     if not means:
         return ""
     left, right = axes.get_xlim()
+    # At zero where zero is near anyway; else a range of differences would shrink to nothing.
     left = 0.0 if 0 <= left < 0.25 * (right - left) else left - 0.12 * (right - left)
     widths = [mean - left for mean in means.values()]
     axes.barh(list(means), widths, left=left, height=0.62, color=COLOURS[5], alpha=0.45, zorder=1)
@@ -274,11 +279,13 @@ def _finish(figure: Figure, *, width: float, title: str, height: float = 3.1) ->
     """Size the figure, in inches, and put the legend below it, each label once."""
     found = [pair for other in figure.axes for pair in zip(*other.get_legend_handles_labels(), strict=True)]
     found.sort(key=_legend_place)
+    # Reversed, so that of equal labels the first handle stays.
     unique = {label: handle for handle, label in reversed(found)}
     order = list(dict.fromkeys(label for _, label in found))
     rows = 0
     if order:
         longest = max(map(len, order))
+        # An entry takes about its characters and six more for its sign, of which 14 fit an inch.
         columns = max(1, min(len(order), int(width * 14 / (longest + 6))))
         rows = math.ceil(len(order) / columns) + bool(title)
         handles = [unique[label] for label in order]

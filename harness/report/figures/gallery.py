@@ -23,6 +23,7 @@ ARMS = 12
 """Arms on one page."""
 
 FILE = "reconstructions.npz"
+"""Name of the artefact that a pre-training writes (`harness.core.pretrain.reconstruct`)."""
 KINDS = ("original", "masked", "predicted")
 
 Pixels = NDArray[np.uint8]
@@ -94,6 +95,7 @@ def _read(path: Path) -> Pixels:
     Raises:
         ValueError: an array is not uint8 [n, H, W, 1 or 3], or they differ in shape.
     """
+    # Without pickles: a store may have been merged from elsewhere, and nothing of it may be executed.
     with np.load(path, allow_pickle=False) as arrays:
         parts = [_checked(arrays[kind], kind)[:IMAGES] for kind in KINDS]
     return np.stack(parts, axis=1)

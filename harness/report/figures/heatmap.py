@@ -116,6 +116,7 @@ def draw_heatmap(data: Heatmap) -> Figure:
     axes = figure.subplots()
     means = np.asarray(data.means)
     image = axes.imshow(means, cmap=MAP, aspect="auto")
+    # One digit fewer than in the table: a place of the map is small.
     digits = decimals([value for value in means.flat if math.isfinite(value)]) - 1
     for place in np.ndindex(means.shape):
         _write(axes, data, place, image.norm(means[place]), digits)
@@ -145,9 +146,11 @@ def _write(axes: Axes, data: Heatmap, place: tuple[int, ...], level: Any, digits
     mean, why = data.means[row][column], data.holes[row][column]
     if math.isfinite(mean):
         red, green, blue, _ = matplotlib.colormaps[MAP](float(level))
+        # Luma of the colour (ITU-R BT.601), for text that can be read on it.
         dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
         text, colour = f"{mean:.{digits}f}", "white" if dark else "black"
     else:
         axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, color="#EEEEEE", linewidth=0, zorder=1))
         text, colour = why, GREY
+    # NaN is the only number unequal to itself: words are longer than numbers and stand smaller.
     axes.text(column, row, text, ha="center", va="center", fontsize=7 if mean == mean else 5.5, color=colour, zorder=3)

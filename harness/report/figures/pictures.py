@@ -34,8 +34,9 @@ CELLS = 40
 class Pictures:
     """All pictures of a report.
 
-    files: by name. words: what a picture shows, by its name without suffix. triplets: the reconstructions, and
-    `title`, what their labels hold. remarks: one for each picture that leaves something out.
+    files: bytes by file name. words: content of each picture, by its name without suffix. triplets: the
+        reconstructions. title: axes whose values their labels show. remarks: one for each picture that leaves
+        something out.
     """
 
     files: Mapping[str, bytes]
@@ -62,6 +63,7 @@ def make(plan: Plan, store: Store, runs: pd.DataFrame, cells: pd.DataFrame) -> P
         files, remarks = _figures(runs, cells, words)
         more, others = _curves(found, title, labels, store, words)
         seen, unread = _analyses(plan, store, files, words)
+        # One more than are drawn, which tells that some are left out.
         triplets, damaged = gallery.gallery(found, labels, store, limit=PAGES * gallery.ARMS + 1)
         last, left_out = _gallery(triplets, len(found), title)
     return Pictures(
@@ -102,6 +104,7 @@ def _figures(runs: pd.DataFrame, cells: pd.DataFrame, words: dict[str, str]) -> 
 def _curves(
     found: Sequence[Arm], title: str, labels: Sequence[str], store: Store, words: dict[str, str]
 ) -> tuple[dict[str, bytes], list[str]]:
+    # One more than are drawn, as above: logs of the others are not even read.
     shown = list(itertools.islice(curves(found, labels, store), PAGES * LINES + 1))
     parts = _kept([shown[first : first + LINES] for first in range(0, len(shown), LINES)])
     number = len(found) if len(shown) > PAGES * LINES else len(shown)
@@ -146,6 +149,7 @@ def _said(files: Mapping[str, bytes], text: str) -> dict[str, str]:
 
 
 def _vector(stem: str, pages: Sequence[Figure]) -> dict[str, bytes]:
+    """PNG and PDF of each page, by file name."""
     files: dict[str, bytes] = {}
     for number, figure in enumerate(pages):
         name = _page(stem, number)
@@ -160,6 +164,7 @@ def _page(stem: str, number: int) -> str:
 def _free(stem: str, files: dict[str, bytes]) -> str:
     """The stem, with letters added where it is taken: different names can be the same once made safe."""
     taken = {name.split(".")[0] for name in files}
+    # Learning curves come later, and their name is fixed.
     while stem in taken or stem == "figure-curves":
         stem += "x"
     return stem
@@ -171,4 +176,5 @@ def _kept(pages: list[P]) -> list[P]:
 
 
 def _left_out(stem: str, number: int, size: int) -> list[str]:
+    """Remark on a figure of `number` items, `size` a page, of which only the first page is drawn; else none."""
     return [f"{stem} shows the first {size} of {number}."] if number > PAGES * size else []

@@ -82,6 +82,7 @@ class Page:
 def html_text(page: Page) -> str:
     """The page as HTML. Every text is escaped; a policy in it forbids whatever it does not bring along itself."""
     style, script = _packaged("page.css"), _packaged("page.js")
+    # StrictUndefined: a field that the template names and the page lacks is an error, not a blank.
     environment = Environment(
         loader=PackageLoader("harness.report", "page"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
@@ -113,4 +114,5 @@ def _packaged(name: str) -> str:
 
 
 def _hash(text: str) -> str:
+    """Source expression by which the page's policy allows a style or script: its SHA-256."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -69,6 +69,7 @@ def _standings(cells: pd.DataFrame) -> tuple[str, ...]:
     """Of each cell: whole, excluded, or with holes."""
     found = []
     for _, part in cells.groupby("cell", sort=False):
+        # A cell with several evaluations has holes if any of these has.
         holes = (part["n"] < part["n_planned"]).any()
         found.append("with holes" if holes else "excluded" if not part["n_planned"].any() else "whole")
     return tuple(found)

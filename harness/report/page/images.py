@@ -38,6 +38,7 @@ def _address(pixels: Pixels) -> str:
     """An image [H, W, C], without loss if it is small and else as WebP of high quality."""
     image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     buffer = io.BytesIO()
+    # PNG keeps single pixels of a small image sharp; of a large one it would make the page heavy.
     kind = "png" if max(image.size) <= SMALL else "webp"
     image.save(buffer, format=kind, quality=90) if kind == "webp" else image.save(buffer, format=kind)
     return data_address(buffer.getvalue(), kind)

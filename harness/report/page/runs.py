@@ -51,7 +51,7 @@ def details(plan: Plan, runs: pd.DataFrame) -> dict[str, Any]:
             record["seed"],
             texts.place(clean(record["evaluation"])),
             texts.place(record["state"]),
-            None if math.isnan(record["value"]) else record["value"],
+            None if math.isnan(record["value"]) else record["value"],  # JSON has no NaN
             texts.place(record["reason"]),
             _run(record, "", places, found),
             _run(record, "pretrain_", places, found),
@@ -109,6 +109,7 @@ def _shown(reference: Evaluation, evaluation: Evaluation) -> tuple[tuple[str, st
 
 
 def _found(reference: Evaluation, evaluation: Evaluation) -> list[Difference]:
+    # Two kinds of evaluation have other fields, which no comparison one by one could pair.
     if type(reference) is not type(evaluation):
         return [Difference("the evaluation", type(reference).__name__, type(evaluation).__name__)]
     return differences(reference, evaluation)

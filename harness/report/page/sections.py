@@ -16,6 +16,7 @@ from harness.report.page import Section
 from harness.report.tables.table import decimals
 from harness.study import Plan
 
+# The order in which findings are listed.
 _TONES = {"failed": "bad", "remark": "open", "passed": "good"}
 _CLAIM_TONES = {"reproduced": "good", "contradicted": "bad", "inconclusive": "open"}
 ARMS = 3
