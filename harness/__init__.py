@@ -13,6 +13,13 @@ from harness.study import Study, around, axes, claims, zipped
 
 if TYPE_CHECKING:
     from harness.results import results_frame
+
+    # again, as mypy does not follow `__all__ += run.__all__`: the names would be objects to it
+    from harness.spec.analyses import *
+    from harness.spec.heads import *
+    from harness.spec.masking import *
+    from harness.spec.run import *
+    from harness.spec.targets import *
     from harness.use import export_weights, predict, reconstruct
 
 _LAZY = {  # these load torch or pandas, which takes seconds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from tiny import BINS, CLASSES, CLUSTERS, INVERSE, SWIN, SWIN_V2, VIT, WORDS, pr
 from harness import audit
 from harness.audit import findings
 from harness.core.masks.masking import spread
+from harness.core.objective.contrastive import Pairs
 from harness.core.pretrain.mim import MaskedImageModel
 from harness.spec import (
     Backbone,
@@ -90,16 +92,18 @@ def test_a_mask_that_does_not_hide_is_found(defect: type[MaskedImageModel]) -> N
 class TargetOfTheCorrupted(MaskedImageModel):
     """A planted defect: the target is made of what the encoder sees."""
 
-    def forward(self, images: torch.Tensor, units: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        return super().forward(images.masked_fill(spread(units, images.shape[-1])[:, None], 0.0), units)
+    def forward(
+        self, images: torch.Tensor, units: torch.Tensor, pairs: Pairs | None = None
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        return super().forward(images.masked_fill(spread(units, images.shape[-1])[:, None], 0.0), units, pairs)
 
 
 @pytest.mark.parametrize(
     "target", [PixelTarget(), PixelTarget(downsample=4), BINS, CLUSTERS, WORDS], ids=lambda target: target.kind
 )
 @pytest.mark.parametrize("scope", ["masked", "full"])
-def test_targets_show_what_is_hidden_from_the_encoder(target: Target, scope: str) -> None:
-    kind = "l1" if isinstance(target, PixelTarget) else "cross-entropy"
+def test_targets_show_what_is_hidden_from_the_encoder(target: Target, scope: Any) -> None:
+    kind: Any = "l1" if isinstance(target, PixelTarget) else "cross-entropy"
     run = pretrain(target=target, loss=Loss(kind=kind, scope=scope), corruption=Corruption(fill="mean"))
     batch = audit.fixed_batch(run, 2)
     assert audit.is_masked(run, batch)
@@ -196,7 +200,7 @@ def test_switches_are_live() -> None:
     """Every shipped choice of loss, scope and head changes loss or gradients."""
     reference = audit.first_step(pretrain())
     assert reference.same_as(audit.first_step(pretrain()))
-    for change in (
+    changes: tuple[dict[str, Any], ...] = (
         {"loss": Loss(kind="l2")},
         {"loss": Loss(scope="full")},
         {"head": MlpHead()},
@@ -207,7 +211,8 @@ def test_switches_are_live() -> None:
             {"target": target, "loss": CLASSES}
             for target in (BINS, BINS.replace(bins=4), CLUSTERS, CLUSTERS.replace(seed=1), WORDS)
         ),
-    ):
+    )
+    for change in changes:
         assert not reference.same_as(audit.first_step(pretrain(**change)))
     smooth = [audit.first_step(pretrain(loss=Loss(kind="smooth-l1", beta=beta))) for beta in (0.5, 1.0)]
     assert not smooth[0].same_as(smooth[1])

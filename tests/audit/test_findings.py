@@ -25,7 +25,7 @@ from harness.audit.rates import check_rates
 from harness.core.masks.masking import spread
 from harness.core.pretrain.mim import MaskedImageModel
 from harness.core.train import training
-from harness.core.train.optimiser import learning_rate
+from harness.core.train.optimiser import layer_scales, learning_rate
 from harness.spec import (
     Augment,
     Corruption,
@@ -236,18 +236,20 @@ def test_defects_of_the_model_are_named(
     assert any(said in text for text in found[check])
 
 
+def scaled(changed: Callable[[float], float]) -> Callable[..., float]:
+    """A `learning_rate` with a planted defect: it takes another scale than it is given."""
+    return lambda *args, scale=1.0, **sizes: learning_rate(*args, **sizes | {"scale": changed(scale)})
+
+
 @pytest.mark.parametrize("twice", ["in the loop", "in the groups"])
 def test_layer_decay_applied_twice_is_named(monkeypatch: pytest.MonkeyPatch, twice: str) -> None:
     if twice == "in the loop":
-        monkeypatch.setattr(
-            training, "learning_rate", lambda *args, scale=1.0, **sizes: learning_rate(*args, **sizes, scale=scale**2)
-        )
+        monkeypatch.setattr(training, "learning_rate", scaled(lambda scale: scale**2))
     else:
         from harness.core.evaluate import finetune
 
-        scales = finetune.layer_scales
         monkeypatch.setattr(
-            finetune, "layer_scales", lambda *args: {name: scale**2 for name, scale in scales(*args).items()}
+            finetune, "layer_scales", lambda *args: {name: scale**2 for name, scale in layer_scales(*args).items()}
         )
     found = failures(audit.audit(plan()))
     assert list(found) == ["rates"]
@@ -255,9 +257,7 @@ def test_layer_decay_applied_twice_is_named(monkeypatch: pytest.MonkeyPatch, twi
 
 
 def test_a_rate_that_is_too_large_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        training, "learning_rate", lambda *args, scale=1.0, **sizes: learning_rate(*args, **sizes, scale=1.05 * scale)
-    )
+    monkeypatch.setattr(training, "learning_rate", scaled(lambda scale: 1.05 * scale))
     run = next(iter(findings.finetunings(plan()).values()))
     verdict, decay = check_rates(run, "other")
     assert (verdict.verdict, decay.verdict) == ("failed", "passed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +172,7 @@ def test_on_slurm_each_look_is_queued_and_awaited(
 
     held: list[Attempt] = []
     monkeypatch.setattr(Slurm, "submit", submit)
-    monkeypatch.setattr(command.time, "sleep", sleep)
+    monkeypatch.setattr(time, "sleep", sleep)
     command.follow(plan, store, command.on_cluster(store, Slurm(store)))
     assert queued in ([8, 12], [8])
     assert not held

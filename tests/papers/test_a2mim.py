@@ -87,7 +87,8 @@ def test_the_token_has_a_place_in_every_model(model: Model, variant: Any) -> Non
 def test_released_cnns(model: Model) -> None:
     run = a2mim_pretrain(model)
     recipe = run.recipe
-    assert (recipe.epochs, recipe.batch_size, recipe.scaled(recipe.lr)) == (300, 2048, pytest.approx(1.2e-3))
+    assert (recipe.epochs, recipe.batch_size) == (300, 2048)
+    assert recipe.scaled(recipe.lr) == pytest.approx(1.2e-3)
     assert (recipe.optimizer, recipe.weight_decay, recipe.betas, recipe.eps) == ("adamw", 0.05, (0.9, 0.999), 1e-8)
     assert (recipe.warmup_epochs, recipe.clip, recipe.augment.crop_scale) == (10, None, (0.8, 1.0))
     assert isinstance(recipe.schedule, Cosine)
@@ -124,7 +125,8 @@ def test_released_fourier_losses() -> None:
 def test_released_vits(model: Model) -> None:
     run = a2mim_pretrain(model)
     recipe = run.recipe
-    assert (recipe.epochs, recipe.batch_size, recipe.scaled(recipe.lr)) == (800, 2048, pytest.approx(4e-4))
+    assert (recipe.epochs, recipe.batch_size) == (800, 2048)
+    assert recipe.scaled(recipe.lr) == pytest.approx(4e-4)
     assert recipe.schedule == MultiStep(milestones=(700,), gamma=0.1)
     assert (recipe.clip, recipe.drop_path, recipe.precision) == (5.0, 0.1, "fp32")
     assert recipe.augment.crop_scale == (0.67, 1.0)
@@ -182,7 +184,7 @@ def test_baselines_of_cnns(model: Model) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: a2mim_backbone("r18"), "A2MIM has no model 'r18'; valid: r50"),
+        (lambda: a2mim_backbone("r18"), "A2MIM has no model 'r18'; valid: r50"),  # type: ignore[arg-type]
         (lambda: a2mim_pretrain("r101", epochs=100), "no pre-training of r101 for 100 epochs; valid: 300"),
         (lambda: a2mim_pretrain("vit-b", epochs=300), "valid: 800"),
         (lambda: simmim_cnn_pretrain("vit-b"), "of CNNs, not of 'vit-b'; valid: r50"),
@@ -203,7 +205,8 @@ def test_what_is_not_published_is_refused(make: Any, message: str) -> None:
 def test_rsb_a3() -> None:
     run = a2mim_finetune("r50", protocol="rsb-a3")
     recipe = run.recipe
-    assert (recipe.epochs, run.image_size, run.test_size, run.crop) == (100, 160, 224, pytest.approx(224 / 236))
+    assert (recipe.epochs, run.image_size, run.test_size) == (100, 160, 224)
+    assert run.crop == pytest.approx(224 / 236)
     assert (recipe.optimizer, recipe.scaled(recipe.lr), recipe.weight_decay) == ("lamb", 8e-3, 0.02)
     assert (recipe.batch_size, recipe.warmup_epochs, recipe.drop_path, recipe.average) == (2048, 5, 0.0, None)
     assert (recipe.augment.rand_augment, recipe.augment.mixup, recipe.augment.cutmix) == (
@@ -238,7 +241,8 @@ def test_beit_style() -> None:
     assert {model: run.recipe.epochs for model, run in found.items()} == {"vit-s": 200, "vit-b": 100, "vit-l": 150}
     for model, run in found.items():
         recipe = run.recipe
-        assert (recipe.batch_size, recipe.scaled(recipe.lr), recipe.layer_decay) == (1024, pytest.approx(1e-2), 0.65)
+        assert (recipe.batch_size, recipe.layer_decay) == (1024, 0.65)
+        assert recipe.scaled(recipe.lr) == pytest.approx(1e-2)
         assert (recipe.warmup_epochs, recipe.clip, run.pool) == (20, 5.0, "mean")
         assert recipe.average == (None if model == "vit-s" else Average(decay=0.99996, warmup_epochs=20))
         assert recipe.augment.repeats == (3 if model == "vit-l" else 1)

@@ -90,7 +90,8 @@ def test_the_probe_is_the_published_one() -> None:
     run = mae_probe("vit-b")
     recipe = run.recipe
     assert (recipe.optimizer, recipe.momentum, recipe.weight_decay, recipe.epochs) == ("lars", 0.9, 0.0, 90)
-    assert (recipe.batch_size, recipe.warmup_epochs, recipe.scaled(recipe.lr)) == (16384, 10, pytest.approx(6.4))
+    assert (recipe.batch_size, recipe.warmup_epochs) == (16384, 10)
+    assert recipe.scaled(recipe.lr) == pytest.approx(6.4)
     assert (run.batch_norm, run.pool, run.block) == (True, "token", None)
     assert mae_probe("vit-l").recipe.epochs == 50
 

@@ -6,6 +6,8 @@ abstract (arXiv 2408.12772); A2MIM's leaderboard rows (paperswithcode, arXiv 220
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -13,7 +15,7 @@ from harness.cli.models import counted, published
 from harness.core.model.encoder import build
 from harness.papers import PublishedValue, a2mim_finetune, paper_table, simmim_finetune, simmim_pretrain
 from harness.papers.a2mim.protocol import MODELS
-from harness.spec import Scalar
+from harness.spec import FineTune, Pretrain, Scalar
 
 
 def value(table: str, metric: str = "top1", /, **cell: Scalar) -> PublishedValue:
@@ -28,7 +30,7 @@ def test_simmims_abstract() -> None:
     ours = value("simmim_table6_vit_b", "finetune_top1", method="SimMIM").value
     assert (ours, round(ours - value("simmim_table6_vit_b", "finetune_top1", method="BEiT").value, 1)) == (83.8, 0.6)
     assert value("simmim_table7_scaling", "simmim_top1", model="ViT-B").value == 83.8
-    large = {"model": "SwinV2-H", "finetune_size": 512}
+    large: dict[str, Scalar] = {"model": "SwinV2-H", "finetune_size": 512}
     assert value("simmim_table7_scaling", "simmim_top1", **large).value == 87.1
     assert value("simmim_table7_scaling", "params_m", **large).value == pytest.approx(650, abs=10)
 
@@ -66,7 +68,11 @@ def test_mmpretrains_page_of_classifiers(
     assert f"{(known.multiply_adds or 0) / 1e9:.2f}" == f"{flops:.2f}"
     found = counted(run, size)
     assert (found.parameters, found.encoder + found.pooling) == (known.parameters, known.multiply_adds)
-    cell = {"model": model.capitalize()[:-1] + model[-1].upper(), "pretrain_epochs": epochs, "finetune_size": size}
+    cell: dict[str, Scalar] = {
+        "model": model.capitalize()[:-1] + model[-1].upper(),
+        "pretrain_epochs": epochs,
+        "finetune_size": size,
+    }
     told = value("mmpretrain_simmim", **cell)
     assert (told.value, told.trust) == (top1, "code")
     protocol = told.protocol
@@ -83,9 +89,9 @@ def test_no_published_size_differs_from_the_counted_one(variant: str) -> None:
         if whose != variant:
             continue
         epochs = 100 if model == "swin-b" else 800
-        preset = simmim_pretrain if stage == "pretrain" else simmim_finetune
+        preset: Callable[..., Pretrain | FineTune] = simmim_pretrain if stage == "pretrain" else simmim_finetune
         fitting = {"image_size": int(size)} if stage == "finetune" else {}
-        run = preset(model, epochs=epochs, variant=variant, **fitting)  # type: ignore[operator]
+        run = preset(model, epochs=epochs, variant=variant, **fitting)
         for known in figures:
             found = counted(run, known.image_size or int(size))
             assert found.parameters == known.parameters
@@ -161,7 +167,12 @@ def test_a2mims_readme(backbone: str) -> None:
 def test_a2mims_readme_has_other_numbers_further_down() -> None:
     """84.3 of ViT-B in the detailed table; 78.8 of a ResNet-50 of 100 epochs under RSB A3."""
     assert value("a2mim_imagenet", "a2mim_alt", backbone="ViT-B").value == 84.3
-    short = {"method": "A2MIM", "backbone": "ResNet-50", "pretrain_epochs": 100, "finetune_recipe": "RSB A3"}
+    short: dict[str, Scalar] = {
+        "method": "A2MIM",
+        "backbone": "ResNet-50",
+        "pretrain_epochs": 100,
+        "finetune_recipe": "RSB A3",
+    }
     assert value("a2mim_finetune_rows", **short).value == 78.8
 
 

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from harness.papers import simmim_backbone, simmim_finetune, simmim_pretrain, simmim_probe
-from harness.papers.simmim.recipes import FINETUNED, PRETRAINED
-from harness.spec import Augment, FineTune, HarnessError, Pretrain, RandomMask, Scratch
+from harness.papers.simmim.recipes import FINETUNED, PRETRAINED, Variant
+from harness.spec import Augment, Cosine, FineTune, HarnessError, MultiStep, Pretrain, RandomMask, Scratch
+
+VARIANTS: tuple[Variant, Variant] = ("official", "mmpretrain")
 
 
 def effective(run: Pretrain | FineTune) -> dict[str, Any]:
@@ -49,7 +51,7 @@ def test_pretraining(model: Any, epochs: int, peak: float, first: float, floor: 
         "layer decay": None,
     }
     if floor is None:
-        assert (run.recipe.schedule.milestones, run.recipe.schedule.gamma) == ((700,), 0.1)
+        assert run.recipe.schedule == MultiStep(milestones=(700,), gamma=0.1)
     assert run.mask == RandomMask(size=32, ratio=0.6)
     assert run.recipe.augment == Augment(crop_scale=(0.67, 1.0), crop_ratio=(3 / 4, 4 / 3), interpolation="bilinear")
 
@@ -127,23 +129,25 @@ def changes(left: Any, right: Any) -> dict[str, tuple[object, object]]:
 
 def test_what_mmpretrain_changes_in_pretraining() -> None:
     """Drop path (its class's default), the sets of weight decay, and the cosine's beginning."""
-    left, right = (simmim_pretrain("swin-b", variant=variant).recipe for variant in ("official", "mmpretrain"))
+    left, right = (simmim_pretrain("swin-b", variant=variant).recipe for variant in VARIANTS)
     found = changes(left, right)
     assert set(found) == {"drop_path", "no_decay", "schedule"}
     assert found["drop_path"] == (0.0, 0.1)
     assert found["no_decay"] == ("simmim-swin", "mmpretrain")
+    assert isinstance(right.schedule, Cosine)
     assert right.schedule.counted_from == "warm-up"
-    left, right = (simmim_pretrain("swin-l", epochs=800, variant=name) for name in ("official", "mmpretrain"))
-    assert dict(right.backbone.args)["always_partition"] is True
-    assert set(changes(left.recipe, right.recipe)) == {"drop_path", "no_decay"}
+    official, mmpretrain = (simmim_pretrain("swin-l", epochs=800, variant=variant) for variant in VARIANTS)
+    assert dict(mmpretrain.backbone.args)["always_partition"] is True
+    assert set(changes(official.recipe, mmpretrain.recipe)) == {"drop_path", "no_decay"}
 
 
 def test_what_mmpretrain_changes_in_finetuning() -> None:
-    pair = [simmim_finetune("swin-b", epochs=800, image_size=224, variant=name) for name in ("official", "mmpretrain")]
+    pair = [simmim_finetune("swin-b", epochs=800, image_size=224, variant=variant) for variant in VARIANTS]
     found = changes(pair[0].recipe, pair[1].recipe)
     assert set(found) == {"layer_decay", "no_decay", "schedule"}
     assert found["layer_decay"] == (0.8, 0.9)
     large = simmim_finetune("swin-l", epochs=800, image_size=224, variant="mmpretrain")
+    assert isinstance(large.recipe.schedule, Cosine)
     assert (large.recipe.schedule.epochs, large.recipe.schedule.counted_from) == (100, "warm-up")
     assert large.recipe.layer_decay == 0.7
 
@@ -172,6 +176,7 @@ def test_linear_probe() -> None:
 
 def test_seeds_reach_both_stages() -> None:
     run = simmim_finetune(seed=3)
+    assert isinstance(run.start, Pretrain)
     assert (run.seed, run.start.seed) == (3, 3)
 
 
@@ -191,7 +196,7 @@ def test_another_start() -> None:
             "mmpretrain has no SimMIM recipe of vit-b",
         ),
         (lambda: simmim_pretrain("swin-b", schedule="paper"), "schedule='paper' is a choice of vit-b"),
-        (lambda: simmim_pretrain("swin-h"), "no model 'swin-h'; valid: swin-b, swin-l, vit-b"),
+        (lambda: simmim_pretrain("swin-h"), "no model 'swin-h'; valid: swin-b, swin-l, vit-b"),  # type: ignore[arg-type]
         (
             lambda: simmim_finetune("swin-b", epochs=800, image_size=192),
             "no fine-tuning of swin-b after 800 epochs at 192",

@@ -90,8 +90,8 @@ def test_what_is_not_said_is_taken_from_the_start() -> None:
         (lambda: OCCLUSION.replace(ratios=(0.0, 0.01)), "drop different numbers of the 16 patches, not 0, 0"),
         (lambda: OCCLUSION.replace(ratios=(0.5,)), "two or more"),
         (lambda: FOURIER.replace(image_size=32), "image_size 32 differs from the start's 16"),
-        (lambda: RgbStatistics(start=TUNED), "start"),
-        (lambda: Interactions(start=PRETRAIN), "start"),
+        (lambda: RgbStatistics(start=TUNED), "start"),  # type: ignore[arg-type]
+        (lambda: Interactions(start=PRETRAIN), "start"),  # type: ignore[arg-type]
     ],
 )
 def test_refusals(build: Any, message: str) -> None:

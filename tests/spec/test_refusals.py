@@ -89,7 +89,7 @@ REFUSED: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     "ratio above": (lambda: RandomMask(size=8, ratio=60.0), ("ratio", "less than 1", "60.0")),
     "ratio below": (lambda: RandomMask(size=8, ratio=-0.5), ("ratio", "greater than 0")),
     "ratio is no number": (lambda: RandomMask(size=8, ratio=float("nan")), ("ratio", "finite")),
-    "ratio as text": (lambda: RandomMask(size=8, ratio="0.5"), ("ratio", "valid number", "'0.5'")),
+    "ratio as text": (lambda: RandomMask(size=8, ratio="0.5"), ("ratio", "valid number", "'0.5'")),  # type: ignore[arg-type]
     # 6 x 6 units of 8 px: ceil(36 * 0.98) = 36 are hidden; 35 / 36 = 0.9722 leaves one
     "all hidden": (lambda: pretrain(mask=RandomMask(size=8, ratio=0.98)), ("all 36 units", "0.9722")),
     # 3 x 3 units: 8 / 9 = 0.88889, and 0.8889 would hide 9
@@ -114,18 +114,18 @@ REFUSED: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         ("29 units", "25 of 36", "valid: up to 0.6944"),
     ),
     "aspect ratio": (lambda: BlockMask(size=8, ratio=0.5, min_aspect=1.5), ("min_aspect", "less than or equal to 1")),
-    "count": (lambda: BlockMask(size=8, ratio=0.5, count="most"), ("count", "'exact' or 'beit'", "'most'")),
+    "count": (lambda: BlockMask(size=8, ratio=0.5, count="most"), ("count", "'exact' or 'beit'", "'most'")),  # type: ignore[arg-type]
     "one unit": (lambda: pretrain(mask=RandomMask(size=48, ratio=0.5)), ("all 1 units",)),
     "size 0": (lambda: RandomMask(size=0, ratio=0.5), ("size", "greater than 0")),
     "misspelt": (
-        lambda: RandomMask(siez=8, ratio=0.5),
+        lambda: RandomMask(siez=8, ratio=0.5),  # type: ignore[call-arg]
         ("no field 'siez'", "did you mean 'size'?", "kind, size, ratio"),
     ),
     "misspelt inside": (lambda: pretrain(recpie=1), ("'recpie'", "did you mean 'recipe'?")),
-    "loss kind": (lambda: Loss(kind="huber"), ("kind", "'l1', 'l2', 'smooth-l1', 'focal-l1'", "'huber'")),
-    "loss scope": (lambda: Loss(scope="all"), ("scope", "'masked' or 'full'")),
+    "loss kind": (lambda: Loss(kind="huber"), ("kind", "'l1', 'l2', 'smooth-l1', 'focal-l1'", "'huber'")),  # type: ignore[arg-type]
+    "loss scope": (lambda: Loss(scope="all"), ("scope", "'masked' or 'full'")),  # type: ignore[arg-type]
     "precision": (lambda: recipe(precision="fp8"), ("'fp32', 'tf32', 'bf16' or 'fp16'",)),
-    "data set": (lambda: Images(name="mnist"), ("fashion-mnist-mini", "cifar10", "stl10", "'mnist'")),
+    "data set": (lambda: Images(name="mnist"), ("fashion-mnist-mini", "cifar10", "stl10", "'mnist'")),  # type: ignore[arg-type]
     "folder name": (lambda: ImageFolder(name="../etc"), ("name", "pattern")),
     "beta of l1": (lambda: Loss(kind="l1", beta=1.0), ("beta", "smooth-l1")),
     "alpha of l2": (lambda: Loss(kind="l2", alpha=0.2), ("alpha belongs to focal-l1", "l2")),
@@ -310,7 +310,7 @@ REFUSED: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     "bool for a number": (lambda: recipe(epochs=True), ("epochs", "valid integer")),
     "float for an integer": (lambda: recipe(epochs=4.0), ("epochs", "valid integer")),
     "infinite": (lambda: recipe(lr=float("inf")), ("lr", "finite")),
-    "missing": (lambda: Recipe(epochs=1, batch_size=8), ("lr", "required")),
+    "missing": (lambda: Recipe(epochs=1, batch_size=8), ("lr", "required")),  # type: ignore[call-arg]
     "scale name": (
         lambda: Scale(
             name="../x",
@@ -343,7 +343,7 @@ def test_the_message_says_where() -> None:
 
 
 def test_the_largest_ratio_that_is_named_is_accepted() -> None:
-    assert pretrain(mask=RandomMask(size=8, ratio=0.9722)).mask.hidden_units(48) == 35  # type: ignore[union-attr]
+    assert pretrain(mask=RandomMask(size=8, ratio=0.9722)).mask.hidden_units(48) == 35
 
 
 def test_a_target_may_mix_hidden_and_visible_pixels_where_the_loss_is_over_all() -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-import harness.spec.run
-import harness.spec.user_code
 from harness import Backbone, FineTune, FourierLoss, Loss, RandomMask, Recipe, Scale, Shapes, Study, axes, simmim
-from harness.spec import CustomMask, Pretrain, Run
+from harness.spec import CustomMask, Evaluation, Pretrain
 from harness.spec.base import shared_pieces
+from harness.spec.geometry import check_mask
 from harness.study import expand
 
 RECIPE = Recipe(epochs=1, batch_size=8, lr=1e-3)
@@ -37,9 +37,13 @@ STUDY = Study(
 
 
 def test_a_pretraining_that_cells_share_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    checked = []
-    whole = harness.spec.run.check_mask
-    monkeypatch.setattr(harness.spec.run, "check_mask", lambda mask, run: (checked.append(run), whole(mask, run)))
+    checked: list[object] = []
+
+    def noting(mask: Any, run: Any) -> None:
+        checked.append(run)
+        check_mask(mask, run)
+
+    monkeypatch.setattr("harness.spec.run.check_mask", noting)
     plan = expand(STUDY)
     assert len(checked) == 3 * 2  # ratios and seeds
     starts = [row.evaluations["top1"].start for row in plan.rows]
@@ -48,8 +52,13 @@ def test_a_pretraining_that_cells_share_is_checked_once(monkeypatch: pytest.Monk
 
 
 def test_the_source_of_a_function_is_read_once_for_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
-    read = []
-    monkeypatch.setattr(harness.spec.user_code, "source_digest", lambda function: read.append(function) or "0a")
+    read: list[str] = []
+
+    def noting(function: str) -> str:
+        read.append(function)
+        return "0a"
+
+    monkeypatch.setattr("harness.spec.user_code.source_digest", noting)
     with shared_pieces():
         for _ in range(3):
             CustomMask(function="here:there", size=4)
@@ -97,7 +106,7 @@ def test_pieces_are_shared_within_a_plan_only() -> None:
 
 @pytest.mark.parametrize("enabled", [True, False])
 def test_a_plan_leaves_pythons_collector_as_it_was(enabled: bool) -> None:
-    def fails(scale: Scale, **cell: object) -> dict[str, Run]:
+    def fails(scale: Scale, **cell: object) -> dict[str, Evaluation]:
         raise RuntimeError
 
     (gc.enable if enabled else gc.disable)()

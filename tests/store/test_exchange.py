@@ -102,10 +102,11 @@ def test_a_store_that_has_some_is_filled_up_and_loses_nothing(file: Path, tmp_pa
 
 def test_two_stores_that_overlap_are_merged(tmp_path: Path) -> None:
     one, two, merged = Store(tmp_path / "one"), Store(tmp_path / "two"), Store(tmp_path / "merged")
-    for store, runs in ((one, (FIRST, SECOND)), (two, (FIRST, RUNS[2]))):
+    held: list[tuple[Store, list[Run]]] = [(one, [FIRST, SECOND]), (two, [FIRST, RUNS[2]])]
+    for store, runs in held:
         for run in runs:
             compute(store, run)
-        export_records(store, map(key, runs), store.root.with_suffix(".records"))
+        export_records(store, [key(run) for run in runs], store.root.with_suffix(".records"))
     found = import_records(merged, [tmp_path / "one.records", tmp_path / "two.records"])
     assert sorted(found.new) == sorted(NAMES)
     assert all(merged.state(name).word == "done" for name in NAMES)

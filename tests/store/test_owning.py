@@ -12,6 +12,7 @@ import sys
 import threading
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 from made_runs import owned, pretraining, save, snapshot, steps
@@ -202,8 +203,8 @@ def test_a_short_limit_is_outpaced(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("HARNESS_HEARTBEAT_LIMIT", "0.2")
     beats, real = threading.Semaphore(0), os.utime
 
-    def beat(*arguments: object) -> None:
-        real(*arguments)  # type: ignore[call-overload]
+    def beat(*arguments: Any) -> None:
+        real(*arguments)
         beats.release()
 
     monkeypatch.setattr(os, "utime", beat)
@@ -267,7 +268,7 @@ def test_a_checkpoint_begun_before_the_takeover_spoils_nothing(store: Store) -> 
     second: list[Attempt] = []
     before: list[dict[str, bytes | None]] = []
 
-    def write_while_another_takes_over(file) -> None:
+    def write_while_another_takes_over(file: IO[bytes]) -> None:
         file.write(b"begun before")
         second.append(take_over(store, first))
         save(second[0], 15)

@@ -211,7 +211,9 @@ def test_a_store_of_schema_1_is_read_and_never_rewritten(old: Store) -> None:
     result = old.result(start)
     assert result is not None
     assert (result.metrics, result.attempt, result.seconds) == ({"loss": 0.8773974776268005}, 1, 0.07681320200003938)
-    assert sha256(old.weights(start)) == result.weights
+    weights = old.weights(start)
+    assert weights is not None
+    assert sha256(weights) == result.weights
     assert [line["step"] for line in old.metrics(tuned)] == [2, 4]
     assert old.environment(tuned)["commit"].startswith("483faf7")
     assert old.state("pretrain-00ae29ed30c8644018d2").error == "Diverged: the loss is nan at step 2 of 8"

@@ -7,7 +7,9 @@ import json
 import os
 import random
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from made_runs import finetuning, finish, owned, pretraining, save, snapshot, steps
@@ -118,7 +120,7 @@ def test_a_result_cut_at_any_byte_is_absent(store: Store) -> None:
         lambda record: None,
     ],
 )
-def test_a_result_of_another_form_is_absent(store: Store, change) -> None:
+def test_a_result_of_another_form_is_absent(store: Store, change: Callable[[Any], object]) -> None:
     finish(store, RUN)
     path = store.folder(NAME).result
     path.write_text(json.dumps(change(json.loads(path.read_text()))))

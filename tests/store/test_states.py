@@ -45,7 +45,12 @@ def test_a_finished_run_is_one_file_to_read_and_a_missing_one_none(
         finish(store, run)
     read: list[str] = []
     whole = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path.name) or whole(path))
+
+    def noting(path: Path) -> bytes:
+        read.append(path.name)
+        return whole(path)
+
+    monkeypatch.setattr(Path, "read_bytes", noting)
     words = Counter(state.word for state in store.states(map(key, runs)).values())
     assert words == {"done": 3, "missing": 3}
     assert read == ["result.json"] * 3
@@ -56,9 +61,12 @@ def test_the_clock_of_the_disk_is_asked_once_for_all_runs(tmp_path: Path, monkey
     runs = [pretraining(seed=seed) for seed in range(3)]
     attempts = [owned(store, run) for run in runs]
     asked: list[Path] = []
-    monkeypatch.setattr(
-        "harness.store.store.clock", lambda root: asked.append(root) or attempts[0].files.heartbeat.stat().st_mtime
-    )
+
+    def clock(root: Path) -> float:
+        asked.append(root)
+        return attempts[0].files.heartbeat.stat().st_mtime
+
+    monkeypatch.setattr("harness.store.store.clock", clock)
     assert {state.word for state in store.states(map(key, runs)).values()} == {"running"}
     assert len(asked) == 1
     for attempt in attempts:

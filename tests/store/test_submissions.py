@@ -24,7 +24,8 @@ SETTINGS = {"pretrain": {"slots": 2, "resources": {"micro_batch": None}}, "retry
 
 def appended(root: Path, study: str, count: int) -> list[int]:
     """Append entries as a submitter does: read the last number, try the next, begin again if somebody was faster."""
-    log, numbers = Submissions(root), []
+    log = Submissions(root)
+    numbers: list[int] = []
     while len(numbers) < count:
         number = log.last() + 1
         wants = [f"{study}-{place}" for place in range(50)]

@@ -49,7 +49,7 @@ Model = Literal[
 
 BATCH = 2048
 """Images a step in every pre-training."""
-CNNS = {
+CNNS: dict[Model, str] = {
     "r50": "resnet50",
     "r101": "resnet101",
     "r152": "resnet152",
@@ -58,13 +58,13 @@ CNNS = {
     "convnext-s": "convnext_small",
     "convnext-b": "convnext_base",
 }
-VITS: dict[str, tuple[str, dict[str, int | float]]] = {
+VITS: dict[Model, tuple[str, dict[str, int | float]]] = {
     "vit-s": ("base", {"depth": 8, "num_heads": 8, "mlp_ratio": 3.0}),
     "deit-s": ("base", {"embed_dim": 384, "depth": 12, "num_heads": 6}),
     "vit-b": ("base", {}),
     "vit-l": ("large", {}),
 }
-MODELS = (*CNNS, *VITS)
+MODELS: tuple[Model, ...] = (*CNNS, *VITS)
 FOURIER: dict[str, FourierLoss | None] = {
     "r50": RELEASED_FOURIER.replace(group=256),
     "r101": FourierLoss(variant="released", weight=0.1, focal=False, unmask_weight=1e-3),
