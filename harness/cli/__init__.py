@@ -72,6 +72,7 @@ def main() -> None:
     except (HarnessError, OSError) as error:
         if debug:
             traceback.print_exception(error)
+        # A reader such as `head` has seen enough, which is no mistake to report.
         if isinstance(error, BrokenPipeError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or flushing it at the exit fails again
             sys.exit(141)  # as a shell reports a program that SIGPIPE ended

@@ -178,6 +178,7 @@ def printable(text: str) -> str:
 
 def say(text: str, *, style: str | None = None) -> None:
     """Print one line as it is: no markup, no wrapping, no control characters."""
+    # Without markup, as brackets in a name would be read as a style.
     console.print(printable(text), markup=False, style=style)
 
 
@@ -244,6 +245,7 @@ def labels(plan: Plan) -> dict[str, str]:
     """Cell and seed that first need a run, in words, by run key."""
     found: dict[str, str] = {}
     for row in plan.rows:
+        # A run that several cells share is named by the first one.
         text = f"{row.text} seed {row.seed}"
         for evaluation in row.evaluations.values():
             for run in (evaluation, *upstreams(evaluation)):
@@ -325,6 +327,7 @@ def chosen_run(
     Raises:
         HarnessError: none or several runs of the selection are finished, or a selection is given without a study.
     """
+    # A study is told by its suffix: keys, folders and exported files have none, or others.
     if Path(run).suffix != ".py":
         if scale or where or seeds:
             raise HarnessError("--scale, --where and --seeds select from a study; name a study's file instead of a run")

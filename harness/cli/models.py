@@ -105,6 +105,7 @@ def _runs(variant: Variant) -> list[tuple[str, Pretrain | FineTune]]:
 
 def _lines(named: tuple[str, Pretrain | FineTune], printed: list[Published]) -> list[tuple[str, ...]]:
     name, run = named
+    # Also at sizes of published counts: mmpretrain counts at 224 px what is trained at 192.
     sizes = sorted({run.image_size, *(figures.image_size for figures in printed if figures.image_size)})
     return [_line(name, run, size, printed) for size in sizes]
 

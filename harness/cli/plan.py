@@ -100,6 +100,7 @@ def _runs(specs: dict[str, Run]) -> list[str]:
 def _shared(plan: Plan) -> list[str]:
     users: Counter[str] = Counter()
     for row in plan.rows:
+        # A set within a row: columns of a cell that share a pre-training count as one user.
         users.update({first.digest for e in row.evaluations.values() if (first := pretraining(e)) is not None})
     evaluations = sum(len(row.evaluations) for row in plan.rows)
     shared = sum(count > 1 for count in users.values())
@@ -129,6 +130,7 @@ def _disk(specs: dict[str, Run], states: dict[str, State], store: Store) -> list
         done = [name for name, run in specs.items() if run.kind == kind and states[name].word == "done"][:SAMPLE]
         if done:
             mean[kind] = sum(map(store.size, done)) / len(done)
+    # Kinds differ too much in size for one to stand for another.
     unknown = sorted({run.kind for run in specs.values()} - set(mean))
     known = sum(mean.get(run.kind, 0.0) for run in specs.values())
     missing = f", plus {', '.join(unknown)} (unknown until one is done)" if unknown else ""

@@ -31,6 +31,7 @@ def export(
     from harness.store.exchange import export_records
 
     plan, runs = planned(study, scale, where, seeds, store)
+    # With looks, claims that were open have further seeds, which belong to the results too.
     names = reported(plan, runs).runs() if seeds is None else plan.runs()
     count = export_records(runs, names, file)
     say(f"wrote {count} of {len(names)} runs to {file}" + (": the others are not finished" * (count < len(names))))

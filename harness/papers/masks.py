@@ -42,12 +42,13 @@ def compared_masks(patch: int = 16) -> dict[str, Mask]:
         "tokens 0.75": TokenMask(size=patch, ratio=0.75),
         "double units 0.5": RandomMask(size=2 * patch, ratio=0.5),
         "double units 0.6": RandomMask(size=2 * patch, ratio=0.6),
+        # BEiT's released count, and then half and three quarters of the patches.
         "BEiT 75": BlockMask(size=patch, ratio=75 / PATCHES, count="beit"),
         "BEiT 98": BlockMask(size=patch, ratio=98 / PATCHES, count="beit"),
         "BEiT 147": BlockMask(size=patch, ratio=147 / PATCHES, count="beit"),
         "BootMAE 120": BlockMask(size=patch, ratio=120 / PATCHES, count="beit", max_block=60 / PATCHES),
         "iBOT 0.3 ± 0.2": BlockMask(size=patch, ratio=0.3, count="beit", ratio_spread=0.2),
-        "central square": SquareMask(size=patch, ratio=100 / PATCHES, place="centre"),
+        "central square": SquareMask(size=patch, ratio=100 / PATCHES, place="centre"),  # 10 x 10 patches
         "visible square": VisibleSquareMask(size=patch),
         "green": ColourMask(size=patch, colour="green", sigma=0.5, wide=2.0),
         "blue": ColourMask(size=patch, colour="blue", sigma=1.0),

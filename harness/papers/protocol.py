@@ -70,6 +70,7 @@ def protocol_of(run: Evaluation) -> Protocol:
         pretrain_epochs=first.recipe.epochs if first else 0,
         finetune_epochs=run.recipe.epochs if isinstance(run, Training) else 0,
         evaluation=run.function if isinstance(run, CustomEvaluation) else run.kind,
+        # A probe without training has no epochs to choose among.
         epoch="last" if isinstance(run, Training) else None,
     )
 
@@ -77,5 +78,6 @@ def protocol_of(run: Evaluation) -> Protocol:
 def _backbone_name(backbone: Backbone | None) -> str | None:
     if backbone is None:
         return None
+    # With its arguments: a Swin with other windows is another model.
     args = ", ".join(f"{name}={value}" for name, value in backbone.args)
     return backbone.name + (f" ({args})" if args else "")

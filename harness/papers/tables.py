@@ -54,6 +54,7 @@ class PaperTable:
         found = []
         for axes, value in self.rows:
             shared = [axis for axis in cell if axis in axes]
+            # Axes that only one of the two has do not speak against a row: a study may vary what the table holds fixed.
             if shared and all(_same(axes[axis], cell[axis]) for axis in shared):
                 found.append(value)
         return found[0] if len({value.value for value in found}) == 1 else None
@@ -125,6 +126,7 @@ def paper_table(
             continue
         axes = {names.get(column, column): text for column, text in record.items() if column not in (where or {})}
         for label, column in spread[1].items() if across else [("", metric)]:
+            # A cell of the table that is empty was not measured.
             if record[column]:
                 measured = protocol or _protocol(name, column, record)
                 value = PublishedValue(float(record[column]), _trust(column, record), record["source"], measured)

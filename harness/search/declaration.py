@@ -196,5 +196,6 @@ def load_search(path: Path) -> Search:
         search,
         name=search.name or path.stem,
         root=project_root(path.resolve().parent),
+        # A study in the same file is the one whose finished cells are known already.
         study=search.study or (study if isinstance(study, Study) else None),
     )

@@ -56,6 +56,7 @@ def submit_coordinator(root: Path, folder: SearchFolder, arguments: Sequence[str
         # exec: the signal must reach Python, not the shell
         f"--wrap=exec {coordinator_command(sys.argv[1:] if arguments is None else arguments)}",
     )
+    # sbatch --parsable adds the name of the cluster behind a semicolon where there are several.
     job = said.strip().partition(";")[0]
     if not job.isdigit():
         raise HarnessError(f"sbatch said {said.strip()!r}, which is no job")

@@ -239,6 +239,7 @@ def explore(space: Space) -> KnownSpace:
     whole = True  # until a continuous parameter or too many points show that not all are known
     for path, excluded, finite in _paths(space):
         for name, found in path.distributions.items():
+            # Optuna knows a parameter by its name alone, and refuses or ignores other choices later.
             if distributions.setdefault(name, found) != found:
                 raise HarnessError(f"the space asks for {name} with two sets of choices: give the second its own name")
         asked.append(set(path.distributions))

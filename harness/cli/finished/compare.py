@@ -47,6 +47,7 @@ def compare(
 
 def _show(found: Comparison, *, everything: bool) -> None:
     counts = Counter(change.verdict for change in found.changes)
+    # Whatever did not change needs no line; --all shows it.
     quiet = ("identical", "within noise", "no value")
     rows = [change for change in found.changes if everything or change.verdict not in quiet]
     if rows:

@@ -45,8 +45,10 @@ def predict(
     from harness.use import Classifier, torch_device
 
     classify = Classifier(opened(source, runs), torch_device(device.value))
+    # All pictures before any line: one that does not read ends the command before it has printed half a list.
     found = [(path, classify(path)) for path in images]
     if as_json:
+        # Not by `say`, which replaces control characters: JSON escapes them itself.
         typer.echo(json.dumps([_plain(path, prediction) for path, prediction in found], indent=1))
         return
     for path, prediction in found:

@@ -46,6 +46,7 @@ def report(
     # The folder holds the tables of the whole study, which papers and records refer to.
     if where and out is None:
         raise HarnessError("--where would leave cells out of the study's own tables; name another folder with --out")
+    # A selection is shown as it was asked for, without the further seeds of open claims.
     shown = plan if where or seeds else reported(plan, runs)
     if strict:
         from harness.report.collect import runs_frame

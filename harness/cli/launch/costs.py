@@ -29,6 +29,7 @@ def cost_of(runs: Mapping[str, Run], states: Mapping[str, State], store: Store, 
 
 def cost_text(cost: Cost) -> str:
     """`3.1 CPU-hours done, 0.8 to do (from 20 finished runs on cpu, +-8 %)`."""
+    # An estimate comes from finished runs, so the first of a store have none.
     if cost.to_do_hours is None and not cost.done_hours:
         return "unknown until a run is done"
     left = "unknown" if cost.to_do_hours is None else f"{'at least ' if cost.unknown else ''}{hours(cost.to_do_hours)}"
@@ -48,6 +49,7 @@ def model_lines(answers: Iterable[Answer]) -> list[str]:
     for answer in answers:
         if answer.found is not None:
             found = answer.found
+            # A frozen encoder has neither gradients nor moments.
             what = "weights and optimiser state" if answer.model.stage != "frozen" else "weights"
             lines.append(
                 f"{answer.model.text}: {short(found.parameters)} parameters, {short(found.multiply_adds)} "
@@ -58,6 +60,7 @@ def model_lines(answers: Iterable[Answer]) -> list[str]:
         else:
             silent += 1
     more = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+    # Only beside models that are counted: where none is, the list is left out altogether.
     unknown = [f"{silent} not counted yet; --describe counts them"] if silent and lines else []
     return lines[:SHOWN] + more + unknown
 
@@ -74,6 +77,7 @@ def peak_lines(runs: Iterable[Run], answers: Iterable[Answer]) -> list[str]:
             continue
         image = found.activation_bytes // (2 if recipe.precision in HALVES else 1)
         target = run.target_memory if isinstance(run, Pretrain) else 0
+        # Weights and optimiser state do not grow with the batch; activations and targets do.
         peak = found.memory_bytes + recipe.batch_size * image + target
         what = f"{model.text}, {recipe.precision}: about {short(peak)}B for a batch of {recipe.batch_size:,}"
         sizes[f"{what}, {short(image)}B an image of activations"] = peak
@@ -91,6 +95,7 @@ def target_lines(runs: Iterable[Run]) -> list[str]:
             classes = run.target.classes
             kind = f"{run.target.kind} of {classes} classes" if classes else run.target.kind
             side = run.image_size // run.target.downsample
+            # An image at a time, as batch sizes differ between recipes.
             sizes[f"{kind} at {side} x {side}"] = run.target_memory // run.recipe.batch_size
     found = sorted(sizes.items(), key=lambda item: -item[1])
     more = [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []

@@ -26,6 +26,7 @@ class Display:
         self._runs, self._labels, self._queue = runs, labels, queue
         self._bars: dict[str, TaskID] = {}
         self._said: dict[str, float] = {}
+        # Bars would fill a log file with control characters, so there lines are printed instead.
         self._live = console.is_terminal
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -57,6 +58,7 @@ class Display:
                 self._say(event.name, "started")
             case "line":
                 self._line(event)
+            # No lines come of a run that another process computes, so it has no bar.
             case "elsewhere":
                 self._close(event.name)
                 self._print(event.name, "another process works on it; waiting")

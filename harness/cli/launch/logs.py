@@ -46,6 +46,7 @@ def logs(
             say(f"{job}:")
             # A job that died before the run began has said why in its own log only, not in the run's.
             printed = job.read_text(errors="replace") + printed
+        # The traceback comes last, where it is seen first.
         for text in (printed, "\n".join(metrics), state.error):
             for line in text.splitlines()[-tail:]:
                 say(line)

@@ -86,6 +86,7 @@ def retry(
     """
     plan, runs = planned(study, scale, where, seeds, store)
     specs = runs_of(plan)
+    # Blocked runs are not among them: they come along with the run that they wait for.
     again = ("failed", "cancelled", "lost")
     failed = {name for name, place in overview(specs, runs).places.items() if place.word in again}
     if not failed:
@@ -248,9 +249,11 @@ def on_cluster(store: Store, executor: Executor) -> Callable[[Plan], None]:
         while True:
             seen = executor.states(specs)
             words = {place.word for place in seen.places.values()}
+            # A cluster that does not answer has not said that nothing runs any more.
             if not seen.silent and not words & {"queued", "running"}:
                 break
             time.sleep(POLL_SECONDS)
+        # Else the next look would queue them again, against the wish of whoever cancelled them.
         if "cancelled" in words:
             raise HarnessError("runs of this look were cancelled; the same command queues them again")
 

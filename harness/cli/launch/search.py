@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 
 PARALLEL_ON_CLUSTER = 4
+"""Cells at a time on Slurm unless asked otherwise."""
 
 
 SHOWN = 10
@@ -106,6 +107,7 @@ def _check(opened: Opened, on: ExecutorName) -> None:
 
     if on is ExecutorName.slurm:
         require_slurm()  # before models are counted, which leaves files in the store
+    # Other cells are not known yet; a fault of data or backbone shows at the reference too.
     reference = opened.measure.candidate(opened.search.reference, [0])
     check_runs(with_starts(reference.evaluations()), opened.store)
 
@@ -169,6 +171,7 @@ def _show_status(opened: Opened) -> None:
     from harness.search.storage import holder
 
     found, _ = history(opened)
+    # A duplicate has the state of its twin, which would be counted twice.
     words = Counter("duplicate" if trial.twin is not None else trial.state for trial in found)
     budget = opened.search.trials.get(opened.scale.name)
     done = sum(trial.computed and trial.state != "running" for trial in found)

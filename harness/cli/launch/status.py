@@ -50,11 +50,13 @@ def _show_status(plan: Plan, seen: Overview, runs: Store) -> None:
     words = Counter(place.word for place in seen.places.values())
     say(f"{plan.study.name} · {plan.scale.name}")
     say("  " + "   ".join(f"{word} {words[word]}" for word in STATES if words[word] or word in ALWAYS))
+    # The states were read for the overview: not again for the costs.
     states = {name: place.state for name, place in seen.places.items()}
     say(f"  cost      {cost_text(cost_of(specs, states, runs, plan.study.root))}")
     if seen.silent:
         say(f"  Slurm cannot be asked: {seen.silent}")
     for word in STATES:
+        # Their number is enough: lists of thousands would hide the runs that need somebody.
         if word in ("done", "missing"):
             continue
         found = [name for name, place in seen.places.items() if place.word == word]

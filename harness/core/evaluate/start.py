@@ -133,6 +133,7 @@ def classifier_scale(backbone: AnyBackbone) -> float:
     """Factor on the classifier's initial weights: a BEiT's `head_init_scale`, by default 0.001; 1 for others."""
     if isinstance(backbone, CustomBackbone) or not backbone.name.startswith("beit_"):
         return 1.0
+    # timm scales a BEiT's classifier when it builds it, which drawing it again would undo.
     return float(dict(backbone.args).get("head_init_scale", 0.001))
 
 

@@ -130,6 +130,7 @@ class InverseSwin(nn.Module):
     def __init__(self, head: InverseSwinHead, *, width: int, channels: int, upscale: int, side: int) -> None:
         super().__init__()
         # Each further stage doubles the resolution, but not beyond the target's.
+        # upscale is a power of two, whose bit length less 1 is its logarithm.
         doublings = min(len(head.depths) - 1, upscale.bit_length() - 1)
         deepest = len(head.depths) - 1
         dim = head.embed_dim << deepest
@@ -168,6 +169,7 @@ class PatchSplitting(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, h * scale, w * scale, out] from [B, h, w, dim]."""
+        # torch shuffles maps with channels first; Swin keeps them last.
         x = self.expansion(self.norm(x)).permute(0, 3, 1, 2)
         return F.pixel_shuffle(x, self.scale).permute(0, 2, 3, 1)
 
@@ -179,7 +181,7 @@ def _stage(head: InverseSwinHead, stage: int, side: int) -> SwinTransformerStage
         dim,
         (side, side),
         head.depths[stage],
-        downsample=False,
+        downsample=False,  # a splitting follows instead, which doubles the map
         num_heads=head.num_heads[stage],
         window_size=head.window,
     )

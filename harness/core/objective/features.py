@@ -46,6 +46,7 @@ def teacher_features(target: FeatureTarget, teacher: Encoder, images: Tensor) ->
     """
     size = target.teacher.image_size
     with alone_in(target.precision, images.device):
+        # The teacher sees what it was trained on: its own size, whatever that of the run.
         if size != images.shape[-1]:
             images = F.interpolate(images, size=size, mode="bicubic", antialias=True)
         return normalised(teacher.features(images, target.block).float(), target.norm)

@@ -96,6 +96,7 @@ def prediction_loss(loss: AnyLoss, prediction: Tensor, target: Tensor, hidden: T
                 raise ValueError("a loss over the masked area needs the mask")
             weight = hidden[:, None].to(error.dtype)
         case "full":
+            # One channel, as with a mask: a pixel counts once for all of them.
             weight = torch.ones_like(error[:, :1])
         case _:
             assert_never(loss.scope)

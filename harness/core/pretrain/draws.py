@@ -116,6 +116,7 @@ def _with_masks(run: Pretrain, batches: Iterator[Batch], steps: int) -> Iterator
     masks, ahead = _unscored(run), None
 
     def draw(step: Tensor, positions: Tensor) -> tuple[Tensor]:
+        # All masks in one tensor, as a batch carries them through slicing and loops in one field.
         drawn = draw_masks(run, masks, step=step, steps=steps, positions=positions)
         return (torch.cat([hidden.reshape(len(positions), -1) for hidden in drawn.values()], dim=1),)
 

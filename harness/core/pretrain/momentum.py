@@ -21,6 +21,7 @@ def momentum_at(momentum: MomentumEncoder, step: int, steps: int, steps_per_epoc
         steps: number of steps of the whole training.
     """
     length = steps if momentum.epochs is None else momentum.epochs * steps_per_epoch
+    # Where the rise is shorter than the training, momentum stays at its end.
     done = min(step / length, 1.0)
     match momentum.schedule:
         case "cosine":

@@ -52,6 +52,7 @@ def write_reconstructions(run: Pretrain, model: MaskedImageModel, session: Sessi
     batches = test_batches(
         source, image_size=run.image_size, crop=1.0, batch_size=COUNT, device=session.device, workers=0
     )
+    # One batch, for which loader processes would take longer to start than to load.
     images = next(iter(batches))[0]
     # Step 0 and positions from 0: pictures of different runs of a seed show the same masks.
     positions = torch.arange(len(images), device=session.device)
@@ -102,6 +103,7 @@ def reconstructed(
 def _pixels(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.uint8]:
     """Normalised [n, C, H, W] back to uint8 [n, H, W, C]."""
     scale, shift = (images.new_tensor(values)[:, None, None] for values in (std, mean))
+    # Predictions may lie outside the range of colours.
     values = ((images * scale + shift) * 255).round().clamp(0, 255).to(torch.uint8)
     found: NDArray[np.uint8] = values.permute(0, 2, 3, 1).cpu().numpy()
     return found

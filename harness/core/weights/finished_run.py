@@ -51,6 +51,7 @@ def opened(source: Run | str | Path, store: Store) -> Trained:
     if path.is_file():
         return _of_file(path)
     if (path / "spec.json").is_file():
+        # A run folder is named by its key and lies in its store, which need not be that of the project.
         return _of_run(path.resolve().name, Store(path.resolve().parent))
     return _of_run(found_key(str(source), store), store)
 

@@ -89,6 +89,7 @@ def _rsb_a3(model: Model, variant: Variant, start: Start, data: Data, seed: int)
     return FineTune(
         start=start,
         data=data,
+        # RSB A3 saves time by training on smaller images than it is tested on.
         image_size=160,
         test_size=224,
         crop=RSB_CROP,
@@ -109,6 +110,7 @@ def _binary(model: Model, variant: Variant) -> dict[str, Any]:
 def _rsb(peak: float) -> dict[str, Any]:
     return {
         "batch_size": 2048,
+        # RSB states rates for its own batch of 2048, not for 256 images.
         "lr_batch": None,
         "optimizer": "lamb",
         "weight_decay": 0.02,
@@ -154,6 +156,7 @@ def _beit(model: Model, variant: Variant, start: Start, data: Data, seed: int) -
     return FineTune(
         start=start,
         data=data,
+        # As in its pre-training.
         image_size=192 if model == "deit-s" else 224,
         recipe=recipe,
         pool="mean",

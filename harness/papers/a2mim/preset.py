@@ -39,8 +39,11 @@ PAPER_FOURIER = FourierLoss(variant="paper", weight=0.5)
 RELEASED_FOURIER = FourierLoss(variant="released", weight=0.5, unmask_weight=1e-3)
 RELEASED_FOURIER_VIT = FourierLoss(variant="released", weight=0.1)
 NO_FOURIER: Literal["none"] = "none"
+"""Value of `fourier` that leaves the loss out, where None means that of the variant."""
 
 HIDING = Corruption(fill="mean", token="replace")
+"""Corruption by which a CNN sees nothing of hidden patches: filled before the stem, replaced behind it."""
+# Depths of timm's models by size, so that planning needs no torch.
 CONVNEXT_DEPTHS = {"tiny": (3, 3, 9, 3), "small": (3, 3, 27, 3), "base": (3, 3, 27, 3), "large": (3, 3, 27, 3)}
 VIT_DEPTHS = {"large": 24, "huge": 32}
 
@@ -82,6 +85,7 @@ def a2mim(
     """
     backbone, target = scale.backbone, target or TARGET
     if fourier is None and isinstance(target, PixelTarget):
+        # A spectrum belongs to an image: classes and features have none.
         fourier = a2mim_fourier(backbone, variant)
     corruption = corruption or a2mim_corruption(backbone, variant)
     return Pretrain(
@@ -149,6 +153,7 @@ def a2mim_corruption(backbone: AnyBackbone, variant: Variant = "paper") -> Corru
         HarnessError: where its token comes in is not known for this family.
     """
     site = a2mim_site(backbone, variant)
+    # The released CNNs scale hidden features by a learned gate and add the token; its ViTs only add it.
     gated = variant == "released" and _family(backbone) in ("resnet", "convnext")
     return Corruption(fill="image-mean", token="gated-add" if gated else "add", site=site)
 
@@ -203,6 +208,7 @@ def released_simmim_corruption(backbone: AnyBackbone) -> Corruption:
         case "resnet":
             return Corruption(fill="none", token="replace")
         case "convnext":
+            # Declared, as specs that hide nothing are refused otherwise.
             return Corruption(fill="none", token="add", hides_nothing=True)
         case family:
             raise HarnessError(f"released_simmim_cnn is of CNNs, not of a {family}; valid: ResNets and ConvNeXts")

@@ -95,10 +95,12 @@ def a2mim_backbone(model: Model) -> Backbone:
         HarnessError: there is no such model.
     """
     if model in CNNS:
+        # Stride 4 of the stem with its pooling, as the spec counts a ResNet's patch.
         return Backbone(name=CNNS[model], patch_size=4, stride=32)
     if model not in VITS:
         raise HarnessError(f"A2MIM has no model {model!r}; valid: {', '.join(MODELS)}")
     size, args = VITS[model]
+    # timm's BEiT has relative positions alone; these arguments give the published number of parameters.
     shared: dict[str, int | float | bool] = {"use_abs_pos_emb": True, "init_values": 0.1}
     return Backbone(name=f"beit_{size}_patch16_224", args=tuple({**shared, **args}.items()), patch_size=16, stride=16)
 
@@ -162,6 +164,7 @@ def simmim_cnn_pretrain(
     recipe = _pretrain_recipe(model, 300, "released").replace(
         lr=2e-4, warmup_lr=2e-10, token_lr=1.0, gate_lr=1.0, no_decay="usual", precision="fp16"
     )
+    # Baseline and method differ in rate, crops and precision: the tables compare them all the same.
     crops = recipe.augment.replace(crop_scale=(0.67, 1.0))
     return Pretrain(
         data=data or ImageFolder(name="imagenet"),
@@ -188,6 +191,7 @@ def _length(model: Model, epochs: int | None) -> int:
 
 def _pretrain_recipe(model: Model, epochs: int, variant: Variant) -> Recipe:
     """Rates are stated for 512 images, as the configurations do; the floor is theirs for 2048."""
+    # The released ViTs of ImageNet-1K step down at epoch 700; DeiT-S, CNNs and the text follow a cosine.
     cnn, steps = model in CNNS, model in ("vit-s", "vit-b", "vit-l") and variant == "released"
     lr = 3e-4 if cnn or variant == "paper" else 2e-4 if model == "deit-s" else 1e-4
     gated = cnn and variant == "released"
@@ -200,6 +204,7 @@ def _pretrain_recipe(model: Model, epochs: int, variant: Variant) -> Recipe:
         warmup_lr=lr * (2e-6 if steps else 1e-6),
         schedule=MultiStep(milestones=(700,), gamma=0.1) if steps else Cosine(min_lr=1e-5 / 4),
         weight_decay=0.05,
+        # ResNets of 300 epochs are released without the option of the gate, which decays there and learns at full rate.
         no_decay="usual-but-gate" if gated and model.startswith("r") and epochs == 300 else "usual",
         clip=None if cnn else 5.0,
         drop_path=0.0 if cnn else 0.1,

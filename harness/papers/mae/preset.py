@@ -84,6 +84,7 @@ def mae(
     The default is the paper's: patches at random, 75 % of them dropped before the encoder, a decoder of 8 blocks of
     width 512, pixels normalised in each patch, l2 under the mask. The scale's backbone has to be a plain ViT.
     """
+    # Units and normalised areas are patches, whatever their size: tokens are dropped as they are.
     patch = scale.backbone.patch_size
     return Pretrain(
         data=scale.data,
@@ -198,10 +199,12 @@ def mae_probe(
         data=data or given.data,
         image_size=224,
         recipe=Recipe(
+            # FINETUNE.md probes ViT-B for 90 epochs, the larger models for 50.
             epochs=90 if model == "vit-b" else 50,
             batch_size=16384,
             lr=0.1,
             lr_batch=LR_BATCH,
+            # Regularisation harms a linear classifier (appendix A.1): no weight decay, no more than crops and flips.
             optimizer="lars",
             momentum=0.9,
             weight_decay=0.0,

@@ -55,6 +55,7 @@ def simmim(
         Skip: the paper's mask unit does not fit the scale.
     """
     mask, head, target = mask or RandomMask(size=scale.pixels(32), ratio=0.6), head or HEAD, target or TARGET
+    # Distances between class numbers mean nothing.
     loss = loss or (LOSS if target.classes is None else CLASS_LOSS)
     return Pretrain(
         data=scale.data,

@@ -21,6 +21,7 @@ def published_protocol(table: str, column: str, record: Mapping[str, str]) -> Pr
         case "linear_top1":
             return found.of_linear_probe()
         case "supervised_top1":
+            # Trained on labels from the start, for a length that the tables do not print.
             return replace(found, pretrain_size=0, pretrain_epochs=0, finetune_epochs=None)
         case _:
             return found

@@ -116,6 +116,7 @@ def simmim_backbone(model: Model, *, window: int | None = None, variant: Variant
             args = (("window_size", window or 6),)
             return Backbone(name="swinv2_base_window8_256", args=args, patch_size=4, stride=32)
         case "vit-s":
+            # timm has no small BEiT, so the base model is built with the sizes of a small one.
             args_s = {"embed_dim": 384, "depth": 12, "num_heads": 6}
             name = "beit_base_patch16_224"
             return Backbone(name=name, args=tuple(args_s.items()), patch_size=16, stride=16, variant="simmim")
@@ -182,6 +183,7 @@ def _pretrain_recipe(model: Model, epochs: int, variant: Variant, schedule: ViTS
     falls: Schedule = MultiStep(milestones=(700,), gamma=0.1)
     if cosine:
         falls = Cosine(min_lr=1e-5, counted_from="warm-up" if mmpretrain else "start")
+    # Each code base leaves other parameters out of weight decay, which the spec has a name for.
     spared: NoDecay = "mmpretrain" if mmpretrain else "simmim-vit" if vit else "simmim-swin"
     return Recipe(
         epochs=epochs,
@@ -193,6 +195,7 @@ def _pretrain_recipe(model: Model, epochs: int, variant: Variant, schedule: ViTS
         weight_decay=0.05,
         no_decay=spared,
         clip=5.0,
+        # mmpretrain's Swins keep the default of their class, 0.1; the released ViT-B states it.
         drop_path=0.1 if mmpretrain or vit else 0.0,
         precision="fp16",
         augment=PRETRAIN_AUGMENT,
@@ -222,6 +225,7 @@ def simmim_finetune(
     """
     backbone = simmim_backbone(model, variant=variant)
     lender, notes = borrowed(model)
+    # Asked of the lender: a model that borrows a recipe has the lengths and sizes of its lender.
     if (lender, epochs, image_size) not in FINETUNED:
         valid = ", ".join(f"{name} {length} at {side}" for name, length, side in FINETUNED)
         what = f"{model} after {epochs} epochs at {image_size} px"
@@ -246,6 +250,7 @@ def _finetune_recipe(model: Model, epochs: int, found: SimmimFineTuning, variant
     floor = 2.5e-7
     falls = Cosine(min_lr=floor)
     if mmpretrain:
+        # mmpretrain begins the cosine after the warm-up; that of Swin-L is stated over 100 epochs all the same.
         falls = Cosine(min_lr=floor, counted_from="warm-up", epochs=100 if model == "swin-l" else None)
     # mmpretrain keeps 0.9 after 800 epochs too, where the released configuration has 0.8.
     longer = mmpretrain and (model, epochs) == ("swin-b", 800)

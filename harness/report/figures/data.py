@@ -87,6 +87,7 @@ class AxisFigure:
     def values(self) -> tuple[float, ...]:
         """Values of the axis, ascending, without those excluded in every line."""
         points = [point for line in self.lines for point in line.points]
+        # Values that cannot run would stretch the axis for nothing.
         kept = {point.x for point in points if point.hole != "excluded"}
         return tuple(sorted(kept or {point.x for point in points}))
 
@@ -142,6 +143,7 @@ def cells_figures(runs: pd.DataFrame, cells: pd.DataFrame) -> list[CellsFigure]:
     for name, part in cells.groupby("evaluation", sort=False):
         numeric = [axis for axis in axes_of(cells) if is_numeric(part[axis])]
         covered = {number for axis in numeric for number in _covered(axis, part)}
+        # A cell that an axis figure shows needs no second figure, unless another cell would be missing.
         if not covered.issuperset(part["cell"]):
             points = records(part[axes_of(cells)])
             first = next(iter(records(part.loc[part["reference"], axes_of(cells)])), None)
@@ -170,6 +172,7 @@ def cell_labels(cells: Sequence[Cell], reference: Cell | None = None) -> tuple[s
     """
     varying = varying_axes(cells)
     if reference is not None and len(varying) > 1:
+        # Where one thing changes at a time, the change says all; a list of all values would repeat the reference.
         changes = [[name for name in varying if cell[name] != reference[name]] for cell in cells]
         if max(map(len, changes)) <= 1:
             return "", [_change(cell, change) for cell, change in zip(cells, changes, strict=True)]
@@ -191,6 +194,7 @@ def _values(cell: Cell, names: Sequence[str]) -> str:
 def is_numeric(values: pd.Series) -> bool:
     """True if all values of an axis are numbers (or None) and at least two differ."""
     found = {value for value in values if value is not None}
+    # bool is an int to Python, but no number on an axis.
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in found)
     return numbers and len(found) > 1
 
@@ -222,6 +226,7 @@ def _axis_figure(axis: str, cells: pd.DataFrame, seeds: Seeds) -> AxisFigure:
         Line(label=label, points=_points(group.sort_values(axis), seeds, axis, [""] * len(group)))
         for label, group in zip(labels, groups, strict=False)
     )
+    # The labels of controls follow those of the groups, as they were given to `cell_labels`.
     level = _points(controls, seeds, None, [name or "control" for name in labels[len(groups) :]])
     return AxisFigure(
         evaluation=str(cells["evaluation"].iloc[0]),
@@ -237,6 +242,7 @@ def _axis_figure(axis: str, cells: pd.DataFrame, seeds: Seeds) -> AxisFigure:
 def _is_geometric(found: set[float]) -> bool:
     """True if values span a factor of at least 8 and their ratios are more even than their differences."""
     values = np.sort(list(found))
+    # Two values fit any scale, and zero has no logarithm.
     if len(values) < 3 or values[0] <= 0 or values[-1] < 8 * values[0]:
         return False
     ratios, steps = np.diff(np.log(values)), np.diff(values)

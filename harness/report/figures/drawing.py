@@ -256,6 +256,7 @@ def _set_scale(axes: Axes, data: AxisFigure, spacing: float) -> None:
         margin = (high / low) ** 0.07 if high > low else 2.0
         axes.set_xlim(low / margin, high * margin)
     else:
+        # A single value has no range to take a share of.
         margin = 0.07 * (high - low) or 0.5
         axes.set_xlim(low - margin, high + margin)
     places = np.log2(values) if data.log else np.asarray(values)
@@ -264,6 +265,7 @@ def _set_scale(axes: Axes, data: AxisFigure, spacing: float) -> None:
         if not ticks or place - places[ticks[-1]] >= spacing * np.ptp(places):
             ticks.append(number)
     axes.set_xticks([values[number] for number in ticks], [f"{values[number]:g}" for number in ticks])
+    # A logarithmic axis would put ticks of its own between the values of the study.
     axes.xaxis.set_minor_locator(NullLocator())
 
 

@@ -80,6 +80,7 @@ def draw(found: Sequence[Triplets], title: str) -> Figure:
     for row, arm in zip(grid, found, strict=True):
         for axes in row:
             axes.set_axis_off()
+        # An arm may have fewer images than the widest one: its last places stay empty.
         for axes, images in zip(row, arm.images, strict=False):
             strip = _strip(images)
             axes.imshow(strip, cmap="gray", vmin=0, vmax=255, interpolation="nearest", aspect="equal")

@@ -73,6 +73,7 @@ def _pages(cells: pd.DataFrame, rows: str, columns: str) -> Iterator[Heatmap]:
     _, labels = cell_labels([{axis: group[0][axis] for axis in others} for group in groups.values()])
     for label, group in zip(labels, groups.values(), strict=True):
         one, two = (_sorted({record[axis]: None for record in group}) for axis in (rows, columns))
+        # Two by two is four numbers, for which a table is enough.
         wide = min(len(one), len(two)) >= 2 and max(len(one), len(two)) >= 3
         if wide and len(group) >= FILLED * len(one) * len(two):
             yield _heatmap(group, (rows, one), (columns, two), label)

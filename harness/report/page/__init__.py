@@ -87,6 +87,7 @@ def html_text(page: Page) -> str:
         loader=PackageLoader("harness.report", "page"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
+    # Apart from the page itself: the script reads these as JSON, which the template only embeds.
     data = {"runs": page.runs, "reconstructions": page.reconstructions}
     return environment.get_template("page.html").render(
         page=page,

@@ -60,6 +60,7 @@ def _body(cells: pd.DataFrame, table: Table) -> Body:
     return Body(
         table=table,
         cells=tuple(int(number) for number in cells["cell"].drop_duplicates()),
+        # One value leaves nothing to choose, and a long list is searched by typing instead.
         choices={place: found for place, found in values.items() if 1 < len(found) <= CHOICES},
         standings=_standings(cells),
     )
@@ -68,6 +69,7 @@ def _body(cells: pd.DataFrame, table: Table) -> Body:
 def _standings(cells: pd.DataFrame) -> tuple[str, ...]:
     """Of each cell: whole, excluded, or with holes."""
     found = []
+    # In the order of the study, which `cells` of the body has too.
     for _, part in cells.groupby("cell", sort=False):
         # A cell with several evaluations has holes if any of these has.
         holes = (part["n"] < part["n_planned"]).any()

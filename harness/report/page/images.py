@@ -27,6 +27,7 @@ def reconstructions(found: Sequence[Triplets], title: str) -> dict[str, Any]:
     arms = [
         {
             "label": arm.label,
+            # Arms share originals, which are the same test images, and mostly masks.
             "images": [[places.setdefault(_address(image), len(places)) for image in three] for three in arm.images],
         }
         for arm in found[:ARMS]

@@ -87,6 +87,7 @@ def _run(record: Mapping[str, Any], prefix: str, places: _Distinct, found: _Dist
 def _differences(plan: Plan) -> dict[tuple[int, int, str], tuple[tuple[str, str, str], ...]]:
     """By cell, seed and evaluation: path, the reference's value, and this one's."""
     study = plan.study
+    # A reference may leave axes out, which cells have with None.
     wanted = study.complete(study.reference)
     reference = {
         (row.seed, name): evaluation

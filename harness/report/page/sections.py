@@ -45,6 +45,7 @@ def paper_section(cells: pd.DataFrame) -> list[Section]:
         return []
     axes = axes_of(cells)
     found = cells[cells["paper"].notna()]
+    # As many decimals as the table has for the same numbers.
     digits = decimals(list(found["mean"]))
     rows = tuple(
         (
@@ -99,4 +100,5 @@ def _arms(names: list[str]) -> str:
 def _number(value: float, digits: int, *, sign: bool = False) -> str:
     if math.isnan(value):
         return NOTHING
+    # A minus sign is as wide as a plus, so that columns align.
     return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")

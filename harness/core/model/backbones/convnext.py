@@ -44,6 +44,7 @@ class ConvNext(Layers):
             for place in range(1, len(layers.blocks) + 1):
                 number += 1
                 after: tuple[AfterStage | BeforeBlock, ...] = (BeforeBlock(block=number + 1, stride=stride),)
+                # Behind the last stage no block is left, so no token can come in there.
                 if place == len(layers.blocks):
                     after = (AfterStage(stage=stage, stride=stride),) if stage < len(model.stages) else ()
                 found.append(

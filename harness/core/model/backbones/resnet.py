@@ -35,6 +35,7 @@ class ResNets(Layers):
             found: Tensor = model.maxpool(model.act1(model.bn1(model.conv1(x))))
             return found
 
+        # timm lists the stem first and then the stages.
         first, *facts = model.feature_info
         found, number = [Piece(stem, "first", int(first["num_chs"]), STEM_STRIDE, (AtInput(),))], 0
         for stage, (name, fact) in enumerate(zip(STAGES, facts, strict=True), start=1):
@@ -42,6 +43,7 @@ class ResNets(Layers):
             for place in range(1, len(blocks) + 1):
                 number += 1
                 after: tuple[AfterStage | BeforeBlock, ...] = (BeforeBlock(block=number + 1, stride=stride),)
+                # Behind the last stage no layer is left, so no token can come in there.
                 if place == len(blocks):
                     after = (AfterStage(stage=stage, stride=stride),) if stage < len(STAGES) else ()
                 found.append(Piece(Submodule(f"{name}.{place - 1}"), "first", width, stride, after, number))

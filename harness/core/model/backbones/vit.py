@@ -14,6 +14,7 @@ from harness.spec import Backbone
 from harness.spec.corruption import AtInput, BeforeBlock
 
 POOLING = {"": "", "mean": "avg", "token": "token"}
+"""timm's name of each pooling."""
 
 
 class ViT(Layers):
@@ -88,6 +89,7 @@ def _pieces(model: Any, positions: Run, blocks: Sequence[Run]) -> list[Piece]:
         return (BeforeBlock(block=number, stride=stride),) if number <= len(blocks) else ()
 
     return [
+        # The class token comes in with the positions: before them there are patches alone.
         piece(Submodule("patch_embed"), AtInput(), prefix=0),
         piece(positions, *before(1)),
         *(piece(run, *before(number + 1), block=number) for number, run in enumerate(blocks, start=1)),

@@ -19,6 +19,7 @@ _MERGING = re.compile(r"layers\.(\d+)\.downsample\.")
 def from_official(tensors: Mapping[str, Tensor]) -> Weights:
     """A pre-training (`encoder.*`, `decoder.0.*`) or a classifier (no prefix)."""
     encoder = below(tensors, "encoder.")
+    # Only a pre-training has this prefix, and then on every tensor of its encoder.
     if not encoder:
         return Weights(_to_timm(without_buffers(tensors)))
     token = encoder.pop("mask_token", None)
