@@ -117,6 +117,7 @@ def _folder(name: str) -> ImageFolder:
 
 
 def _show(preset: str, run: Pretrain, device: str, found: Timing, loader: float | None) -> None:
+    """Print what was measured, a line each."""
     say(f"{preset} · {run.image_size} px · batch {found.batch} · {run.recipe.precision} · {device}", style="bold")
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
     rate, each = found.images_per_second, 1000 * found.seconds / found.steps

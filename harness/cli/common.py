@@ -77,7 +77,7 @@ OnDevice = Annotated[Device, typer.Option("--device", help="auto takes a GPU whe
 
 
 class Switch(StrEnum):
-    """What is done where it pays, always, or never."""
+    """Values of an option: auto (where it pays), on (always), off (never)."""
 
     auto = "auto"
     on = "on"

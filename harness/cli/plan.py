@@ -124,6 +124,7 @@ def _progress(states: dict[str, State]) -> list[str]:
 
 
 def _disk(specs: dict[str, Run], states: dict[str, State], store: Store) -> list[str]:
+    """Size of the runs when all are done, from the mean size of finished ones of each kind."""
     mean: dict[str, float] = {}
     for kind in {run.kind for run in specs.values()}:
         # A sample, as the size of each folder takes calls to a file system that may be far away.

@@ -36,7 +36,7 @@ class Protocol:
         return {_words(name): str(value) for name, value in asdict(self).items() if value is not None}
 
     def differing(self, other: Protocol) -> dict[str, tuple[str, str]]:
-        """Items that both know and that differ, by name in words: this one's and the other's."""
+        """Items that differ, by name in words: values of this protocol and of the other. Both have to know an item."""
         mine, theirs = self.items(), other.items()
         return {name: (mine[name], theirs[name]) for name in mine if name in theirs and mine[name] != theirs[name]}
 

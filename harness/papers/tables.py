@@ -149,6 +149,7 @@ def _protocol(name: str, column: str, record: Mapping[str, str]) -> Protocol:
 
 
 def _same(text: str, value: Scalar) -> bool:
+    """True if a printed text and a value of an axis are equal."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         try:
             # By value: a table prints 0.60 where a study has 0.6.

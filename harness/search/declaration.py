@@ -108,6 +108,7 @@ class Search:
         self._check_pruning()
 
     def _check_pruning(self) -> None:
+        """Refuse rungs without a pruner, and pruners without what they compare."""
         if self.pruner == "none":
             if self.rungs is not None:
                 raise HarnessError(f"rungs without a pruner do nothing; valid: {', '.join(PRUNERS[1:])}")

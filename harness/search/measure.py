@@ -125,7 +125,12 @@ class Measure:
         return found
 
     def _metrics(self) -> list[Metric]:
-        """The metrics by column and name, checked against the reference or, where that is excluded, not at all."""
+        """The metrics by column and name, checked against the evaluations of the reference.
+
+        Raises:
+            HarnessError: the reference is excluded at this scale, no evaluation gives a metric, or it is measured on
+                test images.
+        """
         row = resolve(self.search.cell, self.scale, self._blank | dict(self.search.reference), 0)
         found = []
         for text in self.search.metrics:

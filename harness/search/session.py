@@ -259,6 +259,7 @@ class _Feed:
         return bool(self._confirmation.step())
 
     def _over(self) -> bool:
+        """Make one pass of the search; returns True once it has ended, and then prepares its confirmation."""
         if self.ending:  # a search is not reopened while its best cells are confirmed
             return True
         if self._coordinator.step():

@@ -131,6 +131,7 @@ class Path:
         return on_step(value, low, step)
 
     def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
+        """Answer a question of the space, and record it. The same name may be asked again with the same choices."""
         if self.distributions.setdefault(name, distribution) != distribution:
             raise HarnessError(f"the space asks for {name} twice, with other choices: give the second its own name")
         if name not in self.params:

@@ -81,7 +81,11 @@ def _mend(path: Path) -> None:
 
 
 def _check(path: Path) -> None:
-    """Raise unless every complete line has its own digest, after the lines that older versions wrote without one."""
+    """Check the digest of every complete line; older versions wrote lines without one, which come first.
+
+    Raises:
+        HarnessError: a line is corrupt.
+    """
     digested = False
     *lines, _ = (read_bytes(path) or b"").split(b"\n")  # what follows the last newline is still being written
     for number, line in enumerate(lines, 1):

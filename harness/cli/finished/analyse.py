@@ -92,6 +92,7 @@ def _fields(settings: Sequence[str]) -> dict[str, object]:
 
 
 def _spec(kind: Kind, start: Run, name: str, fields: Mapping[str, object], store: Store) -> Analysis:
+    """The analysis of a run with the given fields, refused here where it could not be computed."""
     if not isinstance(start, Pretrain | FineTune) or start.kind not in _STARTS[kind]:
         raise HarnessError(f"{name} is a {start.kind}; {kind.value} takes a {' or a '.join(_STARTS[kind])}")
     # The colours of masked inputs need no weights, only the data and the mask of the run.
@@ -104,6 +105,7 @@ def _spec(kind: Kind, start: Run, name: str, fields: Mapping[str, object], store
 
 
 def _compute(kind: Kind, specs: dict[str, Run], store: Store, resources: Resources) -> None:
+    """Compute analyses in this process, and end the command if one of them is not finished."""
     inline = Inline(store, resources)
     # An analysis that failed is tried again by asking for it again.
     inline.submit(specs, retry=True)
@@ -124,6 +126,7 @@ def _metrics(run: Analysis, store: Store) -> str:
 
 
 def _draw(kind: Kind, specs: Mapping[str, Analysis], store: Store, out: Path) -> list[str]:
+    """Write the figure of some analyses as PNG and PDF; returns the names of the files."""
     from harness.report.figures import analyses, drawing
 
     read = {label: analyses.read([run], store) for label, run in specs.items()}

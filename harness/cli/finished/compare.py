@@ -46,6 +46,7 @@ def compare(
 
 
 def _show(found: Comparison, *, everything: bool) -> None:
+    """Print the cells that changed, or all, and how many there are of each verdict."""
     counts = Counter(change.verdict for change in found.changes)
     # Whatever did not change needs no line; --all shows it.
     quiet = ("identical", "within noise", "no value")

@@ -57,6 +57,7 @@ def clean(
 
 
 def _seal(store: Store, *, yes: bool) -> None:
+    """Rewrite records without a digest, once the user has agreed."""
     old = list(old_records(store))
     say(f"{len(old)} records of {store.root} have no digest yet")
     if not old:

@@ -74,6 +74,7 @@ class Display:
         return sum(self._queue.endings.get(name, "interrupted") != "interrupted" for name in self._runs)
 
     def _line(self, event: Event) -> None:
+        """Show a metrics line: on the bar of its run, or as a line of text at intervals."""
         line = event.line
         # Seconds of all attempts over steps of all attempts, so a resumed run estimates as well as a fresh one.
         left = (line["steps"] - line["step"]) * line["seconds"] / line["step"]

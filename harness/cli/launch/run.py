@@ -113,6 +113,7 @@ def _compute(
     *,
     retry: bool,
 ) -> None:
+    """Compute or queue runs. Where they are computed here, write the report and exit with 1 if some failed."""
     folder = results_folder(plan)
     executor = _executor(plan, store, resources, on, slots)
     if not isinstance(executor, Here):
@@ -178,6 +179,8 @@ def queue_plan(store: Store, executor: Executor, specs: dict[str, Run], *, retry
 
 
 def _until_decided(plan: Plan, store: Store, resources: Resources, on: ExecutorName, slots: int | None) -> None:
+    """Compute look after look until all claims are decided, then write the report."""
+
     def here(wanted: Plan) -> None:
         try:
             _compute(wanted, store, runs_of(wanted), resources, on, slots, retry=False)

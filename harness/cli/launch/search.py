@@ -122,6 +122,7 @@ def _run(
     *,
     new: bool,
 ) -> None:
+    """Run the search until its budget is used or it is stopped, then write its report."""
     from harness.search.session import run_search
 
     budget, root = opened.search.budget(opened.scale, trials), opened.search.root
@@ -165,6 +166,7 @@ def _show_event(event: Event) -> None:
 
 
 def _show_status(opened: Opened) -> None:
+    """Print numbers of trials, who runs the search, its best trials, and those at work or failed."""
     from harness.search.confirmation import best
     from harness.search.session import history
     from harness.search.space import with_axes

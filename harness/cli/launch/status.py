@@ -46,6 +46,7 @@ def status(
 
 
 def _show_status(plan: Plan, seen: Overview, runs: Store) -> None:
+    """Print the states of a plan at one scale: how many runs are in each, and which need attention."""
     specs, names = plan.runs(), labels(plan)
     words = Counter(place.word for place in seen.places.values())
     say(f"{plan.study.name} · {plan.scale.name}")
@@ -67,6 +68,7 @@ def _show_status(plan: Plan, seen: Overview, runs: Store) -> None:
 
 
 def _detail(place: Place) -> str:
+    """Progress of a run that is at work or was stopped, or the reason of its failure."""
     state = place.state
     if place.word == "failed":
         return f"{place.detail}   harness logs / retry"

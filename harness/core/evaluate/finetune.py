@@ -100,6 +100,11 @@ def classification_loss(run: FineTune, logits: Tensor, labels: Tensor) -> Tensor
 
 @torch.no_grad()
 def _check_test_size(run: FineTune, model: torch.nn.Module, channels: int, device: torch.device) -> None:
+    """Refuse a test size at which the model does not compute.
+
+    Raises:
+        HarnessError: it fails on a blank image of this size.
+    """
     # Before training, as a model of fixed size would otherwise fail at its first test, an epoch later.
     if run.test_size is None:
         return

@@ -33,6 +33,7 @@ def checkpoint_blocks(model: nn.Module) -> None:
 
 
 def _blocks(part: Any) -> list[nn.Module]:
+    """Blocks of a part of a model; none if the part is neither backbone nor head."""
     match part:
         case Decoder() | Transformer():
             return [*part.blocks]

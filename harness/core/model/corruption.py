@@ -151,6 +151,7 @@ def combined(
 
 
 def _combined(x: Tensor, weight: Tensor, token: Tensor, gate: Tensor | None, corruption: Corruption) -> Tensor:
+    """Features with the token at hidden positions. weight: 1 where hidden, else 0, in the layout of x."""
     if corruption.detach:  # the same values, without a gradient into hidden features
         x = x * (1 - weight) + x.detach() * weight
     match corruption.token:

@@ -270,7 +270,7 @@ def stage_depths(model: Family) -> list[int]:
 
 
 def own_biases(model: Family, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights in which a shared relative position table is copied to each block that has its own.
+    """Weights with a copy of a shared relative position table for each block, if the model's blocks have their own.
 
     The released SimMIM starts fine-tuning like that (microsoft/SimMIM, utils.py). Other weights are unchanged.
     """

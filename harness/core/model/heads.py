@@ -58,6 +58,7 @@ def build_head(head: Head, *, width: int, channels: int, upscale: int, side: int
 
 
 def _check_shape(head: CustomHead, body: nn.Module, width: int, out: int, side: int) -> None:
+    """Refuse a user's head that does not give [1, out, side, side] for one blank map."""
     # Here, as a wrong number of channels would be broadcast against the target in silence.
     with looked_at(body):
         found = body(torch.zeros(1, width, side, side))
@@ -68,6 +69,7 @@ def _check_shape(head: CustomHead, body: nn.Module, width: int, out: int, side: 
 
 
 def _mlp(head: MlpHead, width: int, out: int) -> nn.Sequential:
+    """Layers of 1 x 1 convolutions with GELU between them, depthwise ones in between if the head has them."""
     if head.depthwise is not None:
         hidden = [part for _ in range(head.layers - 1) for part in _depthwise(width, head.depthwise)]
         return nn.Sequential(*hidden, nn.Conv2d(width, out, 1))
@@ -175,6 +177,7 @@ class PatchSplitting(nn.Module):
 
 
 def _stage(head: InverseSwinHead, stage: int, side: int) -> SwinTransformerStage:
+    """One stage of Swin blocks on a map of `side` positions, without a change of resolution."""
     dim = head.embed_dim << stage
     return SwinTransformerStage(
         dim,

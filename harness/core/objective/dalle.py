@@ -106,6 +106,7 @@ def logits(weights: Weights, images: Tensor) -> Tensor:
 
 
 def _logits(weights: Weights, images: Tensor) -> Tensor:
+    """Logits as `logits` gives them, in whatever precision the caller has set."""
     blocks = sum(name.startswith("blocks.group_1.") and name.endswith("res_path.conv_4.w") for name in weights)
     gain = 1 / (GROUPS * blocks) ** 2  # post-gain of residual paths, as published: 1 / (number of blocks)^2
     x = _conv(weights, "blocks.input", images)

@@ -56,6 +56,7 @@ def _plain(spec: FourierLoss, y: Tensor, x: Tensor, seen: Tensor) -> Tensor:
 
 
 def _released(spec: FourierLoss, loss: AnyLoss, group: int, y: Tensor, x: Tensor, seen: Tensor) -> Tensor:
+    """Loss of the released code, of the mean image of each group of `group` images if it is focal."""
     kept = 1 - seen * (1 - (spec.unmask_weight or 0.0))
     # As released: visible pixels are the mean of prediction and target, so half of their error remains in the spectrum.
     difference = y * kept + (0.5 * y.detach() + 0.5 * x) * (1 - kept) - x

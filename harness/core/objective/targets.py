@@ -107,6 +107,7 @@ class Targets(nn.Module):
                 assert_never(target)
 
     def _tokens(self, target: TokenTarget, values: Tensor) -> Tensor:
+        """Codes of a tokenizer, int64 [B, 1, h, w], of pixel values float32 [B, C, S, S] in [0, 1]."""
         match target.tokenizer:
             case PatchWords():
                 return self._entry(patches(values, target.downsample))
@@ -127,6 +128,7 @@ class Targets(nn.Module):
         return local_statistics(values, target.patch, "patch")
 
     def _features(self, target: FeatureTarget, images: Tensor) -> Tensor:
+        """Features of the frozen teacher, which sees the images with its own normalisation."""
         # Not a registered part, so moving the module to a device has left it where it was. Later this costs nothing.
         teacher = self._teachers[0].to(images.device)
         if self.teacher_colours is not None:
@@ -208,6 +210,7 @@ def bin_of(values: Tensor, bins: int) -> Tensor:
 
 
 def _codebook(target: Target, data: Data, image_size: int) -> Tensor | None:
+    """Codebook learnt from the pre-training images, float32 [K, D]; None for a target without one."""
     match target:
         case ClusterTarget():
             # `learn` hands the same tensor to everybody; loading weights would write into it.
@@ -233,6 +236,7 @@ def _tokenizer(target: Target) -> DalleTokenizer | None:
 
 
 def _own(target: CustomTarget, images: Tensor) -> Tensor:
+    """Target of a user's own function, float32 [B, channels, S / downsample, S / downsample], checked."""
     made = call(load_function(target.function, target.source), target.function, images, **dict(target.params))
     side = images.shape[-1] // target.downsample
     wanted = (images.shape[0], target.channels, side, side)

@@ -145,6 +145,7 @@ def _measured(
 
 
 def _fourier_ratio(run: Pretrain, model: MaskedImageModel, training: Training, seen: list[Seen]) -> float:
+    """Strength of the Fourier loss relative to the prediction error, over the slices of a step (`GradientRatio`)."""
     ratio = GradientRatio(run)
     for draws, prediction, _ in seen:
         with autocast(run.recipe, training.session.device):

@@ -69,7 +69,7 @@ def _with_numbers(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_settings_of(optimiser: torch.optim.Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
-    """A saved state with the optimiser's own implementation, as the run may go on where another one is better."""
+    """Saved state with the present implementation: a run may go on where another one is better."""
     pairs = zip(saved["param_groups"], optimiser.param_groups, strict=True)
     groups = [group | {name: own[name] for name in IMPLEMENTATION if name in own} for group, own in pairs]
     return {**saved, "param_groups": groups}
@@ -189,6 +189,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _read_torch(path: Path) -> Any:
+    """Contents of a torch file of tensors and plain values; nothing in it is executed."""
     try:
         with torch.serialization.safe_globals(INERT), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's, about the versions of pickles

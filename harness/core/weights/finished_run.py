@@ -78,6 +78,7 @@ def _beginnings(name: str, length: int) -> tuple[str, str]:
 
 
 def _of_run(name: str, store: Store) -> Trained:
+    """A finished run of a store, by its whole key."""
     run = store.spec(name)
     if not isinstance(run, Pretrain | FineTune):
         raise HarnessError(f"{name} is a {run.kind}, which trains no model of its own; valid: pretrain, finetune")
@@ -95,6 +96,7 @@ def _of_run(name: str, store: Store) -> Trained:
 
 
 def _of_file(path: Path) -> Trained:
+    """A model from an exported file, which says the run that it comes from."""
     tensors, notes = read_noted(path)
     try:
         run, facts = run_from_json(notes["run"]), Facts.from_plain(json.loads(notes["facts"]))

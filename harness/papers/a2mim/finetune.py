@@ -70,6 +70,7 @@ def a2mim_finetune(
 
 
 def _rsb_a2(model: Model, variant: Variant, start: Start, data: Data, seed: int) -> FineTune:
+    """RSB A2: 300 epochs at 224 px."""
     released = variant == "released"
     recipe = Recipe(
         epochs=300,
@@ -85,6 +86,7 @@ def _rsb_a2(model: Model, variant: Variant, start: Start, data: Data, seed: int)
 
 
 def _rsb_a3(model: Model, variant: Variant, start: Start, data: Data, seed: int) -> FineTune:
+    """RSB A3: 100 epochs at 160 px, tested at 224 px."""
     recipe = Recipe(epochs=100, lr=8e-3, augment=_rsb_augment(6), **_rsb(8e-3))
     return FineTune(
         start=start,
@@ -108,9 +110,10 @@ def _binary(model: Model, variant: Variant) -> dict[str, Any]:
 
 
 def _rsb(peak: float) -> dict[str, Any]:
+    """Settings that A2 and A3 share. peak: the learning rate."""
     return {
         "batch_size": 2048,
-        # RSB states rates for its own batch of 2048, not for 256 images.
+        # RSB states rates for its own batch of 2048, so nothing is scaled.
         "lr_batch": None,
         "optimizer": "lamb",
         "weight_decay": 0.02,
@@ -135,6 +138,7 @@ def _rsb_augment(magnitude: int, repeats: int = 1) -> Augment:
 
 
 def _beit(model: Model, variant: Variant, start: Start, data: Data, seed: int) -> FineTune:
+    """Fine-tuning of ViTs in BEiT's style."""
     released, peak = variant == "released", 2.5e-3
     recipe = Recipe(
         epochs=VIT_EPOCHS[model] if released else 200,

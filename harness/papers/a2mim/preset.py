@@ -215,6 +215,7 @@ def released_simmim_corruption(backbone: AnyBackbone) -> Corruption:
 
 
 def _assumed(backbone: AnyBackbone, variant: Variant, corruption: Corruption) -> Iterator[str]:
+    """Notes on what is assumed of A2MIM, the variant first."""
     yield RAN[variant]
     if variant == "paper":
         yield UNVERIFIED
@@ -227,6 +228,11 @@ def _assumed(backbone: AnyBackbone, variant: Variant, corruption: Corruption) ->
 
 
 def _family(backbone: AnyBackbone) -> Literal["resnet", "convnext", "swin", "vit"]:
+    """Family of a backbone, by its timm name.
+
+    Raises:
+        HarnessError: A2MIM says nothing of it.
+    """
     name = "" if isinstance(backbone, CustomBackbone) else backbone.name
     # timm's ResNeXts are ResNets with other blocks.
     if "resnet" in name or "resnext" in name:

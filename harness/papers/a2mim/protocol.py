@@ -38,6 +38,7 @@ def published_protocol(table: str, column: str, record: Mapping[str, str]) -> Pr
 
 
 def _main(column: str, backbone: str) -> Protocol:
+    """Protocol of a column of the main table: A2MIM's fine-tuning, or that of the baseline."""
     # The release page says best of the last ten epochs; runs here report the last.
     found = replace(protocol_of(a2mim_finetune(MODELS[backbone])), epoch="best")
     vit = backbone.startswith("ViT")

@@ -28,6 +28,7 @@ def published_protocol(table: str, column: str, record: Mapping[str, str]) -> Pr
 
 
 def _fine_tuned(table: str, record: Mapping[str, str]) -> Protocol:
+    """Protocol of the fine-tuning behind a row; the ablation tables print no lengths and sizes."""
     if table == "simmim_table6_vit_b":
         if record["method"] != "SimMIM":  # others' recipes
             return Protocol(data="imagenet", image_size=int(record["input_size"]), evaluation="finetune")

@@ -129,7 +129,7 @@ def _swin(size: str, args: dict[str, int]) -> Backbone:
 
 
 def borrowed(model: Model) -> tuple[Model, tuple[str, ...]]:
-    """The model whose recipe a model has, and the note that says so if it is another one."""
+    """Model that lends its recipe to a model, itself if it is published, and a note on it if it is another one."""
     lender = BORROWED.get(model, model)
     note = f"SimMIM publishes no recipe of {model}: it has that of {lender}"
     return lender, () if lender == model else (note,)
@@ -177,6 +177,7 @@ def simmim_pretrain(
 
 
 def _pretrain_recipe(model: Model, epochs: int, variant: Variant, schedule: ViTSchedule) -> Recipe:
+    """Recipe of a published pre-training; rates are stated for 512 images, as in the configurations."""
     mmpretrain, vit = variant == "mmpretrain", model == "vit-b"
     # The released configurations of 800 epochs step down once; those of 100 follow a cosine.
     cosine = epochs == 100 or schedule == "paper"
@@ -246,6 +247,7 @@ def simmim_finetune(
 
 
 def _finetune_recipe(model: Model, epochs: int, found: SimmimFineTuning, variant: Variant) -> Recipe:
+    """Recipe of a published fine-tuning. epochs: of its pre-training."""
     mmpretrain = variant == "mmpretrain"
     floor = 2.5e-7
     falls = Cosine(min_lr=floor)

@@ -84,7 +84,7 @@ class AnalysisFigure:
 
 
 def analysis_figures(plan: Plan, store: Store) -> tuple[list[AnalysisFigure], list[str]]:
-    """The figures of a plan's analyses that are done, one a column, and a remark on each file that is damaged."""
+    """Figures of a plan's finished analyses, one a column, and a remark on each damaged file."""
     figures, remarks = [], []
     for column in plan.columns():
         cells: dict[tuple[Scalar, ...], tuple[Mapping[str, Scalar], list[Analysis]]] = {}
@@ -106,7 +106,7 @@ def analysis_figures(plan: Plan, store: Store) -> tuple[list[AnalysisFigure], li
 
 
 def read(runs: Sequence[Analysis], store: Store) -> tuple[list[Arrays], list[str]]:
-    """The arrays of each of some runs that is done, and a remark on each file that is damaged."""
+    """Arrays of the finished ones of some runs, and a remark on each damaged file."""
     found: list[Arrays] = []
     remarks: list[str] = []
     for name in dict.fromkeys(map(key, runs)):
@@ -200,6 +200,7 @@ def _interactions(found: Sequence[tuple[str, Sequence[Arrays]]]) -> Iterator[Pan
 
 
 def _occlusion(found: Sequence[tuple[str, Sequence[Arrays]]]) -> Iterator[Panel]:
+    """Accuracy over the share of dropped patches: at random, the most salient first, the least salient first."""
     bands = []
     for label, runs in found:
         draws = runs[0]["random"]
@@ -213,6 +214,7 @@ def _occlusion(found: Sequence[tuple[str, Sequence[Arrays]]]) -> Iterator[Panel]
 
 
 def _fourier(found: Sequence[tuple[str, Sequence[Arrays]]]) -> Iterator[Panel]:
+    """Spectra of the last layer, then amplitude at the highest frequency and variance over the depth."""
     spectra, depths, variances = [], [], []
     for label, runs in found:
         sides, error = runs[0]["sides"], runs[0]["error"]

@@ -218,6 +218,7 @@ def _covered(axis: str, cells: pd.DataFrame) -> set[int]:
 
 
 def _axis_figure(axis: str, cells: pd.DataFrame, seeds: Seeds) -> AxisFigure:
+    """Figure of one evaluation over an axis: a line for each combination of the other axes, and controls."""
     others = [name for name in axes_of(cells) if name != axis]
     groups = _lines_of(axis, cells)
     controls = cells[[value is None for value in cells[axis]]]

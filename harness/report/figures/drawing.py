@@ -143,6 +143,7 @@ def draw_curves(found: Sequence[Curve], title: str) -> Figure:
 
 
 def _draw_line(axes: Axes, data: AxisFigure, number: int) -> None:
+    """Draw a line of a figure: means with their deviations, the seeds beside them, the reference marked."""
     line, places = data.lines[number], _dodged(data, number)
     colour, marker = COLOURS[number % LINES], MARKERS[number % LINES]
     means = [point.mean for point in line.points]
@@ -157,6 +158,7 @@ def _draw_line(axes: Axes, data: AxisFigure, number: int) -> None:
 
 
 def _draw_cell(axes: Axes, point: Point, place: int) -> None:
+    """Draw a cell of a figure at its place from the top: mean and seeds, or the reason why there is none."""
     if point.hole:
         # In the middle of the panel, whatever the range of values turns out to be.
         axes.text(
@@ -174,7 +176,7 @@ def _draw_cell(axes: Axes, point: Point, place: int) -> None:
 
 
 def _draw_bars(axes: Axes, points: Sequence[Point]) -> str:
-    """A bar up to each mean, from the left end of the axis; returns what the axis should say of that end."""
+    """Draw a bar from the left end of the axis to each mean; returns a note on that end for the axis label."""
     means = {place: point.mean for place, point in enumerate(points) if not point.hole}
     if not means:
         return ""
@@ -199,6 +201,7 @@ def _mark_reference(axes: Axes, x: float, y: float) -> None:
 
 
 def _draw_controls(axes: Axes, controls: Sequence[Point]) -> None:
+    """Draw controls as levels across the figure, with a band of one standard deviation."""
     for number, point in enumerate(controls):
         axes.axhline(
             point.mean,
@@ -213,6 +216,7 @@ def _draw_controls(axes: Axes, controls: Sequence[Point]) -> None:
 
 
 def _draw_paper_line(axes: Axes, line: Line, number: int) -> None:
+    """Draw a paper's values of a line, those that are unverified as empty signs."""
     points = line.paper_points
     colour, marker = COLOURS[number % LINES], MARKERS[number % LINES]
     places, values = [point.x for point in points], [point.paper for point in points]
@@ -227,6 +231,7 @@ def _draw_paper_line(axes: Axes, line: Line, number: int) -> None:
 
 
 def _draw_paper_cells(axes: Axes, points: Sequence[Point]) -> None:
+    """Draw a paper's value of each cell, those that are unverified as empty signs."""
     for place, point in enumerate(points):
         if not math.isnan(point.paper):
             face = "white" if point.unverified else COLOURS[1]

@@ -40,7 +40,7 @@ class Triplets:
 def gallery(
     arms: Sequence[Arm], labels: Sequence[str], store: Store, *, limit: int = ARMS
 ) -> tuple[list[Triplets], list[str]]:
-    """The triplets of the first `limit` arms that have any, and a remark on each file that is damaged.
+    """Triplets of the first `limit` arms that have any, and a remark on each damaged file.
 
     They are taken from an arm's first finished pre-training whose file reads.
     """

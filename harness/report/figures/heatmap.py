@@ -65,6 +65,7 @@ def heatmaps(cells: pd.DataFrame) -> list[list[Heatmap]]:
 
 
 def _pages(cells: pd.DataFrame, rows: str, columns: str) -> Iterator[Heatmap]:
+    """Heat maps of two axes, one for each combination of the others that fills enough of its places."""
     others = [axis for axis in axes_of(cells) if axis not in (rows, columns)]
     applies = [record for record in records(cells) if record[rows] is not None and record[columns] is not None]
     groups: dict[tuple[Hashable, ...], list[dict[str, Any]]] = {}
@@ -82,6 +83,7 @@ def _pages(cells: pd.DataFrame, rows: str, columns: str) -> Iterator[Heatmap]:
 def _heatmap(
     group: Sequence[Mapping[str, Any]], rows: tuple[str, list[Scalar]], columns: tuple[str, list[Scalar]], label: str
 ) -> Heatmap:
+    """Heat map of the cells of one combination of the other axes; rows, columns: name and values of the axes."""
     means = [[math.nan] * len(columns[1]) for _ in rows[1]]
     holes = [[""] * len(columns[1]) for _ in rows[1]]
     reference = None
@@ -143,6 +145,7 @@ def draw_heatmap(data: Heatmap) -> Figure:
 
 
 def _write(axes: Axes, data: Heatmap, place: tuple[int, ...], level: Any, digits: int) -> None:
+    """Write the mean of a place, or why there is none. level: place of the mean in the colour map, 0 to 1."""
     row, column = place
     mean, why = data.means[row][column], data.holes[row][column]
     if math.isfinite(mean):

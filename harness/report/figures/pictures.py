@@ -46,7 +46,7 @@ class Pictures:
     remarks: tuple[str, ...]
 
     def shown(self) -> dict[str, tuple[str, bytes]]:
-        """The PNG files but those of reconstructions, by name, each with what it shows."""
+        """PNG files except reconstructions: by name, words on the picture and its bytes."""
         return {
             name: (self.words.get(name.removesuffix(".png"), name), data)
             for name, data in self.files.items()
@@ -76,6 +76,7 @@ def make(plan: Plan, store: Store, runs: pd.DataFrame, cells: pd.DataFrame) -> P
 
 
 def _figures(runs: pd.DataFrame, cells: pd.DataFrame, words: dict[str, str]) -> tuple[dict[str, bytes], list[str]]:
+    """Figures over axes, of cells side by side, and heat maps; adds the words of each to `words`."""
     files: dict[str, bytes] = {}
     remarks: list[str] = []
     for over in axis_figures(runs, cells):
@@ -104,6 +105,7 @@ def _figures(runs: pd.DataFrame, cells: pd.DataFrame, words: dict[str, str]) -> 
 def _curves(
     found: Sequence[Arm], title: str, labels: Sequence[str], store: Store, words: dict[str, str]
 ) -> tuple[dict[str, bytes], list[str]]:
+    """Learning curves of the arms; adds their words to `words`."""
     # One more than are drawn, as above: logs of the others are not even read.
     shown = list(itertools.islice(curves(found, labels, store), PAGES * LINES + 1))
     parts = _kept([shown[first : first + LINES] for first in range(0, len(shown), LINES)])
@@ -116,6 +118,7 @@ def _curves(
 def _analyses(
     plan: Plan, store: Store, taken: dict[str, bytes], words: dict[str, str]
 ) -> tuple[dict[str, bytes], list[str]]:
+    """Figures of analyses; adds the words of each to `words`. taken: files whose names are not free."""
     found, remarks = analyses.analysis_figures(plan, store)
     files: dict[str, bytes] = {}
     for figure in found:
@@ -129,6 +132,7 @@ def _analyses(
 
 
 def _gallery(triplets: Sequence[gallery.Triplets], arms: int, title: str) -> tuple[dict[str, bytes], list[str]]:
+    """Pictures of reconstructions. arms: number of all arms, for the remark on those left out."""
     parts = _kept(gallery.pages(triplets))
     files = {
         f"{_page('reconstructions', number)}.png": drawing.png(gallery.draw(part, title))

@@ -56,6 +56,7 @@ def page(
 
 
 def _body(cells: pd.DataFrame, table: Table) -> Body:
+    """The table as the page filters it: numbers of cells, values to choose from, and state of each cell."""
     values = {place: tuple(dict.fromkeys(row[place].text for row in table.rows)) for place in range(table.axes)}
     return Body(
         table=table,

@@ -1,4 +1,4 @@
-"""Where each value comes from, and how its recipe differs from the reference's: compact, for the page's script."""
+"""Provenance of each value, and differences of its recipe from the reference's: compact, for the page's script."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.spec.differences import Difference, differences
 from harness.study import Plan
 
 PLACE = (*PROVENANCE, "host")
-"""What the page says of where a run was computed: equal for many runs, so written once."""
+"""Columns that say where a run was computed; their values are equal for many runs, so the page has them once."""
 
 _VALUE_LENGTH = 160
 

@@ -39,7 +39,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Submodule:
-    """The step that is the submodule of this name, "layers.2.blocks.0" say. All blocks are such steps.
+    """A step that calls one submodule, by its name, such as "layers.2.blocks.0". All blocks are such steps.
 
     shared_as: name of its argument that takes what all blocks share; None if it has none.
     """
@@ -83,7 +83,7 @@ class Layers(ABC):
         """Steps of the forward pass up to the features after the final norm; their number is constant."""
 
     def shared(self, model: Any) -> Tensor | None:
-        """What all blocks share and is computed once in a forward pass, from weights alone; None for most families."""
+        """Tensor that all blocks take, computed once in a forward pass from weights alone; None for most families."""
         del model
         return None
 

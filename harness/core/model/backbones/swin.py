@@ -45,7 +45,10 @@ class Swin(Layers):
         return [len(stage.blocks) for stage in model.layers]
 
     def layer_id(self, model: Any, name: str) -> int:
-        """timm's Swin begins a stage with the patch merging that ends one in the released SimMIM; the id stays."""
+        """Depth of a parameter. A patch merging, with which timm begins a stage, has the id of the block before it.
+
+        The released SimMIM ends a stage with it.
+        """
         depths = self.depths(model)
         if name.startswith("patch_embed."):
             return 0

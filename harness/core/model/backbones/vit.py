@@ -79,6 +79,7 @@ class BEiT(ViT):
 
 
 def _pieces(model: Any, positions: Run, blocks: Sequence[Run]) -> list[Piece]:
+    """Steps of a ViT: patch embedding, positions, blocks, final norm. positions: adds tokens in front and positions."""
     width, stride = int(model.embed_dim), int(model.patch_embed.patch_size[0])
     prefix = int(model.num_prefix_tokens)
 
