@@ -57,6 +57,7 @@ def bench(
     run, folder = _run(preset, scale, where), _folder(data) if data else None
     if resources.processes > 1:
         raise HarnessError(f"--processes {resources.processes}: a bench times one process")
+    # Refused now and not after minutes of measuring.
     if file is not None and not file.parent.is_dir():
         raise HarnessError(f"--json {file}: there is no folder {file.parent}")
     # After the checks above: torch takes seconds to load, and a mistake should show at once.

@@ -37,6 +37,7 @@ def pack(
     """
     from harness.core.data.packing import pack as write
 
+    # On stderr, so that stdout holds the result alone.
     bar = Progress(
         TextColumn("packing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=Console(stderr=True)
     )

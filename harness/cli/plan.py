@@ -66,6 +66,7 @@ def plan(
     # Counting a model loads torch, so a plan shows what was counted before unless asked for more.
     answers = (check_models if describe else known_models)(runs.root, models)
     states = runs.states(specs)
+    # Not of finished runs, whose results stay when their folder of images is gone.
     refuse_folders(run for name, run in specs.items() if states[name].word != "done")
     cells = sum(row.seed == 0 for row in plan.rows)
     replicates = len({row.seed for row in plan.rows})
@@ -164,6 +165,7 @@ def show_scripts(plan: Plan, store: Store, specs: dict[str, Run]) -> None:
     from harness.launch.slurm.submit import scripts
 
     site = read_site(plan.study.root)
+    # Problems first: the jobs below would meet them.
     for problem in problems(store.root, site):
         say(f"  {'problem' if problem.stops else 'note':<10} {problem.text}")
     arrays, texts = scripts(specs, store, site)

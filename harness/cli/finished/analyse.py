@@ -29,6 +29,7 @@ class Kind(StrEnum):
     rgb = "rgb"
 
 
+# Kinds of runs that an analysis starts from: accuracies and logits need a classifier.
 _STARTS: dict[Kind, tuple[str, ...]] = {
     Kind.interactions: ("finetune",),
     Kind.occlusion: ("finetune",),

@@ -32,6 +32,7 @@ def export(
 
     Example: harness export pretrain-3f2a encoder.safetensors
     """
+    # Before torch is loaded: a selection that names no run is answered at once.
     source, runs = chosen_run(run, kind, scale, where, seeds, store)
     from harness.core.weights.export import export as write
     from harness.core.weights.finished_run import opened

@@ -40,6 +40,7 @@ def predict(
 
     Example: harness predict finetune-3f2a photo.jpg
     """
+    # Before torch is loaded: a selection that names no run is answered at once.
     source, runs = chosen_run(run, WeightsOf.finetune, scale, where, seeds, store)
     from harness.core.weights.finished_run import opened
     from harness.use import Classifier, torch_device

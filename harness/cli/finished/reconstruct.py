@@ -41,6 +41,7 @@ def reconstruct(
 
     Example: harness reconstruct pretrain-3f2a photo.jpg --ratio 0.8
     """
+    # Before torch is loaded: a selection that names no run is answered at once.
     source, runs = chosen_run(run, WeightsOf.pretrain, scale, where, seeds, store)
     from harness.core.weights.finished_run import opened
     from harness.use import Reconstructor, chosen_mask, torch_device

@@ -34,6 +34,7 @@ def logs(
         shown += 1
         attempt = runs.folder(name).attempt(state.attempt)
         console.rule(escape(printable(f"{specs[name].kind} {names[name]}   {place.word}   attempt {state.attempt}")))
+        # Libraries print whatever they like: a byte that is no UTF-8 must not hide the rest.
         printed = attempt.log.read_text(errors="replace") if attempt.log.is_file() else ""
         metrics = [
             f"step {line.get('step')}  loss {loss:.4f}"

@@ -84,6 +84,7 @@ def search(
 
     declared = load_search(file)
     opened = open_search(declared, open_store(store, declared.root), scale=scale, sampler=sampler, url=storage)
+    # Before the checks of data and models, which only a search that computes needs.
     if status:
         _show_status(opened)
         return

@@ -149,6 +149,7 @@ def count(module: nn.Module) -> int:
 
 def kept_bytes(modules: Iterable[nn.Module], forward: Callable[[], Tensor]) -> int:
     """Bytes that a forward pass keeps for the backward pass, each piece of memory once, without weights and buffers."""
+    # Weights are counted apart, and by memory: a view of a weight is the weight.
     weights = {id_of(tensor) for module in modules for tensor in (*module.parameters(), *module.buffers())}
     kept: dict[int, int] = {}
 

@@ -41,6 +41,7 @@ def local_statistics(images: Tensor, size: int, area: Area) -> tuple[Tensor, Ten
             )
             # Windows at the border hold fewer pixels; the variance is unbiased for each count.
             count = share * size**2
+            # The mean of squares less the square of the mean can round to below 0.
             variance = ((square - mean.square()) * count / (count - 1)).clamp(min=0)
             return mean, (variance + EPS).sqrt()
         case _:

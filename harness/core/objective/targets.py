@@ -79,6 +79,7 @@ class Targets(nn.Module):
         target = self.target
         match target:
             case PixelTarget():
+                # A mean of squares of one pixel would only copy the images.
                 return F.avg_pool2d(images, target.downsample) if target.downsample > 1 else images
             case NormPixelTarget():
                 mean, deviation = local_statistics(images, target.size, target.area)

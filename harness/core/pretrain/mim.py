@@ -116,6 +116,7 @@ class MaskedImageModel(nn.Module):
         if run.corruption.fill != "none":
             pixels = spread(units, side)
             images = filled(images, pixels, run.corruption.fill, self.black, stream=self.noise, place=self.place)
+        # The token comes in at the resolution of its site, pixels are filled at that of the image.
         hidden = None if parts.mask_token is None else spread(units, side // self.encoder.token_stride)
         return (parts.encoder(images, hidden, parts.mask_token, parts.mask_gate),)
 

@@ -55,6 +55,7 @@ def a2mim_finetune(
         raise HarnessError(f"A2MIM has no model {model!r}; valid: {', '.join(MODELS)}")
     valid: tuple[Protocol, ...] = ("rsb-a2", "rsb-a3") if model in CNNS else ("beit",)
     protocol = protocol or valid[0]
+    # RSB is a procedure of CNNs, layer decay one of ViTs: neither is published for the other.
     if protocol not in valid:
         raise HarnessError(f"A2MIM fine-tunes {model} by {' or '.join(valid)}, not by {protocol!r}")
     begun = start or a2mim_pretrain(model, variant=variant, data=data, seed=seed)

@@ -124,6 +124,7 @@ def mae_pretrain(model: Model = "vit-b", *, epochs: int = 800, data: Data | None
         recipe=Recipe(
             epochs=epochs,
             batch_size=4096,
+            # Rates of the released scripts are for 256 images: blr * batch / 256.
             lr=1.5e-4,
             lr_batch=LR_BATCH,
             betas=(0.9, 0.95),

@@ -56,6 +56,7 @@ def symmim(
     """
     patch = scale.backbone.patch_size
     mask = mask or CheckerboardMask(size=patch, square=SMALL_BOARD, strict=strict)
+    # A word as the default, since None leaves the loss out.
     if contrastive == "assumed":
         contrastive = Contrastive(mask=CheckerboardMask(size=patch, square=LARGE_BOARD, strict=strict))
     return Pretrain(

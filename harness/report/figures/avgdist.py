@@ -65,6 +65,7 @@ def draw_avgdist(frame: pd.DataFrame) -> Figure:
     Raises:
         HarnessError: a mask type or unit size that Table 1 does not have.
     """
+    # A mask that has neither marker nor colour would be missing from the figure in silence.
     for kind, size in zip(frame["mask_type"], frame["mask_patch_size"], strict=True):
         if kind not in _MARKERS or size not in _COLOURS:
             valid = f"{', '.join(_MARKERS)} with units of {', '.join(map(str, _COLOURS))} px"

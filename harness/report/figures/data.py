@@ -291,6 +291,7 @@ def _curve_frames(arm: Arm, store: Store) -> list[pd.DataFrame]:
 
 
 def _epoch_and_loss(line: object) -> tuple[float, float] | None:
+    # Logs may be damaged or of another version: what is no finite number is left out.
     if not isinstance(line, dict):
         return None
     epoch, loss = line.get("epoch"), line.get("loss")

@@ -75,6 +75,7 @@ def pdf(figure: Figure) -> bytes:
 
 def draw_axis(data: AxisFigure) -> Figure:
     """Accuracy over a numeric axis: mean ± sd, single seeds faint; the paper's values in their own panel."""
+    # A panel of its own for published values: measured otherwise, they must not be read against ours.
     panels = 2 if data.shows_paper else 1
     figure = Figure(layout="constrained")
     found = figure.subplots(1, panels, squeeze=False, width_ratios=[2.2, 1][:panels])[0]
@@ -119,6 +120,7 @@ def draw_cells(data: CellsFigure) -> Figure:
         axes.grid(visible=False, axis="y")
         axes.xaxis.set_major_locator(MaxNLocator(4))
     longest = max(len(plain(point.label)) for point in data.points)
+    # In inches: a character of a label takes about 0.07.
     width = 3.4 + 0.07 * longest + (2.0 if panels == 2 else 0)
     _finish(figure, width=width, height=1.1 + 0.27 * len(places), title="")
     return figure

@@ -106,6 +106,7 @@ def data_address(data: bytes, kind: str) -> str:
 
 def script_safe(value: object) -> str:
     """JSON that can stand inside a script element: nothing in it can close the element or open a comment."""
+    # NaN is no JSON: better an error here than a page whose script stops.
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

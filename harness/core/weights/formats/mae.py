@@ -36,5 +36,6 @@ def from_mae(tensors: Mapping[str, Tensor]) -> Weights:
         # (row, column, channel) -> (channel, row, column), for the weight and the bias alike.
         by_channel = tensor.reshape(*kernel[2:], kernel[1], *tensor.shape[1:]).movedim(2, 0)
         decoder[f"predict.{name}"] = by_channel.flatten(0, 2).contiguous()
+    # The encoder has its names at the top level, beside the decoder.
     rest = {name: tensor for name, tensor in tensors.items() if not name.startswith(("decoder_", "mask_token"))}
     return Weights(without_buffers(rest), head=decoder)

@@ -52,6 +52,7 @@ def resized_table(table: Tensor, length: int) -> Tensor:
     (source, extra), (target, wanted) = _side(len(table)), _side(length)
     if extra != wanted:
         raise HarnessError("only one of two relative position tables has rows for a class token")
+    # A cubic spline needs four places. Sides are odd, so only windows of at most 2 are too small.
     if source < 4:
         raise HarnessError(f"a relative position table of {source} x {source} is too small to be resized")
     weights = cubic_weights(geometric_places(source, target), torch.arange(target) - target // 2)
