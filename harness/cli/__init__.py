@@ -25,6 +25,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+# In the order of --help: from a new project to the use of its models.
 app.command()(new.new)
 app.command()(plan.plan)
 app.command()(audit.audit)
@@ -66,6 +67,7 @@ def main() -> None:
     arguments = [word for word in sys.argv[1:] if word != DEBUG]
     debug = len(arguments) < len(sys.argv) - 1
     try:
+        # Not standalone, as typer would then print mistakes and exit in its own way.
         code = app(args=arguments, standalone_mode=False)
     except typer.TyperException as error:
         _end(error.format_message(), 2)

@@ -70,6 +70,7 @@ def _show(rows: list[dict[str, Any]], out: Path, title: str, draws: int) -> None
     say(f"{title}; means of {draws} masks ± standard error, AvgDist in pixels, visible neighbours of a hidden patch")
     say(f"{'mask':<{width}}{HEADER}" + (f"  {'accuracy':>8}  {'n':>2}" if scored else ""))
     for row in rows:
+        # Without an accuracy a dash, and without the column nothing: a text times a bool.
         accuracy = f"  {row['accuracy']:>8.2f}  {row['n']:>2}" if scored and row["n"] else f"  {'-':>8}" * scored
         say(f"{row['mask']:<{width}}{difficulty_line(row)}{accuracy}")
     say(f"wrote {write_difficulty(rows, out)} to {out}")

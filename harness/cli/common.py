@@ -130,6 +130,7 @@ def _resources(
 
 def with_resources(command: Callable[..., None]) -> Callable[..., None]:
     """A command whose parameter `resources` is replaced by the options of `_resources`, of which it is then made."""
+    # Annotations are text under `from __future__ import annotations`, and typer needs the types.
     own, options = (inspect.signature(function, eval_str=True).parameters for function in (command, _resources))
 
     @functools.wraps(command)

@@ -34,6 +34,7 @@ def export(
     # With looks, claims that were open have further seeds, which belong to the results too.
     names = reported(plan, runs).runs() if seeds is None else plan.runs()
     count = export_records(runs, names, file)
+    # A text times a bool: nothing where all are finished.
     say(f"wrote {count} of {len(names)} runs to {file}" + (": the others are not finished" * (count < len(names))))
 
 

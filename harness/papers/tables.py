@@ -57,6 +57,7 @@ class PaperTable:
             # Axes that only one of the two has do not speak against a row: a study may vary what the table holds fixed.
             if shared and all(_same(axes[axis], cell[axis]) for axis in shared):
                 found.append(value)
+        # Several rows that agree on the value answer as one.
         return found[0] if len({value.value for value in found}) == 1 else None
 
 

@@ -60,6 +60,7 @@ def analyse(
     Example: harness analyse occlusion finetune-3f2a finetune-91bc --set draws=3
     """
     found = open_store(store)
+    # By key, so that a run that is named twice is analysed once.
     labels = {_key_of(text, found): text for text in runs}
     specs = {name: _spec(kind, found.spec(name), name, _fields(settings or ()), found) for name in labels}
     _compute(

@@ -53,6 +53,7 @@ def report(
         from harness.report.tables.footnotes import mixtures
 
         refuse_mixed(mixtures(runs_frame(shown, runs)))
+    # Asked for by name, so it is written anew where nothing changed too.
     show_report(shown, runs, out or results_folder(plan), always=True)
 
 

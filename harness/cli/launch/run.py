@@ -138,6 +138,7 @@ def _compute(
     shown = plan if whole or plan.study.looks else expand(plan.study, scale=plan.scale.name, seeds=seeds)
     show_report(reported(shown, store), store, folder)
     counts = Counter(queue.endings.values())
+    # Before interruptions: for a failure, the same command again is not enough.
     if counts["failed"] or counts["blocked"]:
         say(f"{_counts(queue)}. harness logs shows why, harness retry runs them again.")
         raise typer.Exit(1)

@@ -38,11 +38,10 @@ L1, FOCAL_L1 = Loss(kind="l1", scope="masked"), Loss(kind="focal-l1", scope="mas
 PAPER_FOURIER = FourierLoss(variant="paper", weight=0.5)
 RELEASED_FOURIER = FourierLoss(variant="released", weight=0.5, unmask_weight=1e-3)
 RELEASED_FOURIER_VIT = FourierLoss(variant="released", weight=0.1)
-NO_FOURIER: Literal["none"] = "none"
-"""Value of `fourier` that leaves the loss out, where None means that of the variant."""
 
 HIDING = Corruption(fill="mean", token="replace")
 """Corruption by which a CNN sees nothing of hidden patches: filled before the stem, replaced behind it."""
+
 # Depths of timm's models by size, so that planning needs no torch.
 CONVNEXT_DEPTHS = {"tiny": (3, 3, 9, 3), "small": (3, 3, 27, 3), "base": (3, 3, 27, 3), "large": (3, 3, 27, 3)}
 VIT_DEPTHS = {"large": 24, "huge": 32}

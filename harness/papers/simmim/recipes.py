@@ -39,6 +39,7 @@ ViTSchedule = Literal["released", "paper"]
 
 BATCH = 2048
 """Images a step in all published trainings, of pre-training and fine-tuning alike."""
+# Built once, as in `preset`: runs share the digests of these.
 MASK = RandomMask(size=32, ratio=0.6)
 PRETRAIN_AUGMENT = Augment(crop_scale=(0.67, 1.0), interpolation="bilinear", flip=0.5)
 FINETUNE_AUGMENT = Augment(
@@ -159,6 +160,7 @@ def simmim_pretrain(
     if (lender, epochs) not in PRETRAINED:
         valid = ", ".join(f"{name} {length}" for name, length in PRETRAINED)
         raise HarnessError(f"SimMIM publishes no pre-training of {model} for {epochs} epochs; valid: {valid}")
+    # Text and released files disagree about ViT-B alone.
     if schedule == "paper" and lender != "vit-b":
         raise HarnessError(f"schedule='paper' is a choice of vit-b, not of {model}; valid: released")
     return Pretrain(

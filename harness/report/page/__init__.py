@@ -82,6 +82,7 @@ class Page:
 def html_text(page: Page) -> str:
     """The page as HTML. Every text is escaped; a policy in it forbids whatever it does not bring along itself."""
     style, script = _packaged("page.css"), _packaged("page.js")
+    # autoescape: every text may come from a study and hold markup.
     # StrictUndefined: a field that the template names and the page lacks is an error, not a blank.
     environment = Environment(
         loader=PackageLoader("harness.report", "page"), autoescape=True, undefined=StrictUndefined,

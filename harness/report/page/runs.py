@@ -47,6 +47,7 @@ def details(plan: Plan, runs: pd.DataFrame) -> dict[str, Any]:
     values: dict[int, list[list[Any]]] = {}
     for record in records(runs):
         name = (record["cell"], record["seed"], record["evaluation"])
+        # In the order that the page's script reads, as the docstring lists it.
         line = [
             record["seed"],
             texts.place(clean(record["evaluation"])),
