@@ -172,7 +172,7 @@ def other_targets(root: Path, run: Any, evaluation: Any, project: Path, bits: in
     store, name = Store(root), key(run)
     attempt = store.folder(name).attempt(1)
     model = costed_model(run)
-    write_model_cost(root, model, ModelCost(1000, 20000, 300))
+    write_model_cost(root, model, ModelCost(1000, 20000, 300, 4000))
     stored = root / ".descriptions" / f"{model.digest}.json"
     data_file = project / "data.bin"
     data_file.write_bytes(b"data")
