@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +37,8 @@ def published(found: np.ndarray) -> np.ndarray:
     amplitude = np.log(np.abs(np.fft.fft2(found)) + 1e-6)
     amplitude = np.roll(amplitude, (side // 2, side // 2), axis=(2, 3)).mean(axis=(0, 1))
     diagonal = np.diag(amplitude)[side // 2 :]
-    return diagonal - diagonal[0]
+    curve: np.ndarray = diagonal - diagonal[0]
+    return curve
 
 
 @pytest.mark.parametrize("side", [1, 4, 6, 7, 14])
@@ -81,7 +83,8 @@ def test_a_vit_is_read_after_each_attention_and_mlp(backbone: Backbone) -> None:
     assert {tuple(one.shape) for one in found} == {(2, 16, 4, 4)}
     for block in (1, 2):
         assert torch.allclose(found[2 * block - 1], encoder.features(images(), block), atol=1e-6)
-    layer = encoder.model.blocks[1]  # what the MLP adds is what lies between the two
+    model: Any = encoder.model
+    layer = model.blocks[1]  # what the MLP adds is what lies between the two
     gamma = getattr(layer, "gamma_2", None)
     middle = found[2].flatten(2).transpose(1, 2)
     added = layer.mlp(layer.norm2(middle)) * (1 if gamma is None else gamma)
@@ -112,5 +115,5 @@ def test_a_cnn_is_read_after_its_stem_and_each_block(backbone: Backbone) -> None
 @torch.no_grad()
 def test_the_stem_of_a_resnet_ends_with_its_pooling() -> None:
     encoder, _, found = read(RESNET, 32)
-    model = encoder.model
+    model: Any = encoder.model
     assert torch.equal(found[0], model.maxpool(model.act1(model.bn1(model.conv1(images(32))))))

@@ -12,8 +12,9 @@ from harness.analysis.image_sample import image_sample
 from harness.core.data.datasets import FolderSet, ImageSet, load
 from harness.spec import HarnessError, Shapes
 
-SET = load(Shapes(image_size=16, train=32, test=60), "test")
-assert isinstance(SET, ImageSet)
+_loaded = load(Shapes(image_size=16, train=32, test=60), "test")
+assert isinstance(_loaded, ImageSet)
+SET: ImageSet = _loaded
 
 
 def shuffled(source: ImageSet, seed: int) -> ImageSet:

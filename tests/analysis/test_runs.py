@@ -174,8 +174,8 @@ def test_two_processes_find_the_same(store: Store, fresh: Store) -> None:
     runs: list[Analysis] = [INTERACTIONS, OCCLUSION, FOURIER, RGB]
     for run in runs:
         computed(store, run, micro_batch=16)
-    for run in (PRETRAIN, TUNED):
-        assert fresh.weights(key(run)) is not None
+    for first in (PRETRAIN, TUNED):
+        assert fresh.weights(key(first)) is not None
     pair = Resources(device="cpu", processes=2, micro_batch=16, checkpoint_seconds=0.0)
     local = Local(fresh, pair, 1)
     local.submit({key(run): run for run in runs})

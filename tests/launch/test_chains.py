@@ -152,11 +152,12 @@ def test_the_local_executor_computes_a_chain(store: Store) -> None:
 STARTS = [pretraining(seed=seed) for seed in range(3)]
 TUNINGS = [finetuning(start, seed=seed) for start in STARTS for seed in range(2)] + [ALONE]
 LOOKS = [occluding(tuned, seed=seed) for tuned in TUNINGS for seed in range(2)]
+TRAININGS: list[Run] = [*STARTS, *TUNINGS]
 
 
 @given(
-    runs=st.lists(st.sampled_from([*STARTS, *TUNINGS, *LOOKS]), unique_by=key),
-    queued=st.sets(st.sampled_from([key(run) for run in [*STARTS, *TUNINGS]])),
+    runs=st.lists(st.sampled_from([*TRAININGS, *LOOKS]), unique_by=key),
+    queued=st.sets(st.sampled_from([key(run) for run in TRAININGS])),
     packs=st.fixed_dictionaries({"pretrain": st.integers(1, 2), "evaluation": st.integers(1, 4)}),
     largest=st.integers(1, 4),
 )

@@ -30,9 +30,10 @@ def executor(request: pytest.FixtureRequest, store: Store) -> Iterator[Executor]
             made = FakeCluster(store)  # type: ignore[assignment]
     yield made
     made.close(lambda event: None)
-    for process in made.jobs.values() if isinstance(made, FakeCluster) else ():
-        process.terminate()
-        process.wait()
+    if isinstance(made, FakeCluster):
+        for process in made.jobs.values():
+            process.terminate()
+            process.wait()
 
 
 class TestContract(ExecutorContract):

@@ -18,7 +18,7 @@ from tiny_runs import OFTEN, by_key, compute, finetuning, masked_by, outcome, pr
 from harness.launch import Event, Inline, Local, Queue, Resources, drive
 from harness.launch.local.pool import Worker, _death, default_slots, forked
 from harness.launch.local.worker import STOPPED
-from harness.spec import Augment, Run, key
+from harness.spec import Augment, Run, key, upstream
 from harness.store import Attempt, Store
 
 SELDOM = Resources(device="cpu", checkpoint_seconds=1e6)
@@ -41,7 +41,8 @@ def trouble(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def local(
     store: Store, runs: dict[str, Run], slots: int, resources: Resources = OFTEN, *, retry: bool = False
 ) -> tuple[Queue, list[Event]]:
-    executor, events = Local(store, resources, slots), []
+    events: list[Event] = []
+    executor = Local(store, resources, slots)
     executor.submit(runs, retry=retry)
     drive(executor, events.append)
     return executor.queue, events
@@ -55,7 +56,8 @@ def test_executors_and_slots_and_loader_workers_change_nothing(tmp_path: Path) -
     stores = {name: Store(tmp_path / name) for name in ("inline", "one", "two")}
 
     torch.set_num_threads(1)
-    executor, events = Inline(stores["inline"], OFTEN), []
+    events: list[Event] = []
+    executor = Inline(stores["inline"], OFTEN)
     executor.submit(runs)
     drive(executor, events.append)
     queue = executor.queue
@@ -63,7 +65,8 @@ def test_executors_and_slots_and_loader_workers_change_nothing(tmp_path: Path) -
     ended = [event.name for event in events if event.kind == "done"]
     assert sorted(ended) == sorted(runs)
     for tuned in list(runs)[3:]:
-        start = runs[tuned].start  # type: ignore[union-attr]
+        start = upstream(runs[tuned])
+        assert start is not None
         assert ended.index(key(start)) < ended.index(tuned)
 
     with_workers = Resources(device="cpu", workers=1, checkpoint_seconds=1e6)
@@ -117,7 +120,8 @@ def test_one_run_that_raises_and_one_that_dies_leave_the_others_running(store: S
 def test_stopping_saves_and_the_next_start_goes_on(store: Store) -> None:
     long, waiting = pretraining(epochs=50), pretraining(epochs=2, seed=1)
     runs = by_key(long, waiting, finetuning(long, epochs=2))
-    executor, events = Local(store, SELDOM, 1), []
+    events: list[Event] = []
+    executor = Local(store, SELDOM, 1)
     executor.submit(runs)
 
     def stopping() -> bool:

@@ -8,6 +8,7 @@ import resource
 import shutil
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from harness.core.model.checkpointing import checkpoint_blocks
 from harness.core.pretrain import recipe
 from harness.core.runtime.session import Session
 from harness.core.weights.checkpoint import Progress, save_state
-from harness.launch import Resources, job
+from harness.launch import Event, Resources, job, provenance
 from harness.machine import cache_folder
 from harness.spec import CustomHead, HarnessError, key
 from harness.store import Attempt, Store, files
@@ -63,7 +64,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, stop_at: int) -> None
     for run in (FIRST, tuned):
         seen: list[int] = []
 
-        def note(event: job.Event, seen: list[int] = seen) -> None:
+        def note(event: Event, seen: list[int] = seen) -> None:
             seen += [event.line["step"]] if event.line else []
 
         def stopping(seen: list[int] = seen) -> bool:
@@ -132,7 +133,7 @@ def test_a_folder_of_another_spec_is_refused_in_one_line(store: Store) -> None:
 def test_a_disk_that_fills_up_is_one_line_and_the_run_goes_on_later(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job.provenance, "repository", lambda: ("", ""))  # a large patch would not fit either
+    monkeypatch.setattr(provenance, "repository", lambda: ("", ""))  # a large patch would not fit either
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, limits[1]))  # less than a checkpoint takes
     try:
@@ -267,8 +268,13 @@ def test_activations_that_are_recomputed_change_no_bit(tmp_path: Path, monkeypat
     tuned = finetuning(FIRST)
     compute(kept, FIRST, tuned)
     changed: list[str] = []
+
+    def noting(model: Any) -> None:
+        changed.append("")
+        checkpoint_blocks(model)
+
     for module in (recipe, finetune):
-        monkeypatch.setattr(module, "checkpoint_blocks", lambda model: changed.append("") or checkpoint_blocks(model))
+        monkeypatch.setattr(module, "checkpoint_blocks", noting)
     compute(again, FIRST, tuned, resources=Resources(device="cpu", recompute=True))
     for run in (FIRST, tuned):
         assert outcome(kept, key(run)) == outcome(again, key(run))

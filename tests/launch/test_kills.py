@@ -168,7 +168,7 @@ def contents(store: Store, name: str) -> dict[str, bytes]:
 def test_two_processes_on_one_study_compute_nothing_twice(tmp_path: Path, nursery: Nursery) -> None:
     store = Store(tmp_path / "runs")
     firsts = [pretraining(epochs=2, seed=seed) for seed in range(3)]
-    runs = [*firsts, *(finetuning(first, epochs=2) for first in firsts)]
+    runs: list[Run] = [*firsts, *(finetuning(first, epochs=2) for first in firsts)]
     for run in runs:
         store.register(run)
     children = [nursery.start(store) for _ in range(2)]

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from harness.core.model.complexity import classifier, pretraining
-from harness.launch import cost as asking
 from harness.launch.cost import ModelCost, count_models, known_models, read_model_cost, timm_models, write_model_cost
 from harness.spec import (
     Backbone,
     CustomData,
     FineTune,
+    HarnessError,
     Images,
     Knn,
     LinearProbe,
@@ -23,6 +23,7 @@ from harness.spec import (
     Pretrain,
     RandomMask,
     Recipe,
+    Run,
     Shapes,
     key,
 )
@@ -86,11 +87,11 @@ def test_a_resnet_whose_last_map_is_one_position_is_counted(tmp_path: Path) -> N
 
 def test_a_process_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ended = subprocess.CompletedProcess([], 1, "", "Traceback:\nImportError: no torch here\n")
-    monkeypatch.setattr(asking.subprocess, "run", lambda *_, **__: ended)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: ended)
     models = [costed_model(FIRST)]
     with monkeypatch.context() as patch:
         patch.delitem(sys.modules, "torch")  # a process that has it asks itself
-        with pytest.raises(asking.HarnessError, match="models could not be described: ImportError: no torch here"):
+        with pytest.raises(HarnessError, match="models could not be described: ImportError: no torch here"):
             count_models(tmp_path, models)
 
 
@@ -106,7 +107,7 @@ def test_a_damaged_description_counts_as_none(tmp_path: Path) -> None:
 
 
 def test_runs_that_share_a_model_are_described_once() -> None:
-    runs = [
+    runs: list[Run] = [
         FIRST,
         FIRST.replace(seed=1),
         FIRST.replace(mask=RandomMask(size=4, ratio=0.25)),

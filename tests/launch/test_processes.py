@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -124,7 +126,7 @@ def test_the_inline_executor_has_one_process(tmp_path: Path) -> None:
 
 
 def test_slots_are_groups_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool.os, "sched_getaffinity", lambda pid: set(range(12)), raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(12)), raising=False)
     assert default_slots(Resources(device="cpu", processes=2, threads=3)) == 2
     assert default_slots(Resources(device="cpu", processes=8, threads=3)) == 1
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
@@ -162,7 +164,7 @@ def test_a_first_process_that_does_not_notice_is_ended(tmp_path: Path, monkeypat
     first, second = Process(alive=True), Process(alive=True)
     worker.names, worker.processes, worker._lost_since = ["a"], [first, second], None  # type: ignore[list-item]
     now = [100.0]
-    monkeypatch.setattr(pool.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     worker.mourn()
     second.alive = False
     worker.mourn()

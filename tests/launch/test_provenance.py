@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import harness
 from harness.launch import provenance
 from harness.machine import PROJECT_VARIABLE
 
@@ -80,7 +81,7 @@ def test_the_digest_of_the_code_is_that_of_what_determines_numbers(
     ):
         (package / name).parent.mkdir(parents=True, exist_ok=True)
         (package / name).write_text(f"# {name}\n")
-    monkeypatch.setattr(provenance.harness, "__file__", str(package / "__init__.py"))
+    monkeypatch.setattr(harness, "__file__", str(package / "__init__.py"))
 
     def digests() -> tuple[str, str]:
         provenance.package_digest.cache_clear()

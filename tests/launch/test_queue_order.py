@@ -116,9 +116,10 @@ def calls(act: Callable[[], object]) -> int:
 
 
 def drained(evaluations: int) -> int:
-    runs = by_key(
-        *(run for start in STARTS for run in (start, *(finetuning(start, seed=n) for n in range(evaluations))))
-    )
+    stated: list[Run] = []
+    for start in STARTS:
+        stated += [start, *(finetuning(start, seed=n) for n in range(evaluations))]
+    runs = by_key(*stated)
 
     def act() -> None:
         queue = Queue(runs, Store(Path("/nowhere")))

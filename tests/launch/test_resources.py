@@ -8,12 +8,17 @@ import pytest
 
 from harness.launch import resources
 from harness.launch.resources import COMPILE_STEPS, Resources, slow_bf16, steps_of
-from harness.spec import Backbone, FineTune, ImageFolder, Knn, Pretrain, RandomMask, Recipe, Shapes
+from harness.spec import Backbone, FineTune, ImageFolder, Knn, Pretrain, RandomMask, Recipe, Run, Shapes
 
 VIT = Backbone(name="vit_tiny_patch16_224", args={"embed_dim": 32, "depth": 2, "num_heads": 2}, patch_size=4)
 RECIPE = Recipe(epochs=2, batch_size=16, lr=1e-3, precision="bf16")
 FIRST = Pretrain(data=Shapes(), image_size=32, backbone=VIT, mask=RandomMask(size=8, ratio=0.5), recipe=RECIPE)
-RUNS = [FIRST, FIRST.replace(seed=1), FIRST.replace(recipe=RECIPE.replace(precision="fp32")), Knn(start=FIRST)]
+RUNS: list[Run] = [
+    FIRST,
+    FIRST.replace(seed=1),
+    FIRST.replace(recipe=RECIPE.replace(precision="fp32")),
+    Knn(start=FIRST),
+]
 
 
 @pytest.mark.parametrize(

@@ -383,6 +383,11 @@ def test_the_clock_of_the_store_is_read_once_for_all_runs(
     submitted(store, *RUNS)
     slurm.says("squeue", *(f"12_{index}|PENDING|Priority|12|mim-x-0" for index in range(3)))
     read: list[Path] = []
-    monkeypatch.setattr(run_states, "clock", lambda root: (read.append(root), time.time())[1])
+
+    def clock(root: Path) -> float:
+        read.append(root)
+        return time.time()
+
+    monkeypatch.setattr(run_states, "clock", clock)
     assert {place.word for place in overview(by_key(*RUNS), store).places.values()} == {"queued"}
     assert read == [store.root]

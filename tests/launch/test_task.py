@@ -195,14 +195,15 @@ def test_a_run_that_is_cancelled_at_work_saves(store: Store, slurm: FakeSlurm) -
 
 
 def test_an_evaluation_whose_start_is_not_done_is_not_begun_and_not_failed(store: Store, slurm: FakeSlurm) -> None:
-    run = finetuning(pretraining(seed=0))
+    start = pretraining(seed=0)
+    run = finetuning(start)
     submitted(store, run)
     assert ended(started(store))[0] == 1
     slurm.says("squeue", "12|FAILED|NonZeroExitCode|12|mim-x-0")
     place = overview(by_key(run), store).places[key(run)]
     assert (place.word, place.detail) == (
         "missing",
-        f"waits for {key(run.start)}, which is not done; harness run goes on with it",
+        f"waits for {key(start)}, which is not done; harness run goes on with it",
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import optuna
 import pytest
-from toy import SCALE, FakeJobs, finish, pretrained, score, space, toy
+from toy import SCALE, FakeJobs, finish, pretrained, score, space, toy, validation
 
 from harness.search.coordinator import Coordinator
 from harness.search.declaration import Search
@@ -61,7 +61,7 @@ def one_process(search: Search, trials: int, seed: int = 0) -> list[dict[str, An
     for number in range(trials):
         study.sampler = sampler_of(search.sampler, seed, number)
         trial = study.ask()
-        found = search.cell(search.scales[0], **search.space(trial), seed=0)["validation"]
+        found = validation(search, **search.space(trial), seed=0)
         study.tell(trial, score(found))
     return [dict(trial.params) for trial in study.get_trials()]
 
@@ -136,15 +136,13 @@ def test_it_ends_after_duplicates_in_a_row(store: Store) -> None:
 def test_what_the_store_has_costs_nothing(store: Store) -> None:
     search = toy()
     for k in (1, 2):
-        finish(store, search.cell(search.scales[0], k=k, temperature=0.3, seed=0)["validation"])
+        finish(store, validation(search, k=k, temperature=0.3, seed=0))
     jobs = FakeJobs(store)
     found = run(search, store, jobs, budget=5)
     assert [(trial.imported, trial.state) for trial in found[:2]] == [(True, "complete")] * 2
     assert len(jobs.added) == 5
     assert sum(trial.computed for trial in found) == 5
-    assert not {key(search.cell(search.scales[0], k=k, temperature=0.3, seed=0)["validation"]) for k in (1, 2)} & set(
-        jobs.added
-    )
+    assert not {key(validation(search, k=k, temperature=0.3, seed=0)) for k in (1, 2)} & set(jobs.added)
 
 
 def test_a_failing_cell_fails_its_trial_alone(store: Store) -> None:
@@ -210,7 +208,7 @@ def test_seeds_are_averaged_and_promising_cells_get_more(store: Store) -> None:
     for trial in told:
         search = toy()
         seeds = range(len(trial.per_seed[0]))
-        runs: list[Run] = [search.cell(search.scales[0], **trial.params, seed=seed)["validation"] for seed in seeds]
+        runs: list[Run] = [validation(search, **trial.params, seed=seed) for seed in seeds]
         assert trial.per_seed[0] == pytest.approx([score(run) for run in runs])
         assert trial.values[0] == pytest.approx(sum(map(score, runs)) / len(runs))
     for place, trial in enumerate(told):  # among the best third of those told before it, by its first two seeds
@@ -243,7 +241,7 @@ def test_what_another_trial_needs_goes_on_when_one_fails(store: Store) -> None:
 
 
 def _of(search: Search, k: int, seed: int) -> tuple[Run, Run]:
-    evaluation = search.cell(search.scales[0], k=k, temperature=0.3, seed=seed)["validation"]
+    evaluation = validation(search, k=k, temperature=0.3, seed=seed)
     first = upstream(evaluation)
     assert first is not None
     return first, evaluation

@@ -6,14 +6,14 @@ import csv
 import itertools
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import optuna
 import pytest
 import scipy.stats
 from test_coordinator import run
-from toy import FakeJobs, cell, finish, pretrained, score, toy
+from toy import FakeJobs, cell, finish, pretrained, score, toy, validation
 
 from harness.report.search.numbers import Confirmed, best_so_far, confirmed, front, interval, paired_p, verdict
 from harness.report.search.write import write_search
@@ -22,6 +22,8 @@ from harness.search.session import history, open_search
 from harness.search.trials import Trial, importances
 from harness.spec import HarnessError, key
 from harness.store import Store
+
+Direction = Literal["minimize", "maximize"]
 
 
 @pytest.fixture
@@ -48,7 +50,8 @@ def test_intervals_and_p_values_are_scipys() -> None:
     values = [70.1, 71.4, 69.8, 72.0, 70.7]
     mean, half = interval(values)
     low, high = scipy.stats.t.interval(0.95, 4, np.mean(values), scipy.stats.sem(values))
-    assert (mean - half, mean + half) == (pytest.approx(low), pytest.approx(high))
+    assert mean - half == pytest.approx(low)
+    assert mean + half == pytest.approx(high)
     others = [69.0, 71.0, 69.9, 70.5, 69.6]
     differences = [a - b for a, b in zip(values, others, strict=True)]
     assert paired_p(differences) == pytest.approx(scipy.stats.ttest_rel(values, others).pvalue)
@@ -93,10 +96,7 @@ def test_the_best_cells_are_evaluated_anew_and_so_is_the_default(store: Store) -
     found = confirmed(trials, opened.measure, store)
     assert [entry.reference for entry in found] == [True, False, False]
     for entry in found:
-        runs = [
-            cell(search.scales[0], **entry.cell, seed=seed)["validation"]
-            for seed in range(FIRST_FRESH, FIRST_FRESH + 3)
-        ]
+        runs = [validation(search, **entry.cell, seed=seed) for seed in range(FIRST_FRESH, FIRST_FRESH + 3)]
         assert entry.n == 3
         assert entry.mean == pytest.approx(np.mean([score(run) for run in runs]))
         assert entry.test == pytest.approx(entry.mean - 1)
@@ -178,7 +178,7 @@ def test_importance_counts_a_cell_once(store: Store) -> None:
 
 @pytest.mark.parametrize("others", [[], ["minimize"]])
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])
-def test_importance_is_about_the_best_trials(direction: str, others: list[str]) -> None:
+def test_importance_is_about_the_best_trials(direction: Direction, others: list[Direction]) -> None:
     """The best fifth have a > 0.8, whatever b is; among the rest only b matters."""
     sign, study = 1 if direction == "maximize" else -1, optuna.create_study(directions=[direction, *others])
     axis = optuna.distributions.FloatDistribution(0.0, 1.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import toy
@@ -29,7 +30,7 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "runs")
 
 
-def made(store: Store, tmp_path: Path, **site: int) -> Jobs:
+def made(store: Store, tmp_path: Path, **site: Any) -> Jobs:
     (tmp_path / "project").mkdir(exist_ok=True)
     (tmp_path / "project" / "harness.toml").touch()
     sites: dict[Stage, Site] = {stage: Site(minutes=5, **site) for stage in ("pretrain", "evaluation")}

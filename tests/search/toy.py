@@ -17,6 +17,7 @@ from harness.search import Search
 from harness.search.jobs import Jobs
 from harness.spec import (
     Backbone,
+    Evaluation,
     FineTune,
     HarnessError,
     Knn,
@@ -27,6 +28,7 @@ from harness.spec import (
     Scale,
     Scratch,
     Shapes,
+    Skip,
     Snapshot,
     key,
     upstream,
@@ -52,7 +54,7 @@ def space(trial: Any) -> dict[str, Any]:
 
 def cell(scale: Scale, k: int, temperature: float, seed: int) -> dict[str, Any]:
     start = Scratch(backbone=scale.backbone, image_size=scale.image_size)
-    kind = {"start": start, "k": k, "temperature": temperature, "seed": seed}
+    kind: dict[str, Any] = {"start": start, "k": k, "temperature": temperature, "seed": seed}
     return {"validation": Knn(data=HELD_OUT, **kind), "top1": Knn(data=DATA, **kind)}
 
 
@@ -66,8 +68,15 @@ def pretrained(scale: Scale, k: int, temperature: float, seed: int) -> dict[str,
         recipe=scale.pretrain,
         seed=seed,
     )
-    kind = {"start": start, "k": k, "temperature": temperature, "seed": seed}
+    kind: dict[str, Any] = {"start": start, "k": k, "temperature": temperature, "seed": seed}
     return {"validation": Knn(data=HELD_OUT, **kind), "top1": Knn(data=DATA, **kind)}
+
+
+def validation(search: Search, **cell: Any) -> Evaluation:
+    """The evaluation of a cell that a search of one scale goes by."""
+    found = search.cell(search.scales[0], **cell)
+    assert not isinstance(found, Skip)
+    return found["validation"]
 
 
 def toy(**changes: Any) -> Search:
@@ -93,7 +102,7 @@ def score(run: Run) -> float:
     if isinstance(run, Knn) and isinstance(run.start, Snapshot):
         return score(run.replace(start=run.start.pretrain)) * run.start.epoch / 8
     assert isinstance(run, Knn | FineTune)
-    value = 80.0 - (run.k - 4) ** 2 - 100 * (run.temperature - 0.3) ** 2 if isinstance(run, Knn) else 50.0
+    value = 80.0 - (run.ks[0] - 4) ** 2 - 100 * (run.temperature - 0.3) ** 2 if isinstance(run, Knn) else 50.0
     return value + 0.1 * math.sin(7 * run.seed) - (run.data.split == "test")
 
 
@@ -144,7 +153,7 @@ class FakeJobs(Jobs):
         """Finish the runs that are open and can be."""
         for name, run in list(self.open.items()):
             first = upstream(run)
-            if which(run) and (first is None or isinstance(run.start, Snapshot) or self.store.result(key(first))):  # type: ignore[union-attr]
+            if which(run) and (first is None or isinstance(run.start, Snapshot) or self.store.result(key(first))):
                 del self.open[name]
                 broken(self.store, run) if self.fails(run) else finish(self.store, run)
 
