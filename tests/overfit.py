@@ -36,7 +36,7 @@ def _steps(run: Pretrain, batch: audit.Batch, rate: float) -> tuple[float, audit
         losses.append(loss.item())
         if losses[-1] <= LEARNT * losses[0]:
             break
-        loss.backward()
+        torch.autograd.backward(loss)
         if step == 0:
             gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
             first = audit.Step(losses[0], gradients)

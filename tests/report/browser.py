@@ -120,13 +120,14 @@ class Browser:
                 assert more, "the browser has ended"
                 self._buffer += more
             line, _, self._buffer = self._buffer.partition(b"\0")
-            message = json.loads(line)
+            message: dict[str, Any] = json.loads(line)
             self._note(message)
             if number is None:
                 return message
             if message.get("id") == number:
                 assert "error" not in message, message["error"]
-                return message["result"]
+                result: dict[str, Any] = message["result"]
+                return result
 
     def _note(self, message: dict[str, Any]) -> None:
         values = message.get("params", {})

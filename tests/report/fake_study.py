@@ -119,7 +119,7 @@ def finish(
     *,
     environment: object = ENVIRONMENT,
     log: Sequence[Mapping[str, Any]] = (),
-    pictures: Mapping[str, np.ndarray] | None = None,
+    pictures: Mapping[str, Any] | None = None,
 ) -> None:
     """Make a run done."""
     attempt = begin(store, run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -35,16 +36,15 @@ def test_every_row_is_a_point_and_exact_distances_are_preferred() -> None:
     rows = frame()
     with drawing.style():
         (axes,) = draw_avgdist(rows).axes
+    containers: list[Any] = axes.containers  # of error bars, which have lines
     points = {
-        (float(x), float(y))
-        for container in axes.containers
-        for x, y in zip(*container.lines[0].get_data(), strict=True)
+        (float(x), float(y)) for container in containers for x, y in zip(*container.lines[0].get_data(), strict=True)
     }
     assert points == set(zip([2.5, *rows["avgdist"][1:]], rows["top1"], strict=True))
     assert len(points) == 29
-    (first, *_), others = axes.containers, {container.lines[0].get_marker() for container in axes.containers}
-    assert others == {"o", "s", "^"}
-    assert list(first.lines[0].get_xdata()) == sorted(first.lines[0].get_xdata())
+    assert {container.lines[0].get_marker() for container in containers} == {"o", "s", "^"}
+    first = containers[0].lines[0]
+    assert list(first.get_xdata()) == sorted(first.get_xdata())
     assert {text.get_text() for text in axes.texts} >= {".1", ".11", ".25", ".44", ".9"}
 
 
@@ -61,6 +61,6 @@ def test_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("changes", [{"mask_type": "spiral"}, {"mask_patch_size": 48}])
-def test_masks_that_the_figure_has_no_sign_for_are_refused(changes: dict[str, object]) -> None:
+def test_masks_that_the_figure_has_no_sign_for_are_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(HarnessError, match=r"random, square, block-wise with units of 4, 8, 16, 32, 64 px, not"):
         draw_avgdist(frame().assign(**changes))

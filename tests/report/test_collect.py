@@ -19,7 +19,7 @@ from fake_study import (
 )
 
 from harness.report.collect import arms, axes_of, axis_columns, runs_frame
-from harness.spec import Evaluation, Knn, Scale, Skip, key, upstream
+from harness.spec import Evaluation, FineTune, Knn, Scale, Skip, key, upstream
 from harness.store import Store
 
 
@@ -105,7 +105,9 @@ def test_a_plan_without_any_evaluation_has_rows(tmp_path: Path) -> None:
 def test_arms_are_the_distinct_pre_trainings() -> None:
     def two(scale: Scale, scope: str, mask_ratio: float | None, seed: int) -> dict[str, Evaluation]:
         found = scope_cell(scale, "masked", mask_ratio, seed)
-        return {**found, "knn": Knn(start=found["top1"].start, data=SCALE.data, image_size=32, seed=seed)}
+        tuned = found["top1"]
+        assert isinstance(tuned, FineTune)
+        return {**found, "knn": Knn(start=tuned.start, data=SCALE.data, image_size=32, seed=seed)}
 
     found = arms(scope_plan(cell=two))
     assert [arm.axes for arm in found] == [

@@ -16,7 +16,7 @@ from harness.report.collect import runs_frame
 from harness.report.tables.latex import ROWS, latex_text
 from harness.report.tables.statistics import summary
 from harness.report.tables.table import Entry, Table, table
-from harness.spec import Evaluation, Knn, Scale
+from harness.spec import Evaluation, FineTune, Knn, Scale
 from harness.store import Store
 from harness.study import Plan
 
@@ -83,8 +83,10 @@ def test_rows_that_do_not_fit_a_page_go_on() -> None:
 
 def two_evaluations(scale: Scale, scope: str, mask_ratio: float | None, seed: int) -> dict[str, Evaluation]:
     found = scope_cell(scale, scope, mask_ratio, seed)
+    tuned = found["top1"]
+    assert isinstance(tuned, FineTune)
     probes = {
-        f"{k} nearest neighbours": Knn(start=found["top1"].start, data=SCALE.data, k=k, image_size=32, seed=seed)
+        f"{k} nearest neighbours": Knn(start=tuned.start, data=SCALE.data, k=k, image_size=32, seed=seed)
         for k in (5, 10, 20)
         if scope != "scratch"
     }

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +26,7 @@ from harness.report.report_cache import current
 from harness.report.tables.statistics import summary
 from harness.report.tables.table import table
 from harness.store import Store
+from harness.study import Plan
 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 FIRST_COLUMN = "[...document.querySelectorAll('#cells > tbody > tr:not(.details)')].map(r => r.cells[{}].textContent)"
@@ -56,9 +59,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return found
 
 
-def plan_without_failures(plan):
-    from dataclasses import replace
-
+def plan_without_failures(plan: Plan) -> Plan:
     return replace(plan, rows=tuple(row for row in plan.rows if row.axes["k"] == "plain"))
 
 
@@ -228,7 +229,7 @@ def test_the_findings_of_an_audit_and_the_papers_values(tmp_path: Path) -> None:
     finish_all(store, plan)
     folder = tmp_path / "results"
     folder.mkdir()
-    findings = [
+    findings: list[Any] = [
         {"check": "factors", "verdict": "passed", "text": "differs only in mask", "arm": f"arm {number}"}
         for number in range(5)
     ]

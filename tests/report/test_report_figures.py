@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import matplotlib
+import pandas as pd
 import pytest
 from fake_study import (
     begin,
@@ -25,14 +26,14 @@ from harness.report.collect import arms, runs_frame
 from harness.report.figures import drawing, gallery
 from harness.report.figures.data import axis_figures, cell_labels, cells_figures, curves
 from harness.report.tables.statistics import summary
-from harness.spec import Evaluation, Scale, upstream
+from harness.spec import Evaluation, Scalar, Scale, upstream
 from harness.store import Store
 from harness.study import Plan, around, axes
 
 PNG = b"\x89PNG"
 
 
-def _frames(plan: Plan, store: Store):
+def _frames(plan: Plan, store: Store) -> tuple[pd.DataFrame, pd.DataFrame]:
     runs = runs_frame(plan, store)
     return runs, summary(plan, runs)
 
@@ -106,7 +107,7 @@ def test_cells_side_by_side_where_no_axis_is_numeric(tmp_path: Path) -> None:
 
 
 def test_one_factor_at_a_time(tmp_path: Path) -> None:
-    reference = {"head": "linear", "depth": 2}
+    reference: dict[str, Scalar] = {"head": "linear", "depth": 2}
     grid = around(reference, head=("linear", "mlp"), depth=(1, 2, 4, 16))
     plan = scope_plan(cell=_named_cell, grid=grid, reference=reference, paper=None)
     store = Store(tmp_path)
@@ -131,7 +132,7 @@ def test_many_lines_go_on_several_pages(tmp_path: Path) -> None:
 
 
 def test_labels() -> None:
-    points = [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}, {"a": None, "b": None}]
+    points: list[dict[str, Scalar]] = [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}, {"a": None, "b": None}]
     assert cell_labels(points) == ("a, b", ["1, x", "2, y", "control"])
     assert cell_labels(points[:1]) == ("", [""])
     assert cell_labels([]) == ("", [])

@@ -31,7 +31,7 @@ from harness.report.tables.footnotes import mixed_provenance
 from harness.report.tables.latex import latex_text
 from harness.report.tables.statistics import summary
 from harness.report.tables.table import Table, csv_text, decimals, markdown_text, table
-from harness.spec import Evaluation, Knn, Scale, upstream
+from harness.spec import Evaluation, FineTune, Knn, Scale, upstream
 from harness.store import Store
 from harness.study import Grid, Plan, axes, expand
 
@@ -133,7 +133,9 @@ def test_a_group_of_columns_for_each_evaluation(tmp_path: Path) -> None:
         found = scope_cell(scale, scope, mask_ratio, seed)
         if scope == "scratch":
             return found
-        return {"knn": Knn(start=found["top1"].start, data=SCALE.data, image_size=32, seed=seed), **found}
+        tuned = found["top1"]
+        assert isinstance(tuned, FineTune)
+        return {"knn": Knn(start=tuned.start, data=SCALE.data, image_size=32, seed=seed), **found}
 
     store, plan = Store(tmp_path), scope_plan(cell=two)
     finish_all(store, plan, lambda row: 0.5)
