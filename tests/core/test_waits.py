@@ -2,39 +2,67 @@
 
 The GPU is one of torch's fake devices: shapes without arithmetic, so that this runs anywhere. A copy from ordinary
 memory, a read of a value and a shape that depends on values each make the host wait for all that is enqueued.
-Backward passes are left out, as torch's engine starts a thread for each device that it finds.
+Backward passes are left out, as torch's engine starts a thread for each device that it finds; so are images of files,
+which are copied on streams that fake devices lack.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from test_compile import PRESETS
+from test_dalle import Reference, save
+from test_features import teacher
+from test_in_turns import MIXED
 from test_masks import MASKS
-from tiny import pretrain
+from test_recorded import ALL
+from test_testing import CONVNEXT, LOSSES, RESNET, TARGETS
+from tiny import CLASSES, DATA, RECIPE, SWIN, VIT, pretrain
 from torch import Tensor, nn
 from torch._ops import OpOverload
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from harness.core.data.datasets import ImageSet, load
+from harness.core.data import batches
+from harness.core.data.datasets import ImageSet
+from harness.core.evaluate import probe
 from harness.core.masks.masking import make_views
-from harness.core.model.batchnorm import group_batch_norms
-from harness.core.pretrain.draws import drawn_batches
-from harness.core.pretrain.mim import MaskedImageModel
-from harness.core.pretrain.recipe import _learn, _schedules
-from harness.core.runtime.drop_path import key_drop_paths
+from harness.core.model import batchnorm
+from harness.core.runtime import ahead
+from harness.core.runtime.precision import Arithmetic
 from harness.core.runtime.session import Session
-from harness.core.train.optimiser import parameter_groups
-from harness.core.train.training import Pace, Training
-from harness.spec import BlockMask, FourierLoss, GuidedMask, MomentumEncoder, Pretrain
+from harness.core.train import rates
+from harness.core.train.training import Step, Training
+from harness.runs import compute_in_turns
+from harness.spec import (
+    AnyBackbone,
+    Augment,
+    Average,
+    BlockMask,
+    ComplementMask,
+    Contrastive,
+    FeatureTarget,
+    FineTune,
+    FourierLoss,
+    FrequencyMask,
+    GuidedMask,
+    LinearProbe,
+    Loss,
+    MomentumEncoder,
+    Recipe,
+    Run,
+    Scratch,
+    Target,
+    TokenTarget,
+)
 
 GPU = torch.device("cuda", 0)
 READS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal", "is_nonzero")
@@ -76,25 +104,13 @@ def _by_values(name: str, args: Sequence[Any], named: Mapping[str, Any]) -> bool
     return name == "repeat_interleave" and isinstance(args[-1], Tensor) and named.get("output_size") is None
 
 
-@pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A fake GPU: nothing is saved, resumed or seeded there, and its host has pinned memory."""
-    monkeypatch.setattr(Training, "_resume", lambda self: None)
-    monkeypatch.setattr(Training, "_seed", lambda self, step: None)
-    monkeypatch.setattr(Pace, "after", lambda *_, **__: False)
-    monkeypatch.setattr(Tensor, "pin_memory", lambda self: self)
-    monkeypatch.setattr(torch, "_fused_adamw_", lambda *_, **__: None)  # a kernel that fake devices lack
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        yield
-
-
-def on_gpu(model: nn.Module) -> Any:
-    """The model with all its tensors on the fake GPU."""
+def on_gpu(model: nn.Module) -> nn.Module:
+    """The model with all its tensors on the fake GPU, without values."""
     moved = dict[Tensor, Tensor]()
     for part in model.modules():
         for named in (part._parameters, part._buffers):
             for name, tensor in named.items():
-                if tensor is None:
+                if tensor is None or tensor.is_cuda:
                     continue
                 if tensor not in moved:
                     there = torch.empty_like(tensor, device=GPU, requires_grad=False)
@@ -103,41 +119,78 @@ def on_gpu(model: nn.Module) -> Any:
     return model
 
 
-def _have_gradients(model: nn.Module) -> None:
-    for weight in model.parameters():
-        weight.grad = torch.empty_like(weight) if weight.requires_grad else None
+def in_numbers(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with tensors that have values."""
+
+    def found(*given: Any, **named: Any) -> Any:
+        with unset_fake_temporarily():
+            return function(*given, **named)
+
+    return found
 
 
-def waits_of(run: Pretrain, images: ImageSet, model: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What makes the host wait in the second and the third step of a pre-training."""
-    session: Any = Session(None, GPU)  # type: ignore[arg-type]
-    images = dataclasses.replace(
-        images, **{name: torch.empty_like(getattr(images, name), device=GPU) for name in ("images", "labels")}
-    )
-    model = on_gpu(model).train()
-    model.place = key_drop_paths(model, run.seed, run.recipe.batch_size)
-    group_batch_norms(model, run.recipe, session, model.place)
-    groups = parameter_groups(model.named_parameters(), run.recipe)
-    training = Training(
-        session, run.recipe, model, seed=0, groups=groups, steps_per_epoch=4, place=model.place,
-        schedules=_schedules(run, 4),
-    )  # fmt: skip
-    learn = partial(_learn, run, model, model)
-    monkeypatch.setattr(torch.autograd, "backward", lambda loss: _have_gradients(model))
-    steps = training.steps(partial(drawn_batches, run, images, session, training.total_steps))
-    next(steps).compute(learn)  # constants reach the device in the first
-    with Waits() as waits:
-        for _ in range(2):
-            next(steps).compute(learn)
-    return waits.found
+class Enough(Exception):
+    """All steps that are looked at have been computed."""
 
 
-def pretraining(run: Pretrain) -> tuple[ImageSet, MaskedImageModel]:
-    images: Any = load(run.data, "pretrain")
-    return images, MaskedImageModel(run, images.channels)
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Waits]:
+    """What the host waits for in the second and the third step of a training on a fake GPU.
+
+    Nothing is resumed or seeded there, and its host has pinned memory. Each step is drawn by itself, so that no draw is
+    missed.
+    """
+    waits = Waits()
+    with contextlib.ExitStack() as entered:
+
+        def steps(self: Training, given: Callable[[int], Iterator[Any]]) -> Iterator[Step]:
+            for step in itertools.islice(ours(self, given), 3):
+                for weight in self.parameters:
+                    weight.grad = torch.empty_like(weight)
+                yield step
+                if not step.number:  # constants reach the device in the first
+                    entered.enter_context(waits)
+            raise Enough
+
+        def moved(self: nn.Module, *_: Any, **__: Any) -> nn.Module:
+            entered.enter_context(mode)
+            return on_gpu(self)
+
+        def moved_set(self: ImageSet, device: torch.device) -> ImageSet:
+            with mode:
+                there = {name: torch.empty_like(getattr(self, name), device=device) for name in ("images", "labels")}
+            return dataclasses.replace(self, **there)
+
+        ours, mode = Training.steps, FakeTensorMode(allow_non_fake_inputs=True)
+        # Computed on the host before training, where values may be read.
+        for module, name in ((probe, "initialised"), (batchnorm, "_across")):
+            monkeypatch.setattr(module, name, in_numbers(getattr(module, name)))
+        monkeypatch.setattr(nn.Module, "to", moved)
+        monkeypatch.setattr(ImageSet, "to", moved_set)
+        monkeypatch.setattr(Tensor, "pin_memory", lambda self: self)
+        monkeypatch.setattr(Training, "steps", steps)
+        monkeypatch.setattr(Training, "_resume", lambda self: None)
+        monkeypatch.setattr(Training, "_seed", lambda self, step: None)
+        monkeypatch.setattr(Arithmetic, "use", lambda self: None)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+        monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
+        monkeypatch.setattr(torch.autograd, "backward", lambda loss: None)
+        for kernel in ("_fused_adamw_", "_fused_sgd_"):  # which fake devices lack
+            monkeypatch.setattr(torch, kernel, lambda *_, **__: None)
+        for module in (ahead, batches, rates):
+            monkeypatch.setattr(module, "STEPS", 1)
+        yield waits
 
 
-@pytest.mark.usefixtures("gpu")
+@pytest.fixture
+def fake() -> Iterator[None]:
+    """All tensors are without values."""
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        yield
+
+
+@pytest.mark.usefixtures("fake")
 @pytest.mark.parametrize(
     "wait",
     [lambda x: x + torch.tensor([1.0, 2.0], device=GPU), lambda x: x + torch.ones(2).to(GPU), lambda x: x.cpu(),
@@ -152,7 +205,7 @@ def test_what_waits_is_found(wait: Callable[[Tensor], object]) -> None:
     assert len(waits.found) == 1
 
 
-@pytest.mark.usefixtures("gpu")
+@pytest.mark.usefixtures("fake")
 def test_what_does_not_wait_is_not_found() -> None:
     with Waits() as waits:
         x = torch.empty(2, device=GPU)
@@ -161,27 +214,111 @@ def test_what_does_not_wait_is_not_found() -> None:
     assert waits.found == []
 
 
-RUNS: dict[str, Callable[[], Pretrain]] = {
-    **PRESETS,
-    "guided mask": lambda: pretrain(mask=GuidedMask(size=8, ratio=0.4), momentum=MomentumEncoder()),
-    "fourier": lambda: pretrain(fourier=FourierLoss(variant="paper", weight=0.5)),
-}
+def tuned(backbone: AnyBackbone, recipe: Recipe = RECIPE, **changes: Any) -> FineTune:
+    """A fine-tuning of a few steps."""
+    start = Scratch(backbone=backbone, image_size=32)
+    return FineTune(start=start, data=DATA, image_size=32, recipe=recipe, **changes)
 
 
-FAST = ("simmim, vit", "mae")
+def probed(recipe: Recipe = RECIPE, **changes: Any) -> LinearProbe:
+    """A linear probe behind a batch norm."""
+    start = Scratch(backbone=VIT, image_size=32)
+    return LinearProbe(start=start, data=DATA, image_size=32, recipe=recipe, batch_norm=True, **changes)
+
+
+LAMB = RECIPE.replace(augment=MIXED, optimizer="lamb")
+LARS = RECIPE.replace(optimizer="lars", momentum=0.9, weight_decay=0.0)
+GROUPS = RECIPE.replace(augment=MIXED, batch_norm_group=4)
+RUNS: dict[str, Run] = {
+    **{name: make() for name, make in PRESETS.items()},
+    **ALL,
+    **{
+        f"target {name}": pretrain(target=target, loss=Loss(kind="l2"))
+        for name, target in TARGETS.items()
+        if name not in ("bins", "clusters", "words")  # classes, which presets have
+    },
+    **{f"loss {name}": pretrain(loss=loss) for name, loss in LOSSES.items() if name != "cosine"},  # for features only
+    "guided mask": pretrain(mask=GuidedMask(size=8, ratio=0.4), momentum=MomentumEncoder()),
+    "blocks": pretrain(mask=BlockMask(size=4, ratio=0.4)),
+    "two views": pretrain(mask=ComplementMask(size=4)),
+    "removed frequencies": pretrain(mask=FrequencyMask(radius=4.0), loss=Loss(scope="full")),
+    "released fourier": pretrain(fourier=FourierLoss(variant="released", weight=0.5)),
+    "two crops": pretrain(contrastive=Contrastive(hidden=8, out=8, crops="two"), momentum=MomentumEncoder()),
+    "loss scaler": pretrain(recipe=RECIPE.replace(precision="fp16")),
+    "fine-tuning": tuned(
+        VIT, RECIPE.replace(augment=MIXED, drop_path=0.2, layer_decay=0.7, average=Average(decay=0.9))
+    ),
+    "fine-tuning, swin": tuned(SWIN, RECIPE.replace(augment=MIXED, drop_path=0.2, layer_decay=0.7)),
+    "fine-tuning, convnext": tuned(CONVNEXT, RECIPE.replace(augment=MIXED)),
+    "fine-tuning, resnet, lamb": tuned(RESNET, LAMB, loss="binary-cross-entropy", label_threshold=0.2),
+    "fine-tuning, smoothed labels": tuned(VIT, RECIPE.replace(augment=Augment(smoothing=0.1))),
+    "linear probe, batch norm": probed(),
+    "linear probe, lars": probed(LARS, pool="token"),
+}  # fmt: skip
+FAST = ("simmim, vit", "mae", "fine-tuning", "linear probe, batch norm")
 EACH = [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in RUNS]
 
 
+def compute(run: Run, **options: Any) -> None:
+    """Three steps of a run on the fake GPU."""
+    with pytest.raises(Enough):
+        next(compute_in_turns(run, Session(None, GPU, **options)))  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer")  # to copy a model for its average
 @pytest.mark.parametrize("name", EACH)
-def test_a_step_does_not_wait(name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = RUNS[name]()
-    images, model = pretraining(run)
-    request.getfixturevalue("gpu")
-    assert waits_of(run, images, model, monkeypatch) == []
+def test_a_step_does_not_wait(name: str, gpu: Waits) -> None:
+    compute(RUNS[name])
+    assert gpu.found == []
 
 
-@pytest.mark.usefixtures("gpu")
-@pytest.mark.parametrize("name", [name for name in MASKS if not isinstance(MASKS[name], BlockMask)])  # see test_blocks
+FROM_FILES: dict[str, Callable[[Path], Target]] = {
+    "teacher": lambda file: FeatureTarget(teacher=teacher(file, VIT)[0], width=32),
+    "teacher that sees larger images in its own colours": lambda file: FeatureTarget(
+        teacher=teacher(file, VIT.replace(patch_size=8), size=64)[0], width=32, downsample=4, mean=(0.5,) * 3,
+        std=(0.2,) * 3,
+    ),
+    "codes of DALL-E": lambda file: TokenTarget(tokenizer=save(Reference(8, 2, 16), file), downsample=4),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FROM_FILES)
+def test_a_step_with_a_target_from_a_file_does_not_wait(name: str, gpu: Waits, tmp_path: Path) -> None:
+    target = FROM_FILES[name](tmp_path / "a.safetensors")
+    compute(pretrain(target=target, loss=Loss(kind="l2") if isinstance(target, FeatureTarget) else CLASSES))
+    assert gpu.found == []
+
+
+IN_PARTS: dict[str, Run] = {
+    **{name: RUNS[name] for name in ("target patches", "fourier", "guided mask", "fine-tuning")},
+    "fine-tuning, groups of a batch": tuned(RESNET, GROUPS),
+    "linear probe, groups of a batch": probed(GROUPS),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer")
+@pytest.mark.parametrize("name", IN_PARTS)
+def test_a_step_in_parts_does_not_wait(name: str, gpu: Waits) -> None:
+    compute(IN_PARTS[name], micro_batch=4)
+    assert gpu.found == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", [tuned(RESNET, LAMB.replace(precision="fp16")), probed(LARS.replace(precision="fp16"))])
+def test_a_loss_scaler_waits_for_optimisers_of_timm(run: Run, gpu: Waits) -> None:
+    """They cannot leave out a step on the device, so torch's scaler reads whether a gradient is infinite.
+
+    An update that is undone on the device would have to keep all weights and averages twice.
+    """
+    del gpu
+    with pytest.raises(DataDependentOutputException, match="_local_scalar_dense"):
+        next(compute_in_turns(run, Session(None, GPU)))  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("fake")
+@pytest.mark.parametrize("name", MASKS)
 def test_a_mask_is_drawn_without_waiting(name: str) -> None:
     positions, steps = (torch.empty(12, dtype=torch.int64, device=GPU) for _ in range(2))
     with Waits() as waits:

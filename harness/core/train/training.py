@@ -273,7 +273,9 @@ class Step:
         self.norm: Tensor | None = None
 
     def compute(self, learn: Callable[[Update], T]) -> T:
-        """Compute the step; gives what `learn` returns. Nothing here waits for the device.
+        """Compute the step; gives what `learn` returns.
+
+        Nothing here waits for the device, except in fp16 with LAMB or LARS, whose loss scaler looks at the gradients.
 
         Args:
             learn: forward and backward passes, update of the weights and all that follows them. What changes from step
