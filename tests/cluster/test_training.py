@@ -103,7 +103,7 @@ def test_disturbed_runs_equal_undisturbed_ones(empty_cluster: Cluster, study: Pa
     def begun() -> list[tuple[str, str]]:
         """Jobs whose run has reached a checkpoint or at least a metrics line."""
         places = overview(runs, store).places.values()
-        ready = {p.job.id for p in places if p.job and p.word == "running" and p.state.progress}
+        ready = {p.job for p in places if p.job and p.word == "running" and p.state.progress}
         return [job for job in jobs_at_work() if job[0] in ready]
 
     for round_ in range(5):
