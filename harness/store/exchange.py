@@ -7,7 +7,6 @@ runs follow, then one record a run, sorted by key: its spec, its result, and the
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.spec import HarnessError, Run, key, run_from_json
-from harness.store.files import create_exclusively, disk_errors, publish_folder, read_bytes, write_atomically
+from harness.store.files import create_exclusively, digests, disk_errors, publish_folder, read_bytes, write_atomically
 from harness.store.layout import AttemptFolder
 from harness.store.records import record_in, sealed
 from harness.store.states import Result
@@ -179,19 +178,19 @@ def _add(store: Store, item: _Exported) -> None:
     folder = store.folder(item.name)
 
     def fill(fresh: Path) -> None:
-        AttemptFolder(fresh).artefacts.mkdir()
+        AttemptFolder(fresh).artefacts.mkdir()  # so that the folder holds its number even for a run without files
         for place, data in item.files.items():
             (fresh / place).parent.mkdir(parents=True, exist_ok=True)
             (fresh / place).write_bytes(data)
-        if not item.files:  # a folder without any file would not hold its number
-            AttemptFolder(fresh).metrics.touch()
 
     while True:
         number = max((attempt.number for attempt in folder.attempts()), default=0) + 1
-        if publish_folder(folder.attempt(number).path, fill):  # else somebody took the number
+        attempt = folder.attempt(number)
+        if publish_folder(attempt.path, fill):  # else somebody took the number
             break
-    digests = {place: hashlib.sha256(data).hexdigest() for place, data in item.files.items()}
-    record = {"key": item.name, **item.result, "attempt": number, "files": digests}
+    # From the disk, as a run that finishes does it: the files are made to survive a power loss before the result is.
+    files = digests(attempt.path, attempt.kept())
+    record = {"key": item.name, **item.result, "attempt": number, "files": files}
     if folder.result.exists() and store.result(item.name) is None:
         store.put_result_aside(item.name)  # damaged: as good as absent, but its name would be taken
     try:
