@@ -31,8 +31,8 @@ def export(
     from harness.store.exchange import export_records
 
     plan, runs = planned(study, scale, where, seeds, store)
-    # With looks, claims that were open have further seeds, which belong to the results too.
-    names = reported(plan, runs).runs() if seeds is None else plan.runs()
+    # As in a report: with looks, claims that were open have further seeds, which belong to the whole study's results.
+    names = (plan if where or seeds else reported(plan, runs)).runs()
     count = export_records(runs, names, file)
     # A text times a bool: nothing where all are finished.
     say(f"wrote {count} of {len(names)} runs to {file}" + (": the others are not finished" * (count < len(names))))
