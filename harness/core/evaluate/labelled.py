@@ -98,12 +98,27 @@ def accuracy(
             logits = classify(images)
         # Out of autocast: sums of half-precision losses would lose digits.
         logits = logits.float()
-        # With five classes or fewer, top5 is 100 %.
-        ranked = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
-        loss = F.cross_entropy(logits, labels, reduction="sum")
-        sums += torch.stack([ranked[:, 0].sum(), ranked.any(dim=1).sum(), loss]).to(sums)
+        sums += sums_of(logits, labels)
     means = session.group.sum(sums) / len(test)
     yield session.mark()
+    return accuracies(means)
+
+
+def sums_of(logits: Tensor, labels: Tensor) -> Tensor:
+    """Sums over images, float64 [3]: label ranked first, label among the first five, cross-entropy.
+
+    With five classes or fewer, all are among the first five.
+
+    Args:
+        logits: [B, K]. labels: int64 [B].
+    """
+    ranked = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
+    loss = F.cross_entropy(logits, labels, reduction="sum")
+    return torch.stack([ranked[:, 0].sum(), ranked.any(dim=1).sum(), loss]).double()
+
+
+def accuracies(means: Tensor) -> dict[str, float]:
+    """Metrics of a test set by name, accuracies in percent; means: `sums_of` all its images, over their number."""
     top1, top5, loss = means.tolist()
     return {"top1": 100 * top1, "top5": 100 * top5, "loss": loss}
 

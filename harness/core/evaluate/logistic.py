@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.core.data.datasets import load
+from harness.core.evaluate.labelled import accuracies, sums_of
 from harness.core.evaluate.probe import all_features
 from harness.core.evaluate.start import frozen_encoder
 from harness.core.runtime.session import Session
@@ -38,13 +39,7 @@ def logistic_probe(run: LogisticProbe, session: Session) -> None:
     def evaluate() -> dict[str, float]:
         known, asked = standardised(features, queries)
         weights, bias = fit_logistic(known, labels, num_classes=train.num_classes, c=run.c)
-        logits = asked @ weights.T + bias
-        ranked = logits.topk(min(5, logits.shape[1])).indices == answers[:, None]  # with five classes top5 is 100 %
-        return {
-            "top1": 100 * ranked[:, 0].double().mean().item(),
-            "top5": 100 * ranked.any(dim=1).double().mean().item(),
-            "loss": F.cross_entropy(logits, answers).item(),
-        }
+        return accuracies(sums_of(asked @ weights.T + bias, answers) / len(answers))
 
     # All processes hold all features; the fit is one computation, which rank 0 makes.
     session.attempt.finish(session.group.lead(evaluate), time.monotonic() - begun)
