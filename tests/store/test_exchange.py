@@ -62,6 +62,8 @@ def test_an_empty_store_gets_results_and_files_but_no_weights(store: Store, file
         assert other.spec(name) == run
         assert (found := other.result(name)) is not None
         assert found == store.result(name)
+        assert found.files == store.result(name).files  # type: ignore[union-attr]
+        assert len(found.files) == 4
         assert kept(other, name) == kept(store, name)
         assert other.metrics(name) == [{"step": 1, "loss": 0.25}]
         assert other.weights(name) is None
@@ -98,6 +100,18 @@ def test_a_store_that_has_some_is_filled_up_and_loses_nothing(file: Path, tmp_pa
     assert other.weights(NAMES[0]) is not None
     assert import_records(other, [file]).new == ()
     assert snapshot(other.root) == after
+
+
+def test_a_damaged_result_here_is_put_aside(file: Path, tmp_path: Path) -> None:
+    other = Store(tmp_path / "other")
+    compute(other, FIRST)
+    result = other.folder(NAMES[0]).result
+    result.write_bytes(result.read_bytes().replace(b"0.25", b"0.35"))
+    assert other.state(NAMES[0]).word != "done"
+    assert NAMES[0] in import_records(other, [file]).new
+    assert (found := other.result(NAMES[0])) is not None
+    assert found.metrics == {"loss": 0.25}
+    assert len(other.folder(NAMES[0]).results_put_aside()) == 1
 
 
 def test_two_stores_that_overlap_are_merged(tmp_path: Path) -> None:
