@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
     # again, as mypy does not follow `__all__ += run.__all__`: the names would be objects to it
     from harness.spec.analyses import *
-    from harness.spec.heads import *
-    from harness.spec.masking import *
+    from harness.spec.masks.masking import *
+    from harness.spec.model.heads import *
+    from harness.spec.objective.targets import *
     from harness.spec.run import *
-    from harness.spec.targets import *
     from harness.use import export_weights, predict, reconstruct
 
 _LAZY = {  # these load torch or pandas, which takes seconds

@@ -29,7 +29,7 @@ from harness.core.runtime.session import Session
 from harness.papers import a2mim_pretrain, mae_pretrain, simmim_cnn_pretrain, simmim_pretrain
 from harness.runs import complexity_of, compute
 from harness.spec import Cosine, CustomData, Pretrain
-from harness.spec.costed_model import costed_model
+from harness.spec.model.described import costed_model
 from harness.store import Attempt, Store
 
 WARM_STEPS = 6

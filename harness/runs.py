@@ -42,7 +42,7 @@ from harness.spec import (
     RgbStatistics,
     Run,
 )
-from harness.spec.costed_model import Described
+from harness.spec.model.described import Described
 
 
 def compute(run: Run, session: Session) -> None:

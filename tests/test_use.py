@@ -52,7 +52,7 @@ from harness.spec import (
     SquareMask,
     key,
 )
-from harness.spec.data import PUBLISHED
+from harness.spec.data.datasets import PUBLISHED
 from harness.store import Store
 from harness.store.cleaning import removable, remove
 

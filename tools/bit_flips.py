@@ -165,8 +165,8 @@ def other_targets(root: Path, run: Any, evaluation: Any, project: Path, bits: in
     from harness.core.weights.finished_run import opened
     from harness.launch.cost import ModelCost, read_model_cost, write_model_cost
     from harness.spec import key
-    from harness.spec.costed_model import costed_model
-    from harness.spec.external_content import cached_file_sha256
+    from harness.spec.data.external_content import cached_file_sha256
+    from harness.spec.model.described import costed_model
     from harness.store import Attempt, Store
 
     store, name = Store(root), key(run)

@@ -3,10 +3,10 @@
     python tools/make_fashion_mnist_mini.py /usr/share/datasets/fashion-mnist
 
 The folder holds the idx files, compressed (.gz) or not; on Debian the package dataset-fashion-mnist brings
-them. Their content is checked against the digest in harness/spec/data.py. The subset is the first 1,000
+them. Their content is checked against the digest in harness/spec/data/datasets.py. The subset is the first 1,000
 training and the first 500 test images of each class, in the order of the files. Prints the digest of the
 subset, over the raw bytes of train_images, train_labels, test_images and test_labels in this order, which
-belongs into harness/spec/data.py.
+belongs into harness/spec/data/datasets.py.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import typer
 from harness.cli.common import ScaleName, StudyFile, Where, console, printable, results_folder, say, selection
 from harness.launch.cost import check_names
 from harness.spec import HarnessError
-from harness.spec.costed_model import costed_models
+from harness.spec.model.described import costed_models
 from harness.store.files import disk_errors, write_atomically
 from harness.study import expand, load
 

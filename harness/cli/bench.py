@@ -14,7 +14,7 @@ from rich.table import Table
 from harness.cli.common import ScaleName, Where, console, planned, say, with_resources
 from harness.launch.resources import Resources
 from harness.spec import HarnessError, ImageFolder, Pretrain
-from harness.spec.data import absent
+from harness.spec.data.datasets import absent
 
 if TYPE_CHECKING:
     from harness.bench import Timing

@@ -20,8 +20,8 @@ from harness.launch.resources import Resources
 from harness.launch.site import read_site
 from harness.launch.slurm.task import open_to_group
 from harness.spec import HarnessError, ImageFolder, Pretrain, Run, key, upstreams
-from harness.spec.costed_model import costed_models
-from harness.spec.data import absent
+from harness.spec.data.datasets import absent
+from harness.spec.model.described import costed_models
 from harness.store import Store, open_store
 from harness.study import Plan, Row, expand, load
 

@@ -26,7 +26,7 @@ from harness.launch.local.pool import gpus
 from harness.launch.resources import slow_bf16
 from harness.launch.site import read_site
 from harness.spec import Pretrain, Run, pretraining
-from harness.spec.costed_model import costed_models
+from harness.spec.model.described import costed_models
 from harness.store import State, Store
 from harness.study import Plan
 

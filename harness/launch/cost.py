@@ -23,9 +23,9 @@ from typing import Any, NamedTuple
 
 from harness.launch.site import Stage
 from harness.spec import HarnessError, Pretrain, Run
-from harness.spec.backbone import Backbone, check_model
-from harness.spec.costed_model import Described, costed_model
 from harness.spec.keys import Training
+from harness.spec.model.backbone import Backbone, check_model
+from harness.spec.model.described import Described, costed_model
 from harness.store import State, Store
 from harness.store.files import write_atomically
 from harness.store.layout import description_file

@@ -1,14 +1,10 @@
 """Specs: frozen values that determine a run's numbers, their keys, and the facts of a run that need no torch."""
 
 from harness.machine import HarnessError
-from harness.spec import analyses, heads, masking, run, targets
+from harness.spec import analyses, run
 from harness.spec.analyses import *
-from harness.spec.backbone import AnyBackbone, Backbone, CustomBackbone
 from harness.spec.base import Params, Scalar, Spec, one_line
-from harness.spec.contrastive import Contrastive
-from harness.spec.corruption import AfterStage, AtInput, BeforeBlock, Corruption
-from harness.spec.data import CustomData, Data, ImageFolder, Images, Shapes
-from harness.spec.heads import *
+from harness.spec.data.datasets import CustomData, Data, ImageFolder, Images, Shapes
 from harness.spec.keys import (
     Analysis,
     Evaluation,
@@ -21,9 +17,17 @@ from harness.spec.keys import (
     upstream,
     upstreams,
 )
-from harness.spec.loss import AnyLoss, CustomLoss, FourierLoss, Loss
-from harness.spec.masking import *
-from harness.spec.momentum import MomentumEncoder
+from harness.spec.masks import masking
+from harness.spec.masks.masking import *
+from harness.spec.model import heads
+from harness.spec.model.backbone import AnyBackbone, Backbone, CustomBackbone
+from harness.spec.model.corruption import AfterStage, AtInput, BeforeBlock, Corruption
+from harness.spec.model.heads import *
+from harness.spec.model.momentum import MomentumEncoder
+from harness.spec.objective import targets
+from harness.spec.objective.contrastive import Contrastive
+from harness.spec.objective.loss import AnyLoss, CustomLoss, FourierLoss, Loss
+from harness.spec.objective.targets import *
 from harness.spec.recipe import (
     Augment,
     Average,
@@ -37,7 +41,6 @@ from harness.spec.recipe import (
 from harness.spec.run import *
 from harness.spec.scale import Scale, Skip
 from harness.spec.start import Checkpoint, Scratch
-from harness.spec.targets import *
 
 __all__ = [
     "AfterStage", "Analysis", "AnyBackbone", "AnyLoss", "AtInput", "Augment", "Average", "Backbone", "BeforeBlock",

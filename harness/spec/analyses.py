@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from harness.spec.corruption import Fill
+from harness.spec.model.corruption import Fill
 from harness.spec.run import Evaluated, FineTune, Pretrain, S
 from harness.spec.start import Checkpoint, Scratch
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from harness.spec.corruption import Corruption
-from harness.spec.heads import DecoderHead
-from harness.spec.masking import Mask
 from harness.spec.masks.custom import CustomMask
 from harness.spec.masks.frequency import FrequencyMask
+from harness.spec.masks.masking import Mask
+from harness.spec.model.corruption import Corruption
+from harness.spec.model.heads import DecoderHead
+from harness.spec.objective.targets import MomentumTarget
 from harness.spec.recipe import Recipe
-from harness.spec.targets import MomentumTarget
 
 if TYPE_CHECKING:
     from harness.spec.run import Pretrain

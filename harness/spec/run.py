@@ -9,11 +9,8 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from harness.spec.backbone import AnyBackbone
 from harness.spec.base import Side, Spec, derived
-from harness.spec.contrastive import Contrastive
-from harness.spec.corruption import Corruption
-from harness.spec.data import Data
+from harness.spec.data.datasets import Data
 from harness.spec.geometry import (
     check_dropping,
     check_frequencies,
@@ -23,13 +20,16 @@ from harness.spec.geometry import (
     check_target,
     choices,
 )
-from harness.spec.heads import Head, LinearHead, LossPredictor, check_head
-from harness.spec.loss import AnyLoss, FourierLoss, Loss, check_fourier, check_loss, needs_hidden
-from harness.spec.masking import Mask
-from harness.spec.momentum import MomentumEncoder
+from harness.spec.masks.masking import Mask
+from harness.spec.model.backbone import AnyBackbone
+from harness.spec.model.corruption import Corruption
+from harness.spec.model.heads import Head, LinearHead, LossPredictor, check_head
+from harness.spec.model.momentum import MomentumEncoder
+from harness.spec.objective.contrastive import Contrastive
+from harness.spec.objective.loss import AnyLoss, FourierLoss, Loss, check_fourier, check_loss, needs_hidden
+from harness.spec.objective.targets import DalleTokenizer, FeatureTarget, PixelTarget, Target, TokenTarget
 from harness.spec.recipe import Recipe, check_frozen, check_no_mask_token
 from harness.spec.start import Checkpoint, Scratch
-from harness.spec.targets import DalleTokenizer, FeatureTarget, PixelTarget, Target, TokenTarget
 from harness.spec.user_code import UserFunction
 
 __all__ = [

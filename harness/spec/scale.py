@@ -5,9 +5,9 @@ from __future__ import annotations
 from pydantic import Field
 
 from harness.machine import HarnessError
-from harness.spec.backbone import AnyBackbone
 from harness.spec.base import Side, Spec
-from harness.spec.data import Data
+from harness.spec.data.datasets import Data
+from harness.spec.model.backbone import AnyBackbone
 from harness.spec.recipe import Recipe
 
 

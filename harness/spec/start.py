@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import PositiveInt
 
-from harness.spec.backbone import AnyBackbone
 from harness.spec.base import Spec
+from harness.spec.model.backbone import AnyBackbone
 from harness.spec.user_code import UserFile
 
 

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from harness.machine import HarnessError
 from harness.spec.base import CUSTOM, SHIPPED, Params, Spec
-from harness.spec.external_content import cached_file_sha256, source_digest
+from harness.spec.data.external_content import cached_file_sha256, source_digest
 
 
 class UserFunction(Spec):

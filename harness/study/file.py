@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from harness.machine import PROJECT_VARIABLE, project_root
 from harness.spec import HarnessError, one_line
-from harness.spec.data import planned_manifest
+from harness.spec.data.datasets import planned_manifest
 
 NOT_THE_USERS = (str(Path(__file__).parents[1]) + os.sep, sysconfig.get_paths()["stdlib"] + os.sep)
 """Folders of code that is not the user's: this package and the standard library."""

@@ -22,7 +22,7 @@ from harness.analysis.interactions import (
     strength,
 )
 from harness.spec import FineTune, Interactions, Recipe, Scratch, Shapes
-from harness.spec.backbone import Backbone
+from harness.spec.model.backbone import Backbone
 
 VIT = Backbone(name="vit_tiny_patch16_224", args={"embed_dim": 16, "depth": 2, "num_heads": 2}, patch_size=4)
 START = FineTune(

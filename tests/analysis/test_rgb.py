@@ -11,7 +11,7 @@ import torch
 from harness.analysis.rgb import dc, histogram, statistics
 from harness.core.model.corruption import filled
 from harness.spec import RgbStatistics
-from harness.spec.corruption import Fill
+from harness.spec.model.corruption import Fill
 
 PIXELS = torch.tensor([[[[0.1, 0.2], [0.3, 0.6]]]], dtype=torch.float64)
 HIDDEN = torch.tensor([[[True, False], [False, True]]])

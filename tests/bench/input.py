@@ -35,7 +35,7 @@ from harness.core.data.datasets import FolderSet, load
 from harness.core.data.pack import opened
 from harness.core.data.packing import pack
 from harness.spec import Augment, ImageFolder
-from harness.spec.data import planned_manifest
+from harness.spec.data.datasets import planned_manifest
 
 SIZE, BATCH, IMAGES = 192, 64, 128
 AIMS = {"PIL": 1.0, "torchvision": 1.3, "pack 256 px, torchvision": 5.0, "pack 256 px, read alone": 20.0}

@@ -25,7 +25,7 @@ from harness.spec import (
     Recipe,
     Shapes,
 )
-from harness.spec.costed_model import costed_models
+from harness.spec.model.described import costed_models
 from harness.store import Store
 from harness.study import Plan
 

@@ -8,7 +8,7 @@ import pytest
 from conftest import Command
 from PIL import Image
 
-from harness.spec.packs import read_header
+from harness.spec.data.packs import read_header
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from harness.spec import (
     Run,
     key,
 )
-from harness.spec.external_content import file_sha256
+from harness.spec.data.external_content import file_sha256
 from harness.store import Store
 
 CNNS = pytest.mark.parametrize("backbone", [RESNET, CONVNEXT], ids=["resnet", "convnext"])

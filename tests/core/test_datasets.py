@@ -15,8 +15,8 @@ from harness.core.data import datasets, published
 from harness.core.data.datasets import FolderSet, ImageSet, load
 from harness.core.runtime.custom import load_function
 from harness.spec import CustomData, HarnessError, ImageFolder, Images, Shapes
-from harness.spec.data import PUBLISHED, planned_manifest
-from harness.spec.external_content import manifest
+from harness.spec.data.datasets import PUBLISHED, planned_manifest
+from harness.spec.data.external_content import manifest
 
 MINI = Images(name="fashion-mnist-mini")
 

@@ -45,7 +45,7 @@ from harness.spec import (
     TokenMask,
     key,
 )
-from harness.spec.data import planned_manifest
+from harness.spec.data.datasets import planned_manifest
 from harness.store import Attempt, Store
 
 TRIED_ON_CPU = os.environ.get("HARNESS_GPU_TESTS") == "cpu"

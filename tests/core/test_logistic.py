@@ -13,8 +13,8 @@ from sklearn.linear_model import LogisticRegression
 from harness.core.evaluate import logistic
 from harness.core.evaluate.logistic import fit_logistic, standardised
 from harness.spec import HarnessError, Knn, LogisticProbe, Scratch, key
-from harness.spec.backbone import Backbone
-from harness.spec.data import Shapes
+from harness.spec.data.datasets import Shapes
+from harness.spec.model.backbone import Backbone
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -20,8 +20,8 @@ from harness.core.data.datasets import Facts, FolderSet, facts_of, load
 from harness.core.data.packing import pack
 from harness.core.data.pictures import as_tested
 from harness.spec import Augment, HarnessError, ImageFolder
-from harness.spec.data import Decoder, planned_manifest
-from harness.spec.packs import read_header
+from harness.spec.data.datasets import Decoder, planned_manifest
+from harness.spec.data.packs import read_header
 
 CPU = torch.device("cpu")
 

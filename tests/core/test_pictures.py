@@ -19,7 +19,7 @@ from harness.core.data.batches import training_batches
 from harness.core.data.datasets import Facts, FolderSet
 from harness.core.data.pictures import as_tested, prepared
 from harness.spec import Augment, HarnessError, ImageFolder
-from harness.spec.data import Decoder
+from harness.spec.data.datasets import Decoder
 
 SIDE = 16
 RAMP = np.arange(SIDE * SIDE, dtype=np.uint8).reshape(SIDE, SIDE)

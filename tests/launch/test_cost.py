@@ -22,7 +22,7 @@ from harness.spec import (
     Shapes,
     key,
 )
-from harness.spec.costed_model import costed_model
+from harness.spec.model.described import costed_model
 from harness.store import Attempt, Store
 
 VIT = Backbone(name="vit_tiny_patch16_224", patch_size=4)

@@ -27,7 +27,7 @@ from harness.spec import (
     Shapes,
     key,
 )
-from harness.spec.costed_model import costed_model, costed_models
+from harness.spec.model.described import costed_model, costed_models
 from harness.store import Store
 from harness.store.layout import description_file
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from harness.spec import HarnessError, ImageFolder
-from harness.spec.data import planned_manifest
-from harness.spec.external_content import Manifest, cached_file_sha256, file_sha256, image_files, manifest
+from harness.spec.data.datasets import planned_manifest
+from harness.spec.data.external_content import Manifest, cached_file_sha256, file_sha256, image_files, manifest
 from harness.study.file import run_file
 
 
@@ -74,7 +74,7 @@ def test_what_was_read_is_kept_for_files_that_stay(root: Path, monkeypatch: pyte
     def read_again(path: Path) -> str:
         raise AssertionError(path)
 
-    monkeypatch.setattr("harness.spec.external_content.file_sha256", read_again)
+    monkeypatch.setattr("harness.spec.data.external_content.file_sha256", read_again)
     assert manifest(root) == before
 
 
@@ -87,7 +87,7 @@ def test_a_folder_is_looked_at_once_for_a_study_file_and_anew_when_that_is_loade
         looks.append(folder)
         return manifest(folder)
 
-    monkeypatch.setattr("harness.spec.data.manifest", look)
+    monkeypatch.setattr("harness.spec.data.datasets.manifest", look)
     file = tmp_path / "first.py"
     file.write_text("from harness import ImageFolder\nDATA = [ImageFolder(name='zoo') for _ in range(3)]\n")
     before = run_file(file).DATA

@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.launch.cost import Answer, Cost, remaining
 from harness.launch.site import read_site
 from harness.spec import FineTune, Pretrain, Run
-from harness.spec.costed_model import costed_model
+from harness.spec.model.described import costed_model
 from harness.store import State, Store
 
 HALVES = ("bf16", "fp16")

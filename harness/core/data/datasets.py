@@ -21,8 +21,8 @@ from harness.core.runtime.custom import load_function
 from harness.core.runtime.randomness import words
 from harness.machine import data_location
 from harness.spec import CustomData, Data, HarnessError, ImageFolder, Images, Shapes, seed_stream
-from harness.spec.data import HELD_OUT, PUBLISHED, Decoder, absent, check_folder, few_to_hold_out, is_uneven
-from harness.spec.external_content import Manifest, image_files, manifest
+from harness.spec.data.datasets import HELD_OUT, PUBLISHED, Decoder, absent, check_folder, few_to_hold_out, is_uneven
+from harness.spec.data.external_content import Manifest, image_files, manifest
 
 Part = Literal["pretrain", "train", "test"]
 

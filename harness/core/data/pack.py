@@ -1,4 +1,4 @@
-"""Pictures of a pack, a file of decoded pictures that is mapped into memory: `harness.spec.packs`, `harness pack`."""
+"""Pictures of a pack, a file of decoded pictures mapped into memory (`harness.spec.data.packs`, `harness pack`)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from harness.spec import HarnessError
-from harness.spec.packs import FRACTIONS, PIXELS, read_header, sizes
+from harness.spec.data.packs import FRACTIONS, PIXELS, read_header, sizes
 
 
 class PackedPicture:

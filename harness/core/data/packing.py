@@ -23,9 +23,9 @@ from harness.core.data.pack import PackedPicture
 from harness.core.data.pictures import central, decoded, prepared, read
 from harness.machine import data_location
 from harness.spec import HarnessError, ImageFolder
-from harness.spec.data import Decoder, absent, check_folder
-from harness.spec.external_content import Manifest, image_files, manifest, note_pack
-from harness.spec.packs import FRACTIONS, MAGIC, PIXELS, Packed, header_of
+from harness.spec.data.datasets import Decoder, absent, check_folder
+from harness.spec.data.external_content import Manifest, image_files, manifest, note_pack
+from harness.spec.data.packs import FRACTIONS, MAGIC, PIXELS, Packed, header_of
 
 AHEAD = 8
 """Pictures that each thread may be ahead of the file."""

@@ -20,7 +20,7 @@ from harness.core.data.augment import Interpolation, normalise, test_batch, test
 from harness.core.data.datasets import Facts
 from harness.core.data.pack import Pack, PackedPicture
 from harness.spec import Data, HarnessError, ImageFolder
-from harness.spec.packs import packed_side
+from harness.spec.data.packs import packed_side
 
 Picture = str | Path | Image.Image | NDArray[np.uint8]
 """A file, a PIL image, or an array uint8 [H, W] or [H, W, C]."""

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from harness.machine import cache_folder, data_location, data_variable
 from harness.spec import HarnessError
-from harness.spec.data import PUBLISHED, Images
+from harness.spec.data.datasets import PUBLISHED, Images
 
 Fold = Literal["train", "unlabelled", "test"]
 Bytes = NDArray[np.uint8]

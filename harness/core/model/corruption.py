@@ -12,7 +12,7 @@ from harness.core.model.backbones.custom import build_custom, mixes_before
 from harness.core.runtime.drop_path import Place
 from harness.core.runtime.randomness import initialised, uniform
 from harness.spec import Corruption, CustomBackbone, FrequencyMask, Pretrain, seed_stream
-from harness.spec.corruption import AtInput, BeforeBlock, Fill
+from harness.spec.model.corruption import AtInput, BeforeBlock, Fill
 
 # Names of the leaks; `declared_leaks` says what each means.
 IMAGE_MEAN = "image mean"

@@ -16,7 +16,7 @@ from torch import Tensor
 from harness.core.runtime.precision import alone_in
 from harness.core.weights.checkpoint import read_weights
 from harness.spec import DalleTokenizer, HarnessError
-from harness.spec.external_content import file_sha256
+from harness.spec.data.external_content import file_sha256
 
 GROUPS = 4
 """Groups of blocks in the encoder; each but the last ends in a pooling by 2."""

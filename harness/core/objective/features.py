@@ -14,7 +14,7 @@ from harness.core.runtime.precision import alone_in
 from harness.core.runtime.randomness import initialised
 from harness.core.weights.checkpoint import checkpoint_weights, load_encoder
 from harness.spec import FeatureTarget, HarnessError, MomentumTarget
-from harness.spec.targets import Norm
+from harness.spec.objective.targets import Norm
 
 
 def teacher_of(target: FeatureTarget, channels: int) -> Encoder:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from harness.core.runtime.custom import call, load_function
 from harness.spec import AnyLoss, CustomLoss, HarnessError, Pretrain
-from harness.spec.loss import DISTANCES
+from harness.spec.objective.loss import DISTANCES
 
 TINY = 1e-12
 """Added to squared distances of spectra (released MFM), so that their roots have gradients; the least base of a power

@@ -28,7 +28,7 @@ from harness.core.runtime.randomness import initialised
 from harness.core.weights.checkpoint import checkpoint_weights, load_encoder, load_own
 from harness.core.weights.finished_run import Trained
 from harness.spec import Checkpoint, FrequencyMask, HarnessError, LocalMask, Mask, Pretrain
-from harness.spec.loss import needs_hidden
+from harness.spec.objective.loss import needs_hidden
 
 LOG = logging.getLogger(__name__)
 FOLLOWED = ("encoder", "mask_token", "mask_gate", "projector", "loss_predictor")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from harness.core.runtime.randomness import uniform
 from harness.spec import HarnessError, seed_stream
-from harness.spec.external_content import source_digest
+from harness.spec.data.external_content import source_digest
 
 
 @cache

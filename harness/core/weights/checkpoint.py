@@ -20,7 +20,7 @@ from harness.core.model.encoder import Family, own_biases, own_positions
 from harness.core.runtime.session import Session
 from harness.core.weights.formats import Weights, named_as_timm, resized
 from harness.spec import Checkpoint, HarnessError
-from harness.spec.external_content import file_sha256
+from harness.spec.data.external_content import file_sha256
 from harness.store.snapshots import epochs_asked_for
 
 

@@ -1,1 +1,1 @@
-"""The masks, one class each; `harness.spec.masking` has their union."""
+"""The masks, one class each; `harness.spec.masks.masking` has their union."""

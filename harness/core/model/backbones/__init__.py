@@ -24,7 +24,7 @@ from harness.core.model.backbones.resnet import ResNets
 from harness.core.model.backbones.swin import Swin
 from harness.core.model.backbones.vit import BEiT, ViT
 from harness.spec import AnyBackbone, CustomBackbone, HarnessError
-from harness.spec.backbone import FAMILIES, check_model
+from harness.spec.model.backbone import FAMILIES, check_model
 
 __all__ = ["Family", "Layers", "Piece", "layers_for", "layers_named", "layers_of", "supported"]
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from harness.core.model.backbones.pieces import Layers, Piece, Submodule
 from harness.spec import Backbone, HarnessError
-from harness.spec.corruption import AfterStage, AtInput, BeforeBlock
+from harness.spec.model.corruption import AfterStage, AtInput, BeforeBlock
 
 
 class ConvNext(Layers):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from harness.core.model.backbones.pieces import Layers, Piece, Submodule
 from harness.core.runtime.custom import call, load_function, looked_at
 from harness.spec import Backbone, CustomBackbone, HarnessError
-from harness.spec.corruption import AfterStage, AtInput, Site
+from harness.spec.model.corruption import AfterStage, AtInput, Site
 
 
 class CustomNetwork(nn.Module):

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from harness.spec import Backbone
-from harness.spec.corruption import Site
+from harness.spec.model.corruption import Site
 
 Run = Callable[[Any, Tensor, Tensor | None], Tensor]
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from harness.core.model.backbones.pieces import Layers, Piece, Submodule
 from harness.spec import Backbone, HarnessError
-from harness.spec.corruption import AfterStage, AtInput, BeforeBlock
+from harness.spec.model.corruption import AfterStage, AtInput, BeforeBlock
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 STEM_STRIDE = 4

@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.core.model.backbones.pieces import Layers, Piece, Submodule
 from harness.spec import Backbone, HarnessError
-from harness.spec.corruption import AfterStage, AtInput, BeforeBlock
+from harness.spec.model.corruption import AfterStage, AtInput, BeforeBlock
 
 
 class Swin(Layers):

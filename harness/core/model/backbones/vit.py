@@ -11,7 +11,7 @@ from torch import Tensor
 
 from harness.core.model.backbones.pieces import Layers, Piece, Run, Submodule
 from harness.spec import Backbone
-from harness.spec.corruption import AtInput, BeforeBlock
+from harness.spec.model.corruption import AtInput, BeforeBlock
 
 POOLING = {"": "", "mean": "avg", "token": "token"}
 """timm's name of each pooling."""

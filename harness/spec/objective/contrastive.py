@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import PositiveFloat, PositiveInt
 
 from harness.spec.base import Spec
-from harness.spec.masking import Mask
+from harness.spec.masks.masking import Mask
 
 
 class Contrastive(Spec):

@@ -12,7 +12,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from harness.machine import HarnessError, data_location, data_names, data_variable
 from harness.spec.base import Side, Spec
-from harness.spec.external_content import Manifest, manifest, picture_fault
+from harness.spec.data.external_content import Manifest, manifest, picture_fault
 from harness.spec.user_code import UserFunction
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Discriminator, NonNegativeFloat, PositiveFloat, PositiveInt, Tag, model_validator
 
 from harness.spec.base import CUSTOM, SHIPPED, Spec
-from harness.spec.targets import DalleTokenizer, Target, TokenTarget
+from harness.spec.objective.targets import DalleTokenizer, Target, TokenTarget
 from harness.spec.user_code import UserFunction, whose
 
 OWN: dict[str, dict[str, float]] = {

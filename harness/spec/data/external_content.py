@@ -16,7 +16,7 @@ from stat import S_ISREG
 from typing import Any, NamedTuple
 
 from harness.machine import HarnessError, cache_folder
-from harness.spec.packs import body_length, read_header
+from harness.spec.data.packs import body_length, read_header
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"})
 

@@ -7,13 +7,13 @@ from typing import ClassVar, Literal
 
 from pydantic import PositiveInt
 
-from harness.spec.backbone import AnyBackbone
 from harness.spec.base import Spec
-from harness.spec.corruption import AtInput, Site
-from harness.spec.heads import Head
 from harness.spec.keys import Run
+from harness.spec.model.backbone import AnyBackbone
+from harness.spec.model.corruption import AtInput, Site
+from harness.spec.model.heads import Head
+from harness.spec.objective.targets import Target
 from harness.spec.run import Pretrain
-from harness.spec.targets import Target
 
 
 class Described(Spec):  # the type's name is in the digests that name cached counts

@@ -1,0 +1,1 @@
+"""Data sets, and the digests of files that lie outside the store."""
