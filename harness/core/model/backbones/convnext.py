@@ -23,6 +23,7 @@ class ConvNext(Layers):
     classifier = "head.fc.weight"
     channels_last = True
     norm_behind_pooling = True
+    norm_of_maps = True
     new = ("head.fc.",)
 
     def arguments(self, backbone: Backbone, *, image_size: int, pool: str) -> dict[str, Any]:

@@ -59,12 +59,14 @@ class Layers(ABC):
     classifier: name of the classifier's weight.
     channels_last: True if it computes faster in the channels-last memory layout.
     norm_behind_pooling: True if a classifier applies the encoder's last norm after pooling instead of before.
+    norm_of_maps: True if a map of each stage goes through a new layer norm before a dense head.
     new: prefixes of the parameters that a fine-tuning initialises anew instead of loading.
     """
 
     classifier: ClassVar[str]
     channels_last: ClassVar[bool] = False
     norm_behind_pooling: ClassVar[bool] = False
+    norm_of_maps: ClassVar[bool] = False
     new: ClassVar[tuple[str, ...]] = ("head.", "fc_norm.")
 
     @abstractmethod

@@ -14,6 +14,7 @@ class Swin(Layers):
     """timm's SwinTransformer and SwinTransformerV2."""
 
     classifier = "head.fc.weight"
+    norm_of_maps = True
 
     def arguments(self, backbone: Backbone, *, image_size: int, pool: str) -> dict[str, Any]:
         if pool == "token":
