@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -20,15 +19,6 @@ if TYPE_CHECKING:
     from harness.bench import Timing
 
 
-class Precision(StrEnum):
-    """Arithmetic of the forward and backward pass."""
-
-    fp32 = "fp32"
-    tf32 = "tf32"
-    bf16 = "bf16"
-    fp16 = "fp16"
-
-
 @with_resources
 def bench(
     preset: Annotated[
@@ -37,7 +27,8 @@ def bench(
     batch: Annotated[int | None, typer.Option("--batch", min=2, help="images a step; default: the run's own")] = None,
     steps: Annotated[int, typer.Option("--steps", min=1, help="steps that are timed")] = 50,
     precision: Annotated[
-        Precision | None, typer.Option("--precision", help="default: the run's own, on a CPU fp32")
+        Literal["fp32", "tf32", "bf16", "fp16"] | None,
+        typer.Option("--precision", help="default: the run's own, on a CPU fp32"),
     ] = None,
     scale: ScaleName = None,
     where: Where = None,
@@ -66,7 +57,7 @@ def bench(
 
     place = prepare(resources)
     # Most published recipes compute in fp16, which a CPU refuses (`harness.core.runtime.precision.require`).
-    arithmetic = precision.value if precision else run.recipe.precision if place.type == "cuda" else "fp32"
+    arithmetic = precision if precision else run.recipe.precision if place.type == "cuda" else "fp32"
     timed = measuring.prepared(run, batch=batch or run.recipe.batch_size, precision=arithmetic, steps=steps)
     sizes = {"micro_batch": resources.micro_batch, "recompute": resources.recompute}
     operators = measuring.count_operators(timed, place, steps=steps, **sizes) if count else {}

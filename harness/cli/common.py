@@ -6,9 +6,8 @@ import functools
 import gc
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 from rich.console import Console
@@ -16,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.launch.cost import check_models
-from harness.launch.resources import Resources
+from harness.launch.resources import Choice, Resources
 from harness.launch.site import read_site
 from harness.launch.slurm.task import open_to_group
 from harness.spec import HarnessError, ImageFolder, Pretrain, Run, key, upstreams
@@ -26,66 +25,42 @@ from harness.store import Store, open_store
 from harness.study import Plan, Row, expand, load
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="a study file, such as studies/quickstart.py")]
-
-
 ScaleName = Annotated[str | None, typer.Option("--scale", help="size of the study; default: the study's first")]
-
-
 Where = Annotated[
     list[str] | None,
     typer.Option("--where", "-w", metavar="AXIS=VALUE", help="only cells with this value; repeat, or AXIS=A,B"),
 ]
-
-
 Seeds = Annotated[int | None, typer.Option("--seeds", min=1, help="replicates of each cell instead of the study's")]
-
-
 StorePath = Annotated[
     Path | None,
     typer.Option("--store", help="folder of the runs; default: the profile's, or runs/ in the project root"),
 ]
-
-
-class ExecutorName(StrEnum):
-    """Place where runs are computed."""
-
-    inline = "inline"
-    local = "local"
-    slurm = "slurm"
-
-
-class Device(StrEnum):
-    """Device that runs are computed on."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
+ExecutorName = Literal["inline", "local", "slurm"]
 On = Annotated[
     ExecutorName, typer.Option("--on", help="inline: this process; local: processes of this machine; slurm: queue jobs")
 ]
-
-
 Slots = Annotated[
     int | None,
     typer.Option("--slots", min=1, help="runs side by side; default: one a GPU, or one a CPU thread"),
 ]
+OnDevice = Annotated[
+    Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto takes a GPU where there is one")
+]
+WeightsOf = Literal["pretrain", "finetune"]
+"""Kinds of runs that keep weights."""
+RunName = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN", help="a run's key or a beginning of it, its folder, an exported file, or a study with --where"
+    ),
+]
+Pictures = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="pictures, of any size")]
+SHOWN = 6
+"""Most runs that the message on an ambiguous selection names."""
 
 
-OnDevice = Annotated[Device, typer.Option("--device", help="auto takes a GPU where there is one")]
-
-
-class Switch(StrEnum):
-    """Values of an option: auto (where it pays), on (always), off (never)."""
-
-    auto = "auto"
-    on = "on"
-    off = "off"
-
-
-def _resources(
-    device: OnDevice = Device.auto,
+def _options(
+    device: OnDevice = "auto",
     in_flight: Annotated[
         int,
         typer.Option("--in-flight", min=1, help="runs that share one process and its device, if small"),
@@ -105,38 +80,27 @@ def _resources(
         bool, typer.Option("--deterministic", help="only deterministic algorithms on a GPU")
     ] = False,
     compile: Annotated[
-        Switch, typer.Option("--compile", help="compile models; auto: long trainings on a GPU")
-    ] = Switch.auto,
+        Choice, typer.Option("--compile", help="compile models; auto: long trainings on a GPU")
+    ] = "auto",
     capture: Annotated[
-        Switch, typer.Option("--capture", help="replay steps as a CUDA graph: the same bits, fewer launches")
-    ] = Switch.auto,
+        Choice, typer.Option("--capture", help="replay steps as a CUDA graph: the same bits, fewer launches")
+    ] = "auto",
     recompute: Annotated[
         bool, typer.Option("--recompute", help="recompute activations: the same bits, less memory, more time")
     ] = False,
-) -> Resources:
-    return Resources(
-        device=device.value,
-        in_flight=in_flight,
-        processes=processes,
-        threads=threads,
-        workers=workers,
-        micro_batch=micro_batch,
-        deterministic=deterministic,
-        compile=compile.value,
-        capture=capture.value,
-        recompute=recompute,
-    )
+) -> None:
+    """Options that give the fields of `Resources` of the same names; read for its signature alone."""
 
 
 def with_resources(command: Callable[..., None]) -> Callable[..., None]:
-    """A command whose parameter `resources` is replaced by the options of `_resources`, of which it is then made."""
+    """A command whose parameter `resources` is replaced by the options of `_options`, of which it is then made."""
     # Annotations are text under `from __future__ import annotations`, and typer needs the types.
-    own, options = (inspect.signature(function, eval_str=True).parameters for function in (command, _resources))
+    own, options = (inspect.signature(function, eval_str=True).parameters for function in (command, _options))
 
     @functools.wraps(command)
     def called(**given: Any) -> None:
         chosen = {name: given.pop(name) for name in options}
-        command(**given, resources=_resources(**chosen))
+        command(**given, resources=Resources(**chosen))
 
     # typer reads options from the signature, so the new one has to stand on the function itself.
     kept = [parameter for name, parameter in own.items() if name != "resources"]
@@ -144,28 +108,6 @@ def with_resources(command: Callable[..., None]) -> Callable[..., None]:
     called.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
     called.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
     return called
-
-
-class WeightsOf(StrEnum):
-    """Kinds of runs that keep weights."""
-
-    pretrain = "pretrain"
-    finetune = "finetune"
-
-
-RunName = Annotated[
-    str,
-    typer.Argument(
-        metavar="RUN", help="a run's key or a beginning of it, its folder, an exported file, or a study with --where"
-    ),
-]
-
-
-Pictures = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="pictures, of any size")]
-
-
-SHOWN = 6
-"""Most runs that the message on an ambiguous selection names."""
 
 
 # Lines are for reading and for scripts: neither coloured by guess nor wrapped at the width of the terminal.
@@ -334,7 +276,7 @@ def chosen_run(
             raise HarnessError("--scale, --where and --seeds select from a study; name a study's file instead of a run")
         return run, open_store(store)
     plan, runs = planned(Path(run), scale, where, seeds, store)
-    kinds = [kind.value] if kind else [each.value for each in WeightsOf]
+    kinds = [kind] if kind else get_args(WeightsOf)
     names = [name for name, spec in plan.runs().items() if spec.kind in kinds]
     done = [name for name, state in runs.states(names).items() if state.word == "done"]
     if not done:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -12,13 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from harness.cli.common import say
-
-
-class PackDecoder(StrEnum):
-    """Libraries that decode and resize the files."""
-
-    pil = "pil"
-    torchvision = "torchvision"
+from harness.spec.data.datasets import Decoder
 
 
 def pack(
@@ -28,7 +21,7 @@ def pack(
         int | None,
         typer.Option(min=1, max=20_000, help="squares of this side instead of whole pictures; a key of its own"),
     ] = None,
-    decoder: Annotated[PackDecoder, typer.Option(help="as ImageFolder(decoder=...)")] = PackDecoder.pil,
+    decoder: Annotated[Decoder, typer.Option(help="as ImageFolder(decoder=...)")] = "pil",
     threads: Annotated[int | None, typer.Option(min=1, help="that decode; default: one a CPU")] = None,
 ) -> None:
     """Decode a folder of images once, into a file that is mapped into memory.
@@ -49,7 +42,7 @@ def pack(
 
     try:
         facts = write(
-            name, file, side=image_size, decoder=decoder.value, threads=threads or os.cpu_count() or 1, advance=advance
+            name, file, side=image_size, decoder=decoder, threads=threads or os.cpu_count() or 1, advance=advance
         )
     finally:
         bar.stop()

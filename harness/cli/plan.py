@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -34,19 +33,13 @@ SAMPLE = 20
 """Finished runs whose size is measured, and excluded cells listed per reason."""
 
 
-class PlanFor(StrEnum):
-    """Executors whose jobs can be shown beforehand."""
-
-    slurm = "slurm"
-
-
 def plan(
     study: StudyFile,
     scale: ScaleName = None,
     where: Where = None,
     seeds: Seeds = None,
     store: StorePath = None,
-    on: Annotated[PlanFor | None, typer.Option("--on", help="slurm: also the jobs and sbatch scripts")] = None,
+    on: Annotated[Literal["slurm"] | None, typer.Option("--on", help="slurm: also the jobs and sbatch scripts")] = None,
     describe: Annotated[
         bool,
         typer.Option(
@@ -88,7 +81,7 @@ def plan(
     ):
         for number, line in enumerate(text):
             say(f"  {name if number == 0 else '':<10} {line}")
-    if on is PlanFor.slurm:
+    if on == "slurm":
         show_scripts(plan, runs, specs)
     say("nothing was started. harness run ... to start.")
 

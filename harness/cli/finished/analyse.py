@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from harness.cli.common import Device, OnDevice, StorePath, say
+from harness.cli.common import OnDevice, StorePath, say
 from harness.cli.launch.live import Display, Stop
 from harness.launch.executor import drive
 from harness.launch.inline import Inline
@@ -19,22 +18,14 @@ from harness.spec import Analysis, FineTune, HarnessError, Pretrain, Run, key
 from harness.store import Store, open_store
 from harness.store.files import disk_errors, write_atomically
 
-
-class Kind(StrEnum):
-    """Kinds of analyses."""
-
-    interactions = "interactions"
-    occlusion = "occlusion"
-    fourier = "fourier"
-    rgb = "rgb"
-
+Kind = Literal["interactions", "occlusion", "fourier", "rgb"]
 
 # Kinds of runs that an analysis starts from: accuracies and logits need a classifier.
 _STARTS: dict[Kind, tuple[str, ...]] = {
-    Kind.interactions: ("finetune",),
-    Kind.occlusion: ("finetune",),
-    Kind.fourier: ("pretrain", "finetune"),
-    Kind.rgb: ("pretrain",),
+    "interactions": ("finetune",),
+    "occlusion": ("finetune",),
+    "fourier": ("pretrain", "finetune"),
+    "rgb": ("pretrain",),
 }
 
 
@@ -47,7 +38,7 @@ def analyse(
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="folder for the figure")] = Path("results/analyses"),
     store: StorePath = None,
-    device: OnDevice = Device.auto,
+    device: OnDevice = "auto",
     micro_batch: Annotated[
         int | None, typer.Option("--micro-batch", min=1, help="images at once on the device")
     ] = None,
@@ -63,9 +54,7 @@ def analyse(
     # By key, so that a run that is named twice is analysed once.
     labels = {_key_of(text, found): text for text in runs}
     specs = {name: _spec(kind, found.spec(name), name, _fields(settings or ()), found) for name in labels}
-    _compute(
-        kind, {key(run): run for run in specs.values()}, found, Resources(device=device.value, micro_batch=micro_batch)
-    )
+    _compute(kind, {key(run): run for run in specs.values()}, found, Resources(device=device, micro_batch=micro_batch))
     for name, run in specs.items():
         say(f"{labels[name]}   {_metrics(run, found)}   {key(run)}")
     files = _draw(kind, {labels[name]: run for name, run in specs.items()}, found, out)
@@ -96,14 +85,14 @@ def _fields(settings: Sequence[str]) -> dict[str, object]:
 def _spec(kind: Kind, start: Run, name: str, fields: Mapping[str, object], store: Store) -> Analysis:
     """The analysis of a run with the given fields, refused here where it could not be computed."""
     if not isinstance(start, Pretrain | FineTune) or start.kind not in _STARTS[kind]:
-        raise HarnessError(f"{name} is a {start.kind}; {kind.value} takes a {' or a '.join(_STARTS[kind])}")
+        raise HarnessError(f"{name} is a {start.kind}; {kind} takes a {' or a '.join(_STARTS[kind])}")
     # The colours of masked inputs need no weights, only the data and the mask of the run.
-    if kind is not Kind.rgb and store.weights(name) is None:
+    if kind != "rgb" and store.weights(name) is None:
         word = store.state(name).word
         raise HarnessError(f"{name} {'keeps no weights any more' if word == 'done' else f'is not done: it is {word}'}")
     from harness.use import analysis_of
 
-    return analysis_of(kind.value, start, **fields)
+    return analysis_of(kind, start, **fields)
 
 
 def _compute(kind: Kind, specs: dict[str, Run], store: Store, resources: Resources) -> None:
@@ -113,7 +102,7 @@ def _compute(kind: Kind, specs: dict[str, Run], store: Store, resources: Resourc
     inline.submit(specs, retry=True)
     queue = inline.queue
     if len(queue):
-        with Display(kind.value, specs, {}, queue) as display:
+        with Display(kind, specs, {}, queue) as display:
             drive(inline, display.show, stopping=Stop())
     if unfinished := [name for name, ending in queue.endings.items() if name in specs and ending != "done"]:
         say(f"not finished: {', '.join(unfinished)}. The same command goes on from here.")
@@ -137,10 +126,10 @@ def _draw(kind: Kind, specs: Mapping[str, Analysis], store: Store, out: Path) ->
         raise HarnessError(remarks[0])
     arrays = [(label, found) for label, (found, _) in read.items()]
     with drawing.style():
-        figure = analyses.figure_of(kind.value, arrays, column=kind.value, title="")
+        figure = analyses.figure_of(kind, arrays, column=kind, title="")
         files: dict[str, bytes] = {}
         for number, page in enumerate(figure.pages()):
-            stem = kind.value if number == 0 else f"{kind.value}-{number + 1}"
+            stem = kind if number == 0 else f"{kind}-{number + 1}"
             made = analyses.draw(page)
             files |= {f"{stem}.png": drawing.png(made), f"{stem}.pdf": drawing.pdf(made)}
     with disk_errors(out):

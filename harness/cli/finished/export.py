@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from harness.cli.common import RunName, ScaleName, Seeds, StorePath, WeightsOf, Where, chosen_run, say
 
 
-class Format(StrEnum):
-    """Programs whose names the weights get."""
-
-    timm = "timm"
-    official = "official"
-
-
 def export(
     run: RunName,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="where to write: .safetensors, or .pth for official")],
-    form: Annotated[Format, typer.Option("--format", help="timm's names, or microsoft/SimMIM's")] = Format.timm,
+    form: Annotated[
+        Literal["timm", "official"], typer.Option("--format", help="timm's names, or microsoft/SimMIM's")
+    ] = "timm",
     kind: Annotated[WeightsOf | None, typer.Option("--kind", help="which runs of a study are meant")] = None,
     scale: ScaleName = None,
     where: Where = None,
@@ -37,7 +31,7 @@ def export(
     from harness.core.weights.export import export as write
     from harness.core.weights.finished_run import opened
 
-    found = write(opened(source, runs), file, form.value)
+    found = write(opened(source, runs), file, form)
     say(f"wrote {found.path} ({found.path.stat().st_size / 1e6:,.1f} MB)")
     for note in found.notes:
         say(note)

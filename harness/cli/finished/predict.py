@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.common import (
-    Device,
     OnDevice,
     Pictures,
     RunName,
     ScaleName,
     Seeds,
     StorePath,
-    WeightsOf,
     Where,
     chosen_run,
     say,
@@ -34,18 +32,18 @@ def predict(
     where: Where = None,
     seeds: Seeds = None,
     store: StorePath = None,
-    device: OnDevice = Device.auto,
+    device: OnDevice = "auto",
 ) -> None:
     """Say what a fine-tuned model sees in pictures: the five likeliest classes with their scores.
 
     Example: harness predict finetune-3f2a photo.jpg
     """
     # Before torch is loaded: a selection that names no run is answered at once.
-    source, runs = chosen_run(run, WeightsOf.finetune, scale, where, seeds, store)
+    source, runs = chosen_run(run, "finetune", scale, where, seeds, store)
     from harness.core.weights.finished_run import opened
     from harness.use import Classifier, torch_device
 
-    classify = Classifier(opened(source, runs), torch_device(device.value))
+    classify = Classifier(opened(source, runs), torch_device(device))
     # All pictures before any line: one that does not read ends the command before it has printed half a list.
     found = [(path, classify(path)) for path in images]
     if as_json:

@@ -9,14 +9,12 @@ from typing import Annotated
 import typer
 
 from harness.cli.common import (
-    Device,
     OnDevice,
     Pictures,
     RunName,
     ScaleName,
     Seeds,
     StorePath,
-    WeightsOf,
     Where,
     chosen_run,
     say,
@@ -35,21 +33,21 @@ def reconstruct(
     where: Where = None,
     seeds: Seeds = None,
     store: StorePath = None,
-    device: OnDevice = Device.auto,
+    device: OnDevice = "auto",
 ) -> None:
     """Show what a pre-trained model makes of masked pictures: a PNG for each, with original, mask and prediction.
 
     Example: harness reconstruct pretrain-3f2a photo.jpg --ratio 0.8
     """
     # Before torch is loaded: a selection that names no run is answered at once.
-    source, runs = chosen_run(run, WeightsOf.pretrain, scale, where, seeds, store)
+    source, runs = chosen_run(run, "pretrain", scale, where, seeds, store)
     from harness.core.weights.finished_run import opened
     from harness.use import Reconstructor, chosen_mask, torch_device
 
     trained = opened(source, runs)
     own = getattr(trained.run, "mask", None)  # a fine-tuning has none, which the Reconstructor says
     chosen = chosen_mask(own, mask, size=size, ratio=ratio) if own and (mask or size or ratio is not None) else None
-    model = Reconstructor(trained, torch_device(device.value), chosen)
+    model = Reconstructor(trained, torch_device(device), chosen)
     out.mkdir(parents=True, exist_ok=True)
     taken: Counter[str] = Counter()
     for position, path in enumerate(images):

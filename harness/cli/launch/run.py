@@ -50,7 +50,7 @@ def run(
     where: Where = None,
     seeds: Seeds = None,
     store: StorePath = None,
-    on: On = ExecutorName.local,
+    on: On = "local",
     slots: Slots = None,
     until_decided: UntilDecided = False,
     *,
@@ -75,7 +75,7 @@ def retry(
     where: Where = None,
     seeds: Seeds = None,
     store: StorePath = None,
-    on: On = ExecutorName.local,
+    on: On = "local",
     slots: Slots = None,
     *,
     resources: Resources,
@@ -148,10 +148,10 @@ def _compute(
 
 
 def _executor(plan: Plan, store: Store, resources: Resources, on: ExecutorName, slots: int | None) -> Executor:
-    if on is ExecutorName.slurm and slots is not None:
+    if on == "slurm" and slots is not None:
         raise HarnessError("--slots belongs to --on local; on Slurm the site profile says pack and slots")
     study = f"{plan.study.name}/{plan.scale.name}"
-    return open_executor(on.value, store, resources, study=study, project=plan.study.root, slots=slots)
+    return open_executor(on, store, resources, study=study, project=plan.study.root, slots=slots)
 
 
 def _counts(queue: Queue) -> str:

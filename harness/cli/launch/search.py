@@ -52,7 +52,7 @@ def search(
         int | None, typer.Option("--trials", min=1, help="distinct cells to compute, in all; default: the search's own")
     ] = None,
     scale: Annotated[str | None, typer.Option("--scale", help="size; default: the search's first")] = None,
-    on: On = ExecutorName.local,
+    on: On = "local",
     parallel: Annotated[
         int | None,
         typer.Option("--parallel", min=1, help="cells at a time; default: one a GPU or CPU thread, 4 on Slurm"),
@@ -91,9 +91,9 @@ def search(
     if report:
         _show_report(opened)
         return
-    if detach and on is not ExecutorName.slurm:
+    if detach and on != "slurm":
         raise HarnessError("--detach belongs to --on slurm")
-    if on is ExecutorName.inline and parallel not in (None, 1):
+    if on == "inline" and parallel not in (None, 1):
         raise HarnessError("--parallel: runs in this process have 1; use --on local")
     _check(opened, on)
     if detach:
@@ -106,7 +106,7 @@ def _check(opened: Opened, on: ExecutorName) -> None:
     """Refuse data sets and models of the reference cell with which its runs would fail."""
     from harness.search.measure import with_starts
 
-    if on is ExecutorName.slurm:
+    if on == "slurm":
         require_slurm()  # before models are counted, which leaves files in the store
     # Other cells are not known yet; a fault of data or backbone shows at the reference too.
     reference = opened.measure.candidate(opened.search.reference, [0])
@@ -128,17 +128,15 @@ def _run(
 
     budget, root = opened.search.budget(opened.scale, trials), opened.search.root
     match on:
-        case ExecutorName.inline:
+        case "inline":
             count = 1
-        case ExecutorName.local:
+        case "local":
             count = parallel or default_slots(resources)
         case _:
             count = parallel or PARALLEL_ON_CLUSTER
     # One more slot for rungs, which would else wait until the pre-training that they judge is over.
     slots = count + bool(opened.measure.rungs)
-    executor = open_executor(
-        on.value, opened.store, resources, study=f"search {opened.name}", project=root, slots=slots
-    )
+    executor = open_executor(on, opened.store, resources, study=f"search {opened.name}", project=root, slots=slots)
     stop = Stop(signal.SIGUSR2)  # by which Slurm says that the time of this job is over
     say(f"{opened.name}: {budget} cells, {count} at a time, sampler {opened.search.sampler}")
     ending = run_search(
