@@ -45,52 +45,40 @@ def numbers(folder: Path, digits: int) -> list[int]:
     return sorted(int(name) for name in names if NUMBER.fullmatch(name) and f"{int(name):0{digits}d}" == name)
 
 
+class _Inside:
+    """An attribute of a folder: the path of this name inside it."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, folder: AttemptFolder | RunFolder | SubmissionFolder | SearchFolder, kind: object) -> Path:
+        return folder.path / self._name
+
+
 @dataclass(frozen=True)
 class AttemptFolder:
     """The paths of one attempt."""
 
     path: Path
+    owner = _Inside("owner.json")
+    heartbeat = _Inside("heartbeat")
+    environment = _Inside("env.json")
+    patch = _Inside("dirty.patch")
+    metrics = _Inside("metrics.jsonl")
+    weights = _Inside("weights.safetensors")
+    artefacts = _Inside("artefacts")
+    error = _Inside("error.txt")
+    log = _Inside("log.txt")
+    interruption = _Inside("interrupted.txt")
 
     @property
     def number(self) -> int:
         return int(self.path.name)
 
-    @property
-    def owner(self) -> Path:
-        return self.path / "owner.json"
-
-    @property
-    def heartbeat(self) -> Path:
-        return self.path / "heartbeat"
-
-    @property
-    def environment(self) -> Path:
-        return self.path / "env.json"
-
-    @property
-    def patch(self) -> Path:
-        return self.path / "dirty.patch"
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def weights(self) -> Path:
-        return self.path / "weights.safetensors"
-
-    @property
-    def artefacts(self) -> Path:
-        return self.path / "artefacts"
-
     def kept(self) -> list[Path]:
         """Existing files that a finished attempt keeps, except weights and log."""
         below = self.artefacts.rglob("*")
         return sorted(path for path in (self.environment, self.patch, self.metrics, *below) if path.is_file())
-
-    @property
-    def error(self) -> Path:
-        return self.path / "error.txt"
 
     def rank_error(self, rank: int) -> Path:
         return self.path / f"error-{rank}.txt"
@@ -98,14 +86,6 @@ class AttemptFolder:
     def rank_errors(self) -> list[Path]:
         """Error files of the ranks above 0, the lowest first."""
         return sorted(self.path.glob("error-*.txt"), key=lambda path: (len(path.name), path.name))
-
-    @property
-    def log(self) -> Path:
-        return self.path / "log.txt"
-
-    @property
-    def interruption(self) -> Path:
-        return self.path / "interrupted.txt"
 
     def snapshots(self, epoch: int) -> list[Path]:
         """The weights after an epoch, if they were written."""
@@ -140,14 +120,9 @@ class RunFolder:
     """The paths of one run."""
 
     path: Path
-
-    @property
-    def spec(self) -> Path:
-        return self.path / "spec.json"
-
-    @property
-    def result(self) -> Path:
-        return self.path / "result.json"
+    spec = _Inside("spec.json")
+    result = _Inside("result.json")
+    snapshots_asked_for = _Inside("snapshots-asked-for")
 
     def results_put_aside(self) -> list[Path]:
         """Results that no longer count: damaged ones, and those of runs that are computed again for their weights."""
@@ -156,10 +131,6 @@ class RunFolder:
     def all_snapshots(self) -> list[Path]:
         """The snapshots of all attempts."""
         return sorted(self.path.glob("attempts/*/snapshot-*.safetensors"))
-
-    @property
-    def snapshots_asked_for(self) -> Path:
-        return self.path / "snapshots-asked-for"
 
     def attempt(self, number: int) -> AttemptFolder:
         return AttemptFolder(self.path / "attempts" / f"{number:04d}")
@@ -174,18 +145,12 @@ class SubmissionFolder:
     """The paths of one entry in the store's log of submissions."""
 
     path: Path
+    entry = _Inside("entry.json")
+    closed = _Inside("closed")
 
     @property
     def number(self) -> int:
         return int(self.path.name)
-
-    @property
-    def entry(self) -> Path:
-        return self.path / "entry.json"
-
-    @property
-    def closed(self) -> Path:
-        return self.path / "closed"
 
     def answer(self, array: int) -> Path:
         """Answer of sbatch for an array: its job id, or why it was refused."""
@@ -225,15 +190,9 @@ class SearchFolder:
     """The paths of one search at one scale."""
 
     path: Path
-
-    @property
-    def journal(self) -> Path:
-        return self.path / "journal.log"
-
-    @property
-    def coordinator_log(self) -> Path:
-        """What a coordinator printed that ran as a job."""
-        return self.path / "coordinator.log"
+    journal = _Inside("journal.log")
+    coordinator_log = _Inside("coordinator.log")
+    """What a coordinator printed that ran as a job."""
 
     def coordinator(self, number: int) -> AttemptFolder:
         return AttemptFolder(self.path / "coordinators" / f"{number:04d}")
