@@ -1,8 +1,10 @@
-"""The scales of the SimMIM studies: the published setting, one GPU, two cores.
+"""The scales of the SimMIM studies: the published setting, one GPU, two cores, and one of the evidence in results/.
 
 PAPER   ImageNet-1K, Swin-B with windows of 6 at 192 px, 100 epochs of pre-training and 100 of fine-tuning, batch 2048.
 SMALL   Fashion-MNIST at 96 px, a Swin of 1.4M parameters. Its four stages have the paper's maps (48, 24, 12 and 6
         tokens a side) and windows, so that every mask of the paper exists.
+CPU     Fashion-MNIST at 24 px, a ViT of 0.15M parameters with a token for each of the 6 x 6 units of 32 of the paper's
+        image. A cell is measured by fine-tuning as in the papers and by 20-NN (`beside`): about two minutes of a core.
 TINY    The packaged subset of Fashion-MNIST at 48 px, a Swin of three stages (24, 12 and 6 tokens a side).
 TINY_96 The same at 96 px with patches of 4, for questions about targets: more of the paper's resolutions exist.
 
@@ -14,6 +16,7 @@ from harness import (
     Backbone,
     FineTune,
     Images,
+    Knn,
     LinearProbe,
     Recipe,
     Scale,
@@ -73,6 +76,20 @@ SMALL = Scale(
         epochs=30, batch_size=100, lr=2e-3, lr_batch=None, warmup_epochs=3, augment=CROPS, precision="bf16"
     ),
 )
+CPU = Scale(
+    name="cpu",
+    data=FASHION,
+    labelled=FASHION.replace(train_images=1_000),
+    image_size=24,
+    paper_image_size=192,
+    backbone=Backbone(
+        name="vit_tiny_patch16_224",
+        args={"embed_dim": 64, "depth": 3, "num_heads": 4, "class_token": False},
+        patch_size=4,
+    ),
+    pretrain=Recipe(epochs=5, batch_size=64, lr=3e-3, lr_batch=None, warmup_epochs=1, augment=CROPS),
+    finetune=Recipe(epochs=30, batch_size=50, lr=1.5e-3, lr_batch=None, warmup_epochs=3, augment=CROPS),
+)
 TINY = Scale(
     name="tiny",
     data=MINI,
@@ -112,6 +129,13 @@ def finetune(scale, start, seed):
     """The fine-tuning of a scale; reduced ones test the whole image, after the last epoch only."""
     reduced = {} if scale.name == "paper" else {"crop": 1.0, "tested_epochs": 1}
     return FineTune(start=start, data=scale.labelled, recipe=scale.finetune, seed=seed, **reduced)
+
+
+def beside(scale, start, seed):
+    """What is measured beside fine-tuning at a scale: at scale cpu the 20 nearest of all images of the pre-training."""
+    if scale.name != "cpu":
+        return {}
+    return {"knn_top1": Knn(start=start, data=scale.data, image_size=scale.image_size, k=20, crop=1.0, seed=seed)}
 
 
 def probe(scale, start, seed):

@@ -7,19 +7,20 @@ Run     harness run studies/simmim_scope.py --scale small, with --until-decided 
 """
 
 from harness import Loss, Study, axes, claims, paper_table, simmim
-from studies.scales import PAPER, SMALL, TINY, finetune
+from studies.scales import CPU, PAPER, SMALL, TINY, beside, finetune
 
 SCOPES = {"masked area": "masked", "full image": "full"}
 
 
 def cell(scale, scope, seed):
-    return {"top1": finetune(scale, simmim(scale, loss=Loss(scope=SCOPES[scope]), seed=seed), seed)}
+    start = simmim(scale, loss=Loss(scope=SCOPES[scope]), seed=seed)
+    return {"top1": finetune(scale, start, seed), **beside(scale, start, seed)}
 
 
 STUDY = Study(
     cell=cell,
     grid=axes(scope=tuple(SCOPES)),
-    scales=(SMALL, TINY, PAPER),
+    scales=(SMALL, CPU, TINY, PAPER),
     seeds=5,
     looks=(5, 8, 12),
     reference={"scope": "masked area"},

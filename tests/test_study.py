@@ -135,6 +135,12 @@ def test_grids_that_cannot_be_meant_are_refused(build: Any, message: str) -> Non
         ({"scales": scale()}, "a tuple of scales"),
         ({"scales": (scale(), scale())}, "the same name: small, small"),
         ({"seeds": 0}, "1 or more, not 0"),
+        ({"first_seed": -1}, "first_seed should be a whole number from 0 to 100,000, not -1"),
+        ({"first_seed": 0.5}, "first_seed should be a whole number"),
+        ({"first_seed": True}, "first_seed should be a whole number"),
+        ({"first_seed": "10"}, "first_seed should be a whole number"),
+        ({"first_seed": {"cpu": 10}}, "first_seed for scale 'cpu'; this study has small, paper"),
+        ({"first_seed": {"small": -2}}, "first_seed should be a whole number"),
         ({"reference": {"size": 32, "ratio": 0.9}}, "is no cell of the grid"),
         ({"reference": {"size": 32}}, "is no cell of the grid"),
         ({"reference": {"size": 32, "ratio": 0.6, "raito": 1}}, "no axis with 'raito'.*size, ratio"),
@@ -196,6 +202,16 @@ def test_rows_are_cells_times_seeds() -> None:
     rows = expand(study(), seeds=3).rows
     assert [row.seed for row in rows] == [0, 1, 2] * 5
     assert [row.evaluations["top1"].seed for row in rows if row.evaluations] == [0, 1, 2] * 3
+
+
+def test_seeds_count_from_the_first_and_are_labels() -> None:
+    later, plain = expand(study(first_seed=3)), expand(study(), seeds=5)
+    assert [row.seed for row in later.rows] == [3, 4] * 5
+    assert list(later.rows) == [row for row in plain.rows if row.seed in (3, 4)]
+    assert set(later.runs()) <= set(plain.runs())
+    by_scale = study(first_seed={"paper": 10})
+    assert [expand(by_scale, scale=name, seeds=1).rows[0].seed for name in ("small", "paper")] == [0, 10]
+    assert [row.seed for row in expand(later.study, seeds=1).rows] == [row.seed for row in later.firsts()] == [3] * 5
 
 
 def test_a_shared_pre_training_is_one_run_before_its_evaluations() -> None:

@@ -40,7 +40,7 @@ def arms(plan: Plan) -> list[Arm]:
     Raises:
         HarnessError: the reference is excluded at this scale, or left out by a selection.
     """
-    rows = [row for row in plan.rows if row.seed == 0 and not row.excluded]
+    rows = [row for row in plan.firsts() if not row.excluded]
     wanted = plan.study.complete(plan.study.reference)
     reference = next((row for row in rows if row.axes == wanted), None)
     if reference is None:

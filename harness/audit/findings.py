@@ -57,9 +57,9 @@ def pretrainings(plan: Plan) -> dict[str, Pretrain]:
     """Distinct pre-trainings, ignoring their recipes, by the text of the first cell that needs each."""
     recipe = plan.scale.pretrain
     found: dict[str, tuple[str, Pretrain]] = {}
-    for row in plan.rows:
+    for row in plan.firsts():
         for run in row.evaluations.values():
-            if row.seed == 0 and (start := pretraining(run)) is not None:
+            if (start := pretraining(run)) is not None:
                 found.setdefault(start.replace(recipe=recipe).digest, (row.text, start))
     return dict(found.values())
 

@@ -431,10 +431,10 @@ def _told(name: str, when: str = "") -> Iterator[None]:
 def piece_findings(plan: Plan) -> Iterator[Finding]:
     """A finding for each piece of a user's own in the runs of a study, at the first seed."""
     seen: set[str] = set()
-    for row in plan.rows:
+    for row in plan.firsts():
         for run in (run for final in row.evaluations.values() for run in (*upstreams(final), final)):
             for piece, check in _own_pieces(run):
-                if row.seed == 0 and piece.digest not in seen:
+                if piece.digest not in seen:
                     seen.add(piece.digest)
                     yield _finding(piece, check, row.text)
 

@@ -89,11 +89,10 @@ def _study_rows(plan: Plan, runs: Store, draws: int) -> Iterator[dict[str, Any]]
     from harness.report.collect import runs_frame
 
     frame = runs_frame(plan, runs)
-    for row in plan.rows:
+    for row in plan.firsts():  # all seeds of a cell have the same kind of mask
         for name, evaluation in row.evaluations.items():
             start = pretraining(evaluation)
-            # All seeds of a cell have the same kind of mask, so the first stands for it.
-            if row.seed or start is None:
+            if start is None:
                 continue
             number = plan.study.cells.index(row.axes)
             values = frame[(frame["cell"] == number) & (frame["evaluation"] == name)]["value"].dropna()

@@ -199,9 +199,8 @@ def labels(plan: Plan) -> dict[str, str]:
 def excluded(plan: Plan) -> dict[str, list[Row]]:
     """Excluded cells by reason, one row per cell."""
     found: dict[str, list[Row]] = {}
-    for row in plan.rows:
-        # The first seed stands for the cell.
-        if row.excluded and row.seed == 0:
+    for row in plan.firsts():  # the first seed stands for the cell
+        if row.excluded:
             found.setdefault(row.excluded, []).append(row)
     return found
 

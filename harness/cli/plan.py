@@ -61,7 +61,7 @@ def plan(
     states = runs.states(specs)
     # Not of finished runs, whose results stay when their folder of images is gone.
     refuse_folders(run for name, run in specs.items() if states[name].word != "done")
-    cells = sum(row.seed == 0 for row in plan.rows)
+    cells = len(plan.firsts())
     replicates = len({row.seed for row in plan.rows})
     say(f"{plan.study.name} · {plan.scale.name} · {cells} cells x {replicates} seeds")
     for name, text in (

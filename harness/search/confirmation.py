@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from harness.search.declaration import FIRST_FRESH
 from harness.search.jobs import Jobs
 from harness.search.measure import Candidate, Measure, with_starts
 from harness.search.space import cell_id, present
 from harness.search.trials import Trial
 from harness.spec import Evaluation, Scalar, key
 from harness.store import Store
-
-FIRST_FRESH = 1000
-"""Lowest seed of a confirmation; trials have fewer seeds than this."""
 
 
 def best(trials: Sequence[Trial], directions: Sequence[str], count: int) -> list[Trial]:

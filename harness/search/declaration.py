@@ -20,6 +20,8 @@ SAMPLERS: tuple[str, ...] = get_args(SamplerName)
 PRUNERS: tuple[str, ...] = get_args(PrunerName)
 LEAST_SEEDS = 5
 """Fewest seeds with which the signed-rank test of the Wilcoxon pruner can reach its threshold."""
+FIRST_FRESH = 1000
+"""Lowest seed of a confirmation; trials have seeds below."""
 GPU_HOURS = "gpu_hours"
 """Metric of cost: hours times processes of a trial's runs and their pre-trainings, mean over seeds, on any device."""
 
@@ -62,7 +64,7 @@ class Search:
         confirmed: number of best cells that are confirmed at the end, beside the reference.
         fresh_seeds: seeds of a confirmation, which no trial used.
         begins: number of times a run whose process is killed is begun before its trial fails.
-        study: study whose finished cells become trials.
+        study: study whose finished cells become trials. Seeds of trials begin with its first one.
     """
 
     space: Space
@@ -102,6 +104,8 @@ class Search:
             raise HarnessError(f"promising_seeds needs one metric to tell by, and this search has {len(self.metrics)}")
         # Scales and reference obey the same rules as in a study, so a study checks them.
         Study(cell=self.cell, grid=Grid([self.reference]), scales=self.scales, reference=self.reference)
+        if any(self.labels(scale, self.most_seeds).stop > FIRST_FRESH for scale in self.scales):
+            raise HarnessError(f"trials need seeds below {FIRST_FRESH:,}: from there on they confirm what was found")
         for name, count in self.trials.items():
             if name not in (known := [scale.name for scale in self.scales]) or count < 1:
                 raise HarnessError(f"trials[{name!r}] = {count}: should be 1 or more for one of {', '.join(known)}")
@@ -139,6 +143,10 @@ class Search:
     def most_seeds(self) -> int:
         """Number of seeds of a promising trial."""
         return self.promising_seeds or self.seeds
+
+    def labels(self, scale: Scale, count: int) -> range:
+        """The seeds of so many replicates of a trial at a scale."""
+        return self.study.labels(scale, count) if self.study is not None else range(count)
 
     def scale(self, name: str | None = None) -> Scale:
         """Scale of that name; the first one by default.

@@ -146,7 +146,7 @@ def _add_if_finished(
     finished: set[str],
 ) -> bool:
     """Add a cell as a complete trial if its runs are done; returns True if it was added."""
-    candidate = measure.candidate(cell, range(measure.search.seeds))
+    candidate = measure.candidate(cell, measure.labels(measure.search.seeds))
     wanted = {key(run) for run in measure.wanted(candidate)}
     # The set of keys first: reading results of a large grid is slow.
     if candidate.excluded or not wanted <= finished or not all(store.result(name) for name in wanted):

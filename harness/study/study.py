@@ -36,6 +36,9 @@ class Study:
         grid: the cells; keys and values are named as in the paper.
         scales: the sizes it can be run at, the default first.
         seeds: replicates of every cell. Seeds are aggregated, never an axis.
+        first_seed: the lowest seed, from which the others count upwards; or by scale, such as {"cpu": 10}, and 0 at
+            others. A seed is a label: a run of seed 10 is the same run in every study. So what was chosen on some
+            seeds, such as a learning rate, can be judged on others.
         reference: the cell that the others are compared with.
         paper: the published table, joined on the axes it shares with the grid.
         claims: sentences of the paper, as comparisons between cells.
@@ -58,6 +61,7 @@ class Study:
     factors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     margin_share: float = 0.2
     looks: tuple[int, ...] = ()
+    first_seed: int | Mapping[str, int] = 0
     name: str = ""
     root: Path = field(default_factory=Path)
     file: str = ""
@@ -71,6 +75,7 @@ class Study:
         if "scale" in self.grid.axes:
             raise HarnessError("scale is no axis: it is what a cell function is called with first")
         _check_seeds(self.seeds)
+        _check_first_seed(self.first_seed, [scale.name for scale in self.scales])
         if not isinstance(self.margin_share, float) or not 0 < self.margin_share < 1:
             raise HarnessError(f"margin_share should be between 0 and 1, not {self.margin_share}")
         _check_looks(self.looks, self.seeds)
@@ -102,6 +107,13 @@ class Study:
     def cells(self) -> list[dict[str, Scalar]]:
         """All cells, complete: see `Grid.complete`."""
         return list(self.grid.complete)
+
+    def labels(self, scale: Scale, count: int) -> range:
+        """The seeds of so many replicates at a scale."""
+        first = self.first_seed
+        if isinstance(first, Mapping):
+            first = first.get(scale.name, 0)
+        return range(first, first + count)
 
     def scale(self, name: str | None = None) -> Scale:
         """The scale of that name, the first one by default.
@@ -151,6 +163,15 @@ def _check_seeds(seeds: int) -> None:
         raise HarnessError(f"seeds should be 1 or more, not {seeds!r:.80}, and a whole number")
     if seeds > MOST:
         raise HarnessError(f"seeds should be {MOST:,} at most")
+
+
+def _check_first_seed(first: int | Mapping[str, int], scales: Sequence[str]) -> None:
+    by_scale = first if isinstance(first, Mapping) else {scales[0]: first}
+    if unknown := sorted({*map(str, by_scale)} - {*scales}):
+        raise HarnessError(f"first_seed for scale {unknown[0]!r}; this study has {', '.join(scales)}")
+    for seed in by_scale.values():
+        if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= MOST:
+            raise HarnessError(f"first_seed should be a whole number from 0 to {MOST:,}, not {seed!r:.80}")
 
 
 def _check_looks(looks: tuple[int, ...], seeds: int) -> None:
@@ -222,6 +243,14 @@ class Plan:
                 found.setdefault(key(first), first)
         return found | {key(evaluation): evaluation for evaluation in wanted}
 
+    def labels(self, count: int) -> range:
+        """The seeds of so many replicates."""
+        return self.study.labels(self.scale, count)
+
+    def firsts(self) -> list[Row]:
+        """The rows of the first seed, one a cell."""
+        return [row for row in self.rows if row.seed in self.labels(1)]
+
     def columns(self) -> tuple[str, ...]:
         """The names of all evaluations."""
         return tuple(dict.fromkeys(name for row in self.rows for name in row.evaluations))
@@ -239,7 +268,7 @@ def expand(
     Args:
         where: for some axes the values to keep: as values, or as text, in which several may stand with commas between
             them. A text that is a value as a whole is that value, whatever commas it holds.
-        seeds: number of replicates instead of the study's.
+        seeds: number of replicates instead of the study's, from its first seed upwards.
 
     Raises:
         HarnessError: unknown scale, axis or value; no seed; a cell function that fails; a spec that is refused.
@@ -253,8 +282,9 @@ def expand(
             f"{len(cells):,} cells x {count:,} seeds are more than the {MOST:,} that are planned at once; "
             "split the study, or choose with --where and --seeds"
         )
+    labels = study.labels(chosen, count)
     with shared_pieces(), _nothing_collected():
-        rows = tuple(resolve(study.cell, chosen, cell, seed) for cell in cells for seed in range(count))
+        rows = tuple(resolve(study.cell, chosen, cell, seed) for cell in cells for seed in labels)
     return Plan(study, chosen, rows)
 
 

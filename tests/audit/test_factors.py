@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -54,6 +55,7 @@ def found(
     reference = {"backbone": "vit", "ratio": 0.5}
     study = Study(cell=cell, grid=grid, scales=(SCALE,), **{"reference": reference, **settings})
     named: dict[str, list[Finding]] = {}
+    assert list(check_factors(expand(replace(study, first_seed=10), seeds=1))) == list(check_factors(expand(study)))
     for finding in check_factors(expand(study, seeds=1)):
         named.setdefault(finding.verdict, []).append(finding)
     return named

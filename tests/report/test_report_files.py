@@ -74,3 +74,16 @@ def test_a_report_from_records_equals_the_report_from_the_store(tmp_path: Path) 
     assert {name: (again.folder / name).read_bytes() for name in again.files} == {
         name: (written.folder / name).read_bytes() for name in written.files
     }
+
+
+def test_seeds_are_labels_to_the_tables(tmp_path: Path) -> None:
+    texts = []
+    for first in (0, 10):
+        store, plan, folder = Store(tmp_path / f"runs-{first}"), scope_plan(first_seed=first), tmp_path / str(first)
+        finish_all(store, plan)
+        write(plan, store, folder)
+        export_records(store, plan.runs(), folder / "records")
+        import_records(again := Store(tmp_path / f"again-{first}"), [folder / "records"])
+        assert set(again.keys()) == set(plan.runs())
+        texts.append([(folder / name).read_text() for name in ("table.csv", "table.md", "table.tex")])
+    assert texts[0] == texts[1]

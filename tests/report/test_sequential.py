@@ -100,6 +100,20 @@ def test_looks_follow_from_the_store(tmp_path: Path) -> None:
     assert found[0].reason == "open after all 8 seeds"
 
 
+@pytest.mark.parametrize("first", [1, 10, 400])
+def test_seeds_are_labels_to_the_looks(tmp_path: Path, first: int) -> None:
+    found = []
+    for name, start in (("plain", 0), ("later", first)):
+        store, plan = Store(tmp_path / name), _plan(first_seed=start)
+        finish_all(store, plan, lambda row, start=start: _value(replace(row, seed=row.seed - start)))
+        wanted = scheduled(plan, store)
+        finish_all(store, wanted, lambda row, start=start: _value(replace(row, seed=row.seed - start)))
+        verdicts = judged(wanted, runs_frame(wanted, store))
+        rows = [(row.axes, row.seed - start) for row in looked(plan, store).rows]
+        found.append((rows, [(item.word, item.effect, item.low, item.high, item.n) for item in verdicts]))
+    assert found[0] == found[1]
+
+
 def test_what_was_decided_stays_decided(tmp_path: Path) -> None:
     store, plan = Store(tmp_path), _plan()
     finish_all(store, plan, _value)

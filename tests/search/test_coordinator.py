@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from harness.search.session import coordinating, open_search
 from harness.search.space import Stepped
 from harness.search.storage import require_held
 from harness.search.trials import Trial, plain
-from harness.spec import Knn, Run, key, upstream
+from harness.spec import HarnessError, Knn, Run, key, upstream
 from harness.store import Attempt, Store
+from harness.study import Grid, Study
 
 
 @pytest.fixture
@@ -143,6 +145,20 @@ def test_what_the_store_has_costs_nothing(store: Store) -> None:
     assert len(jobs.added) == 5
     assert sum(trial.computed for trial in found) == 5
     assert not {key(validation(search, k=k, temperature=0.3, seed=0)) for k in (1, 2)} & set(jobs.added)
+
+
+def test_trials_have_the_seeds_of_the_study_that_they_continue(store: Store) -> None:
+    search = toy()
+    study = Study(cell=search.cell, grid=Grid([search.reference]), scales=(SCALE,), reference=search.reference)
+    search = toy(study=replace(study, first_seed=10), seeds=2)
+    for seed in (10, 11):
+        finish(store, validation(search, **search.reference, seed=seed))
+    jobs = FakeJobs(store)
+    found = run(search, store, jobs, budget=3)
+    assert [trial.imported for trial in found[:2]] == [True, False]
+    assert sorted(str(store.spec(name).to_plain()["seed"]) for name in jobs.added) == ["10"] * 3 + ["11"] * 3
+    with pytest.raises(HarnessError, match="trials need seeds below 1,000"):
+        toy(study=replace(study, first_seed=999), seeds=2)
 
 
 def test_a_failing_cell_fails_its_trial_alone(store: Store) -> None:

@@ -42,6 +42,7 @@ RUNGS = Rungs(epochs={"toy": (2, 4)}, evaluation=rung)
         ({"trials": {"small": 5}}, "should be 1 or more for one of toy"),
         ({"pruner": "halving"}, "give rungs"),
         ({"rungs": RUNGS}, "rungs without a pruner do nothing"),
+        ({"seeds": 1001}, "trials need seeds below 1,000"),
         ({"pruner": "wilcoxon", "seeds": 4}, "the wilcoxon pruner needs 5 seeds or more, not 4"),
         ({"pruner": "median", "rungs": RUNGS, "metric": ("validation", "gpu_hours")}, "compares one metric"),
     ],

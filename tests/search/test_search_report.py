@@ -17,7 +17,8 @@ from toy import FakeJobs, cell, finish, pretrained, score, toy, validation
 
 from harness.report.search.numbers import Confirmed, best_so_far, confirmed, front, interval, paired_p, verdict
 from harness.report.search.write import write_search
-from harness.search.confirmation import FIRST_FRESH, Confirmation, best, candidates
+from harness.search.confirmation import Confirmation, best, candidates
+from harness.search.declaration import FIRST_FRESH
 from harness.search.session import history, open_search
 from harness.search.trials import Trial, importances
 from harness.spec import HarnessError, key

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import numpy as np
 import pandas as pd
 
 from harness.report.claims.contrasts import sides
@@ -42,12 +41,12 @@ def standing(claim: Claim, plan: Plan, runs: pd.DataFrame) -> Standing:
         if found.word == "not testable at this scale":
             break
         used = compared_cells(claim, data)
-        seen = runs[runs["cell"].isin(used) & (runs["seed"] < number) & (runs["state"] != "excluded")]
+        seen = runs[runs["cell"].isin(used) & runs["seed"].isin(plan.labels(number)) & (runs["state"] != "excluded")]
         named = seen[seen["evaluation"] == data.evaluation]
         have = set(
             zip(named.loc[named["value"].notna(), "cell"], named.loc[named["value"].notna(), "seed"], strict=True)
         )
-        wanted = {(cell, seed) for cell in used for seed in range(number)}
+        wanted = {(cell, seed) for cell in used for seed in plan.labels(number)}
         if wanted - have:
             return Standing(_waiting(found, number), frozenset(wanted), number)
         if not found.open:
@@ -63,12 +62,13 @@ def _waiting(found: Verdict, number: int) -> Verdict:
 
 
 def _at_look(claim: Claim, plan: Plan, runs: pd.DataFrame, number: int) -> Scored:
-    first = scored(plan, runs[runs["seed"] < plan.study.looks[0]])
-    if number == plan.study.looks[0]:
+    least = plan.study.looks[0]
+    at_first = runs["seed"].isin(plan.labels(least))
+    first = scored(plan, runs[at_first])
+    if number == least:
         return first
-    used = compared_cells(claim, first)
-    seen = runs["seed"] < np.where(runs["cell"].isin(used), number, plan.study.looks[0])
-    return scored(plan, runs[seen])
+    used = runs["cell"].isin(compared_cells(claim, first))
+    return scored(plan, runs[at_first | used & runs["seed"].isin(plan.labels(number))])
 
 
 def errors(claim: Claim, data: Scored) -> Alphas:
@@ -107,6 +107,6 @@ def _limited(whole: Plan, wanted: set[tuple[int, int]], runs: pd.DataFrame) -> P
     begun = runs[(runs["state"] != "missing") & (runs["state"] != "excluded")]
     kept = wanted | set(zip(begun["cell"], begun["seed"], strict=True))
     numbers = {tuple(cell.values()): number for number, cell in enumerate(whole.study.cells)}
-    first = whole.study.looks[0]
-    rows = (row for row in whole.rows if row.seed < first or (numbers[tuple(row.axes.values())], row.seed) in kept)
+    first = whole.labels(whole.study.looks[0])
+    rows = (row for row in whole.rows if row.seed in first or (numbers[tuple(row.axes.values())], row.seed) in kept)
     return replace(whole, rows=tuple(rows))
