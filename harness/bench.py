@@ -260,7 +260,7 @@ def _phase(frame: FrameType | None) -> str:
     return "backward"  # a thread of the autograd engine has no other frames
 
 
-class _ByPhase(Operators):  # type: ignore[no-untyped-call]
+class _ByPhase(Operators):
     """Counts operators by phase besides."""
 
     def __init__(self) -> None:

@@ -66,11 +66,11 @@ def test_values_from_memory_stand_beside_their_cells_as_unverified() -> None:
     assert study("a2mim_site").paper is None
     found = study("a2mim_head_target")
     assert found.paper is not None
-    shown = {tuple(cell.values()): value for cell in found.cells if (value := found.paper.lookup(cell)) is not None}
-    assert len(shown) == 16
-    assert not any(value.verified for value in shown.values())
-    assert shown["decoder", "2-layer Transformer with DW", "ViT-B"].value == 84.3
-    assert shown["target", "HoG", "ResNet-50"].value == 78.9
+    values = {tuple(cell.values()): value for cell in found.cells if (value := found.paper.lookup(cell)) is not None}
+    assert len(values) == 16
+    assert not any(value.verified for value in values.values())
+    assert values["decoder", "2-layer Transformer with DW", "ViT-B"].value == 84.3
+    assert values["target", "HoG", "ResNet-50"].value == 78.9
 
 
 def test_the_main_table_stands_beside_its_cells() -> None:
@@ -138,7 +138,9 @@ def pretrainings(found: Plan) -> list[Pretrain]:
     """The pre-trainings of a plan, one of those that differ in their recipe only."""
     recipe = found.scale.pretrain
     starts = (upstream(run) for row in found.rows for run in row.evaluations.values())
-    return list({(one := start.replace(recipe=recipe)).digest: one for start in starts if start is not None}.values())
+    return list(
+        {(one := start.replace(recipe=recipe)).digest: one for start in starts if isinstance(start, Pretrain)}.values()
+    )
 
 
 @pytest.mark.slow

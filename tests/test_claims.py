@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness import claims
+from harness.spec.base import Scalar
 
 
 def test_each_kind_says_what_is_compared() -> None:
@@ -19,7 +20,7 @@ def test_selections_join_a_side_with_where_it_holds() -> None:
 
 
 def test_an_axis_that_is_not_named_is_free_and_none_is_a_value() -> None:
-    cells = [{"a": 1, "b": 1}, {"a": 1, "b": None}, {"a": 2, "b": 1}]
+    cells: list[dict[str, Scalar]] = [{"a": 1, "b": 1}, {"a": 1, "b": None}, {"a": 2, "b": 1}]
     assert list(filter(claims.selector({"a": 1}), cells)) == cells[:2]
     assert list(filter(claims.selector({"b": None}), cells)) == [cells[1]]
     assert list(filter(claims.selector({}), cells)) == cells

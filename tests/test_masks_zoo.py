@@ -56,7 +56,7 @@ def test_cells_of_one_ratio_hide_as_much(plans: dict[str, Plan]) -> None:
     for row in plans["paper"].rows:
         mask = start_of(row).mask
         if mask.scored_by is not None:
-            assert mask.hidden_units(224) == 147  # type: ignore[union-attr]
+            assert mask.hidden_units(224) == 147
             continue
         if isinstance(mask, FrequencyMask | LocalMask):
             assert row.axes["mask_ratio"] is None

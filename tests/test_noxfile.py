@@ -16,7 +16,8 @@ class Session:
     """Notes the commands of a session in place of running them."""
 
     def __init__(self, *posargs: str) -> None:
-        self.posargs, self.commands = posargs, []
+        self.posargs = posargs
+        self.commands: list[tuple[str, ...]] = []
 
     def run(self, *command: str, **_: Any) -> str:
         self.commands.append(command)

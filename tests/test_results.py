@@ -11,6 +11,7 @@ import pytest
 
 import harness
 from harness.spec import HarnessError
+from harness.spec.scale import Skip
 from harness.store import Attempt, Store
 from harness.study import load
 
@@ -49,7 +50,9 @@ def test_from_a_file_or_a_study_with_the_store_beside_it(file: Path) -> None:
     ]  # fmt: skip
     store = Store(file.parent / "runs")
     study = load(file)
-    attempt = store.acquire(study.cell(study.scales[0], lr=0.2, seed=1)["top1"])
+    runs = study.cell(study.scales[0], lr=0.2, seed=1)
+    assert not isinstance(runs, Skip)
+    attempt = store.acquire(runs["top1"])
     assert isinstance(attempt, Attempt)
     attempt.finish({"top1": 12.5}, seconds=1.0)
     attempt.release()

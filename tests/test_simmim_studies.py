@@ -204,4 +204,6 @@ def pretrainings(found: Plan) -> list[Pretrain]:
     """The pre-trainings of a plan, one of those that differ in their recipe only."""
     recipe = found.scale.pretrain
     starts = (upstream(run) for row in found.rows for run in row.evaluations.values())
-    return list({(one := start.replace(recipe=recipe)).digest: one for start in starts if start is not None}.values())
+    return list(
+        {(one := start.replace(recipe=recipe)).digest: one for start in starts if isinstance(start, Pretrain)}.values()
+    )

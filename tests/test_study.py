@@ -105,7 +105,7 @@ def test_a_product_crosses_grids() -> None:
         (lambda: axes(a=(1, 2, 1)), "axis a repeats the value 1"),
         (lambda: axes(a=(0.5, 0.5)), "axis a repeats the value 0.5"),
         (lambda: axes(a=()), "axis a has no value"),
-        (lambda: axes(a=([1],)), r"axis a should hold plain values, not \[1\]"),
+        (lambda: axes(a=([1],)), r"axis a should hold plain values, not \[1\]"),  # type: ignore[arg-type]
         (lambda: zipped(a=(1, 2), b=(1,)), "differ in length.*'a': 2, 'b': 1"),
         (lambda: zipped(a=(1, 1), b=(2, 2)), "repeat a pair"),
         (lambda: around({"a": 1}, b=(1, 2)), "b is no axis of the reference"),

@@ -223,8 +223,9 @@ def data(name: str, **params: Any) -> Callable[[], None]:
 
 def evaluation(name: str, metric: str = "spread") -> Callable[[], None]:
     start = Scratch(backbone=VIT, image_size=32)
-    run = {"start": start, "data": DATA, "metric": metric}
-    return lambda: testing.check_evaluation(CustomEvaluation(function=f"defects:{name}", **run))
+    return lambda: testing.check_evaluation(
+        CustomEvaluation(function=f"defects:{name}", start=start, data=DATA, metric=metric)
+    )
 
 
 NAMED = {
@@ -328,7 +329,7 @@ def test_shipped_targets_pass(target: Target) -> None:
 
 
 LOSSES = {
-    **{kind: Loss(kind=kind) for kind in ("l1", "l2", "smooth-l1", "focal-l1", "cosine")},  # type: ignore[arg-type]
+    **{kind: Loss(kind=kind) for kind in ("l1", "l2", "smooth-l1", "focal-l1", "cosine")},
     "l1 over all": Loss(scope="full"),
     "frequency": Loss(kind="frequency", scope="full"),
 }

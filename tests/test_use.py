@@ -13,7 +13,7 @@ import timm
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from timm.layers import DropPath
+from timm.layers.drop import DropPath
 
 import harness
 from harness import use
@@ -107,7 +107,8 @@ FINETUNINGS["windowed"] = finetuning(PRETRAININGS["windowed"]).replace(backbone=
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     made = Store(tmp_path_factory.mktemp("used") / "runs")
     torch.set_num_threads(1)
-    for run in (*PRETRAININGS.values(), *FINETUNINGS.values()):
+    runs: list[Run] = [*PRETRAININGS.values(), *FINETUNINGS.values()]
+    for run in runs:
         event = work(made, run, torch.device("cpu"), Resources(), report=lambda event: None)
         assert event.kind == "done", event.text
     return made

@@ -34,7 +34,7 @@ def plan(name: str, scale: str) -> Plan:
 
 def pretrainings(found: Plan) -> list[Pretrain]:
     starts = (upstream(run) for row in found.rows for run in row.evaluations.values())
-    return list({start.digest: start for start in starts if start is not None}.values())
+    return list({start.digest: start for start in starts if isinstance(start, Pretrain)}.values())
 
 
 @pytest.mark.parametrize("name", ABOUT)

@@ -26,7 +26,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parent.parent
 OLD = ROOT / "tests" / "store" / "files" / "schema1"
@@ -184,7 +184,11 @@ def other_targets(root: Path, run: Any, evaluation: Any, project: Path, bits: in
     going = store.acquire(run.replace(seed=78))
     assert isinstance(going, Attempt)
     for step in (1, 2):
-        going.write_checkpoint(step, lambda file, step=step: file.write(bytes([step]) * 500))
+
+        def write(file: IO[bytes], byte: bytes = bytes([step])) -> None:
+            file.write(byte * 500)
+
+        going.write_checkpoint(step, write)
     going.write_snapshot(1, b"weights of an epoch" * 20)
     latest = next(going.checkpoints()).path
     (snapshot,) = going.files.snapshots(1)

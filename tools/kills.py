@@ -129,7 +129,8 @@ class Campaign:
     def __init__(self, folder: Path, seed: int) -> None:
         self.draw, self.folder, self.met = random.Random(seed), folder, mmap.mmap(-1, 9)
         firsts = [pretraining(epochs=1, seed=seed) for seed in range(2)]
-        self.runs = {key(run): run for run in (*firsts, *(finetuning(first, epochs=1) for first in firsts))}
+        made: list[Run] = [*firsts, *(finetuning(first, epochs=1) for first in firsts)]
+        self.runs: dict[str, Run] = {key(run): run for run in made}
         self.whole = Store(folder / "whole")
         begun = time.monotonic()
         trouble = Trouble(str(self.whole.root), 10**9, 1, errno.EIO, 1.0, self.met)

@@ -22,7 +22,7 @@ from unittest.mock import MagicMock
 import numpy as np
 import torch
 
-ARCH = {"embed_dims": 4, "depths": [1, 2, 1, 1], "num_heads": [1, 2, 2, 4]}
+ARCH: dict[str, Any] = {"embed_dims": 4, "depths": [1, 2, 1, 1], "num_heads": [1, 2, 2, 4]}
 # 96 px gives maps of 24, 12, 6 and 3: windows of 5 are padded everywhere, the smallest map to a whole window. No window
 # is shifted: timm shifts before it pads, mmpretrain pads before it shifts.
 PADDED = {

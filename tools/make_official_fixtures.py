@@ -63,9 +63,9 @@ def released(checkout: Path) -> tuple[Any, Any, Any]:
     vars(old).update({name: getattr(timm.layers, name) for name in ("DropPath", "to_2tuple", "trunc_normal_")})
     sys.modules["timm.models.layers"] = old
     scipy.interpolate.interp2d = interp2d
-    import config
-    import models
-    import utils
+    import config  # type: ignore[import-not-found]
+    import models  # type: ignore[import-not-found]
+    import utils  # type: ignore[import-not-found]
 
     return models, utils, config._C
 
@@ -110,9 +110,9 @@ def save(model: torch.nn.Module, config: CfgNode, path: Path) -> None:
     path.write_bytes(lzma.compress(file.getvalue(), preset=9))
 
 
-def pretraining(models: Any, config: CfgNode, stem: Path) -> torch.nn.Module:
+def pretraining(models: Any, config: CfgNode, stem: Path) -> Any:
     """Write one pre-training."""
-    model = perturbed(models.build_model(config, is_pretrain=True)).eval()
+    model: Any = perturbed(models.build_model(config, is_pretrain=True)).eval()
     size, patch = config.DATA.IMG_SIZE, model.patch_size
     images = pictures(size)
     units = torch.rand(2, size // 16, size // 16) < 0.6

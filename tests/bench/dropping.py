@@ -117,7 +117,7 @@ def main() -> None:
     device = torch.device(arguments.device)
     dropping, whole = run_of(arguments, "drop"), run_of(arguments, "replace")
     places = (arguments.image_size // 16) ** 2
-    expected = predicted(dropping, places - dropping.mask.hidden_units(arguments.image_size))  # type: ignore[union-attr]
+    expected = predicted(dropping, places - dropping.mask.hidden_units(arguments.image_size))
     steps = stepper(dropping, device), stepper(whole, device)
     for step in steps:  # warm up
         step(0)

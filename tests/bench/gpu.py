@@ -127,9 +127,10 @@ def machine(at: Machine) -> dict[str, Any]:
     """Section a, in this process's child, as CUDA must not be touched here."""
     done = at.run(60, sys.executable, __file__, "--rates", at.device)
     try:
-        return json.loads(str(done["output"]).splitlines()[-1]) | {"seconds": done["seconds"]}
+        found: dict[str, Any] = json.loads(str(done["output"]).splitlines()[-1])
     except (ValueError, IndexError):
         return done
+    return found | {"seconds": done["seconds"]}
 
 
 def rates(device_name: str) -> dict[str, Any]:
@@ -233,6 +234,7 @@ def arms(model: str, chosen: Sequence[str], out: Path, *, steps: int, smoke: boo
     flops = 0.0
     for arm in [name for name in ORDER if name in chosen]:
         begun = time.perf_counter()
+        found: dict[str, Any]
         try:
             if arm in LOOPS:
                 found = loop(model, device, LOOPS[arm], batch=batch, steps=steps, tiny=smoke)
@@ -258,7 +260,7 @@ def arms(model: str, chosen: Sequence[str], out: Path, *, steps: int, smoke: boo
             torch.cuda.empty_cache()
 
 
-def for_session(options: Mapping[str, bool]) -> dict[str, bool]:
+def for_session(options: Mapping[str, bool]) -> dict[str, Any]:
     """Fields of the session for an arm.
 
     Raises:
@@ -273,18 +275,18 @@ def for_session(options: Mapping[str, bool]) -> dict[str, bool]:
 
 
 def loop(model: str, device: Any, attention: str, **size: Any) -> dict[str, Any]:
-    import timm
+    from timm.layers.config import set_fused_attn, use_fused_attn
 
     sys.path.insert(0, str(HERE))
     import research_loop
 
     sys.path[:] = [folder for folder in sys.path if folder != str(HERE)]
-    before = timm.layers.use_fused_attn()
-    timm.layers.set_fused_attn(attention == "fused")
+    before = use_fused_attn()
+    set_fused_attn(attention == "fused")
     try:
         return research_loop.timed(model, device, **size)
     finally:
-        timm.layers.set_fused_attn(bool(before))
+        set_fused_attn(bool(before))
 
 
 def first_of_quickstart() -> Any:
@@ -303,13 +305,13 @@ def toy_run(model: str) -> Any:
     if model == QUICKSTART:
         return first_of_quickstart()
     run = PRESETS[MODELS[model]]()
-    args: dict[str, Any] = {
+    sizes: dict[str, dict[str, Any]] = {
         "swin-b": {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2), "window_size": 6},
         "vit-b": {"embed_dim": 32, "depth": 2, "num_heads": 2},
         "r50": {},
-    }[model]
+    }
     name = "resnet18" if model == "r50" else run.backbone.name
-    return run.replace(backbone=Backbone(**{**run.backbone.model_dump(), "name": name, "args": args}))
+    return run.replace(backbone=Backbone(**{**run.backbone.model_dump(), "name": name, "args": sizes[model]}))
 
 
 def table(at: Machine) -> dict[str, Any]:

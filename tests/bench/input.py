@@ -21,8 +21,10 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import PIL
 import torch
 import torchvision
 from PIL import Image
@@ -75,8 +77,10 @@ class Ordinary(Dataset[torch.Tensor]):
     def __getitem__(self, index: int) -> torch.Tensor:
         if self.by_pil:
             with Image.open(self.paths[index]) as file:
-                return self.transform(file.convert("RGB"))
-        return self.transform(torch.ops.image.decode_jpeg(read_file(str(self.paths[index])), 3, False))
+                tensor: torch.Tensor = self.transform(file.convert("RGB"))
+        else:
+            tensor = self.transform(torch.ops.image.decode_jpeg(read_file(str(self.paths[index])), 3, False))
+        return tensor
 
 
 def ordinary(paths: tuple[Path, ...], *, by_pil: bool) -> Callable[[int], None]:
@@ -117,7 +121,7 @@ def read_alone(path: Path) -> Callable[[int], None]:
     return once
 
 
-def located(place: Path, **fields: str) -> FolderSet:
+def located(place: Path, **fields: Any) -> FolderSet:
     """The training images of the folder or pack at a place."""
     os.environ["HARNESS_DATA_PHOTOGRAPHS"] = str(place)
     planned_manifest.cache_clear()
@@ -199,7 +203,7 @@ def main() -> None:
             "machine": f"{os.cpu_count()} shared CPU cores, {torch.backends.cpu.get_cpu_capability()}",
             "versions": {
                 "python": platform.python_version(), "torch": torch.__version__,
-                "torchvision": torchvision.__version__, "pillow": Image.__version__,
+                "torchvision": torchvision.__version__, "pillow": PIL.__version__,
             },
             "arms": result,
         }  # fmt: skip

@@ -17,10 +17,10 @@ from collections import Counter
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "cluster"))
+sys.path.insert(0, str(HERE.parent))
 
-import sleeper  # noqa: E402
-import slurm as test_cluster  # noqa: E402
+from cluster import sleeper  # noqa: E402
+from cluster import slurm as test_cluster  # noqa: E402
 
 from harness.launch import Resources  # noqa: E402
 from harness.launch.executor import overview  # noqa: E402

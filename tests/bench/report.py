@@ -11,14 +11,13 @@ import io
 import json
 import os
 import random
-import resource
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
-from scale import STUDY, measure
+from scale import HERE, STUDY, call
 
 from harness.spec import Pretrain, key
 from harness.store import RunFolder, Store
@@ -96,11 +95,10 @@ def main() -> None:
         path.write_text(STUDY.format(cells=options.cells, pretrain=True))
         count = finish(Store(Path(folder) / "runs"), path, options.seeds)
         os.environ["COLUMNS"] = "200"
-        seconds, printed = measure(1, "report", str(path), "--seeds", str(options.seeds))
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        taken, printed = call(HERE, "report", str(path), "--seeds", str(options.seeds))
         page = next(Path(folder).glob("results/*/*/report.html"))
-        print(f"report  {seconds:6.2f} s   {count} runs; {len(printed.splitlines())} lines")
-        print(f"of it   {used.ru_utime + used.ru_stime:6.2f} s of processor time")
+        print(f"report  {taken.clock:6.2f} s   {count} runs; {len(printed.splitlines())} lines")
+        print(f"of it   {taken.user + taken.system:6.2f} s of processor time")
         print(f"page    {page.stat().st_size / 1e6:6.2f} MB")
         loaded, sorted_after = browse(page, Path(folder) / "browser")
         print(f"browser {loaded:6.2f} s to load, {sorted_after:.2f} s to sort")

@@ -31,6 +31,7 @@ import timm  # noqa: E402
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 from PIL import Image  # noqa: E402
+from timm.layers.config import set_fused_attn  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.utils.data import DataLoader, Dataset  # noqa: E402
 from torchvision import transforms  # noqa: E402
@@ -41,8 +42,14 @@ SIDE = {"swin-b": 192, "vit-b": 224, "r50": 224, "small": 96}
 UNIT = {"swin-b": 32, "vit-b": 32, "r50": 32, "small": 16}
 STRIDE = {"swin-b": 32, "vit-b": 16, "r50": 32, "small": 16}
 CHANNELS = {"small": 1}
-SMALL_SWIN = {"embed_dim": 32, "depths": (1, 1, 2, 1), "num_heads": (1, 2, 4, 8), "window_size": 6, "patch_size": 2}
-TINY = {  # for trying this script out
+SMALL_SWIN: dict[str, Any] = {
+    "embed_dim": 32,
+    "depths": (1, 1, 2, 1),
+    "num_heads": (1, 2, 4, 8),
+    "window_size": 6,
+    "patch_size": 2,
+}
+TINY: dict[str, dict[str, Any]] = {  # for trying this script out
     "swin-b": {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2)},
     "vit-b": {"embed_dim": 32, "depth": 2, "num_heads": 2},
     "r50": {"layers": (1, 1, 1, 1)},
@@ -50,7 +57,7 @@ TINY = {  # for trying this script out
 }
 
 
-def encoder(model: str, classes: int, *, tiny: bool) -> nn.Module:
+def encoder(model: str, classes: int, *, tiny: bool) -> Any:
     """A timm model as the papers configure it."""
     small, channels = TINY[model] if tiny else {}, CHANNELS.get(model, 3)
     match model:
@@ -66,7 +73,8 @@ def encoder(model: str, classes: int, *, tiny: bool) -> nn.Module:
         case "r50":
             name = "resnet50"
             if tiny:
-                return timm.models.resnet.ResNet(block=timm.models.resnet.Bottleneck, num_classes=classes, **small)
+                block: Any = timm.models.resnet.Bottleneck  # declared as an instance
+                return timm.models.resnet.ResNet(block=block, num_classes=classes, **small)
             return timm.create_model(name, num_classes=classes)
         case _:
             raise ValueError(model)
@@ -92,8 +100,9 @@ class SimMIM(nn.Module):
         shown = mask.repeat_interleave(times, 1).repeat_interleave(times, 2).unsqueeze(-1).type_as(x)
         return x * (1.0 - shown) + self.mask_token.type_as(x) * shown
 
-    def features(self, images: Tensor, mask: Tensor) -> Tensor:
-        net: Any = self.net
+    def features(self, images: Tensor, mask: Tensor) -> Any:
+        """The encoder's last maps, [B, C, h, w]."""
+        net = self.net
         if self.kind in ("swin-b", "small"):
             x = self._hide(net.patch_embed(images), mask)
             return net.norm(net.layers(x)).permute(0, 3, 1, 2)
@@ -241,7 +250,7 @@ def cell(
     for pictures, masks, _ in batches(Pictures(images, labels, side, ratio, units), 128, epochs, workers):
         loss = pretraining.step(partial(reconstruction, pictures.to(device), masks.to(device)))
     classifier = encoder("small", 10, tiny=tiny)
-    classifier.load_state_dict(pretraining.model.net.state_dict(), strict=False)  # type: ignore[union-attr, operator]
+    classifier.load_state_dict(pretraining.model.get_submodule("net").state_dict(), strict=False)
     tuning = Loop(classifier, device, 2e-3, low=low)
     for pictures, _, names in batches(Pictures(images[:1000], labels[:1000], side, ratio, units), 100, tuned, workers):
         loss = tuning.step(partial(classification, pictures.to(device), names.to(device)))
@@ -264,7 +273,7 @@ def main() -> None:
     parser.add_argument("--tuned", type=int, default=30)
     given = parser.parse_args()
     device = torch.device(given.device)
-    timm.layers.set_fused_attn(given.attention == "fused")
+    set_fused_attn(given.attention == "fused")
     if given.table:
         found = cell(
             device,

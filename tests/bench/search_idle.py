@@ -21,10 +21,10 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent / "cluster"), str(HERE.parent / "search")]
+sys.path[:0] = [str(HERE.parent), str(HERE.parent / "search")]
 
-import slurm as test_cluster  # noqa: E402
 import toy  # noqa: E402
+from cluster import slurm as test_cluster  # noqa: E402
 
 from harness.launch import Resources  # noqa: E402
 from harness.launch.site import Site, Stage  # noqa: E402

@@ -193,7 +193,8 @@ def cases() -> tuple[Case, ...]:
     curve = axes(ratio=(0.1, 0.3, 0.5, 0.7, 0.9)) | axes(other=(0, 1, 2, 3))
     a, b, m = {"arm": "a"}, {"arm": "b"}, MARGIN
     many, three = claims.best(side="many"), claims.best(side="few")
-    flat, none = (0.0,) * 4, ("no difference beyond the margin",)
+    flat = (0.0,) * 4
+    none: tuple[Word, ...] = ("no difference beyond the margin",)
     peak = claims.inner_maximum("peak", axis="ratio", at={"other": None})
     wide = claims.inner_maximum("peak", axis="ratio", at={"other": None}, margin=m)
     return (
@@ -259,7 +260,8 @@ def several_looks(
     plan, truth = plan_of(case, looks), np.array(case.truth, dtype=float)
     found: Counter[Word] = Counter()
     for _ in range(replications):
-        values, word = draw(truth, kind, looks[-1], generator), "inconclusive"
+        values = draw(truth, kind, looks[-1], generator)
+        word: Word = "inconclusive"
         for number in looks:
             seen = np.where(np.arange(looks[-1]) < looks[0], values, np.nan)
             data = data_of(plan, seen[:, :number])

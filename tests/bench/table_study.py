@@ -6,18 +6,20 @@ Scale `small` is that of studies/scales.py, a Swin of 1.4M parameters at 96 px, 
 10,000 images for 8 epochs, which are as many steps as 20,000 images for 4. `toy` is for trying the measurement out.
 """
 
+from typing import Literal
+
 from harness import Augment, Backbone, FineTune, Images, RandomMask, Recipe, Scale, Shapes, Study, axes, simmim
 
 PICTURES = Images(name="fashion-mnist-mini")
 CROPS = Augment(crop_scale=(0.67, 1.0))
 
 
-def swin(width, patch):
+def swin(width: int, patch: int) -> Backbone:
     args = {"embed_dim": width, "depths": (1, 1, 2, 1), "num_heads": (1, 2, 4, 8), "window_size": 6}
     return Backbone(name="swin_tiny_patch4_window7_224", args=args, patch_size=patch, stride=8 * patch)
 
 
-def recipe(epochs, batch, precision):
+def recipe(epochs: int, batch: int, precision: Literal["fp32", "bf16"]) -> Recipe:
     return Recipe(
         epochs=epochs, batch_size=batch, lr=2e-3, lr_batch=None, warmup_epochs=1, augment=CROPS, precision=precision
     )
@@ -47,7 +49,7 @@ TOY = SMALL.replace(
 )
 
 
-def cell(scale, unit, mask_ratio, seed):
+def cell(scale: Scale, unit: int, mask_ratio: float, seed: int) -> dict[str, FineTune]:
     start = simmim(scale, mask=RandomMask(size=unit, ratio=mask_ratio), seed=seed)
     recipe = scale.finetune
     return {

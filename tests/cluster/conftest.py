@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import slurm
+from cluster import slurm
 
 # read here because the tests' surroundings begin without the variables of the person who runs them
 ACCOUNTING = os.environ.get("HARNESS_TEST_ACCOUNTING") == "1"

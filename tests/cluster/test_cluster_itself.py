@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import slurm
-from slurm import Cluster, ClusterError
+from cluster import slurm
+from cluster.slurm import Cluster, ClusterError
+from cluster.waiting import wait
 
 pytestmark = pytest.mark.cluster
 
@@ -40,10 +40,7 @@ def states(cluster: Cluster, job: str) -> list[str]:
 
 
 def eventually(holds: Callable[[], object], seconds: float = 15) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, f"not so after {seconds} s"
-        time.sleep(0.1)
+    wait(holds, seconds, every=0.1)
 
 
 def test_four_nodes_are_idle(empty_cluster: Cluster) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from slurm import Cluster
-from test_training import wait, words
+from cluster.slurm import Cluster
+from cluster.waiting import wait, words
 
 from harness.launch import Local, Resources, drive
 from harness.launch.executor import overview

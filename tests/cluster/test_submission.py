@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-import sleeper
+from cluster import sleeper
+from cluster.waiting import words
 
 from harness.launch import Resources
 from harness.launch.executor import Submitted, overview
@@ -52,10 +53,6 @@ def submit(
     site: dict[Stage, Site] = {stage: Site(**{"minutes": 20, **own}) for stage in ("pretrain", "evaluation")}  # type: ignore[arg-type]
     resources = Resources(device="cpu")
     return Slurm(store, study, site, resources, project, "sleeper").submit(runs, retry=retry)
-
-
-def words(runs: Mapping[str, Run], store: Store) -> Counter[str]:
-    return Counter(place.word for place in overview(runs, store).places.values())
 
 
 def settle(runs: Mapping[str, Run], store: Store, seconds: float = 180) -> Counter[str]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from slurm import Cluster
+from cluster.slurm import Cluster
+from cluster.waiting import wait, words
 
 from harness.launch.executor import overview
 from harness.launch.slurm import questions
@@ -64,17 +64,6 @@ def command(*words: str, check: bool = True) -> str:
 def runs_of(study: Path, store: Path | None = None) -> tuple[dict[str, Run], Store]:
     loaded = load(study)
     return expand(loaded, scale=None, where={}, seeds=None).runs(), open_store(store, loaded.root)
-
-
-def words(runs: dict[str, Run], store: Store) -> Counter[str]:
-    return Counter(place.word for place in overview(runs, store).places.values())
-
-
-def wait(holds: Any, seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, f"not so after {seconds} s"
-        time.sleep(0.5)
 
 
 def outcome(store: Store, name: str) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sleeper
+from cluster import sleeper
 
 from harness import claims
 from harness.cli.launch import run as command
@@ -65,7 +65,7 @@ def test_a_coordinator_stops_and_starts(tmp_path: Path, monkeypatch: pytest.Monk
     stopped: list[bool] = []
     asleep = time.sleep
     monkeypatch.setattr(command, "POLL_SECONDS", 0.5)
-    monkeypatch.setattr(command.time, "sleep", wait)
+    monkeypatch.setattr(time, "sleep", wait)
     site: dict[Stage, Site] = {stage: Site(minutes=20) for stage in ("pretrain", "evaluation")}
     plan, where = expand(STUDY), Counted(store, "one", site, Resources(device="cpu"), project, "sleeper")
     with pytest.raises(KeyboardInterrupt):

@@ -282,9 +282,9 @@ def mix(
         images [B, C, H, W] (a new tensor if mixed) and targets float32 [B, num_classes].
     """
     if not (augment.mixup or augment.cutmix):
-        targets = mixup_target(labels, num_classes, 1.0, augment.smoothing)  # type: ignore[no-untyped-call]
+        targets = mixup_target(labels, num_classes, 1.0, augment.smoothing)
         return images, targets
-    blend = Mixup(  # type: ignore[no-untyped-call]
+    blend = Mixup(
         mixup_alpha=augment.mixup,
         cutmix_alpha=augment.cutmix,
         prob=1.0,

@@ -324,7 +324,7 @@ def _arriving(
     is given. On a GPU all this has a stream of its own beside the step that runs: the memory of loaders is pinned, so
     that the host does not wait.
     """
-    beside = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+    beside = torch.cuda.Stream(device) if device.type == "cuda" else None
     colours = None if source is None else torch.tensor((source.mean, source.std), dtype=torch.float32, device=device)
     for images, labels, *step in batches:
         with torch.cuda.stream(beside) if beside else nullcontext():

@@ -192,5 +192,5 @@ def _start_method() -> str:
     Workers use one thread and no accelerator, so a fork is safe unless this process has initialised CUDA, whose driver
     has threads that hold locks.
     """
-    cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    cuda = torch.cuda.is_initialized()
     return "fork" if sys.platform == "linux" and not cuda else "forkserver"

@@ -17,7 +17,7 @@ VIEWS_BY_NAME = {"aten::_unsafe_view"}
 """Views of their input whose schema does not say so."""
 
 
-class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Operators(TorchDispatchMode):
     """Counts the operators dispatched within its context that return no view of their input.
 
         with Operators() as found:

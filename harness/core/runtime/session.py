@@ -68,7 +68,7 @@ class Session:
         # So that runs overlap; and a graph cannot be recorded on the default stream.
         if self.device.type != "cuda" or not (self.shares or self.capture):
             return None
-        return torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        return torch.cuda.Stream(self.device)
 
     def compiled(self, model: nn.Module) -> nn.Module:
         """A model for the forward passes of training, with the same weights; compiled if the session says so."""
