@@ -265,7 +265,7 @@ def test_what_draws_from_torch_draws_anew_at_each_step_and_alike_in_each_run(tmp
     def batches(first: int) -> Iterator[Batch]:
         return (Batch(step, torch.ones(2, 1), torch.zeros(2), torch.arange(2)) for step in range(first, 4))
 
-    def learn(update: Update) -> None:
+    def learn(update: Update[Batch]) -> None:
         (part,) = update.parts
         drawn.append(tuple(torch.rand(2).tolist()))
         part.backward({"mean": model(part.batch.images).mean()})

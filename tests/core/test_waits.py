@@ -143,7 +143,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Waits]:
     waits = Waits()
     with contextlib.ExitStack() as entered:
 
-        def steps(self: Training, given: Callable[[int], Iterator[Any]]) -> Iterator[Step]:
+        def steps(self: Training, given: Callable[[int], Iterator[Any]]) -> Iterator[Step[Any]]:
             for step in itertools.islice(ours(self, given), 3):
                 for weight in self.parameters:
                     weight.grad = torch.empty_like(weight)

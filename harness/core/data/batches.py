@@ -116,7 +116,7 @@ def training_batches(
     drawn = seed if crop_seed is None else crop_seed
     places = torch.arange(batch_size)[slice(None) if rows is None else rows]
     in_memory = isinstance(source, ImageSet) and not augment.needs_loader
-    plan = _plan(
+    plan = step_indices(
         source, places.to(device if in_memory else "cpu"), batch_size, seed, range(first_step, steps), augment.repeats
     )
     squares = _squares(source, augment) if isinstance(source, FolderSet) and crops_on_device() else None
@@ -146,7 +146,7 @@ def in_pairs(first: Iterator[Batch], second: Iterator[Batch]) -> Iterator[Batch]
         yield one._replace(images=torch.stack((one.images, other.images), dim=1))
 
 
-def _plan(
+def step_indices(
     source: ImageSet | FolderSet, places: Tensor, batch_size: int, seed: int, steps: range, repeats: int = 1
 ) -> Iterator[tuple[int, Tensor]]:
     """Each step with the indices of the images at these places of its global batch, int64 [b], on their device."""

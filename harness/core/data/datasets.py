@@ -148,7 +148,7 @@ def _load_images(data: Images | Shapes | CustomData, part: Part) -> ImageSet:
     if further and part == "pretrain" and isinstance(data, Images):
         more, none = published.read(data, "unlabelled")
         images, labels, further = torch.cat([images, more]), torch.cat([labels, none]), 0
-    chosen = _chosen(data, labels, part, further)
+    chosen = members(data, labels, part, further)
     if len(chosen) < len(labels):
         images, labels = images[chosen], labels[chosen]
     return ImageSet(images, labels, num_classes, mean, std)
@@ -222,7 +222,7 @@ def _load_folder(data: ImageFolder, part: Part) -> FolderSet:
     used = [index for index, name in enumerate(names) if name in number]
     paths, labels = tuple(paths[index] for index in used), torch.tensor([number[names[index]] for index in used])
     if not held_out:
-        chosen = _chosen(data, labels, part, classes=classes)
+        chosen = members(data, labels, part, classes=classes)
         paths, labels = tuple(paths[index] for index in chosen.tolist()), labels[chosen]
     return FolderSet(paths, labels, classes, *IMAGENET_COLOURS, data.decoder, opened(root) if root.is_file() else None)
 
@@ -264,7 +264,7 @@ def _labelled_files(root: Path, part: Literal["train", "val"]) -> tuple[tuple[Pa
     return paths, [names[0] for names in parts]
 
 
-def _chosen(data: Data, labels: Tensor, part: Part, further: int = 0, classes: Sequence[str] = ()) -> Tensor:
+def members(data: Data, labels: Tensor, part: Part, further: int = 0, classes: Sequence[str] = ()) -> Tensor:
     """Indices of the training images that a part consists of: int64, ascending.
 
     Args:

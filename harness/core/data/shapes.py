@@ -7,11 +7,13 @@ any resolution. An image does not depend on the number of images.
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from collections.abc import Iterator
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from harness.core.data.objects import Objects, objects_of
 from harness.core.runtime.randomness import uniform
 from harness.spec import Shapes, seed_stream
 
@@ -27,39 +29,26 @@ _GROUND = 9
 _OBJECT = 8
 
 
-class Objects(NamedTuple):
-    """The objects of N images, in the order in which they are painted: a later one may cover an earlier one.
-
-    classes: int64 [N, 3], index into CLASSES; -1 where there is no object or nothing of it is visible.
-    masks: bool [N, 3, S, S], True = the object's visible pixels.
-    boxes: int64 [N, 3, 4], x0, y0, x1, y1 around the visible pixels, x1 and y1 exclusive; zeros where class
-        is -1.
-    """
-
-    classes: Tensor
-    masks: Tensor
-    boxes: Tensor
-
-
 def shapes(spec: Shapes, part: Literal["train", "test"]) -> tuple[Tensor, Tensor]:
     """Images uint8 [N, 3, S, S] and labels int64 [N]: the class of the object of the largest visible area."""
-    chunks = [_render(spec, part, indices) for indices in _indices(spec, part)]
-    images = torch.cat([images for images, _ in chunks])
-    labels = torch.cat([_labels(found) for _, found in chunks])
+    chunks = [(images, labels_of(found)) for images, found in scenes(spec, part)]
+    images, labels = (torch.cat(fields) for fields in zip(*chunks, strict=True))
     return images, labels
 
 
 def objects(spec: Shapes, part: Literal["train", "test"]) -> Objects:
-    """Class, mask and box of every object of every image."""
-    chunks = [_render(spec, part, indices)[1] for indices in _indices(spec, part)]
-    return Objects(*(torch.cat(fields) for fields in zip(*chunks, strict=True)))
+    """Class, mask and box of every object of every image, in MOST slots in the order in which they are painted."""
+    return Objects(*(torch.cat(fields) for fields in zip(*(found for _, found in scenes(spec, part)), strict=True)))
 
 
-def _indices(spec: Shapes, part: Literal["train", "test"]) -> tuple[Tensor, ...]:
-    return torch.split(torch.arange(spec.train if part == "train" else spec.test), _CHUNK)
+def scenes(spec: Shapes, part: Literal["train", "test"]) -> Iterator[tuple[Tensor, Objects]]:
+    """Images uint8 [n, 3, S, S] and their objects, in order, some hundred at a time."""
+    for indices in torch.split(torch.arange(spec.train if part == "train" else spec.test), _CHUNK):
+        yield _render(spec, part, indices)
 
 
-def _labels(found: Objects) -> Tensor:
+def labels_of(found: Objects) -> Tensor:
+    """Labels int64 [N] of whole images: the class of the object of the largest visible area."""
     areas = found.masks.sum((2, 3))
     return found.classes.gather(1, areas.argmax(1, keepdim=True))[:, 0]
 
@@ -83,9 +72,7 @@ def _render(spec: Shapes, part: str, indices: Tensor) -> tuple[Tensor, Objects]:
     masks = outlines.clone()
     for slot in range(MOST - 1):
         masks[:, slot] &= ~outlines[:, slot + 1 :].any(1)
-    visible = masks.flatten(2).any(2)
-    pixels = (images.clamp(0, 1) * 255).round().to(torch.uint8)
-    return pixels, Objects(torch.where(visible, kinds, -1), masks, _boxes(masks))
+    return (images.clamp(0, 1) * 255).round().to(torch.uint8), objects_of(masks, kinds)
 
 
 def _grid(side: int) -> tuple[Tensor, Tensor]:
@@ -140,13 +127,3 @@ def _inside(u: Tensor, v: Tensor) -> tuple[Tensor, ...]:
         (torch.minimum(a, b) < 0.28) & (torch.maximum(a, b) < 0.9),
         (distance < 1) & (distance > 0.55),
     )
-
-
-def _boxes(masks: Tensor) -> Tensor:
-    """Boxes around masks bool [n, k, S, S]: int64 [n, k, 4], x0, y0, x1, y1, the last two exclusive."""
-    columns, rows = masks.any(2).int(), masks.any(3).int()
-    side = masks.shape[-1]
-    low = [line.argmax(2) for line in (columns, rows)]
-    high = [side - line.flip(2).argmax(2) for line in (columns, rows)]
-    boxes = torch.stack([*low, *high], dim=2)
-    return torch.where(masks.flatten(2).any(2)[..., None], boxes, 0)

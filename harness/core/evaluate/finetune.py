@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.core.data.batches import steps_per_epoch
+from harness.core.data.batches import Batch, steps_per_epoch
 from harness.core.data.datasets import load
 from harness.core.evaluate.labelled import accuracy, labelled_batches, measured_after, summary
 from harness.core.evaluate.start import classifier
@@ -60,7 +60,7 @@ def finetune(run: FineTune, session: Session) -> Computation:
 
     forward = session.compiled(replica)
 
-    def learn(update: Update) -> None:
+    def learn(update: Update[Batch]) -> None:
         for part in update.parts:
             with part.forward():
                 loss = classification_loss(run, forward(part.batch.images).float(), part.batch.labels)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.core.data.augment import test_batch
-from harness.core.data.batches import as_images, steps_per_epoch
+from harness.core.data.batches import Batch, as_images, steps_per_epoch
 from harness.core.data.datasets import FolderSet, ImageSet, load
 from harness.core.evaluate.labelled import (
     TEST_BATCH,
@@ -69,7 +69,7 @@ def linear_probe(run: LinearProbe, session: Session) -> Computation:
         place=place,
     )
 
-    def learn(update: Update) -> None:
+    def learn(update: Update[Batch]) -> None:
         for part in update.parts:
             with part.forward():
                 features = pooled(encoder, part.batch.images, run.block, run.pool)

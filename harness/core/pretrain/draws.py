@@ -135,7 +135,7 @@ def _drawn(run: Pretrain, batch: Batch) -> dict[str, Tensor]:
     return {name: drawn.reshape(-1, side, side) for (name, side), drawn in zip(sides.items(), columns, strict=True)}
 
 
-def draw(model: MaskedImageModel, part: Part, steps: int) -> Draws:
+def draw(model: MaskedImageModel, part: Part[Batch], steps: int) -> Draws:
     """Masks and second crops of a slice of a batch.
 
     Args:

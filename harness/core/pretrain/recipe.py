@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from harness.core.data.batches import steps_per_epoch
+from harness.core.data.batches import Batch, steps_per_epoch
 from harness.core.data.datasets import load
 from harness.core.masks.masking import in_views, spread
 from harness.core.model.batchnorm import group_batch_norms
@@ -103,7 +103,7 @@ class Seen(NamedTuple):
     losses: dict[str, Tensor]
 
 
-def _learn(run: Pretrain, model: MaskedImageModel, replica: nn.Module, update: Update) -> list[Seen]:
+def _learn(run: Pretrain, model: MaskedImageModel, replica: nn.Module, update: Update[Batch]) -> list[Seen]:
     """One step: masks, forward and backward passes, new weights, momentum encoder.
 
     Returns:
@@ -129,7 +129,7 @@ def _learn(run: Pretrain, model: MaskedImageModel, replica: nn.Module, update: U
 def _measured(
     run: Pretrain,
     model: MaskedImageModel,
-    step: Step,
+    step: Step[Batch],
     seen: list[Seen],
 ) -> Line:
     """Numbers of a pre-training's metrics line besides loss and rates, by name."""

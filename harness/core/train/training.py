@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from harness.core.data.batches import Batch
+from harness.core.data.scenes import SceneBatch
 from harness.core.model.batchnorm import GroupBatchNorm
 from harness.core.runtime.distributed import gathering, original
 from harness.core.runtime.drop_path import Place
@@ -31,6 +32,8 @@ from harness.spec import Recipe, seed_stream
 
 LOG_STEPS = 50
 T = TypeVar("T")
+B = TypeVar("B", bound=Batch | SceneBatch)
+"""A batch: its first field is the step, the others are tensors with a row for each image."""
 Line = dict[str, Any]
 """A metrics line: names to numbers."""
 
@@ -130,7 +133,7 @@ class Training:
         self.progress = Progress(total=torch.zeros((), device=session.device))
         self.begun = time.monotonic()
 
-    def steps(self, batches: Callable[[int], Iterator[Batch]]) -> Iterator[Step]:
+    def steps(self, batches: Callable[[int], Iterator[B]]) -> Iterator[Step[B]]:
         """Remaining steps, one at a time; call `compute` of each before asking for the next.
 
         The host waits for the device only where a metrics line or a checkpoint is due. Lines come every LOG_STEPS
@@ -179,7 +182,7 @@ class Training:
             number = torch.cuda.current_device() if device.index is None else device.index
             torch.cuda.default_generators[number].manual_seed(seed)
 
-    def compute(self, learn: Callable[[Update], T], batch: Batch) -> tuple[T, Tensor]:
+    def compute(self, learn: Callable[[Update[B]], T], batch: B) -> tuple[T, Tensor]:
         """Compute one step, by its operators or by its recording.
 
         Returns:
@@ -193,9 +196,9 @@ class Training:
 
         if recorded is None:
             return compute()
-        batch = Batch(step, *recorded.hold(batch[1:]))
+        held = _made_of(batch, step, recorded.hold(batch[1:]))
         # A recorded step knows no number of the host: it finds its own in a tensor.
-        batch = batch._replace(step=self.place.move(step, batch.positions).step)
+        batch = _made_of(held, self.place.move(step, held.positions).step, held[1:])
         return recorded.compute(compute)
 
     def _record(self, compute: Callable[[], T]) -> Callable[[], T]:
@@ -256,7 +259,7 @@ class Training:
         return line
 
 
-class Step:
+class Step(Generic[B]):
     """One optimiser step, handed out by `Training.steps`.
 
     Attributes:
@@ -265,14 +268,14 @@ class Step:
         line: that line once it is read, else None; what a recipe adds to it is logged with it.
     """
 
-    def __init__(self, training: Training, batch: Batch) -> None:
+    def __init__(self, training: Training, batch: B) -> None:
         self.training, self.batch, self.number = training, batch, training.progress.step
         done = self.number + 1
         self.logged = done % LOG_STEPS == 0 or done % training.steps_per_epoch == 0
         self.line: Line | None = None
         self.norm: Tensor | None = None
 
-    def compute(self, learn: Callable[[Update], T]) -> T:
+    def compute(self, learn: Callable[[Update[B]], T]) -> T:
         """Compute the step; gives what `learn` returns.
 
         Nothing here waits for the device, except in fp16 with LAMB or LARS, whose loss scaler looks at the gradients.
@@ -300,7 +303,7 @@ class Step:
         return self.line
 
 
-class Update:
+class Update(Generic[B]):
     """One update of the weights, while it is computed.
 
     Attributes:
@@ -308,13 +311,14 @@ class Update:
         norm: of the gradients of the global batch before clipping, a scalar, once the update is applied.
     """
 
-    def __init__(self, training: Training, batch: Batch) -> None:
+    def __init__(self, training: Training, batch: B) -> None:
         self.training = training
         size = len(batch.images)
         piece = training.session.micro_batch or size
         cut = [slice(first, first + piece) for first in range(0, size, piece)]
         # One slice is the batch itself: a recorded step has to find the very tensors that are held for it.
-        slices = [Batch(batch.step, *(tensor[rows] for tensor in batch[1:])) for rows in cut] if cut[1:] else [batch]
+        parts = ([tensor[rows] for tensor in batch[1:]] for rows in cut)
+        slices = [_made_of(batch, batch.step, tensors) for tensors in parts] if cut[1:] else [batch]
         whole = training.recipe.batch_size
         self.parts = [Part(self, rows, len(rows.images) / whole, rows is slices[-1]) for rows in slices]
         self.total = torch.zeros((), device=training.session.device)
@@ -363,15 +367,15 @@ class Update:
 
 
 @dataclass
-class Part:
+class Part(Generic[B]):
     """A slice of a step's batch.
 
     share: weight of its losses in those of the global batch, one for all losses or by name.
     last: True for the last slice of the step, in whose backward pass processes exchange gradients.
     """
 
-    update: Update
-    batch: Batch
+    update: Update[B]
+    batch: B
     share: float | Mapping[str, Tensor]
     last: bool
 
@@ -401,3 +405,10 @@ class Part:
 
     def _gathering(self) -> AbstractContextManager[None]:
         return nullcontext() if self.last else gathering(self.update.training.model)
+
+
+def _made_of(batch: B, step: int | Tensor, tensors: Iterable[Tensor]) -> B:
+    """A batch of the same kind with other tensors."""
+    make: Any = type(batch)
+    made: B = make(step, *tensors)
+    return made

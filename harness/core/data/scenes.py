@@ -1,0 +1,226 @@
+"""Pictures with a truth for each of their pixels: a map of classes, or objects with class, mask and box.
+
+A picture, its map and its objects are cropped, scaled and flipped by the same draws. Crops are whole pixels of the
+picture, of which the image takes averages and the truth the nearest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, NamedTuple, Protocol, assert_never
+
+import torch
+from torch import Tensor
+
+from harness.core.data import shapes
+from harness.core.data.augment import crops_of, test_batch, train_batch
+from harness.core.data.batches import step_indices, steps_per_epoch
+from harness.core.data.datasets import ImageSet, members
+from harness.core.data.objects import Objects, objects_of
+from harness.core.runtime.ahead import Ahead
+from harness.core.runtime.session import Session
+from harness.spec import Data, HarnessError, Recipe, Shapes
+
+Want = Literal["segments", "objects"]
+IGNORED = 255
+"""Value of a map of classes where nothing is known, or nothing is there."""
+BACKGROUND = "background"
+
+NOTHING = torch.zeros(0)
+TEST_BATCH = 64
+
+
+class SceneBatch(NamedTuple):
+    """The rows of a training batch that this process takes, with the truth of the one kind that was asked for.
+
+    step: counted from 0; an int64 scalar where the step is recorded.
+    images: float32 [b, C, S, S], normalised. positions: int64 [b], places in the global batch.
+    segments: int64 [b, S, S], classes of `Scenes.names("segments")`, IGNORED where nothing is to be learnt.
+    classes, masks, boxes: of `Objects`, without crowds. What was not asked for has no element.
+    All on the device of the training.
+    """
+
+    step: int | Tensor
+    images: Tensor
+    positions: Tensor
+    segments: Tensor = NOTHING
+    classes: Tensor = NOTHING
+    masks: Tensor = NOTHING
+    boxes: Tensor = NOTHING
+
+
+class TestScenes(NamedTuple):
+    """Whole test pictures, prepared, all of one size.
+
+    rows: int64 [b], which of the set; `Scenes.segments(rows)` and `Scenes.objects(rows)` are their truth, in pixels of
+        the pictures as they lie in the set.
+    images: float32 [b, C, h, w], normalised.
+    size: height and width of what the picture takes of these from the top left corner; the rest is padding of 0.
+    """
+
+    rows: Tensor
+    images: Tensor
+    size: tuple[int, int]
+
+
+class TrainedOnScenes(Protocol):
+    """What of a run determines its training batches."""
+
+    @property
+    def recipe(self) -> Recipe: ...
+    @property
+    def image_size(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Scenes:
+    """Pictures in memory, with the truth of every pixel.
+
+    images: of what is in memory, and labels of the whole pictures.
+    slots: uint8 [N, H, W], 0 = background, else 1 + the slot of the object that is seen there.
+    classes: int64 [N, M], the class of the object in each slot, -1 = none.
+    objects_named: names of the classes of objects.
+    """
+
+    images: ImageSet
+    slots: Tensor
+    classes: Tensor
+    objects_named: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def channels(self) -> int:
+        return self.images.channels
+
+    def names(self, want: Want) -> tuple[str, ...]:
+        """Names of the classes; those of segments begin with the background, those of objects lack it."""
+        return (BACKGROUND, *self.objects_named) if want == "segments" else self.objects_named
+
+    def segments(self, rows: Tensor) -> Tensor:
+        """Classes of the pixels of whole pictures: int64 [b, H, W]."""
+        return segments_of(self.slots[rows], self.classes[rows])
+
+    def objects(self, rows: Tensor) -> Objects:
+        """Objects of whole pictures, crowds among them."""
+        return objects_of(_masks(self.slots[rows], self.classes.shape[1]), self.classes[rows])
+
+    def to(self, device: torch.device) -> Scenes:
+        """The same pictures with their tensors on a device."""
+        held = {name: getattr(self, name).to(device) for name in ("images", "slots", "classes")}
+        return dataclasses.replace(self, **held)
+
+
+@lru_cache(maxsize=4)
+def load_scenes(data: Data, part: Literal["train", "test"]) -> Scenes:
+    """Pictures of a data set with their truth: those that `datasets.load` gives, in the same order; cached.
+
+    Raises:
+        HarnessError: the data set has no such truth, is missing, or something in it cannot be read.
+    """
+    match data:
+        case Shapes():
+            fold: Literal["train", "test"] = "test" if part == "test" and data.split == "test" else "train"
+            return _drawn(data, part, fold)
+        case _:
+            raise HarnessError(f"{data.title} has neither masks nor boxes; data sets that have: Shapes")
+
+
+def _drawn(data: Shapes, part: Literal["train", "test"], fold: Literal["train", "test"]) -> Scenes:
+    images, labels, slots, classes = [], [], [], []
+    for pictures, found in shapes.scenes(data, fold):
+        images.append(pictures)
+        labels.append(shapes.labels_of(found))
+        slots.append(_slots(found.masks))
+        classes.append(found.classes)
+    rows = torch.arange(len(torch.cat(labels)))
+    if fold == "train":
+        rows = members(data, torch.cat(labels), part)
+    pictures, kinds = torch.cat(images)[rows], torch.cat(labels)[rows]
+    held = ImageSet(pictures, kinds, len(shapes.CLASSES), *shapes.COLOURS)
+    return Scenes(held, torch.cat(slots)[rows], torch.cat(classes)[rows], shapes.CLASSES)
+
+
+def _slots(masks: Tensor) -> Tensor:
+    """Slots uint8 [B, H, W] of masks bool [B, M, H, W] that do not overlap."""
+    numbers = torch.arange(1, masks.shape[1] + 1, dtype=torch.uint8)
+    return (masks * numbers[:, None, None]).sum(1, dtype=torch.uint8)
+
+
+def _masks(slots: Tensor, count: int) -> Tensor:
+    """Masks bool [B, count, H, W] of slots uint8 [B, H, W]."""
+    numbers = torch.arange(1, count + 1, dtype=torch.uint8, device=slots.device)
+    return slots[:, None] == numbers[:, None, None]
+
+
+def segments_of(slots: Tensor, classes: Tensor) -> Tensor:
+    """Classes int64 [B, H, W], 0 = background, of slots uint8 [B, H, W] that hold objects of classes [B, M]."""
+    kinds = torch.nn.functional.pad(classes + 1, (1, 0))  # slot 0 is the background, which is class 0
+    return kinds.gather(1, slots.long().flatten(1)).view(slots.shape)
+
+
+def nearest(maps: Tensor, boxes: Tensor, flip: Tensor, size: int) -> Tensor:
+    """Maps [B, H, W] cropped to boxes int64 [B, 4], resized to [B, size, size] by nearest neighbour, and mirrored.
+
+    Geometry and arguments are those of `augment.resample`; each pixel is the one below its centre.
+    """
+    top, left, tall, wide = (values[:, None] for values in boxes.unbind(1))
+    centres = 2 * torch.arange(size, device=maps.device) + 1  # in half pixels, so that all is whole numbers
+    rows = top + centres * tall // (2 * size)
+    columns = left + centres * wide // (2 * size)
+    columns = torch.where(flip[:, None], columns.flip(1), columns)
+    return maps[torch.arange(len(maps), device=maps.device)[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def scene_batches(
+    run: TrainedOnScenes, scenes: Scenes, session: Session, want: Want, first_step: int
+) -> Iterator[SceneBatch]:
+    """Training batches from a step on, cropped and flipped as the recipe says; this process's rows of each.
+
+    An object of which a crop leaves nothing has class -1.
+    """
+    recipe, device = run.recipe, session.device
+    rows = session.group.rows(recipe.batch_size)
+    positions = torch.arange(recipe.batch_size)[slice(None) if rows is None else rows].to(device)
+    steps = recipe.epochs * steps_per_epoch(scenes.images, recipe.batch_size)
+    here = scenes.to(device)
+
+    def draw(step: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        return crops_of(here.images, recipe.augment, seed=run.seed, step=step, positions=positions)
+
+    ahead = Ahead(draw, positions, steps)
+    for step, indices in step_indices(here.images, positions, recipe.batch_size, run.seed, range(first_step, steps)):
+        boxes, flip = ahead.at(step)
+        images = train_batch(here.images, indices, (boxes, flip), augment=recipe.augment, image_size=run.image_size)
+        slots = nearest(here.slots[indices], boxes, flip, run.image_size)
+        yield _batch(SceneBatch(step, images, positions), slots, here.classes[indices], want)
+
+
+def _batch(batch: SceneBatch, slots: Tensor, classes: Tensor, want: Want) -> SceneBatch:
+    match want:
+        case "segments":
+            return batch._replace(segments=segments_of(slots, classes))
+        case "objects":
+            found = objects_of(_masks(slots, classes.shape[1]), classes)
+            return batch._replace(classes=found.classes, masks=found.masks, boxes=found.boxes)
+        case _:
+            assert_never(want)
+
+
+def test_scenes(scenes: Scenes, session: Session, *, image_size: int) -> Iterator[TestScenes]:
+    """All pictures of a set once, whole, in order; with n processes, each gets every n-th batch.
+
+    Squares are resized to image_size.
+    """
+    batch_size, group = min(TEST_BATCH, session.micro_batch or TEST_BATCH), session.group
+    held = scenes.images
+    for rows in torch.split(torch.arange(len(scenes)), batch_size)[group.rank :: group.size]:
+        pictures = held.images[rows].to(session.device)
+        images = test_batch(pictures, held.mean, held.std, image_size=image_size, crop=1.0)
+        yield TestScenes(rows, images, (image_size, image_size))

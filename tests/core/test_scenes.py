@@ -1,0 +1,168 @@
+"""Pictures with a truth for every pixel: what is cropped, scaled and flipped stays one scene."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tiny import RECIPE, VIT
+from torch import Tensor
+
+from harness.core.data.datasets import load
+from harness.core.data.objects import Objects, boxes_around
+from harness.core.data.scenes import SceneBatch, Scenes, Want, load_scenes, nearest, scene_batches, test_scenes
+from harness.core.data.shapes import CLASSES, objects
+from harness.core.runtime.session import Session
+from harness.spec import Augment, FineTune, HarnessError, Images, Scratch, Shapes
+
+test_scenes.__test__ = False  # type: ignore[attr-defined]
+
+SHAPES = Shapes(image_size=32, train=40, test=20)
+CPU = torch.device("cpu")
+WHOLE = Augment(crop_scale=(1.0, 1.0), flip=0.0)
+
+
+def session(**changes: Any) -> Session:
+    return Session(attempt=None, device=CPU, **changes)  # type: ignore[arg-type]
+
+
+def batches(scenes: Scenes, want: Want, augment: Augment, first: int = 0, seed: int = 0) -> list[SceneBatch]:
+    start = Scratch(backbone=VIT, image_size=32)
+    recipe = RECIPE.replace(epochs=2, batch_size=10, augment=augment)
+    run = FineTune(start=start, data=SHAPES, recipe=recipe, seed=seed)
+    return list(scene_batches(run, scenes, session(), want, first))
+
+
+def test_shapes_are_those_of_the_set_with_their_objects() -> None:
+    for part in ("train", "test"):
+        scenes, images, wanted = load_scenes(SHAPES, part), load(SHAPES, part), objects(SHAPES, part)
+        rows = torch.tensor([3, 0, 11])
+        assert torch.equal(scenes.images.images, images.images)  # type: ignore[union-attr]
+        assert torch.equal(scenes.images.labels, images.labels)
+        for mine, theirs in zip(scenes.objects(rows), wanted, strict=True):
+            assert torch.equal(mine, theirs[rows])
+
+
+def test_a_subset_and_a_held_out_part_are_those_of_the_images() -> None:
+    for data in (SHAPES.replace(train_images=7), SHAPES.replace(train=300, split="validation")):
+        for part in ("train", "test"):
+            scenes, images = load_scenes(data, part), load(data, part)
+            assert torch.equal(scenes.images.images, images.images)  # type: ignore[union-attr]
+            assert len(scenes.slots) == len(scenes.classes) == len(images)
+
+
+def test_the_map_of_classes_is_painted_by_the_masks() -> None:
+    scenes = load_scenes(SHAPES, "train")
+    rows = torch.arange(len(scenes))
+    found, segments = scenes.objects(rows), scenes.segments(rows)
+    assert segments.dtype == torch.int64
+    assert scenes.names("segments") == ("background", *CLASSES)
+    assert scenes.names("objects") == CLASSES
+    wanted = torch.zeros_like(segments)
+    for slot in range(found.classes.shape[1]):
+        wanted = torch.where(found.masks[:, slot], found.classes[:, slot, None, None] + 1, wanted)
+    assert torch.equal(segments, wanted)
+
+
+def as_colours(scenes: Scenes) -> Scenes:
+    """The same scenes whose images are their slots, so that what happens to one has to happen to the other."""
+    pictures = scenes.slots[:, None].expand(-1, 3, -1, -1) * 60
+    return Scenes(
+        type(scenes.images)(pictures, scenes.images.labels, 6, (0.0,) * 3, (1.0,) * 3),
+        scenes.slots,
+        scenes.classes,
+        scenes.objects_named,
+    )
+
+
+@pytest.mark.parametrize("flip", [0.0, 1.0])
+def test_images_and_truth_stay_aligned(flip: float) -> None:
+    """Of an image in the colours of its own masks, a pixel whose neighbours are alike keeps the colour of its mask."""
+    scenes = as_colours(load_scenes(SHAPES, "train"))
+    for batch in batches(scenes, "objects", Augment(crop_scale=(0.2, 1.0), flip=flip)):
+        numbers = torch.arange(1, 4)[:, None, None]
+        slots = (batch.masks * numbers).sum(1)
+        shown = batch.images[:, 0] * 255 / 60
+        inner = eroded(slots)
+        assert inner.float().mean() > 0.3
+        assert (shown - slots)[inner].abs().max() < 0.02
+
+
+def eroded(maps: Tensor) -> Tensor:
+    """Pixels all of whose neighbours up to two away are like them: bool [B, H, W], borders left out."""
+    whole = torch.nn.functional.unfold(maps[:, None].float(), 5, padding=0)
+    same = (whole == whole[:, 12:13]).all(1).view(len(maps), maps.shape[1] - 4, -1)
+    return torch.nn.functional.pad(same, (2, 2, 2, 2))
+
+
+def test_boxes_are_tight_and_cropped_away_objects_have_no_class() -> None:
+    scenes = load_scenes(SHAPES, "train")
+    gone = 0
+    for batch in batches(scenes, "objects", Augment(crop_scale=(0.1, 0.5))):
+        for mask, kind, box in zip(
+            batch.masks.flatten(0, 1), batch.classes.flatten(), batch.boxes.flatten(0, 1), strict=True
+        ):
+            ys, xs = torch.nonzero(mask, as_tuple=True)
+            gone += not len(ys)
+            assert (kind >= 0) == (len(ys) > 0)
+            wanted = [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1] if len(ys) else [0] * 4
+            assert box.tolist() == [int(value) for value in wanted]
+    assert gone > 50
+
+
+def test_without_crop_and_flip_the_truth_is_the_whole_pictures() -> None:
+    scenes = load_scenes(SHAPES, "train")
+    seen = torch.cat([batch.segments for batch in batches(scenes, "segments", WHOLE)[:4]])
+    all_of_them = scenes.segments(torch.arange(40))
+    assert sorted(map(str, seen.flatten(1).tolist())) == sorted(map(str, all_of_them.flatten(1).tolist()))
+
+
+def test_two_flips_are_none() -> None:
+    scenes = load_scenes(SHAPES, "train")
+    boxes, always = torch.tensor([[0, 0, 32, 32]] * 40), torch.ones(40, dtype=torch.bool)
+    once = nearest(scenes.slots, boxes, always, 32)
+    assert torch.equal(once, scenes.slots.flip(2))
+    assert torch.equal(nearest(once, boxes, always, 32), scenes.slots)
+
+
+def test_nearest_by_hand() -> None:
+    """A window of 4 columns from column 1 on, shrunk to 2, shows columns 2 and 4: those below its pixels' centres."""
+    maps = torch.arange(6).repeat(6, 1)[None]
+    box, no = torch.tensor([[0, 1, 4, 4]]), torch.tensor([False])
+    assert nearest(maps, box, no, 2)[0, 0].tolist() == [2, 4]
+    assert nearest(maps, box, no, 8)[0, 0].tolist() == [1, 1, 2, 2, 3, 3, 4, 4]
+    assert nearest(maps, box, ~no, 8)[0, 0].tolist() == [4, 4, 3, 3, 2, 2, 1, 1]
+
+
+def test_a_batch_depends_on_seed_and_step_alone() -> None:
+    scenes = load_scenes(SHAPES, "train")
+    whole = batches(scenes, "objects", Augment())
+    for one, other in zip(whole[3:], batches(scenes, "objects", Augment(), first=3), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one[1:], other[1:], strict=True))
+    torch.manual_seed(5)
+    maps = batches(scenes, "segments", Augment())
+    assert all(torch.equal(one.images, other.images) for one, other in zip(whole, maps, strict=True))
+    assert not torch.equal(batches(scenes, "objects", Augment(), seed=1)[0].masks, whole[0].masks)
+
+
+def test_test_pictures_come_whole_in_order_and_resized() -> None:
+    scenes = load_scenes(SHAPES, "test")
+    found = list(test_scenes(scenes, session(micro_batch=8), image_size=16))
+    assert torch.equal(torch.cat([shown.rows for shown in found]), torch.arange(20))
+    assert [tuple(shown.images.shape) for shown in found] == [(8, 3, 16, 16), (8, 3, 16, 16), (4, 3, 16, 16)]
+
+
+def test_boxes_around_masks() -> None:
+    masks = torch.zeros(1, 2, 5, 6, dtype=torch.bool)
+    masks[0, 0, 1:3, 2:6] = True
+    assert boxes_around(masks).tolist() == [[[2, 1, 6, 3], [0, 0, 0, 0]]]
+
+
+def test_a_set_without_truth_is_refused_in_one_line() -> None:
+    with pytest.raises(HarnessError, match=r"fashion-mnist-mini has neither masks nor boxes.*Shapes"):
+        load_scenes(Images(name="fashion-mnist-mini"), "train")
+
+
+def test_objects_name_their_fields() -> None:
+    assert Objects._fields == ("classes", "masks", "boxes", "crowd")
