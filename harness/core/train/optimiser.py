@@ -7,12 +7,11 @@ from collections.abc import Iterable
 from typing import Any, assert_never
 
 import torch
-from timm.optim.lamb import Lamb
-from timm.optim.lars import Lars
 from torch import Tensor, nn
 
 from harness.core.model.encoder import Family, depth, layer_id
 from harness.core.runtime.custom import call, load_function
+from harness.core.train.skipping import SkippingLamb, SkippingLars
 from harness.spec import Cosine, CustomOptimiser, HarnessError, MultiStep, Recipe
 from harness.spec.recipe import NoDecay
 
@@ -77,9 +76,9 @@ def make_optimiser(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.
             return torch.optim.AdamW(groups, lr=0.0, betas=recipe.betas, eps=recipe.eps, fused=True)
         case "lamb":
             # Without timm's own clipping of the global gradient norm, which is on by default: `Recipe.clip` says it.
-            return Lamb(groups, lr=0.0, betas=recipe.betas, eps=recipe.eps, max_grad_norm=None)
+            return SkippingLamb(groups, lr=0.0, betas=recipe.betas, eps=recipe.eps, max_grad_norm=None)
         case "lars":
-            return Lars(_by_shape(groups), lr=0.0, momentum=recipe.momentum or 0.0)
+            return SkippingLars(_by_shape(groups), lr=0.0, momentum=recipe.momentum or 0.0)
         case "sgd":
             nesterov = bool(recipe.momentum)  # torch refuses Nesterov's rule without momentum
             fused = True if any(parameter.is_cuda for group in groups for parameter in group["params"]) else None

@@ -278,7 +278,8 @@ class Step(Generic[B]):
     def compute(self, learn: Callable[[Update[B]], T]) -> T:
         """Compute the step; gives what `learn` returns.
 
-        Nothing here waits for the device, except in fp16 with LAMB or LARS, whose loss scaler looks at the gradients.
+        Nothing here waits for the device, except in fp16 with an optimiser of your own that is not fused: torch's loss
+        scaler looks at the gradients before it calls one.
 
         Args:
             learn: forward and backward passes, update of the weights and all that follows them. What changes from step
