@@ -3,6 +3,7 @@
 PAPER       ImageNet-1K, ResNet-50 at 224 px, 100 epochs of pre-training, then RSB A3.
 PAPER_300   The same with 300 epochs and RSB A2, as in A2MIM's main table.
 SMALL       Fashion-MNIST at 96 px, a ResNet of 1.0M parameters with bottlenecks.
+CPU         The SimMIM studies' scale of that name at 96 px, with the ResNet of TINY.
 TINY        The packaged subset of Fashion-MNIST at 96 px, a ResNet of 0.4M parameters without them.
 ViTs have the image sizes, patches and recipes of the SimMIM studies' ViTs, absolute positions besides, and six blocks.
 
@@ -19,6 +20,7 @@ from harness import (
     a2mim_finetune,
     a2mim_pretrain,
 )
+from studies.scales import CPU as CPU_OF_SIMMIM
 from studies.scales import CROPS, FASHION, MINI, SMALL_VIT, TINY_VIT, lent
 
 
@@ -74,6 +76,7 @@ SMALL = Scale(
         epochs=30, batch_size=100, lr=2e-3, lr_batch=None, warmup_epochs=3, augment=CROPS, precision="bf16"
     ),
 )
+CPU = CPU_OF_SIMMIM.replace(image_size=96, backbone=resnet(16))
 TINY = Scale(
     name="tiny",
     data=MINI,

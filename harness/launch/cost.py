@@ -26,7 +26,7 @@ from harness.spec import HarnessError, Pretrain, Run
 from harness.spec.keys import Training
 from harness.spec.model.backbone import Backbone, check_model
 from harness.spec.model.described import Described, costed_model
-from harness.store import State, Store
+from harness.store import Result, State, Store
 from harness.store.files import write_atomically
 from harness.store.layout import description_file
 from harness.store.records import read_record, sealed
@@ -80,7 +80,7 @@ class _Measured:
 
     @classmethod
     def of(cls, device: str, found: list[_Finished]) -> _Measured:
-        seconds = [one.seconds * one.devices / one.work for one in found]
+        seconds = [one.seconds / one.work for one in found]
         mean = statistics.mean(seconds)
         several = len(seconds) > 1 and mean > 0
         deviation = statistics.stdev(seconds) / mean if several else None
@@ -88,7 +88,10 @@ class _Measured:
 
 
 class _Finished(NamedTuple):
-    """Time and work of one finished run. work: images, or 1. devices: GPUs, or CPU threads of all processes."""
+    """Time of one device and work of one finished run: CPU time where it is known, else time on a clock times devices.
+
+    work: images, or 1. devices: GPUs, or CPU threads of all processes.
+    """
 
     seconds: float
     work: float
@@ -134,7 +137,7 @@ def remaining(runs: Mapping[str, Run], states: Mapping[str, State], store: Store
     nothing = unknown and not by_measurement and not by_rate
     devices = sorted({figures.device for figures in measured.values() if figures.device})
     return Cost(
-        done_hours=sum(_spent(states[name]) * _devices(kind, measured) for name, kind in kinds.items()) / 3600,
+        done_hours=sum(_spent(states[name], measured.get(kind)) for name, kind in kinds.items()) / 3600,
         to_do_hours=None if nothing else by_measurement + by_rate,
         basis=_basis(
             sum(figures.count for figures in measured.values()), devices, stated=bool(by_rate), unknown=unknown
@@ -191,17 +194,19 @@ def _basis(count: int, devices: Iterable[str], *, stated: bool, unknown: int) ->
     return "; ".join(parts)
 
 
-def _devices(kind: Kind, measured: Mapping[Kind, _Measured]) -> float:
-    """Devices that a run has: as many as finished runs of its kind had, else one."""
-    found = measured.get(kind)
-    return 1.0 if found is None else found.devices
-
-
-def _spent(state: State) -> float:
-    """Seconds on a run so far."""
+def _spent(state: State, figures: _Measured | None) -> float:
+    """Seconds of one device on a run so far, on as many devices as finished runs of its kind had, else one."""
+    device, devices = ("", 1.0) if figures is None else (figures.device, figures.devices)
     if state.result is not None:
-        return state.result.seconds
-    return float(state.progress.get("seconds", 0.0))
+        return _device_seconds(state.result, device, devices)
+    return float(state.progress.get("seconds", 0.0)) * devices
+
+
+def _device_seconds(result: Result, device: str, devices: float) -> float:
+    """Seconds of one device: CPU time where it is known, which a busy machine does not stretch."""
+    if device == "cpu" and result.cpu_seconds is not None:
+        return result.cpu_seconds
+    return result.seconds * devices
 
 
 def _left(state: State) -> float:
@@ -267,7 +272,8 @@ def _measured(
         device = str(environment.get("device", ""))
         threads = int(environment.get("threads", 1)) if device == "cpu" else 1
         shared = int(environment.get("in_flight", 1))  # its seconds were those of the other runs too
-        one = _Finished(result.seconds, work, int(environment.get("processes", 1)) * threads / shared)
+        devices = int(environment.get("processes", 1)) * threads / shared
+        one = _Finished(_device_seconds(result, device, devices), work, devices)
         found.setdefault(kind, {}).setdefault(device, []).append(one)
     usual = {kind: max(devices.items(), key=lambda item: len(item[1])) for kind, devices in found.items()}
     return {kind: _Measured.of(device, finished) for kind, (device, finished) in usual.items()}

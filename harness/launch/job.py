@@ -122,6 +122,7 @@ def work_in_turns(
     )
     try:
         begin(attempt)
+        attempt.alone = group.size == 1 and resources.in_flight == 1
         attempt.write_environment(_environment(device, resources, group), provenance.repository()[1])
         report(Event("started", attempt.key))
         yield from compute_in_turns(run, session)

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -39,12 +40,17 @@ class Attempt:
 
     Everything is written to the attempt's own folder, except the result, which is created exclusively. So a process
     that was suspended and wakes up after another has taken the run over cannot damage the other's files.
+
+    alone: True where this process computes nothing else meanwhile and no other helps it, so that its CPU time is the
+        run's.
     """
 
     def __init__(self, store: Store, run: Run, files: AttemptFolder) -> None:
         self.store, self.run, self.key, self.files = store, run, key(run), files
         self._lines: list[dict[str, Any]] = []
         self._written = 0
+        self._cpu_begun = _cpu_seconds()
+        self.alone = False
         self._lease = Lease(files)
 
     def check(self) -> None:
@@ -176,6 +182,8 @@ class Attempt:
             "weights": hashlib.sha256(weights).hexdigest() if weights is not None else "",
             "files": digests(self.files.path, self.files.kept()),
         }
+        if self.alone and self.files.number == 1:  # what earlier attempts took died with their processes
+            record["cpu_seconds"] = round(_cpu_seconds() - self._cpu_begun, 2)
         try:
             create_exclusively(self.store.folder(self.key).result, sealed(record), self.check)
         except FileExistsError:
@@ -211,3 +219,9 @@ def _line(line: dict[str, Any]) -> bytes:
 def _remove(file: CheckpointFile) -> None:
     with contextlib.suppress(OSError):  # what stays is removed by `clean`
         file.path.unlink(missing_ok=True)
+
+
+def _cpu_seconds() -> float:
+    """CPU time of this process, its threads and those of its children that have ended."""
+    found = os.times()
+    return found.user + found.system + found.children_user + found.children_system

@@ -95,6 +95,7 @@ def _exported(store: Store, name: str) -> bytes:
         raise HarnessError(f"{attempt.path / lost[0]} is gone: the run wrote it; import or compute the run again")
     contents = {place: store.checked(name, result, path).read_bytes() for place, path in paths.items()}
     kept = {"metrics": result.metrics, "seconds": result.seconds, "weights": result.weights}
+    kept |= {} if result.cpu_seconds is None else {"cpu_seconds": result.cpu_seconds}
     files = {place: _as_text(data) for place, data in contents.items()}
     return sealed({"key": name, "run": store.spec(name).to_plain(), "result": kept, "files": files})
 

@@ -28,6 +28,8 @@ class Result:
     metrics: by name. attempt: number of the attempt that finished. seconds: computing time, over all attempts.
     weights: SHA-256 of the weights file, empty if the run keeps none. files: SHA-256 of the other files of the attempt,
         by path relative to it; empty for results of schema 1, which did not record them.
+    cpu_seconds: CPU time of the process and its loaders, which a busy machine does not stretch; None for runs that went
+        on in a second attempt, shared a process or had several, and in results of earlier versions.
     """
 
     metrics: dict[str, float]
@@ -35,6 +37,7 @@ class Result:
     seconds: float
     weights: str
     files: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
+    cpu_seconds: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

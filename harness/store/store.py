@@ -117,7 +117,8 @@ class Store:
         if type(attempt) is not int or not 0 < attempt < 10**9 or not isinstance(record.get("weights"), str):
             return None
         found = {metric: float(value) for metric, value in metrics.items()}
-        return Result(found, attempt, float(seconds), record["weights"], record.get("files", {}))  # type: ignore[arg-type]
+        cpu = record["cpu_seconds"] if _is_number(record.get("cpu_seconds")) else None
+        return Result(found, attempt, float(seconds), record["weights"], record.get("files", {}), cpu)  # type: ignore[arg-type]
 
     def state(self, name: str, now: Callable[[], float] | None = None) -> State:
         """State of one run by its files. Changes nothing.

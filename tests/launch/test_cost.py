@@ -147,6 +147,20 @@ def test_hours_of_a_cpu_count_its_threads(store: Store) -> None:
         assert found.unit == ("CPU-hours" if device == "cpu" else "GPU-hours")
 
 
+def test_hours_of_a_busy_cpu_are_those_that_a_run_was_given(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """36 s of CPU time, whatever the clock and the threads say; a GPU counts as long as it was held."""
+    monkeypatch.setattr("harness.store.attempt._cpu_seconds", iter((1.0, 37.0) * 2).__next__)
+    for seed, device in enumerate(("cpu", "NVIDIA H100")):
+        attempt = owned(store, pretraining(seed, image_size=16 * (seed + 1)))
+        attempt.alone = True
+        attempt.write_environment({"device": device, "processes": 1, "threads": 2}, "")
+        attempt.finish({"loss": 1.0}, 250.0)
+        attempt.release()
+    for number, seconds in enumerate((36, 250)):
+        found = cost(store, *(pretraining(seed, image_size=16 * (number + 1)) for seed in (number, 5)))
+        assert found.done_hours == found.to_do_hours == pytest.approx(seconds / 3600)
+
+
 def test_one_measurement_has_no_spread(store: Store) -> None:
     done(store, pretraining(0), 36.0, device="NVIDIA H100")
     found = cost(store, pretraining(0), pretraining(1))

@@ -65,6 +65,9 @@ def test_two_in_flight_are_each_as_alone(store: Store) -> None:
     for run in runs:
         assert outcome(store, key(run)) == outcome(alone, key(run))
         assert store.environment(key(run))["in_flight"] == 2
+        result = store.result(key(run))
+        assert result is not None
+        assert result.cpu_seconds is None  # its process computed another run too
 
 
 def test_a_run_that_waits_for_one_in_flight_does_not_keep_the_process_from_computing(

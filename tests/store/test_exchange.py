@@ -24,6 +24,7 @@ NAMES = [key(run) for run in RUNS]
 def compute(store: Store, run: Run, loss: float = 0.25) -> None:
     """Have a run done that leaves a file of each kind."""
     attempt = owned(store, run)
+    attempt.alone = run == FIRST
     attempt.begin_metrics()
     attempt.log({"step": 1, "loss": loss})
     attempt.write_environment({"commit": "ä" * 3}, "--- a\n+++ b\n")
@@ -58,6 +59,9 @@ def test_an_empty_store_gets_results_and_files_but_no_weights(store: Store, file
     other = Store(tmp_path / "other")
     merged = import_records(other, [file])
     assert (sorted(merged.new), merged.present) == (sorted(NAMES), ())
+    before, after = ([one.result(name) for name in NAMES] for one in (store, other))
+    assert [result and result.cpu_seconds for result in before] == [result and result.cpu_seconds for result in after]
+    assert [result is not None and result.cpu_seconds is not None for result in after] == [True, False, False]
     for name, run in zip(NAMES, RUNS, strict=True):
         assert other.spec(name) == run
         assert (found := other.result(name)) is not None
