@@ -23,33 +23,7 @@ from harness.spec import HarnessError, Mask, RandomMask, SquareMask
 ENUMERATED = 5_000
 """Most masks of one kind that are averaged over one by one."""
 BATCH = 256
-"""Masks that are drawn at once."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AverageDistance:
-    """AvgDist over draws of a mask, in pixels.
-
-    mean, sd: over one average a mask; sd is NaN for a single mask. draws: number of masks that hide something.
-    """
-
-    mean: float
-    sd: float
-    draws: int
-
-    @property
-    def error(self) -> float:
-        """Standard error of the mean."""
-        return self.sd / math.sqrt(self.draws)
-
-    def scaled(self, image_size: int, to: int = 192) -> AverageDistance:
-        """AvgDist rescaled from an image of `image_size` pixels to one of `to` pixels; SimMIM's images have 192.
-
-        Neighbouring pixels are one pixel apart at any size. The result therefore exceeds the AvgDist of the same mask
-        on the large image, by about half a pixel of the small one.
-        """
-        factor = to / image_size
-        return AverageDistance(mean=self.mean * factor, sd=self.sd * factor, draws=self.draws)
+"""Masks whose distances are computed at once."""
 
 
 def mask_distance(hidden: NDArray[np.bool_]) -> float:
@@ -64,34 +38,6 @@ def mask_distance(hidden: NDArray[np.bool_]) -> float:
     if hidden.all() or not hidden.any():
         raise HarnessError(f"a mask that hides {'all' if hidden.all() else 'none'} of the image has no AvgDist")
     return float(distance_transform_edt(hidden)[hidden].mean())
-
-
-def average_distance(mask: Mask, image_size: int, *, draws: int, seed: int = 0) -> AverageDistance:
-    """AvgDist of a mask: mean over its hidden pixels, then over `draws` masks of the first training step.
-
-    Args:
-        image_size: side of the image in pixels.
-        draws: number of masks, 1 or more. Masks that hide nothing, which BEiT's own count allows, are left out.
-
-    Raises:
-        HarnessError: a mask hides all pixels, or none of the masks hides any.
-    """
-    distances = [
-        distance
-        for units in _drawn(mask, image_size, draws, seed)
-        for distance in _distances(units[units.flatten(1).any(1)], image_size)
-    ]
-    if not distances:
-        raise HarnessError(f"none of {draws} masks hides any of the image: there is no AvgDist")
-    sd = float(np.std(distances, ddof=1)) if len(distances) > 1 else math.nan
-    return AverageDistance(mean=float(np.mean(distances)), sd=sd, draws=len(distances))
-
-
-def _drawn(mask: Mask, image_size: int, draws: int, seed: int) -> Iterator[Tensor]:
-    """Masks of the first training step in batches: bool [B, units, units], True = hidden."""
-    for first in range(0, draws, BATCH):
-        positions = torch.arange(first, min(first + BATCH, draws))
-        yield make_mask(mask, image_size=image_size, seed=seed, step=0, steps=1, positions=positions)
 
 
 def exact_average_distance(mask: Mask, image_size: int) -> float | None:
@@ -113,12 +59,13 @@ def exact_average_distance(mask: Mask, image_size: int) -> float | None:
             every = None
     if every is None:
         return None
-    return float(np.mean([distance for part in every for distance in _distances(part[None], image_size)]))
+    return float(np.mean(_distances(torch.stack(list(every)), image_size)))
 
 
 def _distances(units: Tensor, image_size: int) -> list[float]:
     """Average distance of each mask, in pixels. units: bool [B, units, units], True = hidden."""
-    return [mask_distance(pixels) for pixels in spread(units, image_size).numpy()]
+    parts = torch.split(units, BATCH)  # not all masks at once in pixels
+    return [mask_distance(pixels) for part in parts for pixels in spread(part, image_size).numpy()]
 
 
 def _combinations(units: int, count: int) -> Iterator[Tensor]:
@@ -197,7 +144,8 @@ def difficulty(mask: Mask, image_size: int, patch: int, *, draws: int, seed: int
         raise HarnessError(f"a {mask.kind} mask depends on the image: its difficulty is that of no fixed distribution")
     if mask.size % patch:
         raise HarnessError(f"a patch of {patch} px does not divide the mask's unit of {mask.size} px")
-    return measured(spread(torch.cat(list(_drawn(mask, image_size, draws, seed))), image_size // patch), patch)
+    units = make_mask(mask, image_size=image_size, seed=seed, step=0, steps=1, positions=torch.arange(draws))
+    return measured(spread(units, image_size // patch), patch)
 
 
 def measured(hidden: Tensor, patch: int) -> Difficulty:
@@ -211,10 +159,9 @@ def measured(hidden: Tensor, patch: int) -> Difficulty:
         raise HarnessError(f"none of {len(hidden)} masks hides any of the image: there is no AvgDist")
     count = some.flatten(1).sum(1)
     beside = visible_neighbours(some)
-    distances = [mask_distance(pixels) for pixels in spread(some, some.shape[-1] * patch).numpy()]
     return Difficulty(
         ratio=Average.of(hidden.flatten(1).double().mean(1).tolist()),
-        avgdist=Average.of(distances),
+        avgdist=Average.of(_distances(some, some.shape[-1] * patch)),
         visible=Average.of(((beside * some).flatten(1).sum(1) / count).tolist()),
         isolated=Average.of((((beside == 0) & some).flatten(1).sum(1) / count).tolist()),
         distinct=len({tuple(mask) for mask in hidden.flatten(1).tolist()}),

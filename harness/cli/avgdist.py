@@ -136,20 +136,20 @@ def _table_1(out: Path, draws: int) -> None:
 
 def _records(draws: int) -> Iterator[dict[str, Any]]:
     """The rows of Table 1 with the distances of their masks; `exact` is NaN where there are too many masks."""
-    from harness.analysis.difficulty import average_distance, exact_average_distance
+    from harness.analysis.difficulty import difficulty, exact_average_distance
 
     for axes, published in paper_table("simmim_table1_masking").rows:
         size, ratio = int(axes["masked_patch_size"]), float(axes["mask_ratio"])
         mask = _MASKS[axes["mask_type"]](size=size, ratio=ratio)
-        found = average_distance(mask, IMAGE_SIZE, draws=draws)
+        found = difficulty(mask, IMAGE_SIZE, mask.size, draws=draws)
         exact = exact_average_distance(mask, IMAGE_SIZE)
         yield {
             "mask_type": axes["mask_type"],
             "mask_patch_size": size,
             "mask_ratio": ratio,
             "hidden_units": mask.hidden_units(IMAGE_SIZE),
-            "avgdist": found.mean,
-            "error": found.error,
+            "avgdist": found.avgdist.mean,
+            "error": found.avgdist.error,
             "draws": found.draws,
             "exact": math.nan if exact is None else exact,
             "top1": published.value,

@@ -10,10 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from harness.analysis.difficulty import average_distance, exact_average_distance, mask_distance
+from harness.analysis.difficulty import Average, difficulty, exact_average_distance, mask_distance
 from harness.core.masks.masking import make_mask, spread
 from harness.core.runtime.custom import load_function
-from harness.spec import BlockMask, CustomMask, HarnessError, RandomMask, SquareMask
+from harness.spec import BlockMask, CustomMask, HarnessError, Mask, RandomMask, SquareMask
+
+
+def average_distance(mask: Mask, image_size: int, *, draws: int, seed: int = 0) -> Average:
+    return difficulty(mask, image_size, mask.size, draws=draws, seed=seed).avgdist
 
 
 def brute_force(hidden: np.ndarray) -> float:
@@ -44,18 +48,9 @@ def test_average_and_spread_are_over_masks_not_over_pixels() -> None:
     assert len(set(units.flatten(1).sum(1).tolist())) > 1
     each = [brute_force(pixels) for pixels in spread(units, 12).numpy()[:300]]
     found = average_distance(mask, 12, draws=300, seed=4)
-    assert found.draws == 300
     assert found.mean == pytest.approx(np.mean(each), rel=1e-9)
-    assert found.sd == pytest.approx(np.std(each, ddof=1), rel=1e-9)
-    assert found.error == pytest.approx(found.sd / math.sqrt(300))
+    assert found.error == pytest.approx(np.std(each, ddof=1) / math.sqrt(300), rel=1e-9)
     assert average_distance(mask, 12, draws=300, seed=5).mean != found.mean
-
-
-def test_scaled_to_the_papers_image() -> None:
-    small, large = (average_distance(RandomMask(size=s, ratio=0.6), 6 * s, draws=50) for s in (8, 32))
-    scaled = small.scaled(48)
-    assert (scaled.mean, scaled.sd, scaled.draws) == (4 * small.mean, 4 * small.sd, 50)
-    assert 0 < scaled.mean - large.mean < 2  # the same masks; half a small pixel is 2 large ones
 
 
 # All places of a square, all combinations of units: exact, computed separately, in pixels of 192.
@@ -132,9 +127,9 @@ def test_a_mask_of_a_user_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     load_function.cache_clear()
     mask = CustomMask(function="own_stripes:left", size=8, params={"columns": 2})
     found = average_distance(mask, 32, draws=3)
-    assert (found.mean, found.sd) == (8.5, 0.0)  # columns 16, 15, ... 1 pixels away
+    assert (found.mean, found.error) == (8.5, 0.0)  # columns 16, 15, ... 1 pixels away
     assert exact_average_distance(mask, 32) is None
-    assert math.isnan(average_distance(mask, 32, draws=1).sd)
+    assert math.isnan(average_distance(mask, 32, draws=1).error)
     for columns, message in ((0, "none of 3 masks hides any"), (4, "hides all of the image")):
         with pytest.raises(HarnessError, match=message):
             average_distance(mask.replace(params={"columns": columns}), 32, draws=3)
@@ -145,6 +140,6 @@ def test_masks_that_hide_nothing_are_left_out() -> None:
     units = make_mask(mask, image_size=12, seed=4, step=0, steps=1, positions=torch.arange(300))
     kept = [pixels for pixels in spread(units, 12).numpy() if pixels.any()]
     assert 0 < len(kept) < 300
-    found = average_distance(mask, 12, draws=300, seed=4)
+    found = difficulty(mask, 12, mask.size, draws=300, seed=4)
     assert found.draws == len(kept)
-    assert found.mean == pytest.approx(np.mean([mask_distance(one) for one in kept]))
+    assert found.avgdist.mean == pytest.approx(np.mean([mask_distance(one) for one in kept]))
