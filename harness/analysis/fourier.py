@@ -16,8 +16,7 @@ from timm.models.beit import Beit
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from harness.analysis.image_sample import SampleBatches
-from harness.analysis.sweep import sweep, write_arrays
+from harness.analysis.sweep import SampleBatches, sweep, write_arrays
 from harness.core.data.datasets import load
 from harness.core.evaluate.start import frozen_encoder
 from harness.core.model.encoder import Encoder, as_map

@@ -16,14 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.analysis.image_sample import image_sample
-from harness.analysis.sweep import sweep, write_arrays
+from harness.analysis.sweep import image_sample, random_orders, sweep, write_arrays
 from harness.core.data.batches import test_batches
 from harness.core.data.datasets import load
 from harness.core.evaluate.labelled import test_batch_size
 from harness.core.evaluate.start import fine_tuned
 from harness.core.masks.masking import spread
-from harness.core.runtime.randomness import words
 from harness.core.runtime.session import Session
 from harness.spec import Interactions, seed_stream
 from harness.spec.analyses import Reward
@@ -121,10 +119,8 @@ def image_interactions(run: Interactions, image: int, value: Callable[[Tensor], 
 def pairs_of(run: Interactions, image: int) -> Iterator[tuple[int, tuple[int, int]]]:
     """Pairs of patches of an image, each with its number among all pairs of all images."""
     candidates = run.candidates
-    noise = words(seed_stream(run.seed, "pairs"), 0, torch.tensor([image]), 2 * len(candidates))[0].view(2, -1)
-    # Two 32-bit words make a key of 63 bits: without ties its order is a uniform permutation.
-    order = ((noise[0] << 31) | (noise[1] >> 1)).argsort(stable=True)[: run.pairs]
-    for number, index in enumerate(order.tolist()):
+    order = random_orders(seed_stream(run.seed, "pairs"), 0, torch.tensor([image]), len(candidates))[0]
+    for number, index in enumerate(order[: run.pairs].tolist()):
         yield image * run.pairs + number, candidates[index]
 
 
@@ -140,9 +136,7 @@ def contexts(run: Interactions, place: int, pair: tuple[int, int], size: int) ->
         members = torch.tensor(list(itertools.combinations(range(players - 2), size)), dtype=torch.int64)
     else:
         positions = place * run.contexts + torch.arange(run.contexts)
-        noise = words(seed_stream(run.seed, "contexts"), size, positions, 2 * (players - 2))
-        high, low = noise.chunk(2, dim=1)
-        members = ((high << 31) | (low >> 1)).argsort(dim=1, stable=True)[:, :size]
+        members = random_orders(seed_stream(run.seed, "contexts"), size, positions, players - 2)[:, :size]
     found = torch.zeros(len(members), players, dtype=torch.bool)
     return found.scatter_(1, others[members.reshape(len(members), size)], value=True)
 

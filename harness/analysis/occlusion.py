@@ -11,14 +11,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.analysis.image_sample import SampleBatches
 from harness.analysis.interactions import reward
-from harness.analysis.sweep import sweep, write_arrays
+from harness.analysis.sweep import SampleBatches, random_orders, sweep, write_arrays
 from harness.core.data.datasets import load
 from harness.core.evaluate.start import fine_tuned
 from harness.core.masks.masking import spread
 from harness.core.runtime.precision import autocast, require
-from harness.core.runtime.randomness import words
 from harness.core.runtime.session import Session
 from harness.spec import Occlusion, seed_stream
 
@@ -69,10 +67,7 @@ def random_order(run: Occlusion, draw: int, positions: Tensor) -> Tensor:
 
     positions: int64 [B], place of each image in the sample; row i depends on positions[i] alone.
     """
-    noise = words(seed_stream(run.seed, "occlusion"), draw, positions, 2 * run.side**2)
-    # Two 32-bit words make a key of 63 bits, so that ties, which would prefer early patches, do not occur.
-    high, low = noise.chunk(2, dim=1)
-    return ((high << 31) | (low >> 1)).argsort(dim=1, stable=True)
+    return random_orders(seed_stream(run.seed, "occlusion"), draw, positions, run.side**2)
 
 
 def dropped(order: Tensor, count: int) -> Tensor:

@@ -7,8 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.analysis.image_sample import SampleBatches
-from harness.analysis.sweep import sweep, write_arrays
+from harness.analysis.sweep import SampleBatches, sweep, write_arrays
 from harness.core.data.datasets import load
 from harness.core.masks.masking import make_mask, spread
 from harness.core.model.corruption import filled, noise_stream

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.analysis.image_sample import image_sample
+from harness.analysis.sweep import image_sample
 from harness.core.data.datasets import FolderSet, ImageSet, load
 from harness.spec import HarnessError, Shapes
 
