@@ -94,7 +94,8 @@ def test_arms_differ_in_their_mask_alone(plans: dict[str, Plan]) -> None:
 
 def test_the_audit_finds_no_defective_mask_and_names_the_ragged_board(plans: dict[str, Plan]) -> None:
     for row in plans["tiny"].rows:
-        verdicts = {finding.text: finding.verdict for finding in check_masks(start_of(row), "arm")}
+        run = start_of(row)
+        verdicts = {found.text: found.verdict for found in check_masks(run.mask, run.image_size, seed=run.seed)}
         assert "failed" not in verdicts.values(), verdicts
         if row.axes["mask"] == "checkerboard 2":
             assert any("96 of 196 units hidden (48.98%), but ratio 0.5" in text for text in verdicts)

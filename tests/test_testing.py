@@ -255,7 +255,7 @@ NAMED = {
     "an optimiser of half": (optimiser("half"), "leaves 2 of 4 parameters where they were"),
     "a network of another seed": (network("seeded"), "they are not drawn from torch's default generator"),
     "a network over the batch": (network("batchwise"), "other values alone than in a batch of 12"),
-    "a blind network": (network("blind"), "parameters without a gradient: model.body.0.bias"),
+    "a blind network": (network("blind"), "parameters without a gradient: model.body.0.weight, model.body.0.bias"),
     "an augmentation that does nothing": (augment("quiet"), "changes no image: a dead switch"),
     "an augmentation of the batch": (augment("shuffling"), "other images alone than in a batch of 12"),
     "an augmentation that divides by 0": (augment("broken"), "gives values that are not finite"),

@@ -5,7 +5,7 @@ Each check changes the pixels of one kind (hidden or visible) and compares what 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -258,18 +258,24 @@ def first_step(run: Pretrain, batch: Batch | None = None) -> Step:
 
 
 def dead_parameters(run: Pretrain, batch: Batch | None = None) -> list[str]:
+    """Trainable parameters of a pre-training that get no gradient from its first batch; see `without_gradient`."""
+    batch = batch or fixed_batch(run)
+    model = MaskedImageModel(run, batch.images.shape[1]).train()
+    return without_gradient(model, lambda: total(model(*batch.inputs)[1]))
+
+
+def without_gradient(model: torch.nn.Module, loss: Callable[[], Tensor]) -> list[str]:
     """Trainable parameters whose gradient is missing or zero in each of the first two steps.
 
     Two steps, because a scale that starts at zero, as the last norm of timm's residual branches does, blocks the first
     gradient of everything before it.
     """
-    batch = batch or fixed_batch(run)
-    model = MaskedImageModel(run, batch.images.shape[1]).train()
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
-    dead = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    dead = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     for _ in range(2):
         optimiser.zero_grad()
-        torch.autograd.backward(total(model(*batch.inputs)[1]))
-        dead -= {name for name, p in model.named_parameters() if p.grad is not None and bool(p.grad.any())}
+        torch.autograd.backward(loss())
+        alive = {name for name, p in model.named_parameters() if p.grad is not None and bool(p.grad.any())}
+        dead = [name for name in dead if name not in alive]
         optimiser.step()
-    return [name for name, _ in model.named_parameters() if name in dead]
+    return dead

@@ -15,7 +15,6 @@ from harness.spec import (
     CustomMask,
     LocalMask,
     Mask,
-    Pretrain,
     SquareMask,
     VisibleSquareMask,
     seed_stream,
@@ -48,13 +47,8 @@ def noise_scores(units: int, step: int | Tensor, positions: Tensor) -> Tensor:
     return uniform(seed_stream(0, "audited scores"), step, positions, units**2).view(-1, units, units)
 
 
-def check_masks(run: Pretrain, arm: str) -> Iterator[Finding]:
+def check_masks(mask: Mask, image_size: int, *, seed: int, arm: str = "") -> Iterator[Finding]:
     """Compare the share of hidden units and the number of distinct masks with what the spec states."""
-    yield from mask_findings(run.mask, run.image_size, seed=run.seed, arm=arm)
-
-
-def mask_findings(mask: Mask, image_size: int, *, seed: int, arm: str = "") -> Iterator[Finding]:
-    """As `check_masks`, of a mask by itself."""
     units = drawn_masks(mask, image_size, seed)
     total = units.shape[-1] ** 2
     counts = units.flatten(2).sum(2)

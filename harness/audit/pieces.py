@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.audit.contract import Finding, fixed_batch, is_masked, leak, reach_of_visible
-from harness.audit.masks import mask_findings, noise_scores
+from harness.audit.contract import Finding, fixed_batch, is_masked, leak, reach_of_visible, shortened, without_gradient
+from harness.audit.masks import check_masks, noise_scores
 from harness.core.data.custom_augment import custom_augment
 from harness.core.data.datasets import ImageSet, load
 from harness.core.masks.masking import make_views
@@ -87,7 +87,7 @@ def check_mask(mask: Mask, *, image_size: int | None = None) -> None:
     size, name = image_size or UNITS * mask.size, _name(mask)
     with _told(name):
         mask.check(size)
-        for finding in mask_findings(mask, size, seed=SEED):
+        for finding in check_masks(mask, size, seed=SEED):
             _require(finding.verdict != "failed", finding.text)
     _check_mask_draws(mask, size)
 
@@ -361,18 +361,14 @@ def _check_module(name: str, module: nn.Module, inputs: Tensor) -> None:
     """Gradients, determinism and independence of the batch of a module."""
     given = inputs.clone().requires_grad_()
     trained = copy.deepcopy(module).train()
-    optimiser = torch.optim.SGD(trained.parameters(), lr=0.1)
-    dead = {label for label, parameter in trained.named_parameters() if parameter.requires_grad}
+
+    def loss() -> Tensor:
+        found: Tensor = trained(given)
+        return (found * torch.randn(found.shape, generator=_generator())).sum()
+
     with _told(name):
-        for _ in range(2):  # a scale that starts at zero blocks the first gradient of everything before it
-            optimiser.zero_grad()
-            found = trained(given)
-            weights = torch.randn(found.shape, generator=_generator())
-            torch.autograd.backward((found * weights).sum())
-            dead -= {label for label, p in trained.named_parameters() if p.grad is not None and bool(p.grad.any())}
-            optimiser.step()
-    shown = ", ".join(sorted(dead)[:3]) + (f" and {len(dead) - 3} more" if len(dead) > 3 else "")
-    _require(not dead, f"{name} has parameters without a gradient: {shown}")
+        dead = without_gradient(trained, loss)
+    _require(not dead, f"{name} has parameters without a gradient: {shortened(dead)}")
     reached = given.grad is not None and bool(given.grad.flatten(1).any(1).all())
     _require(reached, f"{name} passes no gradient to its input")
     with _told(name):

@@ -85,20 +85,13 @@ def one_step(run: FineTune) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     )
     aside = _Aside()
     session = Session(attempt=aside, device=torch.device("cpu"))
-    shapes = first.data
-    model = classifier(first, session, channels=shapes.channels, num_classes=_classes(first))
+    model = classifier(first, session, channels=Shapes.channels, num_classes=Shapes.num_classes)
     # Initial weights are a function of the seed, so `finetune` starts from these.
     before = {name: value.detach().clone() for name, value in model.named_parameters()}
     for _ in finetune(first, session):
         pass
     after = load(aside.weights)
     return before, {name: after[name] for name in before}
-
-
-def _classes(run: FineTune) -> int:
-    from harness.core.data.datasets import load as load_images
-
-    return load_images(run.data, "train").num_classes
 
 
 def check_rates(run: FineTune, arm: str) -> Iterator[Finding]:
