@@ -16,7 +16,7 @@ from pathlib import Path
 from harness.launch.site import Site, Stage
 from harness.launch.slurm import questions
 from harness.spec import HarnessError
-from harness.store.files import require_exclusive_creation
+from harness.store.files import require_exclusive_creation, text_of
 
 SHARED_TYPES = frozenset(
     {"nfs", "nfs4", "lustre", "gpfs", "beegfs", "beegfs_nodev", "ceph", "fuse.ceph", "afs", "panfs", "wekafs",
@@ -57,9 +57,7 @@ def probe_node(store: Path, site: Site) -> list[Problem]:
         f"{site.container or ''} {python} -c 'import submitit' || echo {without} $SLURMD_NODENAME; "
         "command -v scontrol >/dev/null || echo 'note: no scontrol on '$SLURMD_NODENAME': jobs are not queued again'"
     )
-    command = ["srun", "--quiet", "--time=2", "--ntasks=1", "--job-name=mim-doctor"]
-    for name in ("partition", "account", "qos", "constraint"):
-        command += [f"--{name}={value}"] if (value := getattr(site, name)) else []
+    command = ["srun", "--quiet", "--time=2", "--ntasks=1", "--job-name=mim-doctor", *site.placement]
     try:
         done = subprocess.run(
             [*command, "bash", "-c", script], capture_output=True, text=True, timeout=600, check=False
@@ -161,19 +159,12 @@ def _hosts() -> list[str]:
 def _file_system(place: Path) -> str:
     """Type of the file system of a folder, such as nfs4: that of the longest mount point above it."""
     best, kind = "", "unknown"
-    for line in _read("/proc/mounts"):
+    for line in text_of(Path("/proc/mounts")).splitlines():
         fields = line.split()
         mount = fields[1].encode().decode("unicode_escape")
         if len(mount) >= len(best) and (place.resolve() == Path(mount) or Path(mount) in place.resolve().parents):
             best, kind = mount, fields[2]
     return kind
-
-
-def _read(path: str) -> list[str]:
-    try:
-        return Path(path).read_text().splitlines()
-    except OSError:
-        return []
 
 
 def _lines(*command: str) -> list[str]:

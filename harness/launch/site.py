@@ -86,6 +86,12 @@ class Site(BaseModel):
             raise ValueError("slots: a job of several processes computes one run at a time; valid: 1")
         return self
 
+    @property
+    def placement(self) -> list[str]:
+        """Options of sbatch and srun that say where a job may run."""
+        names = ("partition", "account", "qos", "constraint")
+        return [f"--{name}={value}" for name in names if (value := getattr(self, name)) is not None]
+
     def allocation_minutes(self, runs: int) -> int:
         """Time limit of a job that holds `runs` runs."""
         return -(-runs // self.slots) * self.minutes

@@ -34,12 +34,6 @@ def submit_coordinator(root: Path, folder: SearchFolder, arguments: Sequence[str
     site = read_site(root)["evaluation"]
     with disk_errors(folder.path):
         folder.path.mkdir(parents=True, exist_ok=True)  # sbatch does not create the folder of its log
-    given = {
-        "partition": site.partition,
-        "account": site.account,
-        "qos": site.qos,
-        "constraint": site.constraint,
-    }
     said = questions.ask(
         "sbatch",
         "--parsable",
@@ -52,7 +46,7 @@ def submit_coordinator(root: Path, folder: SearchFolder, arguments: Sequence[str
         f"--signal=B:USR2@{site.signal_seconds}",
         "--ntasks=1",
         "--cpus-per-task=1",
-        *(f"--{name}={value}" for name, value in given.items() if value is not None),
+        *site.placement,
         # exec: the signal must reach Python, not the shell
         f"--wrap=exec {coordinator_command(sys.argv[1:] if arguments is None else arguments)}",
     )
