@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import harness
+from harness.launch.resources import CPU_FACTS
 from harness.machine import PROJECT_VARIABLE, SNAPSHOT_VARIABLE
+from harness.store.files import text_of
 
 PACKAGES = {"torch": "torch", "torchvision": "torchvision", "timm": "timm", "numpy": "numpy", "harness": "mim-harness"}
 NUMBERS = ("spec", "core", "analysis")
@@ -115,10 +117,6 @@ def _version(package: str) -> str:
 
 
 def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor()
+    lines = text_of(CPU_FACTS).splitlines()
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor()

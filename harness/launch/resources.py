@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from harness.spec import FineTune, HarnessError, Pretrain, Run
+from harness.store.files import text_of
 
 Choice = Literal["auto", "on", "off"]
 
@@ -86,17 +87,10 @@ def steps_of(run: Pretrain | FineTune) -> int | None:
 
 def free_memory() -> float:
     """Bytes that this process can still take, by Linux and by its control group; infinite where neither tells."""
-    found = re.search(r"MemAvailable:\s+(\d+) kB", _text("/proc/meminfo"))
+    found = re.search(r"MemAvailable:\s+(\d+) kB", text_of(Path("/proc/meminfo")))
     free = 1024.0 * int(found[1]) if found else math.inf
-    limit, used = _text("/sys/fs/cgroup/memory.max").strip(), _text("/sys/fs/cgroup/memory.current").strip()
+    limit, used = (text_of(Path(f"/sys/fs/cgroup/memory.{name}")).strip() for name in ("max", "current"))
     return min(free, float(limit) - float(used)) if limit.isdigit() and used.isdigit() else free
-
-
-def _text(path: str) -> str:
-    try:
-        return Path(path).read_text(errors="replace")
-    except OSError:
-        return ""
 
 
 def slow_bf16(runs: Iterable[Run], device: str, gpus: Callable[[], list[str]]) -> list[str]:
@@ -106,9 +100,10 @@ def slow_bf16(runs: Iterable[Run], device: str, gpus: Callable[[], list[str]]) -
         device: as in `Resources`. gpus: finds those that there are here.
     """
     count = sum(getattr(getattr(run, "recipe", None), "precision", "") == "bf16" for run in runs)
-    if not count or device == "cuda" or not CPU_FACTS.is_file() or (device == "auto" and gpus()):
+    if not count or device == "cuda" or (device == "auto" and gpus()):
         return []
-    if BF16 & set(CPU_FACTS.read_text(errors="replace").split()):
+    known = set(text_of(CPU_FACTS).split())
+    if not known or BF16 & known:
         return []
     return [
         f"{count} runs in bf16, for which this CPU has no instructions: fp32 is 1.8 to 3.3 times as fast on such CPUs"

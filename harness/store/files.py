@@ -304,6 +304,14 @@ def read_bytes(path: Path) -> bytes | None:
     return tried_again(read, path, "read")
 
 
+def text_of(path: Path) -> str:
+    """The text of a file, with a sign for bytes that are no UTF-8; empty where it cannot be read."""
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
 def entries(folder: Path) -> list[str]:
     """The names in a folder; none where there is no folder.
 

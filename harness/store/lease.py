@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast
 
 from harness.machine import heartbeat_limit
-from harness.store.files import disk_errors, publish_folder
+from harness.store.files import disk_errors, publish_folder, text_of
 from harness.store.layout import AttemptFolder, numbers
 from harness.store.records import read_record, sealed
 
@@ -187,9 +187,6 @@ def _machine() -> str:
 
 def _started(pid: int) -> str:
     """Start time of a process in clock ticks since boot; empty if there is no such process, or it is a zombie."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    except OSError:
-        return ""
+    text = text_of(Path(f"/proc/{pid}/stat"))
     fields = text.rpartition(")")[2].split()  # the process name before it may hold spaces and brackets
-    return "" if fields[0] == "Z" else fields[19]
+    return "" if not fields or fields[0] == "Z" else fields[19]

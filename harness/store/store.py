@@ -26,6 +26,7 @@ from harness.store.files import (
     require_exclusive_creation,
     sha256,
     size_below,
+    text_of,
     tried_again,
     write_atomically,
 )
@@ -133,7 +134,7 @@ class Store:
         latest = attempts[-1]
         owner = read_owner(latest.owner)
         if latest.error.exists():
-            return State("failed", None, latest.number, owner, _text(latest.error))
+            return State("failed", None, latest.number, owner, text_of(latest.error))
         alive = owner_lives(latest, owner, now or (lambda: clock(self.root)))
         progress: dict[str, Any] = next(iter(reversed(read_lines(latest.metrics))), {})
         return State("running" if alive else "lost", None, latest.number, owner, "", progress)
@@ -251,10 +252,3 @@ def open_store(said: Path | str | None = None, root: Path | None = None) -> Stor
 
 def _is_number(value: object) -> bool:
     return (type(value) is int and abs(value) < 2**1000) or (type(value) is float and math.isfinite(value))
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""

@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from harness.cli.common import ScaleName, Seeds, StorePath, StudyFile, Where, console, labels, planned, printable, say
 from harness.launch.executor import clusters, overview
+from harness.store.files import text_of
 
 
 def logs(
@@ -34,8 +35,7 @@ def logs(
         shown += 1
         attempt = runs.folder(name).attempt(state.attempt)
         console.rule(escape(printable(f"{specs[name].kind} {names[name]}   {place.word}   attempt {state.attempt}")))
-        # Libraries print whatever they like: a byte that is no UTF-8 must not hide the rest.
-        printed = attempt.log.read_text(errors="replace") if attempt.log.is_file() else ""
+        printed = text_of(attempt.log)
         metrics = [
             f"step {line.get('step')}  loss {loss:.4f}"
             for line in runs.metrics(name)
@@ -46,7 +46,7 @@ def logs(
         if job is not None and (state.attempt == 0 or place.word == "failed"):
             say(f"{job}:")
             # A job that died before the run began has said why in its own log only, not in the run's.
-            printed = job.read_text(errors="replace") + printed
+            printed = text_of(job) + printed
         # The traceback comes last, where it is seen first.
         for text in (printed, "\n".join(metrics), state.error):
             for line in text.splitlines()[-tail:]:

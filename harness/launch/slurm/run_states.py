@@ -13,6 +13,7 @@ from harness.launch.slurm import questions
 from harness.launch.slurm.questions import GOES_ON, Job, Jobs
 from harness.spec import HarnessError, Run
 from harness.store import State, Store
+from harness.store.files import text_of
 from harness.store.lease import clock, is_alive, modified
 from harness.store.submissions import Entry, Submissions
 
@@ -132,11 +133,10 @@ def _by_slurm(job: Job, state: State, *, recently: bool, alone: bool) -> Place:
 
 def _let_go(store: Store, name: str, entry: Entry, log: Submissions, array: int, element: int) -> str:
     """Reason why an unfinished run must not count as failed although its job ended; empty if it should."""
-    try:
-        return log.folder(entry.number).stopped(array, element).read_text().strip()
-    except OSError:
-        aside = store.folder(name).results_put_aside()
-        return "its result was put aside" if any(_later(path, entry.time) for path in aside) else ""
+    if told := text_of(log.folder(entry.number).stopped(array, element)).strip():
+        return told
+    aside = store.folder(name).results_put_aside()
+    return "its result was put aside" if any(_later(path, entry.time) for path in aside) else ""
 
 
 def _submitting(entry: Entry, log: Submissions, now: float) -> bool:
