@@ -21,6 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from harness.launch.queue import last_line
 from harness.launch.site import Stage
 from harness.spec import HarnessError, Pretrain, Run
 from harness.spec.keys import Training
@@ -403,7 +404,7 @@ def _records(models: list[Described]) -> list[dict[str, Any]]:
     try:
         records: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
     except (ValueError, IndexError):
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        last = last_line(done.stderr) or "it said nothing"
         raise HarnessError(f"models could not be described: {last}") from None
     return records
 

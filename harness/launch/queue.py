@@ -240,7 +240,7 @@ def _needed(
             gone.append(name)
         elif run.kind == "pretrain" and name in serving and name not in needed:
             words[name] = "done"
-        first = _upstream_key(run)
+        first = upstream_key(run)
         serving.add(first)
         if words[name] != "done":
             needed.add(first)
@@ -269,7 +269,7 @@ def _ask_for_snapshots(store: Store, runs: Iterable[Run]) -> None:
 
 def _awaited(store: Store, run: Run) -> str | None:
     """Key of the run that must end before a run can start, None if there is none or its snapshot is in the store."""
-    return None if snapshot_epoch(run) is not None and has_start(store, run) else _upstream_key(run)
+    return None if snapshot_epoch(run) is not None and has_start(store, run) else upstream_key(run)
 
 
 def _ending_elsewhere(store: Store, name: str) -> Ending:
@@ -285,6 +285,7 @@ def last_line(text: str) -> str:
     return lines[-1] if lines else ""
 
 
-def _upstream_key(run: Run) -> str | None:
+def upstream_key(run: Run) -> str | None:
+    """Key of the run that a run starts from, None if there is none."""
     first = upstream(run)
     return None if first is None else key(first)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal, TypeVar
 
-from harness.spec import Run, key, upstream, upstreams
+from harness.launch.queue import upstream_key
+from harness.spec import Run, upstreams
 from harness.store.submissions import Array
 
 Elements = list[tuple[str, ...]]
@@ -38,7 +39,7 @@ def arrays(
         found.append(Array(f"mim-{token}-{len(found)}", stage, tuple(part), after, wait))
         return len(found) - 1
 
-    starts = {name: start_key(run) for name, run in runs.items()}
+    starts = {name: upstream_key(run) for name, run in runs.items()}
     first = [name for name, run in runs.items() if run.kind == "pretrain"]
     waiting: dict[str, Elements] = {name: [] for name in first}
     foreign: dict[str, Elements] = {}
@@ -112,9 +113,3 @@ def _packs(families: Elements, size: int) -> Elements:
 
 def _chunks(items: Sequence[T], size: int) -> list[list[T]]:
     return [list(items[first : first + size]) for first in range(0, len(items), size)]
-
-
-def start_key(run: Run) -> str | None:
-    """Key of the run that a run starts from, if any."""
-    first = upstream(run)
-    return None if first is None else key(first)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from harness.launch.queue import last_line
 from harness.spec import HarnessError
 
 NAMES_A_QUESTION = 1000
@@ -64,8 +65,8 @@ def ask(*command: str) -> str:
     except subprocess.TimeoutExpired:
         raise HarnessError(f"{command[0]} does not answer") from None
     if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines()
-        raise HarnessError(f"{command[0]}: {said[-1] if said else f'exit code {done.returncode}'}")
+        said = last_line(done.stderr or done.stdout) or f"exit code {done.returncode}"
+        raise HarnessError(f"{command[0]}: {said}")
     return done.stdout
 
 

@@ -14,11 +14,11 @@ from typing import Any
 from harness.launch import snapshot
 from harness.launch.doctor import problems
 from harness.launch.executor import PROGRAM, Overview, Report, Submitted
-from harness.launch.queue import Queue
+from harness.launch.queue import Queue, upstream_key
 from harness.launch.resources import Resources
 from harness.launch.site import STAGES, Site, Stage, read_site
 from harness.launch.slurm import questions
-from harness.launch.slurm.arrays import arrays, start_key, within
+from harness.launch.slurm.arrays import arrays, within
 from harness.launch.slurm.run_states import latest_entries, states_on_cluster
 from harness.launch.slurm.task import Task, open_to_group
 from harness.machine import data_location, data_variable
@@ -49,7 +49,7 @@ def wanted(
     # starts from such a run has to wait for a later submission, and so on down the chain.
     nameless = {name for name, place in seen.places.items() if place.word in ("running", "queued") and not place.job}
     for name in sorted(chosen, key=lambda name: len(upstreams(chosen[name]))):  # starts before what starts from them
-        if start_key(chosen[name]) in nameless:
+        if upstream_key(chosen[name]) in nameless:
             nameless.add(name)
     return {name: run for name, run in chosen.items() if name not in nameless}, seen
 
