@@ -11,6 +11,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -160,12 +161,9 @@ def first_gradients(group: Group, root: Path, run: Run) -> dict[str, Tensor]:
         optimiser.step = step  # type: ignore[method-assign]
         return optimiser
 
-    ours, training.make_optimiser = training.make_optimiser, still
-    try:
+    with patch.object(training, "make_optimiser", still):
         event = work(Store(root), run, CPU, Resources(), group=group, report=lambda event: None)
-        assert event.kind == "done", event.text
-    finally:
-        training.make_optimiser = ours
+    assert event.kind == "done", event.text
     return caught
 
 

@@ -25,7 +25,7 @@ class Tape(TorchDispatchMode):
     """Operators with their arguments and what they gave, in order."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.entries: list[tuple[OpOverload, Sequence[Any], Mapping[str, Any], Any]] = []
 
     def __torch_dispatch__(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any, Literal
 
 import pytest
 import timm
@@ -37,7 +38,7 @@ ALL = pytest.mark.parametrize(
 
 @CNNS
 def test_features_are_timm_s_own(backbone: Backbone) -> None:
-    model = build(backbone, image_size=64, channels=3).eval()
+    model: Any = build(backbone, image_size=64, channels=3).eval()
     images = torch.randn(2, 3, 64, 64)
     theirs = model.forward_features(images)
     if backbone is CONVNEXT:
@@ -49,7 +50,7 @@ def test_features_are_timm_s_own(backbone: Backbone) -> None:
 
 @CNNS
 def test_intermediate_blocks_are_timm_s_own(backbone: Backbone) -> None:
-    encoder = Encoder(build(backbone, image_size=64, channels=3)).eval()
+    encoder: Any = Encoder(build(backbone, image_size=64, channels=3)).eval()
     images = torch.randn(2, 3, 64, 64)
     theirs = encoder.model.forward_intermediates(images, intermediates_only=True)[-4:]
     ends = itertools.accumulate(layers_of(encoder.model).depths(encoder.model))
@@ -116,7 +117,9 @@ def test_a_site_that_is_not_there_is_refused(backbone: Backbone, site: AfterStag
 
 @CNNS
 @pytest.mark.parametrize("token", ["replace", "gated-add"])
-def test_an_encoder_loads_into_fine_tuning_with_no_missing_key(backbone: Backbone, token: str) -> None:
+def test_an_encoder_loads_into_fine_tuning_with_no_missing_key(
+    backbone: Backbone, token: Literal["replace", "gated-add"]
+) -> None:
     run = pretrain(backbone=backbone, image_size=64, corruption=Corruption(fill="mean", token=token))
     tensors = {
         name: torch.randn_like(t.float()).to(t.dtype)

@@ -1,7 +1,12 @@
 """Batches: the same whatever the workers, the slices and the first step."""
 
+from __future__ import annotations
+
+import os
 import random
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,14 +25,14 @@ PLAIN = Augment(crop_scale=(1.0, 1.0), flip=0.0)
 TIMM = Augment(rand_augment=RAND, erasing=0.5)
 
 
-def image_set(channels=3, count=14):
+def image_set(channels: int = 3, count: int = 14) -> ImageSet:
     generator = torch.Generator().manual_seed(1)
     images = torch.randint(0, 256, (count, channels, 16, 16), dtype=torch.uint8, generator=generator)
     return ImageSet(images, torch.arange(count), count, (0.5,) * channels, (0.25,) * channels)
 
 
 @pytest.fixture(scope="module")
-def folder_set(tmp_path_factory):
+def folder_set(tmp_path_factory: pytest.TempPathFactory) -> FolderSet:
     """Fourteen images in several formats and modes, none square."""
     root = tmp_path_factory.mktemp("images")
     generator = np.random.default_rng(0)
@@ -42,8 +47,8 @@ def folder_set(tmp_path_factory):
     return FolderSet(tuple(paths), torch.arange(14), names, (0.5,) * 3, (0.25,) * 3)
 
 
-def made(source, augment=PLAIN, **changes):
-    values = {
+def made(source: ImageSet | FolderSet, augment: Augment = PLAIN, **changes: Any) -> list[batches.Batch]:
+    values: dict[str, Any] = {
         "image_size": 16,
         "batch_size": 4,
         "seed": 0,
@@ -54,7 +59,7 @@ def made(source, augment=PLAIN, **changes):
     return list(batches.training_batches(source, augment, **values))
 
 
-def assert_same(left, right):
+def assert_same(left: list[batches.Batch], right: list[batches.Batch]) -> None:
     assert len(left) == len(right)
     for a, b in zip(left, right, strict=True):
         assert a.step == b.step
@@ -63,7 +68,7 @@ def assert_same(left, right):
         assert torch.equal(a.positions, b.positions)
 
 
-def test_order_is_a_permutation_of_its_own_for_each_epoch_and_seed():
+def test_order_is_a_permutation_of_its_own_for_each_epoch_and_seed() -> None:
     orders = [batches.order(seed, epoch, 50) for seed in (0, 1) for epoch in (0, 1)]
     for order in orders:
         assert order.sort().values.tolist() == list(range(50))
@@ -71,7 +76,7 @@ def test_order_is_a_permutation_of_its_own_for_each_epoch_and_seed():
     assert torch.equal(orders[0], batches.order(0, 0, 50))
 
 
-def test_an_epoch_shows_every_image_once_but_for_the_last_incomplete_batch():
+def test_an_epoch_shows_every_image_once_but_for_the_last_incomplete_batch() -> None:
     found = made(image_set(), steps=7)
     assert [batch.step for batch in found] == list(range(7))
     for epoch in (found[:3], found[3:6]):
@@ -83,7 +88,7 @@ def test_an_epoch_shows_every_image_once_but_for_the_last_incomplete_batch():
     assert found[0].positions.tolist() == [0, 1, 2, 3]
 
 
-def test_images_belong_to_their_labels_and_are_normalised():
+def test_images_belong_to_their_labels_and_are_normalised() -> None:
     source = image_set()
     for batch in made(source):
         expected = (source.images[batch.labels].float() / 255 - 0.5) / 0.25
@@ -92,7 +97,7 @@ def test_images_belong_to_their_labels_and_are_normalised():
 
 
 @pytest.mark.parametrize("augment", [Augment(), TIMM], ids=["batched", "timm"])
-def test_first_step_continues_identically(augment):
+def test_first_step_continues_identically(augment: Augment) -> None:
     whole = made(image_set(), augment, steps=8)
     assert_same(whole[5:], made(image_set(), augment, first_step=5, steps=8))
     assert made(image_set(), augment, first_step=8, steps=8) == []
@@ -100,7 +105,9 @@ def test_first_step_continues_identically(augment):
 
 @pytest.mark.parametrize("ahead", [1, 3, 50])
 @pytest.mark.parametrize("first", [0, 2, 53])
-def test_images_computed_ahead_are_those_of_each_step_alone(ahead, first, monkeypatch):
+def test_images_computed_ahead_are_those_of_each_step_alone(
+    ahead: int, first: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Wherever a block begins: across epochs, within a block, up to the last step."""
     augment = Augment(crop_scale=(0.3, 1.0), interpolation="bicubic", repeats=2)
     monkeypatch.setattr(batches, "CACHED", 1)
@@ -110,7 +117,7 @@ def test_images_computed_ahead_are_those_of_each_step_alone(ahead, first, monkey
 
 
 @pytest.mark.parametrize("augment", [Augment(), TIMM], ids=["batched", "timm"])
-def test_slices_of_a_batch_make_up_the_whole(augment):
+def test_slices_of_a_batch_make_up_the_whole(augment: Augment) -> None:
     whole = made(image_set(), augment)
     first = made(image_set(), augment, rows=slice(0, 1))
     rest = made(image_set(), augment, rows=slice(1, 4))
@@ -122,7 +129,7 @@ def test_slices_of_a_batch_make_up_the_whole(augment):
 
 
 @pytest.mark.parametrize("augment", [Augment(), TIMM], ids=["batched", "timm"])
-def test_the_seed_changes_order_and_augmentation(augment):
+def test_the_seed_changes_order_and_augmentation(augment: Augment) -> None:
     source = image_set(count=4)
     first, other = made(source, augment, steps=2), made(source, augment, steps=2, seed=1)
     assert not torch.equal(first[0].labels, other[0].labels) or not torch.equal(first[1].labels, other[1].labels)
@@ -132,13 +139,13 @@ def test_the_seed_changes_order_and_augmentation(augment):
 
 
 @pytest.mark.parametrize("augment", [Augment(), TIMM], ids=["batched", "timm"])
-def test_each_place_in_the_batch_has_its_own_augmentation(augment):
+def test_each_place_in_the_batch_has_its_own_augmentation(augment: Augment) -> None:
     source = ImageSet(image_set(count=1).images.expand(8, -1, -1, -1), torch.arange(8), 8, (0.5,) * 3, (0.25,) * 3)
     images = made(source, augment, batch_size=8, steps=1)[0].images
     assert len({image.numpy().tobytes() for image in images}) == 8
 
 
-def source_of(kind, folder_set):
+def source_of(kind: str, folder_set: FolderSet) -> ImageSet | FolderSet:
     return folder_set if kind == "folder" else image_set(1 if kind == "grey" else 3)
 
 
@@ -146,7 +153,7 @@ def source_of(kind, folder_set):
     ("kind", "augment"),
     [("folder", Augment()), ("folder", TIMM), ("grey", TIMM), ("colour", Augment(color_jitter=0.4))],
 )
-def test_workers_change_nothing(kind, augment, folder_set):
+def test_workers_change_nothing(kind: str, augment: Augment, folder_set: FolderSet) -> None:
     source = source_of(kind, folder_set)
     alone = made(source, augment, steps=4)
     assert_same(alone, made(source, augment, steps=4, workers=1))
@@ -155,9 +162,9 @@ def test_workers_change_nothing(kind, augment, folder_set):
 
 @pytest.mark.parametrize("kind", ["folder", "grey", "colour"])
 @pytest.mark.parametrize("augment", [Augment(), TIMM], ids=["plain", "timm"])
-def test_global_generators_are_left_alone(kind, augment, folder_set):
-    def states():
-        numpy = np.random.get_state()[1].tolist()  # noqa: NPY002
+def test_global_generators_are_left_alone(kind: str, augment: Augment, folder_set: FolderSet) -> None:
+    def states() -> tuple[object, ...]:
+        numpy = np.random.get_state(legacy=False)["state"]["key"].tolist()  # noqa: NPY002
         return random.getstate(), numpy, torch.get_rng_state().tolist()
 
     before = states()
@@ -176,7 +183,7 @@ def test_global_generators_are_left_alone(kind, augment, folder_set):
     assert states() == before
 
 
-def test_timm_transforms_take_any_seed_and_both_modes():
+def test_timm_transforms_take_any_seed_and_both_modes() -> None:
     """Magnitudes that increase reach a posterise of 0 bits, which Pillow refuses: 3 in 1,000 images."""
     for channels in (1, 3):
         source = image_set(channels, 100)
@@ -185,14 +192,14 @@ def test_timm_transforms_take_any_seed_and_both_modes():
         assert all(bool(batch.images.isfinite().all()) for batch in found)
 
 
-def test_posterize():
+def test_posterize() -> None:
     image = Image.fromarray(np.array([[0, 37, 200, 255]], dtype=np.uint8))
     assert np.asarray(samples._posterize(image, 0)).tolist() == [[0, 0, 0, 0]]
     assert np.asarray(samples._posterize(image, 1)).tolist() == [[0, 0, 128, 128]]
     assert np.asarray(samples._posterize(image, 8)).tolist() == [[0, 37, 200, 255]]
 
 
-def test_erasing_is_normal_noise_in_normalised_units():
+def test_erasing_is_normal_noise_in_normalised_units() -> None:
     """A black image is -2 everywhere; erased pixels are standard normal."""
     source = ImageSet(torch.zeros(20, 1, 32, 32, dtype=torch.uint8), torch.zeros(20), 1, (0.5,), (0.25,))
     images = torch.cat([batch.images for batch in made(source, Augment(erasing=1.0), image_size=32)])
@@ -202,19 +209,19 @@ def test_erasing_is_normal_noise_in_normalised_units():
     assert abs(float(erased.std()) - 1) < 0.1
 
 
-def test_timm_transforms_refuse_other_channels():
+def test_timm_transforms_refuse_other_channels() -> None:
     with pytest.raises(HarnessError, match="1 or 3 channels, not 2"):
         made(image_set(2), TIMM)
 
 
-def test_more_images_in_a_batch_than_there_are():
+def test_more_images_in_a_batch_than_there_are() -> None:
     with pytest.raises(HarnessError, match="batch_size 15 is more than the 14 training images"):
         batches.training_batches(
             image_set(), PLAIN, image_size=16, batch_size=15, seed=0, first_step=0, steps=1, device=CPU
         )
 
 
-def test_folder_images_whole(folder_set):
+def test_folder_images_whole(folder_set: FolderSet) -> None:
     """Without crop and flip, a training image is the file, decoded and resized by PIL."""
     for batch in made(folder_set, PLAIN):
         for image, label in zip(batch.images, batch.labels.tolist(), strict=True):
@@ -223,13 +230,13 @@ def test_folder_images_whole(folder_set):
             torch.testing.assert_close(image, (pil_to_tensor(resized) / 255 - 0.5) / 0.25)
 
 
-def test_folder_images_are_mirrored(folder_set):
+def test_folder_images_are_mirrored(folder_set: FolderSet) -> None:
     plain, mirrored = made(folder_set, PLAIN), made(folder_set, PLAIN.replace(flip=1.0))
     for a, b in zip(plain, mirrored, strict=True):
         torch.testing.assert_close(a.images, b.images.flip(-1), atol=2 / 255 / 0.25, rtol=0)
 
 
-def test_folder_crops_are_those_of_images_in_memory(tmp_path):
+def test_folder_crops_are_those_of_images_in_memory(tmp_path: Path) -> None:
     """The same picture through files and through the batch: equal but for rounding to 8 bits."""
     generator = np.random.default_rng(0)
     pixels = generator.integers(64, 192, (4, 33, 47, 3), dtype=np.uint8)  # no bicubic overshoot to clip
@@ -246,7 +253,7 @@ def test_folder_crops_are_those_of_images_in_memory(tmp_path):
             torch.testing.assert_close(a.images, b.images, atol=2 / 255 / 0.25, rtol=0)
 
 
-def test_large_jpegs_are_decoded_small(tmp_path, monkeypatch):
+def test_large_jpegs_are_decoded_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A smooth picture, so that what is compared is the place of the crop and not the noise."""
     ramp = np.linspace(0, 255, 800).astype(np.uint8)
     pixels = np.stack([np.tile(ramp, (600, 1)), np.tile(ramp[:600, None], (1, 800)), np.full((600, 800), 99)], 2)
@@ -254,7 +261,7 @@ def test_large_jpegs_are_decoded_small(tmp_path, monkeypatch):
     source = FolderSet((tmp_path / "0.jpg",), torch.tensor([0]), ("a",), (0.5,) * 3, (0.25,) * 3)
     find = partial(made, source, Augment(crop_scale=(0.3, 0.9)), batch_size=1, steps=6)
     small = find()
-    drafts = []
+    drafts: list[tuple[int, int]] = []
     monkeypatch.setattr(Image.Image, "draft", lambda *_: None)
     monkeypatch.setattr("PIL.JpegImagePlugin.JpegImageFile.draft", lambda *args: drafts.append(args[2]))
     for a, b in zip(small, find(), strict=True):
@@ -263,7 +270,7 @@ def test_large_jpegs_are_decoded_small(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_broken_file_is_named_in_one_line(tmp_path, workers):
+def test_a_broken_file_is_named_in_one_line(tmp_path: Path, workers: int) -> None:
     (tmp_path / "a.jpg").write_bytes(b"no image")
     source = FolderSet((tmp_path / "a.jpg",), torch.tensor([0]), ("a",), (0.5,) * 3, (0.25,) * 3)
     with pytest.raises(HarnessError, match=r"^cannot read .*a\.jpg") as caught:
@@ -272,7 +279,7 @@ def test_a_broken_file_is_named_in_one_line(tmp_path, workers):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_test_batches_of_files(folder_set, workers):
+def test_test_batches_of_files(folder_set: FolderSet, workers: int) -> None:
     found = list(batches.test_batches(folder_set, image_size=14, crop=0.875, batch_size=4, device=CPU, workers=workers))
     assert [len(labels) for _, labels in found] == [4, 4, 4, 2]
     assert torch.cat([labels for _, labels in found]).tolist() == list(range(14))
@@ -284,7 +291,7 @@ def test_test_batches_of_files(folder_set, workers):
         torch.testing.assert_close(image, (expected - 0.5) / 0.25)
 
 
-def test_test_batches_in_memory():
+def test_test_batches_in_memory() -> None:
     source = image_set()
     found = list(batches.test_batches(source, image_size=16, crop=1.0, batch_size=5, device=CPU, workers=0))
     assert [len(labels) for _, labels in found] == [5, 5, 4]
@@ -293,7 +300,7 @@ def test_test_batches_in_memory():
     assert torch.equal(torch.cat([labels for _, labels in found]), source.labels)
 
 
-def test_rand_augment_reaches_the_images():
+def test_rand_augment_reaches_the_images() -> None:
     """An inverted picture is only possible by RandAugment, so its absence would be a dead switch."""
     ramp = torch.arange(0, 256, dtype=torch.uint8)[::4].expand(8, 1, 64, 64).contiguous()
     source = ImageSet(ramp, torch.arange(8), 8, (0.5,), (0.5,))
@@ -304,7 +311,9 @@ def test_rand_augment_reaches_the_images():
     assert any(torch.allclose(found, inverted, atol=0.02) for found in images)
 
 
-def test_a_folder_in_memory_holds_the_images_as_they_are_tested(folder_set, monkeypatch):
+def test_a_folder_in_memory_holds_the_images_as_they_are_tested(
+    folder_set: FolderSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
     held = batches.as_images(folder_set, image_size=16, crop=0.8, workers=0)
     tested = batches.test_batches(folder_set, image_size=16, crop=0.8, batch_size=14, device=CPU, workers=0)
     assert torch.equal((held.images / 255 - 0.5) / 0.25, next(tested)[0])
@@ -312,6 +321,6 @@ def test_a_folder_in_memory_holds_the_images_as_they_are_tested(folder_set, monk
     assert (held.num_classes, held.channels) == (14, 3)
     whole = image_set()
     assert batches.as_images(whole, image_size=16, crop=0.8, workers=0) is whole
-    monkeypatch.setattr(batches.os, "sysconf", lambda name: 100)
+    monkeypatch.setattr(os, "sysconf", lambda name: 100)
     with pytest.raises(HarnessError, match="14 images of 16 px take 0 GB of this machine's 0 GB of memory"):
         batches.as_images(folder_set, image_size=16, crop=0.8, workers=0)

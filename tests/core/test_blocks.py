@@ -67,7 +67,7 @@ def one_block(mask: BlockMask, hidden: Grid, left: int, noise: list[list[int]]) 
         (16, 0.5, {"min_aspect": 1.0, "min_block": 0.001}),
     ],
 )
-def test_as_drawn_one_by_one(size: int, ratio: float, changes: dict[str, float]) -> None:
+def test_as_drawn_one_by_one(size: int, ratio: float, changes: dict[str, Any]) -> None:
     mask = BlockMask(size=size, ratio=ratio, count="beit", **changes)
     found = drawn(mask, seed=3, step=5, first=40, n=60)
     for number, row in enumerate(found):

@@ -101,7 +101,14 @@ def test_a_sample_holds_true_pixels_in_the_numbers_asked_for() -> None:
 
 def test_every_field_of_the_sample_is_live() -> None:
     book = PatchWords(vocabulary=4, images=20, per_image=7, iterations=3)
-    changes = ({}, {"images": 21}, {"per_image": 8}, {"iterations": 1}, {"seed": 1}, {"vocabulary": 5})
+    changes: tuple[dict[str, int], ...] = (
+        {},
+        {"images": 21},
+        {"per_image": 8},
+        {"iterations": 1},
+        {"seed": 1},
+        {"vocabulary": 5},
+    )
     found = [learn(book.replace(**change), DATA, 32, 4) for change in changes]
     assert len({(tuple(code.shape), code.numpy().tobytes()) for code in found}) == len(changes)
     assert found[0].shape == (4, 3 * 4 * 4)

@@ -16,8 +16,8 @@ from tiny import BEIT, BINS, CLUSTERS, INVERSE, RECIPE, SWIN, SWIN_V2, VIT, WORD
 
 from harness.core.masks.masking import in_views
 from harness.core.model.encoder import build
-from harness.core.objective.contrastive import has_second_crop
-from harness.core.pretrain.draws import FIRST, SECOND, draw_masks, masks_of, pairs_of
+from harness.core.objective.contrastive import SECOND, has_second_crop
+from harness.core.pretrain.draws import FIRST, draw_masks, masks_of, pairs_of
 from harness.core.pretrain.mim import MaskedImageModel
 from harness.core.runtime.drop_path import Place, key_drop_paths
 from harness.papers import a2mim, mae, released_simmim_cnn, simmim, simmim_cnn, symmim

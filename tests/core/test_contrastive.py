@@ -137,7 +137,7 @@ def test_the_loss_of_a_model_by_hand() -> None:
             features = model.encode(batch.images, batch.units).mean((2, 3))
             encoder, token = model.momentum.encoder, model.momentum.mask_token
             hidden = batch.units.repeat_interleave(2, 1).repeat_interleave(2, 2) if mask == "same" else None
-            keys = encoder(batch.pairs.second, hidden, token).mean((2, 3))  # type: ignore[operator, union-attr]
+            keys = encoder(batch.pairs.second, hidden, token).mean((2, 3))  # type: ignore[operator]
             queries = projected(projected(features, model.projector), model.predictor)
             expected = by_hand(queries, projected(keys, model.momentum.projector), 0.2)  # type: ignore[arg-type]
             losses = model(*batch.inputs)[1]
@@ -243,7 +243,7 @@ def test_micro_batches_are_refused(tmp_path: Path) -> None:
         (lambda: contrasted(SMALL.replace(mask=ComplementMask(size=8))), "does not look at the image, once; not comp"),
         (lambda: contrasted(SMALL.replace(mask=FrequencyMask(radius=4.0))), "'none' or 'same' where frequencies"),
         (lambda: Contrastive(temperature=0.0), "temperature"),
-        (lambda: Contrastive(mask="both"), "mask"),
+        (lambda: Contrastive(mask="both"), "mask"),  # type: ignore[arg-type]
     ],
 )
 def test_what_does_not_fit_is_refused(make: Any, text: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from harness.core.data.datasets import load
 from harness.core.masks.masking import spread
 from harness.core.model.backbones import Piece
 from harness.core.model.corruption import combined, declared_leaks, filled, noise_stream
+from harness.core.objective.contrastive import Pairs
 from harness.core.pretrain.mim import MaskedImageModel
 from harness.core.runtime.drop_path import Place
 from harness.spec import (
@@ -27,8 +30,10 @@ from harness.spec import (
     Pretrain,
     RandomMask,
 )
+from harness.spec.model.corruption import Fill
 
-FILLS = ("none", "zero", "mean", "image-mean", "visible-mean", "noise")
+Token = Literal["replace", "add", "gated-add"]
+FILLS: tuple[Fill, ...] = ("none", "zero", "mean", "image-mean", "visible-mean", "noise")
 BLACK = torch.tensor([-2.0, -3.0])
 
 
@@ -40,7 +45,7 @@ def some_images() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("fill", FILLS)
-def test_fills_by_an_independent_computation(fill: str) -> None:
+def test_fills_by_an_independent_computation(fill: Fill) -> None:
     images, hidden = some_images()
     found = filled(images, hidden, fill, BLACK).numpy()
     x, m = images.numpy(), hidden.numpy()
@@ -109,7 +114,16 @@ def test_noise_is_standard_normal() -> None:
     assert (found.abs() < 1).float().mean().item() == pytest.approx(0.6827, abs=0.01)
 
 
-LAYOUTS = ("tokens", "tokens with a class token", "last", "first")
+LAYOUTS: dict[str, Literal["tokens", "last", "first"]] = {
+    "tokens": "tokens",
+    "tokens with a class token": "tokens",
+    "last": "last",
+    "first": "first",
+}
+
+
+def unchanged(model: object, x: torch.Tensor, shared: torch.Tensor | None) -> torch.Tensor:
+    return x
 
 
 def laid_out(x: torch.Tensor, layout: str) -> torch.Tensor:
@@ -137,14 +151,14 @@ def laid_out(x: torch.Tensor, layout: str) -> torch.Tensor:
     ],
     ids=["replace", "add", "gated", "gated, detached", "none"],
 )
-def test_operations_in_every_layout(layout: str, corruption: Corruption, formula: object) -> None:
+def test_operations_in_every_layout(layout: str, corruption: Corruption, formula: Callable[..., torch.Tensor]) -> None:
     generator = torch.Generator().manual_seed(2)
     x, token, gate = (torch.randn(*shape, generator=generator) for shape in ((2, 3, 3, 4), (4,), (4,)))
     hidden = torch.rand(2, 3, 3, generator=generator) < 0.5
-    piece = Piece(lambda x: x, layout.split()[0], 4, 16, prefix=int("class" in layout))
+    piece = Piece(unchanged, LAYOUTS[layout], 4, 16, prefix=int("class" in layout))
     given = gate if corruption.token == "gated-add" else None
     found = combined(laid_out(x, layout), hidden, token, given, corruption, piece)
-    wanted = formula(x, hidden[..., None].float(), token, gate)  # type: ignore[operator]
+    wanted = formula(x, hidden[..., None].float(), token, gate)
     assert torch.allclose(found, laid_out(wanted, layout), atol=1e-7)
 
 
@@ -153,13 +167,13 @@ def test_detaching_stops_the_gradients_of_hidden_features_only(detach: bool) -> 
     x = torch.ones(1, 4, 2, requires_grad=True)
     hidden = torch.tensor([[[True, False], [False, True]]])
     corruption = Corruption(fill="mean", token="add", detach=detach)
-    piece = Piece(lambda x: x, "tokens", 2, 16)
+    piece = Piece(unchanged, "tokens", 2, 16)
     combined(x, hidden, torch.zeros(2), None, corruption, piece).sum().backward()
     assert x.grad is not None
     assert x.grad[0, :, 0].tolist() == ([0, 1, 1, 0] if detach else [1, 1, 1, 1])
 
 
-DEEP = {
+DEEP: dict[str, tuple[Backbone, AfterStage | BeforeBlock]] = {
     "vit": (VIT, BeforeBlock(block=2, stride=4)),
     "beit": (BEIT, BeforeBlock(block=2, stride=4)),
     "swin": (SWIN, AfterStage(stage=2, stride=8)),
@@ -183,8 +197,8 @@ def arm(backbone: Backbone, corruption: Corruption) -> Pretrain:
 
 def arms() -> dict[str, Pretrain]:
     """Every combination of fill, token and site: with every backbone where nothing is filled, else with one in turn."""
-    found, names = {}, list(DEEP)
-    tokens = ("replace", "add", "gated-add")
+    found, names = dict[str, Pretrain](), list(DEEP)
+    tokens: tuple[Token, ...] = ("replace", "add", "gated-add")
     for (f, fill), (t, token), deep in itertools.product(enumerate(FILLS), enumerate(tokens), (False, True)):
         if (fill, token) != ("none", "add"):
             # by these numbers each fill, each token and each site comes to each of the five
@@ -277,13 +291,15 @@ class NoFill(MaskedImageModel):
 class FilledTarget(MaskedImageModel):
     """A planted defect: the target is made of filled images, as in OpenMixup's SimMIM with RGB mean."""
 
-    def forward(self, images: torch.Tensor, units: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def forward(
+        self, images: torch.Tensor, units: torch.Tensor, pairs: Pairs | None = None
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         mean = filled(images, spread(units, images.shape[-1]), self.run.corruption.fill, self.black)
-        return super().forward(mean, units)
+        return super().forward(mean, units, pairs)
 
 
 @pytest.mark.parametrize("fill", ["mean", "image-mean", "visible-mean"])
-def test_planted_defects_are_found(fill: str) -> None:
+def test_planted_defects_are_found(fill: Fill) -> None:
     run = arm(RESNET, Corruption(fill=fill, token="gated-add", site=AfterStage(stage=3, stride=16)))
     batch = audit.fixed_batch(run, 2)
     for defect, check in ((NoFill, audit.is_masked), (FilledTarget, audit.is_clean)):
@@ -303,7 +319,7 @@ def test_a_declared_leak_that_is_not_there_is_no_mask() -> None:
 
 @pytest.mark.parametrize("name", DEEP)
 @pytest.mark.parametrize("token", ["replace", "add", "gated-add"])
-def test_token_and_gate_are_learnt(name: str, token: str) -> None:
+def test_token_and_gate_are_learnt(name: str, token: Token) -> None:
     backbone, site = DEEP[name]
     run = arm(backbone, Corruption(fill="image-mean", token=token, site=site))
     assert audit.dead_parameters(run, audit.fixed_batch(run, 4)) == []
@@ -314,9 +330,10 @@ def test_token_and_gate_are_learnt(name: str, token: str) -> None:
 
 def test_arms_differ_in_loss_or_gradients() -> None:
     backbone, site = DEEP["resnet"]
+    tokens: tuple[Token, ...] = ("replace", "add", "gated-add")
     steps = [
         audit.first_step(arm(backbone, Corruption(fill=fill, token=token, site=site)))
-        for fill, token in itertools.product(FILLS, ("replace", "add", "gated-add"))
+        for fill, token in itertools.product(FILLS, tokens)
         if (fill, token) != ("none", "add")
     ]
     for left, right in itertools.combinations(steps, 2):

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -41,7 +41,7 @@ from harness.spec import (
     Run,
     key,
 )
-from harness.store import Store
+from harness.store import Attempt, Store
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_pieces"
 OWN = """
@@ -131,7 +131,7 @@ def test_children_are_a_stem_and_blocks_with_sites(own: str) -> None:
     assert torch.equal(Encoder(model)(images), model.body(images))
     assert Encoder(model).features(images, 2).shape == (2, 32, 8, 8)
     assert depth(model) == 3
-    classifier = build(backbone("pieces:mixer", stride=8), image_size=32, channels=3, num_classes=5, pool="mean")
+    classifier: Any = build(backbone("pieces:mixer", stride=8), image_size=32, channels=3, num_classes=5, pool="mean")
     found = {layer_id(classifier, name) for name, _ in classifier.named_parameters()}
     assert found == {0, 1, 2, 3, 4}  # the stem, three blocks, the classifier
     assert torch.equal(classifier(images), classifier.head(classifier.body(images).mean((2, 3))))
@@ -209,7 +209,8 @@ def test_an_own_loss_is_the_mean_of_its_map_over_the_scope(own: str) -> None:
     hidden[0, :2], hidden[1, 3] = True, True
     prediction, target = torch.randn(2, 3, 4, 4, requires_grad=True), torch.randn(2, 3, 4, 4)
     rounded = ((prediction - target).square() + 1e-4).sqrt()
-    for scope, where in (("masked", hidden), ("full", torch.ones_like(hidden))):
+    scopes: dict[Literal["masked", "full"], torch.Tensor] = {"masked": hidden, "full": torch.ones_like(hidden)}
+    for scope, where in scopes.items():
         loss = CustomLoss(function="pieces:charbonnier", scope=scope)
         found = prediction_loss(loss, prediction, target, hidden)
         assert found.item() == pytest.approx(rounded.transpose(0, 1)[:, where].mean().item(), rel=1e-5)
@@ -297,6 +298,7 @@ def finished(store: Store, run: Run, after: int | None = None, ending: type[Exce
     """Compute a run. One that is stopped or killed after some steps is taken up again from its last checkpoint."""
     for most in (None,) if after is None else (after, None):
         attempt, asked = store.acquire(run), itertools.count(1)
+        assert isinstance(attempt, Attempt)
 
         def stopping(most: int | None = most, asked: Iterator[int] = asked) -> bool:
             stops = most is not None and next(asked) >= most

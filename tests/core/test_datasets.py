@@ -1,9 +1,13 @@
 """Data sets: what they hold, which images a part takes, and what is said when something is missing."""
 
+from __future__ import annotations
+
 import gzip
 import pickle
 import urllib.error
 import urllib.request
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,9 +16,9 @@ import torchvision
 from PIL import Image
 
 from harness.core.data import datasets, published
-from harness.core.data.datasets import FolderSet, ImageSet, load
+from harness.core.data.datasets import FolderSet, ImageSet, Part, load
 from harness.core.runtime.custom import load_function
-from harness.spec import CustomData, HarnessError, ImageFolder, Images, Shapes
+from harness.spec import CustomData, Data, HarnessError, ImageFolder, Images, Shapes
 from harness.spec.data.datasets import PUBLISHED, planned_manifest
 from harness.spec.data.external_content import manifest
 
@@ -22,10 +26,10 @@ MINI = Images(name="fashion-mnist-mini")
 
 
 @pytest.fixture(autouse=True)
-def bare_machine(tmp_path, monkeypatch):
+def bare_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No configured data, no caches, no network."""
 
-    def no_network(*_args, **_kwargs):
+    def no_network(*_args: object, **_kwargs: object) -> None:
         raise urllib.error.URLError("no way out")
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -38,59 +42,72 @@ def bare_machine(tmp_path, monkeypatch):
         cached.cache_clear()
 
 
+def images_of(data: Data, part: Part) -> ImageSet:
+    """A part of a data set that is held in memory."""
+    found = load(data, part)
+    assert isinstance(found, ImageSet)
+    return found
+
+
+def files_of(data: Data, part: Part) -> FolderSet:
+    """A part of a data set that is read from files."""
+    found = load(data, part)
+    assert isinstance(found, FolderSet)
+    return found
+
+
 # Subsets and splits
 
 
-def rows(images):
+def rows(images: torch.Tensor) -> set[bytes]:
     return {image.numpy().tobytes() for image in images}
 
 
-def test_mini_is_balanced_and_cached():
-    train, test = load(MINI, "train"), load(MINI, "test")
-    assert isinstance(train, ImageSet)
+def test_mini_is_balanced_and_cached() -> None:
+    train, test = images_of(MINI, "train"), images_of(MINI, "test")
     assert (train.images.shape, train.images.dtype) == ((10_000, 1, 28, 28), torch.uint8)
     assert (train.labels.shape, train.labels.dtype) == ((10_000,), torch.int64)
     assert torch.bincount(train.labels).tolist() == [1000] * 10
     assert torch.bincount(test.labels).tolist() == [500] * 10
     assert (len(test), train.num_classes, train.channels) == (5000, 10, 1)
     assert load(MINI, "train") is train
-    assert torch.equal(load(MINI, "pretrain").images, train.images)
+    assert torch.equal(images_of(MINI, "pretrain").images, train.images)
 
 
-def test_subsets_are_balanced_and_nested():
-    sets = {size: load(MINI.replace(train_images=size), "train") for size in (7, 500, 1003)}
+def test_subsets_are_balanced_and_nested() -> None:
+    sets = {size: images_of(MINI.replace(train_images=size), "train") for size in (7, 500, 1003)}
     assert torch.bincount(sets[500].labels).tolist() == [50] * 10
     assert sorted(torch.bincount(sets[1003].labels).tolist()) == [100] * 7 + [101] * 3
     assert torch.bincount(sets[7].labels, minlength=10).max() == 1
     assert rows(sets[7].images) < rows(sets[500].images) < rows(sets[1003].images)
 
 
-def test_all_training_images_are_the_largest_subset():
-    whole = load(MINI.replace(train_images=10_000), "train")
-    assert torch.equal(whole.images, load(MINI, "train").images)
+def test_all_training_images_are_the_largest_subset() -> None:
+    whole = images_of(MINI.replace(train_images=10_000), "train")
+    assert torch.equal(whole.images, images_of(MINI, "train").images)
     with pytest.raises(HarnessError, match="train_images 10001 is more than the 10000"):
         load(MINI.replace(train_images=10_001), "train")
 
 
-def test_validation_is_a_balanced_tenth_that_is_not_trained_on():
+def test_validation_is_a_balanced_tenth_that_is_not_trained_on() -> None:
     spec = MINI.replace(split="validation")
-    train, held_out = load(spec, "train"), load(spec, "test")
+    train, held_out = images_of(spec, "train"), images_of(spec, "test")
     assert (len(train), len(held_out)) == (9000, 1000)
     assert torch.bincount(held_out.labels).tolist() == [100] * 10
     assert not rows(train.images) & rows(held_out.images)
-    assert not rows(load(spec, "pretrain").images) & rows(held_out.images)
-    assert rows(held_out.images) < rows(load(MINI, "train").images)
-    few = load(spec.replace(train_images=50), "test")
+    assert not rows(images_of(spec, "pretrain").images) & rows(held_out.images)
+    assert rows(held_out.images) < rows(images_of(MINI, "train").images)
+    few = images_of(spec.replace(train_images=50), "test")
     assert torch.equal(few.images, held_out.images), "the held-out tenth does not follow train_images"
     with pytest.raises(HarnessError, match="more than the 9000"):
         load(spec.replace(train_images=9001), "train")
 
 
-def held_out(labels):
+def held_out(labels: torch.Tensor) -> list[int]:
     return torch.nonzero(datasets._held_out(labels))[:, 0].tolist()
 
 
-def test_a_tenth_of_each_class_is_held_out():
+def test_a_tenth_of_each_class_is_held_out() -> None:
     labels = torch.arange(4).repeat_interleave(torch.tensor([900, 60, 25, 15]))
     labels = labels[torch.randperm(1000, generator=torch.Generator().manual_seed(0))]
     kept = torch.bincount(labels[datasets._held_out(labels)]).tolist()
@@ -106,12 +123,12 @@ def test_a_tenth_of_each_class_is_held_out():
     ],
 )
 def test_of_classes_of_one_size_the_images_are_those_that_were_held_out_before_others_were_in_proportion(
-    labels, images
-):
+    labels: torch.Tensor, images: list[int]
+) -> None:
     assert held_out(labels) == images
 
 
-def test_classes_too_small_to_give_an_image_are_named_and_a_single_image_is_kept_for_training():
+def test_classes_too_small_to_give_an_image_are_named_and_a_single_image_is_kept_for_training() -> None:
     labels = torch.tensor([0] * 20 + [1] * 2 + [2])
     with pytest.warns(UserWarning, match=r"lacks 2 of 3 classes, a tenth of which is no image: ox \(2\), emu \(1\)"):
         found = datasets._held_out(labels, ("cat", "ox", "emu"))
@@ -120,14 +137,14 @@ def test_classes_too_small_to_give_an_image_are_named_and_a_single_image_is_kept
         datasets._held_out(torch.arange(30))
 
 
-def test_only_values_whose_validation_images_changed_have_another_revision():
+def test_only_values_whose_validation_images_changed_have_another_revision() -> None:
     even, other = Images(name="cifar10", split="validation"), Images(name="cifar10")
     assert (even.current_revision(), other.current_revision()) == (1, 1)
     assert Shapes().current_revision() == 1
     assert Shapes(split="validation").current_revision() == 2
 
 
-def test_turns_serve_unequal_classes_and_leave_unlabelled_images_to_the_end():
+def test_turns_serve_unequal_classes_and_leave_unlabelled_images_to_the_end() -> None:
     labels = torch.tensor([-1, 0, 0, 0, 0, 1, 2, 2, -1, 0])
     order = datasets._turns(labels, torch.arange(10), "subset")
     assert sorted(order.tolist()) == list(range(10))
@@ -140,25 +157,26 @@ def test_turns_serve_unequal_classes_and_leave_unlabelled_images_to_the_end():
 # Published sets
 
 
-def test_stated_colours_are_those_of_the_images():
-    images = load(MINI, "train").images.double() / 255
+def test_stated_colours_are_those_of_the_images() -> None:
+    images = images_of(MINI, "train").images.double() / 255
     assert abs(float(images.mean()) - published.COLOURS["fashion-mnist"][0][0]) < 0.005
     assert abs(float(images.std()) - published.COLOURS["fashion-mnist"][1][0]) < 0.005
 
 
-def test_mini_is_the_first_of_each_class_of_the_original():
+def test_mini_is_the_first_of_each_class_of_the_original() -> None:
     if not published.DEBIAN.is_dir():
         pytest.skip("dataset-fashion-mnist is not installed")
     spec = Images(name="fashion-mnist")
-    for part, count in (("train", 1000), ("test", 500)):
-        original, mini = load(spec, part), load(MINI, part)
+    parts: tuple[tuple[Part, int], ...] = (("train", 1000), ("test", 500))
+    for part, count in parts:
+        original, mini = images_of(spec, part), images_of(MINI, part)
         assert len(original) == PUBLISHED["fashion-mnist"].train if part == "train" else 10_000
         for kind in range(10):
             expected = original.images[original.labels == kind][:count]
             assert torch.equal(mini.images[mini.labels == kind], expected)
 
 
-def test_fashion_mnist_that_was_tampered_with_is_refused(tmp_path, monkeypatch):
+def test_fashion_mnist_that_was_tampered_with_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in published.IDX_FILES:
         with gzip.open(tmp_path / f"{name}.gz", "wb", compresslevel=1) as file:
             file.write(bytes(16))
@@ -167,7 +185,7 @@ def test_fashion_mnist_that_was_tampered_with_is_refused(tmp_path, monkeypatch):
         load(Images(name="fashion-mnist"), "train")
 
 
-def test_mini_that_was_tampered_with_is_refused(tmp_path, monkeypatch):
+def test_mini_that_was_tampered_with_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with np.load(published.MINI) as file:
         arrays = dict(file)
     arrays["train_images"][0, 14, 14] ^= 1
@@ -179,19 +197,24 @@ def test_mini_that_was_tampered_with_is_refused(tmp_path, monkeypatch):
     published._mini.cache_clear()
 
 
-def test_content_of_another_version_is_refused():
+def test_content_of_another_version_is_refused() -> None:
     with pytest.raises(HarnessError, match="not sha256:0"):
         load(MINI.replace(content="sha256:0"), "train")
 
 
-def test_digests_of_archives_are_those_that_torchvision_checks():
+def test_digests_of_archives_are_those_that_torchvision_checks() -> None:
     for name in ("cifar10", "cifar100", "stl10"):
         kind = getattr(torchvision.datasets, name.upper())
         assert PUBLISHED[name].digest == f"md5:{kind.tgz_md5}"
 
 
 @pytest.mark.parametrize("name", ["fashion-mnist", "cifar10", "cifar100", "stl10"])
-def test_a_missing_set_says_what_to_do(name, monkeypatch, tmp_path, capfd):
+def test_a_missing_set_says_what_to_do(
+    name: Literal["fashion-mnist", "cifar10", "cifar100", "stl10"],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     monkeypatch.setattr(published, "DEBIAN", tmp_path / "none")
     with pytest.raises(HarnessError) as caught:
         load(Images(name=name), "train")
@@ -204,7 +227,7 @@ def test_a_missing_set_says_what_to_do(name, monkeypatch, tmp_path, capfd):
     assert not [path for path in tmp_path.rglob("*") if path.is_file()], "nothing half-done stays behind"
 
 
-def test_cifar10_by_way_of_torchvision(tmp_path, monkeypatch):
+def test_cifar10_by_way_of_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     generator = np.random.default_rng(0)
     folder = tmp_path / "cifar-10-batches-py"
     folder.mkdir()
@@ -217,14 +240,14 @@ def test_cifar10_by_way_of_torchvision(tmp_path, monkeypatch):
     (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcdefghij")}))
     monkeypatch.setattr(torchvision.datasets.cifar, "check_integrity", lambda *_: True)
     monkeypatch.setenv("HARNESS_DATA_CIFAR10", str(tmp_path))
-    train, test = load(Images(name="cifar10"), "pretrain"), load(Images(name="cifar10"), "test")
+    train, test = images_of(Images(name="cifar10"), "pretrain"), images_of(Images(name="cifar10"), "test")
     assert torch.equal(train.images, torch.from_numpy(images[:50]).view(50, 3, 32, 32))
     assert torch.equal(test.images, torch.from_numpy(images[50:]).view(10, 3, 32, 32))
     assert train.labels.tolist() == list(range(10)) * 5
     assert len(train.mean) == len(train.std) == 3
 
 
-def test_stl10_pretrains_on_unlabelled_images_too(tmp_path, monkeypatch):
+def test_stl10_pretrains_on_unlabelled_images_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "stl10_binary"
     folder.mkdir()
     images = np.random.default_rng(0).integers(0, 256, (40, 3, 96, 96), dtype=np.uint8)
@@ -238,9 +261,9 @@ def test_stl10_pretrains_on_unlabelled_images_too(tmp_path, monkeypatch):
     monkeypatch.setattr(published, "UNLABELLED", {"stl10": 25})
     monkeypatch.setenv("HARNESS_DATA_STL10", str(tmp_path))
     spec = Images(name="stl10")
-    assert load(spec, "train").labels.tolist() == list(range(10))
-    assert torch.equal(load(spec, "test").images, torch.from_numpy(images[10:15]))
-    pretrain = load(spec, "pretrain")
+    assert images_of(spec, "train").labels.tolist() == list(range(10))
+    assert torch.equal(images_of(spec, "test").images, torch.from_numpy(images[10:15]))
+    pretrain = images_of(spec, "pretrain")
     assert pretrain.labels.tolist() == list(range(10)) + [-1] * 25
     assert torch.equal(pretrain.images[10:], torch.from_numpy(images[15:]))
     assert (load(spec.replace(train_images=20), "pretrain").labels < 0).sum() == 10
@@ -250,9 +273,9 @@ def test_stl10_pretrains_on_unlabelled_images_too(tmp_path, monkeypatch):
         load(spec.replace(train_images=36), "train")
 
 
-def test_shapes():
+def test_shapes() -> None:
     spec = Shapes(image_size=16, train=200, test=20)
-    train = load(spec, "train")
+    train = images_of(spec, "train")
     assert (train.images.shape, train.num_classes) == ((200, 3, 16, 16), 6)
     assert len(load(spec, "test")) == 20
     assert len(load(spec.replace(split="validation"), "test")) == 20
@@ -262,7 +285,7 @@ def test_shapes():
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = tmp_path / "pets"
     for part, count in (("train", 6), ("val", 2)):
         for number, kind in enumerate(("cat", "dog")):
@@ -275,11 +298,10 @@ def folder(tmp_path, monkeypatch):
     return root
 
 
-def test_image_folder(folder):
+def test_image_folder(folder: Path) -> None:
     spec = ImageFolder(name="pets")
     assert (spec.content, spec.current_revision()) == (manifest(folder).digest, 1)
-    train, test = load(spec, "train"), load(spec, "test")
-    assert isinstance(train, FolderSet)
+    train, test = files_of(spec, "train"), files_of(spec, "test")
     assert train.classes == ("cat", "dog")
     assert (len(train), len(test), train.num_classes, train.channels) == (12, 4, 2, 3)
     for found in (train, test):
@@ -289,28 +311,30 @@ def test_image_folder(folder):
     assert {path.relative_to(folder).parts[0] for path in test.paths} == {"val"}
 
 
-def test_image_folder_subset_and_validation(folder):
+def test_image_folder_subset_and_validation(folder: Path) -> None:
     spec = ImageFolder(name="pets")
-    few = load(spec.replace(train_images=4), "train")
+    few = files_of(spec.replace(train_images=4), "train")
     assert few.labels.tolist() == [0, 0, 1, 1]
-    assert set(few.paths) < set(load(spec.replace(train_images=6), "train").paths)
+    assert set(few.paths) < set(files_of(spec.replace(train_images=6), "train").paths)
     with pytest.warns(UserWarning, match=r"lacks 1 of 2 classes, a tenth of which is no image: dog \(6\)"):
-        held_out = load(spec.replace(split="validation"), "test")
+        held_out = files_of(spec.replace(split="validation"), "test")
     assert [path.name for path in held_out.paths] == ["4.jpg"]
     with pytest.warns(UserWarning, match="lacks 1 of 2 classes"):
-        assert held_out.paths[0] not in load(spec.replace(split="validation"), "train").paths
+        assert held_out.paths[0] not in files_of(spec.replace(split="validation"), "train").paths
 
 
-def test_image_folder_whose_files_changed_is_refused(folder):
+def test_image_folder_whose_files_changed_is_refused(folder: Path) -> None:
     spec = ImageFolder(name="pets")
     Image.new("RGB", (9, 9)).save(folder / "train" / "cat" / "new.png")
     with pytest.raises(HarnessError, match="is not the pets that this run was planned with"):
         load(spec, "train")
 
 
-def test_torchvision_without_its_jpeg_decoder_is_said_in_one_line(folder, monkeypatch):
+def test_torchvision_without_its_jpeg_decoder_is_said_in_one_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = ImageFolder(name="pets", decoder="torchvision")
-    assert load(spec, "train").decoder == "torchvision"
+    assert files_of(spec, "train").decoder == "torchvision"
     assert spec.digest != ImageFolder(name="pets").digest == ImageFolder(name="pets", decoder="pil").digest
     load.cache_clear()
     monkeypatch.setattr(torch.ops, "image", object())
@@ -319,7 +343,7 @@ def test_torchvision_without_its_jpeg_decoder_is_said_in_one_line(folder, monkey
     load(ImageFolder(name="pets"), "train")
 
 
-def test_image_folder_that_is_nowhere(monkeypatch, tmp_path):
+def test_image_folder_that_is_nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match=r"set HARNESS_DATA_MY_SET, or my-set under \[data\] in harness.toml"):
         load(ImageFolder(name="my-set"), "train")
     monkeypatch.setenv("HARNESS_DATA_MY_SET", str(tmp_path / "gone"))
@@ -335,7 +359,7 @@ def test_image_folder_that_is_nowhere(monkeypatch, tmp_path):
         ("train/bird/0.png", "val lacks bird, which train/ has"),
     ],
 )
-def test_image_folder_of_another_form(folder, place, message):
+def test_image_folder_of_another_form(folder: Path, place: str, message: str) -> None:
     before = ImageFolder(name="pets")
     (folder / place).parent.mkdir(exist_ok=True)
     Image.new("RGB", (9, 9)).save(folder / place)
@@ -346,12 +370,12 @@ def test_image_folder_of_another_form(folder, place, message):
         load(before.replace(content=manifest(folder).digest), "train")
 
 
-def test_classes_that_are_named_are_used_in_their_order_and_val_may_lack_some(folder):
+def test_classes_that_are_named_are_used_in_their_order_and_val_may_lack_some(folder: Path) -> None:
     for place in ("val/bird/0.png", "train/fish/0.png", "train/eel/0.png"):
         (folder / place).parent.mkdir(exist_ok=True)
         Image.new("RGB", (9, 9)).save(folder / place)
     spec = ImageFolder(name="pets", classes=("fish", "cat"))
-    train, test = load(spec, "train"), load(spec, "test")
+    train, test = files_of(spec, "train"), files_of(spec, "test")
     assert train.classes == test.classes == ("fish", "cat")
     assert [(path.parent.name, label) for path, label in zip(train.paths, train.labels.tolist(), strict=True)] == [
         ("cat", 1)
@@ -362,7 +386,7 @@ def test_classes_that_are_named_are_used_in_their_order_and_val_may_lack_some(fo
 
 
 @pytest.mark.filterwarnings("ignore:the validation split lacks")
-def test_a_run_planned_when_the_images_had_another_meaning_is_not_computed(folder):
+def test_a_run_planned_when_the_images_had_another_meaning_is_not_computed(folder: Path) -> None:
     (folder / "train" / "dog" / "0.jpg").unlink()
     spec = ImageFolder(name="pets", split="validation")
     assert load(spec.replace(train_images=3), "train").labels.tolist() == [0, 0, 1]
@@ -402,7 +426,7 @@ constant = 3
 
 
 @pytest.fixture
-def own(tmp_path, monkeypatch, request):
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
     """A module of the user's; each test has its own name for it, as modules stay imported."""
     name = f"own_{request.node.name.partition('[')[0]}"
     path = tmp_path / f"{name}.py"
@@ -411,9 +435,9 @@ def own(tmp_path, monkeypatch, request):
     return path
 
 
-def test_custom_data(own):
+def test_custom_data(own: Path) -> None:
     spec = CustomData(function=f"{own.stem}:stripes", channels=2, params={"count": 12})
-    train = load(spec, "train")
+    train = images_of(spec, "train")
     assert (train.images.shape, train.images.dtype) == ((12, 2, 8, 6), torch.uint8)
     assert train.images[0, 0, :, 0].tolist() == [255, 0] * 4
     assert (train.num_classes, train.labels.tolist()) == (3, [0, 1, 2] * 4)
@@ -433,12 +457,12 @@ def test_custom_data(own):
         ("missing", "has no function 'missing'"),
     ],
 )
-def test_custom_data_of_another_form(own, name, message):
+def test_custom_data_of_another_form(own: Path, name: str, message: str) -> None:
     with pytest.raises(HarnessError, match=message):
         load(CustomData(function=f"{own.stem}:{name}", channels=2), "test")
 
 
-def test_custom_function_whose_source_changed_is_refused(own):
+def test_custom_function_whose_source_changed_is_refused(own: Path) -> None:
     spec = CustomData(function=f"{own.stem}:stripes", channels=2)
     assert load_function(spec.function, spec.source)("train")[0].shape == (10, 8, 6, 2)
     own.write_text(OWN + "\n# changed\n")

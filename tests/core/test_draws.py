@@ -32,7 +32,7 @@ from harness.spec import (
     TokenMask,
     seed_stream,
 )
-from harness.store import Store
+from harness.store import Attempt, Store
 
 CPU = torch.device("cpu")
 QUICKSTART = Path(__file__).parents[2] / "studies" / "quickstart.py"
@@ -89,6 +89,7 @@ def operators_a_step(run: Run, folder: Path) -> float:
     counted, totals = Operators(), list[int]()
     hook = register_optimizer_step_post_hook(lambda *_: totals.append(counted.total))
     attempt = Store(folder).acquire(run)
+    assert isinstance(attempt, Attempt)
     try:
         with counted:
             compute(run, Session(attempt, CPU))

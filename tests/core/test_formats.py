@@ -93,7 +93,7 @@ def test_a_pretraining_computes_what_its_authors_code_computes(case: str, backbo
     units = given["mask"][:, :: 16 // backbone.patch_size, :: 16 // backbone.patch_size]
     prediction, losses = model(images, units)
     loss = total(losses)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1e9)
     torch.testing.assert_close(loss.double(), given["loss"].double(), rtol=1e-5, atol=0)
     torch.testing.assert_close(prediction[..., ::5, ::5], given["reconstruction"], rtol=1e-5, atol=1e-5)

@@ -150,9 +150,10 @@ def test_against_numpy(fourier: FourierLoss, kind: Any) -> None:
     generator = torch.Generator().manual_seed(0)
     y, x = torch.randn(2, 16, 3, 10, 8, generator=generator)
     hidden = torch.rand(16, 10, 8, generator=generator) < 0.6
-    run = pretrain(fourier=fourier, loss=Loss(kind=kind))
+    loss = Loss(kind=kind)
+    run = pretrain(fourier=fourier, loss=loss)
     arrays = [value.double().numpy() for value in (y, x, hidden[:, None])]
-    wanted = by_numpy(fourier, run.loss, arrays[0], arrays[1], arrays[2], fourier.group or 16)
+    wanted = by_numpy(fourier, loss, arrays[0], arrays[1], arrays[2], fourier.group or 16)
     assert fourier_loss(run, y, x, hidden).item() == pytest.approx(wanted, rel=1e-4)
 
 

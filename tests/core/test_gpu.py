@@ -18,6 +18,7 @@ import torch.distributed as dist
 from PIL import Image
 from safetensors.torch import load_file
 from tiny import BEIT, DATA, RECIPE, SWIN, VIT, pretrain
+from torch._C._distributed_c10d import FileStore
 from torch.nn.parallel import DistributedDataParallel
 
 from harness.core.data.batches import training_batches
@@ -133,7 +134,7 @@ def computed(run: Run, folder: Path, **options: Any) -> tuple[list[dict[str, Any
     return lines, load_file(weights)
 
 
-def option(name: str) -> Any:
+def option(name: str) -> pytest.MarkDecorator:
     """Skips the test where sessions have no such option."""
     known = {field.name for field in dataclasses.fields(Session)}
     return pytest.mark.skipif(name not in known, reason=f"sessions have no {name}")
@@ -250,7 +251,7 @@ class OfOne(Group):
 def test_distributed_data_parallel_on_one_device_computes_what_a_process_alone_does(tmp_path: Path) -> None:
     options = {"deterministic": True, "micro_batch": 4}
     alone, weights = computed(RUNS["vit"], tmp_path / "alone", **options)
-    meeting = dist.FileStore(str(tmp_path / "meeting"), 1)
+    meeting = FileStore(str(tmp_path / "meeting"), 1)
     dist.init_process_group("nccl" if DEVICE.type == "cuda" else "gloo", store=meeting, rank=0, world_size=1)
     try:
         lines, joined = computed(RUNS["vit"], tmp_path / "joined", group=OfOne(), **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -91,7 +92,7 @@ def test_shapes_at_every_stride_and_resolution(head: Head, stride: int) -> None:
 
 @pytest.mark.parametrize(("upscale", "stages", "last"), [(1, 1, 0), (2, 2, 0), (4, 3, 0), (8, 4, 0), (32, 4, 4)])
 def test_an_inverse_head_has_the_stages_that_its_target_needs(upscale: int, stages: int, last: int) -> None:
-    made = build_head(SMALL, width=6, channels=3, upscale=upscale, side=2)
+    made: Any = build_head(SMALL, width=6, channels=3, upscale=upscale, side=2)
     kinds = [type(layer).__name__ for layer in made.layers]
     assert kinds.count("SwinTransformerStage") == stages
     assert kinds.count("PatchSplitting") == stages - 1 + bool(last)
@@ -151,7 +152,7 @@ def test_a_heavier_head_leaves_the_start_of_the_encoder_as_it_was() -> None:
 def test_the_depthwise_mlp_by_hand() -> None:
     """One 5x5 convolution a channel without bias, LayerNorm over channels, GELU, the 1x1 predictor."""
     width, channels, upscale = 6, 3, 4
-    made = build_head(DEPTHWISE, width=width, channels=channels, upscale=upscale, side=3)
+    made: Any = build_head(DEPTHWISE, width=width, channels=channels, upscale=upscale, side=3)
     out = channels * upscale**2
     assert parameters(made) == width * 25 + 2 * width + width * out + out
     convolution, norm, _, predictor = made[0]

@@ -32,7 +32,7 @@ def test_the_solution_is_that_of_scikit_learn(seed: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scikit-learn deprecates an argument now and then
         theirs = LogisticRegression(C=c, tol=1e-12, max_iter=100_000, solver="newton-cg").fit(features, labels)
-    weights, bias = fit_logistic(torch.from_numpy(features), torch.from_numpy(labels), num_classes=classes, c=c)
+    weights, bias = fit_logistic(torch.from_numpy(features), torch.from_numpy(labels), num_classes=int(classes), c=c)
     if classes == 2:  # scikit-learn keeps one row, the difference of both classes, and penalises it as one
         their_logits = features @ theirs.coef_.T + theirs.intercept_
         # Two rows with w, -w and penalty |w|^2 equal one row 2 w with |2 w|^2 / 2 at half the strength.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ def test_focal_l1_by_hand() -> None:
 
     def focal(alpha: float, gamma: float) -> float:
         errors = (0.5, 1.0, 0.0, 3.0)
-        return sum(e * (2 / (1 + math.exp(-alpha * e)) - 1) ** gamma for e in errors) / 4
+        return math.fsum(e * math.pow(2 / (1 + math.exp(-alpha * e)) - 1, gamma) for e in errors) / 4
 
     for loss, value in (
         (Loss(kind="focal-l1"), focal(0.2, 1.0)),
@@ -175,7 +176,7 @@ def test_cross_entropy_of_even_odds_is_the_log_of_the_classes() -> None:
 def test_model_loss_by_hand() -> None:
     """A model whose head predicts a constant: the loss is the mean distance of the hidden pixels from it."""
     run = pretrain(mask=RandomMask(size=16, ratio=0.5))
-    model = MaskedImageModel(run, channels=3)
+    model: Any = MaskedImageModel(run, channels=3)
     head = model.head[0]
     torch.nn.init.zeros_(head.weight)
     torch.nn.init.constant_(head.bias, 0.25)
@@ -191,7 +192,7 @@ def test_model_loss_by_hand() -> None:
 def test_pixel_shuffle_order_of_the_head() -> None:
     """Output channel c at offset (i, j) of a token is input channel c * s * s + i * s + j (SimMIM section 3.3)."""
     run = pretrain(backbone=Backbone(name=VIT.name, args=VIT.args, patch_size=8), mask=RandomMask(size=8, ratio=0.5))
-    head = MaskedImageModel(run, channels=3).head
+    head: Any = MaskedImageModel(run, channels=3).head
     torch.nn.init.zeros_(head[0].weight)
     head[0].bias.data = torch.arange(3 * 8 * 8.0)
     out = head(torch.zeros(1, 32, 4, 4))

@@ -73,7 +73,8 @@ def linear(x: Array, weights: dict[str, Array], name: str) -> Array:
 def layer_norm(x: Array, weights: dict[str, Array], name: str) -> Array:
     centred = x - x.mean(-1, keepdims=True)
     spread = np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6)
-    return centred / spread * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+    scaled: Array = centred / spread * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+    return scaled
 
 
 def block(x: Array, weights: dict[str, Array], name: str, heads: int) -> Array:

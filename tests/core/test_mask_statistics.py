@@ -24,7 +24,9 @@ MASKS: dict[str, Mask] = {
 each_mask = pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
 
 
-def drawn(mask: Mask, positions: torch.Tensor | None = None, *, n: int = DRAWS, seed: int = 0, step: int = 0):
+def drawn(
+    mask: Mask, positions: torch.Tensor | None = None, *, n: int = DRAWS, seed: int = 0, step: int = 0
+) -> torch.Tensor:
     """Masks at 192 px: 6 x 6 units of 32 px."""
     places = torch.arange(n) if positions is None else positions
     return make_mask(mask, image_size=192, seed=seed, step=step, steps=9, positions=places)

@@ -14,7 +14,9 @@ from harness.core.runtime.custom import load_function
 from harness.spec import CustomMask, HarnessError, RandomMask
 
 
-def masks(ratio: float, size: int = 32, image: int = 192, step: int = 0, seed: int = 0, first: int = 0, n: int = 8):
+def masks(
+    ratio: float, size: int = 32, image: int = 192, step: int = 0, seed: int = 0, first: int = 0, n: int = 8
+) -> torch.Tensor:
     positions = torch.arange(first, first + n)
     mask = RandomMask(size=size, ratio=ratio)
     return make_mask(mask, image_size=image, seed=seed, step=step, steps=10, positions=positions)

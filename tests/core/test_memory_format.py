@@ -48,7 +48,8 @@ def test_pre_training_is_the_same_but_for_rounding(backbone: Backbone) -> None:
             found.append((loss, [p.grad for p in model.parameters()]))
             with torch.no_grad():
                 for parameter in model.parameters():
-                    parameter -= 0.1 * parameter.grad
+                    assert parameter.grad is not None
+                    parameter.sub_(0.1 * parameter.grad)
         torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-7)
     for name, tensor in usual.state_dict().items():
         torch.testing.assert_close(other.state_dict()[name], tensor, rtol=1e-5, atol=1e-7)

@@ -99,9 +99,9 @@ def test_a_pack_of_whole_pictures_is_its_folder_to_the_bit(
     after = [*(trained(again, size) for size in (10, 24, 100)), trained(again, augment=timm), measured(again)]
     for ours, theirs in zip(after, before, strict=True):
         assert torch.equal(ours, theirs)
-    ours = [load(again, part) for part in ("pretrain", "train", "test")]
-    ours += [load(again.replace(split="validation"), part) for part in ("train", "test")]
-    for found, expected in zip(ours, [*sets, *held_out], strict=True):
+    sets_again = [load(again, part) for part in ("pretrain", "train", "test")]
+    sets_again += [load(again.replace(split="validation"), part) for part in ("train", "test")]
+    for found, expected in zip(sets_again, [*sets, *held_out], strict=True):
         assert isinstance(found, FolderSet)
         assert isinstance(expected, FolderSet)
         names = [path.relative_to(tmp_path / "pets.pack") for path in found.paths]

@@ -114,17 +114,19 @@ def test_decay_of_the_average_warms_up() -> None:
 
 
 def test_the_average_follows_weights_and_copies_buffers() -> None:
-    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    linear, norm = nn.Linear(2, 2), nn.BatchNorm1d(2)
+    model = nn.Sequential(linear, norm)
     held = Averaged(model)
-    expected = model[0].weight.detach().clone()
+    expected = linear.weight.detach().clone()
     for decay in (0.9, 0.5):
         with torch.no_grad():
-            model[0].weight.add_(1.0)
+            linear.weight.add_(1.0)
         model(torch.randn(4, 2))
         held.follow(decay)
-        expected = decay * expected + (1 - decay) * model[0].weight.detach()
-    torch.testing.assert_close(held.average[0].weight, expected)
-    assert torch.equal(held.average[1].running_mean, model[1].running_mean)
+        expected = decay * expected + (1 - decay) * linear.weight.detach()
+    found = held.average.state_dict()
+    torch.testing.assert_close(found["0.weight"], expected)
+    assert torch.equal(found["1.running_mean"], norm.state_dict()["running_mean"])
     assert not any(parameter.requires_grad for parameter in held.average.parameters())
 
 
@@ -253,6 +255,8 @@ def test_test_images_have_the_test_size(tmp_path: Path, test_size: int | None, s
 def test_a_linear_probe_starts_as_maes_does() -> None:
     """main_linprobe.py: weights of deviation 0.01, no bias, and a batch norm without parameters of eps 1e-6."""
     norm, linear = _probe(1000, 100, batch_norm=True)
+    assert isinstance(norm, nn.BatchNorm1d)
+    assert isinstance(linear, nn.Linear)
     assert float(linear.weight.detach().std()) == pytest.approx(0.01, rel=0.02)
     assert not linear.bias.any()
     assert (norm.affine, norm.eps, norm.num_features) == (False, 1e-6, 1000)

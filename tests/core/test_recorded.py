@@ -20,6 +20,8 @@ from tiny import RECIPE, SWIN, VIT, pretrain
 from harness.core.runtime.distributed import Group
 from harness.core.runtime.session import Interrupted, Session
 from harness.core.train import training
+from harness.core.train.optimiser import make_optimiser
+from harness.core.train.rates import Rates
 from harness.core.train.recorded import Recorded, why_not_recorded
 from harness.runs import compute, compute_in_turns
 from harness.spec import (
@@ -30,10 +32,12 @@ from harness.spec import (
     FineTune,
     FourierLoss,
     HardMask,
+    LinearProbe,
     Loss,
     LossPredictor,
     MomentumEncoder,
     NormPixelTarget,
+    Pretrain,
     Run,
     Scratch,
     TokenMask,
@@ -88,10 +92,9 @@ def taped(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def fused(monkeypatch: pytest.MonkeyPatch) -> None:
     """torch's fused optimisers, as on a GPU."""
-    ours = training.make_optimiser
 
     def make(*args: Any) -> torch.optim.Optimizer:
-        made = ours(*args)
+        made = make_optimiser(*args)
         for group in made.param_groups:
             group["fused"] = True
         return made
@@ -101,8 +104,7 @@ def fused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def scalars(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rates are tensors in steps that are not recorded too, as on a GPU."""
-    ours = training.Rates
-    monkeypatch.setattr(training, "Rates", lambda schedules, device: ours(schedules, CPU))
+    monkeypatch.setattr(training, "Rates", lambda schedules, device: Rates(schedules, CPU))
 
 
 def computed(folder: Path, run: Run, device: torch.device = CPU, **options: Any) -> tuple[Any, ...]:
@@ -250,6 +252,7 @@ def test_a_captured_run_ends_as_one_launched_operator_by_operator(tmp_path: Path
     finally:
         torch.use_deterministic_algorithms(mode=False)
     assert found[0] == found[1]
+    assert isinstance(run, Pretrain | FineTune | LinearProbe)
     assert Store(tmp_path / "True").environment(key(run))["captured"] is (run.recipe.optimizer in ("adamw", "sgd"))
 
 

@@ -1,20 +1,24 @@
 """The procedural set: objects agree with images, and an image is the same whatever else is made."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 
-from harness.core.data.shapes import CLASSES, objects, shapes
+from harness.core.data.shapes import CLASSES, Objects, objects, shapes
 from harness.spec import Shapes
 
+Made = tuple[torch.Tensor, torch.Tensor, Objects]
+"""Images, labels, objects."""
 SPEC = Shapes(image_size=48, train=300, test=40)
 
 
 @pytest.fixture(scope="module")
-def made():
+def made() -> Made:
     return *shapes(SPEC, "train"), objects(SPEC, "train")
 
 
-def test_forms(made):
+def test_forms(made: Made) -> None:
     images, labels, found = made
     assert len(set(CLASSES)) >= 6
     assert (images.shape, images.dtype) == ((300, 3, 48, 48), torch.uint8)
@@ -24,7 +28,7 @@ def test_forms(made):
     assert set(labels.tolist()) == set(range(len(CLASSES)))
 
 
-def test_an_image_depends_on_seed_part_and_index_alone(made):
+def test_an_image_depends_on_seed_part_and_index_alone(made: Made) -> None:
     images, labels, _ = made
     few, few_labels = shapes(SPEC.replace(train=5), "train")
     assert torch.equal(few, images[:5])
@@ -33,7 +37,7 @@ def test_an_image_depends_on_seed_part_and_index_alone(made):
     assert not torch.equal(shapes(SPEC.replace(test=5), "test")[0], few)
 
 
-def test_label_is_the_class_of_the_largest_visible_object(made):
+def test_label_is_the_class_of_the_largest_visible_object(made: Made) -> None:
     _, labels, found = made
     for label, classes, masks in zip(labels, found.classes, found.masks, strict=True):
         areas = [int(mask.sum()) for mask in masks]
@@ -41,7 +45,7 @@ def test_label_is_the_class_of_the_largest_visible_object(made):
         assert label >= 0
 
 
-def test_masks_do_not_overlap_and_boxes_are_tight(made):
+def test_masks_do_not_overlap_and_boxes_are_tight(made: Made) -> None:
     _, _, found = made
     assert int(found.masks.sum(1).max()) == 1
     present = 0
@@ -57,7 +61,7 @@ def test_masks_do_not_overlap_and_boxes_are_tight(made):
     assert 1.5 * 300 < present < 2.5 * 300, "one to three objects, two on average, few hidden"
 
 
-def test_an_object_has_one_colour_and_the_ground_has_texture(made):
+def test_an_object_has_one_colour_and_the_ground_has_texture(made: Made) -> None:
     images, _, found = made
     for image, masks in zip(images[:50], found.masks[:50], strict=True):
         for mask in masks:
@@ -66,7 +70,7 @@ def test_an_object_has_one_colour_and_the_ground_has_texture(made):
         assert len(torch.unique(image[:, ~masks.any(0)], dim=1)[0]) > 10
 
 
-def test_shapes_are_what_they_are_called():
+def test_shapes_are_what_they_are_called() -> None:
     """Share of the bounding box that a whole object fills, from geometry; tilts of 0.2 rad widen the box."""
     spec = Shapes(image_size=128, train=250)
     found = objects(spec, "train")
@@ -92,7 +96,7 @@ def test_shapes_are_what_they_are_called():
         assert all(low <= share <= high for share in shares[name]), (name, shares[name])
 
 
-def test_the_same_scene_at_another_resolution():
+def test_the_same_scene_at_another_resolution() -> None:
     low, high = (objects(Shapes(image_size=side, train=20), "train") for side in (64, 128))
     big = low.masks.sum((2, 3)) > 40
     assert torch.equal(low.classes[big], high.classes[big])

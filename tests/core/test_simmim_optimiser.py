@@ -18,7 +18,7 @@ from harness.core.model.encoder import build
 from harness.core.pretrain.mim import MaskedImageModel
 from harness.core.train.optimiser import decays, layer_scales, learning_rate, parameter_groups
 from harness.papers import simmim_finetune, simmim_pretrain
-from harness.spec import FineTune, Pretrain, Recipe
+from harness.spec import Cosine, FineTune, Pretrain, Recipe
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
 STEPS = 1_281_167 // 2048
@@ -168,8 +168,8 @@ def multistep(step: np.ndarray, *, peak: float, first: float, warmup: int, at: i
 
 
 N = STEPS
-ABLATION = {"peak": 8e-4, "low": 4e-5, "first": 4e-6}
-TUNING = {"peak": 5e-3, "low": 1e-6, "first": 1e-6, "warmup": 20 * N}
+ABLATION: dict[str, Any] = {"peak": 8e-4, "low": 4e-5, "first": 4e-6}
+TUNING: dict[str, Any] = {"peak": 5e-3, "low": 1e-6, "first": 1e-6, "warmup": 20 * N}
 
 
 @pytest.mark.parametrize(
@@ -219,6 +219,7 @@ def test_first_rate_after_warm_up() -> None:
         (SWIN_B_TUNED.recipe, 0.9045),
         (simmim_pretrain("swin-b", variant="mmpretrain").recipe, 1.0),
     ):
+        assert isinstance(recipe.schedule, Cosine)
         peak, low = recipe.scaled(recipe.lr), recipe.scaled(recipe.schedule.min_lr)
         found = learning_rate(recipe, recipe.warmup_epochs * STEPS, STEPS)
         assert (found - low) / (peak - low) == pytest.approx(published, abs=5e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -40,7 +41,7 @@ def test_one_table_in_pre_training_and_one_a_block_in_fine_tuning() -> None:
 def test_fine_tuning_starts_with_a_copy_of_the_shared_table_in_every_block() -> None:
     weights = below(MaskedImageModel(pretrain(backbone=BEIT), 3).state_dict(), "encoder.model.")
     weights[SHARED_BIAS] = torch.randn(228, 2)
-    model = build(BEIT, image_size=32, channels=3, num_classes=10, pool="mean")
+    model: Any = build(BEIT, image_size=32, channels=3, num_classes=10, pool="mean")
     load_encoder(model, weights, "the pre-training")
     state = model.state_dict()
     for block in range(2):
@@ -52,7 +53,7 @@ def test_fine_tuning_starts_with_a_copy_of_the_shared_table_in_every_block() -> 
 
 
 def test_copying_the_table_leaves_the_features_as_they_were() -> None:
-    encoder = build(BEIT, image_size=32, channels=3).eval()
+    encoder: Any = build(BEIT, image_size=32, channels=3).eval()
     torch.nn.init.normal_(encoder.rel_pos_bias.relative_position_bias_table)
     model = build(BEIT, image_size=32, channels=3, num_classes=10, pool="mean").eval()
     load_encoder(model, encoder.state_dict(), "the encoder")

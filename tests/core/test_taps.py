@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from test_backbones import CONVNEXT, RESNET
@@ -27,7 +29,8 @@ def test_ends_of_stages_are_timm_s_own_features(backbone: Backbone) -> None:
     assert taps.strides == (4, 8, 16, 32)
     with torch.no_grad():
         images = torch.randn(2, 3, 64, 64)
-        theirs = taps.encoder.model.forward_intermediates(images, intermediates_only=True)[-4:]
+        model: Any = taps.encoder.model
+        theirs = model.forward_intermediates(images, intermediates_only=True)[-4:]
         found = taps(images)
         for mine, its, norm, width in zip(found, theirs, taps.norms, taps.widths, strict=True):
             assert mine.shape[1] == width
@@ -40,7 +43,8 @@ def test_a_vit_gives_the_quarters_of_its_depth() -> None:
     taps = taps_of(deep).eval()
     assert (taps.blocks, taps.strides, taps.widths) == ((3, 6, 9, 12), (4,) * 4, (32,) * 4)
     images = torch.randn(1, 3, 64, 64)
-    theirs = taps.encoder.model.forward_intermediates(images, indices=[2, 5, 8, 11], intermediates_only=True)
+    model: Any = taps.encoder.model
+    theirs = model.forward_intermediates(images, indices=[2, 5, 8, 11], intermediates_only=True)
     assert all(torch.equal(mine, its) for mine, its in zip(taps(images), theirs, strict=True))
     assert taps_of(VIT).blocks == (1, 1, 2, 2)
     assert taps_of(deep, (12,)).strides == (4,)

@@ -158,8 +158,8 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Waits]:
 
         def moved_set(self: ImageSet, device: torch.device) -> ImageSet:
             with mode:
-                there = {name: torch.empty_like(getattr(self, name), device=device) for name in ("images", "labels")}
-            return dataclasses.replace(self, **there)
+                images, labels = (torch.empty_like(tensor, device=device) for tensor in (self.images, self.labels))
+            return dataclasses.replace(self, images=images, labels=labels)
 
         ours, mode = Training.steps, FakeTensorMode(allow_non_fake_inputs=True)
         # Computed on the host before training, where values may be read.
