@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from harness.core.data.shapes import CLASSES, Objects, objects, shapes
+from harness.core.data.objects import Objects
+from harness.core.data.shapes import CLASSES, objects, shapes
 from harness.spec import Shapes
 
 Made = tuple[torch.Tensor, torch.Tensor, Objects]
