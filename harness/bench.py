@@ -1,4 +1,4 @@
-"""What a training step costs on this machine: the real loop of a run, timed on pictures of noise.
+"""Cost of a training step on this machine: the real loop of a run, timed on pictures of noise.
 
 `measure` computes a run in a store that is thrown away, and ends it after some steps. So what is timed is what a study
 gets: the same batches, masks, loop, optimiser and metrics lines.
@@ -71,7 +71,7 @@ def noise(split: str, count: int, side: int, channels: int) -> tuple[Any, Any]:
 
 @dataclass(frozen=True)
 class Timing:
-    """What was measured of one run.
+    """Measurements of one run.
 
     batch: images a step. steps: number timed. seconds: of all of them, on the wall.
     first_step: seconds from the beginning of the run to the end of its first step, with the data loaded before.

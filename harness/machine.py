@@ -1,8 +1,8 @@
-"""Where things are on this machine: project root, profile files, data sets, store, cache; and the HARNESS_* variables.
+"""Paths and settings of this machine: project root, profile files, data sets, store, cache, HARNESS_* variables.
 
 A profile is a TOML file: harness.toml in the project root, and ~/.config/harness/site.toml for all projects of a user.
 It may hold `store = "path"`, a table [data] (name = "path") and a table [slurm] (read by `harness.launch.site`).
-Nothing of this determines a run's numbers, so none of it is part of a spec.
+None of them determines a run's numbers, so none is part of a spec.
 """
 
 from __future__ import annotations

@@ -41,10 +41,13 @@ TINY = SMALL.replace(
     pretrain=SMALL.pretrain.replace(epochs=2, batch_size=16),
     finetune=SMALL.finetune.replace(epochs=2, batch_size=16),
 )
-LOSSES = {"l1": Loss(), "rounded": CustomLoss(function="pieces:charbonnier", params={"eps": 0.1})}
+LOSSES: dict[str, Loss | CustomLoss] = {
+    "l1": Loss(),
+    "rounded": CustomLoss(function="pieces:charbonnier", params={"eps": 0.1}),
+}
 
 
-def cell(scale, loss, seed):
+def cell(scale: Scale, loss: str, seed: int) -> dict[str, FineTune | Knn]:
     start = Pretrain(
         data=scale.data,
         image_size=scale.image_size,

@@ -1,4 +1,4 @@
-"""What all analyses share: a sample of test images, random orders, and a loop over parts of the work.
+"""Parts of every analysis: a sample of test images, random orders, and a loop over parts of the work.
 
 The sample depends on the content of the images, not on the order of files. The loop reports progress, saves
 checkpoints and divides the work among processes.

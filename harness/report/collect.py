@@ -27,7 +27,7 @@ STAGES = {"pretrain": "pre-training", "finetune": "fine-tuning"}
 PROVENANCE = (
     "commit", "device", "torch", "timm", "harness", "threads", "code", "numpy", "python", "torchvision", "processor",
 )  # fmt: skip
-"""What should be equal in all runs of one table. code: digest of what in the harness determines numbers."""
+"""Facts that should be equal in all runs of one table. code: digest of the modules that determine numbers."""
 
 REASON_LENGTH = 240
 

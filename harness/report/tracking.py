@@ -162,7 +162,7 @@ def _numbers(line: Mapping[str, Any]) -> tuple[int, dict[str, float]]:
 
 
 def _finite(values: Mapping[str, Any]) -> dict[str, float]:
-    """What is a finite number, by clean names."""
+    """The values that are finite numbers, by clean names; others are left out."""
     return {
         clean(name): float(value)
         for name, value in values.items()

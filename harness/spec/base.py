@@ -110,7 +110,7 @@ class _SpecType(ModelMetaclass):
 
 
 def _shared(of: object, values: dict[str, Any], make: Callable[..., Any]) -> Any:
-    """What `make(**values)` gives, or gave for values of the same `of` that were stated alike."""
+    """The object that `make(**values)` gives, or the one it gave earlier for the same `of` and the same values."""
     pieces = _pieces.get()
     if pieces is None:
         return make(**values)
@@ -202,7 +202,7 @@ class Spec(BaseModel, metaclass=_SpecType):
         return {name: _to_plain(value) for name, value in self.values.items()}
 
     def _canonical(self) -> str:
-        """What the digest is of: JSON without spaces, names sorted, every spec inside as its digest."""
+        """Text whose SHA-256 is the digest: JSON without spaces, names sorted, every spec inside as its digest."""
         kind, held = type(self), self.__dict__
         fields = []
         for name, begin, implicit in _keyed(kind):

@@ -41,7 +41,7 @@ class DiskError(HarnessError):
 
 
 def leaves_interrupted(error: Exception) -> bool:
-    """Whether an error comes from the disk and not from the run, which can then go on later."""
+    """True for an error of the disk: the run itself is sound and can go on later from its checkpoint."""
     return isinstance(error, DiskError) or (isinstance(error, OSError) and error.errno in PASSING | REFUSING)
 
 

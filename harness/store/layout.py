@@ -192,7 +192,7 @@ class SearchFolder:
     path: Path
     journal = _Inside("journal.log")
     coordinator_log = _Inside("coordinator.log")
-    """What a coordinator printed that ran as a job."""
+    """Output of a coordinator that ran as a job."""
 
     def coordinator(self, number: int) -> AttemptFolder:
         return AttemptFolder(self.path / "coordinators" / f"{number:04d}")

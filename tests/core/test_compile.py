@@ -80,7 +80,7 @@ PRESETS: dict[str, Callable[[], Pretrain]] = {
     "symmim": lambda: symmim(scale(VIT)),
     "local windows": lambda: simmim(scale(VIT), mask=LocalMask(size=4, window=7, windows=2)),
     "noise": lambda: simmim(scale(VIT)).replace(corruption=Corruption(fill="noise")),
-    "histograms of gradients": lambda: pretrain(target=HogTarget.of_patches(4)),
+    "histograms of gradients": lambda: pretrain(target=HogTarget(cell=2, window=4)),
     "normalised pixels": lambda: pretrain(target=NormPixelTarget(size=4)),
     "low pass": lambda: pretrain(target=LowPassTarget(radius=4.0)),
     "momentum target": lambda: pretrain(

@@ -67,7 +67,7 @@ class TestScenes(NamedTuple):
 
 
 class TrainedOnScenes(Protocol):
-    """What of a run determines its training batches."""
+    """The fields of a run that determine its training batches."""
 
     @property
     def recipe(self) -> Recipe: ...

@@ -17,7 +17,8 @@ from harness.spec.user_code import UserFunction
 WARM_UP = 3
 """Steps that are computed before one is recorded: libraries choose and allocate in the first ones."""
 Record = Callable[[Callable[[], Any]], Callable[[], Any]]
-"""Records a function without arguments; what it gives replays it, and returns the same objects with new values."""
+"""Records a function without arguments. The function that it returns replays the recording, and returns the objects of
+the first call with new values."""
 T = TypeVar("T")
 
 
@@ -56,7 +57,7 @@ class Recorded:
         self.replay: Callable[[], Any] | None = None
 
     def hold(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The inputs of a step, copied to where those of the first step are."""
+        """Copy the inputs of a step into the tensors of the first step, whose addresses the recording reads."""
         if not self.held:
             self.held = [tensor.clone() for tensor in inputs]
         else:
@@ -83,7 +84,7 @@ class Recorded:
 
 
 def why_not_recorded(session: Session, recipe: Recipe) -> str | None:
-    """Why a run's steps are not recorded; None if they are."""
+    """Reason why a run's steps are computed operator by operator and not recorded; None if they are recorded."""
     if not session.capture:
         return "not asked for"
     if session.device.type != "cuda":

@@ -1,4 +1,4 @@
-"""What a search found, as numbers: its best cells, and how they and the reference did with fresh seeds."""
+"""Results of a search as numbers: its best cells, and the fresh seeds of these and of the reference."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def paired_p(differences: Sequence[float]) -> float:
 
 
 def verdict(rows: Sequence[Confirmed], direction: str) -> str:
-    """Whether the winner beats the reference beyond noise, in a sentence."""
+    """Sentence on the winner against the reference: better or worse beyond noise, or too few fresh seeds."""
     sign = 1 if direction == "maximize" else -1
     others = [row for row in rows if not row.reference and row.n]
     if not others:

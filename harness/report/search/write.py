@@ -22,7 +22,7 @@ PICTURES = "search-*.p[nd][gf]"
 
 @dataclass(frozen=True)
 class SearchReport:
-    """What was written, and the table of the best cells for a terminal. notes: what is to be known of it."""
+    """Files that were written, and the table of the best cells for a terminal. notes: remarks on the table."""
 
     folder: Path
     files: tuple[str, ...]

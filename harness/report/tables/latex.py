@@ -55,7 +55,7 @@ class _Part:
 
 @dataclass
 class _Float:
-    """What stands in one float. left: lines that it still holds."""
+    """Content of one LaTeX float: parts of the table, their footnotes, notes. left: lines that still fit."""
 
     left: float
     parts: list[_Part] = field(default_factory=list)

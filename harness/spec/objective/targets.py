@@ -250,11 +250,6 @@ class HogTarget(TargetSpec):
 
     uses_colours: ClassVar[bool] = True
 
-    @classmethod
-    def of_patches(cls, side: int) -> Self:
-        """MaskFeat's histograms at another size of patch: two cells and one window along its side."""
-        return cls(cell=side // 2, window=side)
-
     @property
     def downsample(self) -> int:
         """Side of a patch in pixels."""
