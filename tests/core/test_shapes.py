@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
 
-from harness.core.data.objects import Objects
-from harness.core.data.shapes import CLASSES, objects, shapes
+from harness.core.data.objects import Objects, labelled
+from harness.core.data.shapes import CLASSES, objects, scenes
 from harness.spec import Shapes
 
 Made = tuple[torch.Tensor, torch.Tensor, Objects]
@@ -14,9 +16,13 @@ Made = tuple[torch.Tensor, torch.Tensor, Objects]
 SPEC = Shapes(image_size=48, train=300, test=40)
 
 
+def made_of(spec: Shapes, part: Literal["train", "test"]) -> tuple[torch.Tensor, torch.Tensor]:
+    return labelled(scenes(spec, part))
+
+
 @pytest.fixture(scope="module")
 def made() -> Made:
-    return *shapes(SPEC, "train"), objects(SPEC, "train")
+    return *made_of(SPEC, "train"), objects(SPEC, "train")
 
 
 def test_forms(made: Made) -> None:
@@ -31,11 +37,11 @@ def test_forms(made: Made) -> None:
 
 def test_an_image_depends_on_seed_part_and_index_alone(made: Made) -> None:
     images, labels, _ = made
-    few, few_labels = shapes(SPEC.replace(train=5), "train")
+    few, few_labels = made_of(SPEC.replace(train=5), "train")
     assert torch.equal(few, images[:5])
     assert torch.equal(few_labels, labels[:5])
-    assert not torch.equal(shapes(SPEC.replace(train=5, seed=1), "train")[0], few)
-    assert not torch.equal(shapes(SPEC.replace(test=5), "test")[0], few)
+    assert not torch.equal(made_of(SPEC.replace(train=5, seed=1), "train")[0], few)
+    assert not torch.equal(made_of(SPEC.replace(test=5), "test")[0], few)
 
 
 def test_label_is_the_class_of_the_largest_visible_object(made: Made) -> None:

@@ -14,13 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.core.data import published
+from harness.core.data import garments, published
+from harness.core.data.objects import labelled
 from harness.core.data.pack import Pack, opened
-from harness.core.data.shapes import CLASSES, COLOURS, shapes
+from harness.core.data.shapes import CLASSES, COLOURS, scenes
 from harness.core.runtime.custom import load_function
 from harness.core.runtime.randomness import words
 from harness.machine import data_location
-from harness.spec import CustomData, Data, HarnessError, ImageFolder, Images, Shapes, seed_stream
+from harness.spec import CustomData, Data, Garments, HarnessError, ImageFolder, Images, Shapes, seed_stream
 from harness.spec.data.datasets import HELD_OUT, PUBLISHED, Decoder, absent, check_folder, few_to_hold_out, is_uneven
 from harness.spec.data.external_content import Manifest, image_files, manifest
 
@@ -130,13 +131,13 @@ def load(data: Data, part: Part) -> ImageSet | FolderSet:
     match data:
         case ImageFolder():
             return _load_folder(data, part)
-        case Images() | Shapes() | CustomData():
+        case Images() | Shapes() | Garments() | CustomData():
             return _load_images(data, part)
         case _:
             assert_never(data)
 
 
-def _load_images(data: Images | Shapes | CustomData, part: Part) -> ImageSet:
+def _load_images(data: Images | Shapes | Garments | CustomData, part: Part) -> ImageSet:
     num_classes, mean, std = facts(data)
     if part == "test" and data.split == "test":
         images, labels = _read(data, "test")
@@ -154,13 +155,15 @@ def _load_images(data: Images | Shapes | CustomData, part: Part) -> ImageSet:
     return ImageSet(images, labels, num_classes, mean, std)
 
 
-def facts(data: Images | Shapes | CustomData) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
+def facts(data: Images | Shapes | Garments | CustomData) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
     """Number of classes, and mean and standard deviation of the channels."""
     match data:
         case Images():
             return PUBLISHED[data.name].num_classes, *published.COLOURS[data.name]
         case Shapes():
             return len(CLASSES), *COLOURS
+        case Garments():
+            return len(FASHION), *garments.COLOURS
         case CustomData():
             images, labels = _custom(data, "train")
             return int(labels.max()) + 1, *_colours(images)
@@ -168,12 +171,14 @@ def facts(data: Images | Shapes | CustomData) -> tuple[int, tuple[float, ...], t
             assert_never(data)
 
 
-def _read(data: Images | Shapes | CustomData, fold: Literal["train", "test"]) -> tuple[Tensor, Tensor]:
+def _read(data: Images | Shapes | Garments | CustomData, fold: Literal["train", "test"]) -> tuple[Tensor, Tensor]:
     match data:
         case Images():
             return published.read(data, fold)
         case Shapes():
-            return shapes(data, fold)
+            return labelled(scenes(data, fold))
+        case Garments():
+            return labelled(garments.scenes(data, fold))
         case CustomData():
             return _custom(data, fold)
         case _:
@@ -384,6 +389,8 @@ def facts_of(data: Data) -> Facts:
             return Facts(data.channels, *facts(data)[1:], NAMES.get(data.name, ()))
         case Shapes():
             return Facts(data.channels, *facts(data)[1:], CLASSES)
+        case Garments():
+            return Facts(data.channels, *facts(data)[1:], FASHION)
         case CustomData():
             return Facts(data.channels, *facts(data)[1:])
         case _:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -43,3 +44,16 @@ def objects_of(masks: Tensor, classes: Tensor) -> Objects:
     """
     visible = masks.flatten(2).any(2)
     return Objects(torch.where(visible, classes, -1), masks, boxes_around(masks), torch.zeros_like(visible))
+
+
+def labels_of(found: Objects) -> Tensor:
+    """Labels int64 [B] of whole pictures: the class of the object of the largest visible area."""
+    areas = found.masks.sum((2, 3))
+    return found.classes.gather(1, areas.argmax(1, keepdim=True))[:, 0]
+
+
+def labelled(scenes: Iterable[tuple[Tensor, Objects]]) -> tuple[Tensor, Tensor]:
+    """Images [N, ...] and labels int64 [N] of scenes that come some at a time."""
+    chunks = [(images, labels_of(found)) for images, found in scenes]
+    images, labels = (torch.cat(fields) for fields in zip(*chunks, strict=True))
+    return images, labels

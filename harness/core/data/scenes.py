@@ -7,24 +7,27 @@ picture, of which the image takes averages and the truth the nearest.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, NamedTuple, Protocol, assert_never
+from typing import Literal, NamedTuple, Protocol, TypeVar, assert_never
 
 import torch
 from torch import Tensor
 
-from harness.core.data import shapes
+from harness.core.data import garments, shapes
 from harness.core.data.augment import crops_of, test_batch, train_batch
 from harness.core.data.batches import step_indices, steps_per_epoch
-from harness.core.data.datasets import ImageSet, members
-from harness.core.data.objects import Objects, objects_of
+from harness.core.data.datasets import FASHION, ImageSet, facts, members
+from harness.core.data.objects import Objects, labels_of, objects_of
 from harness.core.runtime.ahead import Ahead
 from harness.core.runtime.session import Session
-from harness.spec import Data, HarnessError, Recipe, Shapes
+from harness.spec import Data, Garments, HarnessError, Recipe, Shapes
 
 Want = Literal["segments", "objects"]
+Fold = Literal["train", "test"]
+Names = tuple[str, ...]
+Made = TypeVar("Made", Shapes, Garments)
 IGNORED = 255
 """Value of a map of classes where nothing is known, or nothing is there."""
 BACKGROUND = "background"
@@ -118,7 +121,7 @@ class Scenes:
 
 
 @lru_cache(maxsize=4)
-def load_scenes(data: Data, part: Literal["train", "test"]) -> Scenes:
+def load_scenes(data: Data, part: Fold) -> Scenes:
     """Pictures of a data set with their truth: those that `datasets.load` gives, in the same order; cached.
 
     Raises:
@@ -126,25 +129,23 @@ def load_scenes(data: Data, part: Literal["train", "test"]) -> Scenes:
     """
     match data:
         case Shapes():
-            fold: Literal["train", "test"] = "test" if part == "test" and data.split == "test" else "train"
-            return _drawn(data, part, fold)
+            return _made(data, part, shapes.scenes, shapes.CLASSES)
+        case Garments():
+            return _made(data, part, garments.scenes, FASHION)
         case _:
-            raise HarnessError(f"{data.title} has neither masks nor boxes; data sets that have: Shapes")
+            raise HarnessError(f"{data.title} has neither masks nor boxes; data sets that have: Shapes, Garments")
 
 
-def _drawn(data: Shapes, part: Literal["train", "test"], fold: Literal["train", "test"]) -> Scenes:
-    images, labels, slots, classes = [], [], [], []
-    for pictures, found in shapes.scenes(data, fold):
-        images.append(pictures)
-        labels.append(shapes.labels_of(found))
-        slots.append(_slots(found.masks))
-        classes.append(found.classes)
-    rows = torch.arange(len(torch.cat(labels)))
-    if fold == "train":
-        rows = members(data, torch.cat(labels), part)
-    pictures, kinds = torch.cat(images)[rows], torch.cat(labels)[rows]
-    held = ImageSet(pictures, kinds, len(shapes.CLASSES), *shapes.COLOURS)
-    return Scenes(held, torch.cat(slots)[rows], torch.cat(classes)[rows], shapes.CLASSES)
+def _made(
+    data: Made, part: Fold, make: Callable[[Made, Fold], Iterator[tuple[Tensor, Objects]]], names: Names
+) -> Scenes:
+    """Scenes that are made some at a time by `make`, from the training or from the test images of the data set."""
+    fold: Fold = "test" if part == "test" and data.split == "test" else "train"
+    chunks = [(images, labels_of(found), _slots(found.masks), found.classes) for images, found in make(data, fold)]
+    images, labels, slots, classes = (torch.cat(fields) for fields in zip(*chunks, strict=True))
+    rows = members(data, labels, part) if fold == "train" else torch.arange(len(labels))
+    held = ImageSet(images[rows], labels[rows], *facts(data))
+    return Scenes(held, slots[rows], classes[rows], names)
 
 
 def _slots(masks: Tensor) -> Tensor:

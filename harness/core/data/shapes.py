@@ -29,13 +29,6 @@ _GROUND = 9
 _OBJECT = 8
 
 
-def shapes(spec: Shapes, part: Literal["train", "test"]) -> tuple[Tensor, Tensor]:
-    """Images uint8 [N, 3, S, S] and labels int64 [N]: the class of the object of the largest visible area."""
-    chunks = [(images, labels_of(found)) for images, found in scenes(spec, part)]
-    images, labels = (torch.cat(fields) for fields in zip(*chunks, strict=True))
-    return images, labels
-
-
 def objects(spec: Shapes, part: Literal["train", "test"]) -> Objects:
     """Class, mask and box of every object of every image, in MOST slots in the order in which they are painted."""
     return Objects(*(torch.cat(fields) for fields in zip(*(found for _, found in scenes(spec, part)), strict=True)))
@@ -45,12 +38,6 @@ def scenes(spec: Shapes, part: Literal["train", "test"]) -> Iterator[tuple[Tenso
     """Images uint8 [n, 3, S, S] and their objects, in order, some hundred at a time."""
     for indices in torch.split(torch.arange(spec.train if part == "train" else spec.test), _CHUNK):
         yield _render(spec, part, indices)
-
-
-def labels_of(found: Objects) -> Tensor:
-    """Labels int64 [N] of whole images: the class of the object of the largest visible area."""
-    areas = found.masks.sum((2, 3))
-    return found.classes.gather(1, areas.argmax(1, keepdim=True))[:, 0]
 
 
 def _render(spec: Shapes, part: str, indices: Tensor) -> tuple[Tensor, Objects]:

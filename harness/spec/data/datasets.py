@@ -41,6 +41,7 @@ PUBLISHED = {
 
 
 Decoder = Literal["pil", "torchvision"]
+Truth = Literal["segments", "objects"]
 
 HELD_OUT = 10
 """One labelled training image in this many is held out for `split="validation"`."""
@@ -66,6 +67,9 @@ class _Data(Spec):
 
     train_images: PositiveInt | None = None
     split: Literal["test", "validation"] = "test"
+
+    truths: ClassVar[tuple[Truth, ...]] = ()
+    """What is known of the pixels of its images: maps of classes, objects with masks and boxes, or nothing."""
 
     @property
     def title(self) -> str:
@@ -315,6 +319,7 @@ class Shapes(_Data):
 
     channels: ClassVar[int] = 3
     num_classes: ClassVar[int] = 6
+    truths: ClassVar[tuple[Truth, ...]] = ("segments", "objects")
 
     @property
     def caption(self) -> str:
@@ -333,6 +338,58 @@ class Shapes(_Data):
         return self.revision + (self.split == "validation")
 
 
+class Garments(_Data):
+    """Scenes of one to six garments, from the pictures of Fashion-MNIST, over a blurred picture of the same.
+
+    Each is scaled, mirrored and tinted, and a later one covers an earlier one. Every garment comes with its class, mask
+    and box; masks are derived: a garment is where of a pixel and its eight neighbours in its picture most are not 0.
+    The label of an image is the class of the garment of which most is seen. Training and test images are made of the
+    training and test pictures.
+
+    image_size: side in pixels; an index shows the same scene at any. train, test: number of images.
+    source: the set of the pictures; `fashion-mnist-mini` ships with the package.
+    content: digest of that set; filled in, and checked when it is read.
+    """
+
+    kind: Literal["garments"] = "garments"
+    image_size: Side = 64
+    train: int = Field(default=4096, ge=1, le=10_000_000)
+    test: int = Field(default=1024, ge=1, le=10_000_000)
+    seed: int = 0
+    source: Literal["fashion-mnist-mini", "fashion-mnist"] = "fashion-mnist-mini"
+    content: str = ""
+
+    channels: ClassVar[int] = 3
+    num_classes: ClassVar[int] = 10
+    truths: ClassVar[tuple[Truth, ...]] = ("segments", "objects")
+    filled: ClassVar[Mapping[str, str]] = {"content": "source"}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_content(cls, values: Any) -> Any:
+        if isinstance(values, dict) and not values.get("content"):
+            facts = PUBLISHED.get(str(values.get("source", cls.model_fields["source"].default)))
+            return {**values, "content": facts.digest if facts else ""}
+        return values
+
+    @property
+    def pictures(self) -> Images:
+        """The set of the pictures."""
+        return Images(name=self.source, content=self.content)
+
+    @property
+    def caption(self) -> str:
+        return f"garments ({self.image_size} px)"
+
+    @property
+    def known_classes(self) -> int:
+        return self.num_classes
+
+    def _all_images(self, *, labelled: bool) -> int:
+        del labelled
+        return self.train
+
+
 class CustomData(_Data, UserFunction):
     """A user's own data set.
 
@@ -349,4 +406,4 @@ class CustomData(_Data, UserFunction):
         return self.revision + (self.split == "validation")
 
 
-Data = Annotated[Images | ImageFolder | Shapes | CustomData, Field(discriminator="kind")]
+Data = Annotated[Images | ImageFolder | Shapes | Garments | CustomData, Field(discriminator="kind")]
