@@ -104,7 +104,7 @@ class Timing:
 
 def prepared(run: Pretrain, *, batch: int, precision: str | None, steps: int) -> Pretrain:
     """The run as it is timed: of this batch size and precision, long enough, on pictures of noise."""
-    schedule = {"schedule": Cosine(), "warmup_epochs": 0, "warmup_lr": 0.0}
+    schedule = {"schedule": Cosine(), "warmup_epochs": 0, "warmup_steps": 0, "warmup_lr": 0.0}
     recipe = run.recipe.replace(batch_size=batch, epochs=1, precision=precision or run.recipe.precision, **schedule)
     needed = WARM_STEPS + steps + 1
     image = batch * run.data.channels * run.image_size**2
@@ -219,7 +219,7 @@ def matrix_rate(device: torch.device, precision: str) -> float:
 def loader_rate(run: Pretrain, device: torch.device, *, workers: int, steps: int) -> float:
     """Images a second of a run's batches alone, without a model, after the first two of them."""
     images = load(run.data, "pretrain").to(device)
-    total = min(steps + 2, run.recipe.epochs * steps_per_epoch(images, run.recipe.batch_size))
+    total = min(steps + 2, run.recipe.total_steps(steps_per_epoch(images, run.recipe.batch_size)))
     batches = training_batches(
         images, run.recipe.augment, image_size=run.image_size, batch_size=run.recipe.batch_size, seed=run.seed,
         first_step=0, steps=total, device=device, workers=workers,

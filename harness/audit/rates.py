@@ -73,6 +73,7 @@ def one_step(run: FineTune) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
             lr_batch=None,  # scaled in the line above
             eps=1e-20,  # gradients behind a LayerScale of 1e-6 are no larger than the usual 1e-8
             warmup_epochs=0,
+            warmup_steps=0,
             schedule=Cosine(),
             clip=None,
             drop_path=0.0,

@@ -236,10 +236,10 @@ class _Images:
             return 1.0
         size, labelled = run.recipe.batch_size, not isinstance(run, Pretrain)
         images = run.data.known_images(labelled=labelled)
-        if images is None:
-            steps = self._steps_an_epoch(run.data.digest, size, labelled=labelled)
-            return None if steps is None else float(run.recipe.epochs * steps * size)
-        return float(run.recipe.epochs * (images // size) * size)
+        if run.recipe.steps:
+            return float(run.recipe.steps * size)
+        steps = self._steps_an_epoch(run.data.digest, size, labelled=labelled) if images is None else images // size
+        return None if steps is None else float(run.recipe.epochs * steps * size)
 
     def _steps_an_epoch(self, data: str, size: int, *, labelled: bool) -> int | None:
         """Steps an epoch that some run on the same images logged; None if no run did."""
@@ -250,6 +250,7 @@ class _Images:
                     round(line["steps"] / run.recipe.epochs)
                     for name, run in self._runs.items()
                     if isinstance(run, Training)
+                    and run.recipe.epochs
                     and (run.data.digest, run.recipe.batch_size, not isinstance(run, Pretrain)) == place
                     and self._states[name].word != "missing"
                     and isinstance((line := next(iter(self._store.metrics(name)[-1:]), {})).get("steps"), int)

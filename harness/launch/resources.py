@@ -80,9 +80,9 @@ CAPTURES = False
 
 
 def steps_of(run: Pretrain | FineTune) -> int | None:
-    """Steps of a training; None where its data set has to be read to know, as a folder has."""
+    """Steps of a training; None where they are stated in epochs and its data set has to be read, as a folder has."""
     images = run.data.known_images(labelled=not isinstance(run, Pretrain))
-    return None if images is None else run.recipe.epochs * (images // run.recipe.batch_size)
+    return run.recipe.steps if images is None else run.recipe.total_steps(images // run.recipe.batch_size)
 
 
 def free_memory() -> float:

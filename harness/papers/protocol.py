@@ -67,8 +67,9 @@ def protocol_of(run: Evaluation) -> Protocol:
         backbone=_backbone_name(getattr(run, "built", None) or getattr(run.start, "backbone", None)),
         pretrain_size=first.image_size if first else 0,
         image_size=run.image_size,
-        pretrain_epochs=first.recipe.epochs if first else 0,
-        finetune_epochs=run.recipe.epochs if isinstance(run, Training) else 0,
+        # A length in steps is none that papers of classification state.
+        pretrain_epochs=(first.recipe.epochs or None) if first else 0,
+        finetune_epochs=(run.recipe.epochs or None) if isinstance(run, Training) else 0,
         evaluation=run.function if isinstance(run, CustomEvaluation) else run.kind,
         # A probe without training has no epochs to choose among.
         epoch="last" if isinstance(run, Training) else None,

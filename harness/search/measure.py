@@ -114,13 +114,19 @@ class Measure:
         return metric_of(row.evaluations[metric.column], metric.name, store)
 
     def rung(self, candidate: Candidate, epoch: int) -> list[tuple[Pretrain, Evaluation]]:
-        """Pre-trainings of a candidate, each with the evaluation of its snapshot after an epoch."""
+        """Pre-trainings of a candidate, each with the evaluation of its snapshot after an epoch.
+
+        Raises:
+            HarnessError: the length of a pre-training is in steps.
+        """
         assert self.search.rungs is not None
         found = []
         for row in candidate.rows:
             for column in self.columns:
                 first = pretraining(row.evaluations[column])
                 # A cell may pre-train for fewer epochs than the last rung: it is compared on the rungs it reaches.
+                if first is not None and first.recipe.steps:
+                    raise HarnessError("rungs compare after epochs: state the pre-training's length in epochs")
                 if first is not None and epoch <= first.recipe.epochs:
                     start = Snapshot(pretrain=first, epoch=epoch)
                     evaluation = self.search.rungs.evaluation(self.scale, start, row.seed)

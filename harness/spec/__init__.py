@@ -35,6 +35,7 @@ from harness.spec.recipe import (
     CustomAugment,
     CustomOptimiser,
     MultiStep,
+    Poly,
     Recipe,
     Schedule,
 )
@@ -46,9 +47,9 @@ __all__ = [
     "AfterStage", "Analysis", "AnyBackbone", "AnyLoss", "AtInput", "Augment", "Average", "Backbone", "BeforeBlock",
     "Checkpoint", "Contrastive", "Corruption", "Cosine", "CustomAugment", "CustomBackbone", "CustomData", "CustomLoss",
     "CustomOptimiser", "Data", "Evaluation", "FourierLoss", "Garments", "HarnessError", "ImageFolder", "Images", "Loss",
-    "MomentumEncoder", "MultiStep", "Params", "Recipe", "Run", "Scalar", "Scale", "Schedule", "Scratch", "Shapes",
-    "Skip", "Spec", "key", "one_line", "pretraining", "run_from_json", "seed_stream", "snapshot_epoch", "upstream",
-    "upstreams",
+    "MomentumEncoder", "MultiStep", "Params", "Poly", "Recipe", "Run", "Scalar", "Scale", "Schedule", "Scratch",
+    "Shapes", "Skip", "Spec", "key", "one_line", "pretraining", "run_from_json", "seed_stream", "snapshot_epoch",
+    "upstream", "upstreams",
 ]  # fmt: skip
 __all__ += analyses.__all__
 __all__ += heads.__all__

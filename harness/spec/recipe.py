@@ -48,14 +48,33 @@ class Cosine(Spec):
 
 
 class MultiStep(Spec):
-    """The peak, multiplied by `gamma` at the beginning of each of the epochs `milestones` (counted from 0)."""
+    """The peak, multiplied by `gamma` at the beginning of each of the epochs `milestones` (counted from 0).
+
+    unit: what the milestones are; `steps` as detectron2 states them.
+    """
 
     kind: Literal["multistep"] = "multistep"
     milestones: tuple[PositiveInt, ...]
     gamma: PositiveFloat = 0.1
+    unit: Literal["epochs", "steps"] = "epochs"
+
+    implicit: ClassVar[Mapping[str, object]] = {"unit": "epochs"}
 
 
-Schedule = Annotated[Cosine | MultiStep, Field(discriminator="kind")]
+class Poly(Spec):
+    """The peak times (1 - done) ** `power`, down to `min_lr` at the end, as mmsegmentation trains.
+
+    min_lr: floor, scaled with the batch like the peak: the rate is min_lr + (peak - min_lr) * (1 - done) ** power.
+    counted_from: as for `Cosine`; mmsegmentation 1.x counts from the end of the warm-up, 0.x from the start.
+    """
+
+    kind: Literal["poly"] = "poly"
+    power: PositiveFloat = 1.0
+    min_lr: NonNegativeFloat = 0.0
+    counted_from: Literal["start", "warm-up"] = "start"
+
+
+Schedule = Annotated[Cosine | MultiStep | Poly, Field(discriminator="kind")]
 
 
 class Average(Spec):
@@ -169,6 +188,7 @@ class Recipe(Spec):
     """One stage of training.
 
     epochs: length in passes over the training images; the last incomplete batch of a pass is dropped.
+    steps: length in batches, stated instead of `epochs`, which is 0 then. `replace` of one of them drops the other.
     batch_size: effective batch in images, over all devices and accumulation steps.
     lr: peak learning rate for `lr_batch` images; it is used times batch_size / lr_batch, and so are the schedule's
         min_lr and warmup_lr. lr_batch None: used as it is.
@@ -176,7 +196,9 @@ class Recipe(Spec):
         timm's, without their own clipping of gradients. lars leaves the rate of vectors and biases as it is, as MAE's
         linear probe does.
     betas, eps: of adamw and lamb. momentum: of lars and sgd, 0.9 by default there.
+    nesterov: of sgd; False for plain momentum.
     warmup_epochs, warmup_lr: linear warm-up from warmup_lr to the peak.
+    warmup_steps: length of the warm-up in batches, stated instead of `warmup_epochs`.
     no_decay: parameters without weight decay.
         `usual`: vectors, biases, tokens, position embeddings and relative position tables. The released SimMIM
             fine-tunes Swin so.
@@ -198,7 +220,7 @@ class Recipe(Spec):
         batch norm.
     """
 
-    epochs: PositiveInt
+    epochs: NonNegativeInt = 0
     batch_size: PositiveInt
     lr: PositiveFloat
     lr_batch: PositiveInt | None = 512
@@ -206,10 +228,13 @@ class Recipe(Spec):
     eps: PositiveFloat = 1e-8
     optimizer: AnyOptimiser = "adamw"
     momentum: Unit | None = None
+    nesterov: bool = True
     weight_decay: NonNegativeFloat = 0.05
     no_decay: NoDecay = "usual"
     warmup_epochs: NonNegativeInt = 0
     warmup_lr: NonNegativeFloat = 0.0
+    steps: PositiveInt | None = None
+    warmup_steps: NonNegativeInt = 0
     schedule: Schedule = Cosine()
     clip: PositiveFloat | None = 5.0
     drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -229,6 +254,9 @@ class Recipe(Spec):
         "average": None,
         "token_lr": 1.0,
         "gate_lr": 1.0,
+        "nesterov": True,
+        "steps": None,
+        "warmup_steps": 0,
     }
 
     @model_validator(mode="before")
@@ -250,8 +278,10 @@ class Recipe(Spec):
         return values
 
     def model_post_init(self, context: Any, /) -> None:  # a validator is called again for each spec that holds this one
-        if self.warmup_epochs >= self.epochs:
-            raise ValueError(f"warmup_epochs {self.warmup_epochs} leaves nothing of {self.epochs} epochs")
+        self._lengths()
+        if not self.nesterov and self.optimizer != "sgd":
+            name = self.optimizer if isinstance(self.optimizer, str) else "an optimiser of your own"
+            raise ValueError(f"nesterov belongs to sgd, not to {name}")
         own = {"betas": (0.9, 0.999), "eps": 1e-8, "momentum": None} if whose(self.optimizer) == CUSTOM else {}
         if unused := [name for name, usual in own.items() if getattr(self, name) != usual]:
             raise ValueError(f"{' and '.join(unused)} would not reach your own optimiser; set them in its params")
@@ -260,6 +290,36 @@ class Recipe(Spec):
         if self.batch_norm_group is not None and self.batch_size % self.batch_norm_group:
             valid = ", ".join(str(size) for size in range(1, self.batch_size + 1) if self.batch_size % size == 0)
             raise ValueError(f"batch_norm_group {self.batch_norm_group} does not divide batch_size; valid: {valid}")
+
+    def _lengths(self) -> None:
+        if bool(self.epochs) == bool(self.steps):
+            found = f"epochs {self.epochs} and steps {self.steps}" if self.steps else "neither epochs nor steps"
+            raise ValueError(f"state the length once, in epochs or in steps; this recipe has {found}")
+        if self.warmup_epochs and self.warmup_steps:
+            both = f"warmup_epochs {self.warmup_epochs} and warmup_steps {self.warmup_steps}"
+            raise ValueError(f"state the warm-up once, in epochs or in steps; this recipe has {both}")
+        for unit, warmup, length in (
+            ("epochs", self.warmup_epochs, self.epochs),
+            ("steps", self.warmup_steps, self.steps or 0),
+        ):
+            if length and warmup >= length:
+                raise ValueError(f"warmup_{unit} {warmup} leaves nothing of {length} {unit}")
+
+    def replace(self, **changes: Any) -> Self:
+        """A validated copy; a new length in one unit takes the place of one in the other."""
+        for names in (("epochs", "steps"), ("warmup_epochs", "warmup_steps")):
+            if len(stated := [name for name in names if changes.get(name)]) == 1:
+                (other,) = {*names} - {*stated}
+                changes = {other: type(self).model_fields[other].default, **changes}
+        return super().replace(**changes)
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Steps of the whole training."""
+        return self.steps or self.epochs * steps_per_epoch
+
+    def steps_of_warmup(self, steps_per_epoch: int) -> int:
+        """Steps of the warm-up."""
+        return self.warmup_steps or self.warmup_epochs * steps_per_epoch
 
     def scaled(self, lr: float) -> float:
         """A learning rate of this recipe after the batch scaling rule."""

@@ -198,6 +198,8 @@ class Snapshot(Spec):
 
     @model_validator(mode="after")
     def _within(self) -> Self:
+        if self.pretrain.recipe.steps:
+            raise ValueError("snapshots are of epochs: state the pre-training's length in epochs, not in steps")
         if self.epoch > (epochs := self.pretrain.recipe.epochs):
             raise ValueError(f"epoch {self.epoch} lies beyond the pre-training; valid: 1 to {epochs}")
         return self

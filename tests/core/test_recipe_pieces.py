@@ -34,7 +34,9 @@ def recipe(**changes: Any) -> Recipe:
     return Recipe(epochs=2, batch_size=16, lr=0.1, lr_batch=None, clip=None).replace(**changes)
 
 
-def trained(optimizer: str, steps: int, weight_decay: float) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+def trained(
+    optimizer: str, steps: int, weight_decay: float, **changes: Any
+) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
     """Gradients of every step and the weights at the end, at lr 0.1, for one matrix and one vector."""
     random = torch.Generator().manual_seed(1)
     layer = nn.Linear(3, 2)
@@ -42,7 +44,7 @@ def trained(optimizer: str, steps: int, weight_decay: float) -> tuple[list[dict[
         for parameter in layer.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=random))
     first = {name: value.detach().clone() for name, value in layer.named_parameters()}
-    settings = recipe(optimizer=optimizer, weight_decay=weight_decay)
+    settings = recipe(optimizer=optimizer, weight_decay=weight_decay, **changes)
     optimiser = make_optimiser(parameter_groups(layer.named_parameters(), settings), settings)
     for group in optimiser.param_groups:
         group["lr"] = 0.1
@@ -94,6 +96,16 @@ def test_sgd_against_its_formula() -> None:
             g = gradient[name].double() + (0.1 * w if name == "weight" else 0.0)
             velocity = 0.9 * velocity + g
             w = w - 0.1 * (g + 0.9 * velocity)
+        torch.testing.assert_close(found[name].double(), w, rtol=1e-5, atol=1e-6)
+
+
+def test_plain_momentum_against_its_formula() -> None:
+    (weights, *gradients), found = trained("sgd", 3, 0.1, nesterov=False)
+    for name, start in weights.items():
+        w, velocity = start.double(), torch.zeros_like(start).double()
+        for gradient in gradients:
+            velocity = 0.9 * velocity + gradient[name].double() + (0.1 * w if name == "weight" else 0.0)
+            w = w - 0.1 * velocity
         torch.testing.assert_close(found[name].double(), w, rtol=1e-5, atol=1e-6)
 
 

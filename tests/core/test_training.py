@@ -8,7 +8,8 @@ import sys
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -18,7 +19,8 @@ from safetensors.torch import load_file
 from tiny import BINS, CLASSES, CLUSTERS, DATA, INVERSE, RECIPE, SWIN, SWIN_V2, VIT, WORDS, pretrain
 
 from harness.audit import fixed_batch
-from harness.core.evaluate.labelled import measured_after, summary
+from harness.core.data.batches import Batch
+from harness.core.evaluate.labelled import summary
 from harness.core.evaluate.probe import cosines, vote
 from harness.core.model.encoder import build
 from harness.core.objective.losses import total
@@ -27,6 +29,7 @@ from harness.core.runtime.drop_path import KeyedDropPath, Place, key_drop_paths
 from harness.core.runtime.randomness import initialised
 from harness.core.runtime.session import Session
 from harness.core.train.optimiser import make_optimiser, parameter_groups
+from harness.core.train.training import Step, Training
 from harness.launch.job import work
 from harness.launch.resources import Resources
 from harness.spec import (
@@ -562,9 +565,27 @@ def test_summary_by_hand() -> None:
 
 @pytest.mark.parametrize(("last", "epochs"), [(None, [1, 2, 3, 4]), (1, [4]), (2, [3, 4]), (9, [1, 2, 3, 4])])
 def test_which_epochs_are_tested(last: int | None, epochs: list[int]) -> None:
-    scratch = Scratch(backbone=VIT, image_size=32)
-    run = FineTune(start=scratch, data=DATA, recipe=RECIPE.replace(epochs=4), tested_epochs=last)
-    assert [epoch for epoch in (0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4) if measured_after(run, epoch)] == epochs
+    assert [done / 2 for done in _tested(8, last)] == epochs
+
+
+def test_the_last_step_is_tested_where_the_length_is_in_steps() -> None:
+    """7 steps of 2 an epoch: three epochs, and one that is cut short."""
+    assert _tested(7, None) == [2, 4, 6, 7]
+    assert _tested(7, 1) == [7]
+    assert _tested(7, 2) == [6, 7]
+
+
+def _tested(total: int, last: int | None) -> list[int]:
+    """Numbers of the steps, two of them an epoch, after which a training is tested."""
+    training = SimpleNamespace(total_steps=total, steps_per_epoch=2, progress=SimpleNamespace(step=0))
+    found = []
+    for number in range(total):
+        training.progress.step = number
+        step = Step(cast(Training, training), Batch(number, *[torch.zeros(0)] * 3))
+        if step.ends_epoch(last):
+            assert step.logged
+            found.append(number + 1)
+    return found
 
 
 def test_predictions_of_one_colour_fail_with_the_reason(tmp_path: Path) -> None:

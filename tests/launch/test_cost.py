@@ -234,6 +234,15 @@ def test_images_of_a_user_s_own_set_are_known_once_a_run_has_begun(store: Store)
     assert cost(store, *runs).to_do_hours == pytest.approx(60 / 3600)
 
 
+def test_a_length_in_steps_needs_no_number_of_images(store: Store) -> None:
+    """24 steps are twice the 3 epochs of 4 steps; of a user's own set, 12 steps cost as much as 12 of another run."""
+    done(store, pretraining(0), 36.0)
+    longer = pretraining(1, recipe=RECIPE.replace(steps=24))
+    assert cost(store, pretraining(0), longer).to_do_hours == pytest.approx(72 / 3600)
+    own = pretraining(1, data=own_data(), recipe=RECIPE.replace(steps=12))
+    assert cost(store, pretraining(0), own).to_do_hours == pytest.approx(36 / 3600)
+
+
 def test_evaluations_that_train_nothing_are_taken_as_equal(store: Store) -> None:
     first = pretraining(0)
     done(store, first, 36.0)

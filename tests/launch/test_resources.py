@@ -56,6 +56,9 @@ def test_steps_are_whole_batches_times_epochs() -> None:
     assert steps_of(FIRST) == 2 * 256  # 4,096 images in batches of 16
     assert steps_of(lasting(100)) == 100
     assert steps_of(FIRST.replace(data=ImageFolder(name="somewhere"))) is None
+    stated = FIRST.recipe.replace(steps=7)
+    assert steps_of(FIRST.replace(recipe=stated)) == 7
+    assert steps_of(FIRST.replace(recipe=stated, data=ImageFolder(name="somewhere"))) == 7
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,7 @@ from harness.spec import (
     NormPixelTarget,
     PatchWords,
     PixelTarget,
+    Poly,
     Pretrain,
     RandomMask,
     Recipe,
@@ -162,6 +163,9 @@ OTHER: dict[Spec, dict[str, Any]] = {
         "optimizer": "lars",
         "momentum": 0.5,
         "average": Average(decay=0.99),
+        "nesterov": False,
+        "steps": 7,
+        "warmup_steps": 2,
     },
     Augment(): {
         "crop_scale": (0.2, 1.0),
@@ -282,7 +286,8 @@ OTHER: dict[Spec, dict[str, Any]] = {
     FourierLoss(variant="released", focal=False): {"reweight": True},
     FourierLoss(variant="plain"): {"variant": "paper", "alpha": 2.0, "unmask_weight": 0.5},
     Cosine(): {"min_lr": 1e-5, "counted_from": "warm-up", "epochs": 5},
-    MultiStep(milestones=(3,)): {"milestones": (4,), "gamma": 0.5},
+    MultiStep(milestones=(3,)): {"milestones": (4,), "gamma": 0.5, "unit": "steps"},
+    Poly(): {"power": 0.9, "min_lr": 1e-5, "counted_from": "warm-up"},
     Shapes(): {"train_images": 8, "split": "validation", "image_size": 64, "train": 8, "test": 8, "seed": 1},
 }
 FIELDS = [(spec, field) for spec, others in OTHER.items() for field in others]

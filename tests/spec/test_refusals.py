@@ -44,6 +44,7 @@ from harness.spec import (
     Scale,
     Shapes,
     Skip,
+    Snapshot,
     SquareMask,
     TokenTarget,
     TransformerHead,
@@ -174,6 +175,15 @@ REFUSED: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     "odd batch, mixup": (lambda: recipe(batch_size=7, augment=Augment(mixup=0.8)), ("even batch_size", "7")),
     "odd batch, cutmix": (lambda: recipe(batch_size=7, augment=Augment(cutmix=1.0)), ("even batch_size", "7")),
     "warm-up": (lambda: recipe(warmup_epochs=4), ("warmup_epochs 4", "4 epochs")),
+    "warm-up in steps": (lambda: recipe(epochs=0, steps=5, warmup_steps=5), ("warmup_steps 5", "5 steps")),
+    "no length": (lambda: recipe(epochs=0), ("state the length once", "neither epochs nor steps")),
+    "two lengths": (lambda: recipe(steps=5), ("state the length once", "epochs 4 and steps 5")),
+    "two warm-ups": (lambda: recipe(warmup_epochs=1, warmup_steps=5), ("the warm-up once", "1 and warmup_steps 5")),
+    "nesterov of adamw": (lambda: recipe(nesterov=False), ("nesterov belongs to sgd, not to adamw",)),
+    "snapshot of a length in steps": (
+        lambda: Snapshot(pretrain=pretrain(recipe=recipe(epochs=0, steps=5)), epoch=1),
+        ("state the pre-training's length in epochs",),
+    ),
     "crop": (lambda: Augment(crop_scale=(0.5, 1.5)), ("crop_scale", "at most 1")),
     "crop order": (lambda: Augment(crop_scale=(0.9, 0.5)), ("crop_scale", "low <= high")),
     "layer decay": (lambda: pretrain(recipe=recipe(layer_decay=0.8)), ("layer_decay", "fine-tuning")),
@@ -338,7 +348,7 @@ def test_refused_in_one_line(name: str) -> None:
 
 def test_the_message_says_where() -> None:
     with pytest.raises(ValidationError) as caught:
-        pretrain(recipe={"epochs": 0, "batch_size": 8, "lr": 1e-3})
+        pretrain(recipe={"epochs": -1, "batch_size": 8, "lr": 1e-3})
     assert one_line(caught.value).startswith("Pretrain.recipe.epochs: ")
 
 

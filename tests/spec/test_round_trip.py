@@ -48,6 +48,7 @@ from harness.spec import (
     NormPixelTarget,
     PatchWords,
     PixelTarget,
+    Poly,
     Pretrain,
     RandomMask,
     Recipe,
@@ -133,8 +134,10 @@ objectives = st.one_of(
     st.tuples(st.builds(PixelTarget, downsample=downsample), losses, fouriers),
     st.tuples(classes, st.builds(Loss, kind=st.just("cross-entropy"), scope=scopes) | own_losses, st.none()),
 )
-schedules = st.builds(Cosine, min_lr=unit) | st.builds(
-    MultiStep, milestones=st.lists(st.integers(1, 99), max_size=3).map(tuple), gamma=positive
+schedules = (
+    st.builds(Cosine, min_lr=unit)
+    | st.builds(MultiStep, milestones=st.lists(st.integers(1, 99), max_size=3).map(tuple), gamma=positive)
+    | st.builds(Poly, power=positive)
 )
 lengths = {"epochs": st.integers(1, 999), "batch_size": st.integers(1, 999), "lr": positive}
 policies = st.sampled_from(("", "rand-m9-mstd0.5-inc1", "rand-m5-n1-tweights", "augmix-m5-w4-d2", "3a"))
@@ -146,7 +149,12 @@ recipes = st.builds(
     schedule=schedules,
     augment=st.builds(Augment, flip=unit, rand_augment=policies) | st.builds(CustomAugment, flip=unit, **source),
     **lengths,
-) | st.builds(Recipe, optimizer=st.builds(CustomOptimiser, **source), **lengths)
+) | st.builds(
+    Recipe,
+    optimizer=st.builds(CustomOptimiser, **source),
+    **{**lengths, "epochs": st.just(0)},
+    steps=st.integers(1, 999),
+)
 pretrains = st.builds(
     lambda objective, **pieces: Pretrain(target=objective[0], loss=objective[1], fourier=objective[2], **pieces),
     data=data,

@@ -189,7 +189,7 @@ def scene_batches(
     recipe, device = run.recipe, session.device
     rows = session.group.rows(recipe.batch_size)
     positions = torch.arange(recipe.batch_size)[slice(None) if rows is None else rows].to(device)
-    steps = recipe.epochs * steps_per_epoch(scenes.images, recipe.batch_size)
+    steps = recipe.total_steps(steps_per_epoch(scenes.images, recipe.batch_size))
     here = scenes.to(device)
 
     def draw(step: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:

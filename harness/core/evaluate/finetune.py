@@ -11,7 +11,7 @@ from torch import Tensor
 
 from harness.core.data.batches import Batch, steps_per_epoch
 from harness.core.data.datasets import load
-from harness.core.evaluate.labelled import accuracy, labelled_batches, measured_after, summary
+from harness.core.evaluate.labelled import accuracy, labelled_batches, summary
 from harness.core.evaluate.start import classifier
 from harness.core.model.batchnorm import group_batch_norms
 from harness.core.model.checkpointing import checkpoint_blocks
@@ -74,7 +74,7 @@ def finetune(run: FineTune, session: Session) -> Computation:
         if step.logged:
             yield session.mark()
             line = step.read()
-            if measured_after(run, line["epoch"]):
+            if step.ends_epoch(run.tested_epochs):
                 found = yield from accuracy(run, test, tested.eval(), session)
                 line |= {f"test_{name}": value for name, value in found.items()}
                 # Without an average the model that was tested is the one that is trained.

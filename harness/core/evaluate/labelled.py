@@ -38,7 +38,7 @@ def labelled_batches(
         batch_size=recipe.batch_size,
         seed=run.seed,
         first_step=first_step,
-        steps=recipe.epochs * steps_per_epoch(images, recipe.batch_size),
+        steps=recipe.total_steps(steps_per_epoch(images, recipe.batch_size)),
         device=session.device,
         workers=session.workers,
         # Image i is mixed with image B - 1 - i, so a process takes rows that mirror each other.
@@ -121,11 +121,6 @@ def accuracies(means: Tensor) -> dict[str, float]:
     """Metrics of a test set by name, accuracies in percent; means: `sums_of` all its images, over their number."""
     top1, top5, loss = means.tolist()
     return {"top1": 100 * top1, "top5": 100 * top5, "loss": loss}
-
-
-def measured_after(run: FineTune | LinearProbe, epoch: float) -> bool:
-    """True if accuracy is measured after this epoch: after each of the last `tested_epochs`, or after all."""
-    return epoch == int(epoch) and epoch > run.recipe.epochs - (run.tested_epochs or run.recipe.epochs)
 
 
 def summary(lines: list[dict[str, Any]]) -> dict[str, float]:

@@ -18,7 +18,6 @@ from harness.core.evaluate.labelled import (
     TEST_BATCH,
     accuracy,
     labelled_batches,
-    measured_after,
     summary,
     test_batch_size,
     whole_set,
@@ -82,7 +81,7 @@ def linear_probe(run: LinearProbe, session: Session) -> Computation:
         if step.logged:
             yield session.mark()
             line = step.read()
-            if measured_after(run, line["epoch"]):
+            if step.ends_epoch(run.tested_epochs):
                 probe.eval()  # its batch norm tests with running statistics
                 found = yield from accuracy(run, test, logits, session)
                 line |= {f"test_{name}": value for name, value in found.items()}

@@ -159,7 +159,7 @@ def _schedules(run: Pretrain, steps_per_epoch: int) -> dict[str, Schedule]:
     """Schedules besides that of the learning rate, by the names that they have in metrics lines."""
     if run.momentum is None:
         return {}
-    steps = run.recipe.epochs * steps_per_epoch
+    steps = run.recipe.total_steps(steps_per_epoch)
     return {"momentum": partial(momentum_at, run.momentum, steps=steps, steps_per_epoch=steps_per_epoch)}
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from harness.core.model.encoder import Family, depth, layer_id
 from harness.core.runtime.custom import call, load_function
 from harness.core.train.skipping import SkippingLamb, SkippingLars
-from harness.spec import Cosine, CustomOptimiser, HarnessError, MultiStep, Recipe
+from harness.spec import Cosine, CustomOptimiser, HarnessError, MultiStep, Poly, Recipe
 from harness.spec.recipe import NoDecay
 
 TABLES = ("relative_position_bias_table",)
@@ -80,7 +80,7 @@ def make_optimiser(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.
         case "lars":
             return SkippingLars(_by_shape(groups), lr=0.0, momentum=recipe.momentum or 0.0)
         case "sgd":
-            nesterov = bool(recipe.momentum)  # torch refuses Nesterov's rule without momentum
+            nesterov = recipe.nesterov and bool(recipe.momentum)  # torch refuses Nesterov's rule without momentum
             fused = True if any(parameter.is_cuda for group in groups for parameter in group["params"]) else None
             return torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum or 0.0, nesterov=nesterov, fused=fused)
         case CustomOptimiser():
@@ -129,7 +129,7 @@ def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int, scale: float 
     Only the peak is multiplied by it; minimum and warm-up start are absolute, as in the released SimMIM.
     """
     peak = recipe.scaled(recipe.lr) * scale
-    warmup, total = recipe.warmup_epochs * steps_per_epoch, recipe.epochs * steps_per_epoch
+    warmup, total = recipe.steps_of_warmup(steps_per_epoch), recipe.total_steps(steps_per_epoch)
     if step < warmup:
         start = recipe.scaled(recipe.warmup_lr)
         return start + (peak - start) * step / warmup
@@ -140,7 +140,12 @@ def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int, scale: float 
             length = total - skipped if epochs is None else epochs * steps_per_epoch
             done = min((step - skipped) / length, 1.0)
             return low + 0.5 * (peak - low) * (1 + math.cos(math.pi * done))
-        case MultiStep(milestones=milestones, gamma=gamma):
-            return peak * gamma ** sum(step >= epoch * steps_per_epoch for epoch in milestones)
+        case MultiStep(milestones=milestones, gamma=gamma, unit=unit):
+            length = steps_per_epoch if unit == "epochs" else 1
+            return peak * gamma ** sum(step >= milestone * length for milestone in milestones)
+        case Poly(power=power, min_lr=floor, counted_from=origin):
+            low, skipped = recipe.scaled(floor), warmup if origin == "warm-up" else 0
+            left = 1 - min((step - skipped) / (total - skipped), 1.0)
+            return low + (peak - low) * math.pow(left, power)
         case _:
             assert_never(recipe.schedule)

@@ -28,7 +28,7 @@ from harness.core.train.optimiser import learning_rate, make_optimiser, takes_te
 from harness.core.train.rates import Rates, Schedule
 from harness.core.train.recorded import Recorded, as_graph, why_not_recorded
 from harness.core.weights.checkpoint import Progress, restore_state, save_state
-from harness.spec import Recipe, seed_stream
+from harness.spec import HarnessError, Recipe, seed_stream
 
 LOG_STEPS = 50
 T = TypeVar("T")
@@ -111,7 +111,9 @@ class Training:
         schedules: Mapping[str, Schedule] | None = None,
     ) -> None:
         self.session, self.recipe, self.model, self.steps_per_epoch = session, recipe, model, steps_per_epoch
-        self.total_steps = recipe.epochs * steps_per_epoch
+        self.total_steps, warmup = recipe.total_steps(steps_per_epoch), recipe.steps_of_warmup(steps_per_epoch)
+        if warmup >= self.total_steps:  # where one is in epochs and the other in steps, only the data set tells
+            raise HarnessError(f"a warm-up of {warmup} steps leaves nothing of {self.total_steps} steps")
         self.optimiser, self.scaler = make_optimiser(groups, recipe), loss_scaler(recipe, session.device)
         self.parameters = [parameter for group in groups for parameter in group["params"]]
         self.place, self.schedules = place or Place(), schedules or {}
@@ -137,7 +139,8 @@ class Training:
         """Remaining steps, one at a time; call `compute` of each before asking for the next.
 
         The host waits for the device only where a metrics line or a checkpoint is due. Lines come every LOG_STEPS
-        steps and at the end of each epoch; checkpoints after any step when they are due, and always at the end.
+        steps, at the end of each epoch and of the training; checkpoints after any step when they are due, and always at
+        the end.
 
         Args:
             batches: function of a step that gives this process's rows of the batches from that step on.
@@ -271,7 +274,8 @@ class Step(Generic[B]):
     def __init__(self, training: Training, batch: B) -> None:
         self.training, self.batch, self.number = training, batch, training.progress.step
         done = self.number + 1
-        self.logged = done % LOG_STEPS == 0 or done % training.steps_per_epoch == 0
+        # The last one too, where the length is in steps and ends within an epoch.
+        self.logged = done % LOG_STEPS == 0 or done % training.steps_per_epoch == 0 or done == training.total_steps
         self.line: Line | None = None
         self.norm: Tensor | None = None
 
@@ -302,6 +306,13 @@ class Step(Generic[B]):
         assert self.norm is not None
         self.line = self.training.next_line(self.norm)
         return self.line
+
+    def ends_epoch(self, last: int | None) -> bool:
+        """True after the last step, and after each of the `last` epochs; None for every epoch."""
+        done, per_epoch, total = self.number + 1, self.training.steps_per_epoch, self.training.total_steps
+        epoch, rest = divmod(done, per_epoch)
+        epochs = math.ceil(total / per_epoch)  # the last of them may be cut short
+        return done == total or (not rest and epoch > epochs - (last or epochs))
 
 
 class Update(Generic[B]):
