@@ -5,7 +5,7 @@ SMALL_MAE   Fashion-MNIST at 56 px, a ViT of 0.7M parameters with the paper's 14
 TINY_MAE    The packaged subset of Fashion-MNIST at 28 px, a ViT of 0.04M parameters with 14 x 14 tokens.
 """
 
-from harness import Backbone, LinearProbe, Scale, mae_finetune, mae_probe
+from harness import Backbone, LinearProbe, Scale, mae_finetune, mae_pretrain, mae_probe
 from studies.scales import SMALL, TINY
 
 
@@ -15,15 +15,15 @@ def vit(width, depth, patch):
     return Backbone(name="vit_tiny_patch16_224", args=args, patch_size=patch, variant="mae")
 
 
-_PUBLISHED = mae_finetune("vit-l", epochs=800)
+_PRETRAINED, _TUNED = mae_pretrain("vit-l", epochs=800), mae_finetune("vit-l", epochs=800)
 PAPER_MAE = Scale(
     name="paper",
-    data=_PUBLISHED.data,
+    data=_TUNED.data,
     image_size=224,
     paper_image_size=224,
-    backbone=_PUBLISHED.start.backbone,
-    pretrain=_PUBLISHED.start.recipe,
-    finetune=_PUBLISHED.recipe,
+    backbone=_PRETRAINED.backbone,
+    pretrain=_PRETRAINED.recipe,
+    finetune=_TUNED.recipe,
 )
 SMALL_MAE = SMALL.replace(image_size=56, paper_image_size=224, backbone=vit(96, 6, 4))
 TINY_MAE = TINY.replace(image_size=28, paper_image_size=224, backbone=vit(32, 3, 2))

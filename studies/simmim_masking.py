@@ -26,7 +26,7 @@ def cell(scale, mask_type, masked_patch_size, mask_ratio, seed):
     return {"top1": finetune(scale, simmim(scale, mask=mask, seed=seed), seed)}
 
 
-RANDOM_32 = {"mask_type": "random", "masked_patch_size": 32}
+RANDOM_32: dict[str, str | int] = {"mask_type": "random", "masked_patch_size": 32}
 
 STUDY = Study(
     cell=cell,

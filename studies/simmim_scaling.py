@@ -60,7 +60,7 @@ def cell(scale, model, pretrain_epochs, pretrain_size, finetune_size, seed):
 
 
 SHORT = TINY.replace(pretrain=TINY.pretrain.replace(epochs=1, warmup_epochs=0))
-SWIN_B = {"model": "Swin-B", "pretrain_epochs": 100, "pretrain_size": 192}
+SWIN_B: dict[str, str | int] = {"model": "Swin-B", "pretrain_epochs": 100, "pretrain_size": 192}
 
 STUDY = Study(
     cell=cell,

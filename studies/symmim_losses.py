@@ -18,7 +18,7 @@ MASKS = {
     "board of 2": lambda size: CheckerboardMask(size=size, square=2),
     "random": lambda size: TokenMask(size=size, ratio=0.5),
 }
-ASSUMED = {"contrastive_weight": 1.0, "momentum_mask": "board of 2", "crops": "same"}
+ASSUMED: dict[str, str | float] = {"contrastive_weight": 1.0, "momentum_mask": "board of 2", "crops": "same"}
 
 
 def sizes(scale):
