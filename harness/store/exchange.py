@@ -18,7 +18,6 @@ from harness.spec import HarnessError, Run, key, run_from_json
 from harness.store.files import create_exclusively, digests, disk_errors, publish_folder, read_bytes, write_atomically
 from harness.store.layout import AttemptFolder
 from harness.store.records import record_in, sealed
-from harness.store.states import Result
 from harness.store.store import Store
 
 # A closing brace alone on a line, unindented, ends a record: JSON within a record is indented.
@@ -74,11 +73,11 @@ def import_records(store: Store, files: Iterable[Path]) -> Merged:
     found: dict[str, _Exported] = {}
     for file in files:
         for item in _read(file):
-            _require_equal(item, found.get(item.name), f"{file}")
-            found.setdefault(item.name, item)
+            other = found.setdefault(item.name, item)
+            _require_same(item, other.result["metrics"], file)
     present = {name: result for name in found if (result := store.result(name)) is not None}
     for name, result in present.items():
-        _require_same_result(found[name], result, store)
+        _require_same(found[name], result.metrics, store.root)
     new = [name for name in found if name not in present]
     for name in new:
         _add(store, found[name])
@@ -149,25 +148,19 @@ def _checked(record: Mapping[str, Any], file: Path) -> _Exported:
     return _Exported(name, run, record["result"], files)
 
 
-def _require_equal(one: _Exported, other: _Exported | None, file: str) -> None:
-    if other is not None and _numbers(one.result) != _numbers(other.result):
-        raise HarnessError(f"{file}: {_differing(one.name, one.result['metrics'], other.result['metrics'])}")
+def _require_same(item: _Exported, other: Mapping[str, float], where: Path) -> None:
+    """Refuse a run of which `where` has other metrics.
 
-
-def _require_same_result(item: _Exported, result: Result, store: Store) -> None:
-    # Time and weights may differ where another machine computed the same numbers again.
-    if _numbers(item.result) != result.metrics:
-        raise HarnessError(f"{store.root}: {_differing(item.name, item.result['metrics'], result.metrics)}")
-
-
-def _numbers(result: Mapping[str, Any]) -> dict[str, float]:
-    return {name: float(value) for name, value in result["metrics"].items()}
-
-
-def _differing(name: str, one: Mapping[str, float], other: Mapping[str, float]) -> str:
-    metric = next(metric for metric in sorted({*one, *other}) if one.get(metric) != other.get(metric))
-    values = f"{metric} {one.get(metric, 'missing')} and {other.get(metric, 'missing')}"
-    return f"two results of {name} differ ({values}): nothing was imported; decide which one holds and delete the other"
+    Time and weights may differ, as where another machine computed the same numbers again.
+    """
+    one: Mapping[str, float] = item.result["metrics"]
+    for metric in sorted({*one, *other}):
+        if one.get(metric) != other.get(metric):
+            values = f"{metric} {one.get(metric, 'missing')} and {other.get(metric, 'missing')}"
+            raise HarnessError(
+                f"{where}: two results of {item.name} differ ({values}): nothing was imported; decide which one holds "
+                "and delete the other"
+            )
 
 
 def _add(store: Store, item: _Exported) -> None:
@@ -199,4 +192,4 @@ def _add(store: Store, item: _Exported) -> None:
     except FileExistsError:
         result = store.result(item.name)  # finished here in this very moment
         if result is not None:
-            _require_same_result(item, result, store)
+            _require_same(item, result.metrics, store.root)
