@@ -42,7 +42,6 @@ class Queue:
 
     def __init__(self, runs: Mapping[str, Run], store: Store, *, retry: bool = False, reading: bool = False) -> None:
         self._runs, self._store, self.retry = dict(runs), store, retry
-        self.already: dict[str, Ending] = {}
         self.endings: dict[str, Ending] = {}
         self._waiting: dict[str, _Waiting] = {}
         self._taken: set[str] = set()
@@ -52,7 +51,6 @@ class Queue:
         self._ended_badly: dict[str, None] = {}  # failed or interrupted, before `blocked` passed it on
         self._counted = 0
         self._look(runs, reading=reading)
-        self.already |= self.endings
         self._look_before()
 
     def add(self, runs: Mapping[str, Run]) -> None:

@@ -112,7 +112,7 @@ def test_weights_that_are_gone_are_made_again_all_the_way_up(store: Store) -> No
         clean(store, name)
     queue = Queue(RUNS, store, reading=True)
     assert store.result(F) is not None
-    assert queue.already == {L: "done", S: "done"}
+    assert queue.endings == {L: "done", S: "done"}
     queue = Queue(RUNS, store)
     assert [store.result(name) is None for name in (F, T, L)] == [True, True, False]
     assert queue.take() == W  # its own start is there

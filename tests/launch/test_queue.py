@@ -52,14 +52,13 @@ def test_evaluations_wait_and_then_go_first(store: Store) -> None:
         queue.end(Event("done", name))
     assert len(queue) == 0
     assert queue.endings == dict.fromkeys(RUNS, "done")
-    assert queue.already == {}
 
 
 def test_what_is_done_is_not_computed(store: Store) -> None:
     for run in (FIRST, TUNED):
         finish(store, run)
     queue = Queue(RUNS, store)
-    assert queue.already == {F: "done", T: "done"}
+    assert queue.endings == {F: "done", T: "done"}
     assert sorted([queue.take() or "", queue.take() or ""]) == sorted([P, A])
 
 
@@ -92,7 +91,7 @@ def test_weights_that_were_cleaned_away_are_made_again_if_needed(store: Store) -
         assert weights is not None
         weights.unlink()
     queue = Queue(RUNS, store)
-    assert queue.already == {P: "done", T: "done"}
+    assert queue.endings == {P: "done", T: "done"}
     assert queue.take() == F
     assert queue.take() is None
     assert store.result(F) is None
