@@ -16,7 +16,7 @@ from optuna.distributions import CategoricalDistribution
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial
 
-from harness.search.declaration import SAMPLERS, SamplerName, check_name
+from harness.search.declaration import SamplerName
 from harness.search.space import KnownSpace, Stepped, cell_of_space, present
 from harness.search.trials import CELL
 from harness.spec import HarnessError, Scalar, Skip, seed_stream
@@ -28,7 +28,6 @@ def sampler_of(name: str, seed: int, number: int) -> BaseSampler:
     Args:
         seed: seed of the search.
     """
-    check_name("sampler", name, SAMPLERS)
     # Optuna seeds NumPy, which takes 32 bits.
     word = seed_stream(seed, f"sampler of trial {number}") % 2**32
     match cast(SamplerName, name):
@@ -52,9 +51,8 @@ def check_sampler(name: str, space: KnownSpace, metrics: int) -> None:
     """Refuse a sampler that does not fit the space; Optuna would silently draw at random instead.
 
     Raises:
-        HarnessError: the sampler is unknown, does not fit the space or the number of metrics, or needs a package.
+        HarnessError: the sampler does not fit the space or the number of metrics, or needs a package.
     """
-    check_name("sampler", name, SAMPLERS)
     if name == "cmaes":
         categories = [name for name, kind in space.distributions.items() if isinstance(kind, CategoricalDistribution)]
         for what, names in (("a category", categories), ("asked for under a condition", sorted(space.conditional))):
