@@ -41,7 +41,7 @@ def problems(store: Path, site: Mapping[Stage, Site]) -> list[Problem]:
         return [Problem(str(error)), *_exclusive(store)]
     found = [problem for stage, own in site.items() for problem in _stage(stage, own)]
     found += [*_store(store, site), *_exclusive(store)]
-    if shutil.which("sacct") is None or not _answers("sacct", "-X", "-n", "-S", "now"):
+    if _answer("sacct", "-X", "-n", "-S", "now") is None:
         text = "sacct does not answer: how a job ended is known from files and squeue alone"
         found.append(Problem(text, stops=False))
     return list(dict.fromkeys(found))
@@ -125,7 +125,10 @@ def _store(store: Path, site: Mapping[Stage, Site]) -> Iterator[Problem]:
     if shutil.disk_usage(place).free < SMALLEST_SPACE:
         yield Problem(f"the disk of the store {store} has less than 100 MB left")
     kind = _file_system(place)
-    elsewhere = [host for host in _hosts() if host not in (socket.gethostname(), socket.gethostname().split(".")[0])]
+    hosts = re.findall(r"NodeHostName=(\S+)", "\n".join(_lines("scontrol", "show", "node", "-o")))
+    elsewhere = [
+        host for host in sorted(set(hosts)) if host not in (socket.gethostname(), socket.gethostname().split(".")[0])
+    ]
     if kind not in SHARED_TYPES and elsewhere and not any(own.shared_store for own in site.values()):
         yield Problem(
             f"the store {store} lies on a disk of this machine ({kind}), which {elsewhere[0]} may not see; name a "
@@ -152,10 +155,6 @@ def _minutes(limit: str) -> int | None:
     return int(days or 0) * 1440 + hours * 60 + minutes
 
 
-def _hosts() -> list[str]:
-    return sorted(set(re.findall(r"NodeHostName=(\S+)", "\n".join(_lines("scontrol", "show", "node", "-o")))))
-
-
 def _file_system(place: Path) -> str:
     """Type of the file system of a folder, such as nfs4: that of the longest mount point above it."""
     best, kind = "", "unknown"
@@ -168,15 +167,11 @@ def _file_system(place: Path) -> str:
 
 
 def _lines(*command: str) -> list[str]:
-    try:
-        return [line.strip() for line in questions.ask(*command).splitlines() if line.strip()]
-    except HarnessError:
-        return []
+    return [line.strip() for line in (_answer(*command) or "").splitlines() if line.strip()]
 
 
-def _answers(*command: str) -> bool:
+def _answer(*command: str) -> str | None:
     try:
-        questions.ask(*command)
+        return questions.ask(*command)
     except HarnessError:
-        return False
-    return True
+        return None
