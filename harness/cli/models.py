@@ -63,8 +63,13 @@ def models() -> None:
 
 def rows(variant: Variant) -> list[tuple[str, ...]]:
     """The lines of the table of one variant, as text."""
-    known = published()
-    return [line for run in _runs(variant) for line in _lines(run, known.get((variant, _name(*run)), []))]
+    known, found = published(), []
+    for name, run in _runs(variant):
+        printed = known.get((variant, _name(name, run)), [])
+        # Also at sizes of published counts: mmpretrain counts at 224 px what is trained at 192.
+        sizes = {run.image_size, *(figures.image_size for figures in printed if figures.image_size)}
+        found += [_line(name, run, size, printed) for size in sorted(sizes)]
+    return found
 
 
 def _name(name: str, run: Pretrain | FineTune) -> str:
@@ -101,13 +106,6 @@ def _runs(variant: Variant) -> list[tuple[str, Pretrain | FineTune]]:
             tuned = simmim_finetune(model, epochs=epochs, image_size=size, variant=variant)
             found.append((f"{model} finetune", tuned))
     return list({_name(*named): named for named in reversed(found)}.values())[::-1]  # 100 and 800 epochs share models
-
-
-def _lines(named: tuple[str, Pretrain | FineTune], printed: list[Published]) -> list[tuple[str, ...]]:
-    name, run = named
-    # Also at sizes of published counts: mmpretrain counts at 224 px what is trained at 192.
-    sizes = sorted({run.image_size, *(figures.image_size for figures in printed if figures.image_size)})
-    return [_line(name, run, size, printed) for size in sizes]
 
 
 def _line(name: str, run: Pretrain | FineTune, size: int, printed: list[Published]) -> tuple[str, ...]:
