@@ -95,7 +95,7 @@ class Slurm:
         questions.require_slurm()
         store, site = self.store, self.site
         open_to_group(store.root)
-        log, largest = Submissions(store.root), questions.largest_array()
+        log = Submissions(store.root)
         frozen = snapshot.freeze(store, self.project)
         # Decide by what the log holds, then publish the next number; if another process was faster, decide again.
         while True:
@@ -106,8 +106,7 @@ class Slurm:
             # Runs that wait for jobs of another study are entered, too, so that its `cancel` spares them.
             if not chosen and (not waiting or set(open_names) <= asked_for(log.entries()).get(self.study, set())):
                 return Submitted(waiting=waiting)
-            room = _room(site)
-            made, left = within(_arrays(chosen, seen, site, min(largest, room or largest)), room)
+            made, left = _arrays(chosen, seen, site)
             # Before the entry is there: a job finds the specs of its runs in the store.
             store.register_all(runs[name] for array in made for element in array.elements for name in element)
             settings = {stage: _settings(site[stage], self.resources, self.program) for stage in STAGES} | {
@@ -187,12 +186,11 @@ def scripts(
     """The arrays that `submit` would queue, and the sbatch script of each stage. Changes nothing."""
     questions.require_slurm()
     chosen, seen = wanted(runs, store, retry=retry, reading=True)
-    room, largest = _room(site), questions.largest_array()
-    made, _ = within(_arrays(chosen, seen, site, min(largest, room or largest)), room)
+    made, _ = _arrays(chosen, seen, site)
     shown: dict[Stage, str] = {}
     for array in made:
         if array.stage not in shown:
-            executor = _executor(store.root / ".submissions" / "preview", site[array.stage], array, {}, "", make=False)
+            executor = _executor(store.root / ".submissions" / "preview", site[array.stage], array, {}, "")
             shown[array.stage] = str(executor._make_submission_file_text(executor._submitit_command_str, "preview"))
     return made, shown
 
@@ -205,16 +203,18 @@ def _log_of(log: Submissions, entry: Entry, name: str) -> Path | None:
     return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
-def _arrays(chosen: Mapping[str, Run], seen: Overview, site: Mapping[Stage, Site], largest: int) -> list[Array]:
-    elsewhere = {name: place.job for name, place in seen.places.items() if place.job}
-    packs: dict[Stage, int] = {stage: site[stage].pack for stage in STAGES}
-    return arrays(chosen, token=secrets.token_hex(4), packs=packs, largest=largest, elsewhere=elsewhere)
-
-
-def _room(site: Mapping[Stage, Site]) -> int | None:
+def _arrays(chosen: Mapping[str, Run], seen: Overview, site: Mapping[Stage, Site]) -> tuple[list[Array], int]:
+    """The arrays of chosen runs for which the queue has room, and how many runs are left out."""
     limits = [site[stage].submit_limit for stage in STAGES] + [questions.submit_limit()]
     known = [limit for limit in limits if limit is not None]
-    return max(0, min(known) - questions.jobs_of_user()) if known else None
+    room = max(0, min(known) - questions.jobs_of_user()) if known else None
+    largest = questions.largest_array()
+    elsewhere = {name: place.job for name, place in seen.places.items() if place.job}
+    packs: dict[Stage, int] = {stage: site[stage].pack for stage in STAGES}
+    found = arrays(
+        chosen, token=secrets.token_hex(4), packs=packs, largest=min(largest, room or largest), elsewhere=elsewhere
+    )
+    return within(found, room)
 
 
 def _settings(site: Site, resources: Resources, program: str) -> dict[str, Any]:
@@ -235,7 +235,9 @@ def _call_sbatch(
         dependency = array.dependency
         if array.after is not None:
             dependency = _dependency(ids[array.after], entry.arrays[array.after], array)
-        executor = _executor(log.folder(entry.number).jobs(place), site[array.stage], array, extra, dependency)
+        folder = log.folder(entry.number).jobs(place)
+        folder.mkdir(parents=True, exist_ok=True)
+        executor = _executor(folder, site[array.stage], array, extra, dependency)
         tasks = [Task(str(store.root), entry.number, place, index) for index in range(len(array.elements))]
         try:
             jobs = executor.submit_array(tasks)
@@ -269,15 +271,15 @@ def _locations(runs: Iterable[Run]) -> dict[str, str]:
     return {data_variable(name): str(place) for name, place in places.items() if place}
 
 
-def _executor(
-    folder: Path, site: Site, array: Array, extra: Mapping[str, str], dependency: str, *, make: bool = True
-) -> Any:
+def _executor(folder: Path, site: Site, array: Array, extra: Mapping[str, str], dependency: str) -> Any:
     import submitit
 
-    if make:
-        folder.mkdir(parents=True, exist_ok=True)
     python = f"{site.container or ''} {site.python or shlex.quote(sys.executable)}".strip()
     executor = submitit.SlurmExecutor(folder, max_num_timeout=site.attempts, python=python)
+    further = {
+        "reservation": site.reservation,
+        "kill-on-invalid-dep": "yes" if dependency else None,  # True would be a bare flag, which sbatch refuses
+    }
     given: dict[str, Any] = {
         "partition": site.partition,
         "account": site.account,
@@ -288,12 +290,8 @@ def _executor(
         "mem": f"{site.mem_gb}GB" if site.mem_gb else None,
         "srun_args": _srun_args(site),
         "dependency": dependency or None,
+        "additional_parameters": {name: value for name, value in further.items() if value} or None,
     }
-    further: dict[str, Any] = {"reservation": site.reservation} if site.reservation else {}
-    if dependency:
-        further["kill-on-invalid-dep"] = "yes"  # the word: True would be written as a bare flag, which sbatch refuses
-    if further:
-        given["additional_parameters"] = further
     executor.update_parameters(
         job_name=array.name,
         time=site.allocation_minutes(max(map(len, array.elements))),
