@@ -74,7 +74,7 @@ PRINTS = {"cli", "task"}  # what a job prints is its log
 FIRST_USE = {  # inside functions that become a worker
     "launch/inline.py": {"job"},
     "launch/local/worker.py": {"job", "core"},
-    "launch/slurm/distributed.py": {"job", "core"},
+    "launch/slurm/task.py": {"job", "core"},
     "launch/cost.py": {"runs"},
 }
 
