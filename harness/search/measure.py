@@ -150,10 +150,8 @@ class Measure:
                 continue
             if row.excluded:
                 raise HarnessError(f"the reference is excluded at scale {self.scale.name}: {row.excluded}")
-            if column not in row.evaluations:
-                raise HarnessError(f"no evaluation gives {text!r}; valid: {', '.join(_given(row.evaluations))}")
-            evaluation = row.evaluations[column]
-            if name and evaluation.metrics and name not in evaluation.metrics:
+            evaluation = row.evaluations.get(column)
+            if evaluation is None or (name and evaluation.metrics and name not in evaluation.metrics):
                 raise HarnessError(f"no evaluation gives {text!r}; valid: {', '.join(_given(row.evaluations))}")
             _check_split(evaluation, f"metric {text!r}")
             found.append(Metric(column, name or evaluation.shown_metric))

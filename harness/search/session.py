@@ -102,33 +102,30 @@ def history(opened: Opened) -> tuple[list[Trial], optuna.Study]:
     return [plain(trial) for trial in study.get_trials(deepcopy=False)], study
 
 
-def import_finished(
-    study: optuna.Study, earlier: optuna.Study | None, measure: Measure, space: KnownSpace, store: Store
-) -> int:
-    """Add to a study the cells whose runs are done in the store; returns their number.
+def import_finished(study: optuna.Study, earlier: optuna.Study | None, opened: Opened) -> None:
+    """Add to a study the cells whose runs are done in the store.
 
     The search starts informed, and pays for nothing twice. Candidates are all points of a finite space, the cells of
     the search's study, and the trials of an earlier version of the search.
     """
-    finished = set(store.keys())
+    finished = set(opened.store.keys())
     known = set(first_of_each_cell(study.get_trials(deepcopy=False)))
-    count = 0
-    for params, cell in _known_points(earlier, measure, space) if finished else ():
+    for params, cell in _known_points(earlier, opened) if finished else ():
         if (name := cell_id(cell)) not in known:
             # Also where its runs are not done: another point of the same cell has the same runs.
             known.add(name)
-            count += _add_if_finished(study, params, cell, measure, space, store, finished)
-    return count
+            _add_if_finished(study, params, cell, opened, finished)
 
 
 def _known_points(
-    earlier: optuna.Study | None, measure: Measure, space: KnownSpace
+    earlier: optuna.Study | None, opened: Opened
 ) -> Iterator[tuple[dict[str, Any], Mapping[str, Scalar]]]:
     """Parameters and cell of every point that can be known before the search asks."""
+    space, search = opened.space, opened.search
     for point in space.points or ():
         if not point.excluded:
             yield point.params, point.cell
-    for cell in measure.search.study.cells if measure.search.study is not None else ():
+    for cell in search.study.cells if search.study is not None else ():
         if (params := space.params_of(cell)) is not None:
             yield params, present(cell)
     for trial in earlier.get_trials(deepcopy=False) if earlier is not None else ():
@@ -137,37 +134,31 @@ def _known_points(
 
 
 def _add_if_finished(
-    study: optuna.Study,
-    params: dict[str, Any],
-    cell: Mapping[str, Scalar],
-    measure: Measure,
-    space: KnownSpace,
-    store: Store,
-    finished: set[str],
-) -> bool:
-    """Add a cell as a complete trial if its runs are done; returns True if it was added."""
+    study: optuna.Study, params: dict[str, Any], cell: Mapping[str, Scalar], opened: Opened, finished: set[str]
+) -> None:
+    """Add a cell as a complete trial if its runs are done. finished: keys of all run folders."""
+    measure, store = opened.measure, opened.store
     candidate = measure.candidate(cell, measure.labels(measure.search.seeds))
     wanted = {key(run) for run in measure.wanted(candidate)}
     # The set of keys first: reading results of a large grid is slow.
     if candidate.excluded or not wanted <= finished or not all(store.result(name) for name in wanted):
-        return False
+        return
     try:
         per_seed = measure.values(candidate, store)
     except HarnessError:  # a result without the metric: if proposed, the trial fails with that reason
-        return False
+        return
     # The Wilcoxon pruner compares new trials with imported ones too, seed by seed.
     by_seeds = measure.search.pruner == "wilcoxon"
     study.add_trial(
         create_trial(
             state=TrialState.COMPLETE,
             params=params,
-            distributions=space.distributions_of(params),
+            distributions=opened.space.distributions_of(params),
             values=[fmean(values) for values in per_seed],
             intermediate_values=dict(enumerate(per_seed[0])) if by_seeds else None,
             user_attrs={CELL: present(cell), IMPORTED: True, PER_SEED: per_seed},
         )
     )
-    return True
 
 
 @contextlib.contextmanager
@@ -194,7 +185,7 @@ def coordinating(opened: Opened, *, seed: int | None, new: bool) -> Iterator[tup
             used = int(earlier.user_attrs.get(SETTINGS, {}).get("seed", 0)) if seed is None else seed
             # Its own trials are no candidates for import.
             study, earlier = resume(storage, names[-1], settings(opened, used), pruner), None
-        import_finished(study, earlier, opened.measure, opened.space, opened.store)
+        import_finished(study, earlier, opened)
         yield study, used, lease
 
 
@@ -252,18 +243,14 @@ class _Feed:
         self._confirmation: Confirmation | None = None
 
     def __call__(self) -> bool:
-        if not self._over():
-            return True
-        if self._confirmation is None:
-            return False
-        return bool(self._confirmation.step())
+        if not self.ending:  # a search is not reopened while its best cells are confirmed
+            if self._coordinator.step():
+                return True
+            self._end()
+        return self._confirmation is not None and self._confirmation.step()
 
-    def _over(self) -> bool:
-        """Make one pass of the search; returns True once it has ended, and then prepares its confirmation."""
-        if self.ending:  # a search is not reopened while its best cells are confirmed
-            return True
-        if self._coordinator.step():
-            return False
+    def _end(self) -> None:
+        """Note why the search ended, and prepare its confirmation."""
         self.ending = self._coordinator.ending()
         self._say(f"search ended: {self.ending}")
         if self._confirm:
@@ -272,4 +259,3 @@ class _Feed:
             self._confirmation = Confirmation(fresh, self._opened.measure, self._opened.store, self._jobs)
             if count := len(self._confirmation.undone()):
                 self._say(f"confirming {len(fresh)} cells with fresh seeds: {count} evaluations to compute")
-        return True
