@@ -195,6 +195,7 @@ def _links(present: Flags) -> tuple[Floats, NDArray[np.int64]]:
                 reached = wider
             groups[reached] = number
             number += 1
+    # Singular: in each group a constant can move from all seeds to all cells without a change of the fit.
     return np.linalg.pinv(normal, rcond=1e-10, hermitian=True), groups
 
 
@@ -226,6 +227,6 @@ def _design(pattern: bytes, cells: int, seeds: int) -> tuple[Floats, NDArray[np.
         flags.sum(axis=1), 1)[:, None, None]  # fmt: skip
     covariance = centre - centre @ links @ centre  # of a cell's residuals, in units of the variance
     sizes, directions = np.linalg.eigh(covariance)
-    kept = sizes > 1e-9
+    kept = sizes > 1e-9  # others are zero but for rounding
     scale = np.where(kept, 1 / np.sqrt(np.where(kept, sizes, 1.0)), 0.0)
     return links, groups, directions * scale[:, None], kept.sum(axis=1).astype(float), sizes.sum(axis=1)

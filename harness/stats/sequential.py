@@ -18,7 +18,9 @@ from harness.stats.intervals import Floats
 from harness.stats.simultaneous import groups, largest_below
 
 _DRAWS = 40_000
+# More of these, as their error is divided by the candidates: the quantile lies farther out in the tail.
 _PAIRED_DRAWS = 200_000
+# The distribution of the largest t is computed at these and interpolated: one quadrature for all draws.
 _BOUNDS = np.concatenate([np.linspace(-3, 15, 361), np.geomspace(15.5, 1e5, 120)])
 
 

@@ -19,6 +19,7 @@ from harness.stats.intervals import Floats
 Groups = tuple[tuple[float, int], ...]
 """Comparisons as pairs of l_i and its count."""
 
+# Nodes of the error that all comparisons share; less than 1e-16 of a normal distribution lies beyond 8.5.
 _NORMAL = np.linspace(-8.5, 8.5, 171)
 _WEIGHTS = stats.norm.pdf(_NORMAL) * (_NORMAL[1] - _NORMAL[0])
 _SCALES = 121
@@ -54,6 +55,7 @@ def largest_below(bound: Floats, comparisons: Groups, df: float, *, two_sided: b
         inside = ndtr((limit + share * _NORMAL) / rest)
         if two_sided:
             inside = inside - ndtr((share * _NORMAL - limit) / rest)
+        # Given the shared error and the variance, comparisons are independent.
         total *= np.clip(inside, 0.0, 1.0) ** count
     found: Floats = np.clip(np.einsum("bsz,s,z->b", total, weights, _WEIGHTS), 0.0, 1.0).reshape(np.shape(bound))
     return found
@@ -73,12 +75,13 @@ def critical(alpha: float, comparisons: Groups, df: float, *, two_sided: bool = 
     def excess(bound: float) -> float:
         return 1 - alpha - float(largest_below(np.array(bound), comparisons, df, two_sided=two_sided))
 
+    # Between a single comparison's value and Bonferroni's, with a margin as the quadrature is not exact.
     return float(optimize.brentq(excess, single * 0.98, all_ * 1.02, xtol=1e-4))
 
 
 def _scale(df: float) -> tuple[Floats, Floats]:
     """Nodes and weights of the standard deviation over the true one, on a logarithmic grid."""
-    if df > 1e5:
+    if df > 1e5:  # as good as a known variance
         return np.ones(1), np.ones(1)
     ends = np.log(stats.chi2.ppf([1e-9, 1 - 1e-12], df) / df) / 2
     nodes = np.linspace(float(ends[0]), float(ends[1]), _SCALES)
