@@ -22,8 +22,6 @@ SNAPSHOT_VARIABLE = "HARNESS_SNAPSHOT"
 
 LIMIT_VARIABLE = "HARNESS_HEARTBEAT_LIMIT"
 
-CROPS_VARIABLE = "HARNESS_DEVICE_CROPS"
-
 PROFILE_KEYS = ("store", "data", "slurm")
 
 
@@ -155,18 +153,6 @@ def heartbeat_limit() -> float:
     if not limit > 0:  # also refuses nan
         raise HarnessError(f"{LIMIT_VARIABLE}={text} should be a positive number of seconds")
     return limit
-
-
-def crops_on_device() -> bool:
-    """True if HARNESS_DEVICE_CROPS is 1: squares of a pack are cropped in batch on the device of the training.
-
-    Raises:
-        HarnessError: the variable is neither 0 nor 1.
-    """
-    text = os.environ.get(CROPS_VARIABLE, "0")
-    if text not in ("0", "1"):
-        raise HarnessError(f"{CROPS_VARIABLE}={text:.80} should be 1 for crops on the device, or 0")
-    return text == "1"
 
 
 def _data_table(profile: Path) -> dict[str, str]:

@@ -6,7 +6,7 @@ import errno
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pytest
@@ -16,11 +16,11 @@ from PIL import Image
 from harness.core.data import datasets, packing
 from harness.core.data.batches import Batch, as_images, training_batches
 from harness.core.data.batches import test_batches as batches_of
-from harness.core.data.datasets import Facts, FolderSet, facts_of, load
+from harness.core.data.datasets import IMAGENET_COLOURS, Facts, FolderSet, facts_of, load
 from harness.core.data.packing import pack
 from harness.core.data.pictures import as_tested
 from harness.spec import Augment, HarnessError, ImageFolder
-from harness.spec.data.datasets import Decoder, planned_manifest
+from harness.spec.data.datasets import Crops, Decoder, planned_manifest
 from harness.spec.data.packs import read_header
 
 CPU = torch.device("cpu")
@@ -269,14 +269,13 @@ def test_a_pack_of_a_pack_and_one_larger_than_the_disk_are_refused(
 @pytest.mark.parametrize("decoder", ["pil", "torchvision"])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_squares_that_are_cropped_in_batch_are_nearly_those_of_the_loader(
-    interpolation: Literal["bilinear", "bicubic"], decoder: Decoder, place: Callable[[Path], None], tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    interpolation: Literal["bilinear", "bicubic"], decoder: Decoder, place: Callable[[Path], None], tmp_path: Path
 ) -> None:  # fmt: skip
     packed(place, tmp_path / "pets.pack", side=40, decoder=decoder)
-    source = load(ImageFolder(name="pets", decoder=decoder), "train")
     augment = Augment(crop_scale=(0.3, 1.0), interpolation=interpolation)
 
-    def batches(first_step: int = 0, rows: slice | None = None) -> list[Batch]:
+    def batches(crops: Crops, first_step: int = 0, rows: slice | None = None) -> list[Batch]:
+        source = load(ImageFolder(name="pets", decoder=decoder, crops=crops), "train")
         return list(
             training_batches(
                 source, augment, image_size=24, batch_size=5, seed=1, first_step=first_step, steps=7, device=CPU,
@@ -284,33 +283,38 @@ def test_squares_that_are_cropped_in_batch_are_nearly_those_of_the_loader(
             )
         )  # fmt: skip
 
-    alone = batches()
-    monkeypatch.setenv("HARNESS_DEVICE_CROPS", "1")
-    together = batches()
-    spread = torch.tensor(source.std)[:, None, None]
+    alone, together = batches("alone"), batches("batch")
+    spread = torch.tensor(IMAGENET_COLOURS[1])[:, None, None]
     for ours, theirs in zip(together, alone, strict=True):
         assert ours.step == theirs.step
         assert torch.equal(ours.labels, theirs.labels)
         assert torch.equal(ours.positions, theirs.positions)
         least = 1.001 if interpolation == "bilinear" else 2.001  # overshoots are cut between the passes too, or not
         assert float(((ours.images - theirs.images) * spread * 255).abs().max()) < least
-    for ours, theirs in zip([*batches(4), *batches(0, slice(2, 4))], [*together[4:], *together], strict=True):
+    resumed, few = batches("batch", 4), batches("batch", 0, slice(2, 4))
+    for ours, theirs in zip([*resumed, *few], [*together[4:], *together], strict=True):
         rows = slice(None) if len(ours.images) == 5 else slice(2, 4)
         assert torch.equal(ours.images, theirs.images[rows])
         assert torch.equal(ours.labels, theirs.labels[rows])
 
 
-def test_crops_on_the_device_are_asked_for_in_one_way(
-    place: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = trained(ImageFolder(name="pets"))
-    monkeypatch.setenv("HARNESS_DEVICE_CROPS", "1")  # nothing to files and whole pictures, which differ in size
-    assert torch.equal(trained(ImageFolder(name="pets")), whole)
-    packed(place, tmp_path / "pets.pack")
-    assert torch.equal(trained(ImageFolder(name="pets")), whole)
-    monkeypatch.setenv("HARNESS_DEVICE_CROPS", "yes")
-    with pytest.raises(HarnessError, match="HARNESS_DEVICE_CROPS=yes should be 1 for crops on the device, or 0"):
-        trained(ImageFolder(name="pets"))
+def test_crops_in_batch_are_in_the_key_and_take_squares(place: Callable[[Path], None], tmp_path: Path) -> None:
+    """Other augmentations than crops and flips go through the loader: the same pixels under both keys."""
+    for _ in ("folder", "pack of whole pictures"):
+        with pytest.raises(ValueError, match="crops='batch' needs squares of one size"):
+            ImageFolder(name="pets", crops="batch")
+        with pytest.raises(HarnessError, match="crops='batch' needs squares of one size"):
+            load(ImageFolder(name="pets").replace(crops="batch"), "train")
+        (tmp_path / "pets.pack").unlink(missing_ok=True)
+        place(tmp_path / "pets")
+        packed(place, tmp_path / "pets.pack")
+    place(tmp_path / "pets")
+    packed(place, tmp_path / "squares.pack", side=40)
+    alone, together = (ImageFolder(name="pets", crops=crops) for crops in get_args(Crops))
+    assert ImageFolder(name="pets").digest == alone.digest != together.digest
+    erased = Augment(crop_scale=(0.2, 1.0), erasing=1.0)
+    assert torch.equal(trained(together, augment=erased), trained(alone, augment=erased))
+    assert not torch.equal(trained(together), trained(alone))
 
 
 def test_a_pack_that_was_exchanged_is_read_anew_in_the_same_process(

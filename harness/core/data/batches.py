@@ -21,11 +21,9 @@ from torch import Tensor
 from harness.core.data.augment import crop_boxes, crops_of, flips, normalise, resample, test_batch, train_batch
 from harness.core.data.custom_augment import custom_augment
 from harness.core.data.datasets import FolderSet, ImageSet
-from harness.core.data.pack import Pack
 from harness.core.data.samples import TestSamples, TrainingSamples, collected
 from harness.core.runtime.ahead import STEPS, Ahead
 from harness.core.runtime.randomness import permutation
-from harness.machine import crops_on_device
 from harness.spec import Augment, CustomAugment, HarnessError
 
 T = TypeVar("T")
@@ -95,12 +93,9 @@ def training_batches(
 ) -> Iterator[Batch]:
     """The batches of steps first_step to steps - 1, counted over all epochs.
 
-    Images in memory that are only cropped and flipped are computed in batch on the device; other images one
-    by one (`harness.core.data.samples`), whose batches are copied to a GPU while the step before runs.
-
-    Where HARNESS_DEVICE_CROPS is 1, squares of a pack are computed in batch on the device too. Their pixels differ from
-    those of images computed one by one: bilinear by at most 1 of 255; bicubic also by more at edges, as overshoots are
-    cut once and not after each of the two passes.
+    Images that are only cropped and flipped are computed in batch on the device if they are in memory, or squares of a
+    pack with `crops="batch"`; other images one by one (`harness.core.data.samples`). Batches of files and packs are
+    copied to a GPU while the step before runs.
 
     Args:
         image_size: side of the result in pixels.
@@ -115,14 +110,14 @@ def training_batches(
     # Crops follow `drawn`, the order of images always `seed`: two crop seeds give two crops of the same images.
     drawn = seed if crop_seed is None else crop_seed
     places = torch.arange(batch_size)[slice(None) if rows is None else rows]
-    in_memory = isinstance(source, ImageSet) and not augment.needs_loader
+    together = not augment.needs_loader
+    in_memory = isinstance(source, ImageSet) and together
     plan = step_indices(
         source, places.to(device if in_memory else "cpu"), batch_size, seed, range(first_step, steps), augment.repeats
     )
-    squares = _squares(source, augment) if isinstance(source, FolderSet) and crops_on_device() else None
-    if isinstance(source, FolderSet) and squares is not None:
-        found = _packed(source, squares, augment, image_size, drawn, plan, places.to(device), steps)
-    elif isinstance(source, ImageSet) and in_memory:
+    if isinstance(source, FolderSet) and source.crops == "batch" and together:
+        found = _packed(source, augment, image_size, drawn, plan, places.to(device), steps)
+    elif isinstance(source, ImageSet) and together:
         found = _in_memory(source.to(device), augment, image_size, drawn, plan, places.to(device), steps)
     else:
         made = TrainingSamples(source, augment, image_size, drawn)
@@ -205,15 +200,8 @@ def _one_by_one(
         yield Batch(step, images, labels, positions)
 
 
-def _squares(source: FolderSet, augment: Augment) -> Pack | None:
-    """The pack of a set whose pictures are squares that are only cropped and flipped."""
-    pack = None if augment.needs_loader else source.pack
-    return pack if pack is not None and pack.side is not None else None
-
-
 def _packed(
     source: FolderSet,
-    pack: Pack,
     augment: Augment,
     image_size: int,
     seed: int,
@@ -221,7 +209,9 @@ def _packed(
     positions: Tensor,
     steps: int,
 ) -> Iterator[Batch]:
-    squares, rows, device = pack.squares(), pack.rows(source.paths), positions.device
+    pack, device = source.pack, positions.device
+    assert pack is not None  # a set with these crops is a pack of squares
+    squares, rows = pack.squares(), pack.rows(source.paths)
     side, pinned = squares.shape[1], device.type == "cuda"
 
     def draw(step: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,16 @@ from harness.core.runtime.custom import load_function
 from harness.core.runtime.randomness import words
 from harness.machine import data_location
 from harness.spec import CustomData, Data, Garments, HarnessError, ImageFolder, Images, Shapes, seed_stream
-from harness.spec.data.datasets import HELD_OUT, PUBLISHED, Decoder, absent, check_folder, few_to_hold_out, is_uneven
+from harness.spec.data.datasets import (
+    HELD_OUT,
+    PUBLISHED,
+    Crops,
+    Decoder,
+    absent,
+    check_folder,
+    few_to_hold_out,
+    is_uneven,
+)
 from harness.spec.data.external_content import Manifest, image_files, manifest
 
 Part = Literal["pretrain", "train", "test"]
@@ -83,7 +92,7 @@ class FolderSet:
     paths: of the image files; of a pack, its own path followed by the names in it, as if it were a folder.
     labels: int64 [N], index into `classes`.
     mean, std: per channel, of values in [0, 1].
-    decoder: the library that decodes and resizes them: see `ImageFolder`.
+    decoder: the library that decodes and resizes them. crops: as in `ImageFolder`.
     pack: the pack that the images lie in; None for files.
     """
 
@@ -93,6 +102,7 @@ class FolderSet:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     decoder: Decoder = "pil"
+    crops: Crops = "alone"
     pack: Pack | None = None
 
     def __len__(self) -> int:
@@ -229,7 +239,8 @@ def _load_folder(data: ImageFolder, part: Part) -> FolderSet:
     if not held_out:
         chosen = members(data, labels, part, classes=classes)
         paths, labels = tuple(paths[index] for index in chosen.tolist()), labels[chosen]
-    return FolderSet(paths, labels, classes, *IMAGENET_COLOURS, data.decoder, opened(root) if root.is_file() else None)
+    pack = opened(root) if root.is_file() else None
+    return FolderSet(paths, labels, classes, *IMAGENET_COLOURS, data.decoder, data.crops, pack)
 
 
 def _checked_root(data: ImageFolder) -> Path:
@@ -243,7 +254,7 @@ def _checked_root(data: ImageFolder) -> Path:
     as_planned_now = data.replace(deep=found.deep, uneven=is_uneven(found))
     if data.content is not None and as_planned_now.current_revision() != data.current_revision():
         raise HarnessError(f"an earlier version planned this run and meant other numbers by {root}; plan again")
-    check_folder(root, found, data.classes, data.decoder)
+    check_folder(root, found, data.classes, data.decoder, data.crops)
     return root
 
 

@@ -13,6 +13,7 @@ from pydantic import Field, PositiveInt, model_validator
 from harness.machine import HarnessError, data_location, data_names, data_variable
 from harness.spec.base import Side, Spec
 from harness.spec.data.external_content import Manifest, manifest, picture_fault
+from harness.spec.data.packs import packed_side
 from harness.spec.user_code import UserFunction
 
 
@@ -42,6 +43,7 @@ PUBLISHED = {
 
 Decoder = Literal["pil", "torchvision"]
 Truth = Literal["segments", "objects"]
+Crops = Literal["alone", "batch"]
 
 HELD_OUT = 10
 """One labelled training image in this many is held out for `split="validation"`."""
@@ -163,6 +165,10 @@ class ImageFolder(_Data):
     decoder: what decodes, crops and resizes the files: PIL, or torchvision's decode_jpeg and torch, which are faster.
         With `torchvision` every file that begins as a JPEG goes through decode_jpeg, which refuses what it cannot read,
         and every other through PIL; torch resizes both, unless timm's transforms do, which are PIL's.
+    crops: `batch` crops and flips the training images of a step together, on the device of the training: only of packs
+        of squares, and where the augmentation does nothing else. Bilinear pixels differ by at most 1 of 255 from those
+        that the decoder's library gives, one image `alone` after another; bicubic ones by more at edges, as overshoots
+        are cut once and not after each of the two passes.
     deep, uneven: True if pictures have 16 bits or floats, and if classes of train/ differ in size; filled in with the
         content, which determines them.
     """
@@ -172,11 +178,12 @@ class ImageFolder(_Data):
     content: str | None = None
     classes: tuple[str, ...] | None = Field(default=None, min_length=1)
     decoder: Decoder = "pil"
+    crops: Crops = "alone"
     deep: bool = False
     uneven: bool = False
 
     channels: ClassVar[int] = 3
-    implicit: ClassVar[Mapping[str, object]] = {"classes": None, "decoder": "pil"}
+    implicit: ClassVar[Mapping[str, object]] = {"classes": None, "decoder": "pil", "crops": "alone"}
     unkeyed: ClassVar[frozenset[str]] = frozenset({"deep", "uneven"})
     filled: ClassVar[Mapping[str, str]] = dict.fromkeys(("content", "deep", "uneven"), "name")
 
@@ -188,7 +195,8 @@ class ImageFolder(_Data):
             if root is not None and root.exists():
                 try:
                     found = planned_manifest(root)
-                    check_folder(root, found, values.get("classes"), values.get("decoder", "pil"))
+                    decoder, crops = values.get("decoder", "pil"), values.get("crops", "alone")
+                    check_folder(root, found, values.get("classes"), decoder, crops)
                 except HarnessError as error:
                     raise ValueError(str(error)) from None
                 return {**values, "content": found.digest, "deep": found.deep, "uneven": is_uneven(found)}
@@ -211,10 +219,10 @@ class ImageFolder(_Data):
         root = data_location(self.name)
         if root is None or not root.exists():
             return None
-        # Classes and decoder may have been named after the folder was read.
-        if self.classes is not None or root.is_file():
+        # Classes, decoder and crops may have been named after the folder was read.
+        if self.classes is not None or self.crops == "batch" or root.is_file():
             try:
-                check_folder(root, planned_manifest(root), self.classes, self.decoder)
+                check_folder(root, planned_manifest(root), self.classes, self.decoder, self.crops)
             except HarnessError as error:
                 return str(error)
         held = planned_manifest(root).val if root.is_file() else any((root / "val").glob("*/*"))
@@ -250,17 +258,21 @@ def is_uneven(folder: Manifest) -> bool:
     return len(set(folder.train.values())) > 1
 
 
-def check_folder(root: Path, folder: Manifest, classes: Sequence[str] | None, decoder: str) -> None:
-    """Refuse a folder that has not the form that `ImageFolder` describes, or a pack of another decoder's pixels.
+def check_folder(
+    root: Path, folder: Manifest, classes: Sequence[str] | None, decoder: str, crops: str = "alone"
+) -> None:
+    """Refuse a folder that has not the form that `ImageFolder` describes, or a pack of other pixels.
 
     Raises:
-        HarnessError: names the classes, the file or the decoder.
+        HarnessError: names the classes, the file, the decoder or the crops.
     """
     if folder.decoder not in (None, decoder):
         raise HarnessError(
             f"{root} was packed with decoder {folder.decoder!r}, and decoder={decoder!r} gives other pixels: "
             f"say ImageFolder(decoder={folder.decoder!r}), or pack the folder with --decoder {decoder}"
         )
+    if crops == "batch" and packed_side(folder.digest) is None:
+        raise HarnessError(f"crops='batch' needs squares of one size: pack {root} with --image-size")
     if folder.loose is not None:
         raise HarnessError(f"{root / folder.loose} lies in no class folder; images belong into train/<class>/")
     if not folder.train:
