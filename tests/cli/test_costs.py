@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from conftest import Command
-from test_commands import evaluation, finish, first, plan, store
+from test_commands import begin, evaluation, finish, first, plan, store
 
 from harness.cli.launch.costs import cost_text, hours, model_lines, peak_lines, short, target_lines
 from harness.cli.models import published
@@ -116,6 +116,26 @@ def test_plan_and_status_say_what_is_done_and_to_do(harness: Command, study: Pat
         text = " ".join(harness(command, study).out.split())
         assert "cost 0.00028 hours done at least 0.00083 to do" in text
         assert "6 runs unknown until one of the kind is done" in text
+
+
+def test_status_says_what_was_compiled_and_captured(harness: Command, study: Path, plan: Plan, store: Store) -> None:
+    lamb = "the optimiser's rate is a number of the host (lamb)"
+    noted: list[dict[str, Any]] = [
+        {"compiled": True, "first_step_seconds": 31.4, "captured": True},
+        {"compiled": True, "first_step_seconds": 88.6, "captured": False, "not captured": lamb},
+        {},
+    ]
+    runs = [run for run in plan.runs().values() if isinstance(run, Pretrain)]
+    for run, facts in zip(runs, noted, strict=False):
+        attempt = begin(store, run)
+        attempt.write_environment({"device": "NVIDIA H200"}, "")
+        attempt.note(facts)
+        attempt.finish({"loss": 1.0}, seconds=1.0, weights=b"weights")
+        attempt.release()
+    lines = harness("status", study).out.splitlines()
+    begun = lines.index("  compiled  2 of 3 trainings: first step after 60 s, 0.033 h in all")
+    assert lines[begun + 1 : begun + 3] == ["  captured  1 of 3 trainings", f"            1 not: {lamb}"]
+    assert max(map(len, lines[begun : begun + 3])) <= 80
 
 
 @pytest.mark.parametrize(

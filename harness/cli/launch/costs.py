@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
+from statistics import median
 
 from harness.launch.cost import Answer, Cost, remaining
 from harness.launch.site import read_site
@@ -16,6 +19,9 @@ HALVES = ("bf16", "fp16")
 
 SHOWN = 12
 """Largest number of models and targets that plan lists."""
+
+LOOKED_AT = 100
+"""Largest number of trainings whose environments are read."""
 
 
 def cost_of(runs: Mapping[str, Run], states: Mapping[str, State], store: Store, root: Path) -> Cost:
@@ -36,6 +42,25 @@ def cost_text(cost: Cost) -> str:
     spread = "" if cost.spread is None else f", +-{100 * cost.spread:.0f} %"
     basis = f"   ({cost.basis}{spread})" if cost.basis else ""
     return f"{hours(cost.done_hours)} {cost.unit} done   {left} to do{basis}"
+
+
+def graph_lines(runs: Mapping[str, Run], states: Mapping[str, State], store: Store) -> list[str]:
+    """How many finished trainings were compiled and captured, and after how long the first step was done.
+
+    Of the first LOOKED_AT; no line where neither was asked for, as on a CPU.
+    """
+    done = (name for name, run in runs.items() if states[name].result and isinstance(run, Pretrain | FineTune))
+    noted = [store.environment(name) for name in islice(done, LOOKED_AT)]
+    lines, of = [], f"of {len(noted)} trainings"
+    if compiled := [one for one in noted if one.get("compiled")]:
+        seconds = [float(one.get("first_step_seconds", 0)) for one in compiled]
+        took = f"first step after {median(seconds):.0f} s, {hours(sum(seconds) / 3600)} h in all"
+        lines.append(f"compiled  {len(compiled)} {of}: {took}")
+    if asked := [one for one in noted if "captured" in one]:
+        lines.append(f"captured  {sum(bool(one['captured']) for one in asked)} {of}")
+        reasons = Counter(str(one.get("not captured")) for one in asked if not one["captured"])
+        lines += [f"          {number} not: {reason:.56}" for reason, number in reasons.most_common()]
+    return lines
 
 
 def hours(value: float) -> str:

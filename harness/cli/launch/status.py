@@ -6,7 +6,7 @@ import gc
 from collections import Counter
 
 from harness.cli.common import ScaleName, Seeds, StorePath, StudyFile, Where, labels, say, selection
-from harness.cli.launch.costs import cost_of, cost_text
+from harness.cli.launch.costs import cost_of, cost_text, graph_lines
 from harness.cli.launch.live import duration
 from harness.launch.executor import Overview, Place, overview
 from harness.store import STATES, Store, open_store
@@ -54,6 +54,8 @@ def _show_status(plan: Plan, seen: Overview, runs: Store) -> None:
     # The states were read for the overview: not again for the costs.
     states = {name: place.state for name, place in seen.places.items()}
     say(f"  cost      {cost_text(cost_of(specs, states, runs, plan.study.root))}")
+    for line in graph_lines(specs, states, runs):
+        say(f"  {line}")
     if seen.silent:
         say(f"  Slurm cannot be asked: {seen.silent}")
     for word in STATES:
