@@ -6,6 +6,7 @@ import gzip
 import pickle
 import urllib.error
 import urllib.request
+import weakref
 from pathlib import Path
 from typing import Literal
 
@@ -469,3 +470,21 @@ def test_custom_function_whose_source_changed_is_refused(own: Path) -> None:
     load_function.cache_clear()  # as in another process: this one still holds the function it was planned with
     with pytest.raises(HarnessError, match="changed since this run was planned; plan again"):
         load_function(spec.function, spec.source)
+
+
+def test_runs_of_a_process_share_one_copy_of_a_set_on_a_device() -> None:
+    """It goes with the last of them; other parts, sets and devices have their own."""
+    data, there = Shapes(image_size=32, train_images=8), torch.device("meta")
+    first, second = (load(data, "train").to(there) for _ in range(2))
+    assert first is second
+    assert isinstance(first, ImageSet)
+    assert first.images.device == there
+    others = [load(data, "test"), load(data.replace(train_images=7), "train")]
+    copies = [first, load(data, "train").to(torch.device("cpu")), *(other.to(there) for other in others)]
+    assert len(set(copies)) == 4
+    copies.clear()
+    last = weakref.ref(first)
+    del first
+    assert last() is second
+    del second
+    assert last() is None

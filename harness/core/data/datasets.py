@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal, assert_never
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import numpy as np
 import torch
@@ -81,8 +82,20 @@ class ImageSet:
         return mean, std
 
     def to(self, device: torch.device) -> ImageSet:
-        """The same set with its tensors on a device."""
-        return dataclasses.replace(self, images=self.images.to(device), labels=self.labels.to(device))
+        """The same set with its tensors on a device.
+
+        Runs of a process that use a set at the same time share one copy there, so nobody may write to it. The copy goes
+        with the last of them.
+        """
+        there = _COPIES.setdefault(self, WeakValueDictionary())
+        if (found := there.get(device)) is None:
+            found = dataclasses.replace(self, images=self.images.to(device), labels=self.labels.to(device))
+            there[device] = found
+        return found
+
+
+_COPIES: WeakKeyDictionary[ImageSet, WeakValueDictionary[torch.device, ImageSet]] = WeakKeyDictionary()
+"""For each set, such as `load` gives every run, its copies on devices."""
 
 
 @dataclass(frozen=True, eq=False)
