@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import gc
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -125,14 +127,42 @@ def say(text: str, *, style: str | None = None) -> None:
     console.print(printable(text), markup=False, style=style)
 
 
-def show_table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    """Print a table whose texts come from studies: without markup and control characters."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in header:
-        table.add_column(escape(printable(column)))
-    for row in rows:
-        table.add_row(*(escape(printable(text)) for text in row))
-    console.print(table, soft_wrap=False)
+def show_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, axes: int = 1) -> None:
+    """Print a table whose texts come from studies: without markup and control characters.
+
+    Columns that do not fit beside each other follow below, with the first `axes` columns repeated.
+    """
+    texts = [[printable(text) for text in row] for row in rows]
+    headers = [_broken(printable(text), [row[place] for row in texts]) for place, text in enumerate(header)]
+    columns = zip(headers, *texts, strict=True)
+    widths = [max(cell_len(line) for text in column for line in text.split("\n")) for column in columns]
+    for group in _beside_each_other(widths, axes, console.width):
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in group:
+            # Numbers are never broken; the words of an axis are, where they would leave no room.
+            table.add_column(escape(headers[column]), no_wrap=column >= axes, overflow="fold")
+        for row in texts:
+            table.add_row(*(escape(row[column]) for column in group))
+        console.print(table, soft_wrap=False)
+
+
+def _broken(header: str, below: Sequence[str]) -> str:
+    """A header broken at spaces, no wider than its column needs to be."""
+    longest = max(map(len, (*below, *header.split())), default=1)
+    return "\n".join(textwrap.wrap(header, longest, break_long_words=False, break_on_hyphens=False)) or header
+
+
+def _beside_each_other(widths: Sequence[int], axes: int, width: int) -> Iterator[list[int]]:
+    """Columns that fit a line together, the first `axes` ones in every group; two blanks stand between columns."""
+    wide, first = [2 + width for width in widths], list(range(axes))
+    room = max(width - sum(wide[:axes]), width // 2)
+    kept: list[int] = []
+    for column in range(axes, len(wide)):
+        if kept and sum(wide[place] for place in (*kept, column)) > room:
+            yield first + kept
+            kept = []
+        kept.append(column)
+    yield first + kept
 
 
 def selection(where: Sequence[str] | None) -> dict[str, list[str]]:

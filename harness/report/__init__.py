@@ -15,7 +15,7 @@ from harness.report.collect import Standings, runs_frame
 from harness.report.escape import file_stem
 from harness.report.tables.latex import latex_text
 from harness.report.tables.statistics import summary
-from harness.report.tables.table import Table, csv_text, markdown_text, table
+from harness.report.tables.table import csv_text, markdown_text, table
 from harness.store import Store
 from harness.store.files import disk_errors, read_json, write_atomically
 from harness.study import Plan
@@ -35,9 +35,10 @@ _PICTURES = ("figure-*.png", "figure-*.pdf", "reconstructions*.png")
 class Report:
     """Files of a written report, and its table for a terminal.
 
-    files: names in `folder`. rows: one per cell, as long as `header`. notes: footnotes first. complete: True if no
-    value of the plan is missing, excluded cells aside. judged: numbers of seeds with which the claims were judged,
-    including earlier reports. Texts hold no control characters, but may hold brackets.
+    files: names in `folder`. rows: one per cell, as long as `header`, whose first `axes` entries are axes. notes:
+    footnotes first. complete: True if no value of the plan is missing, excluded cells aside. judged: numbers of seeds
+    with which the claims were judged, including earlier reports. Texts hold no control characters, but may hold
+    brackets.
     """
 
     folder: Path
@@ -45,6 +46,7 @@ class Report:
     caption: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    axes: int
     notes: tuple[str, ...]
     complete: bool
     judged: tuple[int, ...] = ()
@@ -56,6 +58,8 @@ def write(
     folder: Path,
     standings: Standings | None = None,
     judged_before: Collection[int] = (),
+    *,
+    wide: bool = False,
 ) -> Report:
     """Write tables, figures and reconstructions of a study, however much of it is done.
 
@@ -65,13 +69,14 @@ def write(
     Args:
         standings: states of runs as their executor sees them; without it, states follow from the store's files.
         judged_before: numbers of seeds with which the claims were judged for earlier reports.
+        wide: the table with columns of n, interval, difference and adjusted p-value, in Markdown, LaTeX and terminal.
 
     Raises:
         HarnessError: the disk refuses.
     """
     runs = runs_frame(plan, store, standings)
     cells = summary(plan, runs)
-    found = table(plan, runs, cells)
+    found = table(plan, runs, cells, wide=wide)
     label = f"tab:{file_stem(plan.study.name or 'study', plan.scale.name)}"
     texts = {
         "runs.csv": csv_text(runs),
@@ -83,7 +88,7 @@ def write(
     if claims:
         texts["claims.md"] = claims_text(plan, claims, judged_before)
     made = _pictures(plan, store, runs, cells)
-    texts["report.html"] = _page(plan, runs, cells, found, made, claims, read_json(folder / AUDIT), judged_before)
+    texts["report.html"] = _page(plan, runs, cells, made, claims, read_json(folder / AUDIT), judged_before)
     files = {name: text.encode() for name, text in texts.items()} | dict(made.files)
     _publish(folder, files)
     wanted = runs[runs["state"] != "excluded"]
@@ -93,7 +98,8 @@ def write(
         caption=found.caption,
         header=found.header,
         rows=found.plain_rows(),
-        notes=(*found.plain_notes(), *made.remarks, *claim_lines(plan, claims, judged_before)),
+        axes=found.axes,
+        notes=(*found.plain_notes(), *found.reading * wide, *made.remarks, *claim_lines(plan, claims, judged_before)),
         complete=bool(wanted["value"].notna().all()),
         judged=tuple(sorted({*judged_before, *judged_seeds(plan, claims)})),
     )
@@ -110,7 +116,6 @@ def _page(
     plan: Plan,
     runs: DataFrame,
     cells: DataFrame,
-    found: Table,
     made: Pictures,
     claims: Sequence[Verdict],
     audit: object,
@@ -120,10 +125,11 @@ def _page(
     from harness.report.page import content, html_text, sections
 
     findings = audit if isinstance(audit, list) else []
+    numbers = sections.numbers_section(table(plan, runs, cells, wide=True))
     shown = content.page(
-        plan, runs, cells, found, made.shown(), (made.title, made.triplets), remarks=made.remarks,
+        plan, runs, cells, table(plan, runs, cells), made.shown(), (made.title, made.triplets), remarks=made.remarks,
         before=sections.claims_section(plan, claims, judged_before),
-        after=[*sections.paper_section(cells), *sections.audit_section(findings)],
+        after=[numbers, *sections.paper_section(plan, cells), *sections.audit_section(findings)],
     )  # fmt: skip
     return html_text(shown)
 

@@ -27,12 +27,19 @@ class Shown:
     folder: Path
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    axes: int
     notes: tuple[str, ...]
     written: bool
 
 
 def current(
-    plan: Plan, store: Store, folder: Path, standings: Standings | None = None, *, always: bool = False
+    plan: Plan,
+    store: Store,
+    folder: Path,
+    standings: Standings | None = None,
+    *,
+    always: bool = False,
+    wide: bool = False,
 ) -> Shown:
     """Current report of a plan, taken from `folder` if no input has changed since it was written.
 
@@ -43,23 +50,24 @@ def current(
     """
     check_own(plan, folder)
     folder = _beside_a_fuller_one(plan, folder)
-    digest = _inputs(plan, store, folder, standings)
+    digest = _inputs(plan, store, folder, standings) + " wide" * wide
     saved = read_record(folder / STAMP) or {}
     if not always and saved.get("inputs") == digest and _whole(folder, saved["files"]):
         rows = tuple(tuple(row) for row in saved["rows"])
-        return Shown(folder, tuple(saved["header"]), rows, tuple(saved["notes"]), written=False)
-    report = write(plan, store, folder, standings, saved.get("judged", ()))
+        return Shown(folder, tuple(saved["header"]), rows, saved["axes"], tuple(saved["notes"]), written=False)
+    report = write(plan, store, folder, standings, saved.get("judged", ()), wide=wide)
     stamp = {
         "study": plan.study.file,
         "inputs": digest,
         "files": report.files,
         "header": report.header,
         "rows": report.rows,
+        "axes": report.axes,
         "notes": report.notes,
         "judged": report.judged,
     }
     write_atomically(folder / STAMP, sealed(stamp))
-    return Shown(folder, report.header, report.rows, report.notes, written=True)
+    return Shown(folder, report.header, report.rows, report.axes, report.notes, written=True)
 
 
 def _beside_a_fuller_one(plan: Plan, folder: Path) -> Path:
@@ -104,7 +112,7 @@ def _inputs(plan: Plan, store: Store, folder: Path, standings: Standings | None)
             plan.scale.digest,
             str(plan.study.reference),
             str(plan.study.paper),
-            str((plan.study.claims, plan.study.margin_share, plan.study.looks)),
+            str((plan.study.claims, plan.study.margin_share, plan.study.looks, plan.study.labels)),
         ],
         "rows": [
             [

@@ -49,6 +49,8 @@ class Study:
             matter to a claim without a margin of its own.
         looks: numbers of seeds after which `harness run --until-decided` looks at the claims, the first being `seeds`
             and the last the most it spends on a cell. They are part of the test: fix them before the first run.
+        labels: axes and evaluations in words for tables and figures, such as {"mask_ratio": "mask ratio"}, with units,
+            such as {"top1": "top-1 accuracy (%)"}. Without one, a name is shown without underscores.
     """
 
     cell: CellFunction
@@ -62,6 +64,7 @@ class Study:
     margin_share: float = 0.2
     looks: tuple[int, ...] = ()
     first_seed: int | Mapping[str, int] = 0
+    labels: Mapping[str, str] = field(default_factory=dict)
     name: str = ""
     root: Path = field(default_factory=Path)
     file: str = ""
@@ -146,6 +149,7 @@ def _check_types(study: Study) -> None:
         ("claims", tuple, "a tuple of claims"),
         ("factors", Mapping, 'fields by axis, such as {"epochs": ("start.recipe.epochs",)}'),
         ("looks", tuple, "a tuple of numbers of seeds"),
+        ("labels", Mapping, 'words by axis or evaluation, such as {"mask_ratio": "mask ratio"}'),
     )
     for name, kind, words in fields:
         if not isinstance(found := getattr(study, name), kind):
@@ -156,6 +160,9 @@ def _check_types(study: Study) -> None:
     for axis, paths in study.factors.items():
         if not isinstance(paths, tuple) or not all(isinstance(path, str) for path in paths):
             raise HarnessError(f"factors of {axis} should be a tuple of fields, such as ({paths!r:.80},)")
+    for name, text in study.labels.items():
+        if not isinstance(text, str) or not text:
+            raise HarnessError(f"the label of {name} should be words, not {text!r:.80}")
 
 
 def _check_seeds(seeds: int) -> None:

@@ -76,7 +76,7 @@ def test_every_page_is_quiet_and_asks_nothing_of_the_network(browser: Browser, p
 @needs_browser
 def test_sorting_by_keyboard(browser: Browser, pages: dict[str, Path]) -> None:
     browser.open(pages["half"])
-    column = browser.ask("[...document.querySelectorAll('#cells th')].findIndex(h => h.textContent === 'top1')")
+    column = browser.ask("[...document.querySelectorAll('#cells th')].findIndex(h => h.textContent === 'top-1 (%)')")
     browser.ask(f"document.querySelectorAll('#cells th')[{column}].firstChild.focus()")
     orders = []
     for _ in range(3):

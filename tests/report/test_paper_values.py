@@ -14,7 +14,7 @@ from fake_study import finish_all, scope_cell, scope_plan
 
 from harness.papers import PaperTable, Protocol, PublishedValue, paper_table, protocol_of
 from harness.report.collect import runs_frame
-from harness.report.tables.footnotes import notes
+from harness.report.tables.footnotes import reading
 from harness.report.tables.paper_values import SEPARABLE, order_agreement
 from harness.report.tables.statistics import summary, units
 from harness.spec import Evaluation, FineTune, Scale
@@ -37,7 +37,7 @@ def _cell(tmp_path: Path, paper: PaperTable) -> tuple[pd.Series[Any], tuple[str,
     finish_all(store, plan, lambda row: 84.0 + row.seed)
     runs = runs_frame(plan, store)
     cells = summary(plan, runs)
-    return cells.iloc[1], notes(plan, runs, cells)
+    return cells.iloc[1], reading(plan, runs, cells)
 
 
 def test_ours_is_read_from_the_specs() -> None:

@@ -43,9 +43,9 @@ HOSTILE_NAME = "".join(letter for letter in HOSTILE if letter.isprintable() and 
 """A study refuses separators and what cannot be printed in its name, since a folder is named after it."""
 
 
-def _table(plan: Plan, store: Store) -> Table:
+def _table(plan: Plan, store: Store, *, wide: bool = False) -> Table:
     runs = runs_frame(plan, store)
-    return table(plan, runs, summary(plan, runs))
+    return table(plan, runs, summary(plan, runs), wide=wide)
 
 
 def test_a_finished_study(tmp_path: Path) -> None:
@@ -57,27 +57,38 @@ def test_a_finished_study(tmp_path: Path) -> None:
         plan,
         lambda row: values.get(tuple(row.axes.values()), 70.0) + slope.get(row.axes["scope"], 1.0) * row.seed,
     )
-    found = _table(plan, store)
-    assert found.header == ("scope", "mask_ratio", "paper", "top1 (n = 2)", "95 % interval", "vs reference")
+    found = _table(plan, store, wide=True)
+    assert found.header == ("scope", "mask ratio", "top-1 (%)", "paper", "n", "95 % interval", "vs reference")
     # The second seed adds 1, and 0.2 more where the scope is full: residuals of 0.06 and 0.04 on 4 degrees of freedom.
     # The intervals are the t of one degree of freedom, 12.706, times half the difference of both seeds.
     assert found.plain_rows() == (
-        ("masked", "0.4", "82.5", "80.50 ± 0.71", "74.15 to 86.85", "−4.00 p < 0.001"),
-        ("masked", "0.6", "82.8", "84.50 ± 0.71", "78.15 to 90.85", "reference"),
-        ("masked", "0.99", "–", "excluded [a]", "–", "–"),
-        ("full", "0.4", "–", "84.60 ± 0.85", "76.98 to 92.22", "+0.10 n.s."),
-        ("full", "0.6", "81.75 (unverified)", "82.10 ± 0.85", "74.48 to 89.72", "−2.40 p < 0.001"),
-        ("full", "0.99", "–", "excluded [a]", "–", "–"),
-        ("scratch", "–", "–", "70.50 ± 0.71", "64.15 to 76.85", "−14.00 p < 0.001"),
+        ("masked", "0.4", "80.50 ± 0.71", "82.5", "2", "74.15 to 86.85", "−4.00 p < 0.001"),
+        ("masked", "0.6", "84.50 ± 0.71", "82.8", "2", "78.15 to 90.85", "reference"),
+        ("masked", "0.99", "excluded [a]", "–", "–", "–", "–"),
+        ("full", "0.4", "84.60 ± 0.85", "–", "2", "76.98 to 92.22", "+0.10 n.s."),
+        ("full", "0.6", "82.10 ± 0.85", "81.75 (unverified)", "2", "74.48 to 89.72", "−2.40 p < 0.001"),
+        ("full", "0.99", "excluded [a]", "–", "–", "–", "–"),
+        ("scratch", "–", "70.50 ± 0.71", "–", "2", "64.15 to 76.85", "−14.00 p < 0.001"),
     )
-    assert "after the last epoch, on the test split of shapes (32 px)" in found.caption
-    notes = "\n".join(found.plain_notes())
-    assert "[a] excluded: 0.99 hides all 16 units" in notes
-    assert "made_up_table" in notes
-    assert "unverified:" in notes
-    assert "Assumed, where the paper does not say: beta2 is 0.999" in notes
-    assert "Unfinished" not in notes
-    assert "Mixed" not in notes
+    # The same comparisons as signs, where only 0.10 is not told from the reference.
+    compact = _table(plan, store)
+    assert compact.header == ("scope", "mask ratio", "top-1 (%)", "paper")
+    assert [row[2:] for row in compact.plain_rows()] == [
+        ("80.50 ± 0.71 ↓", "82.5"), ("84.50 ± 0.71 •", "82.8"), ("excluded [a]", "–"), ("84.60 ± 0.85", "–"),
+        ("82.10 ± 0.85 ↓", "81.75?"), ("excluded [a]", "–"), ("70.50 ± 0.71 ↓", "–"),
+    ]  # fmt: skip
+    assert "after the last epoch, on the test split of shapes (32 px)" in compact.caption
+    assert compact.caption.endswith("Mean ± standard deviation over seeds (n = 2).")
+    assert compact.plain_notes() == (
+        "[a] excluded: 0.99 hides all 16 units",
+        "• reference (scope masked, mask ratio 0.6); ↑ better, ↓ worse than it (adjusted p < 0.05).",
+        "paper: another protocol, so compare its differences, not its level; ? = not checked against a source.",
+    )
+    reading = "\n".join(compact.reading)
+    assert "made_up_table" in reading
+    assert "unverified:" in reading
+    assert "Assumed, where the paper does not say: beta2 is 0.999" in reading
+    assert "Mixed" not in reading
 
 
 def test_a_half_finished_study(tmp_path: Path) -> None:
@@ -86,10 +97,10 @@ def test_a_half_finished_study(tmp_path: Path) -> None:
     run = evaluation(plan, 0, scope="full", mask_ratio=0.4)
     finish_upstream(store, run)
     attempt = begin(store, run)
-    found = _table(plan, store)
+    found = _table(plan, store, wide=True)
     attempt.release()
-    assert found.header[3:] == ("top1", "n", "95 % interval", "vs reference")
-    assert [row[3:5] for row in found.plain_rows()] == [
+    assert found.header[2:] == ("top-1 (%)", "paper", "n", "95 % interval", "vs reference")
+    assert [(row[2], row[4]) for row in found.plain_rows()] == [
         ("81.00 (1 of 2 failed) [a]", "1 of 2"),
         ("84.50 ± 0.71", "2"),
         ("excluded [b]", "–"),
@@ -108,23 +119,27 @@ def test_a_half_finished_study(tmp_path: Path) -> None:
 
 def test_nothing_done(tmp_path: Path) -> None:
     rows = _table(scope_plan(), Store(tmp_path)).plain_rows()
-    assert [row[3] for row in rows[:2]] == ["missing", "missing"]
+    assert [row[2] for row in rows[:2]] == ["missing", "missing"]
 
 
 def test_one_seed_has_no_spread(tmp_path: Path) -> None:
     store, plan = Store(tmp_path), scope_plan(seeds=1)
     finish_all(store, plan, lambda row: 80.0)
     found = _table(plan, store)
-    assert found.header[3] == "top1 (n = 1)"
-    assert found.plain_rows()[0][3] == "80.00"
+    assert found.caption.endswith("(n = 1).")
+    assert found.plain_rows()[0][2] == "80.00"
     assert "Where n = 1, one seed shows no spread." in found.notes
 
 
 def test_a_part_of_the_cells_without_the_reference(tmp_path: Path) -> None:
     store, plan = Store(tmp_path), expand(scope_plan().study, where={"scope": ["full"]})
     finish_all(store, plan)
-    found = _table(plan, store)
-    assert found.header == ("scope", "mask_ratio", "paper", "top1 (n = 2)", "95 % interval")
+    found = _table(plan, store, wide=True)
+    assert found.header == ("scope", "mask ratio", "top-1 (%)", "paper", "n", "95 % interval")
+    compact = _table(plan, store)
+    # All cells share the scope, which stands in the caption.
+    assert compact.header == ("mask ratio", "top-1 (%)", "paper")
+    assert "at scale fake, scope full." in compact.caption
     assert any("is not among these cells" in note for note in found.notes)
 
 
@@ -139,13 +154,14 @@ def test_a_group_of_columns_for_each_evaluation(tmp_path: Path) -> None:
 
     store, plan = Store(tmp_path), scope_plan(cell=two)
     finish_all(store, plan, lambda row: 0.5)
-    found = _table(plan, store)
+    found = _table(plan, store, wide=True)
     assert found.header[2:] == (
-        "knn (n = 2)", "knn 95 % interval", "knn vs reference", "top1 paper", "top1 (n = 2)", "top1 95 % interval",
-        "top1 vs reference",
+        "k-NN (%)", "k-NN n", "k-NN 95 % interval", "k-NN vs reference", "top-1 (%)", "top-1 paper", "top-1 n",
+        "top-1 95 % interval", "top-1 vs reference",
     )  # fmt: skip
-    shown = ("–", "–", "–", "–", "0.5000 ± 0.0000", "0.5000 to 0.5000", "0.0000 n.s.")
+    shown = ("–", "–", "–", "–", "0.5000 ± 0.0000", "–", "2", "0.5000 to 0.5000", "0.0000 n.s.")
     assert found.plain_rows()[-1][2:] == shown
+    assert _table(plan, store).header[2:] == ("k-NN (%)", "top-1 (%)", "paper")
     assert "accuracy of 20 nearest neighbours" in found.caption
 
 
@@ -268,5 +284,44 @@ def test_a_grid_of_one_cell(tmp_path: Path) -> None:
     plan = scope_plan(grid=Grid([{"scope": "masked", "mask_ratio": 0.6}]))
     store = Store(tmp_path)
     finish_all(store, plan)
-    assert _table(plan, store).plain_rows()[0][-1] == "reference"
+    assert _table(plan, store, wide=True).plain_rows()[0][-1] == "reference"
+    assert _table(plan, store).plain_rows() == (("masked", "0.6", "80.06 ± 0.09 •", "82.8"),)
     assert upstream(evaluation(plan, 0, scope="masked", mask_ratio=0.6)) is not None
+
+
+def test_bold_says_something_or_is_left_out(tmp_path: Path) -> None:
+    store, plan = Store(tmp_path / "a"), scope_plan(seeds=4)
+    finish_all(store, plan, lambda row: 80.0 + row.seed / 7 - 5 * (row.axes["scope"] == "scratch"))
+    found = _table(plan, store)
+    assert [row[2].bold for row in found.rows] == [True, True, False, True, True, False, False]
+    assert any("the best, and what cannot be told from it" in note for note in found.notes)
+    store = Store(tmp_path / "b")
+    finish_all(store, plan, lambda row: 80.0 + row.seed / 7)
+    found = _table(plan, store)
+    assert not any(entry.bold for row in found.rows for entry in row)
+    assert any("no cell can be told from the best" in note for note in found.notes)
+
+
+def test_labels_of_a_study_and_cells_from_scratch(tmp_path: Path) -> None:
+    grid = axes(mask_ratio=(0.4, 0.6), scope=("masked",)) | Grid([{}])
+
+    def cell(scale: Scale, seed: int, mask_ratio: float | None, scope: str | None) -> dict[str, Evaluation]:
+        return scope_cell(scale, scope or "", mask_ratio, seed)
+
+    labels = {"mask_ratio": "share hidden", "top1": "accuracy after fine-tuning (%)"}
+    plan = scope_plan(cell=cell, grid=grid, paper=None, labels=labels)
+    found = _table(plan, Store(tmp_path))
+    assert found.header == ("share hidden", "scope", "accuracy after fine-tuning (%)")
+    assert [row[0].text for row in found.rows] == ["0.4", "0.6", "from scratch"]
+    assert "accuracy after fine-tuning (%): fine-tuning accuracy after the last epoch" in found.caption
+
+
+def test_at_most_four_notes_the_gravest_first(tmp_path: Path) -> None:
+    store, plan = Store(tmp_path), scope_plan()
+    half_finished(store, plan)
+    rows = tuple(row for row in plan.rows if row.axes["scope"] == "full" and row.axes["mask_ratio"] == 0.4)
+    finish_all(store, replace(plan, rows=rows), environment={**ENVIRONMENT, "device": "GPU"})
+    found = _table(plan, store)
+    assert [note.split()[0] for note in found.notes] == ["Unfinished:", "Where", "Mixed", "•"]
+    assert found.notes[2] == "Mixed device among these runs: see how to read this."
+    assert any(text.startswith("Mixed device: the finished runs come from") for text in found.reading)

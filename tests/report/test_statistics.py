@@ -10,7 +10,7 @@ from fake_study import evaluation, finish, finish_all, finish_upstream, half_fin
 from scipy import stats
 
 from harness.report.collect import runs_frame
-from harness.report.tables.footnotes import notes
+from harness.report.tables.footnotes import reading
 from harness.report.tables.statistics import summary
 from harness.report.tables.table import table
 from harness.store import Store
@@ -77,12 +77,12 @@ def test_whose_variance_the_differences_take_is_told(tmp_path: Path) -> None:
     runs = runs_frame(plan, store)
     cells = summary(plan, runs)
     assert list(cells.loc[cells["own_variance"], "cell"]) == [6]
-    told = "\n".join(notes(plan, runs, cells))
+    told = "\n".join(reading(plan, runs, cells))
     assert "on 8 degrees of freedom. To be safe, 1 of 5 cells has its own variance" in told
     assert "unequal" not in told
-    told = "\n".join(notes(plan, runs, cells.assign(own_variance=cells["cell"].isin([1, 6]))))
+    told = "\n".join(reading(plan, runs, cells.assign(own_variance=cells["cell"].isin([1, 6]))))
     assert "2 of 5 cells, the reference among them, have their own variance" in told
-    plain = "\n".join(notes(plan, runs, cells.assign(own_variance=False)))
+    plain = "\n".join(reading(plan, runs, cells.assign(own_variance=False)))
     assert "on 8 degrees of freedom. Their p-values are adjusted for all of them (Dunnett's test)." in plain
 
 
@@ -103,12 +103,12 @@ def test_a_difference_against_the_order_of_the_means_has_a_word(tmp_path: Path) 
     means = cells["mean"].tolist()
     assert means[0] > means[1]
     assert cells.loc[0, "difference"] == pytest.approx(-0.75)
-    rows = table(plan, runs, cells).plain_rows()
+    rows = table(plan, runs, cells, wide=True).plain_rows()
     assert rows[0][-1].endswith("(by seed)")
     assert "by seed" not in rows[-1][-1]
     assert any(
         text.startswith("by seed: the cell and the reference have values of diff")
-        for text in table(plan, runs, cells).notes
+        for text in table(plan, runs, cells).reading
     )
 
 
@@ -119,6 +119,6 @@ def test_nothing_is_bold_at_two_seeds(tmp_path: Path, seeds: int, bold: bool) ->
     runs = runs_frame(plan, store)
     cells = summary(plan, runs)
     assert cells["best"].any() == bold
-    told = "\n".join(notes(plan, runs, cells))
+    told = "\n".join(reading(plan, runs, cells))
     assert ("Nothing is bold" in told) != bold
     assert ("With two seeds, intervals of differences cover less than 95 %" in told) != bold

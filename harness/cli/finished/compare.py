@@ -53,7 +53,7 @@ def _show(found: Comparison, *, everything: bool) -> None:
     rows = [change for change in found.changes if everything or change.verdict not in quiet]
     if rows:
         columns = ("evaluation", "n", "before", "after", "difference", "95 % interval", "p", "verdict")
-        show_table((*found.axes, *columns), map(_texts, rows))
+        show_table((*found.axes, *columns), list(map(_texts, rows)), axes=len(found.axes))
     say(f"{len(found.changes)} cells: {', '.join(f'{number} {word}' for word, number in counts.most_common())}")
 
 

@@ -33,6 +33,9 @@ def report(
     seeds: Seeds = None,
     store: StorePath = None,
     out: Annotated[Path | None, typer.Option("--out", help="folder to write to; default: results/STUDY/SCALE")] = None,
+    wide: Annotated[
+        bool, typer.Option("--wide", help="with columns of n, interval, difference from the reference and adjusted p")
+    ] = False,
     strict: Annotated[
         bool,
         typer.Option("--strict", help="refuse a table that mixes commits, versions, devices or threads"),
@@ -54,17 +57,17 @@ def report(
 
         refuse_mixed(mixtures(runs_frame(shown, runs)))
     # Asked for by name, so it is written anew where nothing changed too.
-    show_report(shown, runs, out or results_folder(plan), always=True)
+    show_report(shown, runs, out or results_folder(plan), always=True, wide=wide)
 
 
-def show_report(plan: Plan, store: Store, folder: Path, *, always: bool = False) -> None:
+def show_report(plan: Plan, store: Store, folder: Path, *, always: bool = False, wide: bool = False) -> None:
     """Write the report of a plan, unless it is there and nothing has changed, and print its table."""
     from harness.report.report_cache import current
 
     places = overview(plan.runs(), store).places
     standings = {name: (place.word, place.detail) for name, place in places.items()}
-    shown = current(plan, store, folder, standings, always=always)
-    show_table(shown.header, shown.rows)
+    shown = current(plan, store, folder, standings, always=always, wide=wide)
+    show_table(shown.header, shown.rows, axes=shown.axes)
     for note in shown.notes:
         say(note, style="dim")
     if shown.folder != folder:

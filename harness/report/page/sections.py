@@ -12,8 +12,9 @@ from harness.report.claims.listing import CLAIM_HEADER, claim_rows, explained
 from harness.report.claims.verdicts import Verdict
 from harness.report.collect import axes_of, records
 from harness.report.escape import NOTHING, clean, shown
+from harness.report.labels import axis_label
 from harness.report.page import Section
-from harness.report.tables.table import decimals
+from harness.report.tables.table import Table, decimals
 from harness.study import Plan
 
 # The order in which findings are listed.
@@ -39,7 +40,12 @@ def claims_section(plan: Plan, claims: Sequence[Verdict], judged_before: Collect
     ]
 
 
-def paper_section(cells: pd.DataFrame) -> list[Section]:
+def numbers_section(found: Table) -> Section:
+    """All numbers of the wide table: n, intervals, differences from the reference and adjusted p-values."""
+    return Section(title="All numbers", header=found.header, rows=found.plain_rows())
+
+
+def paper_section(plan: Plan, cells: pd.DataFrame) -> list[Section]:
     """The published values with their protocol, and ours; none if there is no published value."""
     if "paper" not in cells or not cells["paper"].notna().any():
         return []
@@ -59,8 +65,8 @@ def paper_section(cells: pd.DataFrame) -> list[Section]:
         for record in records(found)
     )
     header = (
-        *map(clean, axes), "paper", "here", "difference", "trust", "other protocol", "not known", "paper's protocol",
-        "source",
+        *(axis_label(plan, axis) for axis in axes), "paper", "here", "difference", "trust", "other protocol",
+        "not known", "paper's protocol", "source",
     )  # fmt: skip
     notes = ("No difference is shown where the protocol is known to differ, or where the value is unverified.",)
     return [Section(title="The paper beside ours", header=header, rows=rows, notes=notes)]

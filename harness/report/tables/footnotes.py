@@ -4,39 +4,102 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
 from harness.report.collect import PROVENANCE
-from harness.report.escape import clean, shown
+from harness.report.escape import NOTHING, clean, shown
+from harness.report.labels import axis_label, short_label
 from harness.report.tables.paper_values import PAPER_SD, SEPARABLE, order_agreement
 from harness.report.tables.statistics import model_of
 from harness.spec import Data, Evaluation
 from harness.stats.comparisons import LEAST_FOR_BEST
 from harness.study import Plan
 
+MOST_NOTES = 4
+"""Sentences below a table; the rest is in how to read it."""
+
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def caption(plan: Plan) -> str:
-    """Caption in one paragraph: study, scale, measure and data set of each column."""
-    parts = [f"{clean(plan.study.name) or 'Study'} at scale {plan.scale.name}."]
+def caption(plan: Plan, fixed: Mapping[str, str] | None = None, n: int | None = None) -> str:
+    """Caption in one paragraph: study, scale, what all cells share, measure and data set of each column.
+
+    Args:
+        fixed: axes with one value, by label. n: pre-trainings of every cell; None where cells have different numbers.
+    """
+    shared = "".join(f", {name} {value}" for name, value in (fixed or {}).items() if value != NOTHING)
+    parts = [f"{clean(plan.study.name) or 'Study'} at scale {clean(plan.scale.name)}{shared}."]
     for name in plan.columns():
         found = (row.evaluations[name] for row in plan.rows if name in row.evaluations)
-        parts.append(f"{clean(name)}: {'; '.join(dict.fromkeys(map(_measure, found)))}.")
-    return " ".join([*parts, "Mean ± standard deviation over seeds; 95 % interval of the mean."])
+        parts.append(f"{short_label(plan, name)}: {'; '.join(dict.fromkeys(map(_measure, found)))}.")
+    spread = "Mean ± standard deviation over seeds" + (f" (n = {n})" if n else "")
+    return " ".join([*parts, f"{spread}."])
 
 
-def notes(plan: Plan, runs: pd.DataFrame, cells: pd.DataFrame) -> tuple[str, ...]:
-    """Sentences below the table: missing values, reference, paper, mixed provenance, assumptions."""
-    return (
+def notes(plan: Plan, runs: pd.DataFrame, cells: pd.DataFrame, *, bold: bool) -> tuple[str, ...]:
+    """At most four short sentences below the table, what a reader must not miss first.
+
+    Args:
+        bold: some entries are.
+    """
+    found = (
         *_holes(runs, cells),
+        *_mixed_in_short(runs),
+        *_signs(plan, cells),
+        *_bold(cells, bold),
+        *_paper_in_short(cells),
+    )
+    return found[:MOST_NOTES]
+
+
+def reading(plan: Plan, runs: pd.DataFrame, cells: pd.DataFrame) -> tuple[str, ...]:
+    """How the numbers were made, in full: comparisons, the paper's column, provenance, assumptions."""
+    return (
+        "95 % intervals of means are each cell's own (t of its seeds); table.csv has them and every adjusted p-value.",
         *_comparison(plan, cells),
         *_paper(plan, runs, cells),
         *mixed_provenance(runs),
         *_assumed(plan),
     )
+
+
+def _signs(plan: Plan, cells: pd.DataFrame) -> Iterator[str]:
+    if not cells["reference"].any():
+        yield f"The reference ({_reference(plan)}) is not among these cells."
+    elif cells["p"].notna().any():
+        yield f"• reference ({_reference(plan)}); ↑ better, ↓ worse than it (adjusted p < 0.05)."
+
+
+def _reference(plan: Plan) -> str:
+    point = plan.study.complete(plan.study.reference)
+    return ", ".join(f"{axis_label(plan, axis)} {shown(value)}" for axis, value in point.items() if value is not None)
+
+
+def _bold(cells: pd.DataFrame, bold: bool) -> Iterator[str]:
+    if bold:
+        yield "Bold: the best, and what cannot be told from it."
+    elif cells["best"].any():
+        yield "Nothing is bold: no cell can be told from the best."
+
+
+def _mixed_in_short(runs: pd.DataFrame) -> Iterator[str]:
+    distinct = _distinct(runs)
+    if kinds := [text.removeprefix("Mixed ").partition(":")[0] for text in _mixtures(distinct)]:
+        yield f"Mixed {', '.join(kinds)} among these runs: see how to read this."
+    elif any(_dirty(distinct)):
+        yield "Some runs were made with uncommitted changes: see how to read this."
+
+
+def _paper_in_short(cells: pd.DataFrame) -> Iterator[str]:
+    if "paper" not in cells or not cells["paper"].notna().any():
+        return
+    doubtful = "; ? = not checked against a source" * bool(cells["paper_unverified"].any())
+    if cells["paper_differs"].any():
+        yield f"paper: another protocol, so compare its differences, not its level{doubtful}."
+    elif doubtful:
+        yield f"paper: as published{doubtful}."
 
 
 def mixed_provenance(runs: pd.DataFrame) -> tuple[str, ...]:
@@ -94,14 +157,12 @@ def count_words(counts: Counter[str]) -> str:
 
 
 def _comparison(plan: Plan, cells: pd.DataFrame) -> Iterator[str]:
-    point = plan.study.complete(plan.study.reference)
-    where = ", ".join(f"{clean(axis)} = {shown(value)}" for axis, value in point.items() if value is not None)
     if not cells["reference"].any():
-        yield f"The reference ({where}) is not among these cells."
         return
+    where = _reference(plan)
     for name, part in cells.groupby("evaluation", sort=False):
         if part["p"].notna().any():
-            prefix = f"{clean(str(name))}: " if cells["evaluation"].nunique() > 1 else ""
+            prefix = f"{short_label(plan, str(name))}: " if cells["evaluation"].nunique() > 1 else ""
             yield prefix + _model(part, where)
     if cells["by_seed"].any():
         yield (
@@ -109,7 +170,7 @@ def _comparison(plan: Plan, cells: pd.DataFrame) -> Iterator[str]:
             "seeds, so it is not that of the two means, and can have the other sign."
         )
     if cells["best"].any():
-        yield "Bold (* on a terminal): not told from the best cell by simultaneous comparisons at 95 %."
+        yield "Bold: not told from the best cell by simultaneous comparisons at 95 %, unless that is true of all cells."
     if cells["n"].max() >= 2 and 0 < cells.loc[cells["n"] > 0, "n"].min() < LEAST_FOR_BEST:
         yield f"Nothing is bold where a cell has fewer than {LEAST_FOR_BEST} seeds."
     if cells["n"].max() == 2:

@@ -1,229 +1,108 @@
-"""The table as LaTeX: booktabs, in floats that fit a page, however wide and long the study is."""
+"""The table as LaTeX: one booktabs table that fits a page."""
 
 from __future__ import annotations
 
-import math
-import textwrap
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 
 from harness.report import escape
-from harness.report.tables.table import Entry, Table
+from harness.report.tables.table import BETTER, REFERENCE, WORSE, Entry, Table
 
 LINE = 345.0
-"""Points of a line of article."""
+"""Points of a line of article, the narrowest class in use."""
 
-SIZES = ((5.4, r"\normalsize"), (5.0, r"\small"), (4.6, r"\footnotesize"))
+SIZES = ((5.4, r"\normalsize"), (5.0, r"\small"), (4.6, r"\footnotesize"), (4.1, r"\scriptsize"))
 """Points that a character takes on average, by size of the letters."""
 
 GAP = 12.0
 """Points between two columns."""
 
-LONG = 30
-"""Characters of a text column beyond which it is broken into lines, a quarter of the line wide."""
+ROWS = 38
+"""Rows that a page of article holds beside caption and notes."""
 
-HEADER = 60
-"""Characters of a header, at most."""
+SIGNS = {BETTER: r"$\uparrow$", WORSE: r"$\downarrow$", REFERENCE: r"$\bullet$", "": ""}
 
-ENTRY_LINE = 22
-"""Characters of an entry beyond which it goes on below."""
+SHRUNK = r"\resizebox*{!}{\ifdim\totalheight>0.75\textheight 0.75\textheight\else\totalheight\fi}{%"
+"""Begins a box that is made no higher than a page holds. Starred: half of a tabular stands below the line."""
 
-HEADER_LINE = 14
-"""Characters of a header beyond which it goes on below, at a space."""
-
-PAGE = 42
-"""Lines of a float that fits a page of article."""
-
-ROWS = 36
-"""Rows of one tabular."""
-
-PRELUDE = r"% Needs \usepackage{booktabs}. Where the text has two columns, write table* for table."
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Some columns and rows of a table: as much as one tabular holds."""
-
-    columns: tuple[int, ...]
-    rows: tuple[tuple[Entry, ...], ...]
-
-    @property
-    def marks(self) -> set[str]:
-        """The letters of the footnotes that it needs."""
-        return {row[column].mark for row in self.rows for column in self.columns} - {""}
-
-
-@dataclass
-class _Float:
-    """Content of one LaTeX float: parts of the table, their footnotes, notes. left: lines that still fit."""
-
-    left: float
-    parts: list[_Part] = field(default_factory=list)
-    marks: set[str] = field(default_factory=set)
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def is_empty(self) -> bool:
-        return not self.parts and not self.notes
+PRELUDE = (
+    r"% Needs \usepackage{booktabs} and \usepackage{graphicx}. Where the text has two columns, write table* for table."
+)
 
 
 def latex_text(found: Table, label: str) -> str:
-    """The table as LaTeX floats that need `\\usepackage{booktabs}` and nothing else.
+    """The table as one LaTeX float that needs the packages booktabs and graphicx.
 
-    Columns that do not fit beside each other follow below with the axes repeated; what does not fit a page goes on in
-    further floats, which refer to the first. Footnotes stand below the rows that they belong to, notes at the end.
+    Letters are as large as its width allows; a table that is wider in the smallest, or longer than a page, is scaled.
+    The value of the first axis stands at the first of the rows that share it.
     """
-    floats = _floats(found)
-    lines = [line for number, item in enumerate(floats) for line in _float(found, label, number, item)]
-    return "\n".join([PRELUDE, *lines]) + "\n"
-
-
-def _floats(found: Table) -> list[_Float]:
-    """Tabulars, footnotes and notes, in as many floats as they need."""
-    told = dict(found.footnotes)
-    floats = [_Float(PAGE - _lines(found.caption))]
-    for part in _parts(found):
-        new = part.marks - floats[-1].marks
-        cost = _height(found, part) + sum(_lines(told[mark]) for mark in new)
-        item = _with_room(floats, cost)
-        item.left -= cost
-        item.parts.append(part)
-        item.marks |= part.marks
-    for note in found.notes:
-        item = _with_room(floats, _lines(note))
-        item.left -= _lines(note)
-        item.notes.append(note)
-    return floats
-
-
-def _with_room(floats: list[_Float], cost: float) -> _Float:
-    """The last float, or a new one behind it if that is full."""
-    if cost > floats[-1].left and not floats[-1].is_empty:
-        floats.append(_Float(PAGE - 1))
-    return floats[-1]
-
-
-def _lines(text: str) -> float:
-    """Lines that a caption or a note takes, in lines of the table."""
-    return 0.8 * math.ceil(len(text) / 85) + 0.4
-
-
-def _parts(found: Table) -> list[_Part]:
-    groups = list(_column_groups(found))
-    return [
-        _Part(columns, found.rows[first : first + ROWS])
-        for first in range(0, max(1, len(found.rows)), ROWS)
-        for columns in groups
+    lines = [
+        PRELUDE,
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{escape.latex(found.caption)}}}",
+        rf"\label{{{label}}}",
+        r"\par\smallskip",
+        *_scaled(found, list(_tabular(found))),
+        *map(_below, _notes(found)),
+        r"\end{table}",
     ]
+    return "\n".join(lines) + "\n"
 
 
-def _column_groups(found: Table) -> Iterator[tuple[int, ...]]:
-    """Columns that stand beside each other: the axes, then as many others as the line holds."""
-    axes = tuple(range(found.axes))
-    smallest = SIZES[-1][0]
-    kept: list[int] = []
-    for column in range(found.axes, len(found.header)):
-        if kept and _width(found, [*axes, *kept, column], smallest) > LINE:
-            yield (*axes, *kept)
-            kept = []
-        kept.append(column)
-    yield (*axes, *kept)
+def _scaled(found: Table, tabular: Sequence[str]) -> list[str]:
+    """The tabular in letters that fit the line, scaled where none do or where a page is too short."""
+    fitting = [name for character, name in SIZES if _width(found, character) <= LINE]
+    lines = [rf"{{{fitting[0]}", *tabular, "}"] if fitting else [r"\resizebox{\linewidth}{!}{%", *tabular, "}%"]
+    return [SHRUNK, *lines, "}"] if len(found.rows) > ROWS else lines
 
 
-def _length(found: Table, column: int) -> int:
-    lines = (line for row in found.rows for line in _entry_lines(row[column].text, column < found.axes))
-    return max(map(len, (*_header(found, column), *lines)))
+def _width(found: Table, character: float) -> float:
+    """Points that the table takes in letters of that width."""
+    rows = [found.header, *((entry.plain() for entry in row) for row in found.rows)]
+    return sum(GAP + character * max(map(len, column)) for column in zip(*map(tuple, rows), strict=True))
 
 
-def _entry_lines(text: str, is_axis: bool) -> list[str]:
-    """The lines of an entry: what stands in brackets behind a number goes below it if it is long."""
-    if is_axis or len(text) <= ENTRY_LINE:
-        return [text]
-    number, bracket, behind = text.partition(" (")
-    parts = (number, bracket.strip() + behind)
-    return [line for part in parts for line in textwrap.wrap(part, ENTRY_LINE + 8, break_long_words=False)]
+def _tabular(found: Table) -> Iterator[str]:
+    kinds = "".join("l" if column < found.axes else "r" for column in range(len(found.header)))
+    yield rf"\begin{{tabular}}{{{kinds}}}"
+    yield r"\toprule"
+    yield _row(map(escape.latex, found.header))
+    yield r"\midrule"
+    groups = _groups(found)
+    for place, row in enumerate(found.rows):
+        repeated = groups and place > 0 and row[0] == found.rows[place - 1][0]
+        if groups and place > 0 and not repeated:
+            yield r"\addlinespace"
+        first = "" if repeated else _entry(row[0])
+        yield _row([first, *map(_entry, row[1:])])
+    yield r"\bottomrule"
+    yield r"\end{tabular}"
 
 
-def _header(found: Table, column: int) -> list[str]:
-    """The lines of a header."""
-    text = escape.shorten(found.header[column], HEADER).replace(" = ", "\u00a0=\u00a0")
-    return textwrap.wrap(text, HEADER_LINE, break_long_words=False, break_on_hyphens=False) or [""]
+def _groups(found: Table) -> bool:
+    """True if rows that share their first axis follow each other, so that it need not be repeated."""
+    first = [row[0].text for row in found.rows]
+    changes = sum(a != b for a, b in pairwise(first)) + 1
+    return found.axes > 1 and changes == len(set(first)) < len(first)
 
 
-def _is_long(found: Table, column: int) -> bool:
-    return column < found.axes and _length(found, column) > LONG
-
-
-def _width(found: Table, columns: Iterable[int], character: float) -> float:
-    """Points that some columns take, the space between them included."""
-    return sum(
-        GAP + (LINE / 4 if _is_long(found, column) else _length(found, column) * character) for column in columns
-    )
-
-
-def _height(found: Table, part: _Part) -> float:
-    """Lines that a tabular takes, the rules and the space around it included."""
-    long = {column for column in part.columns if _is_long(found, column)}
-    rows = (
-        max(
-            math.ceil(len(row[column].text) / 14)
-            if column in long
-            else len(_entry_lines(row[column].text, column < found.axes))
-            for column in part.columns
-        )
-        for row in part.rows
-    )
-    return sum(rows) + 3 + max(len(_header(found, column)) for column in part.columns)
-
-
-def _float(found: Table, label: str, number: int, item: _Float) -> list[str]:
-    continued = rf"Table~\ref{{{label}}}, continued\par\medskip"
-    heading = [continued] if number else [rf"\caption{{{escape.latex(found.caption)}}}", rf"\label{{{label}}}"]
-    lines = [r"\begin{table}", r"\centering", *heading]
-    for place, part in enumerate(item.parts):
-        lines += [r"\par\medskip"] * bool(place) + _tabular(found, part)
-    chosen = [(mark, text) for mark, text in found.footnotes if mark in item.marks]
-    below = [rf"\textsuperscript{{{mark}}}\,{escape.latex(text)}" for mark, text in chosen]
-    return [*lines, *map(_below, [*below, *map(escape.latex, item.notes)]), r"\end{table}"]
-
-
-def _tabular(found: Table, part: _Part) -> list[str]:
-    fitting = (name for character, name in SIZES if _width(found, part.columns, character) <= LINE)
-    size = next(fitting, SIZES[-1][1])
-    kinds = "".join(_kind(found, column) for column in part.columns)
-    return [
-        rf"{{{size}",
-        rf"\begin{{tabular}}{{{kinds}}}",
-        r"\toprule",
-        _row(_stacked(_header(found, column), "l" if column < found.axes else "r") for column in part.columns),
-        r"\midrule",
-        *(_row(_entry(row[column], column < found.axes) for column in part.columns) for row in part.rows),
-        r"\bottomrule",
-        r"\end{tabular}}",
-    ]
-
-
-def _stacked(lines: list[str], side: str) -> str:
-    if len(lines) == 1:
-        return escape.latex(lines[0])
-    joined = r"\\".join(map(escape.latex, lines))
-    return rf"\shortstack[{side}]{{{joined}}}"
-
-
-def _kind(found: Table, column: int) -> str:
-    if column >= found.axes:
-        return "r"
-    return r"p{0.25\linewidth}" if _is_long(found, column) else "l"
+def _notes(found: Table) -> list[str]:
+    marks = {entry.mark for row in found.rows for entry in row}
+    told = [rf"\textsuperscript{{{mark}}}\,{escape.latex(text)}" for mark, text in found.footnotes if mark in marks]
+    return [*told, *map(escape.latex, found.notes)]
 
 
 def _below(text: str) -> str:
     return rf"\par\smallskip\parbox{{\linewidth}}{{\footnotesize {text}}}"
 
 
-def _entry(entry: Entry, is_axis: bool) -> str:
-    text = _stacked(_entry_lines(entry.text, is_axis), "r")
+def _entry(entry: Entry) -> str:
+    text = escape.latex(entry.text)
     mark = rf"\textsuperscript{{{entry.mark}}}" if entry.mark else ""
-    return (rf"\textbf{{{text}}}" if entry.bold else text) + mark
+    # Into the space between columns, so that numbers with and without a sign stand below each other.
+    sign = rf"\rlap{{\,{SIGNS[entry.sign]}}}" if entry.sign else ""
+    return (rf"\textbf{{{text}}}" if entry.bold else text) + sign + mark
 
 
 def _row(entries: Iterable[str]) -> str:

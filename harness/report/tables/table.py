@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
 import pandas as pd
 
 from harness.report import escape
 from harness.report.collect import STATES, axes_of, records
-from harness.report.escape import NOTHING, clean, shown
-from harness.report.tables.footnotes import caption, count_words, notes
+from harness.report.escape import NOTHING, shown
+from harness.report.labels import axis_label, short_label
+from harness.report.tables.footnotes import caption, count_words, notes, reading
+from harness.spec import Scalar, Scratch
 from harness.study import Plan
 
-Record = Mapping[str, Any]
-"""One row of the frame of cells."""
+LEVEL = 0.05
+"""Adjusted p-value below which a cell counts as better or worse than the reference."""
+
+BETTER, WORSE, REFERENCE = "↑", "↓", "•"
 
 _SHOWN_LENGTH = 60
 
@@ -27,31 +31,36 @@ class Entry:
     """One entry of the table.
 
     number: the value as shown, by which a page sorts; None where the entry shows none. mark: letter of the footnote.
+    sign: BETTER or WORSE than the reference, or REFERENCE; empty otherwise.
     """
 
     text: str
     mark: str = ""
     bold: bool = False
     number: float | None = None
+    sign: str = ""
 
     def plain(self) -> str:
-        """Text for a terminal: `excluded [a]`; bold entries end in a star, `84.50 ± 0.71 *`."""
-        return self.text + " *" * self.bold + (f" [{self.mark}]" if self.mark else "")
+        """Text for a terminal: `excluded [a]`; bold entries end in a star, `84.50 ± 0.71 ↑*`."""
+        parts = (self.text, self.sign + "*" * self.bold, f"[{self.mark}]" * bool(self.mark))
+        return " ".join(filter(None, parts))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
     """The aggregated table, from which Markdown, LaTeX, page and terminal are made; texts are not escaped yet.
 
-    axes: number of leading columns that hold axes. footnotes: pairs of letter and text. notes: sentences below it.
+    axes: number of leading columns that hold axes. footnotes: pairs of letter and text. notes: at most four short
+    sentences below it. reading: how the numbers were made, in full sentences, for who wants to know.
     """
 
     caption: str
     header: tuple[str, ...]
     rows: tuple[tuple[Entry, ...], ...]
     axes: int
-    footnotes: tuple[tuple[str, str], ...]
-    notes: tuple[str, ...]
+    footnotes: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+    reading: tuple[str, ...] = ()
 
     def plain_rows(self) -> tuple[tuple[str, ...], ...]:
         """Rows as strings for a terminal."""
@@ -59,36 +68,92 @@ class Table:
 
     def plain_notes(self) -> tuple[str, ...]:
         """Footnotes and notes as lines."""
-        return (*(f"[{mark}] {text}" for mark, text in self.footnotes), *self.notes)
+        notes = (note.replace("Bold:", "Bold (*):") for note in self.notes)
+        return (*(f"[{mark}] {text}" for mark, text in self.footnotes), *notes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One evaluation of a cell over its seeds: the columns of `harness.report.tables.statistics.summary` that it shows.
+
+    states: number of runs in each state. paper: the published value, NaN where there is none.
+    """
+
+    evaluation: str
+    n: int
+    n_planned: int
+    mean: float
+    sd: float
+    low: float
+    high: float
+    values: int
+    reference: bool
+    difference: float
+    p: float
+    best: bool
+    by_seed: bool
+    reason: str
+    states: Mapping[str, int]
+    paper: float = math.nan
+    paper_unverified: bool = False
+    paper_delta: float = math.nan
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Self:
+        """The cell of a row of the frame."""
+        named = {field.name: record[field.name] for field in fields(cls) if field.name in record}
+        return cls(**named, states={state: int(record[state]) for state in STATES})
+
+    @property
+    def sign(self) -> str:
+        """How the cell stands to the reference, as a sign."""
+        if self.reference:
+            return REFERENCE
+        if not self.p < LEVEL:  # NaN is not told either
+            return ""
+        return BETTER if self.difference > 0 else WORSE
 
 
 @dataclass(frozen=True)
 class _Column:
     header: str
-    show: Callable[[Record], Entry]
+    show: Callable[[Cell], Entry]
 
 
-def table(plan: Plan, runs: pd.DataFrame, cells: pd.DataFrame) -> Table:
-    """Table with one row per cell in the study's order and one group of columns per evaluation."""
-    axes = axes_of(cells)
+def table(plan: Plan, runs: pd.DataFrame, cells: pd.DataFrame, *, wide: bool = False) -> Table:
+    """Table with one row a cell in the study's order.
+
+    Compact, each evaluation has one column of `mean ± sd` with a sign against the reference, and the paper's value
+    beside the one it belongs to; axes that all cells share stand in the caption. Wide, it has columns of n, interval,
+    difference and adjusted p-value too, and all axes.
+    """
     marks = {reason: _letters(number) for number, reason in enumerate(_reasons(cells))}
     names = list(dict.fromkeys(cells["evaluation"]))
-    groups = {name: _columns(name, cells[cells["evaluation"] == name], marks, len(names)) for name in names}
+    groups = {name: [Cell.of(record) for record in records(cells[cells["evaluation"] == name])] for name in names}
+    columns = {name: _columns(plan, name, found, marks, wide=wide) for name, found in groups.items()}
+    axes = axes_of(cells)
+    varying = [axis for axis in axes if wide or cells[axis].map(shown).nunique() > 1] or axes
+    fixed = {axis_label(plan, axis): shown(cells[axis].iloc[0]) for axis in axes if axis not in varying}
+    scratch = _from_scratch(plan)
     rows = []
     for _, cell in cells.groupby("cell", sort=True):
-        found = {record["evaluation"]: record for record in records(cell)}
-        point = next(iter(found.values()))
-        entries = [_axis(point[axis]) for axis in axes]
-        for name, columns in groups.items():
-            entries += [column.show(found[name]) if name in found else Entry(NOTHING) for column in columns]
+        found = {record["evaluation"]: Cell.of(record) for record in records(cell)}
+        point = tuple(cell.iloc[0][axis] for axis in axes)
+        entries = _point([cell.iloc[0][axis] for axis in varying], named=point in scratch)
+        for name, group in columns.items():
+            entries += [column.show(found[name]) if name in found else Entry(NOTHING) for column in group]
         rows.append(tuple(entries))
     return Table(
-        caption=caption(plan),
-        header=(*map(clean, axes), *(column.header for columns in groups.values() for column in columns)),
+        caption=caption(plan, fixed, _uniform([cell for group in groups.values() for cell in group])),
+        header=(
+            *(axis_label(plan, axis) for axis in varying),
+            *(column.header for group in columns.values() for column in group),
+        ),
         rows=tuple(rows),
-        axes=len(axes),
+        axes=len(varying),
         footnotes=tuple((mark, reason) for reason, mark in marks.items()),
-        notes=notes(plan, runs, cells),
+        notes=notes(plan, runs, cells, bold=any(entry.bold for row in rows for entry in row)),
+        reading=reading(plan, runs, cells),
     )
 
 
@@ -102,13 +167,15 @@ def csv_text(frame: pd.DataFrame) -> str:
 
 
 def markdown_text(found: Table) -> str:
-    """GitHub Markdown of the table: caption above, footnotes and notes below."""
+    """GitHub Markdown of the table: caption above, notes below, how to read it folded behind them."""
     rule = ["---" if number < found.axes else "---:" for number in range(len(found.header))]
     rows = [[_markdown_entry(entry) for entry in row] for row in found.rows]
     body = escape.markdown_table(map(escape.markdown, found.header), rule, rows)
     below = [f"<sup>{mark}</sup> {escape.markdown(text)}" for mark, text in found.footnotes]
     below += [escape.markdown(text) for text in found.notes]
-    return "\n\n".join([escape.markdown(found.caption), body, *below]) + "\n"
+    more = "\n".join(f"- {escape.markdown(text)}" for text in found.reading)
+    folded = ["<details><summary>How to read this</summary>", more, "</details>"] if more else []
+    return "\n\n".join([escape.markdown(found.caption), body, *below, *folded]) + "\n"
 
 
 def decimals(values: Sequence[float]) -> int:
@@ -117,67 +184,91 @@ def decimals(values: Sequence[float]) -> int:
     return 2 if largest == 0 else max(2, 3 - math.floor(math.log10(largest)))
 
 
-def _columns(name: str, cells: pd.DataFrame, marks: Mapping[str, str], groups: int) -> list[_Column]:
-    """Columns of one evaluation: paper, ours, n unless all cells have the same, interval, differences."""
-    title, digits = clean(name) or "result", decimals(list(cells["mean"]))
-    prefix = f"{title} " if groups > 1 else ""
-    counts = cells[["n", "n_planned"]][cells["n_planned"] > 0].drop_duplicates().to_numpy().tolist()
-    uniform = len(counts) == 1 and counts[0][0] == counts[0][1]
-    columns = []
-    if "paper" in cells and cells["paper"].notna().any():
-        columns.append(_Column(f"{prefix}paper", _paper))
-    ours = f"{title} (n = {counts[0][0]})" if uniform else title
-    columns.append(_Column(ours, lambda record: _ours(record, digits, marks)))
-    if not uniform:
-        columns.append(_Column(f"{prefix}n", _count))
-    if cells["low"].notna().any():
-        columns.append(_Column(f"{prefix}95 % interval", lambda record: _interval(record, digits)))
-    if cells["reference"].any():
-        columns.append(_Column(f"{prefix}vs reference", lambda record: _difference(record, digits)))
-    if "paper_delta" in cells and cells["paper_delta"].notna().any():
-        columns.append(_Column(f"{prefix}vs paper", lambda record: _signed_entry(record["paper_delta"], digits)))
+def _columns(plan: Plan, name: str, cells: Sequence[Cell], marks: Mapping[str, str], *, wide: bool) -> list[_Column]:
+    """Columns of one evaluation: ours and the paper's value; wide also n, interval and differences."""
+    title, digits = short_label(plan, name), decimals([cell.mean for cell in cells])
+    several = len(plan.columns()) > 1
+    # Where no cell can be told from the best, bold would say nothing.
+    plainly = all(cell.best for cell in cells if cell.n)
+    prefix = f"{title.removesuffix(' (%)')} " if several else ""
+    columns = [_Column(title, lambda cell: _ours(cell, digits, marks, plainly, signs=not wide))]
+    if any(not math.isnan(cell.paper) for cell in cells):
+        columns.append(_Column(f"{prefix}paper" if wide else "paper", _paper if wide else _paper_in_short))
+    if not wide:
+        return columns
+    columns.append(_Column(f"{prefix}n", _count))
+    if any(not math.isnan(cell.low) for cell in cells):
+        columns.append(_Column(f"{prefix}95 % interval", lambda cell: _interval(cell, digits)))
+    if any(cell.reference for cell in cells):
+        columns.append(_Column(f"{prefix}vs reference", lambda cell: _difference(cell, digits)))
+    if any(not math.isnan(cell.paper_delta) for cell in cells):
+        columns.append(_Column(f"{prefix}vs paper", lambda cell: _signed_entry(cell.paper_delta, digits)))
     return columns
 
 
-def _ours(record: Record, digits: int, marks: Mapping[str, str]) -> Entry:
-    number = _rounded(record["mean"], digits) if record["n"] else None
-    return Entry(_status(record, digits), marks.get(record["reason"], ""), bool(record["best"]), number)
+def _uniform(cells: Iterable[Cell]) -> int | None:
+    """Number of units that every cell with values to measure has; None where they differ."""
+    counts = {(cell.n, cell.n_planned) for cell in cells if cell.n_planned}
+    ((n, planned),) = counts if len(counts) == 1 else [(0, 1)]
+    return n if n == planned else None
 
 
-def _status(record: Record, digits: int) -> str:
+def _from_scratch(plan: Plan) -> set[tuple[Scalar, ...]]:
+    """Cells whose evaluations all start from scratch, as points of the grid."""
+    return {
+        tuple(row.axes.values())
+        for row in plan.rows
+        if row.evaluations and all(isinstance(found.start, Scratch) for found in row.evaluations.values())
+    }
+
+
+def _point(values: Sequence[Scalar], *, named: bool) -> list[Entry]:
+    """Entries of the axes. named: a cell from scratch, which says so though no axis does."""
+    entries = [_axis(value) for value in values]
+    texts = [entry.text for entry in entries]
+    if named and NOTHING in texts and not any("scratch" in text for text in texts):
+        entries[texts.index(NOTHING)] = Entry("from scratch")
+    return entries
+
+
+def _ours(cell: Cell, digits: int, marks: Mapping[str, str], plainly: bool, *, signs: bool) -> Entry:
+    number = _rounded(cell.mean, digits) if cell.n else None
+    bold, sign = cell.best and not plainly, cell.sign if signs and cell.n else ""
+    return Entry(_status(cell, digits), marks.get(cell.reason, ""), bold, number, sign)
+
+
+def _status(cell: Cell, digits: int) -> str:
     """Mean and standard deviation, followed (or without values replaced) by the states of seeds without a value."""
-    holes = {state: int(record[state]) for state in STATES if state != "done" and record[state]}
-    seeds = sum(int(record[state]) for state in STATES)
-    if unmeasured := seeds - record["values"] - sum(holes.values()):
+    holes = {state: held for state, held in cell.states.items() if state != "done" and held}
+    seeds = sum(cell.states.values())
+    if unmeasured := seeds - cell.values - sum(holes.values()):
         holes["without a value"] = unmeasured
-    if not record["n"]:
+    if not cell.n:
         return next(iter(holes)) if len(holes) == 1 else count_words(Counter(holes))
-    number = f"{record['mean']:.{digits}f}"
-    if not math.isnan(record["sd"]):
-        number += f" ± {record['sd']:.{digits}f}"
+    number = f"{cell.mean:.{digits}f}"
+    if not math.isnan(cell.sd):
+        number += f" ± {cell.sd:.{digits}f}"
     words = [f"{held} of {seeds} {word}" for word, held in sorted(holes.items())]
     return f"{number} ({', '.join(words)})" if words else number
 
 
-def _count(record: Record) -> Entry:
-    done, planned = record["n"], record["n_planned"]
-    if not planned:
+def _count(cell: Cell) -> Entry:
+    if not cell.n_planned:
         return Entry(NOTHING)
-    return Entry(str(done) if done == planned else f"{done} of {planned}", number=float(done))
+    return Entry(str(cell.n) if cell.n == cell.n_planned else f"{cell.n} of {cell.n_planned}", number=float(cell.n))
 
 
-def _interval(record: Record, digits: int) -> Entry:
-    if math.isnan(record["low"]):
+def _interval(cell: Cell, digits: int) -> Entry:
+    if math.isnan(cell.low):
         return Entry(NOTHING)
-    low, high = record["low"], record["high"]
-    return Entry(f"{_number(low, digits)} to {_number(high, digits)}", number=_rounded(low, digits))
+    return Entry(f"{_number(cell.low, digits)} to {_number(cell.high, digits)}", number=_rounded(cell.low, digits))
 
 
-def _difference(record: Record, digits: int) -> Entry:
-    if record["reference"]:
+def _difference(cell: Cell, digits: int) -> Entry:
+    if cell.reference:
         return Entry("reference")
-    told = (_signed(record["difference"], digits), _significance(record["p"]), "(by seed)" * bool(record["by_seed"]))
-    return Entry(" ".join(filter(None, told)), number=_unsigned_zero(record["difference"], digits))
+    told = (_signed(cell.difference, digits), _significance(cell.p), "(by seed)" * cell.by_seed)
+    return Entry(" ".join(filter(None, told)), number=_unsigned_zero(cell.difference, digits))
 
 
 def _signed_entry(value: float, digits: int) -> Entry:
@@ -195,10 +286,10 @@ def _rounded(value: float, digits: int) -> float | None:
 
 
 def _significance(p: float) -> str:
-    """`n.s.` from 0.05 upwards, nothing without a p-value."""
+    """`n.s.` from LEVEL upwards, nothing without a p-value."""
     if math.isnan(p):
         return ""
-    if p >= 0.05:
+    if p >= LEVEL:
         return "n.s."
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
@@ -217,12 +308,15 @@ def _number(value: float, digits: int) -> str:
     return ("−" if value < 0 else "") + f"{abs(value):.{digits}f}"
 
 
-def _paper(record: Record) -> Entry:
-    value = record["paper"]
-    if math.isnan(value):
+def _paper(cell: Cell, unverified: str = " (unverified)") -> Entry:
+    if math.isnan(cell.paper):
         return Entry(NOTHING)
-    text = f"{value:.1f}" if math.isclose(value, round(value, 1)) else f"{value:g}"
-    return Entry(f"{text} (unverified)" if record["paper_unverified"] else text, number=float(text))
+    text = f"{cell.paper:.1f}" if math.isclose(cell.paper, round(cell.paper, 1)) else f"{cell.paper:g}"
+    return Entry(text + unverified * cell.paper_unverified, number=float(text))
+
+
+def _paper_in_short(cell: Cell) -> Entry:
+    return _paper(cell, unverified="?")
 
 
 def _axis(value: Any) -> Entry:
@@ -246,4 +340,5 @@ def _letters(number: int) -> str:
 
 def _markdown_entry(entry: Entry) -> str:
     text = escape.markdown(entry.text)
-    return (f"**{text}**" if entry.bold else text) + (f" <sup>{entry.mark}</sup>" if entry.mark else "")
+    text = f"**{text}**" if entry.bold else text
+    return text + (f" {entry.sign}" if entry.sign else "") + (f" <sup>{entry.mark}</sup>" if entry.mark else "")

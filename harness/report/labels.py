@@ -1,0 +1,53 @@
+"""Axes and evaluations in words, with units: headers of tables, axes of figures, sentences of the page."""
+
+from __future__ import annotations
+
+from harness.report.escape import clean
+from harness.study import Plan
+
+MEASURES = {
+    "top1": "top-1 accuracy",
+    "top5": "top-5 accuracy",
+    "finetune": "fine-tuning accuracy",
+    "knn": "k-NN accuracy",
+    "probe": "linear probe accuracy",
+    "probe_miou": "mIoU of a frozen encoder",
+    "miou": "mIoU",
+    "box_ap": "box AP",
+    "mask_ap": "mask AP",
+}
+"""Evaluations by their usual names in a study."""
+
+PERCENT = frozenset(
+    {"top1", "top5", "top1_median5", "top1_best", "miou", "macc", "aacc", "box_ap", "box_ap50", "mask_ap", "mask_ap50"}
+)
+"""Metrics of results that are percentages."""
+
+
+def axis_label(plan: Plan, column: str) -> str:
+    """An axis in words: as the study labels it, else its name without underscores.
+
+    Args:
+        column: the axis, or its column in a frame of a report (`harness.report.collect.axis_columns`).
+    """
+    name = column if column in plan.study.grid.axes else column.removeprefix("axis.")
+    return clean(plan.study.labels.get(name, name.replace("_", " ")))
+
+
+def evaluation_label(plan: Plan, name: str) -> str:
+    """An evaluation in words with its unit, such as `top-1 accuracy (%)`: as the study labels it, else by its name."""
+    if name in plan.study.labels:
+        return clean(plan.study.labels[name])
+    text = MEASURES.get(name, clean(name).replace("_", " ")) or "result"
+    found = next((row.evaluations[name] for row in plan.rows if name in row.evaluations), None)
+    return f"{text} (%)" if found is not None and found.shown_metric in PERCENT else text
+
+
+def short_label(plan: Plan, name: str) -> str:
+    """`evaluation_label` for the head of a column, such as `top-1 (%)`: what is accuracy everywhere need not say so."""
+    label = evaluation_label(plan, name)
+    return (
+        label
+        if name in plan.study.labels
+        else label.replace(" accuracy", "").replace(" of a frozen encoder", ", frozen")
+    )
