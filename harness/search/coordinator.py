@@ -106,7 +106,7 @@ class Coordinator:
             proposed.note({noted.TWIN: twin.number})
             self._follow(self._trials()[proposed.number], twin)
             return
-        seeds = self._measure.labels(self.search.seeds)
+        seeds = self._measure.seed_range(self.search.seeds)
         candidate = self._measure.candidate(proposed.cell, seeds) if not proposed.excluded else None
         if candidate is None or candidate.excluded:
             reason = candidate.excluded if candidate is not None else proposed.excluded
@@ -163,7 +163,7 @@ class Coordinator:
     def _candidate(self, trial: FrozenTrial) -> Candidate:
         """Cell of a trial at its number of seeds, which is higher for a promising one."""
         seeds = trial.user_attrs.get(noted.SEEDS, self.search.seeds)
-        return self._measure.candidate(trial.user_attrs[noted.CELL], self._measure.labels(seeds))
+        return self._measure.candidate(trial.user_attrs[noted.CELL], self._measure.seed_range(seeds))
 
     def _advance(
         self, trial: FrozenTrial, candidate: Candidate, rungs: Mapping[str, Run], places: Places, others: set[str]
@@ -253,7 +253,7 @@ def reachable(proposals: Proposals, measure: Measure) -> set[str] | None:
     points = proposals.space.points
     if points is None:
         return None
-    seeds = measure.labels(measure.search.seeds)
+    seeds = measure.seed_range(measure.search.seeds)
     return {
         cell_id(point.cell)
         for point in points

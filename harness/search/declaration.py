@@ -104,7 +104,7 @@ class Search:
             raise HarnessError(f"promising_seeds needs one metric to tell by, and this search has {len(self.metrics)}")
         # Scales and reference obey the same rules as in a study, so a study checks them.
         Study(cell=self.cell, grid=Grid([self.reference]), scales=self.scales, reference=self.reference)
-        if any(self.labels(scale, self.most_seeds).stop > FIRST_FRESH for scale in self.scales):
+        if any(self.seed_range(scale, self.most_seeds).stop > FIRST_FRESH for scale in self.scales):
             raise HarnessError(f"trials need seeds below {FIRST_FRESH:,}: from there on they confirm what was found")
         for name, count in self.trials.items():
             if name not in (known := [scale.name for scale in self.scales]) or count < 1:
@@ -144,9 +144,9 @@ class Search:
         """Number of seeds of a promising trial."""
         return self.promising_seeds or self.seeds
 
-    def labels(self, scale: Scale, count: int) -> range:
+    def seed_range(self, scale: Scale, count: int) -> range:
         """The seeds of so many replicates of a trial at a scale."""
-        return self.study.labels(scale, count) if self.study is not None else range(count)
+        return self.study.seed_range(scale, count) if self.study is not None else range(count)
 
     def scale(self, name: str | None = None) -> Scale:
         """Scale of that name; the first one by default.

@@ -83,9 +83,9 @@ class Measure:
                 raise HarnessError(f"the cell {dict(cell)} has no column {lacking[0]!r}, which the search optimises")
         return Candidate(dict(cell), found, excluded)
 
-    def labels(self, count: int) -> range:
+    def seed_range(self, count: int) -> range:
         """The seeds of so many replicates of a trial."""
-        return self.search.labels(self.scale, count)
+        return self.search.seed_range(self.scale, count)
 
     def _row(self, cell: dict[str, Scalar], seed: int) -> Row:
         """Evaluations of a cell at one seed; without any if its specification is refused."""

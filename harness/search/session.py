@@ -138,7 +138,7 @@ def _add_if_finished(
 ) -> None:
     """Add a cell as a complete trial if its runs are done. finished: keys of all run folders."""
     measure, store = opened.measure, opened.store
-    candidate = measure.candidate(cell, measure.labels(measure.search.seeds))
+    candidate = measure.candidate(cell, measure.seed_range(measure.search.seeds))
     wanted = {key(run) for run in measure.wanted(candidate)}
     # The set of keys first: reading results of a large grid is slow.
     if candidate.excluded or not wanted <= finished or not all(store.result(name) for name in wanted):

@@ -111,7 +111,7 @@ class Study:
         """All cells, complete: see `Grid.complete`."""
         return list(self.grid.complete)
 
-    def labels(self, scale: Scale, count: int) -> range:
+    def seed_range(self, scale: Scale, count: int) -> range:
         """The seeds of so many replicates at a scale."""
         first = self.first_seed
         if isinstance(first, Mapping):
@@ -250,13 +250,13 @@ class Plan:
                 found.setdefault(key(first), first)
         return found | {key(evaluation): evaluation for evaluation in wanted}
 
-    def labels(self, count: int) -> range:
+    def seed_range(self, count: int) -> range:
         """The seeds of so many replicates."""
-        return self.study.labels(self.scale, count)
+        return self.study.seed_range(self.scale, count)
 
     def firsts(self) -> list[Row]:
         """The rows of the first seed, one a cell."""
-        return [row for row in self.rows if row.seed in self.labels(1)]
+        return [row for row in self.rows if row.seed in self.seed_range(1)]
 
     def columns(self) -> tuple[str, ...]:
         """The names of all evaluations."""
@@ -289,7 +289,7 @@ def expand(
             f"{len(cells):,} cells x {count:,} seeds are more than the {MOST:,} that are planned at once; "
             "split the study, or choose with --where and --seeds"
         )
-    labels = study.labels(chosen, count)
+    labels = study.seed_range(chosen, count)
     with shared_pieces(), _nothing_collected():
         rows = tuple(resolve(study.cell, chosen, cell, seed) for cell in cells for seed in labels)
     return Plan(study, chosen, rows)

@@ -41,12 +41,13 @@ def standing(claim: Claim, plan: Plan, runs: pd.DataFrame) -> Standing:
         if found.word == "not testable at this scale":
             break
         used = compared_cells(claim, data)
-        seen = runs[runs["cell"].isin(used) & runs["seed"].isin(plan.labels(number)) & (runs["state"] != "excluded")]
+        counted = runs["cell"].isin(used) & runs["seed"].isin(plan.seed_range(number))
+        seen = runs[counted & (runs["state"] != "excluded")]
         named = seen[seen["evaluation"] == data.evaluation]
         have = set(
             zip(named.loc[named["value"].notna(), "cell"], named.loc[named["value"].notna(), "seed"], strict=True)
         )
-        wanted = {(cell, seed) for cell in used for seed in plan.labels(number)}
+        wanted = {(cell, seed) for cell in used for seed in plan.seed_range(number)}
         if wanted - have:
             return Standing(_waiting(found, number), frozenset(wanted), number)
         if not found.open:
@@ -63,12 +64,12 @@ def _waiting(found: Verdict, number: int) -> Verdict:
 
 def _at_look(claim: Claim, plan: Plan, runs: pd.DataFrame, number: int) -> Scored:
     least = plan.study.looks[0]
-    at_first = runs["seed"].isin(plan.labels(least))
+    at_first = runs["seed"].isin(plan.seed_range(least))
     first = scored(plan, runs[at_first])
     if number == least:
         return first
     used = runs["cell"].isin(compared_cells(claim, first))
-    return scored(plan, runs[at_first | used & runs["seed"].isin(plan.labels(number))])
+    return scored(plan, runs[at_first | used & runs["seed"].isin(plan.seed_range(number))])
 
 
 def errors(claim: Claim, data: Scored) -> Alphas:
@@ -107,6 +108,6 @@ def _limited(whole: Plan, wanted: set[tuple[int, int]], runs: pd.DataFrame) -> P
     begun = runs[(runs["state"] != "missing") & (runs["state"] != "excluded")]
     kept = wanted | set(zip(begun["cell"], begun["seed"], strict=True))
     numbers = {tuple(cell.values()): number for number, cell in enumerate(whole.study.cells)}
-    first = whole.labels(whole.study.looks[0])
+    first = whole.seed_range(whole.study.looks[0])
     rows = (row for row in whole.rows if row.seed in first or (numbers[tuple(row.axes.values())], row.seed) in kept)
     return replace(whole, rows=tuple(rows))
