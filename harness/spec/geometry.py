@@ -11,7 +11,7 @@ from harness.spec.masks.masking import Mask
 from harness.spec.model.corruption import Corruption
 from harness.spec.model.heads import DecoderHead
 from harness.spec.objective.targets import MomentumTarget
-from harness.spec.recipe import Recipe
+from harness.spec.recipe import Recipe, check_whole_pictures
 
 if TYPE_CHECKING:
     from harness.spec.run import Pretrain
@@ -159,6 +159,7 @@ def check_pretraining_recipe(recipe: Recipe) -> None:
     augment = recipe.augment
     if augment.mixup or augment.cutmix or augment.smoothing:
         raise ValueError("mixup, cutmix and smoothing belong to fine-tuning: a pre-training has no labels")
+    check_whole_pictures(recipe)
 
 
 def choices(size: int, multiple: int = 1) -> str:

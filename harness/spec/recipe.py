@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from harness.spec.base import CUSTOM, SHIPPED, Spec
+from harness.spec.data.datasets import Truth
 from harness.spec.user_code import UserFunction, whose
 
 Unit = Annotated[float, Field(ge=0, le=1)]
@@ -115,6 +116,12 @@ class Augment(Spec):
     smoothing: label smoothing.
     repeats: times that each image follows itself, cropped anew each time (repeated augmentation, as timm's
         RepeatAugSampler orders one process's images). An epoch has the same length and 1 / repeats of the images.
+    scale: of scenes with masks alone. Range of a factor: the picture is resized so that its shorter side (for objects,
+        its longer one) is image_size times it, and a square of image_size is cut out at random, filled up where the
+        picture is smaller. It takes the place of crop_scale and crop_ratio. mmsegmentation has (0.5, 2.0), ViTDet
+        (0.1, 2.0).
+    class_limit: of maps of classes alone, beside `scale`: the first of ten such squares is taken of which no class
+        fills this share or more. mmsegmentation has 0.75.
     """
 
     crop_scale: tuple[float, float] = (0.67, 1.0)
@@ -128,8 +135,21 @@ class Augment(Spec):
     cutmix: NonNegativeFloat = 0.0
     smoothing: Unit = 0.0
     repeats: PositiveInt = 1
+    scale: tuple[PositiveFloat, PositiveFloat] | None = None
+    class_limit: Annotated[float, Field(gt=0, le=1)] | None = None
 
-    implicit: ClassVar[Mapping[str, object]] = {"repeats": 1}
+    implicit: ClassVar[Mapping[str, object]] = {"repeats": 1, "scale": None, "class_limit": None}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_crop(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("scale") is not None:
+            # What a scale takes the place of has one value, so that the same augmentation has one key.
+            unused = {"crop_scale": (1.0, 1.0), "crop_ratio": cls.model_fields["crop_ratio"].default}
+            if stated := [name for name, one in unused.items() if values.get(name, one) not in (one, list(one))]:
+                raise ValueError(f"{' and '.join(stated)} would do nothing beside scale; leave it out")
+            return {**values, **unused}
+        return values
 
     @property
     def needs_loader(self) -> bool:
@@ -152,6 +172,10 @@ class Augment(Spec):
             low, high = getattr(self, name)
             if not 0 < low <= high or (name == "crop_scale" and high > 1):
                 raise ValueError(f"{name} should be (low, high) with 0 < low <= high, area at most 1")
+        if self.scale is not None and self.scale[0] > self.scale[1]:
+            raise ValueError("scale should be (low, high) with 0 < low <= high")
+        if self.class_limit is not None and self.scale is None:
+            raise ValueError("class_limit chooses among the squares that scale cuts out; state scale too")
         return self
 
 
@@ -324,6 +348,32 @@ class Recipe(Spec):
     def scaled(self, lr: float) -> float:
         """A learning rate of this recipe after the batch scaling rule."""
         return lr if self.lr_batch is None else lr * self.batch_size / self.lr_batch
+
+
+def check_whole_pictures(recipe: Recipe) -> None:
+    """Refuse the recipe of a stage that sees pictures without masks if it has settings of scenes.
+
+    Raises:
+        ValueError: it has.
+    """
+    if recipe.augment.scale is not None:
+        raise ValueError("recipe.augment.scale belongs to Segment and Detect; use crop_scale here")
+
+
+def check_scenes(recipe: Recipe, truth: Truth) -> None:
+    """Refuse an augmentation that masks cannot follow, or that does nothing to them.
+
+    Raises:
+        ValueError: the recipe has such a setting.
+    """
+    augment, usual = recipe.augment, Augment()
+    names = ("rand_augment", "color_jitter", "erasing", "mixup", "cutmix", "smoothing")
+    if stated := [name for name in names if getattr(augment, name) != getattr(usual, name)]:
+        raise ValueError(f"recipe.augment has {', '.join(stated)}; scenes are cropped, scaled and flipped only")
+    if whose(augment) == CUSTOM:
+        raise ValueError("recipe.augment is a CustomAugment, which masks cannot follow; use Augment")
+    if truth == "objects" and augment.class_limit is not None:
+        raise ValueError("recipe.augment.class_limit is of maps of classes; leave it out for objects")
 
 
 def check_no_mask_token(recipe: Recipe) -> None:

@@ -28,7 +28,7 @@ from harness.spec.model.momentum import MomentumEncoder
 from harness.spec.objective.contrastive import Contrastive
 from harness.spec.objective.loss import AnyLoss, FourierLoss, Loss, check_fourier, check_loss, needs_hidden
 from harness.spec.objective.targets import DalleTokenizer, FeatureTarget, PixelTarget, Target, TokenTarget
-from harness.spec.recipe import Recipe, check_frozen, check_no_mask_token
+from harness.spec.recipe import Recipe, check_frozen, check_no_mask_token, check_whole_pictures
 from harness.spec.start import Checkpoint, Scratch
 from harness.spec.user_code import UserFunction
 
@@ -358,6 +358,7 @@ class FineTune(Evaluated[Start]):
     @model_validator(mode="after")
     def _threshold_of_binary(self) -> Self:
         check_no_mask_token(self.recipe)
+        check_whole_pictures(self.recipe)
         if self.label_threshold is not None and self.loss != "binary-cross-entropy":
             raise ValueError(f"label_threshold belongs to binary-cross-entropy, not to {self.loss}")
         return self
@@ -415,6 +416,7 @@ class LinearProbe(Evaluated[Start]):
     @model_validator(mode="after")
     def _plain_recipe(self) -> Self:
         check_frozen(self.recipe)
+        check_whole_pictures(self.recipe)
         return self
 
 

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
-from tiny import RECIPE, VIT
+from tiny import RECIPE
 from torch import Tensor
 
+from harness.core.data.augment import squares
 from harness.core.data.datasets import load
 from harness.core.data.objects import Objects, boxes_around
-from harness.core.data.scenes import SceneBatch, Scenes, Want, load_scenes, nearest, scene_batches, test_scenes
+from harness.core.data.scenes import (
+    SceneBatch,
+    Scenes,
+    Want,
+    first_varied,
+    load_scenes,
+    nearest,
+    scene_batches,
+    test_scenes,
+)
 from harness.core.data.shapes import CLASSES, objects
 from harness.core.runtime.session import Session
-from harness.spec import Augment, FineTune, HarnessError, Images, Scratch, Shapes
+from harness.spec import Augment, HarnessError, Images, Recipe, Shapes
 
 test_scenes.__test__ = False  # type: ignore[attr-defined]
 
@@ -23,14 +33,18 @@ CPU = torch.device("cpu")
 WHOLE = Augment(crop_scale=(1.0, 1.0), flip=0.0)
 
 
+class Trained(NamedTuple):
+    recipe: Recipe
+    image_size: int
+    seed: int
+
+
 def session(**changes: Any) -> Session:
     return Session(attempt=None, device=CPU, **changes)  # type: ignore[arg-type]
 
 
 def batches(scenes: Scenes, want: Want, augment: Augment, first: int = 0, seed: int = 0) -> list[SceneBatch]:
-    start = Scratch(backbone=VIT, image_size=32)
-    recipe = RECIPE.replace(epochs=2, batch_size=10, augment=augment)
-    run = FineTune(start=start, data=SHAPES, recipe=recipe, seed=seed)
+    run = Trained(RECIPE.replace(epochs=2, batch_size=10, augment=augment), 32, seed)
     return list(scene_batches(run, scenes, session(), want, first))
 
 
@@ -166,3 +180,68 @@ def test_a_set_without_truth_is_refused_in_one_line() -> None:
 
 def test_objects_name_their_fields() -> None:
     assert Objects._fields == ("classes", "masks", "boxes", "crowd")
+
+
+@pytest.mark.parametrize("scale", [(0.4, 0.9), (0.5, 2.0), (1.5, 3.0)])
+def test_scaled_images_and_truth_stay_aligned_and_what_is_beyond_is_padding(scale: tuple[float, float]) -> None:
+    scenes = as_colours(load_scenes(SHAPES, "train"))
+    padded = 0
+    for batch, map_batch in zip(
+        batches(scenes, "objects", Augment(scale=scale)), batches(scenes, "segments", Augment(scale=scale)), strict=True
+    ):
+        assert torch.equal(batch.images, map_batch.images)
+        slots = (batch.masks * torch.arange(1, 4)[:, None, None]).sum(1)
+        beyond = map_batch.segments == 255
+        padded += int(beyond.sum())
+        assert batch.images[:, 0][beyond].abs().max() == 0 if beyond.any() else True
+        assert not (batch.masks.any(1) & beyond).any()
+        inner = eroded(torch.where(beyond, 9, slots)) & ~beyond
+        assert (batch.images[:, 0] * 255 / 60 - slots)[inner].abs().max() < 0.02
+    assert (padded > 0) == (scale[0] < 1)
+
+
+def test_squares_by_hand() -> None:
+    """Sides are the shorter side over the factor; a square lies within the picture wherever it fits there."""
+    positions = torch.arange(400)
+    found = squares(30, 60, Augment(scale=(0.5, 2.0)), of_longer=False, seed=0, step=0, positions=positions)
+    assert found.shape == (400, 10, 4)
+    top, left, tall, wide = found.unbind(2)
+    assert torch.equal(tall, wide)
+    assert (int(tall[:, 0].min()), int(tall[:, 0].max())) == (15, 60)
+    assert (tall == tall[:, :1]).all()
+    assert ((top == 0) | (top + tall <= 30)).all()
+    assert ((left == 0) | (left + wide <= 60)).all()
+    zooms = 30 / tall[:, 0]
+    assert abs(float(zooms.mean()) - 1.25) < 0.05, "uniform in the factor, not in the side"
+    longer = squares(30, 60, Augment(scale=(0.5, 2.0)), of_longer=True, seed=0, step=0, positions=positions)
+    assert (longer[:, 0, 2] - 2 * tall[:, 0]).abs().max() <= 1
+
+
+def test_an_enlarged_part_shows_each_pixel_twice() -> None:
+    scenes = load_scenes(SHAPES, "train")
+    for batch in batches(scenes, "segments", Augment(scale=(2.0, 2.0), flip=0.0))[:2]:
+        small = batch.segments[:, ::2, ::2]
+        assert torch.equal(small.repeat_interleave(2, 1).repeat_interleave(2, 2), batch.segments)
+
+
+def test_first_varied_by_hand() -> None:
+    maps = torch.zeros(1, 4, 8, dtype=torch.long)
+    maps[:, :, 4:] = 1
+    maps[:, 0, 0] = 255
+    tries = torch.tensor([[[0, 0, 4, 4], [0, 1, 4, 4], [0, 2, 4, 4], [0, 3, 4, 4]]])
+    assert first_varied(maps, tries, 4, 0.8).tolist() == [[0, 1, 4, 4]]  # 12 of 16
+    assert first_varied(maps, tries, 4, 0.75).tolist() == [[0, 2, 4, 4]]
+    assert first_varied(maps, tries, 4, 0.5).tolist() == [[0, 3, 4, 4]], "none: the last"
+
+
+def test_a_class_limit_gives_more_varied_squares() -> None:
+    scenes = load_scenes(SHAPES, "train")
+
+    def fullest(augment: Augment) -> Tensor:
+        maps = torch.cat([batch.segments for batch in batches(scenes, "segments", augment)]).flatten(1)
+        counts = torch.nn.functional.one_hot(maps, 256)[..., :255].sum(1)
+        return counts.amax(1) / counts.sum(1)
+
+    free, limited = (fullest(Augment(scale=(1.5, 2.5), class_limit=limit)) for limit in (None, 0.75))
+    assert (limited < 0.75).float().mean() > (free < 0.75).float().mean() + 0.2
+    assert ((limited == free) | (free >= 0.75)).all(), "a square that fits is kept"

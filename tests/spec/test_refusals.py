@@ -16,6 +16,7 @@ from harness.spec import (
     BlockMask,
     Checkpoint,
     Corruption,
+    CustomAugment,
     CustomBackbone,
     CustomLoss,
     CustomMask,
@@ -51,6 +52,7 @@ from harness.spec import (
     one_line,
     run_from_json,
 )
+from harness.spec.recipe import check_scenes
 
 
 def pretrain(**changes: Any) -> Pretrain:
@@ -72,6 +74,17 @@ TEACHER = Checkpoint(path="", backbone=Backbone(name="vit", patch_size=16), imag
 
 # What is built, and what the one line must say.
 REFUSED: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
+    "crops beside scale": (lambda: Augment(scale=(0.5, 2.0), crop_scale=(0.2, 1.0)), ("crop_scale", "beside scale")),
+    "scale the wrong way round": (lambda: Augment(scale=(2.0, 0.5)), ("scale", "low <= high")),
+    "class limit alone": (lambda: Augment(class_limit=0.75), ("class_limit", "state scale too")),
+    "scale without scenes": (
+        lambda: pretrain(recipe=recipe(augment=Augment(scale=(0.5, 2.0)))),
+        ("scale", "Segment and Detect", "crop_scale"),
+    ),
+    "scale of whole pictures": (
+        lambda: LinearProbe(start=pretrain(), recipe=recipe(augment=Augment(scale=(0.5, 2.0)))),
+        ("scale", "Segment and Detect", "crop_scale"),
+    ),
     "unit does not divide": (
         lambda: pretrain(mask=RandomMask(size=20, ratio=0.5)),
         ("20 px", "48 px", "valid: 4, 8, 12, 16, 24, 48"),
@@ -453,3 +466,15 @@ def test_a_malformed_augmentation_policy_is_refused(policy: str) -> None:
 )
 def test_what_timm_reads_is_none(policy: str) -> None:
     assert Augment(rand_augment=policy).rand_augment == policy
+
+
+def test_scenes_are_cropped_scaled_and_flipped_only() -> None:
+    check_scenes(recipe(augment=Augment(scale=(0.5, 2.0), class_limit=0.75)), "segments")
+    check_scenes(recipe(augment=Augment(crop_scale=(0.2, 1.0), repeats=2)), "objects")
+    for augment, truth, said in (
+        (Augment(mixup=0.8, erasing=0.1), "segments", "erasing, mixup"),
+        (Augment(scale=(0.5, 2.0), class_limit=0.75), "objects", "class_limit"),
+        (CustomAugment(function="harness.machine:data_location"), "segments", "CustomAugment"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            check_scenes(recipe(augment=augment), truth)  # type: ignore[arg-type]

@@ -82,6 +82,39 @@ def crop_boxes(
     return torch.where(fits.any(1, keepdim=True), first, central)
 
 
+def squares(
+    height: int,
+    width: int,
+    augment: Augment,
+    *,
+    of_longer: bool,
+    seed: int,
+    step: int | Tensor,
+    positions: Tensor,
+) -> Tensor:
+    """Squares that are cut out of scaled pictures at random, in pixels of the pictures as they were.
+
+    A picture of which a side is shorter than the square's is at its top or left, which reaches beyond it.
+
+    Args:
+        of_longer: True where `augment.scale` is of the longer side, False for the shorter one. Others as above.
+
+    Returns:
+        int64 [B, CROP_TRIES, 4], top, left, height, width: squares of one size that may be taken.
+    """
+    assert augment.scale is not None
+    low, high = augment.scale
+    drawn = uniform(seed_stream(seed, "scale"), step, positions, 1 + 2 * CROP_TRIES)
+    whole = max(height, width) if of_longer else min(height, width)
+    side = (whole / (low + (high - low) * drawn[:, :1])).round().clamp(min=1).long()
+    top, left = (
+        (places * ((length - side).clamp(min=0) + 1)).long()
+        for places, length in zip(drawn[:, 1:].split(CROP_TRIES, dim=1), (height, width), strict=True)
+    )
+    side = side.expand_as(top)
+    return torch.stack([top, left, side, side], dim=2)
+
+
 def _everywhere(box: tuple[int, ...], positions: Tensor) -> Tensor:
     """The same box for each image. Filled on the device: the host would wait for a copy."""
     return torch.stack([torch.full_like(positions, value) for value in box], dim=1)
@@ -232,9 +265,16 @@ def train_batch(
     Returns:
         float32 [B, C, image_size, image_size], on the device of the source.
     """
-    resized = resample(source.images[indices], *crops, image_size, augment.interpolation)
+    return cropped(source.images[indices], crops, source.colours, augment=augment, image_size=image_size)
+
+
+def cropped(
+    pictures: Tensor, crops: tuple[Tensor, Tensor], colours: tuple[Tensor, Tensor], *, augment: Augment, image_size: int
+) -> Tensor:
+    """Pictures [B, C, H, W], values 0 to 255, cropped, resized, flipped, normalised; arguments as above."""
+    resized = resample(pictures, *crops, image_size, augment.interpolation)
     # Bicubic filters overshoot; images of 8 bits, as PIL resizes them, cannot.
-    return normalise(resized.clamp_(0, 255).div_(255), *source.colours)
+    return normalise(resized.clamp_(0, 255).div_(255), *colours)
 
 
 def test_size(image_size: int, crop: float) -> int:

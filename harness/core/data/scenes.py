@@ -14,15 +14,16 @@ from typing import Literal, NamedTuple, Protocol, TypeVar, assert_never
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from harness.core.data import garments, shapes
-from harness.core.data.augment import crops_of, test_batch, train_batch
+from harness.core.data.augment import crop_boxes, cropped, flips, squares, test_batch
 from harness.core.data.batches import step_indices, steps_per_epoch
 from harness.core.data.datasets import FASHION, ImageSet, facts, members
 from harness.core.data.objects import Objects, labels_of, objects_of
 from harness.core.runtime.ahead import Ahead
 from harness.core.runtime.session import Session
-from harness.spec import Data, Garments, HarnessError, Recipe, Shapes
+from harness.spec import Augment, Data, Garments, HarnessError, Recipe, Shapes
 
 Want = Literal["segments", "objects"]
 Fold = Literal["train", "test"]
@@ -162,45 +163,102 @@ def _masks(slots: Tensor, count: int) -> Tensor:
 
 def segments_of(slots: Tensor, classes: Tensor) -> Tensor:
     """Classes int64 [B, H, W], 0 = background, of slots uint8 [B, H, W] that hold objects of classes [B, M]."""
-    kinds = torch.nn.functional.pad(classes + 1, (1, 0))  # slot 0 is the background, which is class 0
+    kinds = torch.full(
+        (len(classes), IGNORED + 1), IGNORED, device=classes.device
+    )  # of each value that a slot can have
+    kinds[:, 0] = 0
+    kinds[:, 1 : classes.shape[1] + 1] = classes + 1
     return kinds.gather(1, slots.long().flatten(1)).view(slots.shape)
 
 
-def nearest(maps: Tensor, boxes: Tensor, flip: Tensor, size: int) -> Tensor:
+def nearest(maps: Tensor, boxes: Tensor, flip: Tensor, size: int, beyond: int = IGNORED) -> Tensor:
     """Maps [B, H, W] cropped to boxes int64 [B, 4], resized to [B, size, size] by nearest neighbour, and mirrored.
 
-    Geometry and arguments are those of `augment.resample`; each pixel is the one below its centre.
+    Geometry and arguments are those of `augment.resample`; each pixel is the one below its centre. Boxes may reach
+    beyond the map on the right and below, where the value is `beyond`.
     """
+    height, width = maps.shape[1:]
     top, left, tall, wide = (values[:, None] for values in boxes.unbind(1))
     centres = 2 * torch.arange(size, device=maps.device) + 1  # in half pixels, so that all is whole numbers
-    rows = top + centres * tall // (2 * size)
+    rows = (top + centres * tall // (2 * size))[:, :, None]
     columns = left + centres * wide // (2 * size)
-    columns = torch.where(flip[:, None], columns.flip(1), columns)
-    return maps[torch.arange(len(maps), device=maps.device)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    columns = torch.where(flip[:, None], columns.flip(1), columns)[:, None]
+    which = torch.arange(len(maps), device=maps.device)[:, None, None]
+    found = maps[which, rows.clamp(max=height - 1), columns.clamp(max=width - 1)]
+    return found.masked_fill((rows >= height) | (columns >= width), beyond)
+
+
+def first_varied(maps: Tensor, tries: Tensor, size: int, limit: float) -> Tensor:
+    """The first of each picture's boxes of which no class fills `limit` or more, or the last: int64 [B, 4].
+
+    Args:
+        maps: int64 [B, H, W], IGNORED is no class. tries: int64 [B, T, 4]. size: side of what is cut out.
+    """
+    count = len(tries)
+    never = torch.zeros(count, dtype=torch.bool, device=maps.device)
+    shares = []
+    for boxes in tries.unbind(1):
+        seen = nearest(maps, boxes, never, size).flatten(1)
+        times = torch.zeros(count, IGNORED + 1, device=maps.device).scatter_add_(1, seen, torch.ones_like(seen).float())
+        shares.append(times[:, :IGNORED].amax(1) / times[:, :IGNORED].sum(1).clamp(min=1))
+    fits = torch.stack(shares, dim=1) < limit
+    fits[:, -1] = True
+    return tries[torch.arange(count, device=maps.device), fits.int().argmax(1)]
 
 
 def scene_batches(
     run: TrainedOnScenes, scenes: Scenes, session: Session, want: Want, first_step: int
 ) -> Iterator[SceneBatch]:
-    """Training batches from a step on, cropped and flipped as the recipe says; this process's rows of each.
+    """Training batches from a step on, cropped, scaled and flipped as the recipe says; this process's rows of each.
 
-    An object of which a crop leaves nothing has class -1.
+    An object of which a crop leaves nothing has class -1. Where a picture is smaller than what is cut out, the rest is
+    0 in the normalised image, IGNORED in the map, and no object.
     """
-    recipe, device = run.recipe, session.device
+    recipe, augment, device = run.recipe, run.recipe.augment, session.device
     rows = session.group.rows(recipe.batch_size)
     positions = torch.arange(recipe.batch_size)[slice(None) if rows is None else rows].to(device)
     steps = recipe.total_steps(steps_per_epoch(scenes.images, recipe.batch_size))
     here = scenes.to(device)
 
+    height, width = here.slots.shape[1:]
+
     def draw(step: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        return crops_of(here.images, recipe.augment, seed=run.seed, step=step, positions=positions)
+        return scene_crops(height, width, augment, want, seed=run.seed, step=step, positions=positions)
 
     ahead = Ahead(draw, positions, steps)
     for step, indices in step_indices(here.images, positions, recipe.batch_size, run.seed, range(first_step, steps)):
-        boxes, flip = ahead.at(step)
-        images = train_batch(here.images, indices, (boxes, flip), augment=recipe.augment, image_size=run.image_size)
-        slots = nearest(here.slots[indices], boxes, flip, run.image_size)
-        yield _batch(SceneBatch(step, images, positions), slots, here.classes[indices], want)
+        tries, flip = ahead.at(step)
+        slots, classes, boxes = here.slots[indices], here.classes[indices], tries[:, 0]
+        if augment.class_limit is not None:
+            boxes = first_varied(segments_of(slots, classes), tries, run.image_size, augment.class_limit)
+        shown = nearest(slots, boxes, flip, run.image_size)
+        pictures = _enlarged(here.images.images[indices], augment)
+        images = cropped(pictures, (boxes, flip), here.images.colours, augment=augment, image_size=run.image_size)
+        images = images.masked_fill((shown == IGNORED)[:, None], 0)
+        yield _batch(SceneBatch(step, images, positions), shown, classes, want)
+
+
+def scene_crops(
+    height: int, width: int, augment: Augment, want: Want, *, seed: int, step: int | Tensor, positions: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Boxes int64 [B, T, 4] of pictures of this size, of which the first is taken if nothing else decides; flips."""
+    mirrored = flips(augment, seed=seed, step=step, positions=positions)
+    if augment.scale is None:
+        return crop_boxes(height, width, augment, seed=seed, step=step, positions=positions)[:, None], mirrored
+    found = squares(height, width, augment, of_longer=want == "objects", seed=seed, step=step, positions=positions)
+    return found[:, : None if augment.class_limit is not None else 1], mirrored
+
+
+def _enlarged(pictures: Tensor, augment: Augment) -> Tensor:
+    """Pictures [B, C, H, W] with as many rows and columns behind their last as boxes may reach beyond it.
+
+    These repeat the last, so that no other colour reaches the pixels beside them.
+    """
+    if augment.scale is None or augment.scale[0] >= 1:
+        return pictures
+    height, width = pictures.shape[2:]
+    side = round(max(height, width) / augment.scale[0]) + 1
+    return functional.pad(pictures.float(), (0, side - width, 0, side - height), mode="replicate")
 
 
 def _batch(batch: SceneBatch, slots: Tensor, classes: Tensor, want: Want) -> SceneBatch:
