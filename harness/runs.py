@@ -19,6 +19,7 @@ from harness.analysis.fourier import fourier
 from harness.analysis.interactions import interactions
 from harness.analysis.occlusion import occlusion
 from harness.analysis.rgb import rgb_statistics
+from harness.core.evaluate.detect import detect
 from harness.core.evaluate.finetune import finetune
 from harness.core.evaluate.logistic import logistic_probe
 from harness.core.evaluate.probe import custom_evaluation, knn, linear_probe
@@ -30,6 +31,7 @@ from harness.core.runtime.session import Computation, Session
 from harness.spec import (
     Corruption,
     CustomEvaluation,
+    Detect,
     FineTune,
     Fourier,
     HarnessError,
@@ -88,6 +90,8 @@ def _computation(run: Run, session: Session) -> Computation:
             yield from finetune(run, session)
         case LinearProbe():
             yield from linear_probe(run, session)
+        case Detect():
+            yield from detect(run, session)
         case LogisticProbe():
             logistic_probe(run, session)
         case Knn():
@@ -131,6 +135,8 @@ def complexity_of(model: Described) -> Complexity:
                 num_classes=model.num_classes or 0,
                 pool=model.pool,
             )
+        case "detect":
+            return complexity.detection(model)
         case "frozen":
             return complexity.frozen(model.backbone, image_size=size, channels=channels, block=model.block)
         case _:

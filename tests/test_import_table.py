@@ -43,7 +43,7 @@ OUTSIDE = {
     "papers": set(),
     "study": {"pydantic"},
     "store": set(),
-    "core": TORCH | {"scipy"},
+    "core": TORCH | {"scipy", "pycocotools"},
     "analysis": TORCH | {"scipy"},
     "audit": TORCH | {"pydantic"},
     "launch": {"submitit", "pydantic"},

@@ -5,6 +5,8 @@ from harness.spec import analyses, run
 from harness.spec.analyses import *
 from harness.spec.base import Params, Scalar, Spec, one_line
 from harness.spec.data.datasets import CustomData, Data, Garments, ImageFolder, Images, Shapes
+from harness.spec.dense import detect
+from harness.spec.dense.detect import *
 from harness.spec.keys import (
     Analysis,
     Evaluation,
@@ -52,6 +54,7 @@ __all__ = [
     "upstream", "upstreams",
 ]  # fmt: skip
 __all__ += analyses.__all__
+__all__ += detect.__all__
 __all__ += heads.__all__
 __all__ += masking.__all__
 __all__ += run.__all__

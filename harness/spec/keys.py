@@ -10,14 +10,15 @@ from pydantic import Field, TypeAdapter, ValidationError
 from harness.machine import HarnessError
 from harness.spec.analyses import Fourier, Interactions, Occlusion, RgbStatistics
 from harness.spec.base import one_line
+from harness.spec.dense.detect import Detect
 from harness.spec.run import CustomEvaluation, FineTune, Knn, LinearProbe, LogisticProbe, Pretrain, Snapshot
 
 KEY_DIGITS = 20
 
 Analysis = Interactions | Occlusion | Fourier | RgbStatistics
-Evaluation = FineTune | LinearProbe | LogisticProbe | Knn | CustomEvaluation | Analysis
+Evaluation = FineTune | LinearProbe | LogisticProbe | Knn | Detect | CustomEvaluation | Analysis
 Run = Pretrain | Evaluation
-Training = Pretrain | FineTune | LinearProbe
+Training = Pretrain | FineTune | LinearProbe | Detect
 _RUN: TypeAdapter[Run] = TypeAdapter(Annotated[Run, Field(discriminator="kind")])
 
 

@@ -365,15 +365,23 @@ class FineTune(Evaluated[Start]):
 
     @model_validator(mode="after")
     def _one_family(self) -> Self:
-        if self.backbone is not None:
-            for name in ("patch_size", "stride", "variant"):
-                ours, theirs = getattr(self.backbone, name), getattr(self.start.backbone, name)
-                if ours != theirs:
-                    raise ValueError(f"backbone has {name} {ours}, the start {theirs}; its weights would not fit")
+        check_family(self.start.backbone, self.backbone)
         return self
 
     metrics: ClassVar[tuple[str, ...]] = ("top1", "top5", "top1_median5", "top1_best", "loss")
     forward_passes: ClassVar[int] = TRAINED_PASSES
+
+
+def check_family(start: AnyBackbone, backbone: AnyBackbone | None) -> None:
+    """Refuse a backbone that an evaluation builds where the start's weights would not fit it.
+
+    Raises:
+        ValueError: it differs in patch size, stride or variant.
+    """
+    for name in ("patch_size", "stride", "variant") if backbone is not None else ():
+        ours, theirs = getattr(backbone, name), getattr(start, name)
+        if ours != theirs:
+            raise ValueError(f"backbone has {name} {ours}, the start {theirs}; its weights would not fit")
 
 
 class LinearProbe(Evaluated[Start]):

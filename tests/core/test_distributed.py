@@ -31,6 +31,7 @@ from harness.spec import (
     CustomHead,
     CustomMask,
     DecoderHead,
+    Detect,
     FineTune,
     FourierLoss,
     GuidedMask,
@@ -41,7 +42,9 @@ from harness.spec import (
     MomentumEncoder,
     RandomMask,
     Run,
+    Scratch,
     Shapes,
+    SimplePyramid,
     TokenMask,
     key,
 )
@@ -304,6 +307,30 @@ def test_evaluations_in_four_processes(tmp_path: Path, gang: Gang) -> None:
             assert all(one == pytest.approx(four, rel=2e-5) for one, four in pairs)
     accuracies = [[line["test_top1"] for line in store.metrics(key(tuned))] for store in stores]
     assert accuracies[0] == accuracies[1]
+
+
+def test_detection_in_three_processes(tmp_path: Path, gang: Gang) -> None:
+    """Means over anchors, regions and masks, of which each process has another number; objects found by all.
+
+    Later steps are close only: rounding decides which of two regions of equal score is suppressed by the other.
+    """
+    pytest.importorskip("pycocotools")
+    start, scenes = Scratch(backbone=SMALL, image_size=32), Shapes(image_size=32, train=8, test=10)
+    recipe = RECIPE.replace(epochs=3, batch_size=8, lr=1e-5)
+    run = Detect(start=start, data=scenes, recipe=recipe, pyramid=SimplePyramid(width=16), rois=32)
+    stores = [
+        computed(gang, tmp_path / f"{size} {micro}", size, run, micro_batch=micro)
+        for size, micro in ((1, None), (3, None), (2, 2))
+    ]
+    wanted = [line["loss"] for line in stores[0].metrics(key(run))]
+    for store in stores[1:]:
+        found = [line["loss"] for line in store.metrics(key(run))]
+        assert found[0] == pytest.approx(wanted[0], rel=1e-6)
+        assert found == pytest.approx(wanted, rel=0.02)
+        first, last = (one.result(key(run)) for one in (stores[0], store))
+        assert first is not None
+        assert last is not None
+        assert set(last.metrics) == set(first.metrics)
 
 
 def test_a_mask_that_looks_is_the_same_in_three_processes(tmp_path: Path, gang: Gang) -> None:

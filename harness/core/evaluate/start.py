@@ -26,6 +26,7 @@ from harness.spec import (
     Snapshot,
     key,
 )
+from harness.spec.dense.base import Dense
 from harness.spec.run import Evaluated
 from harness.store.snapshots import whole_snapshot
 
@@ -62,6 +63,18 @@ def frozen_encoder(run: Evaluated[Any], session: Session, *, channels: int) -> E
     )
     load_start(run, model, session)
     return to_device(Encoder(model), session.device).eval().requires_grad_(False)
+
+
+def dense_encoder(run: Dense, session: Session, *, channels: int) -> Encoder:
+    """Encoder of a run with a head at many places, with the start's weights; frozen if the run says so."""
+
+    def make() -> Family:
+        return build(run.built, image_size=run.image_size, channels=channels, drop_path=run.recipe.drop_path)
+
+    model = initialised(run.seed, "encoder", make)
+    load_start(run, model, session)
+    encoder = to_device(Encoder(model), session.device)
+    return encoder.eval().requires_grad_(False) if run.frozen else encoder
 
 
 def fine_tuned(run: FineTune, session: Session, *, channels: int) -> Family:

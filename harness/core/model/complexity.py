@@ -11,10 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from harness.core.model.detector import BOX_SIDE, MASK_SIDE, build_heads, taps_for
 from harness.core.model.encoder import Encoder, build, depth
 from harness.core.model.heads import build_head
 from harness.core.model.mae import encode_visible
-from harness.spec import AnyBackbone, Corruption, Head, Target
+from harness.core.model.pyramid import build_pyramid
+from harness.spec import AnyBackbone, Corruption, HarnessError, Head, Target
+from harness.spec.model.described import Described
 
 NORM_ELEMENT = 5
 """Multiply-adds of a layer norm for each element of its input, as mmengine counts them (jit_handles.py)."""
@@ -127,6 +130,38 @@ def classifier(
     return Complexity(parameters=count(model), encoder=body, pooling=pooled, head=whole - body, activation_bytes=kept)
 
 
+def detection(model: Described) -> Complexity:
+    """Cost of encoder, pyramid and heads, these for as many regions as a picture has at most in training.
+
+    Proposals and pooling of regions, which multiply little, are left out.
+    """
+    size, channels, pyramid = model.image_size, model.channels, model.pyramid
+    if pyramid is None:
+        raise HarnessError("a detection has a pyramid")
+    with torch.device("meta"):
+        encoder = Encoder(build(model.backbone, image_size=size, channels=channels))
+        taps = taps_for(pyramid, encoder)
+        levels = build_pyramid(pyramid, taps.widths, taps.strides)
+        rpn, heads = build_heads(model, levels, model.num_classes or 0)
+        parts = nn.ModuleList([taps, levels, rpn, heads]).eval()
+        images = torch.zeros(1, channels, size, size)
+        boxes = torch.zeros(model.rois, levels.width, BOX_SIDE, BOX_SIDE)
+        masks = torch.zeros(model.rois // 4, levels.width, MASK_SIDE, MASK_SIDE)
+
+    def predict(maps: list[Tensor]) -> list[object]:
+        found = [rpn.head(maps), heads.box_predictor(heads.box_head(boxes))]
+        return [*found, heads.mask_predictor(heads.mask_head(masks))] if model.masks else found
+
+    made = taps(images)
+    return Complexity(
+        parameters=count(parts),
+        encoder=multiply_adds(lambda: taps(images)),
+        pooling=0,
+        head=multiply_adds(lambda: predict(levels(made))),
+        activation_bytes=kept_bytes((parts,), lambda: predict(levels(taps(images)))),
+    )
+
+
 def frozen(backbone: AnyBackbone, *, image_size: int, channels: int, block: int | None = None) -> Complexity:
     """Cost of features pooled over the map, after block `block` or after the final norm, from an encoder as it is."""
     with torch.device("meta"):
@@ -147,7 +182,7 @@ def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def kept_bytes(modules: Iterable[nn.Module], forward: Callable[[], Tensor]) -> int:
+def kept_bytes(modules: Iterable[nn.Module], forward: Callable[[], object]) -> int:
     """Bytes that a forward pass keeps for the backward pass, each piece of memory once, without weights and buffers."""
     # Weights are counted apart, and by memory: a view of a weight is the weight.
     weights = {id_of(tensor) for module in modules for tensor in (*module.parameters(), *module.buffers())}

@@ -80,6 +80,14 @@ class Group:
         dist.broadcast_object_list(held, src=0, device=torch.device("cpu"))
         return cast(T, held[0])
 
+    def gather(self, value: T) -> list[T]:
+        """Every rank's value, by rank, on all ranks; it has to pickle."""
+        if self.size == 1:
+            return [value]
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, value)
+        return found
+
     def lead(self, do: Callable[[], T]) -> T:
         """Result of a function that rank 0 alone calls while the others wait; the same on all ranks.
 

@@ -53,6 +53,12 @@ def layer_scales(model: Family, layer_decay: float | None) -> dict[str, float]:
     return {name: rate ** (last - layer_id(model, name)) for name, _ in model.named_parameters()}
 
 
+def scales_with_heads(model: nn.Module, encoder: Family, layer_decay: float | None) -> dict[str, float]:
+    """`layer_scales` of a model that holds an encoder: 1 for what is not the encoder's."""
+    scales, names = layer_scales(encoder, layer_decay), {own: name for name, own in encoder.named_parameters()}
+    return {name: scales[names[own]] if own in names else 1.0 for name, own in model.named_parameters()}
+
+
 def parameter_groups(
     named: Iterable[tuple[str, nn.Parameter]], recipe: Recipe, scales: dict[str, float] | None = None
 ) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from harness.core.runtime.session import Session
 from harness.core.train.optimiser import takes_tensors
-from harness.spec import HarnessError, Recipe
+from harness.spec import Detect, HarnessError, Recipe
 from harness.spec.base import Spec
 from harness.spec.user_code import UserFunction
 
@@ -95,6 +95,8 @@ def why_not_recorded(session: Session, recipe: Recipe) -> str | None:
         return "several slices of a batch"
     if not takes_tensors(recipe):
         return f"the optimiser's rate is a number of the host ({recipe.optimizer})"
+    if isinstance(session.attempt.run, Detect):
+        return "the number of boxes differs from step to step"
     if own := [*_own_code(session.attempt.run)]:
         return f"code of your own might hold numbers of the host ({', '.join(own)})"
     return None

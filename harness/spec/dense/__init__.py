@@ -1,0 +1,1 @@
+"""Evaluations that predict at every pixel or around every object: segmentation, detection."""

@@ -1,0 +1,65 @@
+"""Fields that evaluations with a head at many places share."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self
+
+from pydantic import PositiveInt, model_validator
+
+from harness.spec.model.backbone import AnyBackbone
+from harness.spec.recipe import Recipe, check_frozen, check_no_mask_token
+from harness.spec.run import TRAINED_PASSES, Evaluated, Start, check_family
+
+
+class Dense(Evaluated[Start]):
+    """Fields of segmentation and detection.
+
+    data: has to be stated, as the start's images seldom have masks or boxes.
+    frozen: True to train what is new, on top of the encoder as it is.
+    backbone: as for FineTune.
+    tested_epochs: as for FineTune; the last epoch alone by default, as a test takes long.
+    """
+
+    recipe: Recipe
+    frozen: bool = False
+    backbone: AnyBackbone | None = None
+    tested_epochs: PositiveInt | None = 1
+
+    forward_passes: ClassVar[int] = TRAINED_PASSES
+
+    @property
+    def built(self) -> AnyBackbone:
+        """The backbone that is built."""
+        return self.backbone or self.start.backbone
+
+    @property
+    def encoder(self) -> AnyBackbone:
+        return self.built
+
+    @property
+    def setting(self) -> tuple[object, ...]:
+        left_out = {"start", "data", "recipe", "seed", "assumed"}
+        return tuple(str(value) for name, value in self.values.items() if name not in left_out)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _data_stated(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("data") is None:
+            raise ValueError(f"data has to be stated, a set with {cls.truth}: Garments, Shapes or {cls.folder}")
+        return values
+
+    truth: ClassVar[str]
+    """What its data have beside pictures, in words."""
+    folder: ClassVar[str]
+    """Name of the data spec for files of a user."""
+
+    @model_validator(mode="after")
+    def _fitting_recipe(self) -> Self:
+        check_family(self.start.backbone, self.backbone)
+        (check_frozen if self.frozen else check_no_mask_token)(self.recipe)
+        augment = self.recipe.augment
+        if augment.needs_loader or augment.mixup or augment.cutmix or augment.smoothing or augment.repeats > 1:
+            raise ValueError(f"recipe.augment: pictures with {self.truth} are cropped and flipped, nothing else")
+        if self.recipe.average is not None:
+            raise ValueError("recipe.average belongs to FineTune; leave it out")
+        return self
