@@ -386,15 +386,15 @@ PACKAGE = Path(harness.__file__).parent
 @pytest.mark.parametrize(
     ("folder", "line"),
     [
-        ("/home/me", "masks.py, line 1: "),
-        (f"{PACKAGE}_of_my_own", "masks.py, line 1: "),
+        ("/home/me", "run.py, line 1: "),
+        (f"{PACKAGE}_of_my_own", "run.py, line 1: "),
         (str(PACKAGE / "spec"), "first.py, line 3: "),
         ("/usr/lib/python3/dist-packages/pydantic", "first.py, line 3: "),
         ("/home/me/venv/lib/python3.11/site-packages/pydantic", "first.py, line 3: "),
     ],
 )
 def test_an_error_is_named_by_the_last_line_of_the_users_own_files(folder: str, line: str) -> None:
-    inner = compile("1 / 0", f"{folder}/masks.py", "exec")
+    inner = compile("1 / 0", f"{folder}/run.py", "exec")
     with pytest.raises(ZeroDivisionError) as caught:
         exec(compile("\n\nexec(inner)", "/home/me/first.py", "exec"), {"inner": inner})
     assert line_of(caught.value) == line

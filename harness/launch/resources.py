@@ -16,7 +16,7 @@ Choice = Literal["auto", "on", "off"]
 
 CPU_FACTS = Path("/proc/cpuinfo")
 BF16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
-"""How Linux calls the instructions that make bf16 faster than fp32, on x86 and Arm."""
+"""Names in Linux of the instructions that make bf16 faster than fp32, on x86 and Arm."""
 
 
 @dataclass(frozen=True)

@@ -188,7 +188,7 @@ def _differences(change: Change, groups: Mapping[tuple[str, ...], pd.DataFrame])
 
 
 def _noise(table: Estimate, n: Floats) -> str:
-    """How large the noise of the differences of one evaluation is, in rows of n units."""
+    """Sentence on the standard deviation of the differences of one evaluation, in rows of n units."""
     known, parts = np.isfinite(table.error), []
     if (pooled := known & ~table.own).any():
         sd, df = (table.error * np.sqrt(n))[pooled][0], table.df[pooled][0]

@@ -176,12 +176,12 @@ def submission_folder(root: Path, number: int) -> SubmissionFolder:
 
 
 def snapshot_folder(root: Path, digest: str) -> Path:
-    """Where a copy of the code that jobs run lies."""
+    """Folder of a copy of the code, which jobs run in place of the working tree."""
     return root / ".snapshots" / digest
 
 
 def description_file(root: Path, digest: str) -> Path:
-    """Where parameters and multiply-adds of a model are kept, once they have been counted."""
+    """File of a model's number of parameters and multiply-adds, written once they have been counted."""
     return root / ".descriptions" / f"{digest}.json"
 
 
@@ -208,5 +208,5 @@ def coordinator_owners(root: Path) -> list[Path]:
 
 
 def search_folder(root: Path, name: str) -> SearchFolder:
-    """Where a search keeps what is not a run."""
+    """Folder of a search at one scale: its journal and its coordinators. Its runs lie in the store as all runs do."""
     return SearchFolder(root / ".searches" / name)

@@ -45,7 +45,7 @@ def cost_text(cost: Cost) -> str:
 
 
 def graph_lines(runs: Mapping[str, Run], states: Mapping[str, State], store: Store) -> list[str]:
-    """How many finished trainings were compiled and captured, and after how long the first step was done.
+    """Lines on finished trainings: how many were compiled and captured, and when their first step was done.
 
     Of the first LOOKED_AT; no line where neither was asked for, as on a CPU.
     """

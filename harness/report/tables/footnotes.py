@@ -55,7 +55,7 @@ def notes(plan: Plan, runs: pd.DataFrame, cells: pd.DataFrame, *, bold: bool) ->
 
 
 def reading(plan: Plan, runs: pd.DataFrame, cells: pd.DataFrame) -> tuple[str, ...]:
-    """How the numbers were made, in full: comparisons, the paper's column, provenance, assumptions."""
+    """Sentences on the origin of the numbers: comparisons, the paper's column, provenance, assumptions."""
     return (
         "95 % intervals of means are each cell's own (t of its seeds); table.csv has them and every adjusted p-value.",
         *_comparison(plan, cells),

@@ -106,7 +106,7 @@ class Cell:
 
     @property
     def sign(self) -> str:
-        """How the cell stands to the reference, as a sign."""
+        """Sign for better or worse than the reference beyond noise, or for the reference itself; else empty."""
         if self.reference:
             return REFERENCE
         if not self.p < LEVEL:  # NaN is not told either

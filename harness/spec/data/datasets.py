@@ -71,7 +71,7 @@ class _Data(Spec):
     split: Literal["test", "validation"] = "test"
 
     truths: ClassVar[tuple[Truth, ...]] = ()
-    """What is known of the pixels of its images: maps of classes, objects with masks and boxes, or nothing."""
+    """Annotation of its pixels: maps of classes, objects with masks and boxes, or none."""
 
     @property
     def title(self) -> str:

@@ -1,1 +1,1 @@
-"""What is predicted and how its error is counted: targets, losses, contrastive losses."""
+"""Targets of the prediction, and how its error is counted: losses, contrastive losses."""
