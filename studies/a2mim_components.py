@@ -20,7 +20,8 @@ from harness import (
     paper_table,
     zipped,
 )
-from studies.a2mim_scales import PAPER, SMALL, TINY, finetune
+from studies.a2mim_scales import CPU, PAPER, SMALL, TINY, finetune
+from studies.scales import beside
 
 FILLS = {
     "none": "none",
@@ -70,7 +71,7 @@ def cell(scale, arm, fill, site, operation, frequency, weighting, seed):
         raise Skip("a token that is added to what nothing fills hides nothing")
     corruption = Corruption(fill=FILLS[fill], token=OPERATIONS[operation], site=SITES[site])
     start = a2mim(scale, corruption=corruption, fourier=fourier(frequency, weighting), seed=seed)
-    return {"top1": finetune(scale, start, seed)}
+    return {"top1": finetune(scale, start, seed), **beside(scale, start, seed)}
 
 
 def arm(name):
@@ -81,8 +82,9 @@ def arm(name):
 STUDY = Study(
     cell=cell,
     grid=GRID,
-    scales=(SMALL, TINY, PAPER),
+    scales=(SMALL, CPU, TINY, PAPER),
     seeds=5,
+    looks=(5, 10),
     reference=dict(zip(("arm", "fill", "site", "operation", "frequency", "weighting"), ARMS[3], strict=True)),
     paper=paper_table(
         "a2mim_ablation_memory", where={"table": "component", "backbone": "ResNet-50", "dataset": "ImageNet-1K"}

@@ -9,7 +9,7 @@ Run     harness run studies/mae_ratio.py --scale small
 """
 
 from harness import DecoderHead, NormPixelTarget, PixelTarget, Study, TokenMask, axes, claims, mae, paper_table
-from studies.mae_scales import PAPER_MAE, SMALL_MAE, TINY_MAE, probe
+from studies.mae_scales import CPU_MAE, PAPER_MAE, SMALL_MAE, TINY_MAE, beside
 from studies.scales import finetune, stated
 
 RATIOS = (0.25, 0.4, 0.5, 0.6, 0.75, 0.85, 0.9)
@@ -32,7 +32,7 @@ def cell(scale, target, mask_ratio, decoder_depth, seed):
         target=PixelTarget() if target == "pixels" else NormPixelTarget(size=patch),
         seed=seed,
     )
-    return {"finetune_top1": finetune(scale, start, seed), "linear_top1": probe(scale, start, seed)}
+    return {"finetune_top1": finetune(scale, start, seed), **beside(scale, start, seed)}
 
 
 STUDY = Study(
@@ -40,8 +40,9 @@ STUDY = Study(
     grid=axes(target="pixels", mask_ratio=RATIOS, decoder_depth=8)
     | axes(target="pixels", mask_ratio=0.75, decoder_depth=DEPTHS)
     | axes(target="normalised pixels", mask_ratio=0.75, decoder_depth=8),
-    scales=(SMALL_MAE, TINY_MAE, PAPER_MAE),
+    scales=(SMALL_MAE, CPU_MAE, TINY_MAE, PAPER_MAE),
     seeds=5,
+    looks=(5, 10),
     reference={"target": "pixels", "mask_ratio": 0.75, "decoder_depth": 8},
     paper=paper_table("mae_table1", metric="finetune_top1"),
     claims=(

@@ -2,11 +2,13 @@
 
 PAPER_MAE   ImageNet-1K, ViT-L at 224 px, 800 epochs of pre-training and 50 of fine-tuning, as MAE's ablations.
 SMALL_MAE   Fashion-MNIST at 56 px, a ViT of 0.7M parameters with the paper's 14 x 14 tokens.
+CPU_MAE     The SimMIM studies' scale `cpu` with MAE's ViT of the same size; 20-NN takes the place of the linear probe.
 TINY_MAE    The packaged subset of Fashion-MNIST at 28 px, a ViT of 0.04M parameters with 14 x 14 tokens.
 """
 
 from harness import Backbone, LinearProbe, Scale, mae_finetune, mae_pretrain, mae_probe
-from studies.scales import SMALL, TINY
+from studies.scales import CPU, SMALL, TINY
+from studies.scales import beside as nearest
 
 
 def vit(width, depth, patch):
@@ -26,7 +28,13 @@ PAPER_MAE = Scale(
     finetune=_TUNED.recipe,
 )
 SMALL_MAE = SMALL.replace(image_size=56, paper_image_size=224, backbone=vit(96, 6, 4))
+CPU_MAE = CPU.replace(backbone=vit(64, 3, 4))
 TINY_MAE = TINY.replace(image_size=28, paper_image_size=224, backbone=vit(32, 3, 2))
+
+
+def beside(scale, start, seed):
+    """What is measured beside fine-tuning: a linear probe, but the nearest neighbours at scale cpu."""
+    return nearest(scale, start, seed) or {"linear_top1": probe(scale, start, seed)}
 
 
 def probe(scale, start, seed):

@@ -90,6 +90,7 @@ CPU = Scale(
     ),
     pretrain=Recipe(epochs=5, batch_size=64, lr=3e-3, lr_batch=None, warmup_epochs=1, augment=CROPS),
     finetune=Recipe(epochs=30, batch_size=50, lr=1.5e-3, lr_batch=None, warmup_epochs=3, augment=CROPS),
+    first_seed=10,  # the setting was tried on lower ones, and chosen on seeds 100 to 102 (studies/calibration.py)
 )
 CPU_SWIN = CPU.replace(backbone=swin(32, (1, 2), 2))
 TINY = Scale(

@@ -9,7 +9,7 @@ Run     harness run studies/simmim_head.py --scale small
 """
 
 from harness import InverseSwinHead, LinearHead, MlpHead, Study, axes, claims, paper_table, simmim
-from studies.scales import MARGINS, PAPER, SMALL, TINY, finetune, stated
+from studies.scales import CPU_SWIN, MARGINS, PAPER, SMALL, TINY, beside, finetune, stated
 
 HEADS = ("linear", "2-layer MLP", "inverse Swin-T", "inverse Swin-B")
 
@@ -27,14 +27,16 @@ def head_of(scale, head):
 
 
 def cell(scale, head, seed):
-    return {"top1": finetune(scale, simmim(scale, head=head_of(scale, head), seed=seed), seed)}
+    start = simmim(scale, head=head_of(scale, head), seed=seed)
+    return {"top1": finetune(scale, start, seed), **beside(scale, start, seed)}
 
 
 STUDY = Study(
     cell=cell,
     grid=axes(head=HEADS),
-    scales=(SMALL, TINY, PAPER),
+    scales=(SMALL, CPU_SWIN, TINY, PAPER),
     seeds=5,
+    looks=(5, 10),
     reference={"head": "linear"},
     paper=paper_table("simmim_table2_head"),
     claims=tuple(

@@ -8,7 +8,7 @@ Run     harness run studies/simmim_masking.py --scale small
 """
 
 from harness import BlockMask, RandomMask, SquareMask, Study, axes, claims, paper_table, simmim
-from studies.scales import PAPER, SMALL, TINY, finetune
+from studies.scales import CPU, PAPER, SMALL, TINY, beside, finetune
 
 MASKS = {"random": RandomMask, "block-wise": BlockMask, "square": SquareMask}
 
@@ -23,7 +23,8 @@ GRID = (
 
 def cell(scale, mask_type, masked_patch_size, mask_ratio, seed):
     mask = MASKS[mask_type](size=scale.pixels(masked_patch_size), ratio=mask_ratio)
-    return {"top1": finetune(scale, simmim(scale, mask=mask, seed=seed), seed)}
+    start = simmim(scale, mask=mask, seed=seed)
+    return {"top1": finetune(scale, start, seed), **beside(scale, start, seed)}
 
 
 RANDOM_32: dict[str, str | int] = {"mask_type": "random", "masked_patch_size": 32}
@@ -31,8 +32,9 @@ RANDOM_32: dict[str, str | int] = {"mask_type": "random", "masked_patch_size": 3
 STUDY = Study(
     cell=cell,
     grid=GRID,
-    scales=(SMALL, TINY, PAPER),
+    scales=(SMALL, CPU, TINY, PAPER),
     seeds=5,
+    looks=(5, 10),
     reference={**RANDOM_32, "mask_ratio": 0.6},
     paper=paper_table("simmim_table1_masking"),
     claims=(

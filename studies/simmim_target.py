@@ -23,7 +23,7 @@ from harness import (
     paper_table,
     simmim,
 )
-from studies.scales import MARGINS, PAPER, SMALL, TINY_96, downsampling, finetune
+from studies.scales import CPU, MARGINS, PAPER, SMALL, TINY_96, beside, downsampling, finetune
 
 GRID = (
     axes(loss_family="classification", target=("8-bin", "256-bin", "iGPT cluster"), pred_resolution=(192, 48))
@@ -56,14 +56,16 @@ def target_of(scale, target, pred_resolution):
 
 def cell(scale, loss_family, target, pred_resolution, seed):
     predicted = target_of(scale, target, pred_resolution)
-    return {"top1": finetune(scale, simmim(scale, target=predicted, loss=KINDS.get(target), seed=seed), seed)}
+    start = simmim(scale, target=predicted, loss=KINDS.get(target), seed=seed)
+    return {"top1": finetune(scale, start, seed), **beside(scale, start, seed)}
 
 
 STUDY = Study(
     cell=cell,
     grid=GRID,
-    scales=(SMALL, TINY_96, PAPER),
+    scales=(SMALL, CPU, TINY_96, PAPER),
     seeds=5,
+    looks=(5, 10),
     reference={"loss_family": "regression", "target": "l1", "pred_resolution": 192},
     paper=paper_table("simmim_table5_target"),
     claims=(

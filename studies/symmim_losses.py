@@ -9,7 +9,7 @@ Run     harness run studies/symmim_losses.py --scale small
 """
 
 from harness import CheckerboardMask, Contrastive, Study, TokenMask, axes, claims, paper_table, symmim
-from studies.mae_scales import PAPER_MAE, SMALL_MAE, TINY_MAE, probe
+from studies.mae_scales import CPU_MAE, PAPER_MAE, SMALL_MAE, TINY_MAE, beside
 from studies.scales import finetune
 
 MASKS = {
@@ -33,7 +33,7 @@ def cell(scale, contrastive_weight, momentum_mask, crops, seed):
         mask = MASKS[momentum_mask](scale.backbone.patch_size)
         contrastive = Contrastive(weight=contrastive_weight, mask=mask, crops=crops, **sizes(scale))
     start = symmim(scale, contrastive=contrastive, seed=seed)
-    return {"finetune_top1": finetune(scale, start, seed), "linear_top1": probe(scale, start, seed)}
+    return {"finetune_top1": finetune(scale, start, seed), **beside(scale, start, seed)}
 
 
 STUDY = Study(
@@ -41,8 +41,9 @@ STUDY = Study(
     grid=axes(contrastive_weight=0.0)
     | axes(contrastive_weight=(0.1, 0.5, 1.0), momentum_mask=tuple(MASKS), crops="same")
     | axes(contrastive_weight=1.0, momentum_mask="board of 2", crops=("two", "swapped")),
-    scales=(SMALL_MAE, TINY_MAE, PAPER_MAE),
+    scales=(SMALL_MAE, CPU_MAE, TINY_MAE, PAPER_MAE),
     seeds=5,
+    looks=(5, 10),
     reference=ASSUMED,
     paper=paper_table("symmim_abstract", metric="finetune_top1"),
     claims=(

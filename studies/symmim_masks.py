@@ -10,7 +10,7 @@ Run     harness run studies/symmim_masks.py --scale small
 """
 
 from harness import CheckerboardMask, ComplementMask, Study, TokenMask, axes, claims, symmim
-from studies.mae_scales import PAPER_MAE, SMALL_MAE, TINY_MAE, probe
+from studies.mae_scales import CPU_MAE, PAPER_MAE, SMALL_MAE, TINY_MAE, beside
 from studies.scales import finetune
 
 BOARDS = {
@@ -28,14 +28,15 @@ def cell(scale, mask, mask_ratio, seed):
     size = scale.backbone.patch_size
     made = TokenMask(size=size, ratio=mask_ratio) if mask == "random" else BOARDS[mask](size)
     start = symmim(scale, mask=made, contrastive=None, seed=seed)
-    return {"finetune_top1": finetune(scale, start, seed), "linear_top1": probe(scale, start, seed)}
+    return {"finetune_top1": finetune(scale, start, seed), **beside(scale, start, seed)}
 
 
 STUDY = Study(
     cell=cell,
     grid=axes(mask="random", mask_ratio=RATIOS) | axes(mask=tuple(BOARDS)),
-    scales=(SMALL_MAE, TINY_MAE, PAPER_MAE),
+    scales=(SMALL_MAE, CPU_MAE, TINY_MAE, PAPER_MAE),
     seeds=5,
+    looks=(5, 10),
     reference={"mask": "random", "mask_ratio": 0.5},
     claims=(
         *(

@@ -61,7 +61,7 @@ def resolved(file: Path, scale: str) -> tuple[str, dict[str, Cell]]:
             values = {path: repr(value) for path, value in _flat(evaluation.to_plain())}
             cell.runs[column] = Run(key(evaluation), None if first is None else key(first), values)
     assert len(cells) == len(plan.rows), f"two cells of {file.name} have the same axes"
-    seeds = f"{len(plan.rows)} cells, {plan.study.seeds} seeds; seed 0"
+    seeds = f"{len(plan.rows)} cells, {plan.study.seeds} seeds; seed {plan.rows[0].seed}"
     return f"{plan.study.name} at scale {scale}: {seeds}; of each column the first run in full", cells
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -135,12 +136,12 @@ def test_grids_that_cannot_be_meant_are_refused(build: Any, message: str) -> Non
         ({"scales": scale()}, "a tuple of scales"),
         ({"scales": (scale(), scale())}, "the same name: small, small"),
         ({"seeds": 0}, "1 or more, not 0"),
+        ({"repeats": 0}, "repeats should be a whole number from 1 to 1,000, not 0"),
+        ({"repeats": 2.0}, "repeats should be a whole number"),
         ({"first_seed": -1}, "first_seed should be a whole number from 0 to 100,000, not -1"),
         ({"first_seed": 0.5}, "first_seed should be a whole number"),
         ({"first_seed": True}, "first_seed should be a whole number"),
         ({"first_seed": "10"}, "first_seed should be a whole number"),
-        ({"first_seed": {"cpu": 10}}, "first_seed for scale 'cpu'; this study has small, paper"),
-        ({"first_seed": {"small": -2}}, "first_seed should be a whole number"),
         ({"reference": {"size": 32, "ratio": 0.9}}, "is no cell of the grid"),
         ({"reference": {"size": 32}}, "is no cell of the grid"),
         ({"reference": {"size": 32, "ratio": 0.6, "raito": 1}}, "no axis with 'raito'.*size, ratio"),
@@ -209,9 +210,26 @@ def test_seeds_count_from_the_first_and_are_labels() -> None:
     assert [row.seed for row in later.rows] == [3, 4] * 5
     assert list(later.rows) == [row for row in plain.rows if row.seed in (3, 4)]
     assert set(later.runs()) <= set(plain.runs())
-    by_scale = study(first_seed={"paper": 10})
+    by_scale = study(scales=(scale(), scale("paper", 192).replace(first_seed=10)))
+    assert scale().digest == scale().replace(first_seed=0).digest
     assert [expand(by_scale, scale=name, seeds=1).rows[0].seed for name in ("small", "paper")] == [0, 10]
     assert [row.seed for row in expand(later.study, seeds=1).rows] == [row.seed for row in later.firsts()] == [3] * 5
+
+
+def test_fine_tunings_nested_in_a_pre_training_are_rows_of_its_seed() -> None:
+    plain, nested = expand(study()), expand(study(repeats=3))
+    assert [row for row in nested.rows if not row.repeat] == list(plain.rows)
+    assert set(plain.runs()) < set(nested.runs())
+    assert nested.firsts() == plain.firsts()
+    counts = Counter(run.kind for run in nested.runs().values())
+    assert counts == Counter(run.kind for run in plain.runs().values()) | {"finetune": 2 * 2 * 3 + 2}
+    rows = [row for row in nested.rows if row.seed == 1 and row.axes == study().complete(study().reference)]
+    assert [(row.repeat, list(row.evaluations), row.evaluations["top1"].seed) for row in rows] == [
+        (0, ["top1", "knn"], 1), (1, ["top1"], 2001), (2, ["top1"], 2002),
+    ]  # fmt: skip
+    assert len({row.evaluations["top1"].start.digest for row in rows}) == 1
+    scratch = [row for row in nested.rows if row.axes["size"] is None]
+    assert [row.repeat for row in scratch] == [0, 0]
 
 
 def test_a_shared_pre_training_is_one_run_before_its_evaluations() -> None:

@@ -219,7 +219,7 @@ def labels(plan: Plan) -> dict[str, str]:
     found: dict[str, str] = {}
     for row in plan.rows:
         # A run that several cells share is named by the first one.
-        text = f"{row.text} seed {row.seed}"
+        text = f"{row.text} seed {row.seed}" + (f" repeat {row.repeat}" if row.repeat else "")
         for evaluation in row.evaluations.values():
             for run in (evaluation, *upstreams(evaluation)):
                 found.setdefault(key(run), text)

@@ -132,9 +132,13 @@ def _pairs(before: pd.DataFrame, after: pd.DataFrame, identity: list[str]) -> pd
     columns = [*identity, "seed", "value", "key", "pretrain_key"]
     one, two = (frame.loc[frame["state"] != "excluded", columns] for frame in (before, after))
     for name, frame in (("first", one), ("second", two)):
-        if frame.duplicated([*identity, "seed"]).any():
+        if frame.duplicated([*identity, "seed", "key"]).any():
             raise HarnessError(f"the {name} result has a cell and seed twice")
-    found = one.merge(two, on=[*identity, "seed"], how="outer", sort=False)
+    # Several evaluations of one pre-training have its cell and seed: they are paired in their order.
+    one, two = (
+        frame.assign(repeat=frame.groupby([*identity, "seed"], dropna=False).cumcount()) for frame in (one, two)
+    )
+    found = one.merge(two, on=[*identity, "seed", "repeat"], how="outer", sort=False)
     start = found["pretrain_key_x"].fillna("")
     return found.assign(difference=found["value_y"] - found["value_x"], unit=start.where(start != "", found["seed"]))
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from pydantic import Field
 
 from harness.machine import HarnessError
@@ -28,6 +31,8 @@ class Scale(Spec):
     image_size: side of the network's input in pixels. paper_image_size: the paper's, from which axes in pixels are
         mapped.
     pretrain, finetune: the recipes of the two stages.
+    first_seed: the lowest seed of studies at this scale, where they do not say their own: what was chosen for the scale
+        on lower ones, such as a learning rate, is judged on others. No run's key depends on it.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=100)
@@ -38,6 +43,9 @@ class Scale(Spec):
     backbone: AnyBackbone
     pretrain: Recipe
     finetune: Recipe
+    first_seed: int = Field(default=0, ge=0, le=100_000)
+
+    implicit: ClassVar[Mapping[str, object]] = {"first_seed": 0}
 
     def pixels(self, length: int) -> int:
         """A length in pixels of the paper's image, mapped to this scale's image.

@@ -14,7 +14,20 @@ from pydantic import ValidationError
 
 from harness.machine import project_root
 from harness.papers.tables import PaperTable
-from harness.spec import Evaluation, HarnessError, Run, Scalar, Scale, Skip, Spec, key, upstreams
+from harness.spec import (
+    Evaluation,
+    FineTune,
+    HarnessError,
+    LinearProbe,
+    Run,
+    Scalar,
+    Scale,
+    Skip,
+    Spec,
+    key,
+    pretraining,
+    upstreams,
+)
 from harness.spec.base import shared_pieces
 from harness.study.claims import Claim, InnerMaximum, Margin, selections, selector
 from harness.study.file import in_words, line_of, run_file
@@ -22,6 +35,9 @@ from harness.study.grid import MOST, Axes, Grid, check_alike
 
 NAME_BYTES = 200
 """Length of a study's name: file systems take 255 bytes, and a name of a job or a lock has the scale behind it."""
+
+REPEAT_SEEDS = 1000
+"""Seeds set apart for the evaluations that are nested in one pre-training."""
 
 CellFunction = Callable[..., Mapping[str, Evaluation] | Skip]
 
@@ -36,9 +52,11 @@ class Study:
         grid: the cells; keys and values are named as in the paper.
         scales: the sizes it can be run at, the default first.
         seeds: replicates of every cell. Seeds are aggregated, never an axis.
-        first_seed: the lowest seed, from which the others count upwards; or by scale, such as {"cpu": 10}, and 0 at
-            others. A seed is a label: a run of seed 10 is the same run in every study. So what was chosen on some
-            seeds, such as a learning rate, can be judged on others.
+        first_seed: the lowest seed, from which the others count upwards; by default that of the scale, which is 0 if it
+            says none. A seed is a label: a run of seed 10 is the same run in every study.
+        repeats: fine-tunings and linear probes that are nested in each pre-training of a cell, with seeds of their own.
+            They are averaged before anything else: n stays the number of pre-trainings. What draws nothing, such as
+            Knn, and what has no pre-training is computed once.
         reference: the cell that the others are compared with.
         paper: the published table, joined on the axes it shares with the grid.
         claims: sentences of the paper, as comparisons between cells.
@@ -63,8 +81,9 @@ class Study:
     factors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     margin_share: float = 0.2
     looks: tuple[int, ...] = ()
-    first_seed: int | Mapping[str, int] = 0
+    first_seed: int | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    repeats: int = 1
     name: str = ""
     root: Path = field(default_factory=Path)
     file: str = ""
@@ -78,7 +97,9 @@ class Study:
         if "scale" in self.grid.axes:
             raise HarnessError("scale is no axis: it is what a cell function is called with first")
         _check_seeds(self.seeds)
-        _check_first_seed(self.first_seed, [scale.name for scale in self.scales])
+        if not isinstance(self.repeats, int) or isinstance(self.repeats, bool) or not 1 <= self.repeats <= REPEAT_SEEDS:
+            raise HarnessError(f"repeats should be a whole number from 1 to {REPEAT_SEEDS:,}, not {self.repeats!r:.80}")
+        _check_first_seed(self.first_seed)
         if not isinstance(self.margin_share, float) or not 0 < self.margin_share < 1:
             raise HarnessError(f"margin_share should be between 0 and 1, not {self.margin_share}")
         _check_looks(self.looks, self.seeds)
@@ -113,9 +134,7 @@ class Study:
 
     def seed_range(self, scale: Scale, count: int) -> range:
         """The seeds of so many replicates at a scale."""
-        first = self.first_seed
-        if isinstance(first, Mapping):
-            first = first.get(scale.name, 0)
+        first = scale.first_seed if self.first_seed is None else self.first_seed
         return range(first, first + count)
 
     def scale(self, name: str | None = None) -> Scale:
@@ -172,13 +191,9 @@ def _check_seeds(seeds: int) -> None:
         raise HarnessError(f"seeds should be {MOST:,} at most")
 
 
-def _check_first_seed(first: int | Mapping[str, int], scales: Sequence[str]) -> None:
-    by_scale = first if isinstance(first, Mapping) else {scales[0]: first}
-    if unknown := sorted({*map(str, by_scale)} - {*scales}):
-        raise HarnessError(f"first_seed for scale {unknown[0]!r}; this study has {', '.join(scales)}")
-    for seed in by_scale.values():
-        if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= MOST:
-            raise HarnessError(f"first_seed should be a whole number from 0 to {MOST:,}, not {seed!r:.80}")
+def _check_first_seed(first: int | None) -> None:
+    if first is not None and (not isinstance(first, int) or isinstance(first, bool) or not 0 <= first <= MOST):
+        raise HarnessError(f"first_seed should be a whole number from 0 to {MOST:,}, not {first!r:.80}")
 
 
 def _check_looks(looks: tuple[int, ...], seeds: int) -> None:
@@ -218,12 +233,16 @@ class Refused(HarnessError):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One cell with one seed: the evaluations that make its columns, or the reason why it is excluded."""
+    """One cell with one seed: the evaluations that make its columns, or the reason why it is excluded.
+
+    repeat: 0, or counts the rows of the same cell and seed that hold further evaluations of its pre-trainings.
+    """
 
     axes: dict[str, Scalar]
     seed: int
     evaluations: dict[str, Evaluation]
     excluded: str = ""
+    repeat: int = 0
 
     @property
     def text(self) -> str:
@@ -256,7 +275,7 @@ class Plan:
 
     def firsts(self) -> list[Row]:
         """The rows of the first seed, one a cell."""
-        return [row for row in self.rows if row.seed in self.seed_range(1)]
+        return [row for row in self.rows if row.seed in self.seed_range(1) and not row.repeat]
 
     def columns(self) -> tuple[str, ...]:
         """The names of all evaluations."""
@@ -291,8 +310,27 @@ def expand(
         )
     labels = study.seed_range(chosen, count)
     with shared_pieces(), _nothing_collected():
-        rows = tuple(resolve(study.cell, chosen, cell, seed) for cell in cells for seed in labels)
+        rows = tuple(
+            row
+            for cell in cells
+            for seed in labels
+            for row in _repeated(resolve(study.cell, chosen, cell, seed), study.repeats)
+        )
     return Plan(study, chosen, rows)
+
+
+def _repeated(row: Row, repeats: int) -> Iterator[Row]:
+    """A row, and a row for each further evaluation that is nested in its pre-trainings."""
+    yield row
+    for repeat in range(1, repeats):
+        seed = REPEAT_SEEDS * (row.seed + 1) + repeat  # no seed of another cell's first evaluation
+        nested: dict[str, Evaluation] = {
+            name: evaluation.replace(seed=seed)
+            for name, evaluation in row.evaluations.items()
+            if isinstance(evaluation, FineTune | LinearProbe) and pretraining(evaluation) is not None
+        }
+        if nested:
+            yield replace(row, evaluations=nested, repeat=repeat)
 
 
 @contextlib.contextmanager

@@ -114,6 +114,20 @@ def test_seeds_are_labels_to_the_looks(tmp_path: Path, first: int) -> None:
     assert found[0] == found[1]
 
 
+def test_a_look_waits_for_every_nested_fine_tuning(tmp_path: Path) -> None:
+    store, plan = Store(tmp_path), _plan(repeats=2)
+    last = max(
+        place for place, row in enumerate(plan.rows) if row.axes == plan.study.complete({**MASKED, "mask_ratio": 0.4})
+    )
+    finish_all(store, replace(plan, rows=(*plan.rows[:last], *plan.rows[last + 1 :])), _value)
+    assert plan.rows[last].repeat == 1
+    whole = expand(plan.study, seeds=8)
+    assert standing(CLEAR, whole, runs_frame(whole, store)).waits == 3
+    finish_all(store, plan, _value)
+    found = standing(CLEAR, whole, runs_frame(whole, store))
+    assert (found.waits, found.verdict.n) == (0, (3, 3))
+
+
 def test_what_was_decided_stays_decided(tmp_path: Path) -> None:
     store, plan = Store(tmp_path), _plan()
     finish_all(store, plan, _value)

@@ -9,6 +9,8 @@ import pytest
 from fake_study import evaluation, finish, finish_all, finish_upstream, half_finished, scope_plan
 from scipy import stats
 
+from harness import claims
+from harness.report.claims.verdicts import scored, verdict
 from harness.report.collect import runs_frame
 from harness.report.tables.footnotes import reading
 from harness.report.tables.statistics import summary
@@ -122,3 +124,18 @@ def test_nothing_is_bold_at_two_seeds(tmp_path: Path, seeds: int, bold: bool) ->
     told = "\n".join(reading(plan, runs, cells))
     assert ("Nothing is bold" in told) != bold
     assert ("With two seeds, intervals of differences cover less than 95 %" in told) != bold
+
+
+def test_fine_tunings_nested_in_a_pre_training_count_once(tmp_path: Path) -> None:
+    """Of pre-trainings with 80, 82 and 90, 94 the mean is that of 81 and 92, and n is 2."""
+    store, plan = Store(tmp_path / "runs"), scope_plan(repeats=2)
+    noise = {0: (80.0, 82.0), 1: (90.0, 94.0)}
+    finish_all(store, plan, lambda row: noise[row.seed][row.repeat])
+    runs = runs_frame(plan, store)
+    cells = summary(plan, runs).set_index("cell")
+    masked, scratch = cells.loc[0], cells.loc[6]
+    assert (masked["n"], masked["values"], masked["mean"]) == (2, 4, 86.5)
+    assert masked["sd"] == pytest.approx(11 / 2**0.5)
+    assert (scratch["n"], scratch["values"], scratch["mean"]) == (2, 2, 85.0)
+    claim = claims.better("x", {"scope": "masked"}, {"scope": "full"}, at={"mask_ratio": 0.4})
+    assert verdict(claim, scored(plan, runs)).n == (2, 2)

@@ -134,7 +134,7 @@ def _compute(
     else:
         say(f"nothing to compute: {_counts(queue)}")
     seeds = len({row.seed for row in plan.rows})
-    whole = len(plan.rows) == seeds * len(plan.study.cells)  # a selection must not narrow the study's tables
+    whole = len(plan.firsts()) == len(plan.study.cells)  # a selection must not narrow the study's tables
     shown = plan if whole or plan.study.looks else expand(plan.study, scale=plan.scale.name, seeds=seeds)
     show_report(reported(shown, store), store, folder)
     counts = Counter(queue.endings.values())

@@ -44,9 +44,9 @@ def standing(claim: Claim, plan: Plan, runs: pd.DataFrame) -> Standing:
         counted = runs["cell"].isin(used) & runs["seed"].isin(plan.seed_range(number))
         seen = runs[counted & (runs["state"] != "excluded")]
         named = seen[seen["evaluation"] == data.evaluation]
-        have = set(
-            zip(named.loc[named["value"].notna(), "cell"], named.loc[named["value"].notna(), "seed"], strict=True)
-        )
+        places = set(zip(named["cell"], named["seed"], strict=True))
+        lacking = named[named["value"].isna()]  # a seed with several evaluations has all of them or waits
+        have = places - set(zip(lacking["cell"], lacking["seed"], strict=True))
         wanted = {(cell, seed) for cell in used for seed in plan.seed_range(number)}
         if wanted - have:
             return Standing(_waiting(found, number), frozenset(wanted), number)

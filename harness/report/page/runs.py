@@ -93,13 +93,14 @@ def _differences(plan: Plan) -> dict[tuple[int, int, str], tuple[tuple[str, str,
     reference = {
         (row.seed, name): evaluation
         for row in plan.rows
-        if row.axes == wanted
+        if row.axes == wanted and not row.repeat
         for name, evaluation in row.evaluations.items()
     }
     numbers = {tuple(cell.values()): number for number, cell in enumerate(study.cells)}
     return {
         (numbers[tuple(row.axes.values())], row.seed, name): _shown(base, evaluation)
         for row in plan.rows
+        if not row.repeat  # repeats differ from it in their own seed alone
         for name, evaluation in row.evaluations.items()
         if (base := reference.get((row.seed, name))) is not None
     }
