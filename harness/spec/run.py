@@ -392,6 +392,8 @@ class LinearProbe(Evaluated[Start]):
     tested_epochs: as for FineTune.
     batch_norm: normalise the features first by a batch norm without parameters, as MAE's probe does.
     pool: mean of the patch tokens, or the class token, as MAE's probe does.
+
+    Its images are cropped anew in every epoch, so their features are too; those of Knn and LogisticProbe are kept.
     """
 
     kind: Literal["linear-probe"] = "linear-probe"
@@ -474,6 +476,9 @@ class Knn(Evaluated[Start]):
     k: PositiveInt | tuple[PositiveInt, ...] = 20
     temperature: PositiveFloat = 0.07
     block: PositiveInt | None = None
+
+    pool: ClassVar[Literal["mean"]] = "mean"
+    """What is compared: the mean over all positions."""
 
     @field_validator("k")
     @classmethod

@@ -143,10 +143,14 @@ class Attempt:
         if patch:
             write_atomically(self.files.patch, patch.encode())
 
+    def environment(self) -> dict[str, Any]:
+        """The record of commit, versions and device; empty before it is written."""
+        found: dict[str, Any] = read_json(self.files.environment) or {}
+        return found
+
     def note(self, facts: dict[str, Any]) -> None:
         """Add facts to the record of commit, versions and device."""
-        environment = read_json(self.files.environment) if self.files.environment.is_file() else {}
-        write_atomically(self.files.environment, json.dumps(environment | facts, indent=1).encode())
+        write_atomically(self.files.environment, json.dumps(self.environment() | facts, indent=1).encode())
 
     def upstream_weights(self, name: str) -> Path:
         """Weights file of the run that this one starts from.

@@ -1,17 +1,19 @@
-"""Files of a study's runs that can be deleted without losing a result."""
+"""Files of a store that can be deleted without losing a result."""
 
 from __future__ import annotations
 
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from harness.spec import Run, key, upstreams
+from harness.store.features import is_taken
 from harness.store.files import digests, size_below, write_atomically
-from harness.store.layout import RunFolder, coordinator_owners, submission_folders
+from harness.store.layout import FeaturesFolder, RunFolder, coordinator_owners, features_folders, submission_folders
 from harness.store.lease import clock
 from harness.store.records import SCHEMA, read_record, sealed
 from harness.store.store import Store
@@ -24,11 +26,12 @@ TEMPORARY_SECONDS = 3600.0
 
 @dataclass(frozen=True)
 class Removable:
-    """A file or folder that can go. size: in bytes."""
+    """A file or folder that can go. size: in bytes. free: asked just before: False leaves it."""
 
     what: str
     path: Path
     size: int
+    free: Callable[[], bool] = lambda: True
 
 
 def removable(
@@ -54,6 +57,12 @@ def removable(
         elif unfinished and state.word in ("failed", "lost"):
             found.append(Removable(f"{state.word} runs", folder.path, size_below(folder.path)))
     return found
+
+
+def kept_features(store: Store) -> list[Removable]:
+    """Features that evaluations keep for each other, anywhere in the store, but for those being computed."""
+    free = {folder.path: partial(_is_free, folder) for folder in features_folders(store.root)}
+    return [Removable("kept features", path, size_below(path), still) for path, still in free.items() if still()]
 
 
 def left_by_kills(store: Store, seconds: float = TEMPORARY_SECONDS) -> list[Removable]:
@@ -106,10 +115,16 @@ def _records(store: Store) -> Iterator[Path]:
 def remove(found: list[Removable]) -> None:
     """Delete them."""
     for item in found:
+        if not item.free():
+            continue
         if item.path.is_dir():
             shutil.rmtree(item.path)
         else:
             item.path.unlink(missing_ok=True)
+
+
+def _is_free(folder: FeaturesFolder) -> bool:
+    return not is_taken(folder)
 
 
 def _leftovers(folder: RunFolder, final: int) -> list[Removable]:

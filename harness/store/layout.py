@@ -25,6 +25,8 @@
                                  /coordinators/0001/owner.json, heartbeat  who runs it; the highest number does
                                  /coordinator.log        what it printed, as a job
       /.descriptions/<digest>.json               parameters and multiply-adds of a model; can be deleted
+      /.features/<digest>/features-<digest>.f32  what a frozen encoder makes of a set of images; can be deleted
+                         /owners/0001/owner.json, heartbeat  who computes it; the highest number does
 """
 
 from __future__ import annotations
@@ -183,6 +185,39 @@ def snapshot_folder(root: Path, digest: str) -> Path:
 def description_file(root: Path, digest: str) -> Path:
     """File of a model's number of parameters and multiply-adds, written once they have been counted."""
     return root / ".descriptions" / f"{digest}.json"
+
+
+@dataclass(frozen=True)
+class FeaturesFolder:
+    """The paths of the features that one encoder makes of one set of images."""
+
+    root: Path
+    digest: str
+
+    @property
+    def path(self) -> Path:
+        return self.root / ".features" / self.digest
+
+    @staticmethod
+    def name(digest: str) -> str:
+        """Name of a file by the SHA-256 (hex) of its bytes."""
+        return f"features-{digest[:16]}.f32"
+
+    def files(self) -> list[Path]:
+        """All files of features, whole or not."""
+        return sorted(self.path.glob("features-*.f32"))
+
+    def owner(self, number: int) -> AttemptFolder:
+        return AttemptFolder(self.path / "owners" / f"{number:04d}")
+
+    def owners(self) -> list[AttemptFolder]:
+        """Folders of all who set out to compute them, oldest first."""
+        return [self.owner(number) for number in numbers(self.path / "owners", 4)]
+
+
+def features_folders(root: Path) -> list[FeaturesFolder]:
+    """All folders of features in a store."""
+    return [FeaturesFolder(root, path.name) for path in (root / ".features").glob("[0-9a-f]*") if path.is_dir()]
 
 
 @dataclass(frozen=True)

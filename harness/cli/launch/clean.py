@@ -9,7 +9,7 @@ import typer
 from harness.cli.common import ScaleName, Seeds, StorePath, StudyFile, Where, planned, say
 from harness.launch.executor import overview
 from harness.store import Store
-from harness.store.cleaning import Removable, left_by_kills, old_records, removable, remove
+from harness.store.cleaning import Removable, kept_features, left_by_kills, old_records, removable, remove
 from harness.store.cleaning import seal as rewrite
 
 
@@ -31,7 +31,7 @@ def clean(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="delete without asking")] = False,
 ) -> None:
-    """Free disk space: superseded attempts and what kills left, on request weights or unfinished runs. Results stay.
+    """Free disk space: old attempts, what kills left, kept features; on request weights, unfinished runs. Results stay.
 
     Example: harness clean studies/quickstart.py --weights
     """
@@ -41,6 +41,7 @@ def clean(
         return
     found: list[Removable] = removable(runs, plan.runs(), weights=weights, unfinished=unfinished)
     # What lies within a folder that goes anyway would be counted twice.
+    found += kept_features(runs)
     found += [item for item in left_by_kills(runs) if not any(kept.path in item.path.parents for kept in found)]
     if unfinished:  # a job that waits in the queue goes on from what an earlier one left
         seen = overview(plan.runs(), runs)

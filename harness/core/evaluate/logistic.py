@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness.core.data.datasets import load
+from harness.core.evaluate.features import all_features
 from harness.core.evaluate.labelled import accuracies, sums_of
-from harness.core.evaluate.probe import all_features
 from harness.core.evaluate.start import frozen_encoder
 from harness.core.runtime.session import Session
 from harness.spec import HarnessError, LogisticProbe
@@ -33,8 +33,9 @@ def logistic_probe(run: LogisticProbe, session: Session) -> None:
     session.attempt.begin_metrics()
     train, test = (load(run.data, part).to(session.device) for part in ("train", "test"))
     encoder = frozen_encoder(run, session, channels=train.channels)
-    features, labels = all_features(run, encoder, train, session)
-    queries, answers = all_features(run, encoder, test, session)
+    features = all_features(run, "train", train, encoder, session)
+    queries = all_features(run, "test", test, encoder, session)
+    labels, answers = (part.labels.to(session.device) for part in (train, test))
 
     def evaluate() -> dict[str, float]:
         known, asked = standardised(features, queries)

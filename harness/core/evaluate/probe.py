@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from functools import partial
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,18 +12,16 @@ from torch import Tensor, nn
 
 from harness.core.data.augment import test_batch
 from harness.core.data.batches import Batch, as_images, steps_per_epoch
-from harness.core.data.datasets import FolderSet, ImageSet, load
+from harness.core.data.datasets import FolderSet, load
+from harness.core.evaluate.features import all_features, pooled
 from harness.core.evaluate.labelled import (
     TEST_BATCH,
     accuracy,
     labelled_batches,
     summary,
-    test_batch_size,
-    whole_set,
 )
 from harness.core.evaluate.start import frozen_encoder
 from harness.core.model.batchnorm import group_batch_norms
-from harness.core.model.encoder import Encoder
 from harness.core.runtime.custom import call, load_function
 from harness.core.runtime.drop_path import Place
 from harness.core.runtime.precision import require
@@ -33,13 +30,14 @@ from harness.core.runtime.session import Computation, Session
 from harness.core.train.optimiser import parameter_groups
 from harness.core.train.training import Training, Update
 from harness.core.weights.checkpoint import weights_of
-from harness.spec import CustomEvaluation, HarnessError, Knn, LinearProbe, LogisticProbe
+from harness.spec import CustomEvaluation, HarnessError, Knn, LinearProbe
 
 
 def linear_probe(run: LinearProbe, session: Session) -> Computation:
     """Train a linear classifier on frozen features and publish the accuracy after the last epoch.
 
-    A generator, which hands over before each metrics line is read.
+    A generator, which hands over before each metrics line is read. Features are computed anew in every epoch, as its
+    crops are.
     """
     device, recipe = session.device, run.recipe
     require(recipe, device)
@@ -97,8 +95,9 @@ def knn(run: Knn, session: Session) -> None:
     session.attempt.begin_metrics()
     train_set, test_set = (load(run.data, part).to(session.device) for part in ("train", "test"))
     encoder = frozen_encoder(run, session, channels=train_set.channels)
-    bank, bank_labels = all_features(run, encoder, train_set, session)
-    found, labels = all_features(run, encoder, test_set, session)
+    bank = all_features(run, "train", train_set, encoder, session)
+    found = all_features(run, "test", test_set, encoder, session)
+    bank_labels, labels = (part.labels.to(session.device) for part in (train_set, test_set))
     right, group = torch.zeros(len(run.ks), dtype=torch.float64, device=session.device), session.group
     for part in torch.split(torch.arange(len(found), device=session.device), TEST_BATCH)[group.rank :: group.size]:
         # One similarity serves all k.
@@ -136,24 +135,6 @@ def vote(similarity: Tensor, labels: Tensor, *, num_classes: int, k: int, temper
     return votes.scatter_add_(1, labels[nearest], weights).argmax(dim=1)
 
 
-@torch.no_grad()
-def all_features(
-    run: Knn | LogisticProbe, encoder: Encoder, images: ImageSet | FolderSet, session: Session
-) -> tuple[Tensor, Tensor]:
-    """Pooled features float32 [N, C] and labels int64 [N] of a whole set, without augmentation."""
-    pool = "mean" if isinstance(run, Knn) else run.pool
-    found = [(pooled(encoder, batch, run.block, pool), labels) for batch, labels in whole_set(run, images, session)]
-    group = session.group
-    width = group.share(found[0][0].shape[1] if found else 0)  # rank 0 has the first batch
-    features = torch.zeros(len(images), width, device=session.device)
-    classes = torch.zeros(len(images), dtype=torch.int64, device=session.device)
-    places = torch.split(torch.arange(len(images), device=session.device), test_batch_size(session))
-    for part, (values, labels) in zip(places[group.rank :: group.size], found, strict=True):
-        features[part], classes[part] = values, labels
-    # Each process has filled its own rows of zeros, so that the sum over processes gathers them.
-    return group.sum(features), group.sum(classes)
-
-
 def custom_evaluation(run: CustomEvaluation, session: Session) -> None:
     """Publish what a user's own evaluation finds; rank 0 alone calls it.
 
@@ -187,14 +168,6 @@ def custom_evaluation(run: CustomEvaluation, session: Session) -> None:
     # A user's function knows nothing of processes: rank 0 alone calls it.
     metrics = session.group.lead(compute)
     session.attempt.finish(metrics, time.monotonic() - begun)
-
-
-def pooled(encoder: Encoder, images: Tensor, block: int | None, pool: Literal["mean", "token"] = "mean") -> Tensor:
-    """Mean over all positions of the feature map, or the class token: float32 [B, C], without gradient."""
-    with torch.no_grad():
-        if pool == "token":
-            return encoder.class_token(images, block).float()
-        return encoder.features(images, block).float().mean(dim=(2, 3))
 
 
 def _probe(width: int, num_classes: int, batch_norm: bool) -> nn.Sequential:
