@@ -61,8 +61,25 @@ def test_standardised_by_hand() -> None:
     assert known.dtype == other.dtype == torch.float64
 
 
+@pytest.mark.parametrize(("c", "decay"), [(0.01, 0.0), (100.0, 3.0)])
+def test_the_optimum_is_reached_where_values_of_the_loss_round_off(c: float, decay: float) -> None:
+    """L-BFGS alone ended at gradients of 1.4e-8 and more in one of these 40 problems in ten."""
+    for seed in range(20):
+        draw = np.random.default_rng(seed)
+        scales = np.exp(-decay * np.arange(32) / 8)
+        known = torch.from_numpy(draw.normal(size=(64, 32)) * scales @ draw.normal(size=(32, 32)))
+        labels, (features, _) = torch.from_numpy(draw.integers(0, 6, 64)), standardised(known, known)
+        weights, bias = (part.clone().requires_grad_() for part in fit_logistic(features, labels, num_classes=6, c=c))
+        loss = torch.nn.functional.cross_entropy(features @ weights.T + bias, labels)
+        (loss + weights.square().sum() / (2 * c * 64)).backward()
+        assert weights.grad is not None
+        assert bias.grad is not None
+        assert max(weights.grad.abs().max(), bias.grad.abs().max()) < 1e-8
+
+
 def test_an_optimum_that_is_not_reached_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logistic, "ITERATIONS", 2)
+    monkeypatch.setattr(logistic, "NEWTON_STEPS", 0)
     draw = torch.Generator().manual_seed(0)
     features = torch.randn(50, 5, generator=draw, dtype=torch.float64)
     with pytest.raises(HarnessError, match="did not reach its optimum in 2 iterations"):

@@ -17,10 +17,14 @@ from harness.core.evaluate.start import frozen_encoder
 from harness.core.runtime.session import Session
 from harness.spec import HarnessError, LogisticProbe
 
+Vector = NDArray[np.float64]
+
 GRADIENT = 1e-8
 """Largest entry of the gradient of the mean loss at which the optimum counts as reached."""
 
 ITERATIONS = 10_000
+NEWTON_STEPS = 3
+"""Most steps of Newton's method after L-BFGS, which compares values of the loss and so ends where they round off."""
 
 
 def logistic_probe(run: LogisticProbe, session: Session) -> None:
@@ -63,7 +67,8 @@ def standardised(known: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
 def fit_logistic(features: Tensor, labels: Tensor, *, num_classes: int, c: float) -> tuple[Tensor, Tensor]:
     """Weights [K, C] and bias [K] that minimise c * (sum of cross-entropies) + |weights|^2 / 2.
 
-    By L-BFGS in float64. Only differences between biases matter; their sum is 0, as that of scikit-learn's.
+    By L-BFGS in float64, and Newton's method for the last digits. Only differences between biases matter; their sum is
+    0, as that of scikit-learn's.
 
     Args:
         features: float64 [N, C]. labels: int64 [N], below `num_classes`, which is K.
@@ -74,30 +79,64 @@ def fit_logistic(features: Tensor, labels: Tensor, *, num_classes: int, c: float
     """
     from scipy.optimize import minimize  # here, as every other run would load it in vain
 
-    count, width = features.shape
-    device = features.device
-
-    wanted = F.one_hot(labels, num_classes).double()
-
-    def mean_loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        """Objective divided by c * N, so that its gradient does not grow with the number of images; its gradient."""
-        both = torch.from_numpy(flat).to(device).view(num_classes, width + 1)
-        weights, bias = both[:, :width], both[:, width]
-        logits = features @ weights.T + bias
-        loss = F.cross_entropy(logits, labels) + weights.square().sum() / (2 * c * count)
-        # Derivative of the mean cross-entropy by the logits: probabilities minus one-hot labels.
-        excess = (logits.softmax(dim=1) - wanted) / count
-        slope = torch.cat([excess.T @ features + weights / (c * count), excess.sum(dim=0)[:, None]], dim=1)
-        return loss.item(), slope.flatten().cpu().numpy()
-
-    start = np.zeros(num_classes * (width + 1))
+    problem = _Problem(features, labels, num_classes, c)
+    start = np.zeros(num_classes * (features.shape[1] + 1))
     # scipy's own criteria are too tight for rounding to meet them early; the check of the gradient below decides.
     options = {"maxiter": ITERATIONS, "maxfun": 2 * ITERATIONS, "ftol": 0.0, "gtol": GRADIENT / 100, "maxcor": 20}
-    found = minimize(mean_loss, start, method="L-BFGS-B", jac=True, options=options)
-    if (steepest := float(np.abs(mean_loss(found.x)[1]).max())) > GRADIENT:
+    found = minimize(problem.mean_loss, start, method="L-BFGS-B", jac=True, options=options)
+    best, steps = found.x, 0
+    while (steepest := float(np.abs(problem.mean_loss(best)[1]).max())) > GRADIENT and steps < NEWTON_STEPS:
+        best, steps = best - problem.newton_step(best), steps + 1
+    if steepest > GRADIENT:
         raise HarnessError(
             f"logistic regression did not reach its optimum in {found.nit} iterations (gradient {steepest:.1e}); "
             "a smaller c makes it easier"
         )
-    both = torch.from_numpy(found.x).to(device).view(num_classes, width + 1)
-    return both[:, :width], both[:, width] - both[:, width].mean()
+    weights, bias = problem.split(best)
+    return weights, bias - bias.mean()
+
+
+class _Problem:
+    """Mean loss of a logistic regression and its derivatives, of weights and bias in one array: float64 [K (C + 1)].
+
+    All are divided by c * N, so that the gradient does not grow with the number of images.
+    """
+
+    def __init__(self, features: Tensor, labels: Tensor, num_classes: int, c: float) -> None:
+        self._features, self._labels, self._strength = features, labels, c * len(labels)
+        self._wanted = F.one_hot(labels, num_classes).double()
+
+    def split(self, flat: Vector) -> tuple[Tensor, Tensor]:
+        """Weights [K, C] and bias [K], on the device of the features."""
+        both = torch.from_numpy(flat).to(self._features.device).view(self._wanted.shape[1], -1)
+        return both[:, :-1], both[:, -1]
+
+    def mean_loss(self, flat: Vector) -> tuple[float, Vector]:
+        """The loss and its gradient."""
+        weights, bias = self.split(flat)
+        logits = self._features @ weights.T + bias
+        loss = F.cross_entropy(logits, self._labels) + weights.square().sum() / (2 * self._strength)
+        # Derivative of a cross-entropy by its logits: probabilities minus one-hot labels.
+        return loss.item(), self._by_weights(logits.softmax(dim=1) - self._wanted, weights)
+
+    def newton_step(self, flat: Vector) -> Vector:
+        """What to subtract by Newton's method: the inverse of the second derivative, times the gradient."""
+        from scipy.sparse.linalg import LinearOperator, cg
+
+        weights, bias = self.split(flat)
+        likely = (self._features @ weights.T + bias).softmax(dim=1)
+
+        def curved(direction: Vector) -> Vector:
+            """The second derivative, times a direction."""
+            weights, bias = self.split(direction)
+            change = self._features @ weights.T + bias
+            return self._by_weights(likely * (change - (likely * change).sum(dim=1, keepdim=True)), weights)
+
+        step: Vector = cg(LinearOperator((flat.size, flat.size), curved, dtype=np.float64), self.mean_loss(flat)[1])[0]
+        return step
+
+    def _by_weights(self, excess: Tensor, weights: Tensor) -> Vector:
+        """Derivative by weights and bias; excess: of the sum of the cross-entropies by the logits, [N, K]."""
+        excess = excess / len(excess)
+        slope = torch.cat([excess.T @ self._features + weights / self._strength, excess.sum(dim=0)[:, None]], dim=1)
+        return slope.flatten().cpu().numpy()
