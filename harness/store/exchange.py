@@ -79,8 +79,8 @@ def import_records(store: Store, files: Iterable[Path]) -> Merged:
     for name, result in present.items():
         _require_same(found[name], result.metrics, store.root)
     new = [name for name in found if name not in present]
-    for name in new:
-        _add(store, found[name])
+    for number, name in enumerate(new):
+        _add(store, found[name], before=number)
     return Merged(tuple(new), tuple(present))
 
 
@@ -148,23 +148,24 @@ def _checked(record: Mapping[str, Any], file: Path) -> _Exported:
     return _Exported(name, run, record["result"], files)
 
 
-def _require_same(item: _Exported, other: Mapping[str, float], where: Path) -> None:
-    """Refuse a run of which `where` has other metrics.
+def _require_same(item: _Exported, other: Mapping[str, float], where: Path, before: int = 0) -> None:
+    """Refuse a run of which `where` has other metrics; before: number of runs that were imported already.
 
     Time and weights may differ, as where another machine computed the same numbers again.
     """
+    done = f"only {before} runs before it were imported" if before else "nothing was imported"
     one: Mapping[str, float] = item.result["metrics"]
     for metric in sorted({*one, *other}):
         if one.get(metric) != other.get(metric):
             values = f"{metric} {one.get(metric, 'missing')} and {other.get(metric, 'missing')}"
             raise HarnessError(
-                f"{where}: two results of {item.name} differ ({values}): nothing was imported; decide which one holds "
-                "and delete the other"
+                f"{where}: two results of {item.name} differ ({values}): {done}; decide which one holds and "
+                "delete the other"
             )
 
 
-def _add(store: Store, item: _Exported) -> None:
-    """Make a run of the store done, in an attempt of its own.
+def _add(store: Store, item: _Exported, before: int) -> None:
+    """Make a run of the store done, in an attempt of its own; `before` as for `_require_same`.
 
     The attempt's folder is published before the result that names it: no reader sees a result without its files.
     """
@@ -192,4 +193,4 @@ def _add(store: Store, item: _Exported) -> None:
     except FileExistsError:
         result = store.result(item.name)  # finished here in this very moment
         if result is not None:
-            _require_same(item, result.metrics, store.root)
+            _require_same(item, result.metrics, store.root, before)

@@ -13,6 +13,8 @@ from conftest import FILE, Command, tree
 
 from harness.spec import Run, key, upstream
 from harness.store import Attempt, Store
+from harness.store.features import keep_features, kept_features
+from harness.store.layout import FeaturesFolder
 from harness.store.submissions import Array, Submissions
 from harness.study import Plan, expand, load
 
@@ -380,6 +382,18 @@ def test_clean_keeps_results(harness: Command, study: Path, plan: Plan, store: S
     assert result is not None
     assert result.metrics["top1"] == 60.0
     assert harness("clean", study, "--weights", "--unfinished", "--yes").out == "nothing to clean\n"
+
+
+def test_clean_counts_and_deletes_kept_features(harness: Command, study: Path, store: Store) -> None:
+    folder = FeaturesFolder(store.root, "0" * 64)
+    with kept_features(folder):
+        keep_features(folder, memoryview(bytes(2_000_000)))
+        assert harness("clean", study, "--yes").out == "nothing to clean\n"
+    listed = counts(harness("status", study, "--scale", "small").out)
+    ended = harness("clean", study, "--yes")
+    assert ended.out.split() == ["kept", "features", "1", "2.0", "MB"]
+    assert not folder.path.exists()
+    assert counts(harness("status", study, "--scale", "small").out) == listed
 
 
 def test_clean_seals_an_old_store_on_request(harness: Command, study: Path, tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ import pytest
 from made_runs import finetuning, finish, owned, pretraining, snapshot
 
 from harness.spec import HarnessError, Run, key
-from harness.store import Store, Superseded
+from harness.store import Store, Superseded, exchange
 from harness.store.exchange import export_records, import_records
+from harness.store.files import create_exclusively
 from harness.store.records import sealed
 
 OLD = Path(__file__).parent / "files" / "schema1"
@@ -152,6 +153,26 @@ def test_two_results_of_one_run_are_refused(place: str, file: Path, tmp_path: Pa
     with pytest.raises(HarnessError, match=rf"two results of {NAMES[1]} differ \(loss 0\.2\d* and 0\.2\d*\)"):
         import_records(into, files)
     assert snapshot(into.root) == before
+
+
+@pytest.mark.parametrize(("number", "told"), [(0, "nothing was imported"), (2, "only 2 runs before it were imported")])
+def test_a_run_that_ends_otherwise_while_it_is_imported_is_refused_with_what_was_done(
+    number: int, told: str, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Store(tmp_path / "other")
+    name = sorted(NAMES)[number]
+
+    def late(path: Path, data: bytes) -> None:
+        if path.parent.name == name:
+            create_exclusively(
+                path, sealed({"key": name, "attempt": 1, "metrics": {"loss": 9.0}, "seconds": 1.0, "weights": ""})
+            )
+        create_exclusively(path, data)
+
+    monkeypatch.setattr(exchange, "create_exclusively", late)
+    with pytest.raises(HarnessError, match=rf"results of {name} differ \(loss 0\.25 and 9\.0\): {told}; decide"):
+        import_records(other, [file])
+    assert [one for one in sorted(NAMES) if other.result(one) is not None] == sorted(NAMES)[: number + 1]
 
 
 def test_every_flipped_bit_is_noticed_and_nothing_is_written(file: Path, tmp_path: Path) -> None:
