@@ -21,7 +21,7 @@ from harness import (
     zipped,
 )
 from studies.a2mim_scales import CPU, PAPER, SMALL, TINY, finetune
-from studies.scales import beside
+from studies.scales import MARGINS, beside
 
 FILLS = {
     "none": "none",
@@ -90,7 +90,7 @@ STUDY = Study(
         "a2mim_ablation_memory", where={"table": "component", "backbone": "ResNet-50", "dataset": "ImageNet-1K"}
     ),
     claims=tuple(
-        claims.better(sentence, arm(left), arm(right))
+        claims.better(sentence, arm(left), arm(right), margin=MARGINS)
         for sentence, left, right in (
             ("A2MIM beats SimMIM", "A2MIM", "SimMIM"),
             ("the mean colour of the image and a token at stage 3 help", ARMS[1][0], "SimMIM"),

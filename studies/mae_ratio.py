@@ -10,7 +10,7 @@ Run     harness run studies/mae_ratio.py --scale small
 
 from harness import DecoderHead, NormPixelTarget, PixelTarget, Study, TokenMask, axes, claims, mae, paper_table
 from studies.mae_scales import CPU_MAE, PAPER_MAE, SMALL_MAE, TINY_MAE, beside
-from studies.scales import finetune, stated
+from studies.scales import MARGINS, finetune, stated
 
 RATIOS = (0.25, 0.4, 0.5, 0.6, 0.75, 0.85, 0.9)
 DEPTHS = (1, 2, 4, 8, 12)
@@ -46,24 +46,29 @@ STUDY = Study(
     reference={"target": "pixels", "mask_ratio": 0.75, "decoder_depth": 8},
     paper=paper_table("mae_table1", metric="finetune_top1"),
     claims=(
-        claims.inner_maximum("accuracy over ratio", axis="mask_ratio", at={"target": "pixels", "decoder_depth": 8}),
+        claims.inner_maximum(
+            "accuracy over ratio", axis="mask_ratio", at={"target": "pixels", "decoder_depth": 8}, margin=MARGINS
+        ),
         claims.better(
             "masking 75 % beats masking 25 %",
             {"mask_ratio": 0.75},
             {"mask_ratio": 0.25},
             at={"target": "pixels", "decoder_depth": 8},
+            margin=MARGINS,
         ),
         claims.no_worse(
             "a decoder of one block fine-tunes as well as one of eight (from memory, unverified)",
             {"decoder_depth": 1},
             {"decoder_depth": 8},
             at={"target": "pixels", "mask_ratio": 0.75},
+            margin=MARGINS,
         ),
         claims.better(
             "normalised pixels beat pixels",
             {"target": "normalised pixels"},
             {"target": "pixels"},
             at={"mask_ratio": 0.75, "decoder_depth": 8},
+            margin=MARGINS,
         ),
     ),
 )

@@ -8,7 +8,7 @@ Run     harness run studies/simmim_masking.py --scale small
 """
 
 from harness import BlockMask, RandomMask, SquareMask, Study, axes, claims, paper_table, simmim
-from studies.scales import CPU, PAPER, SMALL, TINY, beside, finetune
+from studies.scales import CPU, MARGINS, PAPER, SMALL, TINY, beside, finetune
 
 MASKS = {"random": RandomMask, "block-wise": BlockMask, "square": SquareMask}
 
@@ -43,17 +43,22 @@ STUDY = Study(
             {"masked_patch_size": 32},
             {"masked_patch_size": 4},
             at={"mask_type": "random"},
+            margin=MARGINS,
         ),
         claims.better(
             "random masks beat square ones, each at its best",
             claims.best(mask_type="random"),
             claims.best(mask_type="square"),
+            margin=MARGINS,
         ),
         claims.better(
             "random masks beat block-wise ones, each at its best",
             claims.best(mask_type="random"),
             claims.best(mask_type="block-wise"),
+            margin=MARGINS,
         ),
-        claims.inner_maximum("accuracy over the ratio has an inner maximum", axis="mask_ratio", at=RANDOM_32),
+        claims.inner_maximum(
+            "accuracy over the ratio has an inner maximum", axis="mask_ratio", at=RANDOM_32, margin=MARGINS
+        ),
     ),
 )

@@ -7,7 +7,7 @@ Run     harness run studies/simmim_scope.py --scale small, with --until-decided 
 """
 
 from harness import Loss, Study, axes, claims, paper_table, simmim
-from studies.scales import CPU, PAPER, SMALL, TINY, beside, finetune
+from studies.scales import CPU, MARGINS, PAPER, SMALL, TINY, beside, finetune
 
 SCOPES = {"masked area": "masked", "full image": "full"}
 
@@ -30,6 +30,7 @@ STUDY = Study(
             "predicting the masked area beats predicting the full image",
             {"scope": "masked area"},
             {"scope": "full image"},
+            margin=MARGINS,
         ),
     ),
 )

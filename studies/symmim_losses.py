@@ -10,7 +10,7 @@ Run     harness run studies/symmim_losses.py --scale small
 
 from harness import CheckerboardMask, Contrastive, Study, TokenMask, axes, claims, paper_table, symmim
 from studies.mae_scales import CPU_MAE, PAPER_MAE, SMALL_MAE, TINY_MAE, beside
-from studies.scales import finetune
+from studies.scales import MARGINS, finetune
 
 MASKS = {
     "none": lambda size: "none",
@@ -47,18 +47,22 @@ STUDY = Study(
     reference=ASSUMED,
     paper=paper_table("symmim_abstract", metric="finetune_top1"),
     claims=(
-        claims.better("the contrastive loss beats prediction alone", ASSUMED, {"contrastive_weight": 0.0}),
+        claims.better(
+            "the contrastive loss beats prediction alone", ASSUMED, {"contrastive_weight": 0.0}, margin=MARGINS
+        ),
         claims.better(
             "a larger board for the momentum encoder beats the whole image",
             {"momentum_mask": "board of 2"},
             {"momentum_mask": "none"},
             at={"contrastive_weight": 1.0, "crops": "same"},
+            margin=MARGINS,
         ),
         claims.no_worse(
             "a larger board for the momentum encoder is no worse than a random mask",
             {"momentum_mask": "board of 2"},
             {"momentum_mask": "random"},
             at={"contrastive_weight": 1.0, "crops": "same"},
+            margin=MARGINS,
         ),
     ),
 )

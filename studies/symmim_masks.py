@@ -11,7 +11,7 @@ Run     harness run studies/symmim_masks.py --scale small
 
 from harness import CheckerboardMask, ComplementMask, Study, TokenMask, axes, claims, symmim
 from studies.mae_scales import CPU_MAE, PAPER_MAE, SMALL_MAE, TINY_MAE, beside
-from studies.scales import finetune
+from studies.scales import MARGINS, finetune
 
 BOARDS = {
     "board of 1": lambda size: CheckerboardMask(size=size),
@@ -41,13 +41,14 @@ STUDY = Study(
     claims=(
         *(
             claims.no_worse(f"a {name} is no worse than random masks of the best ratio", {"mask": name},
-                            claims.best(mask="random"))
+                            claims.best(mask="random"), margin=MARGINS)
             for name in ("board of 1", "board of 2", "board of 1, random phase")
         ),
         claims.no_worse(
             "a complementary pair is no worse than random masks of one half",
             {"mask": "complementary pair"},
             {"mask": "random", "mask_ratio": 0.5},
+            margin=MARGINS,
         ),
     ),
 )  # fmt: skip
