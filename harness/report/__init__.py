@@ -28,7 +28,7 @@ __all__ = ["Report", "write"]
 AUDIT = "audit.json"
 """File that `harness audit` writes into a report's folder."""
 
-_PICTURES = ("figure-*.png", "figure-*.pdf", "reconstructions*.png")
+_PICTURES = ("figure-*.png", "figure-*.pdf", "figure-*.svg", "reconstructions*.png")
 
 
 @dataclass(frozen=True, kw_only=True)

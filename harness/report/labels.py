@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from harness.report.collect import axes_of
 from harness.report.escape import clean
 from harness.study import Plan
 
@@ -22,6 +28,30 @@ PERCENT = frozenset(
     {"top1", "top5", "top1_median5", "top1_best", "miou", "macc", "aacc", "box_ap", "box_ap50", "mask_ap", "mask_ap50"}
 )
 """Metrics of results that are percentages."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """Labels of a frame's axes, by column, and of its evaluations; a name without one stands for itself."""
+
+    axes: Mapping[str, str] = field(default_factory=dict)
+    evaluations: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, plan: Plan, frame: pd.DataFrame) -> Words:
+        """The labels of a plan's frame of runs or cells."""
+        return cls(
+            {axis: axis_label(plan, axis) for axis in axes_of(frame)},
+            {name: evaluation_label(plan, name) for name in plan.columns()},
+        )
+
+    def axis(self, column: str) -> str:
+        """An axis in words."""
+        return self.axes.get(column, column)
+
+    def evaluation(self, name: str) -> str:
+        """An evaluation in words, with its unit."""
+        return self.evaluations.get(name, name)
 
 
 def axis_label(plan: Plan, column: str) -> str:

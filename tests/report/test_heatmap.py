@@ -11,6 +11,7 @@ from fake_study import finish_all, scope_cell, scope_plan
 from harness.report.collect import runs_frame
 from harness.report.figures import drawing
 from harness.report.figures.heatmap import LARGEST, Heatmap, draw_heatmap, heatmaps
+from harness.report.labels import Words
 from harness.report.tables.statistics import summary
 from harness.spec import Evaluation, Scale, Skip
 from harness.store import Store
@@ -24,7 +25,8 @@ def cell(scale: Scale, seed: int, **point: object) -> dict[str, Evaluation]:
 
 
 def maps(plan: Plan, store: Store) -> list[list[Heatmap]]:
-    return heatmaps(summary(plan, runs_frame(plan, store)))
+    cells = summary(plan, runs_frame(plan, store))
+    return heatmaps(cells, Words.of(plan, cells))
 
 
 def test_means_and_holes_at_their_places(tmp_path: Path) -> None:

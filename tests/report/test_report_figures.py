@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 import pandas as pd
 import pytest
 from fake_study import (
@@ -20,11 +21,13 @@ from fake_study import (
     scope_cell,
     scope_plan,
 )
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 from harness.report.collect import arms, runs_frame
 from harness.report.figures import drawing, gallery
 from harness.report.figures.data import axis_figures, cell_labels, cells_figures, curves
+from harness.report.labels import Words
 from harness.report.tables.statistics import summary
 from harness.spec import Evaluation, Scalar, Scale, upstream
 from harness.store import Store
@@ -33,9 +36,10 @@ from harness.study import Plan, around, axes
 PNG = b"\x89PNG"
 
 
-def _frames(plan: Plan, store: Store) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _frames(plan: Plan, store: Store) -> tuple[pd.DataFrame, pd.DataFrame, Words]:
     runs = runs_frame(plan, store)
-    return runs, summary(plan, runs)
+    cells = summary(plan, runs)
+    return runs, cells, Words.of(plan, cells)
 
 
 def _drawn(figure: Figure) -> bytes:
@@ -47,6 +51,7 @@ def test_lines_controls_and_paper_over_a_numeric_axis(tmp_path: Path) -> None:
     finish_all(store, plan, lambda row: 80.0 + 2 * row.seed - 10 * (row.axes["scope"] == "scratch"))
     (figure,) = axis_figures(*_frames(plan, store))
     assert (figure.axis, figure.evaluation, figure.title, figure.log) == ("mask_ratio", "top1", "scope", False)
+    assert (figure.over, figure.measure) == ("mask ratio", "top-1 accuracy (%)")
     assert [line.label for line in figure.lines] == ["masked", "full"]
     assert figure.values == (0.4, 0.6)
     first = figure.lines[0].points[0]
@@ -59,7 +64,19 @@ def test_lines_controls_and_paper_over_a_numeric_axis(tmp_path: Path) -> None:
     assert figure.shows_paper
     assert cells_figures(*_frames(plan, store)) == []
     with drawing.style():
-        assert _drawn(drawing.draw_axis(figure)).startswith(PNG)
+        drawn = drawing.draw_axis(figure)
+        assert _drawn(drawn).startswith(PNG)
+        assert drawing.svg(drawn) == drawing.svg(drawing.draw_axis(figure))
+    ours = drawn.axes[0]
+    assert ours.get_xlabel() == "mask ratio"
+    assert ours.get_ylabel() == "top-1 accuracy (%)\nmean ± sd, n = 2"
+    # The means stand where the table has them, beside each other by at most a twentieth of the axis.
+    bars = [found.lines[0] for found in ours.containers if isinstance(found, ErrorbarContainer)]
+    for bar in bars:
+        x, y = (np.asarray(values, dtype=float)[:2] for values in (bar.get_xdata(), bar.get_ydata()))
+        assert y.tolist() == [81.0, 81.0]
+        assert np.abs(x - np.array([0.4, 0.6])).max() < 0.05 * 0.2
+    assert len(bars) == 2
 
 
 def test_a_numeric_axis_alone_is_one_line_and_no_axis_a_point(tmp_path: Path) -> None:
@@ -97,9 +114,9 @@ def test_cells_side_by_side_where_no_axis_is_numeric(tmp_path: Path) -> None:
     store = Store(tmp_path)
     finish_all(store, plan, lambda row: 80.0)
     fail(store, evaluation(scope_plan(seeds=9), 8, scope="full", mask_ratio=0.6), "unrelated")
-    runs, cells = _frames(plan, store)
-    assert axis_figures(runs, cells) == []
-    (figure,) = cells_figures(runs, cells)
+    frames = _frames(plan, store)
+    assert axis_figures(*frames) == []
+    (figure,) = cells_figures(*frames)
     assert figure.title == "head"
     assert [point.mean for point in figure.points] == [80.0, 80.0]
     with drawing.style():
@@ -112,13 +129,13 @@ def test_one_factor_at_a_time(tmp_path: Path) -> None:
     plan = scope_plan(cell=_named_cell, grid=grid, reference=reference, paper=None)
     store = Store(tmp_path)
     finish_all(store, plan)
-    runs, cells = _frames(plan, store)
-    (over,) = axis_figures(runs, cells)
+    frames = _frames(plan, store)
+    (over,) = axis_figures(*frames)
     assert over.log
     assert [[point.x for point in line.points] for line in over.lines] == [[1, 2, 4, 16]]
-    (beside,) = cells_figures(runs, cells)
+    (beside,) = cells_figures(*frames)
     assert [point.label for point in beside.points] == [
-        "as the reference", "head = mlp", "depth = 1", "depth = 4", "depth = 16",
+        "as the reference", "head mlp", "depth 1", "depth 4", "depth 16",
     ]  # fmt: skip
 
 
@@ -169,7 +186,12 @@ def test_gallery_shows_the_first_finished_seed_and_skips_damage(tmp_path: Path) 
         finish(store, run, {"loss": 1.0}, log=loss_log(0), pictures=arrays)
     found, remarks = gallery.gallery(arms(plan), ["a", "b", "c", "d"], store)
     assert [(arm.label, arm.images.shape) for arm in found] == [("a", (4, 3, 32, 32, 1)), ("b", (2, 3, 32, 32, 3))]
-    assert (found[0].images[0, 0] == pictures(0, channels=1)["original"][0]).all()
+    made_up = pictures(0, channels=1)
+    assert (found[0].images[0, 0] == made_up["original"][0]).all()
+    # Where nothing was hidden the prediction shows the image itself.
+    hidden = made_up["hidden"][0]
+    assert (found[0].images[0, 2][hidden] == made_up["predicted"][0][hidden]).all()
+    assert (found[0].images[0, 2][~hidden] == made_up["original"][0][~hidden]).all()
     assert len(remarks) == 1
     assert "should be uint8" in remarks[0]
     with drawing.style():

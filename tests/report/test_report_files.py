@@ -23,8 +23,8 @@ def test_a_finished_study_leaves_every_file(tmp_path: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == sorted(report.files)
     assert set(report.files) == {
         "runs.csv", "table.csv", "table.md", "table.tex", "report.html",
-        "figure-top1-mask_ratio.png", "figure-top1-mask_ratio.pdf",
-        "figure-curves.png", "figure-curves.pdf", "reconstructions.png",
+        "figure-top1-mask_ratio.png", "figure-top1-mask_ratio.pdf", "figure-top1-mask_ratio.svg",
+        "figure-curves.png", "figure-curves.pdf", "figure-curves.svg", "reconstructions.png",
     }  # fmt: skip
     assert all(len(row) == len(report.header) for row in report.rows)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}

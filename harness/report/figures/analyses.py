@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from harness.report.escape import clean
 from harness.report.figures.data import LINES, cell_labels
 from harness.report.figures.drawing import COLOURS, DASHES, GREY, MARKERS, plain
+from harness.report.labels import Words, axis_label
 from harness.spec import Analysis, Scalar, key
 from harness.store import Store
 from harness.study import Plan
@@ -86,13 +87,15 @@ class AnalysisFigure:
 def analysis_figures(plan: Plan, store: Store) -> tuple[list[AnalysisFigure], list[str]]:
     """Figures of a plan's finished analyses, one a column, and a remark on each damaged file."""
     figures, remarks = [], []
+    words = Words({axis: axis_label(plan, axis) for axis in plan.study.grid.axes})
     for column in plan.columns():
         cells: dict[tuple[Scalar, ...], tuple[Mapping[str, Scalar], list[Analysis]]] = {}
         for row in plan.rows:
             run = row.evaluations.get(column)
             if isinstance(run, Analysis):
                 cells.setdefault(tuple(row.axes.values()), (row.axes, []))[1].append(run)
-        title, labels = cell_labels([axes for axes, _ in cells.values()], plan.study.complete(plan.study.reference))
+        points = [axes for axes, _ in cells.values()]
+        title, labels = cell_labels(points, plan.study.complete(plan.study.reference), words)
         found: list[tuple[str, list[Arrays]]] = []
         for label, (_, runs) in zip(labels, cells.values(), strict=True):
             arrays, damaged = read(runs, store)

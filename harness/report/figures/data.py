@@ -13,6 +13,7 @@ import pandas as pd
 
 from harness.report.collect import Arm, axes_of, records
 from harness.report.escape import NOTHING, shorten, shown
+from harness.report.labels import Words
 from harness.report.tables.footnotes import count_words
 from harness.spec import Scalar
 from harness.store import Store
@@ -22,6 +23,9 @@ LINES = 7
 
 PART_LENGTH = 24
 """Most characters of one value in a label of several."""
+
+NAMES = Words()
+"""Names of axes as they are."""
 
 Cell = Mapping[str, Scalar]
 Seeds = Mapping[tuple[int, str], tuple[float, ...]]
@@ -65,13 +69,16 @@ class Line:
 class AxisFigure:
     """An evaluation over a numeric axis.
 
-    lines: one for each combination of the other axes. title: what their labels hold. controls: cells
+    measure, over: evaluation and axis in words. lines: one for each combination of the other axes. title: what their
+    labels hold. controls: cells
     that the axis does not apply to. log: True if the values of the axis are spread geometrically.
     absent: cells without a number, as words.
     """
 
     evaluation: str
     axis: str
+    measure: str
+    over: str
     title: str
     lines: tuple[Line, ...]
     controls: tuple[Point, ...]
@@ -99,9 +106,10 @@ class AxisFigure:
 
 @dataclass(frozen=True, kw_only=True)
 class CellsFigure:
-    """An evaluation of cells side by side."""
+    """An evaluation of cells side by side. measure: the evaluation in words."""
 
     evaluation: str
+    measure: str
     title: str
     points: tuple[Point, ...]
 
@@ -126,18 +134,18 @@ class Curve:
     seeds: int
 
 
-def axis_figures(runs: pd.DataFrame, cells: pd.DataFrame) -> list[AxisFigure]:
+def axis_figures(runs: pd.DataFrame, cells: pd.DataFrame, words: Words) -> list[AxisFigure]:
     """One figure per evaluation and axis with at least two different numbers."""
     seeds = _values_of_seeds(runs)
     return [
         figure
         for _, part in cells.groupby("evaluation", sort=False)
         for axis in axes_of(cells)
-        if is_numeric(part[axis]) and (figure := _axis_figure(axis, part, seeds)).lines
+        if is_numeric(part[axis]) and (figure := _axis_figure(axis, part, seeds, words)).lines
     ]
 
 
-def cells_figures(runs: pd.DataFrame, cells: pd.DataFrame) -> list[CellsFigure]:
+def cells_figures(runs: pd.DataFrame, cells: pd.DataFrame, words: Words) -> list[CellsFigure]:
     """Figures of cells side by side, for each evaluation with a cell in no line of `axis_figures`."""
     figures, seeds = [], _values_of_seeds(runs)
     for name, part in cells.groupby("evaluation", sort=False):
@@ -147,8 +155,15 @@ def cells_figures(runs: pd.DataFrame, cells: pd.DataFrame) -> list[CellsFigure]:
         if not covered.issuperset(part["cell"]):
             points = records(part[axes_of(cells)])
             first = next(iter(records(part.loc[part["reference"], axes_of(cells)])), None)
-            title, labels = cell_labels(points, first)
-            figures.append(CellsFigure(evaluation=str(name), title=title, points=_points(part, seeds, None, labels)))
+            title, labels = cell_labels(points, first, words)
+            figures.append(
+                CellsFigure(
+                    evaluation=str(name),
+                    measure=words.evaluation(str(name)),
+                    title=title,
+                    points=_points(part, seeds, None, labels),
+                )
+            )
     return figures
 
 
@@ -164,7 +179,7 @@ def varying_axes(cells: Sequence[Cell]) -> tuple[str, ...]:
     return tuple(name for name in names if len({cell[name] for cell in cells}) > 1)
 
 
-def cell_labels(cells: Sequence[Cell], reference: Cell | None = None) -> tuple[str, list[str]]:
+def cell_labels(cells: Sequence[Cell], reference: Cell | None = None, words: Words = NAMES) -> tuple[str, list[str]]:
     """A title and a short label for each of some cells, made of the axes on which they differ.
 
     Where every cell differs from the reference on one axis at most, that axis is the label and there is no title. An
@@ -175,12 +190,12 @@ def cell_labels(cells: Sequence[Cell], reference: Cell | None = None) -> tuple[s
         # Where one thing changes at a time, the change says all; a list of all values would repeat the reference.
         changes = [[name for name in varying if cell[name] != reference[name]] for cell in cells]
         if max(map(len, changes)) <= 1:
-            return "", [_change(cell, change) for cell, change in zip(cells, changes, strict=True)]
-    return ", ".join(varying), [_values(cell, varying) for cell in cells]
+            return "", [_change(cell, change, words) for cell, change in zip(cells, changes, strict=True)]
+    return ", ".join(map(words.axis, varying)), [_values(cell, varying) for cell in cells]
 
 
-def _change(cell: Cell, names: Sequence[str]) -> str:
-    return ", ".join(f"{name} = {shown(cell[name])}" for name in names) or "as the reference"
+def _change(cell: Cell, names: Sequence[str], words: Words) -> str:
+    return ", ".join(f"{words.axis(name)} {shown(cell[name])}" for name in names) or "as the reference"
 
 
 def _values(cell: Cell, names: Sequence[str]) -> str:
@@ -217,12 +232,14 @@ def _covered(axis: str, cells: pd.DataFrame) -> set[int]:
     return {*shown_cells, *controls}
 
 
-def _axis_figure(axis: str, cells: pd.DataFrame, seeds: Seeds) -> AxisFigure:
+def _axis_figure(axis: str, cells: pd.DataFrame, seeds: Seeds, words: Words) -> AxisFigure:
     """Figure of one evaluation over an axis: a line for each combination of the other axes, and controls."""
     others = [name for name in axes_of(cells) if name != axis]
     groups = _lines_of(axis, cells)
     controls = cells[[value is None for value in cells[axis]]]
-    title, labels = cell_labels([*(records(group[others])[0] for group in groups), *records(controls[others])])
+    points = [*(records(group[others])[0] for group in groups), *records(controls[others])]
+    title, labels = cell_labels(points, words=words)
+    name = str(cells["evaluation"].iloc[0])
     lines = tuple(
         Line(label=label, points=_points(group.sort_values(axis), seeds, axis, [""] * len(group)))
         for label, group in zip(labels, groups, strict=False)
@@ -230,8 +247,10 @@ def _axis_figure(axis: str, cells: pd.DataFrame, seeds: Seeds) -> AxisFigure:
     # The labels of controls follow those of the groups, as they were given to `cell_labels`.
     level = _points(controls, seeds, None, [name or "control" for name in labels[len(groups) :]])
     return AxisFigure(
-        evaluation=str(cells["evaluation"].iloc[0]),
+        evaluation=name,
         axis=axis,
+        measure=words.evaluation(name),
+        over=words.axis(axis),
         title=title,
         lines=lines,
         controls=tuple(point for point in level if not point.hole),

@@ -35,6 +35,7 @@ _STYLE: dict[str, Any] = {
     "font.size": 9, "axes.titlesize": 9, "legend.fontsize": 8, "legend.frameon": False,
     "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "axes.grid": True,
     "grid.color": "#DDDDDD", "grid.linewidth": 0.6, "pdf.fonttype": 42,
+    "svg.fonttype": "none", "svg.hashsalt": "harness",
     "lines.linewidth": 1.4, "lines.markersize": 5, "errorbar.capsize": 2.5,
 }  # fmt: skip
 
@@ -73,6 +74,13 @@ def pdf(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
+def svg(figure: Figure) -> bytes:
+    """The figure as SVG, its texts as text, the same bytes at any time."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
+
+
 def draw_axis(data: AxisFigure) -> Figure:
     """Accuracy over a numeric axis: mean ± sd, single seeds faint; the paper's values in their own panel."""
     # A panel of its own for published values: measured otherwise, they must not be read against ours.
@@ -82,7 +90,8 @@ def draw_axis(data: AxisFigure) -> Figure:
     for number in range(len(data.lines)):
         _draw_line(found[0], data, number)
     _draw_controls(found[0], data.controls)
-    found[0].set_ylabel(plain(data.evaluation))
+    points = [point for line in data.lines for point in line.points]
+    found[0].set_ylabel(plain(data.measure) + _spread([*points, *data.controls]))
     if data.shows_paper:
         for number, line in enumerate(data.lines):
             _draw_paper_line(found[1], line, number)
@@ -91,7 +100,7 @@ def draw_axis(data: AxisFigure) -> Figure:
         _set_scale(axes, data, spacing)
     if data.absent:
         found[0].set_title(f"cells without a number: {data.absent}", color=GREY, fontsize=8, loc="left")
-    if all(point.hole for line in data.lines for point in line.points) and not data.controls:
+    if all(point.hole for point in points) and not data.controls:
         found[0].set_yticks([])
         found[0].text(0.5, 0.5, "no value yet", color=GREY, ha="center", transform=found[0].transAxes)
     _finish(figure, width=4.8 if panels == 1 else 7.0, title=data.title)
@@ -111,7 +120,7 @@ def draw_cells(data: CellsFigure) -> Figure:
         _draw_cell(found[0], point, place)
     found[0].set_yticks(places, [plain(point.label) for point in data.points])
     found[0].set_ylim(len(places) - 0.5, -0.5)  # downwards: the first cell is at the top
-    found[0].set_xlabel(plain(data.evaluation) + _draw_bars(found[0], data.points))
+    found[0].set_xlabel(plain(data.measure) + _spread(data.points) + _draw_bars(found[0], data.points))
     if data.title:
         found[0].set_title(plain(data.title), color=GREY, fontsize=8, loc="left")
     if data.shows_paper:
@@ -188,7 +197,16 @@ def _draw_bars(axes: Axes, points: Sequence[Point]) -> str:
     widths = [mean - left for mean in means.values()]
     axes.barh(list(means), widths, left=left, height=0.62, color=COLOURS[5], alpha=0.45, zorder=1)
     axes.set_xlim(left, right)
-    return "" if left == 0 else f"   (bars begin at {left:.4g})"
+    return "" if left == 0 else f"\n(bars begin at {left:.4g})"
+
+
+def _spread(points: Sequence[Point]) -> str:
+    """What error bars are, for the label of an axis: a deviation over how many seeds."""
+    counts = sorted({len(point.seeds) for point in points if len(point.seeds) > 1})
+    if not counts:
+        return ""
+    few, many = counts[0], counts[-1]
+    return f"\nmean ± sd, n = {few}" + (f" to {many}" if many > few else "")
 
 
 def _name(label: str) -> str | None:
@@ -255,7 +273,7 @@ def _dodged(data: AxisFigure, number: int, aside: float = 0.0) -> list[float]:
 
 def _set_scale(axes: Axes, data: AxisFigure, spacing: float) -> None:
     """Ticks at the values of the axis, as far as they are apart by a share `spacing` of the range."""
-    axes.set_xlabel(plain(data.axis))
+    axes.set_xlabel(plain(data.over))
     values = data.values
     low, high = values[0], values[-1]
     if data.log:

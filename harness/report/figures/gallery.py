@@ -31,7 +31,11 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True, kw_only=True)
 class Triplets:
-    """Reconstructions of one arm. images: [n, 3, H, W, C] uint8, the three kinds of each of n images."""
+    """Reconstructions of one arm.
+
+    images: [n, 3, H, W, C] uint8, the three kinds of each of n images. A prediction has the visible pixels of the image
+    in place of its own, which no loss may have trained.
+    """
 
     label: str
     images: Pixels
@@ -98,8 +102,9 @@ def _read(path: Path) -> Pixels:
     """
     # Without pickles: a store may have been merged from elsewhere, and nothing of it may be executed.
     with np.load(path, allow_pickle=False) as arrays:
-        parts = [_checked(arrays[kind], kind)[:IMAGES] for kind in KINDS]
-    return np.stack(parts, axis=1)
+        original, masked, predicted = (_checked(arrays[kind], kind)[:IMAGES] for kind in KINDS)
+        hidden = np.asarray(arrays["hidden"], dtype=bool)[:IMAGES, ..., None]
+    return np.stack([original, masked, np.where(hidden, predicted, original)], axis=1)
 
 
 def _checked(array: Any, kind: str) -> Pixels:

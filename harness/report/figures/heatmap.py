@@ -19,6 +19,7 @@ from harness.report.collect import axes_of, records
 from harness.report.escape import shown
 from harness.report.figures.data import cell_labels, hole, is_numeric
 from harness.report.figures.drawing import GREY, plain
+from harness.report.labels import Words
 from harness.report.tables.table import decimals
 from harness.spec import Scalar
 
@@ -35,12 +36,15 @@ MAP = "cividis"  # made to look alike to people with and without colour vision d
 class Heatmap:
     """Means of cells over two axes.
 
-    rows, columns: name and shown values of each axis. means: [rows][columns], NaN where there is none. holes: same
-    shape, reason of a missing mean in a word; empty with a mean and where the study has no cell. reference: row and
-    column, if it is among them. label: the values of all other axes.
+    measure: the evaluation in words. axes: names of both axes. rows, columns: label and shown values of each axis.
+    means: [rows][columns], NaN where there is none. holes: same shape, reason of a missing mean in a word; empty with a
+    mean and where the study has no cell. reference: row and column, if it is among them. label: the values of all other
+    axes.
     """
 
     evaluation: str
+    measure: str
+    axes: tuple[str, str]
     rows: tuple[str, tuple[str, ...]]
     columns: tuple[str, tuple[str, ...]]
     means: tuple[tuple[float, ...], ...]
@@ -49,7 +53,7 @@ class Heatmap:
     label: str
 
 
-def heatmaps(cells: pd.DataFrame) -> list[list[Heatmap]]:
+def heatmaps(cells: pd.DataFrame, words: Words) -> list[list[Heatmap]]:
     """For each evaluation and pair of axes a heat map for each combination of the other axes.
 
     Both axes hold numbers, or neither does: a number over names is a line in another figure. One of them has three
@@ -59,12 +63,14 @@ def heatmaps(cells: pd.DataFrame) -> list[list[Heatmap]]:
     for _, part in cells.groupby("evaluation", sort=False):
         usable = [axis for axis in axes_of(cells) if 2 <= len(_values(part, axis)) <= LARGEST]
         for rows, columns in itertools.combinations(usable, 2):
-            if is_numeric(part[rows]) == is_numeric(part[columns]) and (pages := list(_pages(part, rows, columns))):
+            if is_numeric(part[rows]) == is_numeric(part[columns]) and (
+                pages := list(_pages(part, rows, columns, words))
+            ):
                 found.append(pages)
     return found
 
 
-def _pages(cells: pd.DataFrame, rows: str, columns: str) -> Iterator[Heatmap]:
+def _pages(cells: pd.DataFrame, rows: str, columns: str, words: Words) -> Iterator[Heatmap]:
     """Heat maps of two axes, one for each combination of the others that fills enough of its places."""
     others = [axis for axis in axes_of(cells) if axis not in (rows, columns)]
     applies = [record for record in records(cells) if record[rows] is not None and record[columns] is not None]
@@ -77,11 +83,15 @@ def _pages(cells: pd.DataFrame, rows: str, columns: str) -> Iterator[Heatmap]:
         # Two by two is four numbers, for which a table is enough.
         wide = min(len(one), len(two)) >= 2 and max(len(one), len(two)) >= 3
         if wide and len(group) >= FILLED * len(one) * len(two):
-            yield _heatmap(group, (rows, one), (columns, two), label)
+            yield _heatmap(group, (rows, one), (columns, two), label, words)
 
 
 def _heatmap(
-    group: Sequence[Mapping[str, Any]], rows: tuple[str, list[Scalar]], columns: tuple[str, list[Scalar]], label: str
+    group: Sequence[Mapping[str, Any]],
+    rows: tuple[str, list[Scalar]],
+    columns: tuple[str, list[Scalar]],
+    label: str,
+    words: Words,
 ) -> Heatmap:
     """Heat map of the cells of one combination of the other axes; rows, columns: name and values of the axes."""
     means = [[math.nan] * len(columns[1]) for _ in rows[1]]
@@ -92,10 +102,13 @@ def _heatmap(
         means[place[0]][place[1]] = record["mean"]
         holes[place[0]][place[1]] = "" if record["n"] else hole(record)
         reference = place if record["reference"] else reference
+    name = str(group[0]["evaluation"])
     return Heatmap(
-        evaluation=str(group[0]["evaluation"]),
-        rows=(rows[0], tuple(map(shown, rows[1]))),
-        columns=(columns[0], tuple(map(shown, columns[1]))),
+        evaluation=name,
+        measure=words.evaluation(name),
+        axes=(rows[0], columns[0]),
+        rows=(words.axis(rows[0]), tuple(map(shown, rows[1]))),
+        columns=(words.axis(columns[0]), tuple(map(shown, columns[1]))),
         means=tuple(map(tuple, means)),
         holes=tuple(map(tuple, holes)),
         reference=reference,
@@ -139,7 +152,7 @@ def draw_heatmap(data: Heatmap) -> Figure:
     title = "   ".join(filter(None, (plain(data.label, 60), framed)))
     axes.set_title(title, color=GREY, fontsize=8, loc="left")
     if np.isfinite(means).any():
-        figure.colorbar(image, ax=axes, label=plain(data.evaluation))
+        figure.colorbar(image, ax=axes, label=plain(data.measure))
     figure.set_size_inches(2.4 + 0.5 * means.shape[1], 1.2 + 0.34 * means.shape[0])
     return figure
 

@@ -15,6 +15,7 @@ from harness.report.escape import clean, file_stem
 from harness.report.figures import analyses, drawing, gallery
 from harness.report.figures.data import LINES, axis_figures, cell_labels, cells_figures, curves
 from harness.report.figures.heatmap import draw_heatmap, heatmaps
+from harness.report.labels import Words
 from harness.store import Store
 from harness.study import Plan
 
@@ -57,10 +58,11 @@ class Pictures:
 def make(plan: Plan, store: Store, runs: pd.DataFrame, cells: pd.DataFrame) -> Pictures:
     """Every picture of a study at a scale."""
     found = arms(plan)
-    title, labels = cell_labels([arm.axes for arm in found], plan.study.complete(plan.study.reference))
+    shown = Words.of(plan, cells)
+    title, labels = cell_labels([arm.axes for arm in found], plan.study.complete(plan.study.reference), shown)
     words: dict[str, str] = {}
     with drawing.style():
-        files, remarks = _figures(runs, cells, words)
+        files, remarks = _figures(runs, cells, words, shown)
         more, others = _curves(found, title, labels, store, words)
         seen, unread = _analyses(plan, store, files, words)
         # One more than are drawn, which tells that some are left out.
@@ -75,28 +77,30 @@ def make(plan: Plan, store: Store, runs: pd.DataFrame, cells: pd.DataFrame) -> P
     )
 
 
-def _figures(runs: pd.DataFrame, cells: pd.DataFrame, words: dict[str, str]) -> tuple[dict[str, bytes], list[str]]:
+def _figures(
+    runs: pd.DataFrame, cells: pd.DataFrame, words: dict[str, str], shown: Words
+) -> tuple[dict[str, bytes], list[str]]:
     """Figures over axes, of cells side by side, and heat maps; adds the words of each to `words`."""
     files: dict[str, bytes] = {}
     remarks: list[str] = []
-    for over in axis_figures(runs, cells):
+    for over in axis_figures(runs, cells, shown):
         stem = _free(file_stem("figure", over.evaluation, over.axis), files)
         made = _vector(stem, [drawing.draw_axis(page) for page in _kept(over.pages())])
         files |= made
-        words |= _said(made, f"{over.evaluation} over {over.axis}")
+        words |= _said(made, f"{over.measure} over {over.over}")
         remarks += _left_out(stem, len(over.lines), LINES)
-    for beside in cells_figures(runs, cells):
+    for beside in cells_figures(runs, cells, shown):
         stem = _free(file_stem("figure", beside.evaluation, "cells"), files)
         made = _vector(stem, [drawing.draw_cells(page) for page in _kept(beside.pages(CELLS))])
         files |= made
-        words |= _said(made, f"{beside.evaluation} of each cell")
+        words |= _said(made, f"{beside.measure} of each cell")
         remarks += _left_out(stem, len(beside.points), CELLS)
-    for maps in heatmaps(cells):
+    for maps in heatmaps(cells, shown):
         first = maps[0]
-        stem = _free(file_stem("figure", first.evaluation, first.rows[0], first.columns[0]), files)
+        stem = _free(file_stem("figure", first.evaluation, *first.axes), files)
         made = _vector(stem, [draw_heatmap(page) for page in maps[:MAPS]])
         files |= made
-        words |= _said(made, f"{first.evaluation} over {first.rows[0]} and {first.columns[0]}")
+        words |= _said(made, f"{first.measure} over {first.rows[0]} and {first.columns[0]}")
         if len(maps) > MAPS:
             remarks.append(f"{stem} shows the first {MAPS} of {len(maps)} combinations of the other axes.")
     return files, remarks
@@ -153,11 +157,15 @@ def _said(files: Mapping[str, bytes], text: str) -> dict[str, str]:
 
 
 def _vector(stem: str, pages: Sequence[Figure]) -> dict[str, bytes]:
-    """PNG and PDF of each page, by file name."""
+    """PNG, PDF and SVG of each page, by file name."""
     files: dict[str, bytes] = {}
     for number, figure in enumerate(pages):
         name = _page(stem, number)
-        files |= {f"{name}.png": drawing.png(figure), f"{name}.pdf": drawing.pdf(figure)}
+        files |= {
+            f"{name}.png": drawing.png(figure),
+            f"{name}.pdf": drawing.pdf(figure),
+            f"{name}.svg": drawing.svg(figure),
+        }
     return files
 
 
