@@ -18,6 +18,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
 from scipy.special import fdtrc
 
 from harness.stats.intervals import Estimate, Flags, Floats, paired
@@ -185,16 +186,8 @@ def _links(present: Flags) -> tuple[Floats, NDArray[np.int64]]:
     counts = np.maximum(present.sum(axis=1), 1)
     shared = present.astype(float).T @ (present / counts[:, None])
     normal = np.diag(present.sum(axis=0).astype(float)) - shared
-    groups = np.full(present.shape[1], -1, dtype=np.int64)
-    number = 0
-    for seed in np.flatnonzero(present.any(axis=0)):
-        if groups[seed] < 0:
-            reached = np.zeros(len(groups), dtype=bool)
-            reached[seed] = True
-            while ((wider := reached | (shared[reached] > 0).any(axis=0)) != reached).any():
-                reached = wider
-            groups[reached] = number
-            number += 1
+    groups, kept = np.full(present.shape[1], -1, dtype=np.int64), present.any(axis=0)
+    groups[kept] = connected_components(shared[np.ix_(kept, kept)] > 0, directed=False)[1]
     # Singular: in each group a constant can move from all seeds to all cells without a change of the fit.
     return np.linalg.pinv(normal, rcond=1e-10, hermitian=True), groups
 
