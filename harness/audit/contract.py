@@ -137,13 +137,13 @@ def leak(run: Pretrain, batch: Batch, model: MaskedImageModel | None = None) -> 
 
     0 for a correct mask. `reach_of_visible` is the counter-check, which shows that this check can fail.
     """
-    return _reach(run, batch, spread(batch.units, run.image_size), model)
+    return _largest_change(run, batch, _noisy(run, batch, spread(batch.units, run.image_size)), model)
 
 
 @torch.no_grad()
 def reach_of_visible(run: Pretrain, batch: Batch, model: MaskedImageModel | None = None) -> float:
     """Largest absolute change of the encoder's output when visible pixels are replaced by noise; 0 is a defect."""
-    return _reach(run, batch, ~spread(batch.units, run.image_size), model)
+    return _largest_change(run, batch, _noisy(run, batch, ~spread(batch.units, run.image_size)), model)
 
 
 @torch.no_grad()
@@ -208,10 +208,6 @@ def same_mean_noise(batch: Batch) -> Tensor:
     # The shift acts on hidden pixels alone, and makes the noise's mean equal to the mean that it replaced.
     missing = ((batch.images - changed) * share).sum((2, 3), keepdim=True) / count
     return changed + missing * share
-
-
-def _reach(run: Pretrain, batch: Batch, where: Tensor, model: MaskedImageModel | None) -> float:
-    return _largest_change(run, batch, _noisy(run, batch, where), model)
 
 
 def _noisy(run: Pretrain, batch: Batch, where: Tensor) -> Tensor:
