@@ -26,29 +26,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 # In the order of --help: from a new project to the use of its models.
-app.command()(new.new)
-app.command()(plan.plan)
-app.command()(audit.audit)
-app.command()(run.run)
-app.command()(search.search)
-app.command()(status.status)
-app.command()(logs.logs)
-app.command()(run.retry)
-app.command()(cancel.cancel)
-app.command()(report.report)
-app.command()(compare.compare)
-app.command()(metrics.metrics)
+for command in (
+    new.new, plan.plan, audit.audit, run.run, search.search, status.status, logs.logs, run.retry, cancel.cancel,
+    report.report, compare.compare, metrics.metrics, clean.clean, pack.pack, doctor.doctor, bench.bench, models.models,
+    avgdist.avgdist, analyse.analyse, predict.predict, reconstruct.reconstruct, export.export,
+):  # fmt: skip
+    app.command()(command)
 app.add_typer(records.records, name="records")
-app.command()(clean.clean)
-app.command()(pack.pack)
-app.command()(doctor.doctor)
-app.command()(bench.bench)
-app.command()(models.models)
-app.command()(avgdist.avgdist)
-app.command()(analyse.analyse)
-app.command()(predict.predict)
-app.command()(reconstruct.reconstruct)
-app.command()(export.export)
 DEBUG = "--debug"
 """Option that is valid anywhere in the command line; `main` takes it out before typer reads the rest."""
 
