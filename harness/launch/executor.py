@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -212,6 +212,5 @@ def with_blocked(runs: Mapping[str, Run], places: dict[str, Place], store: Store
     for name, run in runs.items():
         failed = failed_upstream(run, lambda other: found[other].word if other in found else store.state(other).word)
         if failed is not None:
-            place, why = found[name], f"waits for {key(failed)}, which failed"
-            found[name] = Place("blocked", why, place.state, place.job, place.submissions)
+            found[name] = replace(found[name], word="blocked", detail=f"waits for {key(failed)}, which failed")
     return found

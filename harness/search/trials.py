@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 import optuna
@@ -107,12 +108,7 @@ def computed(trials: Iterable[FrozenTrial]) -> int:
 
 def duplicates_in_a_row(trials: Sequence[FrozenTrial]) -> int:
     """Length of the row of duplicates at the end of the trials."""
-    row = 0
-    for trial in reversed(trials):
-        if not is_twin(trial):
-            break
-        row += 1
-    return row
+    return sum(1 for _ in takewhile(is_twin, reversed(trials)))
 
 
 def note_value(study: optuna.Study, trial: FrozenTrial, step: int, value: float) -> None:
