@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pandas import DataFrame
 
-from harness.report.claims.listing import claim_lines, claims_text, judged, judged_seeds
+from harness.report.claims.listing import beside, claim_lines, claims_text, judged, judged_seeds
 from harness.report.claims.verdicts import Verdict
 from harness.report.collect import Standings, runs_frame
 from harness.report.escape import file_stem
@@ -86,7 +86,7 @@ def write(
     }
     claims = judged(plan, runs)
     if claims:
-        texts["claims.md"] = claims_text(plan, claims, judged_before)
+        texts["claims.md"] = claims_text(plan, claims, judged_before, beside(plan, runs))
     made = _pictures(plan, store, runs, cells)
     texts["report.html"] = _page(plan, runs, cells, made, claims, read_json(folder / AUDIT), judged_before)
     files = {name: text.encode() for name, text in texts.items()} | dict(made.files)

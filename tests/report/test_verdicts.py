@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_study import SCALE, bench, finish_all, scope_cell, scope_plan, scope_study
+from fake_study import SCALE, bench, finish, finish_all, finish_upstream, scope_cell, scope_plan, scope_study
 from scipy import stats
 
 from harness import claims
 from harness.report import write
 from harness.report.claims.contrasts import Sides, sides
-from harness.report.claims.listing import claims_text, family_error, judged
+from harness.report.claims.listing import beside, claims_text, family_error, judged
 from harness.report.claims.verdicts import Scored, Verdict, scored, verdict
 from harness.report.collect import runs_frame
-from harness.spec import HarnessError, Skip
+from harness.spec import HarnessError, Knn, Skip
 from harness.stats.additive import fit
 from harness.stats.bounds import bounds
 from harness.store import Store
@@ -243,6 +243,36 @@ def test_claims_are_listed_failed_ones_first(tmp_path: Path) -> None:
     assert "masked &lt;b&gt; beats \\| full" in text
     assert text.index("contradicted") < text.index("not testable") < text.index("reproduced")
     assert "at most 15%" in text
+
+
+def test_what_a_second_evaluation_says_of_the_claims_stands_below_them(tmp_path: Path) -> None:
+    """Fine-tuning differs by 4 as the claim says, neighbours by -1: the verdict is of fine-tuning."""
+
+    def two(scale: Any, scope: str, mask_ratio: float | None, seed: int) -> Any:
+        found: Any = scope_cell(scale, scope, mask_ratio, seed)
+        return {**found, "knn": Knn(start=found["top1"].start, data=scale.data, seed=seed)}
+
+    at = {"mask_ratio": 0.4}
+    claim = claims.better("masked beats full", {"scope": "masked"}, {"scope": "full"}, at=at)
+    plan, store = scope_plan(cell=two, claims=(claim,), seeds=3), Store(tmp_path / "runs")
+    noise = (0.1, -0.2, 0.1)
+    for row in plan.rows:
+        masked = row.axes["scope"] == "masked"
+        for name, run in row.evaluations.items():
+            accuracy = 80.0 + noise[row.seed] * masked + (4 if name == "top1" else -1) * masked
+            if name == "top1" and row.axes["scope"] != "scratch":
+                finish_upstream(store, run)
+            finish(store, run, {"top1": accuracy})
+    runs = runs_frame(plan, store)
+    (name, other), (judge,) = *beside(plan, runs), judged(plan, runs)
+    assert (name, round(judge.effect, 9), round(other.effect, 9)) == ("knn", 4.0, -1.0)
+    assert judge.word == "reproduced"
+    assert other.low == pytest.approx(judge.low - 5)
+    text = claims_text(plan, [judge], (), [(name, other)])
+    assert text.index("reproduced") < text.index("by other evaluations") < text.index("−1.00")
+    assert write(plan, store, tmp_path / "results").complete
+    assert (tmp_path / "results" / "claims.md").read_text() == text
+    assert "other evaluations" not in claims_text(plan, [judge])
 
 
 def test_the_evaluation_beside_the_paper_is_judged(tmp_path: Path) -> None:

@@ -34,6 +34,13 @@ def judged(plan: Plan, runs: pd.DataFrame) -> tuple[Verdict, ...]:
     return tuple(sorted(found, key=lambda verdict: ORDER.index(verdict.word)))
 
 
+def beside(plan: Plan, runs: pd.DataFrame) -> tuple[tuple[str, Verdict], ...]:
+    """What the claims compare, by each evaluation that they are not judged by: its name and the effect."""
+    by = scored(plan, runs).evaluation
+    others = [scored(plan, runs, name) for name in plan.columns() if name != by]
+    return tuple((data.evaluation, verdict(claim, data)) for claim in plan.study.claims for data in others)
+
+
 def family_error(found: Sequence[Verdict]) -> float:
     """Upper bound of the probability that any verdict is false: the sum over the testable claims."""
     return min(1.0, ERROR * sum(verdict.word != "not testable at this scale" for verdict in found))
@@ -49,13 +56,37 @@ def judged_seeds(plan: Plan, found: Sequence[Verdict]) -> frozenset[int]:
     return frozenset() if plan.study.looks else frozenset(n for n, most in (one.n for one in found) if n == most > 1)
 
 
-def claims_text(plan: Plan, found: Sequence[Verdict], before: Collection[int] = ()) -> str:
-    """claims.md in Markdown. before: numbers of seeds with which the claims were judged for earlier reports."""
+def claims_text(
+    plan: Plan,
+    found: Sequence[Verdict],
+    before: Collection[int] = (),
+    others: Sequence[tuple[str, Verdict]] = (),
+) -> str:
+    """claims.md in Markdown.
+
+    Args:
+        before: numbers of seeds with which the claims were judged for earlier reports. others: as `beside` gives them.
+    """
     rule = ("---", "---", *["---:"] * 5, "---")
     header, *rows = [map(escape.markdown, row) for row in (CLAIM_HEADER, *claim_rows(found))]
     body = escape.markdown_table(header, rule, rows)
     title = f"# Claims of {escape.markdown(plan.study.name) or 'the study'} at scale {escape.markdown(plan.scale.name)}"
-    return "\n\n".join([title, body, *map(escape.markdown, explained(plan, found, before))]) + "\n"
+    parts = [title, body, *map(escape.markdown, explained(plan, found, before)), *_others_text(others)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _others_text(others: Sequence[tuple[str, Verdict]]) -> tuple[str, ...]:
+    """The effects by other evaluations as a heading, a table and a sentence; nothing without any."""
+    if not others:
+        return ()
+    shown = [(name, *_row(item)[1:5]) for name, item in others]
+    header, *rows = [map(escape.markdown, row) for row in (("evaluation", *CLAIM_HEADER[1:5]), *shown)]
+    return (
+        "## The same comparisons by other evaluations",
+        escape.markdown_table(header, ("---", "---", *["---:"] * 3), rows),
+        "No verdicts: nothing was claimed of these. Intervals are of 95 %, of all seeds there are, simultaneous over "
+        "the candidates where a best one was chosen.",
+    )
 
 
 def claim_lines(plan: Plan, found: Sequence[Verdict], before: Collection[int] = ()) -> tuple[str, ...]:

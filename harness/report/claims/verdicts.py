@@ -88,10 +88,10 @@ class Scored:
         object.__setattr__(self, "model", fit(self.values))
 
 
-def scored(plan: Plan, runs: pd.DataFrame) -> Scored:
-    """Results of the evaluation that the paper reports (or else the first one) as a table of cells and seeds."""
+def scored(plan: Plan, runs: pd.DataFrame, evaluation: str = "") -> Scored:
+    """Results of one evaluation as a table of cells and seeds: by default the paper's, or else the first one."""
     study = plan.study
-    name = column_beside(plan, list(dict.fromkeys(runs["evaluation"])))
+    name = evaluation or column_beside(plan, list(dict.fromkeys(runs["evaluation"])))
     numbers = list(range(len(study.cells)))
     left_out = runs[(runs["state"] == "excluded") & (runs["evaluation"] == name)]
     excluded = {int(cell): str(reason) for cell, reason in zip(left_out["cell"], left_out["reason"], strict=True)}
