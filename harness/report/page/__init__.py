@@ -63,12 +63,14 @@ class Body:
 class Page:
     """All that the page shows.
 
-    before, after: sections above and below the figures. runs: of `page.runs.details`. reconstructions: of
-    `page.images.reconstructions`. counts: how many values stand where, as words and numbers.
+    headline: what the study says, in two or three sentences. before, after: sections above and below the figures. runs:
+    of `page.runs.details`. reconstructions: of `page.images.reconstructions`. counts: how many values stand where, as
+    words and numbers.
     """
 
     title: str
     scale: str
+    headline: str
     body: Body
     counts: tuple[tuple[str, int], ...]
     before: Sequence[Section] = ()

@@ -10,6 +10,7 @@ import pandas as pd
 from harness.report.collect import STATES
 from harness.report.escape import clean
 from harness.report.figures.gallery import Triplets
+from harness.report.headline import headline
 from harness.report.page import Body, Page, Picture, Section
 from harness.report.page.images import ARMS, reconstructions
 from harness.report.page.runs import details
@@ -44,6 +45,7 @@ def page(
     return Page(
         title=clean(plan.study.name) or "Study",
         scale=clean(plan.scale.name),
+        headline=headline(plan, cells),
         body=_body(cells, table),
         counts=tuple((state, counts[state]) for state in STATES if counts[state]),
         before=before,

@@ -82,7 +82,9 @@
     }
     count.textContent = `${shown} of ${rows.length} cells`;
   };
-  form.hidden = false;
+  const folded = document.getElementById("filters");
+  folded.hidden = false;
+  folded.open = matchMedia("(min-width: 40rem)").matches; // on a telephone the table comes first
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("input", filter);
   form.addEventListener("reset", () => setTimeout(filter));

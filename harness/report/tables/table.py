@@ -134,7 +134,7 @@ def table(plan: Plan, runs: pd.DataFrame, cells: pd.DataFrame, *, wide: bool = F
     axes = axes_of(cells)
     varying = [axis for axis in axes if wide or cells[axis].map(shown).nunique() > 1] or axes
     fixed = {axis_label(plan, axis): shown(cells[axis].iloc[0]) for axis in axes if axis not in varying}
-    scratch = _from_scratch(plan)
+    scratch = from_scratch(plan)
     rows = []
     for _, cell in cells.groupby("cell", sort=True):
         found = {record["evaluation"]: Cell.of(record) for record in records(cell)}
@@ -213,7 +213,7 @@ def _uniform(cells: Iterable[Cell]) -> int | None:
     return n if n == planned else None
 
 
-def _from_scratch(plan: Plan) -> set[tuple[Scalar, ...]]:
+def from_scratch(plan: Plan) -> set[tuple[Scalar, ...]]:
     """Cells whose evaluations all start from scratch, as points of the grid."""
     return {
         tuple(row.axes.values())
