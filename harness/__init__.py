@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     # again, as mypy does not follow `__all__ += run.__all__`: the names would be objects to it
     from harness.spec.analyses import *
     from harness.spec.dense.detect import *
+    from harness.spec.dense.segment import *
     from harness.spec.masks.masking import *
     from harness.spec.model.heads import *
     from harness.spec.objective.targets import *

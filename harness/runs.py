@@ -23,6 +23,7 @@ from harness.core.evaluate.detect import detect
 from harness.core.evaluate.finetune import finetune
 from harness.core.evaluate.logistic import logistic_probe
 from harness.core.evaluate.probe import custom_evaluation, knn, linear_probe
+from harness.core.evaluate.segment import segment
 from harness.core.model import complexity
 from harness.core.model.complexity import Complexity
 from harness.core.pretrain.recipe import pretrain
@@ -43,6 +44,7 @@ from harness.spec import (
     Pretrain,
     RgbStatistics,
     Run,
+    Segment,
 )
 from harness.spec.model.described import Described
 
@@ -90,6 +92,8 @@ def _computation(run: Run, session: Session) -> Computation:
             yield from finetune(run, session)
         case LinearProbe():
             yield from linear_probe(run, session)
+        case Segment():
+            yield from segment(run, session)
         case Detect():
             yield from detect(run, session)
         case LogisticProbe():
@@ -135,6 +139,8 @@ def complexity_of(model: Described) -> Complexity:
                 num_classes=model.num_classes or 0,
                 pool=model.pool,
             )
+        case "segment":
+            return complexity.segmentation(model)
         case "detect":
             return complexity.detection(model)
         case "frozen":

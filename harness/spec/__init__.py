@@ -5,8 +5,9 @@ from harness.spec import analyses, run
 from harness.spec.analyses import *
 from harness.spec.base import Params, Scalar, Spec, one_line
 from harness.spec.data.datasets import CustomData, Data, Garments, ImageFolder, Images, Shapes
-from harness.spec.dense import detect
+from harness.spec.dense import detect, segment
 from harness.spec.dense.detect import *
+from harness.spec.dense.segment import *
 from harness.spec.keys import (
     Analysis,
     Evaluation,
@@ -58,4 +59,5 @@ __all__ += detect.__all__
 __all__ += heads.__all__
 __all__ += masking.__all__
 __all__ += run.__all__
+__all__ += segment.__all__
 __all__ += targets.__all__

@@ -11,14 +11,15 @@ from harness.machine import HarnessError
 from harness.spec.analyses import Fourier, Interactions, Occlusion, RgbStatistics
 from harness.spec.base import one_line
 from harness.spec.dense.detect import Detect
+from harness.spec.dense.segment import Segment
 from harness.spec.run import CustomEvaluation, FineTune, Knn, LinearProbe, LogisticProbe, Pretrain, Snapshot
 
 KEY_DIGITS = 20
 
 Analysis = Interactions | Occlusion | Fourier | RgbStatistics
-Evaluation = FineTune | LinearProbe | LogisticProbe | Knn | Detect | CustomEvaluation | Analysis
+Evaluation = FineTune | LinearProbe | LogisticProbe | Knn | Segment | Detect | CustomEvaluation | Analysis
 Run = Pretrain | Evaluation
-Training = Pretrain | FineTune | LinearProbe | Detect
+Training = Pretrain | FineTune | LinearProbe | Segment | Detect
 _RUN: TypeAdapter[Run] = TypeAdapter(Annotated[Run, Field(discriminator="kind")])
 
 

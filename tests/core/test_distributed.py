@@ -43,9 +43,11 @@ from harness.spec import (
     RandomMask,
     Run,
     Scratch,
+    Segment,
     Shapes,
     SimplePyramid,
     TokenMask,
+    UPerNet,
     key,
 )
 from harness.store import Store
@@ -307,6 +309,20 @@ def test_evaluations_in_four_processes(tmp_path: Path, gang: Gang) -> None:
             assert all(one == pytest.approx(four, rel=2e-5) for one, four in pairs)
     accuracies = [[line["test_top1"] for line in store.metrics(key(tuned))] for store in stores]
     assert accuracies[0] == accuracies[1]
+
+
+def test_segmentation_in_two_processes(tmp_path: Path, gang: Gang) -> None:
+    """Batch norms, dropout and means over known pixels of the global batch; counts over all test pictures."""
+    start, scenes = Scratch(backbone=SMALL, image_size=32), Shapes(image_size=32, train=8, test=10)
+    recipe = STEPS.replace(epochs=3, batch_size=8)
+    run = Segment(start=start, data=scenes, recipe=recipe, head=UPerNet(width=8, pools=(1, 2), dropout=0.2))
+    whole, ranks = (computed(gang, tmp_path / f"{size}", size, run) for size in (1, 2))
+    for one, two in zip(lines(whole, run, "loss"), lines(ranks, run, "loss"), strict=True):
+        assert two == pytest.approx(one, rel=1e-6 if one == next(iter(lines(whole, run, "loss"))) else 1e-4)
+    left, right = (store.result(key(run)) for store in (whole, ranks))
+    assert left is not None
+    assert right is not None
+    assert right.metrics == pytest.approx(left.metrics, rel=1e-3)
 
 
 def test_detection_in_three_processes(tmp_path: Path, gang: Gang) -> None:

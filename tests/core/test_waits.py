@@ -33,9 +33,11 @@ from torch.utils._pytree import tree_leaves
 
 from harness.core.data import batches
 from harness.core.data.datasets import ImageSet
-from harness.core.evaluate import probe
+from harness.core.data.scenes import Scenes
+from harness.core.evaluate import probe, segment
 from harness.core.masks.masking import make_views
 from harness.core.model import batchnorm
+from harness.core.model.taps import Taps
 from harness.core.runtime import ahead
 from harness.core.runtime.precision import Arithmetic
 from harness.core.runtime.session import Session
@@ -54,14 +56,17 @@ from harness.spec import (
     FourierLoss,
     FrequencyMask,
     GuidedMask,
+    LinearMap,
     LinearProbe,
     Loss,
     MomentumEncoder,
     Recipe,
     Run,
     Scratch,
+    Segment,
     Target,
     TokenTarget,
+    UPerNet,
 )
 
 GPU = torch.device("cuda", 0)
@@ -161,12 +166,22 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Waits]:
                 images, labels = (torch.empty_like(tensor, device=device) for tensor in (self.images, self.labels))
             return dataclasses.replace(self, images=images, labels=labels)
 
+        def moved_scenes(self: Scenes, device: torch.device) -> Scenes:
+            images = self.images.to(device)
+            with mode:
+                slots, classes = (torch.empty_like(tensor, device=device) for tensor in (self.slots, self.classes))
+            return dataclasses.replace(self, images=images, slots=slots, classes=classes)
+
         ours, mode = Training.steps, FakeTensorMode(allow_non_fake_inputs=True)
         # Computed on the host before training, where values may be read.
-        for module, name in ((probe, "initialised"), (batchnorm, "_across")):
+        for module, name in ((probe, "initialised"), (segment, "initialised"), (batchnorm, "_across")):
             monkeypatch.setattr(module, name, in_numbers(getattr(module, name)))
         monkeypatch.setattr(nn.Module, "to", moved)
         monkeypatch.setattr(ImageSet, "to", moved_set)
+        monkeypatch.setattr(Scenes, "to", moved_scenes)
+        # These compute something before training.
+        monkeypatch.setattr(segment, "_check_tested", lambda *_: None)
+        monkeypatch.setattr(Taps, "train_what_is_reached", lambda *_: None)
         monkeypatch.setattr(Tensor, "pin_memory", lambda self: self)
         monkeypatch.setattr(Training, "steps", steps)
         monkeypatch.setattr(Training, "_resume", lambda self: None)
@@ -226,6 +241,13 @@ def probed(recipe: Recipe = RECIPE, **changes: Any) -> LinearProbe:
     return LinearProbe(start=start, data=DATA, image_size=32, recipe=recipe, batch_norm=True, **changes)
 
 
+def segmented(**changes: Any) -> Segment:
+    """A segmentation of a few steps."""
+    start = Scratch(backbone=VIT, image_size=32)
+    values = {"recipe": RECIPE, "head": UPerNet(width=8, pools=(1, 2), dropout=0.1)}
+    return Segment(**{"start": start, "data": DATA, "image_size": 32, **values, **changes})
+
+
 LAMB = RECIPE.replace(augment=MIXED, optimizer="lamb")
 LARS = RECIPE.replace(optimizer="lars", momentum=0.9, weight_decay=0.0)
 GROUPS = RECIPE.replace(augment=MIXED, batch_norm_group=4)
@@ -252,12 +274,14 @@ RUNS: dict[str, Run] = {
     "fine-tuning, convnext": tuned(CONVNEXT, RECIPE.replace(augment=MIXED)),
     "fine-tuning, resnet, lamb": tuned(RESNET, LAMB, loss="binary-cross-entropy", label_threshold=0.2),
     "fine-tuning, smoothed labels": tuned(VIT, RECIPE.replace(augment=Augment(smoothing=0.1))),
+    "segmentation": segmented(recipe=RECIPE.replace(drop_path=0.2, layer_decay=0.7)),
+    "segmentation, linear, frozen": segmented(head=LinearMap(), frozen=True),
     "linear probe, batch norm": probed(),
     "linear probe, lars": probed(LARS, pool="token"),
     "loss scaler, lamb": tuned(RESNET, LAMB.replace(precision="fp16")),
     "loss scaler, lars": probed(LARS.replace(precision="fp16")),
 }  # fmt: skip
-FAST = ("simmim, vit", "mae", "fine-tuning", "linear probe, batch norm", "loss scaler, lars")
+FAST = ("simmim, vit", "mae", "fine-tuning", "segmentation", "linear probe, batch norm", "loss scaler, lars")
 EACH = [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in RUNS]
 
 

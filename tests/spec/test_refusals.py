@@ -43,8 +43,11 @@ from harness.spec import (
     RandomMask,
     Recipe,
     Scale,
+    Scratch,
+    Segment,
     Shapes,
     Skip,
+    Slide,
     Snapshot,
     SquareMask,
     TokenTarget,
@@ -68,6 +71,11 @@ def pretrain(**changes: Any) -> Pretrain:
 
 def recipe(**changes: Any) -> Recipe:
     return Recipe(**{"epochs": 4, "batch_size": 8, "lr": 1e-3, **changes})
+
+
+def segment(**changes: Any) -> Segment:
+    start = Scratch(backbone=Backbone(name="vit", patch_size=16), image_size=32)
+    return Segment(**{"start": start, "data": Shapes(image_size=32), "recipe": recipe(), **changes})
 
 
 TEACHER = Checkpoint(path="", backbone=Backbone(name="vit", patch_size=16), image_size=224, sha256="0a")
@@ -188,6 +196,22 @@ REFUSED: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     "odd batch, mixup": (lambda: recipe(batch_size=7, augment=Augment(mixup=0.8)), ("even batch_size", "7")),
     "odd batch, cutmix": (lambda: recipe(batch_size=7, augment=Augment(cutmix=1.0)), ("even batch_size", "7")),
     "warm-up": (lambda: recipe(warmup_epochs=4), ("warmup_epochs 4", "4 epochs")),
+    "no data of pixels": (lambda: segment(data=None), ("data has to be stated", "Garments, Shapes or MaskFolder")),
+    "data without pixels": (
+        lambda: segment(data=ImageFolder(name="somewhere", content="0a")),
+        ("somewhere does not come with a class for every pixel", "valid: Garments, Shapes or MaskFolder"),
+    ),
+    "taps out of order": (lambda: segment(taps=(4, 2, 6, 8)), ("ascending order", "(4, 2, 6, 8)")),
+    "three maps of a vit": (lambda: segment(taps=(4, 8, 12)), ("UPerNet takes four maps", "(4, 8, 12)")),
+    "windows with gaps": (lambda: segment(test=Slide(stride=33)), ("32 px", "stride of 33", "leave pixels out")),
+    "smoothed pixels": (
+        lambda: segment(recipe=recipe(augment=Augment(smoothing=0.1))),
+        ("recipe.augment", "cropped and flipped, nothing else"),
+    ),
+    "drop path of a frozen segmentation": (
+        lambda: segment(frozen=True, recipe=recipe(drop_path=0.1)),
+        ("do nothing to a frozen encoder",),
+    ),
     "warm-up in steps": (lambda: recipe(epochs=0, steps=5, warmup_steps=5), ("warmup_steps 5", "5 steps")),
     "no length": (lambda: recipe(epochs=0), ("state the length once", "neither epochs nor steps")),
     "two lengths": (lambda: recipe(steps=5), ("state the length once", "epochs 4 and steps 5")),

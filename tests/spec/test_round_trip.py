@@ -39,6 +39,7 @@ from harness.spec import (
     InverseSwinHead,
     Knn,
     LinearHead,
+    LinearMap,
     LinearProbe,
     Loss,
     LowPassTarget,
@@ -54,11 +55,15 @@ from harness.spec import (
     Recipe,
     Run,
     Scratch,
+    Segment,
     Shapes,
+    Slide,
     SquareMask,
     TokenMask,
     TokenTarget,
     TransformerHead,
+    UPerNet,
+    Whole,
     run_from_json,
 )
 
@@ -179,6 +184,13 @@ runs = st.one_of(
     st.builds(FineTune, recipe=recipes, tested_epochs=st.none() | st.integers(1, 9), **shared),
     st.builds(LinearProbe, recipe=recipes, batch_norm=st.booleans(), **shared),
     st.builds(Knn, temperature=positive, **shared),
+    st.builds(
+        Segment,
+        recipe=st.builds(Recipe, **lengths),
+        head=st.builds(LinearMap, batch_norm=st.booleans()) | st.builds(UPerNet, aux=unit),
+        test=st.just(Whole()) | st.builds(Slide, stride=st.integers(1, 32)),
+        **{**shared, "data": st.builds(Shapes, seed=st.integers(0, 9))},
+    ),
     st.builds(CustomEvaluation, metric=st.text(), **source, **shared),
 )
 

@@ -80,8 +80,9 @@ class Display:
         left = (line["steps"] - line["step"]) * line["seconds"] / line["step"]
         loss = f"loss {line['loss']:.4f}  " if "loss" in line else ""
         detail = f"{loss}{line['images_per_second']:,.0f} img/s  {duration(left)} left"
-        if "test_top1" in line:
-            detail += f"  top1 {line['test_top1']:.2f}"
+        for name in ("top1", "miou", "box_ap"):
+            if f"test_{name}" in line:
+                detail += f"  {name} {line[f'test_{name}']:.2f}"
         if event.name in self._bars:
             self._progress.update(self._bars[event.name], total=line["steps"], completed=line["step"], detail=detail)
         if not self._live and time.monotonic() - self._said.get(event.name, 0.0) >= LINE_SECONDS:

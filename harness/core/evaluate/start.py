@@ -69,7 +69,9 @@ def dense_encoder(run: Dense, session: Session, *, channels: int) -> Encoder:
     """Encoder of a run with a head at many places, with the start's weights; frozen if the run says so."""
 
     def make() -> Family:
-        return build(run.built, image_size=run.image_size, channels=channels, drop_path=run.recipe.drop_path)
+        # What is trained is built as a fine-tuning builds it: a BEiT of variant `simmim` with a table in each block.
+        pool = "" if run.frozen else "mean"
+        return build(run.built, image_size=run.image_size, channels=channels, pool=pool, drop_path=run.recipe.drop_path)
 
     model = initialised(run.seed, "encoder", make)
     load_start(run, model, session)

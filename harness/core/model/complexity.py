@@ -16,6 +16,9 @@ from harness.core.model.encoder import Encoder, build, depth
 from harness.core.model.heads import build_head
 from harness.core.model.mae import encode_visible
 from harness.core.model.pyramid import build_pyramid
+from harness.core.model.segmenter import Segmenter, build_segment_head
+from harness.core.model.taps import Taps
+from harness.core.runtime.drop_path import Place
 from harness.spec import AnyBackbone, Corruption, HarnessError, Head, Target
 from harness.spec.model.described import Described
 
@@ -128,6 +131,25 @@ def classifier(
     whole = multiply_adds(lambda: model(images))  # includes the norm after pooling, where a model has one
     kept = kept_bytes((model,), lambda: model(images))
     return Complexity(parameters=count(model), encoder=body, pooling=pooled, head=whole - body, activation_bytes=kept)
+
+
+def segmentation(model: Described) -> Complexity:
+    """Cost of encoder and head; an auxiliary head, which testing leaves out, is in the parameters only."""
+    size, channels = model.image_size, model.channels
+    if model.segment_head is None:
+        raise HarnessError("a segmentation has a head")
+    with torch.device("meta"):
+        taps = Taps(Encoder(build(model.backbone, image_size=size, channels=channels)), model.taps)
+        head = build_segment_head(model.segment_head, taps, model.num_classes or 1, 0, Place())
+        whole, images = Segmenter(taps, head).eval(), torch.zeros(1, channels, size, size)
+    body = multiply_adds(lambda: taps(images))
+    return Complexity(
+        parameters=count(whole),
+        encoder=body,
+        pooling=0,
+        head=multiply_adds(lambda: whole(images)) - body,
+        activation_bytes=kept_bytes((whole,), lambda: whole(images)),
+    )
 
 
 def detection(model: Described) -> Complexity:

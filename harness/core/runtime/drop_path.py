@@ -1,4 +1,4 @@
-"""Stochastic depth whose draws are a function of (seed, layer, step, place in the global batch)."""
+"""Stochastic depth and dropout whose draws are a function of (seed, layer, step, place in the global batch)."""
 
 from __future__ import annotations
 
@@ -91,6 +91,20 @@ class KeyedDropPath(nn.Module):
         kept = self.place.kept[self.layer].to(x.dtype)
         views = len(x) // len(kept)  # the views of an image keep or drop together
         return x * kept[:, None].expand(-1, views).reshape(-1, *(1,) * (x.ndim - 1))
+
+
+class KeyedChannelDropout(nn.Module):
+    """Dropout of whole channels of a map [B, C, h, w], as torch's Dropout2d, drawn from stream, step and position."""
+
+    def __init__(self, stream: int, rate: float, place: Place) -> None:
+        super().__init__()
+        self.stream, self.rate, self.place = stream, rate, place
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        kept = uniform(self.stream, self.place.step, self.place.positions, x.shape[1]) >= self.rate
+        return x * (kept / (1 - self.rate)).to(x.dtype)[:, :, None, None]
 
 
 def key_drop_paths(model: nn.Module, seed: int, batch_size: int) -> Place:

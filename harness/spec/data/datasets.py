@@ -88,6 +88,11 @@ class _Data(Spec):
         """Number of classes; None where the data set has to be read to know."""
         return None
 
+    @property
+    def known_segments(self) -> int | None:
+        """Number of classes of its pixels: those of objects and the background; None where that is not known."""
+        return self.known_classes + 1 if "segments" in self.truths and self.known_classes else None
+
     def known_images(self, *, labelled: bool) -> int | None:
         """Number of images that one epoch draws from; None where the data set has to be read to know.
 

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import PositiveInt, model_validator
 
+from harness.spec.data.datasets import Truth
 from harness.spec.model.backbone import AnyBackbone
 from harness.spec.recipe import Recipe, check_frozen, check_no_mask_token
 from harness.spec.run import TRAINED_PASSES, Evaluated, Start, check_family
@@ -48,10 +49,19 @@ class Dense(Evaluated[Start]):
             raise ValueError(f"data has to be stated, a set with {cls.truth}: Garments, Shapes or {cls.folder}")
         return values
 
+    needs: ClassVar[Truth]
     truth: ClassVar[str]
-    """What its data have beside pictures, in words."""
+    """What its data have beside pictures, by name and in words."""
     folder: ClassVar[str]
     """Name of the data spec for files of a user."""
+
+    @model_validator(mode="after")
+    def _data_with_truth(self) -> Self:
+        if self.needs not in self.data.truths:
+            raise ValueError(
+                f"{self.data.title} does not come with {self.truth}; valid: Garments, Shapes or {self.folder}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _fitting_recipe(self) -> Self:

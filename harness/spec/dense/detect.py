@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from harness.spec.base import Spec, derived
+from harness.spec.data.datasets import Truth
 from harness.spec.dense.base import Dense
 
 __all__ = ["Detect", "Fpn", "SimplePyramid"]
@@ -65,6 +66,7 @@ class Detect(Dense):
     box_head: BoxHead = "2fc"
 
     metrics: ClassVar[tuple[str, ...]] = ("box_ap", "box_ap50", "mask_ap", "mask_ap50")
+    needs: ClassVar[Truth] = "objects"
     truth: ClassVar[str] = "boxes"
     folder: ClassVar[str] = "CocoFolder"
 

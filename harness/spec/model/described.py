@@ -9,6 +9,7 @@ from pydantic import PositiveInt
 
 from harness.spec.base import Spec
 from harness.spec.dense.detect import AnyPyramid, BoxHead
+from harness.spec.dense.segment import SegmentHead
 from harness.spec.keys import Run
 from harness.spec.model.backbone import AnyBackbone
 from harness.spec.model.corruption import AtInput, Site
@@ -20,18 +21,18 @@ from harness.spec.run import Pretrain
 class Described(Spec):  # the type's name is in the digests that name cached counts
     """A model at an image size.
 
-    stage: pretrain (encoder, mask token, prediction head), finetune (classifier), detect (encoder, pyramid, heads) or
-        frozen (encoder).
+    stage: pretrain (encoder, mask token, prediction head), finetune (classifier), segment (encoder, head on its maps),
+        detect (encoder, pyramid, heads) or frozen (encoder).
     image_size: side in pixels. channels: of the image.
     head, target, mask_token: of a pre-training. site, gated: site of its mask token, and True if the token has a gate.
     visible: number of tokens that its encoder computes; None for all of them.
     num_classes, pool: of a fine-tuning. Without num_classes, where the data set has to be read to know, the classifier
         is not counted; likewise what a detection predicts of each class.
-    pyramid, anchor, rois, masks, box_head: of a detection.
+    segment_head, taps: of a segmentation. pyramid, anchor, rois, masks, box_head: of a detection.
     block: last block that a frozen encoder computes; None for all blocks and the final norm.
     """
 
-    stage: Literal["pretrain", "finetune", "detect", "frozen"]
+    stage: Literal["pretrain", "finetune", "segment", "detect", "frozen"]
     backbone: AnyBackbone
     image_size: PositiveInt
     channels: PositiveInt
@@ -44,6 +45,8 @@ class Described(Spec):  # the type's name is in the digests that name cached cou
     num_classes: PositiveInt | None = None
     pool: Literal["", "mean", "token"] = ""
     block: PositiveInt | None = None
+    segment_head: SegmentHead | None = None
+    taps: tuple[PositiveInt, ...] | None = None
     pyramid: AnyPyramid | None = None
     anchor: float = 8.0
     rois: int = 512
@@ -51,8 +54,8 @@ class Described(Spec):  # the type's name is in the digests that name cached cou
     box_head: BoxHead = "2fc"
 
     implicit: ClassVar[Mapping[str, object]] = {
-        "site": AtInput(), "gated": False, "visible": None, "pyramid": None, "anchor": 8.0, "rois": 512, "masks": False,
-        "box_head": "2fc",
+        "site": AtInput(), "gated": False, "visible": None, "segment_head": None, "taps": None, "pyramid": None,
+        "anchor": 8.0, "rois": 512, "masks": False, "box_head": "2fc",
     }  # fmt: skip
 
     @property
@@ -67,8 +70,10 @@ def costed_model(run: Run) -> Described:
     """The model that a run computes with."""
     source = _source(run)
     pieces = source.model_pieces
-    classes = source.data.known_classes if pieces["stage"] in ("finetune", "detect") else None
-    return Described(image_size=source.image_size, channels=source.data.channels, num_classes=classes, **pieces)
+    data = source.data
+    known = {"finetune": data.known_classes, "detect": data.known_classes, "segment": data.known_segments}
+    classes = known.get(pieces["stage"])
+    return Described(image_size=source.image_size, channels=data.channels, num_classes=classes, **pieces)
 
 
 def costed_models(runs: dict[str, Run]) -> list[Described]:

@@ -1,0 +1,169 @@
+"""Semantic segmentation: trained on maps of classes, judged by mean intersection over union."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from harness.core.data.batches import steps_per_epoch
+from harness.core.data.scenes import IGNORED, SceneBatch, Scenes, load_scenes, scene_batches, test_scenes
+from harness.core.evaluate.confusion import Confusion
+from harness.core.evaluate.start import dense_encoder
+from harness.core.model.batchnorm import group_batch_norms
+from harness.core.model.checkpointing import checkpoint_blocks
+from harness.core.model.memory_format import to_device
+from harness.core.model.segmenter import Segmenter, build_segment_head, slide
+from harness.core.model.taps import Taps
+from harness.core.model.upernet import resized
+from harness.core.runtime.drop_path import key_drop_paths
+from harness.core.runtime.precision import autocast, require
+from harness.core.runtime.randomness import initialised
+from harness.core.runtime.session import Computation, Ready, Session
+from harness.core.train.optimiser import parameter_groups, scales_with_heads
+from harness.core.train.training import Training, Update
+from harness.core.weights.checkpoint import weights_of
+from harness.spec import HarnessError, Segment, Slide, UPerNet
+
+
+def segment(run: Segment, session: Session) -> Computation:
+    """Train a segmentation and publish its scores. Hands over before each metrics line is read."""
+    device, recipe = session.device, run.recipe
+    require(recipe, device)
+    scenes, test = load_scenes(run.data, "train").to(device), load_scenes(run.data, "test").to(device)
+    encoder = dense_encoder(run, session, channels=scenes.channels)
+    place = key_drop_paths(encoder, run.seed, recipe.batch_size)
+    taps = Taps(encoder, run.taps)
+    if not run.frozen:
+        taps.train_what_is_reached(torch.zeros(1, scenes.channels, run.image_size, run.image_size, device=device))
+    classes = len(scenes.names("segments"))
+    head = initialised(run.seed, "head", lambda: build_segment_head(run.head, taps, classes, run.seed, place))
+    model = to_device(Segmenter(taps, head), device).train()
+    _check_tested(run, test, model, session)
+    group_batch_norms(model, recipe, session, place)
+    if session.recompute:
+        checkpoint_blocks(model)
+    replica = session.group.replicate(model)
+    training = Training(
+        session,
+        recipe,
+        replica,
+        seed=run.seed,
+        groups=parameter_groups(
+            model.named_parameters(), recipe, scales_with_heads(model, encoder.model, recipe.layer_decay)
+        ),
+        steps_per_epoch=steps_per_epoch(scenes.images, recipe.batch_size),
+        place=place,
+    )
+
+    def learn(update: Update[SceneBatch]) -> None:
+        update.weigh(_denominators(run, part.batch.segments) for part in update.parts)
+        for part in update.parts:
+            with part.forward():
+                logits, extra = replica(part.batch.images)
+            part.backward(losses(run, logits, extra, part.batch.segments))
+        update.apply()
+
+    for step in training.steps(partial(scene_batches, run, scenes, session, "segments")):
+        step.compute(learn)
+        if step.logged:
+            yield session.mark()
+            line = step.read()
+            if step.ends_epoch(run.tested_epochs):
+                found = yield from scores(run, test, model.eval(), session)
+                line |= {f"test_{name}": value for name, value in found.items()}
+                model.train()
+
+    lines = session.attempt.lines()
+    session.attempt.finish(summary(lines), lines[-1]["seconds"], weights_of(model))
+
+
+def losses(run: Segment, logits: Tensor, extra: Tensor | None, segments: Tensor) -> dict[str, Tensor]:
+    """Losses by name, scalars, of logits float32 [B, K, H, W], those of an auxiliary head, and the truth [B, H, W]."""
+    found = {"classes": _mean_loss(logits, segments)}
+    if extra is not None and isinstance(run.head, UPerNet):
+        found["auxiliary"] = run.head.aux * _mean_loss(extra, segments)
+    return found
+
+
+def _mean_loss(logits: Tensor, segments: Tensor) -> Tensor:
+    """Mean cross-entropy of the pixels of a known class; 0 where there is none."""
+    # Not F.cross_entropy, which for maps has no deterministic form on GPUs and is not a number where all are ignored.
+    known = segments != IGNORED
+    chosen = torch.where(known, segments, 0)[:, None]
+    each = F.log_softmax(logits, dim=1).gather(1, chosen)[:, 0]
+    return -torch.where(known, each, 0.0).sum() / known.sum().clamp(min=1)
+
+
+def _denominators(run: Segment, segments: Tensor) -> dict[str, Tensor]:
+    known = (segments != IGNORED).sum().double()
+    auxiliary = isinstance(run.head, UPerNet) and run.head.aux > 0
+    return {"classes": known} | ({"auxiliary": known} if auxiliary else {})
+
+
+@torch.no_grad()
+def scores(run: Segment, test: Scenes, model: Segmenter, session: Session) -> Generator[Ready, None, dict[str, float]]:
+    """Scores in percent and mean cross-entropy over the pixels of all test pictures, by name.
+
+    A part of a recipe (`found = yield from scores(...)`), which hands over before the counts are read.
+    """
+    confusion = Confusion(len(test.names("segments")), session.device)
+    sums = torch.zeros(2, dtype=torch.float64, device=session.device)  # losses, and pixels
+    for scene in test_scenes(test, session, image_size=run.image_size):
+        truth = test.segments(scene.rows)
+        logits = predicted(run, model, scene.images, scene.size, truth, session)
+        confusion.add(truth, logits.argmax(1))
+        known = (truth != IGNORED).sum()
+        sums += torch.stack([_mean_loss(logits, truth) * known, known])
+    session.group.sum(confusion.counts)
+    session.group.sum(sums)
+    yield session.mark()
+    found = confusion.scores()
+    return found | {"loss": (sums[0] / sums[1]).item()}
+
+
+def predicted(
+    run: Segment, model: Segmenter, images: Tensor, size: tuple[int, int], like: Tensor, session: Session
+) -> Tensor:
+    """Logits float32 [b, K, H, W] of prepared pictures, at the size of their truth `like` [b, H, W].
+
+    Args:
+        size: height and width of the picture in `images` [b, C, h, w]; the rest is padding.
+    """
+    with autocast(run.recipe, session.device):
+        if isinstance(run.test, Slide):
+            logits = slide(model, images, run.image_size, run.test.stride)
+        else:
+            logits, _ = model(images)
+    # Logits are resized, not classes: a mean of two classes would be a third.
+    return resized(logits[..., : size[0], : size[1]].float(), like[:, None])
+
+
+@torch.no_grad()
+def _check_tested(run: Segment, test: Scenes, model: Segmenter, session: Session) -> None:
+    """Refuse test pictures of a size at which the model does not compute, before training.
+
+    Raises:
+        HarnessError: it fails on the first ones.
+    """
+    try:
+        for scene in islice(test_scenes(test, session, image_size=run.image_size), 1):
+            predicted(run, model.eval(), scene.images, scene.size, test.segments(scene.rows), session)
+    except (AssertionError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise HarnessError(
+            f"{run.built.name} cannot be tested on whole pictures ({reason}); test=Slide(stride=...) shows it windows"
+        ) from None
+    finally:
+        model.train()
+
+
+def summary(lines: list[dict[str, Any]]) -> dict[str, float]:
+    """Metrics of a finished run from its metrics lines: those of the last test."""
+    last = [line for line in lines if "test_miou" in line][-1]
+    return {name.removeprefix("test_"): value for name, value in last.items() if name.startswith("test_")}

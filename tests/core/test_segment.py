@@ -1,0 +1,279 @@
+"""Segmentation: heads, windows, and runs that do not depend on how they are computed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from test_backbones import CONVNEXT, RESNET
+from tiny import BEIT, SWIN, VIT
+from torch import Tensor, nn
+
+from harness.core.data import scenes
+from harness.core.data.scenes import load_scenes
+from harness.core.evaluate import segment as recipe_of_segment
+from harness.core.evaluate.segment import losses
+from harness.core.model.complexity import segmentation
+from harness.core.model.encoder import Encoder, build
+from harness.core.model.segmenter import Segmenter, build_segment_head, slide
+from harness.core.model.taps import Taps
+from harness.core.model.upernet import pooled
+from harness.core.runtime.drop_path import KeyedChannelDropout, Place
+from harness.core.runtime.randomness import initialised
+from harness.core.train.optimiser import scales_with_heads
+from harness.launch import Resources
+from harness.launch.job import work
+from harness.spec import (
+    Augment,
+    Backbone,
+    Garments,
+    LinearMap,
+    Recipe,
+    Scratch,
+    Segment,
+    Shapes,
+    Slide,
+    UPerNet,
+    key,
+)
+from harness.spec.dense.segment import SegmentHead
+from harness.spec.model.described import Described
+from harness.store import Store
+
+DATA = Shapes(image_size=32, train=16, test=8)
+CPU = torch.device("cpu")
+RECIPE = Recipe(epochs=2, batch_size=8, lr=1e-3, lr_batch=None, augment=Augment(crop_scale=(0.5, 1.0)))
+SMALL = VIT.replace(args={"embed_dim": 16, "depth": 2, "num_heads": 2})
+UPER = UPerNet(width=8, pools=(1, 2))
+FAMILIES = {"vit": VIT, "beit": BEIT, "swin": SWIN, "convnext": CONVNEXT, "resnet": RESNET}
+
+
+def segmentation_of(**changes: Any) -> Segment:
+    """A segmentation of a few steps."""
+    start = Scratch(backbone=changes.pop("start", SMALL), image_size=32)
+    return Segment(**{"start": start, "data": DATA, "recipe": RECIPE, "head": UPER, **changes})
+
+
+def segmenter(head: SegmentHead, backbone: Backbone = SMALL, size: int = 32, place: Place | None = None) -> Segmenter:
+    """A model of 7 classes with new weights."""
+    encoder = Encoder(initialised(0, "encoder", lambda: build(backbone, image_size=size, channels=3)))
+    taps = Taps(encoder)
+    return Segmenter(taps, initialised(0, "head", lambda: build_segment_head(head, taps, 7, 0, place or Place())))
+
+
+# The pieces
+
+
+@pytest.mark.parametrize(
+    ("backbone", "width", "millions"),
+    [
+        (Backbone(name="beit_base_patch16_224", patch_size=16), 768, 163),
+        (Backbone(name="vit_base_patch16_224", patch_size=16), 768, 163),
+        (Backbone(name="swin_tiny_patch4_window7_224", patch_size=4, stride=32), 512, 60),
+        (Backbone(name="swin_base_patch4_window7_224", patch_size=4, stride=32), 512, 121),
+    ],
+    ids=lambda value: value.name if isinstance(value, Backbone) else None,
+)
+def test_parameters_are_those_that_were_published(backbone: Backbone, width: int, millions: int) -> None:
+    """ADE20K's 150 classes at 512 px: README of BEiT's segmentation, and of Swin's, without ever training."""
+    model = Described(
+        stage="segment",
+        backbone=backbone,
+        image_size=512,
+        channels=3,
+        num_classes=150,
+        segment_head=UPerNet(width=width),
+    )
+    found = segmentation(model)
+    assert round(found.parameters / 1e6) == millions
+    # Swin's README has 945G and 1188G for 512 x 2048 pixels, four times as many as here.
+    published = {60: 945, 121: 1188}.get(millions)
+    if published:
+        assert 4 * found.multiply_adds / 1e9 == pytest.approx(published, rel=0.01)
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 6])
+def test_pooling_is_torchs(side: int) -> None:
+    x = torch.randn(2, 3, 7, 10)
+    torch.testing.assert_close(pooled(x, side), F.adaptive_avg_pool2d(x, side))
+
+
+@pytest.mark.parametrize("backbone", FAMILIES.values(), ids=FAMILIES)
+@pytest.mark.parametrize(
+    "head", [UPER, UPER.replace(norm="layer", aux=0.0), LinearMap()], ids=["batch", "layer", "linear"]
+)
+def test_every_family_gives_every_pixel_a_class(backbone: Backbone, head: SegmentHead) -> None:
+    model = segmenter(head, backbone, 64)
+    logits, extra = model(torch.randn(2, 3, 64, 64))
+    assert logits.shape == (2, 7, 64, 64)
+    assert (extra is not None) == (head == UPER)
+    assert extra is None or extra.shape == logits.shape
+    assert model.eval()(torch.randn(1, 3, 64, 64))[1] is None
+
+
+class Pointwise(nn.Module):
+    """Logits of each pixel by itself."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, None]:
+        return torch.cat([images, images.square()], dim=1), None
+
+
+def test_windows() -> None:
+    """A single window is the whole picture; where logits depend on their pixel alone, any windows are."""
+    model, images = segmenter(UPER).eval(), torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(slide(model, images, 32, 20), model(images)[0])
+    wide = torch.randn(1, 3, 40, 70)
+    torch.testing.assert_close(slide(Pointwise(), wide, 32, 20), Pointwise()(wide)[0])
+
+
+def test_a_mirrored_picture_has_mirrored_logits_by_a_linear_head() -> None:
+    """Where the maps are mirrored too: those of a network without padding and positions, here of single pixels."""
+    widths, maps = (3, 3), [torch.randn(2, 3, 8, 8), torch.randn(2, 3, 4, 4)]
+    taps: Any = type("Maps", (nn.Module,), {"widths": widths, "forward": lambda self, x: x})()
+    model = build_segment_head(LinearMap(), taps, 7, 0, Place()).eval()
+    found = F.interpolate(model(maps)[0], (32, 32), mode="bilinear")
+    mirrored = F.interpolate(model([x.flip(3) for x in maps])[0], (32, 32), mode="bilinear")
+    torch.testing.assert_close(mirrored, found.flip(3))
+
+
+def test_channel_dropout_is_a_function_of_stream_step_and_position() -> None:
+    place = Place()
+    drop, x = KeyedChannelDropout(5, 0.25, place), torch.ones(8, 400, 2, 2)
+    place.move(3, torch.arange(8))
+    whole = drop(x)
+    assert whole.unique().tolist() == pytest.approx([0.0, 4 / 3])
+    assert torch.equal(whole, whole[:, :, :1, :1].expand_as(whole)), "whole channels"
+    assert (whole == 0).float().mean() == pytest.approx(0.25, abs=0.03)
+    place.move(3, torch.tensor([6, 2]))
+    assert torch.equal(drop(x[:2]), whole[[6, 2]])
+    place.move(4, torch.arange(8))
+    assert not torch.equal(drop(x), whole)
+    assert drop.eval()(x) is x
+
+
+def test_learning_rates_fall_towards_the_input_and_the_head_has_the_full_one() -> None:
+    model = segmenter(UPER)
+    scales = scales_with_heads(model, model.taps.encoder.model, 0.5)
+    assert {scale for name, scale in scales.items() if name.startswith("head.")} == {1.0}
+    found = {
+        name: scales[f"taps.encoder.model.{name}"]
+        for name in ("blocks.1.norm1.bias", "blocks.0.norm1.bias", "cls_token")
+    }
+    assert list(found.values()) == [0.5, 0.25, 0.125]
+
+
+def test_losses_by_hand_and_without_a_known_pixel() -> None:
+    run, logits = segmentation_of(head=UPER.replace(aux=0.5)), torch.randn(2, 7, 4, 4)
+    truth = torch.randint(0, 7, (2, 4, 4))
+    truth[0, :2] = 255
+    found = losses(run, logits, 2 * logits, truth)
+    assert found["classes"].item() == pytest.approx(F.cross_entropy(logits, truth, ignore_index=255).item(), rel=1e-5)
+    extra = F.cross_entropy(2 * logits, truth, ignore_index=255)
+    assert found["auxiliary"].item() == pytest.approx(0.5 * extra.item(), rel=1e-5)
+    assert losses(run, logits, None, torch.full_like(truth, 255)) == {"classes": 0.0}
+
+
+# Whole runs
+
+
+Computed = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def computed(tmp_path: Path) -> Computed:
+    """Compute a run in a fresh store: its metrics lines without times, metrics, digest of weights."""
+    stores = itertools.count()
+
+    def call(run: Segment, stop: int | None = None, **resources: Any) -> dict[str, Any]:
+        store, steps = Store(tmp_path / str(next(stores))), itertools.count(1)
+        torch.set_num_threads(1)
+        used = Resources(**resources)
+        if stop is not None:
+            asked = work(store, run, CPU, used, report=lambda event: None, stopping=lambda: next(steps) == stop)
+            assert asked.kind == "interrupted", asked.text
+        event = work(store, run, CPU, used, report=lambda event: None)
+        assert event.kind == "done", event.text
+        return told(store, run)
+
+    return call
+
+
+def told(store: Store, run: Segment) -> dict[str, Any]:
+    times = {"seconds", "images_per_second"}
+    lines = [{name: value for name, value in line.items() if name not in times} for line in store.metrics(key(run))]
+    result = store.result(key(run))
+    assert result is not None
+    return {"lines": lines, "metrics": result.metrics, "weights": result.weights}
+
+
+def test_a_run_repeats_to_the_bit_whatever_torchs_seed_and_resumes_to_the_bit(computed: Computed) -> None:
+    run = segmentation_of(recipe=RECIPE.replace(drop_path=0.2), head=UPER.replace(dropout=0.2))
+    first = computed(run)
+    assert set(run.metrics) == set(first["metrics"])
+    torch.manual_seed(1)
+    assert computed(run) == first
+    assert computed(run, stop=3) == first
+    assert computed(run.replace(seed=1))["weights"] != first["weights"]
+
+
+@pytest.mark.parametrize(
+    "head", [UPER.replace(norm="layer", dropout=0.2), LinearMap(batch_norm=False)], ids=["uper", "linear"]
+)
+def test_micro_batches_change_rounding_alone(
+    computed: Computed, head: SegmentHead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where pictures differ in how many pixels are known."""
+    real = scenes.segments_of
+
+    def patchy(slots: Tensor, classes: Tensor) -> Tensor:
+        found = real(slots, classes)
+        return torch.where((found == 0) & (classes[:, :1, None] % 2 == 0), 255, found)
+
+    monkeypatch.setattr(scenes, "segments_of", patchy)
+    run = segmentation_of(recipe=RECIPE.replace(epochs=1), data=DATA.replace(train=8), head=head)  # one step
+    (whole,), (cut,) = computed(run)["lines"], computed(run, micro_batch=3)["lines"]
+    assert cut["loss"] == pytest.approx(whole["loss"], rel=1e-6)
+    assert cut["grad_norm"] == pytest.approx(whole["grad_norm"], rel=1e-5)
+    assert cut["test_miou"] == pytest.approx(whole["test_miou"], rel=1e-3)
+
+
+def test_a_frozen_encoder_is_not_saved_and_windows_test_as_the_whole(computed: Computed) -> None:
+    run = segmentation_of(frozen=True, head=LinearMap(), data=Garments(image_size=32, train=8, test=4))
+    found = computed(run)
+    windows = computed(run.replace(test=Slide(stride=20)))
+    assert found["metrics"] == pytest.approx(windows["metrics"])
+    assert 0 <= found["metrics"]["miou"] <= 100
+
+
+def test_a_model_of_a_fixed_size_is_refused_before_it_is_trained(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def wider(*args: Any, **named: Any) -> Any:
+        for one in scenes.test_scenes(*args, **named):
+            yield one._replace(images=F.pad(one.images, (0, 16)))
+
+    monkeypatch.setattr(recipe_of_segment, "test_scenes", wider)
+    store, run = Store(tmp_path), segmentation_of()
+    event = work(store, run, CPU, Resources(), report=lambda event: None)
+    assert event.kind == "failed"
+    assert "cannot be tested on whole pictures" in event.text
+    assert "test=Slide(stride=...)" in event.text
+    assert store.metrics(key(run)) == []
+
+
+def fitted(computed: Computed, monkeypatch: pytest.MonkeyPatch, steps: int, **changes: Any) -> float:
+    """The mIoU of 16 pictures after training on them."""
+    monkeypatch.setattr(recipe_of_segment, "load_scenes", lambda data, part: load_scenes(data, "train"))
+    still = Augment(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=0.0)
+    recipe = Recipe(
+        steps=steps, batch_size=16, lr=3e-3, lr_batch=None, weight_decay=0.0, warmup_steps=10, augment=still
+    )
+    run = segmentation_of(data=Garments(image_size=32, train=16, test=16), recipe=recipe, **changes)
+    found: float = computed(run)["metrics"]["miou"]
+    return found
