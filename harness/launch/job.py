@@ -104,9 +104,32 @@ def work_in_turns(
     if not isinstance(attempt, Attempt):
         ending: dict[str, Ending] = {"done": "done", "running": "elsewhere", "failed": "failed"}
         return Event(ending[attempt.word], store.register(run), last_line(attempt.error))
+    session = _session(attempt, device, resources, group, report, stopping)
+    try:
+        begin(attempt)
+        attempt.alone = group.size == 1 and resources.in_flight == 1
+        attempt.write_environment(_environment(device, resources, group), provenance.repository()[1])
+        report(Event("started", attempt.key))
+        yield from compute_in_turns(run, session)
+    except Exception as error:
+        return _stopped_by(error, attempt, group)
+    finally:
+        attempt.release()
+    return Event("done", attempt.key)
+
+
+def _session(
+    attempt: Attempt,
+    device: torch.device,
+    resources: Resources,
+    group: Group,
+    report: Callable[[Event], None],
+    stopping: Callable[[], bool],
+) -> Session:
+    """The resources as a recipe finds them."""
     gpu = device.type == "cuda"
-    compiled = resources.compiled(run, gpu=gpu)
-    session = Session(
+    compiled = resources.compiled(attempt.run, gpu=gpu)
+    return Session(
         attempt,
         device,
         workers=resources.workers,
@@ -120,17 +143,6 @@ def work_in_turns(
         shares=resources.in_flight > 1,
         recompute=resources.recompute,
     )
-    try:
-        begin(attempt)
-        attempt.alone = group.size == 1 and resources.in_flight == 1
-        attempt.write_environment(_environment(device, resources, group), provenance.repository()[1])
-        report(Event("started", attempt.key))
-        yield from compute_in_turns(run, session)
-    except Exception as error:
-        return _stopped_by(error, attempt, group)
-    finally:
-        attempt.release()
-    return Event("done", attempt.key)
 
 
 def _noting_first_step(attempt: Attempt, stopping: Callable[[], bool]) -> Callable[[], bool]:

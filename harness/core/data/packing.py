@@ -11,6 +11,7 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -65,26 +66,16 @@ def pack(
         key=lambda path: path.relative_to(root).as_posix(),
     )
     _refuse_too_large(target, len(files), side)
-    beside = target.with_name(f".{target.name}.part")
-    opened = _locked(beside)
-    try:
-        with opened as file:
-            written = _Writer(file)
-            with ThreadPoolExecutor(threads) as pool:
-                made = _in_order(pool, lambda path: pictures(path, side, decoder), files, threads * AHEAD)
-                for number, held in enumerate(made, 1):
-                    written.picture(held)
-                    advance(number, len(files))
-            if manifest(root) != found:
-                raise HarnessError(f"{root} changed while it was packed: pack it again")
-            facts = written.end([path.relative_to(root).as_posix() for path in files], found, side, decoder)
-            beside.replace(target)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise HarnessError(f"cannot write {target}: {error.strerror}; nothing is left of it") from None
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+    with _whole(target) as file:
+        written = _Writer(file)
+        with ThreadPoolExecutor(threads) as pool:
+            made = _in_order(pool, lambda path: pictures(path, side, decoder), files, threads * AHEAD)
+            for number, held in enumerate(made, 1):
+                written.picture(held)
+                advance(number, len(files))
+        if manifest(root) != found:
+            raise HarnessError(f"{root} changed while it was packed: pack it again")
+        facts = written.end([path.relative_to(root).as_posix() for path in files], found, side, decoder)
     note_pack(target)
     return facts
 
@@ -103,6 +94,27 @@ def _refuse_too_large(target: Path, images: int, side: int | None) -> None:
     if needed > free:
         there = f"{target.parent} has {free / 1e9:.1f} GB free"
         raise HarnessError(f"{images} pictures of {side} px take {needed / 1e9:.1f} GB, and {there}")
+
+
+@contextmanager
+def _whole(target: Path) -> Iterator[BinaryIO]:
+    """A file beside the target, renamed to it at the end; nothing is left of it if something fails before.
+
+    Raises:
+        HarnessError: the disk refuses, or another process writes it.
+    """
+    beside = target.with_name(f".{target.name}.part")
+    opened = _locked(beside)
+    try:
+        with opened as file:
+            yield file
+            beside.replace(target)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise HarnessError(f"cannot write {target}: {error.strerror}; nothing is left of it") from None
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def _locked(path: Path) -> BinaryIO:

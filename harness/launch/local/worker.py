@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -63,11 +64,7 @@ def serve(
             os._exit(STOPPED)
 
     working = False
-    for asked in (signal.SIGINT, signal.SIGUSR2):  # these reach every process; the parent decides
-        signal.signal(asked, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {asked})
-    signal.signal(signal.SIGTERM, stop)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    _stopped_by_parent_alone(stop)
     os.environ.clear()
     os.environ.update(environment)
     if member.gpu is not None:
@@ -101,6 +98,13 @@ def serve(
                 _send(connection, ROOM)
             working = bool(flight or inbox.waiting)
     sys.exit(STOPPED if stopped else 0)
+
+
+def _stopped_by_parent_alone(stop: Callable[..., None]) -> None:
+    """Call `stop` at TERM, which a parent sends, and ignore signals that reach every process: the parent decides."""
+    for asked, answer in ((signal.SIGINT, signal.SIG_IGN), (signal.SIGUSR2, signal.SIG_IGN), (signal.SIGTERM, stop)):
+        signal.signal(asked, answer)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {asked})
 
 
 class _Inbox:

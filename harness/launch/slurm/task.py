@@ -90,16 +90,8 @@ def compute(store: Store, number: int, array: int, element: int) -> None:
         if rank():
             return  # the first process notes, queues again and ends for all
     else:
-        runs = wanted()
         local = Local(store, resources, settings["slots"], program=settings["program"])
-        local.submit(runs, retry=retry)
-
-        def give_up() -> bool:
-            local.cancel({name: runs[name] for name in local.queue.open() if cancelled(name)})
-            return False
-
-        drive(local, report, stopping=stop, feed=give_up)
-        endings = {name: local.queue.endings[name] for name in runs}
+        endings = compute_in_slots(local, wanted(), retry=retry, report=report, stopping=stop, unwanted=cancelled)
     left = [name for name, ending in endings.items() if ending == "interrupted"]
     if left and not note.exists():
         write_atomically(note, f"{stop.reason or 'what it starts from is not done'}\n".encode())
@@ -115,6 +107,26 @@ def compute(store: Store, number: int, array: int, element: int) -> None:
 def rank() -> int:
     """This process's number among those that srun started."""
     return int(os.environ.get("SLURM_PROCID", "0"))
+
+
+def compute_in_slots(
+    local: Local,
+    runs: dict[str, Run],
+    *,
+    retry: bool,
+    report: Callable[[Event], None],
+    stopping: Callable[[], bool],
+    unwanted: Callable[[str], bool],
+) -> dict[str, Ending]:
+    """Compute runs in the slots of this job; returns how each ended."""
+    local.submit(runs, retry=retry)
+
+    def give_up() -> bool:
+        local.cancel({name: runs[name] for name in local.queue.open() if unwanted(name)})
+        return False
+
+    drive(local, report, stopping=stopping, feed=give_up)
+    return {name: local.queue.endings[name] for name in runs}
 
 
 def compute_together(
