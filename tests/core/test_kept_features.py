@@ -15,7 +15,7 @@ from tiny import DATA, VIT, pretrain
 from torch import Tensor
 
 from harness.core.data.augment import test_batch as prepared
-from harness.core.data.datasets import load
+from harness.core.data.datasets import ImageSet, load
 from harness.core.evaluate import features as frozen
 from harness.core.model.encoder import Encoder, build
 from harness.launch import Resources, drive, job, provenance
@@ -120,6 +120,7 @@ def test_what_is_kept_is_what_the_encoder_gives(compute: Computer) -> None:
     found = {name.removeprefix("encoder.model."): value for name, value in load_file(weights).items()}
     model.load_state_dict({name: found[name] for name in model.state_dict()})
     test = load(DATA, "test")
+    assert isinstance(test, ImageSet)
     images = prepared(test.images, test.mean, test.std, image_size=32, crop=1.0)
     with torch.no_grad():
         wanted = Encoder(model).eval().features(images).mean(dim=(2, 3))
