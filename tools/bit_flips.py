@@ -168,6 +168,8 @@ def other_targets(root: Path, run: Any, evaluation: Any, project: Path, bits: in
     from harness.spec.data.external_content import cached_file_sha256
     from harness.spec.model.described import costed_model
     from harness.store import Attempt, Store
+    from harness.store.features import keep_features, kept_features
+    from harness.store.layout import FeaturesFolder
 
     store, name = Store(root), key(run)
     attempt = store.folder(name).attempt(1)
@@ -194,6 +196,14 @@ def other_targets(root: Path, run: Any, evaluation: Any, project: Path, bits: in
     (snapshot,) = going.files.snapshots(1)
     going.release()
 
+    features = FeaturesFolder(root, "0" * 64)
+    keep_features(features, memoryview(bytes(range(256)) * 4))
+    (kept,) = features.files()
+
+    def kept_again() -> Any:
+        with kept_features(features) as found:
+            return HEALED if found is None else bytes(found)
+
     def checkpoint() -> Any:
         found = next(going.checkpoints()).step
         return HEALED if found == 1 else found
@@ -207,6 +217,7 @@ def other_targets(root: Path, run: Any, evaluation: Any, project: Path, bits: in
         Target("weights, to use", attempt.weights, lambda: opened(name, store).name, bits),
         Target("checkpoint", latest, checkpoint, bits),
         Target("snapshot", snapshot, lambda: whole_snapshot(store, going.key, 1), bits),
+        Target("kept features", kept, kept_again, bits),
         Target("cache of descriptions", stored, lambda: read_model_cost(root, model) or HEALED, bits),
         Target("cache of digests", cache, lambda: cached_file_sha256(data_file), bits),
     ]

@@ -309,6 +309,13 @@ def test_evaluations_in_four_processes(tmp_path: Path, gang: Gang) -> None:
             assert all(one == pytest.approx(four, rel=2e-5) for one, four in pairs)
     accuracies = [[line["test_top1"] for line in store.metrics(key(tuned))] for store in stores]
     assert accuracies[0] == accuracies[1]
+    again = near.replace(seed=1)  # reads what four processes kept
+    computed(gang, stores[1].root, 4, again, micro_batch=8)
+    assert stores[1].environment(key(again))["train_features"] == "kept"
+    found, kept = (stores[1].result(key(run)) for run in (near, again))
+    assert found is not None
+    assert kept is not None
+    assert found.metrics == kept.metrics
 
 
 def test_segmentation_in_two_processes(tmp_path: Path, gang: Gang) -> None:
