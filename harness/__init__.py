@@ -12,7 +12,7 @@ from harness.spec import *
 from harness.study import Study, around, axes, claims, zipped
 
 if TYPE_CHECKING:
-    from harness.results import results_frame
+    from harness.api import Results, plan, results, results_frame, run
 
     # again, as mypy does not follow `__all__ += run.__all__`: the names would be objects to it
     from harness.spec.analyses import *
@@ -22,18 +22,24 @@ if TYPE_CHECKING:
     from harness.spec.model.heads import *
     from harness.spec.objective.targets import *
     from harness.spec.run import *
-    from harness.use import export_weights, predict, reconstruct
+    from harness.use import export_weights, load_classifier, load_encoder, predict, reconstruct
 
 _LAZY = {  # these load torch or pandas, which takes seconds
     "export_weights": "harness.use",
     "predict": "harness.use",
     "reconstruct": "harness.use",
-    "results_frame": "harness.results",
+    "load_classifier": "harness.use",
+    "load_encoder": "harness.use",
+    "Results": "harness.api",
+    "plan": "harness.api",
+    "results": "harness.api",
+    "results_frame": "harness.api",
+    "run": "harness.api",
 }
 
 __all__ = [
-    "Rungs", "Search", "Study", "around", "axes", "claims", "export_weights", "predict", "reconstruct",
-    "results_frame", "zipped",
+    "Results", "Rungs", "Search", "Study", "around", "axes", "claims", "export_weights", "load_classifier",
+    "load_encoder", "plan", "predict", "reconstruct", "results", "results_frame", "run", "zipped",
 ]  # fmt: skip
 __all__ += papers.__all__
 __all__ += spec.__all__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -10,10 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
+from torch import Tensor, nn
 
 from harness.core.data.pictures import Picture, as_tested
-from harness.core.evaluate.start import classifier_of
+from harness.core.evaluate.start import classifier_of, encoder_of
 from harness.core.masks.masking import make_mask
+from harness.core.model.encoder import Encoder
+from harness.core.model.taps import Taps
 from harness.core.pretrain.mim import masked_image_model_of
 from harness.core.pretrain.reconstruct import reconstructed
 from harness.core.pretrain.reconstruction_sheet import sheet
@@ -116,6 +120,58 @@ class Classifier:
         return Prediction(scores, label, float(scores[label]), names[label] if names else None, names)
 
 
+class Prepared(nn.Module):
+    """A trained model that takes images as it was tested with.
+
+    Attributes:
+        run: spec of the run. image_size: side of its input in pixels. mean, std: per channel of values in [0, 1], by
+            which its images are normalised. classes: names of the classes, empty if unknown.
+    """
+
+    def __init__(self, trained: Trained) -> None:
+        super().__init__()
+        self.run, self.image_size, self._facts = trained.run, trained.run.image_size, trained.facts
+        self.mean, self.std, self.classes = trained.facts.mean, trained.facts.std, trained.facts.classes
+
+    def prepare(self, picture: Picture) -> Tensor:
+        """A picture of any size and mode as images float32 [1, C, S, S], cropped and normalised for this model."""
+        crop = self.run.crop if isinstance(self.run, FineTune) else 1.0
+        images = as_tested(picture, self.run.data, self._facts, image_size=self.image_size, crop=crop)
+        return images.to(next(self.parameters()).device)
+
+
+class FeatureMaps(Prepared):
+    """Encoder of a trained model: normalised images [B, C, S, S] to a list of maps [B, C', h, w].
+
+    Attributes:
+        blocks: of the maps, counted from 1 over all stages. strides: side in image pixels of a position of each map.
+        widths: channels of each map.
+    """
+
+    def __init__(self, trained: Trained, encoder: Encoder, blocks: Sequence[int] | None) -> None:
+        super().__init__(trained)
+        taps = Taps(encoder, blocks)
+        self.blocks, self.strides, self.widths = taps.blocks, taps.strides, taps.widths
+        self.encoder, self._taps = encoder, [taps]  # in a list: torch would save the encoder twice
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """The maps of a batch, one for each of `blocks`, as the blocks give them."""
+        return self._taps[0].raw(images)
+
+
+class Logits(Prepared):
+    """Classifier of a fine-tuning: normalised images [B, C, S, S] to logits [B, K]."""
+
+    def __init__(self, trained: Trained, model: nn.Module) -> None:
+        super().__init__(trained)
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The logits of a batch."""
+        logits: Tensor = self.model(images)
+        return logits
+
+
 def _masked_by(run: Pretrain, mask: Mask | None) -> Pretrain:
     """A run with another mask, without a momentum encoder that only its own mask needed."""
     if mask is None:
@@ -180,6 +236,37 @@ def predict(
             read.
     """
     return Classifier(opened(run, open_store(store)), torch_device(device))(picture)
+
+
+def load_encoder(
+    run: Run | str | Path,
+    *,
+    blocks: Sequence[int] | None = None,
+    store: Path | str | None = None,
+    device: DeviceName = "auto",
+) -> FeatureMaps:
+    """The encoder of a trained model, as a module that gives feature maps; in evaluation mode, without gradients.
+
+    Args:
+        run: a pre-training or a fine-tuning, named as in `predict`.
+        blocks: blocks whose maps are wanted, counted from 1 over all stages; None for the last block of each stride, or
+            for the quarters of an encoder that has one stride.
+
+    Raises:
+        HarnessError: as in `predict`; or the encoder has no such block.
+    """
+    trained = opened(run, open_store(store))
+    return FeatureMaps(trained, encoder_of(trained, torch_device(device)), blocks).eval()
+
+
+def load_classifier(run: Run | str | Path, *, store: Path | str | None = None, device: DeviceName = "auto") -> Logits:
+    """The classifier of a fine-tuning, as a module that gives logits; in evaluation mode, without gradients.
+
+    Raises:
+        HarnessError: as in `predict`.
+    """
+    trained, found = opened(run, open_store(store)), torch_device(device)
+    return Logits(trained, classifier_of(trained, found)).eval()
 
 
 def reconstruct(

@@ -6,7 +6,7 @@ import functools
 import gc
 import inspect
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -16,13 +16,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from harness.launch.cost import check_models
 from harness.launch.resources import Choice, Resources
 from harness.launch.site import read_site
-from harness.launch.slurm.task import open_to_group
-from harness.spec import HarnessError, ImageFolder, Pretrain, Run, key, upstreams
-from harness.spec.data.datasets import absent
-from harness.spec.model.described import costed_models
+from harness.spec import HarnessError, Run, key, upstreams
 from harness.store import Store, open_store
 from harness.study import Plan, Row, expand, load
 
@@ -246,39 +242,6 @@ def runs_of(plan: Plan) -> dict[str, Run]:
         reasons = "; ".join(excluded(plan))
         raise HarnessError(f"no cell of {plan.study.name} can run at scale {plan.scale.name}: {reasons}")
     return runs
-
-
-def missing_data(runs: Iterable[Run]) -> list[str]:
-    """Messages on how to set the folders of images that are missing here."""
-    sets = [run.data for run in runs]
-    return sorted({absent(data) for data in sets if isinstance(data, ImageFolder) and data.content is None})
-
-
-def refuse_folders(runs: Iterable[Run]) -> None:
-    """Refuse runs whose folders of images cannot be used.
-
-    Raises:
-        HarnessError: a folder lacks a class that is named, or has no images that accuracies are measured on.
-    """
-    # Thousands of runs share a few data sets, and each look reads a folder.
-    sets = {(run.data.digest, tested): run.data for run in runs for tested in [not isinstance(run, Pretrain)]}
-    for (_, tested), data in sets.items():
-        if (fault := data.fault(tested=tested)) is not None:
-            raise HarnessError(fault)
-
-
-def check_runs(runs: dict[str, Run], store: Store) -> None:
-    """Check data sets and models of runs before any of them is computed or queued.
-
-    Raises:
-        HarnessError: a folder of images is missing or cannot be used, or a model cannot be built as its spec says.
-    """
-    # Data first, which takes no time; counting a model may have to load torch.
-    if missing := missing_data(runs.values()):
-        raise HarnessError(missing[0])
-    refuse_folders(runs.values())
-    open_to_group(store.root)  # before models are counted, which leaves files in the store
-    check_models(store.root, costed_models(runs))
 
 
 def refuse_mixed(sentences: tuple[str, ...]) -> None:

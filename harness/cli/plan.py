@@ -14,14 +14,13 @@ from harness.cli.common import (
     StudyFile,
     Where,
     excluded,
-    missing_data,
     planned,
-    refuse_folders,
     say,
 )
 from harness.cli.launch.costs import cost_of, cost_text, model_lines, peak_lines, target_lines
 from harness.launch.cost import check_models, check_names, known_models
 from harness.launch.local.pool import gpus
+from harness.launch.ready import missing_data, refuse_folders
 from harness.launch.resources import slow_bf16
 from harness.launch.site import read_site
 from harness.spec import Pretrain, Run, pretraining

@@ -18,7 +18,6 @@ from harness.cli.common import (
     StorePath,
     StudyFile,
     Where,
-    check_runs,
     labels,
     planned,
     reported,
@@ -32,6 +31,7 @@ from harness.cli.launch.live import Display, Stop
 from harness.launch.executor import Executor, Here, drive, open_executor, overview
 from harness.launch.local.pool import gpus
 from harness.launch.queue import Queue
+from harness.launch.ready import check_runs
 from harness.launch.resources import Resources, slow_bf16
 from harness.spec import HarnessError, Run, key, upstreams
 from harness.store import Store

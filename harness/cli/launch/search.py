@@ -13,7 +13,6 @@ from harness.cli.common import (
     ExecutorName,
     On,
     StorePath,
-    check_runs,
     say,
     show_table,
     with_resources,
@@ -22,6 +21,7 @@ from harness.cli.launch.live import Stop
 from harness.launch.executor import open_executor
 from harness.launch.local.pool import default_slots
 from harness.launch.queue import Event
+from harness.launch.ready import check_runs
 from harness.launch.resources import Resources
 from harness.launch.slurm.questions import require_slurm
 from harness.launch.slurm.task import requeue

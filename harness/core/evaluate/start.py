@@ -118,6 +118,20 @@ def classifier_of(trained: Trained, device: torch.device) -> Family:
     return model.to(device).eval().requires_grad_(False)
 
 
+def encoder_of(trained: Trained, device: torch.device) -> Encoder:
+    """Encoder of a finished pre-training or fine-tuning that was opened by name or file, in evaluation mode.
+
+    Raises:
+        HarnessError: the weights do not fit.
+    """
+    run = trained.run
+    if isinstance(run, FineTune):
+        return Encoder(classifier_of(trained, device))
+    model = build(run.backbone, image_size=run.image_size, channels=trained.facts.channels)
+    load_encoder(model, trained.weights.encoder, trained.name)
+    return Encoder(model).to(device).eval().requires_grad_(False)
+
+
 def load_start(run: Evaluated[Any], model: Family, session: Session) -> None:
     """Load the weights of a run's start into a model.
 

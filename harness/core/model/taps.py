@@ -51,13 +51,17 @@ class Taps(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Maps [B, C', h, w] of images [B, C, H, W], one for each of `blocks`."""
+        return [norm(made) for norm, made in zip(self.norms, self.raw(images), strict=True)]
+
+    def raw(self, images: Tensor) -> list[Tensor]:
+        """The same maps as the blocks give them, without the norms that begin anew."""
         found: dict[int | None, Tensor] = {}
         for piece, made in self.encoder.maps(images):
             if piece.block in self.blocks:
                 found[piece.block] = made
             if piece.block == self.blocks[-1]:
                 break  # later layers are not computed
-        return [norm(found[block]) for block, norm in zip(self.blocks, self.norms, strict=True)]
+        return [found[block] for block in self.blocks]
 
     def train_what_is_reached(self, image: Tensor) -> None:
         """Leave parameters untrained that no map depends on, such as those of the encoder's last norm.

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from harness.report.collect import Arm, arms
+from harness.report.collect import Arm, arms, runs_frame
 from harness.report.escape import clean, file_stem
 from harness.report.figures import analyses, drawing, gallery
 from harness.report.figures.data import LINES, axis_figures, cell_labels, cells_figures, curves
 from harness.report.figures.heatmap import draw_heatmap, heatmaps
 from harness.report.labels import Words
+from harness.report.tables.statistics import summary
 from harness.store import Store
 from harness.study import Plan
 
@@ -57,48 +58,66 @@ class Pictures:
 
 def make(plan: Plan, store: Store, runs: pd.DataFrame, cells: pd.DataFrame) -> Pictures:
     """Every picture of a study at a scale."""
-    found = arms(plan)
-    shown = Words.of(plan, cells)
-    title, labels = cell_labels([arm.axes for arm in found], plan.study.complete(plan.study.reference), shown)
-    words: dict[str, str] = {}
+    found, title, labels = _arms(plan, cells)
     with drawing.style():
-        files, remarks = _figures(runs, cells, words, shown)
-        more, others = _curves(found, title, labels, store, words)
-        seen, unread = _analyses(plan, store, files, words)
+        figures, words, remarks = _drawn(plan, store, runs, cells)
+        files = {name: data for stem, figure in figures.items() for name, data in _encoded(stem, figure).items()}
         # One more than are drawn, which tells that some are left out.
         triplets, damaged = gallery.gallery(found, labels, store, limit=PAGES * gallery.ARMS + 1)
         last, left_out = _gallery(triplets, len(found), title)
     return Pictures(
-        files=files | more | seen | last,
-        words=words,
-        title=title,
-        triplets=triplets,
-        remarks=(*remarks, *others, *unread, *damaged, *left_out),
+        files=files | last, words=words, title=title, triplets=triplets, remarks=(*remarks, *damaged, *left_out)
     )
+
+
+def figures(plan: Plan, store: Store) -> dict[str, Figure]:
+    """The figures of a study at a scale, drawn, by the names of their files without suffix."""
+    runs = runs_frame(plan, store)
+    with drawing.style():
+        found, _, _ = _drawn(plan, store, runs, summary(plan, runs))
+    return found
+
+
+def _arms(plan: Plan, cells: pd.DataFrame) -> tuple[Sequence[Arm], str, list[str]]:
+    """The arms of a plan, what their labels hold, and the labels."""
+    found = arms(plan)
+    reference = plan.study.complete(plan.study.reference)
+    return found, *cell_labels([arm.axes for arm in found], reference, Words.of(plan, cells))
+
+
+def _drawn(
+    plan: Plan, store: Store, runs: pd.DataFrame, cells: pd.DataFrame
+) -> tuple[dict[str, Figure], dict[str, str], list[str]]:
+    """All figures by name, the words on each, and remarks on what is left out."""
+    words: dict[str, str] = {}
+    made, remarks = _figures(runs, cells, words, Words.of(plan, cells))
+    more, others = _curves(*_arms(plan, cells), store, words)
+    seen, unread = _analyses(plan, store, made, words)
+    return made | more | seen, words, [*remarks, *others, *unread]
 
 
 def _figures(
     runs: pd.DataFrame, cells: pd.DataFrame, words: dict[str, str], shown: Words
-) -> tuple[dict[str, bytes], list[str]]:
+) -> tuple[dict[str, Figure], list[str]]:
     """Figures over axes, of cells side by side, and heat maps; adds the words of each to `words`."""
-    files: dict[str, bytes] = {}
+    files: dict[str, Figure] = {}
     remarks: list[str] = []
     for over in axis_figures(runs, cells, shown):
         stem = _free(file_stem("figure", over.evaluation, over.axis), files)
-        made = _vector(stem, [drawing.draw_axis(page) for page in _kept(over.pages())])
+        made = _paged(stem, [drawing.draw_axis(page) for page in _kept(over.pages())])
         files |= made
         words |= _said(made, f"{over.measure} over {over.over}")
         remarks += _left_out(stem, len(over.lines), LINES)
     for beside in cells_figures(runs, cells, shown):
         stem = _free(file_stem("figure", beside.evaluation, "cells"), files)
-        made = _vector(stem, [drawing.draw_cells(page) for page in _kept(beside.pages(CELLS))])
+        made = _paged(stem, [drawing.draw_cells(page) for page in _kept(beside.pages(CELLS))])
         files |= made
         words |= _said(made, f"{beside.measure} of each cell")
         remarks += _left_out(stem, len(beside.points), CELLS)
     for maps in heatmaps(cells, shown):
         first = maps[0]
         stem = _free(file_stem("figure", first.evaluation, *first.axes), files)
-        made = _vector(stem, [draw_heatmap(page) for page in maps[:MAPS]])
+        made = _paged(stem, [draw_heatmap(page) for page in maps[:MAPS]])
         files |= made
         words |= _said(made, f"{first.measure} over {first.rows[0]} and {first.columns[0]}")
         if len(maps) > MAPS:
@@ -108,27 +127,27 @@ def _figures(
 
 def _curves(
     found: Sequence[Arm], title: str, labels: Sequence[str], store: Store, words: dict[str, str]
-) -> tuple[dict[str, bytes], list[str]]:
+) -> tuple[dict[str, Figure], list[str]]:
     """Learning curves of the arms; adds their words to `words`."""
     # One more than are drawn, as above: logs of the others are not even read.
     shown = list(itertools.islice(curves(found, labels, store), PAGES * LINES + 1))
     parts = _kept([shown[first : first + LINES] for first in range(0, len(shown), LINES)])
     number = len(found) if len(shown) > PAGES * LINES else len(shown)
-    made = _vector("figure-curves", [drawing.draw_curves(part, title) for part in parts])
+    made = _paged("figure-curves", [drawing.draw_curves(part, title) for part in parts])
     words |= _said(made, "Loss of pre-training over its epochs")
     return made, _left_out("figure-curves", number, LINES)
 
 
 def _analyses(
-    plan: Plan, store: Store, taken: dict[str, bytes], words: dict[str, str]
-) -> tuple[dict[str, bytes], list[str]]:
-    """Figures of analyses; adds the words of each to `words`. taken: files whose names are not free."""
+    plan: Plan, store: Store, taken: dict[str, Figure], words: dict[str, str]
+) -> tuple[dict[str, Figure], list[str]]:
+    """Figures of analyses; adds the words of each to `words`. taken: figures whose names are not free."""
     found, remarks = analyses.analysis_figures(plan, store)
-    files: dict[str, bytes] = {}
+    files: dict[str, Figure] = {}
     for figure in found:
         stem = _free(file_stem("figure", figure.column, figure.kind), taken | files)
         pages = figure.pages()
-        made = _vector(stem, [analyses.draw(page) for page in _kept(pages)])
+        made = _paged(stem, [analyses.draw(page) for page in _kept(pages)])
         files |= made
         words |= _said(made, analyses.words(figure))
         remarks += _left_out(stem, len(figure.panels[0].bands), LINES)
@@ -146,9 +165,8 @@ def _gallery(triplets: Sequence[gallery.Triplets], arms: int, title: str) -> tup
     return files, _left_out("reconstructions", number, gallery.ARMS)
 
 
-def _said(files: Mapping[str, bytes], text: str) -> dict[str, str]:
+def _said(stems: Collection[str], text: str) -> dict[str, str]:
     """The same words for each page of a figure, with the number of the page."""
-    stems = dict.fromkeys(name.rpartition(".")[0] for name in files)
     several = len(stems) > 1
     return {
         stem: clean(f"{text}, part {number} of {len(stems)}" if several else text)
@@ -156,26 +174,22 @@ def _said(files: Mapping[str, bytes], text: str) -> dict[str, str]:
     }
 
 
-def _vector(stem: str, pages: Sequence[Figure]) -> dict[str, bytes]:
-    """PNG, PDF and SVG of each page, by file name."""
-    files: dict[str, bytes] = {}
-    for number, figure in enumerate(pages):
-        name = _page(stem, number)
-        files |= {
-            f"{name}.png": drawing.png(figure),
-            f"{name}.pdf": drawing.pdf(figure),
-            f"{name}.svg": drawing.svg(figure),
-        }
-    return files
+def _paged(stem: str, pages: Sequence[Figure]) -> dict[str, Figure]:
+    """The pages of a figure, by name."""
+    return {_page(stem, number): figure for number, figure in enumerate(pages)}
+
+
+def _encoded(name: str, figure: Figure) -> dict[str, bytes]:
+    """PNG, PDF and SVG of a figure, by file name."""
+    return {f"{name}.png": drawing.png(figure), f"{name}.pdf": drawing.pdf(figure), f"{name}.svg": drawing.svg(figure)}
 
 
 def _page(stem: str, number: int) -> str:
     return stem if number == 0 else f"{stem}-{number + 1}"
 
 
-def _free(stem: str, files: dict[str, bytes]) -> str:
+def _free(stem: str, taken: Collection[str]) -> str:
     """The stem, with letters added where it is taken: different names can be the same once made safe."""
-    taken = {name.split(".")[0] for name in files}
     # Learning curves come later, and their name is fixed.
     while stem in taken or stem == "figure-curves":
         stem += "x"

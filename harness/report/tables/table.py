@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from html import escape as escape_html
 from typing import Any, Self
 
 import pandas as pd
@@ -65,6 +66,20 @@ class Table:
     def plain_rows(self) -> tuple[tuple[str, ...], ...]:
         """Rows as strings for a terminal."""
         return tuple(tuple(entry.plain() for entry in row) for row in self.rows)
+
+    def html(self) -> str:
+        """HTML of the table with caption and notes, for a notebook."""
+        head = "".join(f"<th>{escape_html(text)}</th>" for text in self.header)
+        body = "".join(f"<tr>{''.join(map(_html_entry, row))}</tr>" for row in self.rows)
+        notes = "".join(f"<p>{escape_html(text)}</p>" for text in self.plain_notes())
+        caption = f"<caption>{escape_html(self.caption)}</caption>"
+        return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{notes}"
+
+    def _repr_html_(self) -> str:
+        return self.html()
+
+    def __str__(self) -> str:
+        return "\n".join(["  ".join(row) for row in (self.header, *self.plain_rows())])
 
     def plain_notes(self) -> tuple[str, ...]:
         """Footnotes and notes as lines."""
@@ -336,6 +351,12 @@ def _letters(number: int) -> str:
     """a, b, ... z, aa, ab, ..."""
     head, tail = divmod(number, 26)
     return (_letters(head - 1) if head else "") + chr(ord("a") + tail)
+
+
+def _html_entry(entry: Entry) -> str:
+    text = escape_html(f"{entry.text} {entry.sign}".rstrip())
+    mark = f"<sup>{escape_html(entry.mark)}</sup>" if entry.mark else ""
+    return f"<td>{f'<b>{text}</b>' if entry.bold else text}{mark}</td>"
 
 
 def _markdown_entry(entry: Entry) -> str:
