@@ -32,7 +32,7 @@ PROVENANCE = (
 REASON_LENGTH = 240
 
 _RUN_COLUMNS = {
-    "key": "object", "seconds": "float64", **dict.fromkeys(PROVENANCE, "object"),
+    "key": "object", "seconds": "float64", "cpu_seconds": "float64", **dict.fromkeys(PROVENANCE, "object"),
     "threads": "Int64", "host": "object", "started": "object",
 }  # fmt: skip
 _LEADING = {"evaluation": "object", "state": "object", "reason": "object", "value": "float64"}
@@ -75,7 +75,7 @@ def runs_frame(plan: Plan, store: Store, standings: Standings | None = None) -> 
 
     Columns: `cell` (its number in the study), the axes (None where an axis does not apply), seed, evaluation,
     state (one of STATES), reason (why there is no value), value (the metric that tables show, NaN unless
-    done), `metric.<name>` for every metric of the results, then key, seconds and provenance of the
+    done), `metric.<name>` for every metric of the results, then key, seconds, cpu_seconds and provenance of the
     evaluation, and the same with the prefix `pretrain_` of the pre-training that it starts from. A commit of
     a changed working tree ends in `-dirty`.
 
@@ -132,8 +132,8 @@ class _Snapshot:
 
     def columns(self, name: str) -> dict[str, Any]:
         result = self.states[name].result
-        seconds = {"seconds": result.seconds} if result else {}
-        return {"key": name} | seconds | self._provenance.get(name, {})
+        spent = {"seconds": result.seconds, "cpu_seconds": result.cpu_seconds} if result else {}
+        return {"key": name} | spent | self._provenance.get(name, {})
 
 
 def _provenance(environment: object) -> dict[str, Any]:

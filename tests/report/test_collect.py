@@ -63,6 +63,7 @@ def test_provenance_of_both_stages(tmp_path: Path) -> None:
     assert (first["commit"], first["device"], first["torch"]) == ("abc-dirty", "cpu", "2.6.0")
     assert (first["pretrain_commit"], first["pretrain_timm"], first["threads"]) == ("abc-dirty", "1.0.20", 1)
     assert (first["seconds"], first["pretrain_seconds"]) == (10.0, 10.0)
+    assert math.isnan(first["cpu_seconds"])
     assert (first["value"], first["metric.top1"], first["metric.loss"]) == (80.0, 80.0, 1.0)
 
 
