@@ -89,9 +89,12 @@ CPU = Scale(
         patch_size=4,
     ),
     pretrain=Recipe(epochs=5, batch_size=64, lr=3e-3, lr_batch=None, warmup_epochs=1, augment=CROPS),
-    finetune=Recipe(epochs=30, batch_size=50, lr=1.5e-3, lr_batch=None, warmup_epochs=3, augment=CROPS),
-    first_seed=10,  # the setting was tried on lower ones, and chosen on seeds 100 to 102 (studies/calibration.py)
+    finetune=Recipe(epochs=30, batch_size=50, lr=3e-3, lr_batch=None, warmup_epochs=3, augment=CROPS),
+    first_seed=10,  # the setting was tried on lower ones
 )
+"""Epochs of pre-training and rate of fine-tuning by the rule of studies/calibration.py (results/calibration)."""
+
+# Not calibrated yet: its studies wait (results/PLAN.md).
 CPU_SWIN = CPU.replace(backbone=swin(32, (1, 2), 2))
 TINY = Scale(
     name="tiny",
