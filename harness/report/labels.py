@@ -25,7 +25,20 @@ MEASURES = {
 """Evaluations by their usual names in a study."""
 
 PERCENT = frozenset(
-    {"top1", "top5", "top1_median5", "top1_best", "miou", "macc", "aacc", "box_ap", "box_ap50", "mask_ap", "mask_ap50"}
+    {
+        "top1",
+        "top5",
+        "top1_median5",
+        "top1_best",
+        "miou",
+        "macc",
+        "aacc",
+        "miou_one_class",
+        "box_ap",
+        "box_ap50",
+        "mask_ap",
+        "mask_ap50",
+    }
 )
 """Metrics of results that are percentages."""
 

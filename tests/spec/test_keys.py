@@ -304,12 +304,11 @@ OTHER: dict[Spec, dict[str, Any]] = {
     Cosine(): {"min_lr": 1e-5, "counted_from": "warm-up", "epochs": 5},
     MultiStep(milestones=(3,)): {"milestones": (4,), "gamma": 0.5, "unit": "steps"},
     Poly(): {"power": 0.9, "min_lr": 1e-5, "counted_from": "warm-up"},
-    Segment(start=Scratch(backbone=BACKBONE, image_size=32), data=Shapes(), recipe=RECIPE, crop=0.5): {
+    Segment(start=Scratch(backbone=BACKBONE, image_size=32), data=Shapes(), recipe=RECIPE): {
         "start": Scratch(backbone=BACKBONE, image_size=64),
         "data": Shapes(seed=1),
         "recipe": RECIPE.replace(lr=2e-3),
         "image_size": 64,
-        "crop": 1.0,
         "seed": 1,
         "frozen": True,
         "backbone": BACKBONE.replace(args={"depth": 2}),

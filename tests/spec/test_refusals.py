@@ -201,6 +201,7 @@ REFUSED: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         lambda: segment(data=ImageFolder(name="somewhere", content="0a")),
         ("somewhere does not come with a class for every pixel", "valid: Garments, Shapes or MaskFolder"),
     ),
+    "crop of tested pictures": (lambda: segment(crop=1.0), ("crop would do nothing", "leave it out")),
     "taps out of order": (lambda: segment(taps=(4, 2, 6, 8)), ("ascending order", "(4, 2, 6, 8)")),
     "three maps of a vit": (lambda: segment(taps=(4, 8, 12)), ("UPerNet takes four maps", "(4, 8, 12)")),
     "windows with gaps": (lambda: segment(test=Slide(stride=33)), ("32 px", "stride of 33", "leave pixels out")),

@@ -55,6 +55,14 @@ class Dense(Evaluated[Start]):
     folder: ClassVar[str]
     """Name of the data spec for files of a user."""
 
+    unkeyed: ClassVar[frozenset[str]] = frozenset({"assumed", "crop"})
+
+    @model_validator(mode="after")
+    def _whole_pictures(self) -> Self:
+        if self.crop != type(self).model_fields["crop"].default:
+            raise ValueError("crop would do nothing: test pictures are not cropped; leave it out")
+        return self
+
     @model_validator(mode="after")
     def _data_with_truth(self) -> Self:
         if self.needs not in self.data.truths:

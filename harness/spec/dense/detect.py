@@ -73,7 +73,7 @@ class Detect(Dense):
     @property
     def caption(self) -> str:
         """The shown metric in words."""
-        return f"box AP (%) {self._when}"
+        return f"box AP {self._when}"
 
     @property
     def _when(self) -> str:

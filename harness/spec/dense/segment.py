@@ -95,7 +95,8 @@ class Segment(Dense):
     def caption(self) -> str:
         """The shown metric in words."""
         head = "a linear layer" if isinstance(self.head, LinearMap) else "UPerNet"
-        return f"mIoU (%) of {head} {'on frozen features' if self.frozen else 'after the last step'}"
+        trained = "on a frozen backbone" if self.frozen else "all weights trained"
+        return f"mIoU of {head} after the last step, {trained}"
 
     @property
     def model_pieces(self) -> dict[str, Any]:

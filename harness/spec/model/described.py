@@ -61,7 +61,8 @@ class Described(Spec):  # the type's name is in the digests that name cached cou
     @property
     def text(self) -> str:
         """The model in a few words."""
-        head = f", {self.head.kind} head" if self.head is not None else ""
+        kind = self.head or self.segment_head
+        head = f", {kind.kind} head" if kind is not None else ""
         block = f", up to block {self.block}" if self.block else ""
         return f"{self.backbone.name} at {self.image_size} px, {self.stage}{head}{block}"
 
