@@ -40,7 +40,9 @@ from harness.spec import (
     Pretrain,
     Run,
     Scratch,
+    Segment,
     TokenMask,
+    UPerNet,
     key,
 )
 from harness.store import Attempt, Store
@@ -60,6 +62,13 @@ MORE: dict[str, Run] = {
         data=pretrain().data,
         image_size=32,
         recipe=RECIPE.replace(optimizer="sgd", layer_decay=0.7),
+    ),
+    "segmentation": Segment(
+        start=Scratch(backbone=VIT, image_size=32),
+        data=pretrain().data,
+        image_size=32,
+        recipe=RECIPE.replace(drop_path=0.2, layer_decay=0.7),
+        head=UPerNet(width=8, pools=(1, 2), dropout=0.1),
     ),
     "windows": pretrain(backbone=SWIN),
     "dropped tokens": pretrain(

@@ -66,7 +66,6 @@ from harness.spec import (
     Segment,
     Target,
     TokenTarget,
-    UPerNet,
 )
 
 GPU = torch.device("cuda", 0)
@@ -241,13 +240,6 @@ def probed(recipe: Recipe = RECIPE, **changes: Any) -> LinearProbe:
     return LinearProbe(start=start, data=DATA, image_size=32, recipe=recipe, batch_norm=True, **changes)
 
 
-def segmented(**changes: Any) -> Segment:
-    """A segmentation of a few steps."""
-    start = Scratch(backbone=VIT, image_size=32)
-    values = {"recipe": RECIPE, "head": UPerNet(width=8, pools=(1, 2), dropout=0.1)}
-    return Segment(**{"start": start, "data": DATA, "image_size": 32, **values, **changes})
-
-
 LAMB = RECIPE.replace(augment=MIXED, optimizer="lamb")
 LARS = RECIPE.replace(optimizer="lars", momentum=0.9, weight_decay=0.0)
 GROUPS = RECIPE.replace(augment=MIXED, batch_norm_group=4)
@@ -274,8 +266,9 @@ RUNS: dict[str, Run] = {
     "fine-tuning, convnext": tuned(CONVNEXT, RECIPE.replace(augment=MIXED)),
     "fine-tuning, resnet, lamb": tuned(RESNET, LAMB, loss="binary-cross-entropy", label_threshold=0.2),
     "fine-tuning, smoothed labels": tuned(VIT, RECIPE.replace(augment=Augment(smoothing=0.1))),
-    "segmentation": segmented(recipe=RECIPE.replace(drop_path=0.2, layer_decay=0.7)),
-    "segmentation, linear, frozen": segmented(head=LinearMap(), frozen=True),
+    "segmentation, linear, frozen": Segment(
+        start=Scratch(backbone=VIT, image_size=32), data=DATA, recipe=RECIPE, head=LinearMap(), frozen=True
+    ),
     "linear probe, batch norm": probed(),
     "linear probe, lars": probed(LARS, pool="token"),
     "loss scaler, lamb": tuned(RESNET, LAMB.replace(precision="fp16")),
