@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from pydantic import ValidationError
@@ -238,7 +238,8 @@ def check_recipe(plan: Plan) -> Iterator[Finding]:
     if plan.scale.name == "paper" or "paper" not in [scale.name for scale in plan.study.scales]:
         return
     reference = {axis: [value] for axis, value in plan.study.complete(plan.study.reference).items()}
-    pair = [expand(plan.study, scale=name, where=reference, seeds=1).rows for name in (plan.scale.name, "paper")]
+    study = replace(plan.study, first_seed=0)  # scales may begin at other seeds, which are labels
+    pair = [expand(study, scale=name, where=reference, seeds=1).rows for name in (plan.scale.name, "paper")]
     ours, theirs = (rows[0] for rows in pair)
     for row, name in ((ours, plan.scale.name), (theirs, "paper")):
         if row.excluded:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from harness.audit import Finding
-from harness.audit.factors import check_factors
+from harness.audit.factors import check_factors, check_recipe
 from harness.papers import a2mim, simmim
 from harness.spec import Backbone, FineTune, Knn, Pretrain, RandomMask, Recipe, Scale, Scratch, Shapes
 from harness.study import Grid, Study, axes, expand
@@ -105,3 +105,14 @@ def test_an_evaluation_that_the_reference_lacks_is_no_fault() -> None:
     seen = found(reference={"backbone": "vit"}, factors={"backbone": ("start.backbone",)})
     assert "failed" not in seen
     assert seen["remark"][0].text == "not compared, as the reference lacks it: knn"
+
+
+def test_where_seeds_begin_is_no_difference_from_the_published_run() -> None:
+    def cell(scale: Scale, ratio: float, seed: int) -> dict[str, FineTune]:
+        start = simmim(scale, mask=RandomMask(size=16, ratio=ratio), seed=seed)
+        return {"top1": FineTune(start=start, recipe=scale.finetune, seed=seed)}
+
+    scales = (SCALE.replace(first_seed=10), SCALE.replace(name="paper", pretrain=RECIPE.replace(epochs=8)))
+    study = Study(cell=cell, grid=axes(ratio=(0.5, 0.75)), scales=scales, reference={"ratio": 0.5})
+    (only,) = check_recipe(expand(study, seeds=1))
+    assert only.text == "top1: start.recipe.epochs is 2 here and 8 in the published run"

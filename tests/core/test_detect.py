@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny import VIT
+from pydantic import ValidationError
+from tiny import SWIN, VIT
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import project_masks_on_boxes
@@ -25,7 +28,20 @@ from harness.core.runtime.randomness import initialised
 from harness.core.train.optimiser import scales_with_heads
 from harness.launch import Resources
 from harness.launch.job import work
-from harness.spec import Augment, Backbone, Detect, Recipe, Scratch, Shapes, SimplePyramid, key
+from harness.spec import (
+    Augment,
+    Average,
+    Backbone,
+    Detect,
+    Fpn,
+    Images,
+    Recipe,
+    Scratch,
+    Shapes,
+    SimplePyramid,
+    key,
+    run_from_json,
+)
 from harness.store import Store
 
 DATA = Shapes(image_size=32, train=16, test=8)
@@ -242,6 +258,40 @@ def test_micro_batches_change_rounding_alone(computed: Computed) -> None:
     (whole,), (cut,) = computed(run)["lines"], computed(run, micro_batch=3)["lines"]
     assert cut["loss"] == pytest.approx(whole["loss"], rel=1e-6)
     assert cut["grad_norm"] == pytest.approx(whole["grad_norm"], rel=1e-5)
+
+
+def test_pycocotools_is_asked_for_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    store, run = Store(tmp_path), detection()
+    event = work(store, run, CPU, Resources(), report=lambda event: None)
+    assert event.kind == "failed"
+    assert "average precision needs pycocotools: pip install 'mim-harness[detection]'" in event.text
+    assert not store.metrics(key(run))
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"data": None}, "data has to be stated: Garments, Shapes or CocoFolder"),
+        ({"data": Images(name="cifar10")}, "cifar10 does not say what is where; data sets that do: Garments"),
+        ({"pyramid": Fpn()}, r"have one stride: pyramid takes SimplePyramid\(\), not Fpn\(\)"),
+        ({"start": SMALL.replace(patch_size=2)}, "a quarter of the stride 2, which 4 does not divide"),
+        ({"backbone": SWIN}, "backbone has stride 32, the start 4"),
+        ({"frozen": True, "recipe": RECIPE.replace(layer_decay=0.7)}, "do nothing to a frozen encoder"),
+        ({"recipe": RECIPE.replace(average=Average())}, "recipe.average belongs to FineTune"),
+        ({"recipe": RECIPE.replace(augment=Augment(mixup=0.8))}, "scenes are cropped, scaled and flipped only"),
+    ],
+)
+def test_what_does_not_fit_is_refused(changes: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValidationError, match=complaint):
+        detection(**changes)
+
+
+def test_a_stated_usual_pyramid_has_the_key_of_the_usual_one() -> None:
+    for start, pyramid in ((SMALL, SimplePyramid()), (SWIN, Fpn())):
+        one, other = detection(start=start, pyramid=None), detection(start=start, pyramid=pyramid)
+        assert key(one) == key(other)
+        assert run_from_json(json.dumps(one.to_plain())) == one
 
 
 def test_without_masks_and_with_a_frozen_encoder(computed: Computed) -> None:
