@@ -316,7 +316,7 @@ def test_the_wrong_kind_of_run_is_one_line(store: Store, tmp_path: Path) -> None
     with pytest.raises(HarnessError, match="does not say which run"):
         harness.predict(tmp_path / "b.pth", pictures()[0])
     store.register(Knn(start=PRETRAININGS["vit"]))
-    with pytest.raises(HarnessError, match="trains no model of its own; valid: pretrain, finetune"):
+    with pytest.raises(HarnessError, match="is a knn, whose model is not opened here; valid: pretrain, finetune"):
         harness.predict(Knn(start=PRETRAININGS["vit"]), pictures()[0], store=store.root)
 
 

@@ -81,7 +81,7 @@ def _of_run(name: str, store: Store) -> Trained:
     """A finished run of a store, by its whole key."""
     run = store.spec(name)
     if not isinstance(run, Pretrain | FineTune):
-        raise HarnessError(f"{name} is a {run.kind}, which trains no model of its own; valid: pretrain, finetune")
+        raise HarnessError(f"{name} is a {run.kind}, whose model is not opened here; valid: pretrain, finetune")
     result, path = store.result(name), store.weights(name)
     if result is None:
         raise HarnessError(f"{name} is not done: it is {store.state(name).word}")
