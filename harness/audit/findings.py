@@ -24,7 +24,8 @@ from harness.audit.pieces import piece_findings
 from harness.audit.rates import check_rates
 from harness.core.model.corruption import declared_leaks
 from harness.core.pretrain.mim import MaskedImageModel
-from harness.spec import FineTune, HarnessError, ImageFolder, Images, Pretrain, Shapes, pretraining, upstreams
+from harness.spec import FineTune, HarnessError, Images, Pretrain, Shapes, pretraining, upstreams
+from harness.spec.data.datasets import Folder
 from harness.spec.differences import differences
 from harness.study import Plan
 
@@ -103,7 +104,7 @@ def _first_batch(run: Pretrain, size: int = BATCH) -> tuple[Pretrain, Batch]:
         return run, fixed_batch(run, size)
     except HarnessError:
         # A folder whose digest is known was read before, so that its absence is an error.
-        away = isinstance(run.data, Images) or (isinstance(run.data, ImageFolder) and run.data.content is None)
+        away = isinstance(run.data, Images) or (isinstance(run.data, Folder) and run.data.content is None)
         if not away or run.data.channels != Shapes.channels:
             raise
     generated = run.replace(data=Shapes(image_size=run.image_size, train=64, test=16))

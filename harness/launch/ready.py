@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from harness.launch.cost import check_models
 from harness.launch.slurm.task import open_to_group
-from harness.spec import HarnessError, ImageFolder, Pretrain, Run
-from harness.spec.data.datasets import absent
+from harness.spec import HarnessError, Pretrain, Run
+from harness.spec.data.datasets import Folder, absent
 from harness.spec.model.described import costed_models
 from harness.store import Store
 
@@ -15,7 +15,7 @@ from harness.store import Store
 def missing_data(runs: Iterable[Run]) -> list[str]:
     """Messages on how to set the folders of images that are missing here."""
     sets = [run.data for run in runs]
-    return sorted({absent(data) for data in sets if isinstance(data, ImageFolder) and data.content is None})
+    return sorted({absent(data) for data in sets if isinstance(data, Folder) and data.content is None})
 
 
 def refuse_folders(runs: Iterable[Run]) -> None:

@@ -4,7 +4,7 @@ from harness.machine import HarnessError
 from harness.spec import analyses, run
 from harness.spec.analyses import *
 from harness.spec.base import Params, Scalar, Spec, one_line
-from harness.spec.data.datasets import CustomData, Data, Garments, ImageFolder, Images, Shapes
+from harness.spec.data.datasets import CocoFolder, CustomData, Data, Garments, ImageFolder, Images, MaskFolder, Shapes
 from harness.spec.dense import detect, segment
 from harness.spec.dense.detect import *
 from harness.spec.dense.segment import *
@@ -48,11 +48,11 @@ from harness.spec.start import Checkpoint, Scratch
 
 __all__ = [
     "AfterStage", "Analysis", "AnyBackbone", "AnyLoss", "AtInput", "Augment", "Average", "Backbone", "BeforeBlock",
-    "Checkpoint", "Contrastive", "Corruption", "Cosine", "CustomAugment", "CustomBackbone", "CustomData", "CustomLoss",
-    "CustomOptimiser", "Data", "Evaluation", "FourierLoss", "Garments", "HarnessError", "ImageFolder", "Images", "Loss",
-    "MomentumEncoder", "MultiStep", "Params", "Poly", "Recipe", "Run", "Scalar", "Scale", "Schedule", "Scratch",
-    "Shapes", "Skip", "Spec", "key", "one_line", "pretraining", "run_from_json", "seed_stream", "snapshot_epoch",
-    "upstream", "upstreams",
+    "Checkpoint", "CocoFolder", "Contrastive", "Corruption", "Cosine", "CustomAugment", "CustomBackbone", "CustomData",
+    "CustomLoss", "CustomOptimiser", "Data", "Evaluation", "FourierLoss", "Garments", "HarnessError", "ImageFolder",
+    "Images", "Loss", "MaskFolder", "MomentumEncoder", "MultiStep", "Params", "Poly", "Recipe", "Run", "Scalar",
+    "Scale", "Schedule", "Scratch", "Shapes", "Skip", "Spec", "key", "one_line", "pretraining", "run_from_json",
+    "seed_stream", "snapshot_epoch", "upstream", "upstreams",
 ]  # fmt: skip
 __all__ += analyses.__all__
 __all__ += detect.__all__

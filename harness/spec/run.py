@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from harness.spec.base import Side, Spec, derived
-from harness.spec.data.datasets import Data
+from harness.spec.data.datasets import Data, Truth
 from harness.spec.geometry import (
     check_dropping,
     check_frequencies,
@@ -249,6 +249,11 @@ class Evaluated(Spec, Generic[S]):
     """False if nothing of the start but its spec is used, so that it need not be computed first."""
     forward_passes: ClassVar[int | None] = None
     """Forward passes that a training step on one image costs; None for an evaluation that trains nothing."""
+    needs: ClassVar[Truth] = "labels"
+    truth: ClassVar[str] = "a label for every picture"
+    """What its data have beside pictures, by name and in words."""
+    folder: ClassVar[str] = "ImageFolder"
+    """Name of the data spec for files of a user."""
 
     @property
     def shown_metric(self) -> str:
@@ -282,6 +287,14 @@ class Evaluated(Spec, Generic[S]):
         """Equal for runs of one kind that take the same time: for an image if they train, else for all of the data."""
         data = () if self.forward_passes else (self.data.digest,)
         return (self.encoder.digest, self.image_size, *data, *self.setting)
+
+    @model_validator(mode="after")
+    def _data_with_truth(self) -> Self:
+        if self.needs not in self.data.truths:
+            raise ValueError(
+                f"{self.data.title} does not come with {self.truth}; valid: Garments, Shapes or {self.folder}"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod

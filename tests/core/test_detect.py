@@ -19,7 +19,7 @@ from torchvision.models.detection.roi_heads import project_masks_on_boxes
 
 pytest.importorskip("pycocotools")
 
-from harness.core.data.scenes import load_scenes
+from harness.core.data.scenes import MadeScenes, load_scenes
 from harness.core.model.detector import Anchors, Detector, KeyedSampler, build_detector, pasted, taps_for
 from harness.core.model.encoder import Encoder, build
 from harness.core.model.taps import Taps
@@ -67,6 +67,7 @@ def batch(rows: int = 8) -> tuple[torch.Tensor, ...]:
     """Images, classes, masks and boxes of the first training pictures."""
     scenes, which = load_scenes(DATA, "train"), torch.arange(rows)
     found = scenes.objects(which)
+    assert isinstance(scenes, MadeScenes)
     return scenes.images.images[:rows].float() / 255, found.classes, found.masks, found.boxes
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pytest
 import torch
@@ -12,16 +12,8 @@ from torch import Tensor
 from harness.core.data.augment import squares
 from harness.core.data.datasets import load
 from harness.core.data.objects import Objects, boxes_around
-from harness.core.data.scenes import (
-    SceneBatch,
-    Scenes,
-    Want,
-    first_varied,
-    load_scenes,
-    nearest,
-    scene_batches,
-    test_scenes,
-)
+from harness.core.data.scene_crops import Want, first_varied, nearest
+from harness.core.data.scenes import MadeScenes, SceneBatch, Scenes, load_scenes, scene_batches, test_scenes
 from harness.core.data.shapes import CLASSES, objects
 from harness.core.runtime.session import Session
 from harness.spec import Augment, HarnessError, Images, Recipe, Shapes
@@ -29,6 +21,7 @@ from harness.spec import Augment, HarnessError, Images, Recipe, Shapes
 test_scenes.__test__ = False  # type: ignore[attr-defined]
 
 SHAPES = Shapes(image_size=32, train=40, test=20)
+PARTS: tuple[Literal["train", "test"], ...] = ("train", "test")
 CPU = torch.device("cpu")
 WHOLE = Augment(crop_scale=(1.0, 1.0), flip=0.0)
 
@@ -49,8 +42,8 @@ def batches(scenes: Scenes, want: Want, augment: Augment, first: int = 0, seed: 
 
 
 def test_shapes_are_those_of_the_set_with_their_objects() -> None:
-    for part in ("train", "test"):
-        scenes, images, wanted = load_scenes(SHAPES, part), load(SHAPES, part), objects(SHAPES, part)
+    for part in PARTS:
+        scenes, images, wanted = made(SHAPES, part), load(SHAPES, part), objects(SHAPES, part)
         rows = torch.tensor([3, 0, 11])
         assert torch.equal(scenes.images.images, images.images)  # type: ignore[union-attr]
         assert torch.equal(scenes.images.labels, images.labels)
@@ -60,8 +53,8 @@ def test_shapes_are_those_of_the_set_with_their_objects() -> None:
 
 def test_a_subset_and_a_held_out_part_are_those_of_the_images() -> None:
     for data in (SHAPES.replace(train_images=7), SHAPES.replace(train=300, split="validation")):
-        for part in ("train", "test"):
-            scenes, images = load_scenes(data, part), load(data, part)
+        for part in PARTS:
+            scenes, images = made(data, part), load(data, part)
             assert torch.equal(scenes.images.images, images.images)  # type: ignore[union-attr]
             assert len(scenes.slots) == len(scenes.classes) == len(images)
 
@@ -79,10 +72,16 @@ def test_the_map_of_classes_is_painted_by_the_masks() -> None:
     assert torch.equal(segments, wanted)
 
 
-def as_colours(scenes: Scenes) -> Scenes:
+def made(data: Shapes, part: Literal["train", "test"]) -> MadeScenes:
+    found = load_scenes(data, part)
+    assert isinstance(found, MadeScenes)
+    return found
+
+
+def as_colours(scenes: MadeScenes) -> MadeScenes:
     """The same scenes whose images are their slots, so that what happens to one has to happen to the other."""
     pictures = scenes.slots[:, None].expand(-1, 3, -1, -1) * 60
-    return Scenes(
+    return MadeScenes(
         type(scenes.images)(pictures, scenes.images.labels, 6, (0.0,) * 3, (1.0,) * 3),
         scenes.slots,
         scenes.classes,
@@ -93,7 +92,7 @@ def as_colours(scenes: Scenes) -> Scenes:
 @pytest.mark.parametrize("flip", [0.0, 1.0])
 def test_images_and_truth_stay_aligned(flip: float) -> None:
     """Of an image in the colours of its own masks, a pixel whose neighbours are alike keeps the colour of its mask."""
-    scenes = as_colours(load_scenes(SHAPES, "train"))
+    scenes = as_colours(made(SHAPES, "train"))
     for batch in batches(scenes, "objects", Augment(crop_scale=(0.2, 1.0), flip=flip)):
         numbers = torch.arange(1, 4)[:, None, None]
         slots = (batch.masks * numbers).sum(1)
@@ -133,7 +132,7 @@ def test_without_crop_and_flip_the_truth_is_the_whole_pictures() -> None:
 
 
 def test_two_flips_are_none() -> None:
-    scenes = load_scenes(SHAPES, "train")
+    scenes = made(SHAPES, "train")
     boxes, always = torch.tensor([[0, 0, 32, 32]] * 40), torch.ones(40, dtype=torch.bool)
     once = nearest(scenes.slots, boxes, always, 32)
     assert torch.equal(once, scenes.slots.flip(2))
@@ -162,7 +161,7 @@ def test_a_batch_depends_on_seed_and_step_alone() -> None:
 
 def test_test_pictures_come_whole_in_order_and_resized() -> None:
     scenes = load_scenes(SHAPES, "test")
-    found = list(test_scenes(scenes, session(micro_batch=8), image_size=16))
+    found = list(test_scenes(scenes, session(micro_batch=8), image_size=16, want="objects"))
     assert torch.equal(torch.cat([shown.rows for shown in found]), torch.arange(20))
     assert [tuple(shown.images.shape) for shown in found] == [(8, 3, 16, 16), (8, 3, 16, 16), (4, 3, 16, 16)]
 
@@ -184,7 +183,7 @@ def test_objects_name_their_fields() -> None:
 
 @pytest.mark.parametrize("scale", [(0.4, 0.9), (0.5, 2.0), (1.5, 3.0)])
 def test_scaled_images_and_truth_stay_aligned_and_what_is_beyond_is_padding(scale: tuple[float, float]) -> None:
-    scenes = as_colours(load_scenes(SHAPES, "train"))
+    scenes = as_colours(made(SHAPES, "train"))
     padded = 0
     for batch, map_batch in zip(
         batches(scenes, "objects", Augment(scale=scale)), batches(scenes, "segments", Augment(scale=scale)), strict=True

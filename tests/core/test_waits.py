@@ -33,7 +33,7 @@ from torch.utils._pytree import tree_leaves
 
 from harness.core.data import batches
 from harness.core.data.datasets import ImageSet
-from harness.core.data.scenes import Scenes
+from harness.core.data.scenes import MadeScenes
 from harness.core.evaluate import probe, segment
 from harness.core.masks.masking import make_views
 from harness.core.model import batchnorm
@@ -165,7 +165,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Waits]:
                 images, labels = (torch.empty_like(tensor, device=device) for tensor in (self.images, self.labels))
             return dataclasses.replace(self, images=images, labels=labels)
 
-        def moved_scenes(self: Scenes, device: torch.device) -> Scenes:
+        def moved_scenes(self: MadeScenes, device: torch.device) -> MadeScenes:
             images = self.images.to(device)
             with mode:
                 slots, classes = (torch.empty_like(tensor, device=device) for tensor in (self.slots, self.classes))
@@ -177,7 +177,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Waits]:
             monkeypatch.setattr(module, name, in_numbers(getattr(module, name)))
         monkeypatch.setattr(nn.Module, "to", moved)
         monkeypatch.setattr(ImageSet, "to", moved_set)
-        monkeypatch.setattr(Scenes, "to", moved_scenes)
+        monkeypatch.setattr(MadeScenes, "to", moved_scenes)
         # These compute something before training.
         monkeypatch.setattr(segment, "_check_tested", lambda *_: None)
         monkeypatch.setattr(Taps, "train_what_is_reached", lambda *_: None)

@@ -23,5 +23,5 @@ def test_facts_that_plans_and_tables_need() -> None:
 
 
 def test_sets_say_which_truth_they_have() -> None:
-    assert Garments().truths == Shapes().truths == ("segments", "objects")
-    assert Images(name="cifar10").truths == ()
+    assert Garments().truths == Shapes().truths == ("labels", "segments", "objects")
+    assert Images(name="cifar10").truths == ("labels",)

@@ -35,6 +35,7 @@ from harness.spec import (
     LinearProbe,
     Loss,
     LowPassTarget,
+    MaskFolder,
     MlpHead,
     MomentumTarget,
     NormPixelTarget,
@@ -82,6 +83,14 @@ TEACHER = Checkpoint(path="", backbone=Backbone(name="vit", patch_size=16), imag
 
 # What is built, and what the one line must say.
 REFUSED: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
+    "labels of a folder of masks": (
+        lambda: LinearProbe(start=pretrain(data=MaskFolder(name="ade", classes=150)), recipe=recipe()),
+        ("ade does not come with a label for every picture", "Shapes or ImageFolder"),
+    ),
+    "names of other classes": (
+        lambda: MaskFolder(name="ade", classes=3, names=("wall", "sky")),
+        ("2 names", "3 classes"),
+    ),
     "crops beside scale": (lambda: Augment(scale=(0.5, 2.0), crop_scale=(0.2, 1.0)), ("crop_scale", "beside scale")),
     "scale the wrong way round": (lambda: Augment(scale=(2.0, 0.5)), ("scale", "low <= high")),
     "class limit alone": (lambda: Augment(class_limit=0.75), ("class_limit", "state scale too")),
@@ -207,7 +216,7 @@ REFUSED: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     "windows with gaps": (lambda: segment(test=Slide(stride=33)), ("32 px", "stride of 33", "leave pixels out")),
     "smoothed pixels": (
         lambda: segment(recipe=recipe(augment=Augment(smoothing=0.1))),
-        ("recipe.augment", "cropped and flipped, nothing else"),
+        ("recipe.augment", "cropped, scaled and flipped only"),
     ),
     "drop path of a frozen segmentation": (
         lambda: segment(frozen=True, recipe=recipe(drop_path=0.1)),

@@ -22,16 +22,29 @@ from harness.core.data.shapes import CLASSES, COLOURS, scenes
 from harness.core.runtime.custom import load_function
 from harness.core.runtime.randomness import words
 from harness.machine import data_location
-from harness.spec import CustomData, Data, Garments, HarnessError, ImageFolder, Images, Shapes, seed_stream
+from harness.spec import (
+    CocoFolder,
+    CustomData,
+    Data,
+    Garments,
+    HarnessError,
+    ImageFolder,
+    Images,
+    MaskFolder,
+    Shapes,
+    seed_stream,
+)
 from harness.spec.data.datasets import (
     HELD_OUT,
     PUBLISHED,
     Crops,
     Decoder,
+    Folder,
     absent,
     check_folder,
     few_to_hold_out,
     is_uneven,
+    scene_content,
 )
 from harness.spec.data.external_content import Manifest, image_files, manifest
 
@@ -154,6 +167,8 @@ def load(data: Data, part: Part) -> ImageSet | FolderSet:
     match data:
         case ImageFolder():
             return _load_folder(data, part)
+        case MaskFolder() | CocoFolder():
+            return _load_pictures(data, part)
         case Images() | Shapes() | Garments() | CustomData():
             return _load_images(data, part)
         case _:
@@ -256,14 +271,55 @@ def _load_folder(data: ImageFolder, part: Part) -> FolderSet:
     return FolderSet(paths, labels, classes, *IMAGENET_COLOURS, data.decoder, data.crops, pack)
 
 
-def _checked_root(data: ImageFolder) -> Path:
+def _load_pictures(data: MaskFolder | CocoFolder, part: Part) -> FolderSet:
+    """Pictures of a folder with masks, without labels."""
+    if part == "train":
+        known = " and ".join(data.truths)
+        raise HarnessError(f"{data.name} has {known}, and no labels of whole pictures to train on")
+    root, held_out = checked_scenes(data), part == "test" and data.split == "test"
+    paths = list(image_files(root / data.pictures(tested=held_out)))
+    if not paths:
+        raise HarnessError(f"{root / data.pictures(tested=held_out)} holds no image")
+    if not held_out:
+        rows = members(data, torch.zeros(len(paths), dtype=torch.int64), part)
+        paths = [paths[index] for index in rows.tolist()]
+    return unlabelled(paths)
+
+
+def unlabelled(paths: Sequence[Path]) -> FolderSet:
+    """Pictures in files, without labels."""
+    return FolderSet(tuple(paths), torch.full((len(paths),), -1), (), *IMAGENET_COLOURS)
+
+
+def checked_scenes(data: MaskFolder | CocoFolder) -> Path:
+    """Where a folder of pictures with masks lies.
+
+    Raises:
+        HarnessError: it is missing, or is not the one that the run was planned with.
+    """
+    root = _there(data)
+    if data.content is not None:
+        _check_content(data, root, scene_content(root, _read_once(root, data.content)))
+    return root
+
+
+def _there(data: Folder) -> Path:
     root = data_location(data.name)
     if root is None or not root.exists():
         raise HarnessError(absent(data))
-    found = _read_once(root, data.content)
-    if data.content is not None and found.digest != data.content:
+    return root
+
+
+def _check_content(data: Folder, root: Path, digest: str) -> None:
+    if data.content is not None and digest != data.content:
         told = "that this run was planned with: its files differ; plan again"
         raise HarnessError(f"{root} is not the {data.name} {told}")
+
+
+def _checked_root(data: ImageFolder) -> Path:
+    root = _there(data)
+    found = _read_once(root, data.content)
+    _check_content(data, root, found.digest)
     as_planned_now = data.replace(deep=found.deep, uneven=is_uneven(found))
     if data.content is not None and as_planned_now.current_revision() != data.current_revision():
         raise HarnessError(f"an earlier version planned this run and meant other numbers by {root}; plan again")
@@ -409,6 +465,10 @@ def facts_of(data: Data) -> Facts:
     match data:
         case ImageFolder():
             return Facts(data.channels, *IMAGENET_COLOURS, data.classes or _subfolders(data.name))
+        case MaskFolder():
+            return Facts(data.channels, *IMAGENET_COLOURS, data.names or ())
+        case CocoFolder():
+            return Facts(data.channels, *IMAGENET_COLOURS)
         case Images():
             return Facts(data.channels, *facts(data)[1:], NAMES.get(data.name, ()))
         case Shapes():

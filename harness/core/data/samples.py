@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -80,7 +80,7 @@ class TrainingSamples(Dataset[tuple[Tensor, int, int]]):
         across, down = file.size[0] / width, file.size[1] / height
         near = (round(left * across), round(top * down))
         far = (round((left + wide) * across), round((top + tall) * down))
-        image = prepared(file).crop((*near, *far)).resize((size, size), _filter(self.augment.interpolation))
+        image = prepared(file).crop((*near, *far)).resize((size, size), pil_filter(self.augment.interpolation))
         if self._mirrored(step, position):
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         pixels: Tensor = pil.pil_to_tensor(image)
@@ -117,7 +117,8 @@ class TestSamples(Dataset[tuple[Tensor, int]]):
         return read(path, lambda file: central(prepared(file), self.image_size, self.crop), self.source.pack)
 
 
-def _filter(interpolation: Interpolation) -> Image.Resampling:
+def pil_filter(interpolation: Interpolation) -> Image.Resampling:
+    """PIL's filter of an interpolation."""
     match interpolation:
         case "bilinear":
             return Image.Resampling.BILINEAR
@@ -160,9 +161,16 @@ def _posterize(image: Image.Image, bits: int, **_: object) -> Image.Image:
 
 
 def collected(
-    made: Dataset[Any], wanted: Iterable[list[Any]], device: torch.device, workers: int
+    made: Dataset[Any],
+    wanted: Iterable[list[Any]],
+    device: torch.device,
+    workers: int,
+    together: Callable[[list[Any]], list[Tensor]] | None = None,
 ) -> Iterator[list[Tensor]]:
-    """Batches of the wanted samples in order, each field stacked; computed by `workers` processes, or here if 0.
+    """Batches of the wanted samples in order, computed by `workers` processes, or here if 0.
+
+    Args:
+        together: makes a batch of samples; None stacks each field.
 
     Raises:
         HarnessError: raised by a sample.
@@ -175,6 +183,7 @@ def collected(
                 made,
                 batch_sampler=wanted,
                 num_workers=workers,
+                collate_fn=together,
                 pin_memory=device.type == "cuda",
                 multiprocessing_context=_start_method() if workers else None,
                 generator=torch.Generator(),  # not the global one: the caller's draws stay the same

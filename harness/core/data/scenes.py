@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import tee
 from typing import Literal, NamedTuple, Protocol, TypeVar, assert_never
 
 import torch
@@ -17,20 +18,28 @@ from torch import Tensor
 from torch.nn import functional
 
 from harness.core.data import garments, shapes
-from harness.core.data.augment import crop_boxes, cropped, flips, squares, test_batch
+from harness.core.data.augment import cropped, test_batch
 from harness.core.data.batches import step_indices, steps_per_epoch
 from harness.core.data.datasets import FASHION, ImageSet, facts, members
 from harness.core.data.objects import Objects, labels_of, objects_of
+from harness.core.data.samples import collected
+from harness.core.data.scene_crops import IGNORED, Want, first_varied, nearest, scene_crops
+from harness.core.data.scene_files import (
+    MaskFiles,
+    ObjectFiles,
+    SceneSamples,
+    SceneTests,
+    load_masks,
+    load_objects,
+    together,
+)
 from harness.core.runtime.ahead import Ahead
 from harness.core.runtime.session import Session
-from harness.spec import Augment, Data, Garments, HarnessError, Recipe, Shapes
+from harness.spec import Augment, CocoFolder, Data, Garments, HarnessError, MaskFolder, Recipe, Shapes
 
-Want = Literal["segments", "objects"]
 Fold = Literal["train", "test"]
 Names = tuple[str, ...]
 Made = TypeVar("Made", Shapes, Garments)
-IGNORED = 255
-"""Value of a map of classes where nothing is known, or nothing is there."""
 BACKGROUND = "background"
 
 NOTHING = torch.zeros(0)
@@ -82,7 +91,7 @@ class TrainedOnScenes(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Scenes:
+class MadeScenes:
     """Pictures in memory, with the truth of every pixel.
 
     images: of what is in memory, and labels of the whole pictures.
@@ -115,10 +124,14 @@ class Scenes:
         """Objects of whole pictures, crowds among them."""
         return objects_of(_masks(self.slots[rows], self.classes.shape[1]), self.classes[rows])
 
-    def to(self, device: torch.device) -> Scenes:
+    def to(self, device: torch.device) -> MadeScenes:
         """The same pictures with their tensors on a device."""
         held = {name: getattr(self, name).to(device) for name in ("images", "slots", "classes")}
         return dataclasses.replace(self, **held)
+
+
+Scenes = MadeScenes | MaskFiles | ObjectFiles
+"""Pictures with their truth, in memory or in files. All have the fields and methods that `MadeScenes` documents."""
 
 
 @lru_cache(maxsize=4)
@@ -133,20 +146,25 @@ def load_scenes(data: Data, part: Fold) -> Scenes:
             return _made(data, part, shapes.scenes, shapes.CLASSES)
         case Garments():
             return _made(data, part, garments.scenes, FASHION)
+        case MaskFolder():
+            return load_masks(data, part)
+        case CocoFolder():
+            return load_objects(data, part)
         case _:
-            raise HarnessError(f"{data.title} has neither masks nor boxes; data sets that have: Shapes, Garments")
+            known = "Garments, Shapes, MaskFolder, CocoFolder"
+            raise HarnessError(f"{data.title} has neither masks nor boxes; data sets that have: {known}")
 
 
 def _made(
     data: Made, part: Fold, make: Callable[[Made, Fold], Iterator[tuple[Tensor, Objects]]], names: Names
-) -> Scenes:
+) -> MadeScenes:
     """Scenes that are made some at a time by `make`, from the training or from the test images of the data set."""
     fold: Fold = "test" if part == "test" and data.split == "test" else "train"
     chunks = [(images, labels_of(found), _slots(found.masks), found.classes) for images, found in make(data, fold)]
     images, labels, slots, classes = (torch.cat(fields) for fields in zip(*chunks, strict=True))
     rows = members(data, labels, part) if fold == "train" else torch.arange(len(labels))
     held = ImageSet(images[rows], labels[rows], *facts(data))
-    return Scenes(held, slots[rows], classes[rows], names)
+    return MadeScenes(held, slots[rows], classes[rows], names)
 
 
 def _slots(masks: Tensor) -> Tensor:
@@ -163,47 +181,11 @@ def _masks(slots: Tensor, count: int) -> Tensor:
 
 def segments_of(slots: Tensor, classes: Tensor) -> Tensor:
     """Classes int64 [B, H, W], 0 = background, of slots uint8 [B, H, W] that hold objects of classes [B, M]."""
-    kinds = torch.full(
-        (len(classes), IGNORED + 1), IGNORED, device=classes.device
-    )  # of each value that a slot can have
+    # The class of each value that a slot can have.
+    kinds = torch.full((len(classes), IGNORED + 1), IGNORED, device=classes.device)
     kinds[:, 0] = 0
     kinds[:, 1 : classes.shape[1] + 1] = classes + 1
     return kinds.gather(1, slots.long().flatten(1)).view(slots.shape)
-
-
-def nearest(maps: Tensor, boxes: Tensor, flip: Tensor, size: int, beyond: int = IGNORED) -> Tensor:
-    """Maps [B, H, W] cropped to boxes int64 [B, 4], resized to [B, size, size] by nearest neighbour, and mirrored.
-
-    Geometry and arguments are those of `augment.resample`; each pixel is the one below its centre. Boxes may reach
-    beyond the map on the right and below, where the value is `beyond`.
-    """
-    height, width = maps.shape[1:]
-    top, left, tall, wide = (values[:, None] for values in boxes.unbind(1))
-    centres = 2 * torch.arange(size, device=maps.device) + 1  # in half pixels, so that all is whole numbers
-    rows = (top + centres * tall // (2 * size))[:, :, None]
-    columns = left + centres * wide // (2 * size)
-    columns = torch.where(flip[:, None], columns.flip(1), columns)[:, None]
-    which = torch.arange(len(maps), device=maps.device)[:, None, None]
-    found = maps[which, rows.clamp(max=height - 1), columns.clamp(max=width - 1)]
-    return found.masked_fill((rows >= height) | (columns >= width), beyond)
-
-
-def first_varied(maps: Tensor, tries: Tensor, size: int, limit: float) -> Tensor:
-    """The first of each picture's boxes of which no class fills `limit` or more, or the last: int64 [B, 4].
-
-    Args:
-        maps: int64 [B, H, W], IGNORED is no class. tries: int64 [B, T, 4]. size: side of what is cut out.
-    """
-    count = len(tries)
-    never = torch.zeros(count, dtype=torch.bool, device=maps.device)
-    shares = []
-    for boxes in tries.unbind(1):
-        seen = nearest(maps, boxes, never, size).flatten(1)
-        times = torch.zeros(count, IGNORED + 1, device=maps.device).scatter_add_(1, seen, torch.ones_like(seen).float())
-        shares.append(times[:, :IGNORED].amax(1) / times[:, :IGNORED].sum(1).clamp(min=1))
-    fits = torch.stack(shares, dim=1) < limit
-    fits[:, -1] = True
-    return tries[torch.arange(count, device=maps.device), fits.int().argmax(1)]
 
 
 def scene_batches(
@@ -213,40 +195,76 @@ def scene_batches(
 
     An object of which a crop leaves nothing has class -1. Where a picture is smaller than what is cut out, the rest is
     0 in the normalised image, IGNORED in the map, and no object.
-    """
-    recipe, augment, device = run.recipe, run.recipe.augment, session.device
-    rows = session.group.rows(recipe.batch_size)
-    positions = torch.arange(recipe.batch_size)[slice(None) if rows is None else rows].to(device)
-    steps = recipe.total_steps(steps_per_epoch(scenes.images, recipe.batch_size))
-    here = scenes.to(device)
 
-    height, width = here.slots.shape[1:]
+    Raises:
+        HarnessError: there are fewer pictures than one batch takes, they have no such truth, or one cannot be read.
+    """
+    batch_size = run.recipe.batch_size
+    rows = session.group.rows(batch_size)
+    places = torch.arange(batch_size)[slice(None) if rows is None else rows]
+    total = run.recipe.total_steps(steps_per_epoch(scenes.images, batch_size))
+    steps = range(first_step, total)
+    if isinstance(scenes, MadeScenes):
+        here, positions = scenes.to(session.device), places.to(session.device)
+        plan = step_indices(here.images, positions, batch_size, run.seed, steps, run.recipe.augment.repeats)
+        return _in_memory(run, here, want, plan, positions, total)
+    plan = step_indices(scenes.images, places, batch_size, run.seed, steps, run.recipe.augment.repeats)
+    return _in_files(run, scenes, want, plan, places, session)
+
+
+def _in_memory(
+    run: TrainedOnScenes,
+    scenes: MadeScenes,
+    want: Want,
+    plan: Iterator[tuple[int, Tensor]],
+    positions: Tensor,
+    total: int,
+) -> Iterator[SceneBatch]:
+    augment, side, images = run.recipe.augment, run.image_size, scenes.images
+    height, width = scenes.slots.shape[1:]
 
     def draw(step: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         return scene_crops(height, width, augment, want, seed=run.seed, step=step, positions=positions)
 
-    ahead = Ahead(draw, positions, steps)
-    for step, indices in step_indices(here.images, positions, recipe.batch_size, run.seed, range(first_step, steps)):
+    ahead = Ahead(draw, positions, total)
+    for step, indices in plan:
         tries, flip = ahead.at(step)
-        slots, classes, boxes = here.slots[indices], here.classes[indices], tries[:, 0]
+        slots, classes, boxes = scenes.slots[indices], scenes.classes[indices], tries[:, 0]
         if augment.class_limit is not None:
-            boxes = first_varied(segments_of(slots, classes), tries, run.image_size, augment.class_limit)
-        shown = nearest(slots, boxes, flip, run.image_size)
-        pictures = _enlarged(here.images.images[indices], augment)
-        images = cropped(pictures, (boxes, flip), here.images.colours, augment=augment, image_size=run.image_size)
-        images = images.masked_fill((shown == IGNORED)[:, None], 0)
-        yield _batch(SceneBatch(step, images, positions), shown, classes, want)
+            boxes = first_varied(segments_of(slots, classes), tries, side, augment.class_limit)
+        seen = nearest(slots, boxes, flip, side)
+        pictures = _enlarged(images.images[indices], augment)
+        shown = cropped(pictures, (boxes, flip), images.colours, augment=augment, image_size=side)
+        yield _batch(step, shown.masked_fill((seen == IGNORED)[:, None], 0), positions, seen, classes, want)
 
 
-def scene_crops(
-    height: int, width: int, augment: Augment, want: Want, *, seed: int, step: int | Tensor, positions: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Boxes int64 [B, T, 4] of pictures of this size, of which the first is taken if nothing else decides; flips."""
-    mirrored = flips(augment, seed=seed, step=step, positions=positions)
-    if augment.scale is None:
-        return crop_boxes(height, width, augment, seed=seed, step=step, positions=positions)[:, None], mirrored
-    found = squares(height, width, augment, of_longer=want == "objects", seed=seed, step=step, positions=positions)
-    return found[:, : None if augment.class_limit is not None else 1], mirrored
+def _batch(step: int, images: Tensor, positions: Tensor, slots: Tensor, classes: Tensor, want: Want) -> SceneBatch:
+    match want:
+        case "segments":
+            return SceneBatch(step, images, positions, segments_of(slots, classes))
+        case "objects":
+            found = objects_of(_masks(slots, classes.shape[1]), classes)
+            return SceneBatch(step, images, positions, NOTHING, found.classes, found.masks, found.boxes)
+        case _:
+            assert_never(want)
+
+
+def _in_files(
+    run: TrainedOnScenes,
+    scenes: MaskFiles | ObjectFiles,
+    want: Want,
+    plan: Iterator[tuple[int, Tensor]],
+    places: Tensor,
+    session: Session,
+) -> Iterator[SceneBatch]:
+    made = SceneSamples(scenes, want, run.recipe.augment, run.image_size, run.seed)
+    plan, steps = tee(plan)
+    wanted = ([(step, *pair) for pair in zip(places.tolist(), indices.tolist(), strict=True)] for step, indices in plan)
+    positions = places.to(session.device)
+    found = collected(made, wanted, session.device, session.workers, together)
+    for tensors, (step, _) in zip(found, steps, strict=False):
+        images, *truth = (tensor.to(session.device, non_blocking=True) for tensor in tensors)
+        yield SceneBatch(step, images, positions, *((NOTHING, *truth) if want == "objects" else truth))
 
 
 def _enlarged(pictures: Tensor, augment: Augment) -> Tensor:
@@ -261,23 +279,27 @@ def _enlarged(pictures: Tensor, augment: Augment) -> Tensor:
     return functional.pad(pictures.float(), (0, side - width, 0, side - height), mode="replicate")
 
 
-def _batch(batch: SceneBatch, slots: Tensor, classes: Tensor, want: Want) -> SceneBatch:
-    match want:
-        case "segments":
-            return batch._replace(segments=segments_of(slots, classes))
-        case "objects":
-            found = objects_of(_masks(slots, classes.shape[1]), classes)
-            return batch._replace(classes=found.classes, masks=found.masks, boxes=found.boxes)
-        case _:
-            assert_never(want)
-
-
-def test_scenes(scenes: Scenes, session: Session, *, image_size: int) -> Iterator[TestScenes]:
+def test_scenes(
+    scenes: Scenes,
+    session: Session,
+    *,
+    image_size: int,
+    want: Want,
+) -> Iterator[TestScenes]:
     """All pictures of a set once, whole, in order; with n processes, each gets every n-th batch.
 
-    Squares are resized to image_size.
+    Squares in memory are resized to image_size. Pictures in files come one by one: for maps their shorter side is
+    resized to image_size, for objects their longer one, and the rest of a square is filled up.
     """
     batch_size, group = min(TEST_BATCH, session.micro_batch or TEST_BATCH), session.group
+    if not isinstance(scenes, MadeScenes):
+        rows = torch.arange(len(scenes))[group.rank :: group.size].split(1)
+        made = SceneTests(scenes, want, image_size)
+        found = collected(made, (row.tolist() for row in rows), session.device, session.workers)
+        for row, (images, size) in zip(rows, found, strict=True):
+            height, width = size[0].tolist()
+            yield TestScenes(row, images.to(session.device), (height, width))
+        return
     held = scenes.images
     for rows in torch.split(torch.arange(len(scenes)), batch_size)[group.rank :: group.size]:
         pictures = held.images[rows].to(session.device)

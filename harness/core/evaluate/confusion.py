@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from harness.core.data.scenes import IGNORED
+from harness.core.data.scene_crops import IGNORED
 from harness.spec import HarnessError
 
 

@@ -110,7 +110,7 @@ def precision(run: Detect, test: Scenes, model: Detector, session: Session) -> G
     """
     truth: list[Entry] = []
     detected: list[Entry] = []
-    for scene in test_scenes(test, session, image_size=run.image_size):
+    for scene in test_scenes(test, session, image_size=run.image_size, want="objects"):
         with autocast(run.recipe, session.device):
             found = model.find(scene.images, scene.size)
         known = test.objects(scene.rows)

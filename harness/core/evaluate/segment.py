@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.core.data.batches import steps_per_epoch
-from harness.core.data.scenes import IGNORED, SceneBatch, Scenes, load_scenes, scene_batches, test_scenes
+from harness.core.data.scene_crops import IGNORED
+from harness.core.data.scenes import SceneBatch, Scenes, load_scenes, scene_batches, test_scenes
 from harness.core.evaluate.confusion import Confusion
 from harness.core.evaluate.start import dense_encoder
 from harness.core.model.batchnorm import group_batch_norms
@@ -114,7 +115,7 @@ def scores(run: Segment, test: Scenes, model: Segmenter, session: Session) -> Ge
     """
     confusion = Confusion(len(test.names("segments")), session.device)
     sums = torch.zeros(2, dtype=torch.float64, device=session.device)  # losses, and pixels
-    for scene in test_scenes(test, session, image_size=run.image_size):
+    for scene in test_scenes(test, session, image_size=run.image_size, want="segments"):
         truth = test.segments(scene.rows)
         logits = predicted(run, model, scene.images, scene.size, truth, session)
         confusion.add(truth, logits.argmax(1))
@@ -152,7 +153,7 @@ def _check_tested(run: Segment, test: Scenes, model: Segmenter, session: Session
         HarnessError: it fails on the first ones.
     """
     try:
-        for scene in islice(test_scenes(test, session, image_size=run.image_size), 1):
+        for scene in islice(test_scenes(test, session, image_size=run.image_size, want="segments"), 1):
             predicted(run, model.eval(), scene.images, scene.size, test.segments(scene.rows), session)
     except (AssertionError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

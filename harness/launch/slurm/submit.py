@@ -22,7 +22,8 @@ from harness.launch.slurm.arrays import arrays, within
 from harness.launch.slurm.run_states import latest_entries, states_on_cluster
 from harness.launch.slurm.task import Task, open_to_group
 from harness.machine import data_location, data_variable
-from harness.spec import HarnessError, ImageFolder, Run, upstreams
+from harness.spec import HarnessError, Run, upstreams
+from harness.spec.data.datasets import Folder
 from harness.store import Store
 from harness.store.submissions import Array, Entry, Submissions, asked_for
 
@@ -266,7 +267,7 @@ def _locations(runs: Iterable[Run]) -> dict[str, str]:
 
     Jobs run a copy of the project, from which relative paths of its profile would lead elsewhere.
     """
-    names = {run.data.name for run in runs if isinstance(run.data, ImageFolder)}
+    names = {run.data.name for run in runs if isinstance(run.data, Folder)}
     places = {name: data_location(name) for name in sorted(names)}
     return {data_variable(name): str(place) for name, place in places.items() if place}
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
 from harness.machine import HarnessError, data_location, data_names, data_variable
 from harness.spec.base import Side, Spec
-from harness.spec.data.external_content import Manifest, manifest, picture_fault
+from harness.spec.data.external_content import Manifest, cached_file_sha256, image_files, manifest, picture_fault
 from harness.spec.data.packs import packed_side
 from harness.spec.user_code import UserFunction
 
@@ -42,7 +43,8 @@ PUBLISHED = {
 
 
 Decoder = Literal["pil", "torchvision"]
-Truth = Literal["segments", "objects"]
+Truth = Literal["labels", "segments", "objects"]
+"""A class of each picture, of each pixel, or of each object with its mask and box."""
 Crops = Literal["alone", "batch"]
 
 HELD_OUT = 10
@@ -70,8 +72,8 @@ class _Data(Spec):
     train_images: PositiveInt | None = None
     split: Literal["test", "validation"] = "test"
 
-    truths: ClassVar[tuple[Truth, ...]] = ()
-    """Annotation of its pixels: maps of classes, objects with masks and boxes, or none."""
+    truths: ClassVar[tuple[Truth, ...]] = ("labels",)
+    """What is known of its images."""
 
     @property
     def title(self) -> str:
@@ -307,11 +309,12 @@ def _named(classes: Collection[str]) -> str:
     return ", ".join(names[:SHOWN]) + more
 
 
-def absent(data: ImageFolder) -> str:
+def absent(data: Folder) -> str:
     """Advice about a folder that is not found here, in one line that names the known data sets."""
     name, here = data.name, data_names() - {data.name}
     close = [name] if name in PUBLISHED else difflib.get_close_matches(name, here | set(PUBLISHED), n=1)
-    hint = f"; did you mean {'Images' if close[0] in PUBLISHED else 'ImageFolder'}(name={close[0]!r})?" if close else ""
+    kind = "Images" if close and close[0] in PUBLISHED else type(data).__name__
+    hint = f"; did you mean {kind}(name={close[0]!r})?" if close else ""
     root = data_location(name)
     place = "is not here" if root is None else f"should lie in {root}, which is no folder"
     return (
@@ -336,7 +339,7 @@ class Shapes(_Data):
 
     channels: ClassVar[int] = 3
     num_classes: ClassVar[int] = 6
-    truths: ClassVar[tuple[Truth, ...]] = ("segments", "objects")
+    truths: ClassVar[tuple[Truth, ...]] = ("labels", "segments", "objects")
 
     @property
     def caption(self) -> str:
@@ -378,7 +381,7 @@ class Garments(_Data):
 
     channels: ClassVar[int] = 3
     num_classes: ClassVar[int] = 10
-    truths: ClassVar[tuple[Truth, ...]] = ("segments", "objects")
+    truths: ClassVar[tuple[Truth, ...]] = ("labels", "segments", "objects")
     filled: ClassVar[Mapping[str, str]] = {"content": "source"}
 
     @model_validator(mode="before")
@@ -423,4 +426,159 @@ class CustomData(_Data, UserFunction):
         return self.revision + (self.split == "validation")
 
 
-Data = Annotated[Images | ImageFolder | Shapes | Garments | CustomData, Field(discriminator="kind")]
+class _SceneFolder(_Data):
+    """Fields of a folder of pictures with masks.
+
+    name: looked up with `data_location`, as of ImageFolder.
+    content: digest of all pictures and masks below the folder and of its annotations; filled in where it is found.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    content: str | None = None
+
+    channels: ClassVar[int] = 3
+    filled: ClassVar[Mapping[str, str]] = {"content": "name"}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_content(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("content") is None and "name" in values:
+            root = data_location(str(values["name"]))
+            if root is not None and root.exists():
+                try:
+                    return {**values, "content": scene_content(root, planned_manifest(root))}
+                except HarnessError as error:
+                    raise ValueError(str(error)) from None
+        return values
+
+    def fault(self, *, tested: bool) -> str | None:
+        root = data_location(self.name)
+        try:
+            if root is not None and root.exists():
+                self.check(root, tested=tested)
+        except HarnessError as error:
+            return str(error)
+        return None
+
+    def check(self, root: Path, *, tested: bool) -> None:
+        """Refuse a folder that has not the form that the class describes, as far as names of files tell.
+
+        tested: True if something is measured on it.
+
+        Raises:
+            HarnessError: names the file that is missing.
+        """
+        raise NotImplementedError
+
+
+class MaskFolder(_SceneFolder):
+    """Pictures with a class for each pixel, as ADE20K has them, for Segment and for pre-training.
+
+    `images/training/*.jpg` with `annotations/training/*.png` of the same names and sizes, and `validation` beside
+    `training`. A mask holds a number for each pixel, grey or as the index into a palette.
+
+    classes: number of classes. names: of them, for figures.
+    shift: what is added to a number to give the class, from 0. ADE20K has -1: its 0, which becomes -1, stands for no
+        class, and is neither learnt nor counted.
+    ignore: a number that is neither learnt nor counted; None if there is none.
+    """
+
+    kind: Literal["maskfolder"] = "maskfolder"
+    classes: int = Field(ge=2, le=255)
+    names: tuple[str, ...] | None = None
+    shift: int = 0
+    ignore: int | None = 255
+
+    truths: ClassVar[tuple[Truth, ...]] = ("segments",)
+    unkeyed: ClassVar[frozenset[str]] = frozenset({"names"})
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if self.names is not None and len(self.names) != self.classes:
+            raise ValueError(f"names has {len(self.names)} names for {self.classes} classes")
+        return self
+
+    def check(self, root: Path, *, tested: bool) -> None:
+        for part in ("training", "validation")[: 1 + (tested and self.split == "test")]:
+            mask_pairs(root, part)
+
+    def pictures(self, *, tested: bool) -> str:
+        """Folder of the pictures below that of the set; tested: of those that it is tested on."""
+        return f"images/{'validation' if tested else 'training'}"
+
+
+class CocoFolder(_SceneFolder):
+    """Pictures with objects, as COCO has them, for Detect and for pre-training.
+
+    `annotations/instances_<part>.json` and the pictures that it names, in `<part>/`. Polygons and run-length masks are
+    read by pycocotools (`pip install mim-harness[detection]`). Categories are numbered from 0 by their ids. Pictures
+    without an object are not trained on. Crowds are not either, and count as COCO defines it in a test.
+
+    train, test: the parts.
+    flat: what becomes of an annotation whose box has no area: COCO's train2017 has two of them.
+    """
+
+    kind: Literal["cocofolder"] = "cocofolder"
+    train: str = Field(default="train2017", pattern=r"^[\w.-]+$")
+    test: str = Field(default="val2017", pattern=r"^[\w.-]+$")
+    flat: Literal["refuse", "drop"] = "refuse"
+
+    truths: ClassVar[tuple[Truth, ...]] = ("objects",)
+
+    def check(self, root: Path, *, tested: bool) -> None:
+        for part in (self.train, self.test)[: 1 + (tested and self.split == "test")]:
+            for path, there in ((coco_json(root, part), Path.is_file), (root / part, Path.is_dir)):
+                if not there(path):
+                    raise HarnessError(
+                        f"{path} is missing: annotations/instances_{part}.json names the pictures in {part}/"
+                    )
+
+    def pictures(self, *, tested: bool) -> str:
+        """Folder of the pictures below that of the set; tested: of those that it is tested on."""
+        return self.test if tested else self.train
+
+
+def coco_json(root: Path, part: str) -> Path:
+    """Where the annotations of a part of a CocoFolder lie."""
+    return root / "annotations" / f"instances_{part}.json"
+
+
+def mask_pairs(root: Path, part: str) -> list[tuple[Path, Path]]:
+    """Pictures of a part of a MaskFolder with their masks, sorted by name.
+
+    Raises:
+        HarnessError: there are none, or one lacks the other.
+    """
+    pictures, masks = (root / kind / part for kind in ("images", "annotations"))
+    for folder in (pictures, masks):
+        if not folder.is_dir():
+            raise HarnessError(
+                f"{folder} is missing: pictures belong into images/{part}/, masks into annotations/{part}/"
+            )
+    found = {path.relative_to(masks).with_suffix(""): path for path in image_files(masks)}
+    pairs = []
+    for path in image_files(pictures):
+        mask = found.pop(path.relative_to(pictures).with_suffix(""), None)
+        if mask is None:
+            raise HarnessError(f"{path} has no mask in {masks}")
+        pairs.append((path, mask))
+    if found:
+        raise HarnessError(f"{min(found.values())} is the mask of no picture in {pictures}")
+    if not pairs:
+        raise HarnessError(f"{pictures} holds no image")
+    return pairs
+
+
+def scene_content(root: Path, folder: Manifest) -> str:
+    """Digest of a folder of pictures with masks: of its images, and of the JSON files in annotations/."""
+    texts = sorted((root / "annotations").glob("*.json"))
+    named = "".join(f"{path.name}\0{cached_file_sha256(path)}\n" for path in texts)
+    return hashlib.sha256(f"{folder.digest}\n{named}".encode()).hexdigest()
+
+
+Folder = ImageFolder | MaskFolder | CocoFolder
+"""What lies in a folder of the user's."""
+
+Data = Annotated[
+    Images | ImageFolder | MaskFolder | CocoFolder | Shapes | Garments | CustomData, Field(discriminator="kind")
+]

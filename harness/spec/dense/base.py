@@ -6,9 +6,8 @@ from typing import Any, ClassVar, Self
 
 from pydantic import PositiveInt, model_validator
 
-from harness.spec.data.datasets import Truth
 from harness.spec.model.backbone import AnyBackbone
-from harness.spec.recipe import Recipe, check_frozen, check_no_mask_token
+from harness.spec.recipe import Recipe, check_frozen, check_no_mask_token, check_scenes
 from harness.spec.run import TRAINED_PASSES, Evaluated, Start, check_family
 
 
@@ -49,12 +48,6 @@ class Dense(Evaluated[Start]):
             raise ValueError(f"data has to be stated, a set with {cls.truth}: Garments, Shapes or {cls.folder}")
         return values
 
-    needs: ClassVar[Truth]
-    truth: ClassVar[str]
-    """What its data have beside pictures, by name and in words."""
-    folder: ClassVar[str]
-    """Name of the data spec for files of a user."""
-
     unkeyed: ClassVar[frozenset[str]] = frozenset({"assumed", "crop"})
 
     @model_validator(mode="after")
@@ -64,20 +57,10 @@ class Dense(Evaluated[Start]):
         return self
 
     @model_validator(mode="after")
-    def _data_with_truth(self) -> Self:
-        if self.needs not in self.data.truths:
-            raise ValueError(
-                f"{self.data.title} does not come with {self.truth}; valid: Garments, Shapes or {self.folder}"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _fitting_recipe(self) -> Self:
         check_family(self.start.backbone, self.backbone)
         (check_frozen if self.frozen else check_no_mask_token)(self.recipe)
-        augment = self.recipe.augment
-        if augment.needs_loader or augment.mixup or augment.cutmix or augment.smoothing or augment.repeats > 1:
-            raise ValueError(f"recipe.augment: pictures with {self.truth} are cropped and flipped, nothing else")
+        check_scenes(self.recipe, self.needs)
         if self.recipe.average is not None:
             raise ValueError("recipe.average belongs to FineTune; leave it out")
         return self
