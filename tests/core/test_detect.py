@@ -273,8 +273,8 @@ def test_pycocotools_is_asked_for_before_training(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"data": None}, "data has to be stated: Garments, Shapes or CocoFolder"),
-        ({"data": Images(name="cifar10")}, "cifar10 does not say what is where; data sets that do: Garments"),
+        ({"data": None}, "data has to be stated, a set with boxes: Garments, Shapes or CocoFolder"),
+        ({"data": Images(name="cifar10")}, "cifar10 does not come with boxes; valid: Garments"),
         ({"pyramid": Fpn()}, r"have one stride: pyramid takes SimplePyramid\(\), not Fpn\(\)"),
         ({"start": SMALL.replace(patch_size=2)}, "a quarter of the stride 2, which 4 does not divide"),
         ({"backbone": SWIN}, "backbone has stride 32, the start 4"),

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tiny_runs import compute, finetuning, outcome, pretraining
+from tiny_runs import compute, detection, finetuning, outcome, pretraining
 
 from harness.spec import Run, key
 from harness.store import Store
@@ -22,6 +22,7 @@ KILLS = 20
 PATIENCE = 60.0
 FIRST = pretraining(epochs=120)
 TUNED = finetuning(FIRST, epochs=120)
+FOUND = detection(FIRST, epochs=60)
 SHORT = pretraining(epochs=40, seed=1)
 
 
@@ -78,7 +79,7 @@ def nursery(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """All runs, computed without disturbance."""
     store = Store(tmp_path_factory.mktemp("whole") / "runs")
-    assert [event.kind for event in compute(store, FIRST, TUNED, SHORT)] == ["done"] * 3
+    assert [event.kind for event in compute(store, FIRST, TUNED, FOUND, SHORT)] == ["done"] * 4
     return store
 
 
@@ -92,10 +93,10 @@ def wait_for_lines(store: Store, run: Run, attempts: int, lines: int, child: Chi
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("run", [FIRST, TUNED], ids=["pretrain", "finetune"])
+@pytest.mark.parametrize("run", [FIRST, TUNED, FOUND], ids=["pretrain", "finetune", "detect"])
 def test_many_kills_change_nothing(tmp_path: Path, whole: Store, nursery: Nursery, run: Run) -> None:
     draw, store = random.Random(run.kind), Store(tmp_path / "runs")
-    if run is TUNED:
+    if run is not FIRST:
         compute(store, FIRST)
     name = store.register(run)
     logged = 0

@@ -12,6 +12,7 @@ from harness.spec import (
     Augment,
     Backbone,
     CustomMask,
+    Detect,
     FineTune,
     Mask,
     Occlusion,
@@ -20,6 +21,7 @@ from harness.spec import (
     Recipe,
     Run,
     Shapes,
+    SimplePyramid,
     key,
 )
 from harness.store import Store
@@ -54,6 +56,13 @@ def finetuning(start: Pretrain, *, epochs: int = 3, seed: int = 0) -> FineTune:
         augment=Augment(mixup=0.8, cutmix=1.0, smoothing=0.1),
     )
     return FineTune(start=start, recipe=recipe, seed=seed)
+
+
+def detection(start: Pretrain, *, epochs: int = 3) -> Detect:
+    """With masks and drop path; one step an epoch."""
+    recipe = Recipe(epochs=epochs, batch_size=4, lr=1e-3, lr_batch=None, drop_path=0.2, layer_decay=0.8)
+    data = Shapes(image_size=16, train=4, test=4)
+    return Detect(start=start, data=data, recipe=recipe, pyramid=SimplePyramid(width=8), rois=16)
 
 
 def occluding(start: FineTune, *, seed: int = 0) -> Occlusion:
