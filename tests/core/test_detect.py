@@ -277,6 +277,7 @@ def test_pycocotools_is_asked_for_before_training(tmp_path: Path, monkeypatch: p
         ({"data": Images(name="cifar10")}, "cifar10 does not come with boxes; valid: Garments"),
         ({"pyramid": Fpn()}, r"have one stride: pyramid takes SimplePyramid\(\), not Fpn\(\)"),
         ({"start": SMALL.replace(patch_size=2)}, "a quarter of the stride 2, which 4 does not divide"),
+        ({"masks": False, "metric": "mask_ap"}, "metric mask_ap is of masks, which masks=False leaves out"),
         ({"backbone": SWIN}, "backbone has stride 32, the start 4"),
         ({"frozen": True, "recipe": RECIPE.replace(layer_decay=0.7)}, "do nothing to a frozen encoder"),
         ({"recipe": RECIPE.replace(average=Average())}, "recipe.average belongs to FineTune"),
@@ -293,6 +294,14 @@ def test_a_stated_usual_pyramid_has_the_key_of_the_usual_one() -> None:
         one, other = detection(start=start, pyramid=None), detection(start=start, pyramid=pyramid)
         assert key(one) == key(other)
         assert run_from_json(json.dumps(one.to_plain())) == one
+
+
+def test_columns_of_boxes_and_masks_share_a_run() -> None:
+    boxes, masks = detection(), detection(metric="mask_ap")
+    assert (boxes.shown_metric, masks.shown_metric) == ("box_ap", "mask_ap")
+    assert key(boxes) == key(masks)
+    assert boxes.cost_key == masks.cost_key
+    assert masks.caption == "average precision of masks after the last epoch, all weights trained"
 
 
 def test_without_masks_and_with_a_frozen_encoder(computed: Computed) -> None:

@@ -38,7 +38,7 @@ class Dense(Evaluated[Start]):
 
     @property
     def setting(self) -> tuple[object, ...]:
-        left_out = {"start", "data", "recipe", "seed", "assumed"}
+        left_out = {"start", "data", "recipe", "seed"} | self.unkeyed
         return tuple(str(value) for name, value in self.values.items() if name not in left_out)
 
     @model_validator(mode="before")

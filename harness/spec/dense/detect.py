@@ -56,6 +56,7 @@ class Detect(Dense):
     box_head: `2fc`, two linear layers (Mask R-CNN's), or `4conv1fc`, four convolutions with layer norms and a linear
         layer, and two convolutions instead of one where boxes are proposed (ViTDet's). Convolutions are as wide as the
         pyramid, linear layers four times as wide.
+    metric: the one that tables show. It is in no key: columns of boxes and of masks of one detector share a run.
     """
 
     kind: Literal["detect"] = "detect"
@@ -64,7 +65,9 @@ class Detect(Dense):
     rois: PositiveInt = 512
     masks: bool = True
     box_head: BoxHead = "2fc"
+    metric: Literal["box_ap", "box_ap50", "mask_ap", "mask_ap50"] = "box_ap"
 
+    unkeyed: ClassVar[frozenset[str]] = Dense.unkeyed | {"metric"}
     metrics: ClassVar[tuple[str, ...]] = ("box_ap", "box_ap50", "mask_ap", "mask_ap50")
     needs: ClassVar[Truth] = "objects"
     truth: ClassVar[str] = "boxes"
@@ -73,12 +76,13 @@ class Detect(Dense):
     @property
     def caption(self) -> str:
         """The shown metric in words."""
-        return f"box AP {self._when}"
+        what, at = "masks" if self.metric.startswith("mask") else "boxes", " at IoU 0.5" * self.metric.endswith("50")
+        trained = "pyramid and heads on a frozen backbone" if self.frozen else "all weights trained"
+        return f"average precision of {what}{at} after the last epoch, {trained}"
 
     @property
-    def _when(self) -> str:
-        trained = "pyramid and heads on a frozen backbone" if self.frozen else "all weights trained"
-        return f"after the last epoch, {trained}"
+    def shown_metric(self) -> str:
+        return self.metric
 
     @property
     def model_pieces(self) -> dict[str, Any]:
@@ -93,6 +97,12 @@ class Detect(Dense):
         backbone = values.get("backbone") or getattr(values.get("start"), "backbone", None)
         one_stride = getattr(backbone, "stride", None) == getattr(backbone, "patch_size", None)
         return {**values, "pyramid": SimplePyramid() if one_stride else Fpn()}
+
+    @model_validator(mode="after")
+    def _has_metric(self) -> Self:
+        if self.metric.startswith("mask") and not self.masks:
+            raise ValueError(f"metric {self.metric} is of masks, which masks=False leaves out")
+        return self
 
     @model_validator(mode="after")
     def _fitting_pyramid(self) -> Self:
