@@ -14,19 +14,21 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco
 from pydantic import ValidationError
-from tiny import RECIPE
+from tiny import RECIPE, VIT
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
-from harness import CocoFolder, Garments, MaskFolder
+from harness import CocoFolder, Detect, Garments, LinearMap, MaskFolder, Scratch, Segment, SimplePyramid
 from harness.core.data import datasets
 from harness.core.data.datasets import FASHION, FolderSet, load
 from harness.core.data.scene_crops import Want
 from harness.core.data.scene_files import MaskFiles, ObjectFiles, decoded_mask, read_coco
 from harness.core.data.scenes import MadeScenes, SceneBatch, Scenes, load_scenes, scene_batches, test_scenes
 from harness.core.runtime.session import Session
+from harness.runs import compute
 from harness.spec import Augment, HarnessError, Recipe
 from harness.spec.data.datasets import planned_manifest
+from harness.store import Store
 
 test_scenes.__test__ = False  # type: ignore[attr-defined]
 
@@ -427,3 +429,23 @@ def test_a_folder_that_changed_since_it_was_planned_is_refused(ade: MaskFolder, 
 def test_names_have_to_be_as_many_as_classes() -> None:
     with pytest.raises(ValidationError, match="2 names for 3 classes"):
         MaskFolder(name="a", classes=3, names=("x", "y"))
+
+
+@pytest.mark.slow
+def test_evaluations_of_a_folder_give_the_numbers_of_the_set(
+    ade: MaskFolder, coco_set: CocoFolder, tmp_path: Path
+) -> None:
+    start = Scratch(backbone=VIT, image_size=48)
+    recipe = RECIPE.replace(epochs=2, batch_size=4, augment=FLIPPED)
+    segment = Segment(start=start, data=MADE, head=LinearMap(), recipe=recipe)
+    detect = Detect(start=start, data=MADE, pyramid=SimplePyramid(width=16), rois=16, anchor=2.0, recipe=recipe)
+    for run, folder in ((segment, ade), (detect, coco_set)):
+        ours, theirs = (numbers(one, tmp_path / one.data.title) for one in (run.replace(data=folder), run))
+        assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-3)
+
+
+def numbers(run: Segment | Detect, folder: Path) -> dict[str, float]:
+    attempt = Store(folder).acquire(run)
+    compute(run, Session(attempt, CPU))
+    attempt.release()
+    return dict(attempt.lines()[-1]) | {"seconds": 0.0, "images_per_second": 0.0}
