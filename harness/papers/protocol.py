@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
-from harness.spec import Backbone, CustomEvaluation, Evaluation, pretraining
+from harness.spec import Backbone, CustomEvaluation, Detect, Evaluation, Segment, Slide, UPerNet, pretraining
 from harness.spec.keys import Training
 
 
@@ -49,6 +50,23 @@ class Protocol:
         return tuple(_words(item.name) for item in fields(self) if getattr(self, item.name) is None)
 
 
+@dataclass(frozen=True, kw_only=True)
+class DenseProtocol(Protocol):
+    """Conditions of a measured segmentation or detection; `finetune_epochs` where its length is stated so.
+
+    Attributes:
+        head: what predicts, such as `UPerNet 768`.
+        steps: length in steps, where it is stated so.
+        rate: the learning rate of a batch.
+        test: how test pictures are shown: `whole`, in windows, or at several scales.
+    """
+
+    head: str | None = None
+    steps: int | None = None
+    rate: str | None = None
+    test: str | None = None
+
+
 UNKNOWN = Protocol()
 """Protocol of which nothing is known, so that it differs from none."""
 
@@ -59,21 +77,45 @@ def _words(name: str) -> str:
 
 def protocol_of(run: Evaluation) -> Protocol:
     """Protocol of an evaluation of this package, which reports the accuracy after the last epoch."""
-    first = pretraining(run)
-    limited = run.data.train_images
+    if isinstance(run, Segment | Detect):
+        return DenseProtocol(**_stages(run), **_dense(run))
     return Protocol(
-        # A subset of the training images is another measurement than the whole set.
-        data=run.data.title + ("" if limited is None else f" ({limited} images)"),
-        backbone=_backbone_name(getattr(run, "built", None) or getattr(run.start, "backbone", None)),
-        pretrain_size=first.image_size if first else 0,
-        image_size=run.image_size,
-        # A length in steps is none that papers of classification state.
-        pretrain_epochs=(first.recipe.epochs or None) if first else 0,
-        finetune_epochs=(run.recipe.epochs or None) if isinstance(run, Training) else 0,
+        **_stages(run),
         evaluation=run.function if isinstance(run, CustomEvaluation) else run.kind,
         # A probe without training has no epochs to choose among.
         epoch="last" if isinstance(run, Training) else None,
     )
+
+
+def _stages(run: Evaluation) -> dict[str, Any]:
+    """Data, models and lengths of the two stages."""
+    first = pretraining(run)
+    limited = run.data.train_images
+    return {
+        # A subset of the training images is another measurement than the whole set.
+        "data": run.data.title + ("" if limited is None else f" ({limited} images)"),
+        "backbone": _backbone_name(getattr(run, "built", None) or getattr(run.start, "backbone", None)),
+        "pretrain_size": first.image_size if first else 0,
+        "image_size": run.image_size,
+        # A length in steps is none that papers of classification state.
+        "pretrain_epochs": (first.recipe.epochs or None) if first else 0,
+        "finetune_epochs": (run.recipe.epochs or None) if isinstance(run, Training) else 0,
+    }
+
+
+def _dense(run: Segment | Detect) -> dict[str, Any]:
+    frozen = " of a frozen encoder" * run.frozen
+    shared = {
+        "evaluation": run.kind + frozen,
+        "steps": run.recipe.steps,
+        "rate": f"{run.recipe.scaled(run.recipe.lr):g}",
+    }
+    if isinstance(run, Segment):
+        head = f"UPerNet {run.head.width}" if isinstance(run.head, UPerNet) else "linear"
+        windows = f"windows at a stride of {run.test.stride}" if isinstance(run.test, Slide) else "whole"
+        return {**shared, "head": head, "test": windows}
+    pyramid = "simple pyramid" if run.pyramid.kind == "simple" else "FPN"
+    return {**shared, "head": f"Mask R-CNN {pyramid}" + " 4conv1fc LN" * (run.box_head == "4conv1fc")}
 
 
 def _backbone_name(backbone: Backbone | None) -> str | None:

@@ -99,7 +99,8 @@ def paper_table(
     """A shipped table by name, such as `simmim_table4_scope`.
 
     Args:
-        metric: the column that holds the result; rows where it is empty are left out.
+        metric: the column that holds the result; rows where it is empty are left out. Of a table in long form, with
+            columns `metric` and `value`, a metric: `paper_table("downstream_published", metric="miou")`.
         rename: CSV column -> name of the study's axis.
         where: values of printed columns that rows have to have, such as {"backbone": "ResNet-50"}, in a file of several
             tables; these columns are left out of the axes.
@@ -112,10 +113,12 @@ def paper_table(
         HarnessError: there is no such table or column, or `at` names one that is printed.
     """
     records = published_records(name)
-    names = rename or {}
+    names, where = rename or {}, dict(where or {})
     spread = across or ("", {})
-    columns = tuple(spread[1].values()) or (metric,)
-    for column in (*columns, *names, *(where or {})):
+    if long := any(record.get("metric") == metric for record in records):
+        where["metric"] = metric
+    columns = tuple(spread[1].values()) or ("value" if long else metric,)
+    for column in (*columns, *names, *where):
         if column not in records[0]:
             raise HarnessError(f"table {name} has no column {column!r}; it has {', '.join(records[0])}")
     if printed := set(at or {}) & {names.get(column, column) for column in records[0]}:
@@ -123,10 +126,10 @@ def paper_table(
     fixed = {axis: str(value) for axis, value in (at or {}).items()}
     rows = []
     for record in records:
-        if not all(_same(record[column], wanted) for column, wanted in (where or {}).items()):
+        if not all(_same(record[column], wanted) for column, wanted in where.items()):
             continue
-        axes = {names.get(column, column): text for column, text in record.items() if column not in (where or {})}
-        for label, column in spread[1].items() if across else [("", metric)]:
+        axes = {names.get(column, column): text for column, text in record.items() if column not in where}
+        for label, column in spread[1].items() if across else [("", columns[0])]:
             # A cell of the table that is empty was not measured.
             if record[column]:
                 measured = protocol or _protocol(name, column, record)

@@ -58,7 +58,8 @@ class Study:
             They are averaged before anything else: n stays the number of pre-trainings. What draws nothing, such as
             Knn, and what has no pre-training is computed once.
         reference: the cell that the others are compared with.
-        paper: the published table, joined on the axes it shares with the grid.
+        paper: the published table, joined on the axes it shares with the grid; or several, each of the evaluation that
+            is named as its metric. Claims refer to the evaluation of the first.
         claims: sentences of the paper, as comparisons between cells.
         factors: for an axis the fields of the evaluations that it may change, with what lies in them, such as
             {"epochs": ("start.recipe.epochs",)}; the audit names all others. An axis that is not named may change the
@@ -76,7 +77,7 @@ class Study:
     scales: tuple[Scale, ...]
     reference: Axes
     seeds: int = 3
-    paper: PaperTable | None = None
+    paper: PaperTable | tuple[PaperTable, ...] | None = None
     claims: tuple[Claim, ...] = ()
     factors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     margin_share: float = 0.2
@@ -123,6 +124,11 @@ class Study:
         if unknown := [axis for axis in named if axis not in self.grid.axes]:
             raise HarnessError(f"{what} names no axis with {unknown[0]!r}; this study has {', '.join(self.grid.axes)}")
 
+    @property
+    def papers(self) -> tuple[PaperTable, ...]:
+        """Its published tables."""
+        return self.paper if isinstance(self.paper, tuple) else () if self.paper is None else (self.paper,)
+
     def complete(self, cell: Axes) -> dict[str, Scalar]:
         """A cell with None for each axis it lacks, in the grid's order of axes."""
         return dict.fromkeys(self.grid.axes) | dict(cell)
@@ -164,7 +170,11 @@ def _check_types(study: Study) -> None:
     fields: tuple[tuple[str, type | UnionType, str], ...] = (
         ("grid", Grid, "a grid, such as axes(mask_ratio=(0.4, 0.6))"),
         ("reference", Mapping, 'a cell, such as {"mask_ratio": 0.6}'),
-        ("paper", PaperTable | None, 'a table, such as paper_table("simmim_table1_masking")'),
+        (
+            "paper",
+            PaperTable | tuple | None,
+            'a table, such as paper_table("simmim_table1_masking"), or a tuple of such',
+        ),
         ("claims", tuple, "a tuple of claims"),
         ("factors", Mapping, 'fields by axis, such as {"epochs": ("start.recipe.epochs",)}'),
         ("looks", tuple, "a tuple of numbers of seeds"),
@@ -173,6 +183,9 @@ def _check_types(study: Study) -> None:
     for name, kind, words in fields:
         if not isinstance(found := getattr(study, name), kind):
             raise HarnessError(f"{name} should be {words}, not {found!r:.80}")
+    for table in study.papers:
+        if not isinstance(table, PaperTable):
+            raise HarnessError(f"paper should be a tuple of tables, not of {table!r:.80}")
     for claim in study.claims:
         if not isinstance(claim, Claim):
             raise HarnessError(f"claims should be a tuple of claims, such as claims.better(...), not {claim!r:.80}")

@@ -124,6 +124,21 @@ def test_shipped_tables_are_whole(name: str) -> None:
     assert all((30 if "downstream" in name else 50) < value.value < 100 for _, value in table.rows)
 
 
+@pytest.mark.parametrize(
+    ("metric", "vit", "resnet"), [("miou", 49.0, 38.3), ("box_ap", 49.4, 39.8), ("mask_ap", 43.5, 34.9)]
+)
+def test_a_metric_of_a_table_in_long_form(metric: str, vit: float, resnet: float) -> None:
+    table = paper_table("downstream_published", metric=metric)
+    assert table.metric == metric
+    for backbone, printed in (("ViT-B", vit), ("ResNet-50", resnet)):
+        found = table.lookup({"method": "A2MIM", "backbone": backbone})
+        assert found is not None
+        assert (found.value, found.trust) == (printed, "secondary")
+        assert table.lookup({"method": "SymMIM", "backbone": backbone}) is None
+    # mmsegmentation at one scale and at several: the cell does not say which.
+    assert table.lookup({"method": "MAE", "backbone": "ViT-B"}) is None
+
+
 def test_one_table_of_a_file_of_several() -> None:
     where = {"table": "component", "backbone": "ResNet-50", "dataset": "ImageNet-1K"}
     table = paper_table("a2mim_ablation_memory", where=where)

@@ -179,7 +179,7 @@ def test_a2mims_readme_has_other_numbers_further_down() -> None:
 def test_downstream_values_say_what_they_were_measured_on() -> None:
     table = paper_table("downstream_published", metric="value", where={"method": "MAE", "framework": "mmsegmentation"})
     assert {found.protocol.data for _, found in table.rows} == {"ade20k"}
-    assert {found.protocol.evaluation for _, found in table.rows} == {"segmentation"}
+    assert {found.protocol.evaluation for _, found in table.rows} == {"segment"}
     assert {found.protocol.pretrain_epochs for _, found in table.rows} == {1600}
     everything = paper_table("downstream_published", metric="value").rows
     assert all("as above" not in found.source for _, found in everything)

@@ -15,7 +15,7 @@ from fake_study import finish_all, scope_cell, scope_plan
 from harness.papers import PaperTable, Protocol, PublishedValue, paper_table, protocol_of
 from harness.report.collect import runs_frame
 from harness.report.tables.footnotes import reading
-from harness.report.tables.paper_values import SEPARABLE, order_agreement
+from harness.report.tables.paper_values import SEPARABLE, column_beside, order_agreement
 from harness.report.tables.statistics import summary, units
 from harness.spec import Evaluation, FineTune, Scale
 from harness.stats.additive import fit
@@ -114,3 +114,24 @@ def test_fine_tunings_of_one_pretraining_are_one_unit(tmp_path: Path) -> None:
     assert (cells.loc[0, "n"], cells.loc[0, "values"], cells.loc[0, "n_planned"]) == (2, 4, 2)
     assert cells.loc[0, "sd"] == pytest.approx(math.sqrt(8))
     assert cells.loc[6, "n"] == 4  # the control has no pre-training, so each of its runs is a unit
+
+
+def test_each_evaluation_has_the_table_of_its_name(tmp_path: Path) -> None:
+    def tabled(metric: str, value: float) -> PaperTable:
+        found = PublishedValue(value, "image", "by hand", OURS)
+        return PaperTable("made_up", metric, (({"scope": "masked", "mask_ratio": "0.6"}, found),))
+
+    def several(scale: Scale, scope: str, mask_ratio: float | None, seed: int) -> dict[str, Evaluation]:
+        run = scope_cell(scale, scope, mask_ratio, seed)["top1"]
+        assert isinstance(run, FineTune)
+        return {"top1": run, "again": run, "other": run}
+
+    store = Store(tmp_path)
+    plan = scope_plan(cell=several, paper=(tabled("other", 60.0), tabled("top1", 83.0), tabled("absent", 1.0)))
+    finish_all(store, plan, lambda row: 84.0 + row.seed)
+    runs = runs_frame(plan, store)
+    cells = summary(plan, runs)
+    found = {row["evaluation"]: row["paper"] for _, row in cells[cells["cell"] == 1].iterrows()}
+    assert (found["other"], found["top1"], math.isnan(found["again"])) == (60.0, 83.0, True)
+    assert column_beside(plan, ["top1", "again", "other"]) == "other"
+    assert any("top1 of made_up; other of made_up" in line for line in reading(plan, runs, cells))

@@ -11,7 +11,7 @@ import pandas as pd
 from harness.report.collect import PROVENANCE
 from harness.report.escape import NOTHING, clean, shown
 from harness.report.labels import axis_label, short_label
-from harness.report.tables.paper_values import PAPER_SD, SEPARABLE, order_agreement
+from harness.report.tables.paper_values import PAPER_SD, SEPARABLE, order_agreement, tables_beside
 from harness.report.tables.statistics import model_of
 from harness.spec import Data, Evaluation
 from harness.stats.comparisons import LEAST_FOR_BEST
@@ -196,12 +196,16 @@ def _model(part: pd.DataFrame, where: str) -> str:
 
 
 def _paper(plan: Plan, runs: pd.DataFrame, cells: pd.DataFrame) -> Iterator[str]:
-    if plan.study.paper is None or not cells["paper"].notna().any():
+    if not plan.study.papers or not cells["paper"].notna().any():
         return
-    table, printed = plan.study.paper, cells[cells["paper"].notna()]
+    printed = cells[cells["paper"].notna()]
+    found = tables_beside(plan, list(dict.fromkeys(cells["evaluation"])))
+    tables = "; ".join(
+        f"{clean(found[name].metric)} of {clean(found[name].name)}" for name in printed["evaluation"].unique()
+    )
     protocols = " | ".join(dict.fromkeys(text for text in printed["paper_protocol"] if text))
     measured = f"; measured with {protocols}" if protocols else ""
-    yield f"paper: {clean(table.metric)} of {clean(table.name)}{measured}."
+    yield f"paper: {tables}{measured}."
     trusts = ", ".join(f"{clean(word)} ({count})" for word, count in Counter(printed["paper_trust"]).most_common())
     yield f"Trust in the paper's values: {trusts}."
     if differing := list(dict.fromkeys(text for text in printed["paper_differs"] if text)):

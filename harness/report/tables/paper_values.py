@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from harness.papers import Protocol, PublishedValue, protocol_of
+from harness.papers import PaperTable, Protocol, PublishedValue, protocol_of
 from harness.papers.protocol import UNKNOWN
 from harness.report.collect import axes_of, records
 from harness.stats.additive import Additive
@@ -42,8 +42,15 @@ class OrderAgreement:
 
 def column_beside(plan: Plan, names: list[str]) -> str:
     """Evaluation that paper and claims refer to: the one named like the paper's metric, else the first."""
-    paper = plan.study.paper
-    return paper.metric if paper is not None and paper.metric in names else (names or [""])[0]
+    metrics = [table.metric for table in plan.study.papers[:1]]
+    return metrics[0] if metrics and metrics[0] in names else (names or [""])[0]
+
+
+def tables_beside(plan: Plan, names: list[str]) -> dict[str, PaperTable]:
+    """Published table of each evaluation that has one: the first is that of `column_beside`."""
+    papers = plan.study.papers
+    by_name = {table.metric: table for table in papers if table.metric in names}
+    return {column_beside(plan, names): papers[0], **by_name} if papers else {}
 
 
 def with_paper(cells: pd.DataFrame, plan: Plan) -> pd.DataFrame:
@@ -53,18 +60,19 @@ def with_paper(cells: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     of it), paper_differs (known differences from ours), paper_unknown (what is not known of it), and paper_delta (our
     mean minus the paper's; NaN where a known difference of protocol or an unverified value forbids it).
 
-    Values are joined to one evaluation only, that of `column_beside`.
+    Each table is joined to one evaluation only (`tables_beside`).
     """
-    study = plan.study
-    assert study.paper is not None
-    beside = column_beside(plan, list(dict.fromkeys(cells["evaluation"])))
-    ours = _protocols(plan, beside)
+    tables = tables_beside(plan, list(dict.fromkeys(cells["evaluation"])))
+    ours = {name: _protocols(plan, name) for name in tables}
     points = records(cells[axes_of(cells)])
     rows = []
     for point, record in zip(points, records(cells), strict=True):
-        values = dict(zip(study.grid.axes, point.values(), strict=True))
-        found = study.paper.lookup(values) if record["evaluation"] == beside else None
-        rows.append(_columns(found, ours.get(tuple(values.values())), record["mean"]))
+        values, name = dict(zip(plan.study.grid.axes, point.values(), strict=True)), record["evaluation"]
+        if name in tables:
+            found = tables[name].lookup(values)
+            rows.append(_columns(found, ours[name].get(tuple(values.values())), record["mean"]))
+        else:
+            rows.append(_columns(None, None, math.nan))
     columns = pd.DataFrame(rows, index=cells.index, columns=list(_columns(None, None, math.nan)))
     return pd.concat([cells, columns], axis=1)
 

@@ -25,7 +25,7 @@ def summary(plan: Plan, runs: pd.DataFrame) -> pd.DataFrame:
     study = plan.study
     reference = study.cells.index(study.complete(study.reference))
     cells = with_comparisons(cells_frame(runs), runs, reference)
-    return cells if study.paper is None else with_paper(cells, plan)
+    return with_paper(cells, plan) if study.papers else cells
 
 
 def units(runs: pd.DataFrame) -> pd.DataFrame:
