@@ -29,7 +29,7 @@ DEPEND = [
 LONG = 20
 """A test that takes more CPU seconds must be marked slow: ten on a quiet machine, and as much again for one that shares
 its cores and caches with others."""
-MINUTES = {"lint": 1, "types": 5, "tests": 6, "slow": 7, "cluster": 13, "lowest": 4, "quickstart": 3}
+MINUTES = {"lint": 1, "types": 5, "tests": 6, "slow": 7, "cluster": 13, "lowest": 4, "quickstart": 3, "docs": 4}
 """What a session of .ci/run may take on two quiet cores; they may take forty together. On a clean machine the first one
 that needs torch installs it."""
 taken: dict[str, float] = {}
@@ -185,6 +185,16 @@ def quickstart(session: nox.Session) -> None:
     said = session.run(*command, external=True, silent=True) or ""
     if "nothing to compute" not in said:
         session.error(f"the second run computed something:\n{said}")
+
+
+@nox.session(venv_backend="none", default=False)
+@timed
+def docs(session: nox.Session) -> None:
+    """Build the documentation site in docs/_build: a warning fails, and a link within the site that leads nowhere."""
+    python = str(shared(session, "docs") / "python")
+    sphinx = ("-m", "sphinx", "--quiet", "--fail-on-warning", "--keep-going")
+    session.run(python, *sphinx, "docs", "docs/_build", *session.posargs, external=True)
+    session.run(python, "docs/links.py", "docs/_build", external=True)
 
 
 @nox.session(venv_backend="none", default=False)

@@ -1,0 +1,34 @@
+"""The documentation site: `nox -s docs` builds it."""
+
+from __future__ import annotations
+
+import sys
+from importlib import metadata
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))  # what lies beside this file
+
+import pages  # noqa: E402
+
+project = "mim-harness"
+author = "mim-harness contributors"
+version = release = metadata.version("mim-harness")
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "docstrings"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = project
+html_copy_source = False
+html_theme_options = {"navigation_with_keys": True}
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+myst_enable_extensions = ["deflist"]
+myst_heading_anchors = 3
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+python_maximum_signature_line_length = 80
+napoleon_use_ivar = True
+napoleon_custom_sections = [("Class attributes that a subclass may set", "params_style")]
+suppress_warnings = ["config.cache"]
+
+pages.write(HERE / "generated")

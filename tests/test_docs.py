@@ -1,0 +1,106 @@
+"""The documentation: its Python is run, its commands exist, and every public name is in the reference.
+
+A block that begins with `# name.py` is a file of the reader's project; the others of a page run in its order.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import harness
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+WRITTEN = sorted(file for file in DOCS.rglob("*.md") if not {"generated", "_build"} & set(file.parts))
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+FILE = re.compile(r"# ([\w/]+\.\w+)\n")
+
+
+def blocks(file: Path, *languages: str) -> list[str]:
+    return [text for language, text in BLOCK.findall(file.read_text()) if language in languages]
+
+
+def named(files: list[Path]) -> list[Any]:
+    return [pytest.param(file, id=str(file.relative_to(DOCS))) for file in files]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A project folder that is the current one; modules that are imported from it are forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = set(sys.modules)
+    (tmp_path / "harness.toml").touch()
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", None)):
+            del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def pages() -> Iterator[ModuleType]:
+    sys.path.insert(0, str(DOCS))
+    yield importlib.import_module("pages")
+    sys.path.remove(str(DOCS))
+
+
+@pytest.mark.parametrize("file", named([file for file in WRITTEN if blocks(file, "python")]))
+def test_python_of_a_page_runs(file: Path, project: Path) -> None:
+    names: dict[str, Any] = {"__name__": "__main__"}
+    for text in blocks(file, "python"):
+        if found := FILE.match(text):
+            (project / found[1]).parent.mkdir(parents=True, exist_ok=True)
+            (project / found[1]).write_text(text)
+        else:
+            exec(compile(text, str(file), "exec"), names)
+
+
+@pytest.mark.parametrize("file", named([file for file in WRITTEN if "harness " in " ".join(blocks(file, "console"))]))
+def test_commands_of_a_page_exist(file: Path, pages: ModuleType) -> None:
+    known = pages.command_tree()
+    lines = "\n".join(blocks(file, "console")).splitlines()
+    for line in (line.partition("#")[0].strip() for line in lines if line.startswith("harness ")):
+        words = shlex.split(line)[1:]
+        count = 2 if words[0] == "records" else 1
+        assert " ".join(words[:count]) in known, line
+        parameters = known[" ".join(words[:count])].params
+        options = {name for parameter in parameters for name in (*parameter.opts, *parameter.secondary_opts)}
+        assert {word for word in words if word.startswith("-")} <= options | {"--help"}, line
+
+
+def test_every_public_name_is_in_the_reference(pages: ModuleType) -> None:
+    groups = pages.grouped()
+    assert sorted(name for names in groups.values() for name in names) == sorted(set(harness.__all__))
+    for group, names in groups.items():
+        text = pages.reference(group, names)
+        assert all(f"harness.{name}\n" in text or f"harness.{name}`" in text or name == "claims" for name in names)
+        assert f"generated/{group.file}\n" in (DOCS / "reference.md").read_text()
+
+
+def test_every_command_is_in_the_reference(pages: ModuleType) -> None:
+    text = pages.commands()
+    for words in ("run", "records export", "plan"):
+        assert f"\n## {words}\n" in text
+    assert text.count("\n## ") == len(pages.command_tree())
+
+
+def test_the_gallery_has_every_report(pages: ModuleType) -> None:
+    text = pages.gallery()
+    for folder in {file.parent for file in (DOCS.parent / "results").glob("*/*/table.md")}:
+        assert f"\n## {folder.parent.name}, {folder.name}\n" in text
+
+
+def test_a_link_that_leads_nowhere_is_named(tmp_path: Path, pages: ModuleType) -> None:
+    del pages  # whose folder is on Python's path
+    (tmp_path / "a.html").write_text('<a id="here" href="b.html#there"></a><a href="https://example.org/none">')
+    (tmp_path / "b.html").write_text('<a href="a.html#here"></a><a href="c.html">')
+    links = importlib.import_module("links")
+    assert links.broken(tmp_path) == ["a.html: b.html#there", "b.html: c.html"]
