@@ -81,7 +81,10 @@ def written(spec: Any) -> list[type]:
 def stated(spec: Any, name: str) -> str:
     """The type of a field as the source says it."""
     found = (vars(kind).get("__annotations__", {}) for kind in written(spec))
-    return f"``{next(annotations[name] for annotations in found if name in annotations)}``"
+    text = next(annotations[name] for annotations in found if name in annotations)
+    if text == "S":  # the start of an evaluation, which its type says
+        text = getattr(spec.model_fields[name].annotation, "__name__", "Start")
+    return f"``{text}``"
 
 
 def limits(metadata: list[Any]) -> str:
@@ -123,7 +126,8 @@ def _plain(text: str) -> str:
 def signature(app: Sphinx, what: str, name: str, found: Any, options: Any, given: str, returned: str) -> Any:
     """A spec is shown with the names of its fields; the list below has types and defaults."""
     if inspect.isclass(found) and hasattr(found, "model_fields"):
-        return f"({', '.join(name for name in found.model_fields if name != 'kind')})", ""
+        names = [name for name in found.model_fields if name != "kind"]
+        return f"({', '.join(names) if len(names) < 6 else '...'})", ""
     return given, returned
 
 
