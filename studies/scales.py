@@ -94,8 +94,11 @@ CPU = Scale(
 )
 """Epochs of pre-training and rate of fine-tuning by the rule of studies/calibration.py (results/calibration)."""
 
-# Not calibrated yet: its studies wait (results/PLAN.md).
-CPU_SWIN = CPU.replace(backbone=swin(32, (1, 2), 2))
+CPU_SWIN = CPU.replace(
+    backbone=swin(32, (1, 2), 2),
+    pretrain=CPU.pretrain.replace(epochs=10),
+    finetune=CPU.finetune.replace(lr=6e-3),
+)
 TINY = Scale(
     name="tiny",
     data=MINI,
