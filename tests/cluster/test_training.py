@@ -145,4 +145,5 @@ def test_frozen_code_a_preempted_job_and_the_same_table(empty_cluster: Cluster, 
         assert outcome(store, name) == outcome(quiet, name)
     command("report", str(study), "--seeds", "1", "--out", str(tmp_path / "a"))
     command("report", str(study), "--seeds", "1", "--out", str(tmp_path / "b"), "--store", str(tmp_path / "quiet"))
-    assert (tmp_path / "a" / "table.md").read_text() == (tmp_path / "b" / "table.md").read_text()
+    for name in ("table.md", "table.csv", "table.tex"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
