@@ -29,7 +29,17 @@ DEPEND = [
 LONG = 20
 """A test that takes more CPU seconds must be marked slow: ten on a quiet machine, and as much again for one that shares
 its cores and caches with others."""
-MINUTES = {"lint": 1, "types": 5, "tests": 6, "slow": 7, "cluster": 13, "lowest": 4, "quickstart": 3, "docs": 4}
+MINUTES = {
+    "lint": 1,
+    "types": 5,
+    "tests": 6,
+    "coverage": 8,
+    "slow": 7,
+    "cluster": 13,
+    "lowest": 4,
+    "quickstart": 3,
+    "docs": 4,
+}
 """What a session of .ci/run may take on two quiet cores; they may take forty together. On a clean machine the first one
 that needs torch installs it."""
 taken: dict[str, float] = {}
@@ -106,8 +116,8 @@ def slow(session: nox.Session) -> None:
 @nox.session(venv_backend="none", default=False)
 @timed
 def coverage(session: nox.Session) -> None:
-    """Run all tests and measure what they cover, in subprocesses too, a third slower; arguments go to pytest."""
-    run_tests(session, "--cov=harness")
+    """Run the fast tests and measure what they cover, in subprocesses too, a third slower; arguments go to pytest."""
+    run_tests(session, "--cov=harness", f"--cpu-limit={LONG * 4 / 3:.0f}", "-m", "not slow")
 
 
 @nox.session(venv_backend="none")

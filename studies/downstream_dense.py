@@ -45,22 +45,19 @@ MARGIN = 1.0
 """Points that do not matter: what a search of rates and another seed move in published segmentations."""
 VITS_ALONE = "SymMIM's boards are of patches that a ViT replaces by a token; it publishes no CNN"
 
-LABELLED = {"tiny": 200, "small": 1000}
-"""Labelled scenes of reduced scales."""
-LENGTHS = {"tiny": 120, "small": 3000}
-"""Steps of a reduced evaluation."""
-BATCHES = {"tiny": 8, "small": 16}
-"""Scenes of a step there."""
-WIDTHS = {"tiny": 32, "small": 64}
-"""Channels of a reduced head."""
+SIZES = {"tiny": (120, 8, 32), "*": (3000, 16, 64)}
+"""Of evaluations at a reduced scale: steps, scenes of a step, channels of a head."""
 
 PAPER = published("vit-b", 800, "beit")
 PAPER_RESNET = published("r50", 300, "rsb-a2")
 TINY_TRAINING = Recipe(epochs=4, batch_size=32, lr=3e-3, lr_batch=None, warmup_epochs=1, augment=CROPS)
 SMALL_TRAINING = TINY_TRAINING.replace(epochs=20, batch_size=128, warmup_epochs=2, lr=2e-3, precision="bf16")
+TINY_SCENES = Garments(image_size=64, train=1000, test=200)
+SMALL_SCENES = Garments(image_size=96, source="fashion-mnist", train=20_000, test=2_000)
 TINY = Scale(
     name="tiny",
-    data=Garments(image_size=64, train=1000, test=200),
+    data=TINY_SCENES,
+    labelled=TINY_SCENES.replace(train_images=200),
     image_size=64,
     paper_image_size=128,
     backbone=vit(48, 6, 8),
@@ -69,7 +66,8 @@ TINY = Scale(
 )
 SMALL = Scale(
     name="small",
-    data=Garments(image_size=96, source="fashion-mnist", train=20_000, test=2_000),
+    data=SMALL_SCENES,
+    labelled=SMALL_SCENES.replace(train_images=1000),
     image_size=96,
     paper_image_size=192,
     backbone=vit(96, 6, 8),
@@ -121,18 +119,16 @@ def cell(scale, backbone, method, seed):
     start = start_of(ours, backbone, method, seed)
     if scale.name == "paper":
         return published_cell(backbone, start, seed)
-    name = scale.name
-    recipe = ours.finetune.replace(
-        steps=LENGTHS[name], warmup_steps=LENGTHS[name] // 10, batch_size=BATCHES[name], lr=1e-3, schedule=Poly()
-    )
-    common = {"start": start, "data": scale.data.replace(train_images=LABELLED[name]), "seed": seed}
+    steps, batch, width = SIZES.get(scale.name, SIZES["*"])
+    recipe = ours.finetune.replace(steps=steps, warmup_steps=steps // 10, batch_size=batch, lr=1e-3, schedule=Poly())
+    common = {"start": start, "data": scale.labelled or scale.data, "seed": seed}
     detected = Detect(recipe=recipe, rois=64, **common)
-    detected = detected.replace(pyramid=detected.pyramid.replace(width=WIDTHS[name]))
+    detected = detected.replace(pyramid=detected.pyramid.replace(width=width))
     return {
         "probe_miou": Segment(
             head=LinearMap(), frozen=True, recipe=recipe.replace(lr=1e-2, weight_decay=0.0), **common
         ),
-        "miou": Segment(head=UPerNet(width=WIDTHS[name]), recipe=recipe, **common),
+        "miou": Segment(head=UPerNet(width=width), recipe=recipe, **common),
         "box_ap": detected,
         "mask_ap": detected.replace(metric="mask_ap"),
     }

@@ -84,8 +84,8 @@ MUTATIONS = (
     ),
     Mutation(
         "core/train/training.py",
-        "batch = batch._replace(step=self.place.move(step, batch.positions).step)",
-        "self.place.move(step, batch.positions)",
+        "batch = _made_of(held, self.place.move(step, held.positions).step, held[1:])",
+        "self.place.move(step, held.positions)",
         "core/test_recorded.py",
     ),
     Mutation(

@@ -28,7 +28,7 @@ from harness.core.runtime.session import Session
 from harness.runs import compute
 from harness.spec import Augment, HarnessError, Recipe
 from harness.spec.data.datasets import planned_manifest
-from harness.store import Store
+from harness.store import Attempt, Store
 
 test_scenes.__test__ = False  # type: ignore[attr-defined]
 
@@ -446,6 +446,7 @@ def test_evaluations_of_a_folder_give_the_numbers_of_the_set(
 
 def numbers(run: Segment | Detect, folder: Path) -> dict[str, float]:
     attempt = Store(folder).acquire(run)
+    assert isinstance(attempt, Attempt)
     compute(run, Session(attempt, CPU))
     attempt.release()
     return dict(attempt.lines()[-1]) | {"seconds": 0.0, "images_per_second": 0.0}

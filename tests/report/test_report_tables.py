@@ -269,7 +269,7 @@ def test_hostile_names_stay_in_their_folder(tmp_path: Path) -> None:
     report = write(plan, store, tmp_path / "results")
     assert {path.name for path in (tmp_path / "results").iterdir()} == set(report.files)
     assert {path.name for path in tmp_path.iterdir()} == {"runs", "results"}
-    assert all(re.fullmatch(r"[A-Za-z0-9_-]+\.(csv|md|tex|html|png|pdf)", name) for name in report.files)
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]+\.(csv|md|tex|html|png|pdf|svg)", name) for name in report.files)
 
 
 def test_escapes() -> None:

@@ -52,7 +52,7 @@ def _show(found: Comparison, *, everything: bool) -> None:
     quiet = ("identical", "within noise", "no value")
     rows = [change for change in found.changes if everything or change.verdict not in quiet]
     if rows:
-        columns = ("evaluation", "n", "before", "after", "difference", "95 % interval", "p", "verdict")
+        columns = ("evaluation", "verdict", "before", "after", "difference", "95 % interval", "p", "n")
         show_table((*found.axes, *columns), list(map(_texts, rows)), axes=len(found.axes))
     say(f"{len(found.changes)} cells: {', '.join(f'{number} {word}' for word, number in counts.most_common())}")
 
@@ -67,4 +67,4 @@ def _texts(change: Change) -> tuple[str, ...]:
     verdict = change.verdict + (" (other recipe)" if change.other_spec else "")
     p = "–" if math.isnan(change.p) else "< 0.001" if change.p < 0.001 else f"{change.p:.3f}"
     means = (number(change.before), number(change.after), number(change.difference, "+.2f"))
-    return (*(value or "–" for value in change.axes), change.evaluation, str(change.n), *means, interval, p, verdict)
+    return (*(value or "–" for value in change.axes), change.evaluation, verdict, *means, interval, p, str(change.n))
