@@ -75,7 +75,7 @@ def pdf(figure: Figure) -> bytes:
 
 
 def svg(figure: Figure) -> bytes:
-    """The figure as SVG, its texts as text, the same bytes at any time."""
+    """The figure as SVG, its texts as text; the same bytes at any time with a current Matplotlib."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
