@@ -31,14 +31,14 @@ LONG = 20
 its cores and caches with others."""
 MINUTES = {
     "lint": 1,
-    "types": 5,
+    "types": 2,
     "tests": 6,
-    "coverage": 8,
-    "slow": 7,
+    "coverage": 9,
+    "slow": 9,
     "cluster": 13,
-    "lowest": 4,
+    "lowest": 3,
     "quickstart": 3,
-    "docs": 4,
+    "docs": 1,
 }
 """What a session of .ci/run may take on two quiet cores; they may take forty together. On a clean machine the first one
 that needs torch installs it."""
