@@ -11,7 +11,7 @@ from overfit import LEARNT, overfit
 from harness import audit, claims
 from harness.core.model.corruption import declared_leaks
 from harness.core.pretrain.mim import MaskedImageModel
-from harness.papers import a2mim_finetune, a2mim_pretrain, simmim_cnn_pretrain
+from harness.papers import PaperTable, a2mim_finetune, a2mim_pretrain, simmim_cnn_pretrain
 from harness.spec import FineTune, Pretrain, Scalar, upstream
 from harness.study import Plan, Study, expand, load
 
@@ -59,13 +59,13 @@ def test_what_is_left_out_and_why(scale: str) -> None:
 
 def test_values_from_memory_stand_beside_their_cells_as_unverified() -> None:
     found = study("a2mim_components")
-    assert found.paper is not None
+    assert isinstance(found.paper, PaperTable)
     shown = {cell["arm"]: value for cell in found.cells if (value := found.paper.lookup(cell)) is not None}
     assert [value.value for value in shown.values()] == [78.2, 78.5, 78.6, 78.8]
     assert not any(value.verified for value in shown.values())
     assert study("a2mim_site").paper is None
     found = study("a2mim_head_target")
-    assert found.paper is not None
+    assert isinstance(found.paper, PaperTable)
     values = {tuple(cell.values()): value for cell in found.cells if (value := found.paper.lookup(cell)) is not None}
     assert len(values) == 16
     assert not any(value.verified for value in values.values())
@@ -75,7 +75,7 @@ def test_values_from_memory_stand_beside_their_cells_as_unverified() -> None:
 
 def test_the_main_table_stands_beside_its_cells() -> None:
     found = study("a2mim_backbones")
-    assert found.paper is not None
+    assert isinstance(found.paper, PaperTable)
     values = {tuple(cell.values()): found.paper.lookup(cell) for cell in found.cells}
     assert all(value is not None and value.verified for value in values.values())
     wanted = {("ResNet-50", "supervised"): 79.8, ("ResNet-50", "SimMIM"): 79.9, ("ConvNeXt-B", "A2MIM"): 84.1}

@@ -12,6 +12,7 @@ from harness import audit
 from harness.audit.masks import check_masks
 from harness.core.masks.masking import make_views
 from harness.core.pretrain.mim import MaskedImageModel
+from harness.papers import PaperTable
 from harness.spec import FrequencyMask, LocalMask, Mask, Pretrain, pretraining
 from harness.study import Plan, Row, expand, load
 
@@ -68,7 +69,7 @@ def test_cells_of_one_ratio_hide_as_much(plans: dict[str, Plan]) -> None:
 
 def test_published_values_stand_beside_their_cells(plans: dict[str, Plan]) -> None:
     paper = plans["paper"].study.paper
-    assert paper is not None
+    assert isinstance(paper, PaperTable)
     shown = {tuple(cell.values()): v for cell in plans["paper"].study.cells if (v := paper.lookup(cell)) is not None}
     assert {cell: value.value for cell, value in shown.items()} == {
         ("random", 0.75): 84.9,

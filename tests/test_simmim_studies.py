@@ -11,7 +11,7 @@ from overfit import LEARNT, overfit
 
 from harness import audit
 from harness.core.pretrain.mim import MaskedImageModel
-from harness.papers import simmim_finetune, simmim_pretrain
+from harness.papers import PaperTable, simmim_finetune, simmim_pretrain
 from harness.papers.tables import published_records
 from harness.spec import FineTune, Pretrain, RandomMask, Scalar, SquareMask, upstream
 from harness.study import Plan, Study, expand, load
@@ -60,7 +60,7 @@ def test_the_cells_are_the_rows_of_the_published_table(name: str) -> None:
 @pytest.mark.parametrize("name", TABLES)
 def test_every_printed_value_stands_beside_its_cell(name: str) -> None:
     found = study(name)
-    assert found.paper is not None
+    assert isinstance(found.paper, PaperTable)
     shown = [value for cell in found.cells if (value := found.paper.lookup(cell)) is not None]
     assert len(shown) == len(found.paper.rows) == len(found.cells) - (2 if name == "simmim_target" else 0)
     assert all(found.paper.metric in row.evaluations for row in plan(name, "small").rows if not row.excluded)

@@ -9,7 +9,7 @@ from overfit import LEARNT, overfit
 
 from harness import audit
 from harness.core.pretrain.mim import MaskedImageModel
-from harness.papers import mae_finetune, mae_probe
+from harness.papers import PaperTable, mae_finetune, mae_probe
 from harness.spec import CheckerboardMask, Contrastive, FineTune, LinearProbe, Pretrain, upstream
 from harness.study import Plan, Study, expand, load
 
@@ -53,7 +53,7 @@ def test_printed_values_stand_beside_their_cells(scale: str) -> None:
         ("symmim_losses", {(1.0, "board of 2", "same"): 85.9}),
     ):
         found = plan(name, scale)
-        assert found.study.paper is not None
+        assert isinstance(found.study.paper, PaperTable)
         shown = {tuple(row.axes.values()): found.study.paper.lookup(row.axes) for row in found.rows}
         assert {axes: value.value for axes, value in shown.items() if value is not None} == expected
 
