@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from harness.launch.executor import Here, drive, open_executor, overview
+from harness.launch.executor import ExecutorName, Here, drive, open_executor, overview
 from harness.launch.queue import Event, Queue
 from harness.launch.ready import check_runs
 from harness.launch.resources import Resources
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from harness.report.tables.table import Table
 
 Where = Mapping[str, Scalar | Sequence[Scalar]]
-ExecutorName = Literal["inline", "local", "slurm"]
 
 
 def plan(
@@ -79,8 +78,8 @@ def run(
     """
     wanted = plan(study, scale, where=where, seeds=seeds)
     opened, specs = _opened(store, wanted), wanted.runs()
-    open_runs = {name: spec for name, spec in specs.items() if name in set(Queue(specs, opened, retry=retry).open())}
-    check_runs(open_runs, opened)
+    queue = Queue(specs, opened, retry=retry)
+    check_runs({name: queue.run(name) for name in queue.open()}, opened)
     project, name = wanted.study.root, f"{wanted.study.name}/{wanted.scale.name}"
     executor = open_executor(on, opened, resources or Resources(), study=name, project=project, slots=slots)
     done = executor.submit(specs, retry=retry)

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from harness.launch.executor import ExecutorName
 from harness.launch.resources import Choice, Resources
 from harness.launch.site import read_site
 from harness.spec import HarnessError, Run, key, upstreams
@@ -33,7 +34,6 @@ StorePath = Annotated[
     Path | None,
     typer.Option("--store", help="folder of the runs; default: the profile's, or runs/ in the project root"),
 ]
-ExecutorName = Literal["inline", "local", "slurm"]
 On = Annotated[
     ExecutorName, typer.Option("--on", help="inline: this process; local: processes of this machine; slurm: queue jobs")
 ]

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from harness.launch.queue import Event, Queue, last_line
 from harness.launch.resources import Resources
 from harness.spec import HarnessError, Run, key
 from harness.store import State, StateName, Store
 from harness.store.states import failed_upstream
+
+ExecutorName = Literal["inline", "local", "slurm"]
 
 PROGRAM = "harness.launch.job"
 """Module whose `prepare` and `work` compute runs."""

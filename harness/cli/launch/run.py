@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from harness.cli.common import (
-    ExecutorName,
     On,
     ScaleName,
     Seeds,
@@ -28,7 +27,7 @@ from harness.cli.common import (
 )
 from harness.cli.finished.report import show_report
 from harness.cli.launch.live import Display, Stop
-from harness.launch.executor import Executor, Here, drive, open_executor, overview
+from harness.launch.executor import Executor, ExecutorName, Here, drive, open_executor, overview
 from harness.launch.local.pool import gpus
 from harness.launch.queue import Queue
 from harness.launch.ready import check_runs

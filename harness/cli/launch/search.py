@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.cli.common import (
-    ExecutorName,
     On,
     StorePath,
     say,
@@ -18,7 +17,7 @@ from harness.cli.common import (
     with_resources,
 )
 from harness.cli.launch.live import Stop
-from harness.launch.executor import open_executor
+from harness.launch.executor import ExecutorName, open_executor
 from harness.launch.local.pool import default_slots
 from harness.launch.queue import Event
 from harness.launch.ready import check_runs
