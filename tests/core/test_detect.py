@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import itertools
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from tiny import SWIN, VIT
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import project_masks_on_boxes
+from whole_runs import Computed, computed_in
 
 pytest.importorskip("pycocotools")
 
@@ -216,34 +215,10 @@ def test_a_box_at_the_border_is_learnt() -> None:
 # Whole runs
 
 
-Computed = Callable[..., dict[str, Any]]
-
-
 @pytest.fixture
 def computed(tmp_path: Path) -> Computed:
-    """Compute a run in a fresh store: its metrics lines without times, metrics, digest of weights."""
-    stores = itertools.count()
-
-    def call(run: Detect, stop: int | None = None, **resources: Any) -> dict[str, Any]:
-        store, steps = Store(tmp_path / str(next(stores))), itertools.count(1)
-        torch.set_num_threads(1)
-        used = Resources(**resources)
-        if stop is not None:
-            asked = work(store, run, CPU, used, report=lambda event: None, stopping=lambda: next(steps) == stop)
-            assert asked.kind == "interrupted", asked.text
-        event = work(store, run, CPU, used, report=lambda event: None)
-        assert event.kind == "done", event.text
-        return told(store, run)
-
-    return call
-
-
-def told(store: Store, run: Detect) -> dict[str, Any]:
-    times = {"seconds", "images_per_second"}
-    lines = [{name: value for name, value in line.items() if name not in times} for line in store.metrics(key(run))]
-    result = store.result(key(run))
-    assert result is not None
-    return {"lines": lines, "metrics": result.metrics, "weights": result.weights}
+    """Compute a run in a fresh store."""
+    return computed_in(tmp_path)
 
 
 def test_a_run_repeats_to_the_bit_whatever_torchs_seed_and_resumes_to_the_bit(computed: Computed) -> None:
