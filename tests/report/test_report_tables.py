@@ -27,6 +27,7 @@ from harness.papers import PaperTable, PublishedValue
 from harness.report import write
 from harness.report.collect import runs_frame
 from harness.report.escape import clean, file_stem, latex, markdown
+from harness.report.headline import headline
 from harness.report.tables.footnotes import mixed_provenance
 from harness.report.tables.latex import latex_text
 from harness.report.tables.statistics import summary
@@ -325,3 +326,17 @@ def test_at_most_four_notes_the_gravest_first(tmp_path: Path) -> None:
     assert [note.split()[0] for note in found.notes] == ["Unfinished:", "Where", "Mixed", "•"]
     assert found.notes[2] == "Mixed device among these runs: see how to read this."
     assert any(text.startswith("Mixed device: the finished runs come from") for text in found.reading)
+
+
+def test_what_beats_the_reference_has_an_arrow_up(tmp_path: Path) -> None:
+    store, plan = Store(tmp_path), scope_plan(seeds=4)
+    level = {"masked": 80.0, "full": 85.0, "scratch": 70.0}
+    finish_all(store, plan, lambda row: level[str(row.axes["scope"])] + row.seed / 7)
+    found = _table(plan, store)
+    assert [row[2].sign for row in found.rows] == ["", "•", "", "↑", "↑", "", "↓"]
+    runs = runs_frame(plan, store)
+    text = headline(plan, summary(plan, runs))
+    assert (
+        "Better than it: scope full by +5.0 (" in text or "Better than it: scope full, mask ratio 0.4 by +5.0 (" in text
+    )
+    assert "Worse" not in text
