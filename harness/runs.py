@@ -2,9 +2,9 @@
 
 The only match over the kinds of runs that loads torch. The job imports it; `plan` asks for multiply-adds in a
 process of its own, `python -m harness.runs`. That reads a JSON list of `Described` from standard input and writes, in
-the same order, an object for each: parameters, multiply_adds (of a forward pass for one image), memory_bytes and
-activation_bytes; or the reason in one line: refused, where a run would refuse the model too, or error, where it cannot
-be counted.
+the same order, an object for each: parameters, multiply_adds (of a forward pass for one image), memory_bytes,
+activation_bytes and head_multiply_adds (a part of multiply_adds); or the reason in one line: refused, where a run would
+refuse the model too, or error, where it cannot be counted.
 """
 
 from __future__ import annotations
@@ -163,6 +163,7 @@ def described_as_plain(model: Described) -> dict[str, int | str]:
         "multiply_adds": found.multiply_adds,
         "memory_bytes": found.memory_bytes,
         "activation_bytes": found.activation_bytes,
+        "head_multiply_adds": found.head,
     }
 
 

@@ -27,6 +27,7 @@ from harness.spec import HarnessError, Pretrain, Run
 from harness.spec.keys import Training
 from harness.spec.model.backbone import Backbone, check_model
 from harness.spec.model.described import Described, costed_model
+from harness.spec.run import TRAINED_PASSES
 from harness.store import Result, State, Store
 from harness.store.files import write_atomically
 from harness.store.layout import description_file
@@ -290,7 +291,9 @@ def _stated(run: Run, work: float | None, store: Store, rates: Rates) -> float |
     found = read_model_cost(store.root, costed_model(run))
     if found is None:
         return None
-    return work * found.multiply_adds * run.forward_passes / rate / 3600
+    # Gradients of a head are computed on a frozen encoder too.
+    encoder, head = found.multiply_adds - found.head_multiply_adds, found.head_multiply_adds
+    return work * (encoder * run.forward_passes + head * TRAINED_PASSES) / rate / 3600
 
 
 REGISTERED = re.compile(r"^@register_model\s*\n(?:@.*\n)*def (\w+)\(", re.MULTILINE)
@@ -416,12 +419,14 @@ class ModelCost:
 
     multiply_adds: of one forward pass for one image. memory_bytes: of weights, and of gradients and optimiser state
     where they are trained. activation_bytes: what one image's forward pass keeps for its backward pass, in float32.
+    head_multiply_adds: of multiply_adds, those of what lies on the encoder.
     """
 
     parameters: int
     multiply_adds: int
     memory_bytes: int
     activation_bytes: int
+    head_multiply_adds: int = 0
 
 
 def read_model_cost(root: Path, model: Described) -> ModelCost | None:

@@ -247,8 +247,6 @@ class Evaluated(Spec, Generic[S]):
     """Names of the metrics in the result, the one that tables show first; empty if only a user's function knows."""
     needs_weights: ClassVar[bool] = True
     """False if nothing of the start but its spec is used, so that it need not be computed first."""
-    forward_passes: ClassVar[int | None] = None
-    """Forward passes that a training step on one image costs; None for an evaluation that trains nothing."""
     needs: ClassVar[Truth] = "labels"
     truth: ClassVar[str] = "a label for every picture"
     """What its data have beside pictures, by name and in words."""
@@ -259,6 +257,11 @@ class Evaluated(Spec, Generic[S]):
     def shown_metric(self) -> str:
         """The metric that tables show."""
         return self.metrics[0]
+
+    @property
+    def forward_passes(self) -> int | None:
+        """Forward passes of the encoder that a training step on one image costs; None where nothing is trained."""
+        return None
 
     @property
     def encoder(self) -> AnyBackbone:
@@ -382,7 +385,10 @@ class FineTune(Evaluated[Start]):
         return self
 
     metrics: ClassVar[tuple[str, ...]] = ("top1", "top5", "top1_median5", "top1_best", "loss")
-    forward_passes: ClassVar[int] = TRAINED_PASSES
+
+    @property
+    def forward_passes(self) -> int:
+        return TRAINED_PASSES
 
 
 def check_family(start: AnyBackbone, backbone: AnyBackbone | None) -> None:
@@ -419,9 +425,10 @@ class LinearProbe(Evaluated[Start]):
     implicit: ClassVar[Mapping[str, object]] = {"pool": "mean"}
 
     metrics: ClassVar[tuple[str, ...]] = ("top1", "top5", "top1_median5", "top1_best", "loss")
-    forward_passes: ClassVar[int] = (
-        1  # the encoder is frozen, and the gradients of one linear layer cost next to nothing
-    )
+
+    @property
+    def forward_passes(self) -> int:
+        return 1  # the encoder is frozen
 
     @property
     def caption(self) -> str:

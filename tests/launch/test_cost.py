@@ -14,11 +14,13 @@ from harness.spec import (
     CustomData,
     FineTune,
     Knn,
+    LinearMap,
     LinearProbe,
     Pretrain,
     RandomMask,
     Recipe,
     Run,
+    Segment,
     Shapes,
     key,
 )
@@ -262,6 +264,17 @@ def test_stated_rate(store: Store) -> None:
     assert found.to_do_hours == pytest.approx((IMAGES * 5_000 * 3 / 1e6 + IMAGES * 4_000 / 2e6) / 3600)
     assert found.basis == "from multiply-adds at the stated rate"
     assert cost(store, first, probe, pretrain=1e6).unknown == 1
+
+
+def test_a_frozen_encoder_costs_one_forward_pass_and_its_head_three(store: Store) -> None:
+    first = pretraining(0)
+    trained = Segment(start=first, data=first.data, recipe=RECIPE, head=LinearMap())
+    hours = []
+    for run in (trained, trained.replace(frozen=True)):
+        write_model_cost(store.root, costed_model(run), ModelCost(10, 5_000, 160, 1, 2_000))
+        hours.append(cost(store, run, evaluation=1e6).to_do_hours)
+    work = IMAGES / 1e6 / 3600
+    assert hours == pytest.approx([work * 5_000 * 3, work * (3_000 + 3 * 2_000)])
 
 
 def test_measured_goes_before_stated(store: Store) -> None:

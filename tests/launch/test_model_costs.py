@@ -47,8 +47,8 @@ def test_counted_in_another_process_and_kept(tmp_path: Path, monkeypatch: pytest
     first = pretraining(VIT, image_size=32, channels=3, head=FIRST.head, target=FIRST.target)
     tuned = classifier(VIT, image_size=32, channels=3, num_classes=6)
     assert [answer.found for answer in answers] == [
-        ModelCost(first.parameters, first.multiply_adds, 16 * first.parameters, first.activation_bytes),
-        ModelCost(tuned.parameters, tuned.multiply_adds, 16 * tuned.parameters, tuned.activation_bytes),
+        ModelCost(first.parameters, first.multiply_adds, 16 * first.parameters, first.activation_bytes, first.head),
+        ModelCost(tuned.parameters, tuned.multiply_adds, 16 * tuned.parameters, tuned.activation_bytes, tuned.head),
         None,
     ]
     assert answers[2].error.startswith("timm has no model 'vit_tinny_patch16_224'")
@@ -65,6 +65,7 @@ def test_a_process_that_has_torch_asks_itself(tmp_path: Path, monkeypatch: pytes
         first.multiply_adds,
         16 * first.parameters,
         first.activation_bytes,
+        first.head,
     )
 
 

@@ -25,7 +25,9 @@ class Dense(Evaluated[Start]):
     backbone: AnyBackbone | None = None
     tested_epochs: PositiveInt | None = 1
 
-    forward_passes: ClassVar[int] = TRAINED_PASSES
+    @property
+    def forward_passes(self) -> int:
+        return 1 if self.frozen else TRAINED_PASSES
 
     @property
     def built(self) -> AnyBackbone:
