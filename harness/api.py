@@ -10,15 +10,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from harness.launch.executor import ExecutorName, Here, drive, open_executor, overview
-from harness.launch.queue import Event, Queue
+from harness.launch.executor import (
+    Executor,
+    ExecutorName,
+    Here,
+    Overview,
+    Report,
+    Submitted,
+    drive,
+    open_executor,
+    overview,
+)
+from harness.launch.queue import Ending, Event, Queue
 from harness.launch.ready import check_runs
 from harness.launch.resources import Resources
-from harness.spec import Evaluation, HarnessError, Pretrain, Scalar, key, pretraining
+from harness.launch.site import read_site
+from harness.spec import Evaluation, HarnessError, Pretrain, Run, Scalar, key, pretraining, upstreams
 from harness.store import Store, open_store
 from harness.study import Plan, Study, expand, load
 
@@ -28,11 +39,31 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
 
-    from harness.report import Report
     from harness.report.claims.verdicts import Verdict
+    from harness.report.report_cache import Shown
     from harness.report.tables.table import Table
 
+RETRIED = ("failed", "cancelled", "lost")
+"""States of runs that a retry computes again."""
 Where = Mapping[str, Scalar | Sequence[Scalar]]
+
+
+class Watch(NamedTuple):
+    """Who looks on while runs are computed. show: takes each event. stopping: True once runs should save and end."""
+
+    show: Report
+    stopping: Callable[[], bool] = lambda: False
+
+
+Progress = Callable[[Queue], AbstractContextManager[Watch]]
+"""What shows how a queue is computed, from its beginning to its end."""
+
+
+class Work(NamedTuple):
+    """What became of runs. endings: by key, of this machine's. submitted: counts of those given to a cluster."""
+
+    endings: Mapping[str, Ending]
+    submitted: Submitted | None = None
 
 
 def plan(
@@ -48,6 +79,7 @@ def plan(
         HarnessError: the study, the scale, an axis or a value does not exist, or a spec is refused.
     """
     found = study if isinstance(study, Study) else load(Path(study))
+    read_site(found.root)  # a slip in a profile shows at once, not when jobs are submitted
     chosen = {axis: _several(value) for axis, value in (where or {}).items()}
     return expand(found, scale=scale, where=chosen, seeds=seeds)
 
@@ -76,19 +108,11 @@ def run(
     Raises:
         HarnessError: as `plan`, or the data set or a model of a run cannot be used here.
     """
-    wanted = plan(study, scale, where=where, seeds=seeds)
-    opened, specs = _opened(store, wanted), wanted.runs()
-    queue = Queue(specs, opened, retry=retry)
-    check_runs({name: queue.run(name) for name in queue.open()}, opened)
-    project, name = wanted.study.root, f"{wanted.study.name}/{wanted.scale.name}"
-    executor = open_executor(on, opened, resources or Resources(), study=name, project=project, slots=slots)
-    done = executor.submit(specs, retry=retry)
-    if done.refused:
-        raise HarnessError(f"sbatch refused: {done.refused}")
-    if isinstance(executor, Here):
-        with _progress(name, executor.queue) as show:
-            drive(executor, show)
-    return Results(wanted, opened)
+    found = results(study, scale, where=where, seeds=seeds, store=store)
+    work = found.compute(on=on, slots=slots, resources=resources, retry=retry)
+    if work.submitted and work.submitted.refused:
+        raise HarnessError(f"sbatch refused: {work.submitted.refused}")
+    return found
 
 
 def results(
@@ -101,7 +125,7 @@ def results(
 ) -> Results:
     """What a store holds of a study, computed or not; arguments as of `run`."""
     wanted = plan(study, scale, where=where, seeds=seeds)
-    return Results(wanted, _opened(store, wanted))
+    return Results(wanted, store if isinstance(store, Store) else open_store(store, wanted.study.root))
 
 
 def results_frame(
@@ -121,6 +145,86 @@ class Results:
 
     plan: Plan
     store: Store
+
+    def compute(
+        self,
+        runs: Mapping[str, Run] | None = None,
+        *,
+        on: ExecutorName | Executor = "local",
+        slots: int | None = None,
+        resources: Resources | None = None,
+        retry: bool = False,
+        progress: Progress | None = None,
+    ) -> Work:
+        """Compute what is missing, or give it to a cluster; `run` and the command line do so by this.
+
+        Args:
+            runs: by key; by default all of the plan. on: or an executor, which then has its slots and resources.
+            progress: by default a bar over runs. The rest as `run` takes it.
+
+        Raises:
+            HarnessError: as `run`; or every cell of the plan is excluded.
+        """
+        specs = self.runs() if runs is None else runs
+        executor = self.executor(on, slots=slots, resources=resources) if isinstance(on, str) else on
+        if not isinstance(executor, Here):
+            _check(Queue(specs, self.store, retry=retry), self.store)
+            return Work({}, executor.submit(specs, retry=retry))
+        executor.submit(specs, retry=retry)
+        queue = executor.queue
+        _check(queue, self.store)
+        for name in queue.open()[:1]:
+            self.store.register(queue.run(name))  # a store that cannot be written shows before anything is started
+        with (progress or self._progress)(queue) as watch:
+            drive(executor, watch.show, stopping=watch.stopping)
+        return Work(queue.endings)
+
+    def runs(self) -> dict[str, Run]:
+        """All runs of the plan by key.
+
+        Raises:
+            HarnessError: every cell is excluded.
+        """
+        if not (specs := self.plan.runs()):
+            reasons, plan = "; ".join(self.plan.excluded()), self.plan
+            raise HarnessError(f"no cell of {plan.study.name} can run at scale {plan.scale.name}: {reasons}")
+        return specs
+
+    def executor(self, on: ExecutorName, *, slots: int | None = None, resources: Resources | None = None) -> Executor:
+        """What computes runs of this store in the name of this study; arguments as of `run`."""
+        if on == "slurm" and slots is not None:
+            raise HarnessError("--slots belongs to --on local; on Slurm the site profile says pack and slots")
+        chosen, project = resources or Resources(), self.plan.study.root
+        return open_executor(on, self.store, chosen, study=self.plan.name, project=project, slots=slots)
+
+    def _progress(self, queue: Queue) -> AbstractContextManager[Watch]:
+        """A progress bar over runs: of the notebook, else of the terminal."""
+        return (_notebook_bar if _in_notebook() else _terminal_bar)(self.plan.name, queue)
+
+    def overview(self) -> Overview:
+        """Where each run stands: by the files of the store, then by clusters."""
+        return overview(self.plan.runs(), self.store)
+
+    def failed(self) -> dict[str, Run]:
+        """Failed, cancelled and lost runs by key, with what waits for them and all that those start from.
+
+        A finished run among them is not computed again.
+        """
+        specs = self.runs()
+        # Blocked runs are not among them: they come along with the run that they wait for.
+        again = {name for name, place in self.overview().places.items() if place.word in RETRIED}
+        before = {name: [key(first) for first in upstreams(run)] for name, run in specs.items()}
+        wanted = {name for name in specs if {name, *before[name]} & again}
+        wanted |= {first for name in wanted for first in before[name]}
+        return {name: run for name, run in specs.items() if name in wanted}
+
+    def looked(self) -> Results:
+        """The same of a study with looks, including the further seeds of claims that were open."""
+        if not self.plan.study.looks:
+            return self
+        from harness.report.claims.sequential import looked
+
+        return replace(self, plan=looked(self.plan, self.store))
 
     def frame(self) -> DataFrame:
         """A row for each cell, seed and evaluation.
@@ -199,14 +303,19 @@ class Results:
             raise HarnessError(f"this cell has {len(found)} pre-trainings; name one of {', '.join(row.evaluations)}")
         return next(iter(found.values()))
 
-    def report(self, folder: Path | str) -> Report:
-        """Write tables, figures and report.html into a folder, as `harness report` does."""
-        from harness.report import write
+    def report(self, folder: Path | str, *, wide: bool = False, always: bool = True) -> Shown:
+        """Write tables, figures and report.html into a folder, as `harness report` does.
 
-        places = overview(self.plan.runs(), self.store).places
-        return write(
-            self.plan, self.store, Path(folder), {name: (place.word, place.detail) for name, place in places.items()}
-        )
+        Args:
+            wide: the table with n, intervals and adjusted p-values. always: also if nothing changed since the last.
+
+        Raises:
+            HarnessError: the folder holds another study's report, or the disk refuses.
+        """
+        from harness.report.report_cache import current
+
+        standings = {name: (place.word, place.detail) for name, place in self.overview().places.items()}
+        return current(self.plan, self.store, Path(folder), standings, always=always, wide=wide)
 
     def _repr_html_(self) -> str:
         return self.table().html()
@@ -216,13 +325,9 @@ def _several(value: Scalar | Sequence[Scalar]) -> Sequence[Scalar]:
     return [value] if value is None or isinstance(value, str | int | float) else value
 
 
-def _opened(store: Store | Path | str | None, wanted: Plan) -> Store:
-    return store if isinstance(store, Store) else open_store(store, wanted.study.root)
-
-
-def _progress(title: str, queue: Queue) -> AbstractContextManager[Callable[[Event], None]]:
-    """A progress bar over runs, where there is anything to compute: of the notebook, else of the terminal."""
-    return _notebook_bar(title, queue) if _in_notebook() else _terminal_bar(title, queue)
+def _check(queue: Queue, store: Store) -> None:
+    """Check the runs of a queue that are still to be computed: results from data that is gone can be reported."""
+    check_runs({name: queue.run(name) for name in queue.open()}, store)
 
 
 def _in_notebook() -> bool:
@@ -234,7 +339,7 @@ def _in_notebook() -> bool:
 
 
 @contextmanager
-def _terminal_bar(title: str, queue: Queue) -> Iterator[Callable[[Event], None]]:
+def _terminal_bar(title: str, queue: Queue) -> Iterator[Watch]:
     from rich.progress import Progress
 
     with Progress(transient=True) as progress:
@@ -244,11 +349,11 @@ def _terminal_bar(title: str, queue: Queue) -> Iterator[Callable[[Event], None]]
             if event.kind in ("done", "failed", "blocked", "interrupted"):
                 progress.advance(bar)
 
-        yield show
+        yield Watch(show)
 
 
 @contextmanager
-def _notebook_bar(title: str, queue: Queue) -> Iterator[Callable[[Event], None]]:
+def _notebook_bar(title: str, queue: Queue) -> Iterator[Watch]:
     from html import escape
 
     from IPython.display import HTML, display
@@ -266,4 +371,4 @@ def _notebook_bar(title: str, queue: Queue) -> Iterator[Callable[[Event], None]]
             ended += 1
             shown.update(text())
 
-    yield show
+    yield Watch(show)

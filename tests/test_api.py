@@ -124,5 +124,6 @@ def test_logits_are_those_of_predict(results: harness.Results, tmp_path: Path) -
     model = harness.load_classifier(run, store=results.store.root)
     scores = model(model.prepare(picture)).softmax(1)[0].numpy()
     assert np.array_equal(scores, harness.predict(run, picture, store=results.store.root).pred_scores)
-    assert results.report(tmp_path / "report").complete
+    assert results.report(tmp_path / "report").written
+    assert not results.report(tmp_path / "report", always=False).written
     assert isinstance(results.store, Store)

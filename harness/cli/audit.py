@@ -8,12 +8,10 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.common import ScaleName, StudyFile, Where, console, printable, results_folder, say, selection
+from harness.cli.common import ScaleName, StudyFile, Where, console, planned, printable, results_folder, say
 from harness.launch.cost import check_names
-from harness.spec import HarnessError
 from harness.spec.model.described import costed_models
 from harness.store.files import disk_errors, write_atomically
-from harness.study import expand, load
 
 MARKS = {"passed": "ok", "failed": "FAILED", "remark": "note"}
 
@@ -39,26 +37,25 @@ def audit(
     from harness.audit import audit as findings_of
 
     # One seed: cells differ in the same fields at each.
-    plan = expand(load(study), scale=scale, where=selection(where), seeds=1)
-    if not (runs := plan.runs()):
-        raise HarnessError(f"no cell of {plan.study.name} can run at scale {plan.scale.name}")
-    check_names(costed_models(runs))
+    found = planned(study, scale, where, 1, None)
+    plan = found.plan
+    check_names(costed_models(found.runs()))
     folder = results_folder(plan)
     with console.status("") as status:
-        found = findings_of(plan, lambda text: status.update(printable(text)))
+        findings = findings_of(plan, lambda text: status.update(printable(text)))
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps([vars(finding) for finding in found], indent=1)
+        text = json.dumps([vars(finding) for finding in findings], indent=1)
         write_atomically(folder / "audit.json", text.encode())
     say(f"{plan.study.name} · {plan.scale.name}")
-    lines = {(finding.check, finding.verdict, finding.text) for finding in found}  # each with all its cells
+    lines = {(finding.check, finding.verdict, finding.text) for finding in findings}  # each with all its cells
     counts: Counter[tuple[str, str]] = Counter((check, verdict) for check, verdict, _ in lines)
-    for check in dict.fromkeys(finding.check for finding in found):
+    for check in dict.fromkeys(finding.check for finding in findings):
         said = ", ".join(f"{number} {word}" for word in MARKS if (number := counts[check, word]))
         say(f"  {check:<8} {said}")
     for word in ("failed", "remark", "passed"):
         chosen: dict[tuple[str, str], list[Finding]] = {}
-        for finding in found:
+        for finding in findings:
             if finding.verdict == word and (word != "passed" or every):
                 chosen.setdefault((finding.check, finding.text), []).append(finding)
         for (check, text), same in chosen.items():

@@ -48,8 +48,8 @@ def avgdist(
     if study is not None and compared:
         raise HarnessError("--compared shows the masks of papers, not those of a study: give one of the two")
     if study is not None:
-        plan, runs = planned(study, scale, where, None, store)
-        rows = list(_study_rows(plan, runs, draws))
+        found = planned(study, scale, where, None, store)
+        plan, rows = found.plan, list(_study_rows(found.plan, found.store, draws))
         _show(rows, out or results_folder(plan), f"{plan.study.name} · {plan.scale.name}: {_sizes(plan)}", draws)
         return
     if scale or where or store:

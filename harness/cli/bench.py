@@ -82,7 +82,7 @@ def _run(preset: str, scale: str | None, where: list[str] | None) -> Pretrain:
         HarnessError: there is none.
     """
     if Path(preset).suffix == ".py":
-        plan, _ = planned(Path(preset), scale, where, 1, None)
+        plan = planned(Path(preset), scale, where, 1, None).plan
         found = [run for run in plan.runs().values() if isinstance(run, Pretrain)]
         if not found:
             raise HarnessError(f"{preset} has no pre-training in this selection")

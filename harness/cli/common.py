@@ -16,12 +16,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from harness.api import Results, results
 from harness.launch.executor import ExecutorName
 from harness.launch.resources import Choice, Resources
-from harness.launch.site import read_site
-from harness.spec import HarnessError, Run, key, upstreams
+from harness.spec import HarnessError, key, upstreams
 from harness.store import Store, open_store
-from harness.study import Plan, Row, expand, load
+from harness.study import Plan, Study
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="a study file, such as studies/quickstart.py")]
 ScaleName = Annotated[str | None, typer.Option("--scale", help="size of the study; default: the study's first")]
@@ -177,14 +177,12 @@ def selection(where: Sequence[str] | None) -> dict[str, list[str]]:
 
 
 def planned(
-    study: Path, scale: str | None, where: Sequence[str] | None, seeds: int | None, store: Path | None
-) -> tuple[Plan, Store]:
+    study: Study | Path, scale: str | None, where: Sequence[str] | None, seeds: int | None, store: Store | Path | None
+) -> Results:
     """Plan and store that the options of a command select."""
-    loaded = load(study)
-    read_site(loaded.root)  # a slip in a profile shows at once, not when jobs are submitted
-    plan = expand(loaded, scale=scale, where=selection(where), seeds=seeds)
+    found = results(study, scale, where=selection(where), seeds=seeds, store=store)
     gc.freeze()  # a plan stays until the command ends: Python need not go through it again and again
-    return plan, open_store(store, loaded.root)
+    return found
 
 
 def results_folder(plan: Plan) -> Path:
@@ -201,15 +199,6 @@ def results_folder(plan: Plan) -> Path:
     return folder
 
 
-def reported(plan: Plan, store: Store) -> Plan:
-    """Plan that a report of the whole study shows: with looks, including the further seeds of open claims."""
-    if not plan.study.looks:
-        return plan
-    from harness.report.claims.sequential import looked
-
-    return looked(plan, store)
-
-
 def labels(plan: Plan) -> dict[str, str]:
     """Cell and seed that first need a run, in words, by run key."""
     found: dict[str, str] = {}
@@ -220,28 +209,6 @@ def labels(plan: Plan) -> dict[str, str]:
             for run in (evaluation, *upstreams(evaluation)):
                 found.setdefault(key(run), text)
     return found
-
-
-def excluded(plan: Plan) -> dict[str, list[Row]]:
-    """Excluded cells by reason, one row per cell."""
-    found: dict[str, list[Row]] = {}
-    for row in plan.firsts():  # the first seed stands for the cell
-        if row.excluded:
-            found.setdefault(row.excluded, []).append(row)
-    return found
-
-
-def runs_of(plan: Plan) -> dict[str, Run]:
-    """Runs of the plan by key.
-
-    Raises:
-        HarnessError: every cell is excluded.
-    """
-    runs = plan.runs()
-    if not runs:
-        reasons = "; ".join(excluded(plan))
-        raise HarnessError(f"no cell of {plan.study.name} can run at scale {plan.scale.name}: {reasons}")
-    return runs
 
 
 def refuse_mixed(sentences: tuple[str, ...]) -> None:
@@ -267,14 +234,14 @@ def chosen_run(
         if scale or where or seeds:
             raise HarnessError("--scale, --where and --seeds select from a study; name a study's file instead of a run")
         return run, open_store(store)
-    plan, runs = planned(Path(run), scale, where, seeds, store)
+    found = planned(Path(run), scale, where, seeds, store)
     kinds = [kind] if kind else get_args(WeightsOf)
-    names = [name for name, spec in plan.runs().items() if spec.kind in kinds]
-    done = [name for name, state in runs.states(names).items() if state.word == "done"]
+    names = [name for name, spec in found.plan.runs().items() if spec.kind in kinds]
+    done = [name for name, state in found.store.states(names).items() if state.word == "done"]
     if not done:
         raise HarnessError(f"none of the {len(names)} {' or '.join(kinds)} runs of this selection is done")
     if len(done) > 1:
-        cells = labels(plan)
+        cells = labels(found.plan)
         shown = ", ".join(f"{name} ({cells[name]})" for name in done[:SHOWN]) + (", ..." if len(done) > SHOWN else "")
         raise HarnessError(f"{len(done)} runs are done: {shown}; narrow with --where and --seeds 1, or name a key")
-    return done[0], runs
+    return done[0], found.store

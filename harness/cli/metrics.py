@@ -32,10 +32,10 @@ def metrics(
         raise HarnessError("name where to: --tensorboard DIR, --wandb DIR, or both")
     from harness.report import tracking
 
-    plan, runs = planned(study, scale, where, seeds, store)
+    found = planned(study, scale, where, seeds, store)
     if tensorboard is not None:
-        count = tracking.write_tensorboard(plan, runs, tensorboard)
+        count = tracking.write_tensorboard(found.plan, found.store, tensorboard)
         say(f"wrote {count} runs to {tensorboard}; tensorboard --logdir {tensorboard} shows them")
     if wandb is not None:
-        count = tracking.write_wandb(plan, runs, wandb)
+        count = tracking.write_wandb(found.plan, found.store, wandb)
         say(f"wrote {count} runs to {wandb / 'wandb'}; wandb sync uploads them")

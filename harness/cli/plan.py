@@ -13,7 +13,6 @@ from harness.cli.common import (
     StorePath,
     StudyFile,
     Where,
-    excluded,
     planned,
     say,
 )
@@ -50,7 +49,8 @@ def plan(
 
     Example: harness plan studies/quickstart.py --where mask_ratio=0.6
     """
-    plan, runs = planned(study, scale, where, seeds, store)
+    found = planned(study, scale, where, seeds, store)
+    plan, runs = found.plan, found.store
     specs = plan.runs()
     models = costed_models(specs)
     # Before anything else: a slip in a name should not wait for the store to be read.
@@ -102,7 +102,7 @@ def _shared(plan: Plan) -> list[str]:
 
 def _excluded(plan: Plan) -> list[str]:
     lines = []
-    for reason, rows in excluded(plan).items():
+    for reason, rows in plan.excluded().items():
         more = f" and {len(rows) - SAMPLE} more" if len(rows) > SAMPLE else ""
         cells = ", ".join(row.text for row in rows[:SAMPLE]) + more
         lines.append(f"{len(rows)} cell{'s' if len(rows) > 1 else ''}   {cells}: {reason}")

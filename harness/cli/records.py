@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.common import ScaleName, Seeds, StorePath, StudyFile, Where, planned, reported, say
+from harness.cli.common import ScaleName, Seeds, StorePath, StudyFile, Where, planned, say
 
 records = typer.Typer(
     help="Export results of a study without weights to one text file, and import such files into a store.",
@@ -30,10 +30,10 @@ def export(
     """
     from harness.store.exchange import export_records
 
-    plan, runs = planned(study, scale, where, seeds, store)
+    found = planned(study, scale, where, seeds, store)
     # As in a report: with looks, claims that were open have further seeds, which belong to the whole study's results.
-    names = (plan if where or seeds else reported(plan, runs)).runs()
-    count = export_records(runs, names, file)
+    names = (found if where or seeds else found.looked()).plan.runs()
+    count = export_records(found.store, names, file)
     # A text times a bool: nothing where all are finished.
     say(f"wrote {count} of {len(names)} runs to {file}" + (": the others are not finished" * (count < len(names))))
 

@@ -290,6 +290,19 @@ class Plan:
         """The rows of the first seed, one a cell."""
         return [row for row in self.rows if row.seed in self.seed_range(1) and not row.repeat]
 
+    @property
+    def name(self) -> str:
+        """Name of the study and its scale, `study/scale`, in which its runs are queued on a cluster."""
+        return f"{self.study.name}/{self.scale.name}"
+
+    def excluded(self) -> dict[str, list[Row]]:
+        """The excluded cells by reason, one row a cell."""
+        found: dict[str, list[Row]] = {}
+        for row in self.firsts():
+            if row.excluded:
+                found.setdefault(row.excluded, []).append(row)
+        return found
+
     def columns(self) -> tuple[str, ...]:
         """The names of all evaluations."""
         return tuple(dict.fromkeys(name for row in self.rows for name in row.evaluations))

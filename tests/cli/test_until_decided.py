@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from conftest import FILE, Command, tree
 
+from harness.api import Results, results
 from harness.cli.launch import run as command
 from harness.launch.executor import Submitted
 from harness.launch.slurm.submit import Slurm
@@ -113,31 +114,32 @@ def test_results_of_another_file_are_refused_before_the_first_look(
 
 
 def test_a_coordinator_that_was_stopped_goes_on(claimed: Path, tmp_path: Path) -> None:
-    plan, store = expand(load(claimed)), Store(tmp_path / "runs")
+    found = results(claimed, store=tmp_path / "runs")
     asked: list[int] = []
 
-    def stopped(wanted: Plan) -> None:
-        asked.append(len(wanted.rows))
+    def stopped(wanted: Results) -> None:
+        asked.append(len(wanted.plan.rows))
         if len(asked) == 2:
             raise KeyboardInterrupt
-        _finish(store, wanted)
+        _finish(wanted.store, wanted.plan)
 
     with pytest.raises(KeyboardInterrupt):
-        command.follow(plan, store, stopped)
-    command.follow(plan, store, stopped)
+        command.follow(found, stopped)
+    command.follow(found, stopped)
     assert asked == [4, 6, 6]
 
 
 def test_it_stops_where_nothing_moves(claimed: Path, tmp_path: Path) -> None:
-    asked: list[Plan] = []
-    assert command.follow(expand(load(claimed)), Store(tmp_path / "runs"), asked.append) == 0
+    asked: list[Results] = []
+    assert command.follow(results(claimed, store=tmp_path / "runs"), asked.append) == 0
     assert len(asked) == 1
 
 
 def test_failures_are_counted_and_end_what_waits_for_them(claimed: Path, tmp_path: Path) -> None:
-    plan, store = expand(load(claimed)), Store(tmp_path / "runs")
+    store = Store(tmp_path / "runs")
 
-    def compute(wanted: Plan) -> None:
+    def compute(found: Results) -> None:
+        wanted = found.plan
         first = next(iter(wanted.runs().values()))
         attempt = store.acquire(first)
         assert isinstance(attempt, Attempt)
@@ -146,13 +148,13 @@ def test_failures_are_counted_and_end_what_waits_for_them(claimed: Path, tmp_pat
         others = tuple(row for row in wanted.rows if row != wanted.rows[0])
         _finish(store, Plan(wanted.study, wanted.scale, others))
 
-    assert command.follow(plan, store, compute) == 2  # the pre-training and its fine-tuning
+    assert command.follow(results(claimed, store=store), compute) == 2  # the pre-training and its fine-tuning
 
 
 def test_on_slurm_each_look_is_queued_and_awaited(
     claimed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan, store, queued = expand(load(claimed)), Store(tmp_path / "runs"), list[int]()
+    store, queued = Store(tmp_path / "runs"), list[int]()
 
     def submit(executor: Slurm, runs: dict[str, Run], **_: Any) -> Submitted:
         queued.append(len(runs))
@@ -173,6 +175,6 @@ def test_on_slurm_each_look_is_queued_and_awaited(
     held: list[Attempt] = []
     monkeypatch.setattr(Slurm, "submit", submit)
     monkeypatch.setattr(time, "sleep", sleep)
-    command.follow(plan, store, command.on_cluster(store, Slurm(store)))
+    command.follow(results(claimed, store=store), command.on_cluster(Slurm(store)))
     assert queued in ([8, 12], [8])
     assert not held

@@ -11,6 +11,7 @@ import pytest
 from cluster import sleeper
 
 from harness import claims
+from harness.api import results
 from harness.cli.launch import run as command
 from harness.launch import Resources
 from harness.launch.executor import Submitted
@@ -67,10 +68,10 @@ def test_a_coordinator_stops_and_starts(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(command, "POLL_SECONDS", 0.5)
     monkeypatch.setattr(time, "sleep", wait)
     site: dict[Stage, Site] = {stage: Site(minutes=20) for stage in ("pretrain", "evaluation")}
-    plan, where = expand(STUDY), Counted(store, "one", site, Resources(device="cpu"), project, "sleeper")
+    found, where = results(STUDY, store=store), Counted(store, "one", site, Resources(device="cpu"), project, "sleeper")
     with pytest.raises(KeyboardInterrupt):
-        command.follow(plan, store, command.on_cluster(store, where))
-    command.follow(plan, store, command.on_cluster(store, where))
+        command.follow(found, command.on_cluster(where))
+    command.follow(found, command.on_cluster(where))
     # 3 cells of 2 seeds; then a third seed, and two more, of the two cells that are compared.
     assert asked[:2] == [6, 8]
     assert asked[-1] == 12

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.api import plan as planned
 from harness.cli.common import ScaleName, refuse_mixed, say, show_table
-from harness.study import expand, load
 
 if TYPE_CHECKING:
     from harness.report.compare import Change, Comparison
@@ -35,7 +35,7 @@ def compare(
     """
     from harness.report import compare as results
 
-    plan = expand(load(study), scale=scale) if study else None
+    plan = planned(study, scale) if study else None
     before, after = (results.read_runs(path, plan) for path in (runs_a, runs_b))
     if strict:
         refuse_mixed((*results.mixed(before, after), *results.of_other_code(before, after)))

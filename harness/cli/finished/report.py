@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from harness.api import Results
 from harness.cli.common import (
     ScaleName,
     Seeds,
@@ -15,15 +16,11 @@ from harness.cli.common import (
     Where,
     planned,
     refuse_mixed,
-    reported,
     results_folder,
     say,
     show_table,
 )
-from harness.launch.executor import overview
 from harness.spec import HarnessError
-from harness.store import Store
-from harness.study import Plan
 
 
 def report(
@@ -45,28 +42,23 @@ def report(
 
     Example: harness report studies/quickstart.py
     """
-    plan, runs = planned(study, scale, where, seeds, store)
+    found = planned(study, scale, where, seeds, store)
     # The folder holds the tables of the whole study, which papers and records refer to.
     if where and out is None:
         raise HarnessError("--where would leave cells out of the study's own tables; name another folder with --out")
     # A selection is shown as it was asked for, without the further seeds of open claims.
-    shown = plan if where or seeds else reported(plan, runs)
+    shown = found if where or seeds else found.looked()
     if strict:
-        from harness.report.collect import runs_frame
         from harness.report.tables.footnotes import mixtures
 
-        refuse_mixed(mixtures(runs_frame(shown, runs)))
+        refuse_mixed(mixtures(shown.frame()))
     # Asked for by name, so it is written anew where nothing changed too.
-    show_report(shown, runs, out or results_folder(plan), always=True, wide=wide)
+    show_report(shown, out or results_folder(found.plan), always=True, wide=wide)
 
 
-def show_report(plan: Plan, store: Store, folder: Path, *, always: bool = False, wide: bool = False) -> None:
-    """Write the report of a plan, unless it is there and nothing has changed, and print its table."""
-    from harness.report.report_cache import current
-
-    places = overview(plan.runs(), store).places
-    standings = {name: (place.word, place.detail) for name, place in places.items()}
-    shown = current(plan, store, folder, standings, always=always, wide=wide)
+def show_report(found: Results, folder: Path, *, always: bool = False, wide: bool = False) -> None:
+    """Write a report, unless it is there and nothing has changed, and print its table."""
+    shown = found.report(folder, always=always, wide=wide)
     show_table(shown.header, shown.rows, axes=shown.axes)
     for note in shown.notes:
         say(note, style="dim")

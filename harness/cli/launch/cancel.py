@@ -17,14 +17,15 @@ def cancel(
 
     Example: harness cancel studies/quickstart.py --where mask_ratio=0.6
     """
-    plan, runs = planned(study, scale, where, seeds, store)
-    specs, names, found = plan.runs(), labels(plan), 0
-    for cluster in clusters(runs, f"{plan.study.name}/{plan.scale.name}"):
+    found = planned(study, scale, where, seeds, store)
+    plan, runs = found.plan, found.store
+    specs, names, count = plan.runs(), labels(plan), 0
+    for cluster in clusters(runs, plan.name):
         gone, spared = cluster.cancel(specs)
-        found += len(gone) + len(spared)
+        count += len(gone) + len(spared)
         for name in gone:
             say(f"cancelled {names[name]}   {specs[name].kind}")
         for name in spared:
             say(f"spared    {names[name]}   {specs[name].kind}: another study waits for it")
-    if not found:
+    if not count:
         say("nothing is queued or at work on the cluster")

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from harness.cli.common import ScaleName, Seeds, StorePath, StudyFile, Where, planned, say
-from harness.launch.executor import overview
 from harness.store import Store
 from harness.store.cleaning import Removable, kept_features, left_by_kills, old_records, removable, remove
 from harness.store.cleaning import seal as rewrite
@@ -35,7 +34,8 @@ def clean(
 
     Example: harness clean studies/quickstart.py --weights
     """
-    plan, runs = planned(study, scale, where, seeds, store)
+    chosen = planned(study, scale, where, seeds, store)
+    plan, runs = chosen.plan, chosen.store
     if seal:
         _seal(runs, yes=yes)
         return
@@ -44,7 +44,7 @@ def clean(
     found += kept_features(runs)
     found += [item for item in left_by_kills(runs) if not any(kept.path in item.path.parents for kept in found)]
     if unfinished:  # a job that waits in the queue goes on from what an earlier one left
-        seen = overview(plan.runs(), runs)
+        seen = chosen.overview()
         waiting = {name for name, place in seen.places.items() if place.job or place.word == "queued"}
         found = [item for item in found if item.path.name not in waiting]
     if not found:

@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from harness.cli.common import ScaleName, Seeds, StorePath, StudyFile, Where, console, labels, planned, printable, say
-from harness.launch.executor import clusters, overview
+from harness.launch.executor import clusters
 from harness.store.files import text_of
 
 
@@ -25,10 +25,11 @@ def logs(
 
     Example: harness logs studies/quickstart.py --failed
     """
-    plan, runs = planned(study, scale, where, seeds, store)
+    found = planned(study, scale, where, seeds, store)
+    plan, runs = found.plan, found.store
     names, specs, shown = labels(plan), plan.runs(), 0
     files = {name: path for cluster in clusters(runs) for name, path in cluster.logs(specs).items()}
-    for name, place in overview(specs, runs).places.items():
+    for name, place in found.overview().places.items():
         state, job = place.state, files.get(name)
         if (state.attempt == 0 and job is None) or (failed and place.word != "failed"):
             continue

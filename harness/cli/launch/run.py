@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from typing import Annotated
 
 import typer
 
+from harness.api import Results, Watch, results
 from harness.cli.common import (
     On,
     ScaleName,
@@ -19,22 +22,18 @@ from harness.cli.common import (
     Where,
     labels,
     planned,
-    reported,
     results_folder,
-    runs_of,
     say,
     with_resources,
 )
 from harness.cli.finished.report import show_report
 from harness.cli.launch.live import Display, Stop
-from harness.launch.executor import Executor, ExecutorName, Here, drive, open_executor, overview
+from harness.launch.executor import Executor, ExecutorName, Here, Submitted
 from harness.launch.local.pool import gpus
-from harness.launch.queue import Queue
-from harness.launch.ready import check_runs
+from harness.launch.queue import Ending, Queue
 from harness.launch.resources import Resources, slow_bf16
-from harness.spec import HarnessError, Run, key, upstreams
-from harness.store import Store
-from harness.study import Plan, expand
+from harness.spec import HarnessError, Run
+from harness.study import Plan
 
 UntilDecided = Annotated[
     bool,
@@ -59,12 +58,12 @@ def run(
 
     Example: harness run studies/quickstart.py --where mask_ratio=0.6
     """
-    plan, runs = planned(study, scale, where, seeds, store)
+    found = planned(study, scale, where, seeds, store)
     if until_decided:
-        require_looks(plan, selected=bool(where or seeds))
-        _until_decided(plan, runs, resources, on, slots)
+        require_looks(found.plan, selected=bool(where or seeds))
+        _until_decided(found, resources, on, slots)
         return
-    _compute(plan, runs, runs_of(plan), resources, on, slots, retry=False)
+    _compute(found, None, resources, on, slots, retry=False)
 
 
 @with_resources
@@ -83,29 +82,16 @@ def retry(
 
     Example: harness retry studies/quickstart.py --where mask_ratio=0.6
     """
-    plan, runs = planned(study, scale, where, seeds, store)
-    specs = runs_of(plan)
-    # Blocked runs are not among them: they come along with the run that they wait for.
-    again = ("failed", "cancelled", "lost")
-    failed = {name for name, place in overview(specs, runs).places.items() if place.word in again}
-    if not failed:
+    found = planned(study, scale, where, seeds, store)
+    if not (failed := found.failed()):
         say("nothing has failed")
         return
-    # An evaluation waits for its pre-training, so it is computed with it although it has not failed itself.
-    chosen = {name: spec for name, spec in specs.items() if {name, *_before(spec)} & failed}
-    needed = {first for spec in chosen.values() for first in _before(spec)}
-    wanted = {name: spec for name, spec in specs.items() if name in chosen or name in needed}
-    _compute(plan, runs, wanted, resources, on, slots, retry=True)
-
-
-def _before(run: Run) -> list[str]:
-    return [key(first) for first in upstreams(run)]
+    _compute(found, failed, resources, on, slots, retry=True)
 
 
 def _compute(
-    plan: Plan,
-    store: Store,
-    specs: dict[str, Run],
+    found: Results,
+    runs: dict[str, Run] | None,
     resources: Resources,
     on: ExecutorName,
     slots: int | None,
@@ -113,57 +99,53 @@ def _compute(
     retry: bool,
 ) -> None:
     """Compute or queue runs. Where they are computed here, write the report and exit with 1 if some failed."""
-    folder = results_folder(plan)
-    executor = _executor(plan, store, resources, on, slots)
-    if not isinstance(executor, Here):
-        queue_plan(store, executor, specs, retry=retry)
+    folder, plan = results_folder(found.plan), found.plan
+    progress = partial(_watched, found, runs, resources)
+    work = found.compute(runs, on=on, slots=slots, resources=resources, retry=retry, progress=progress)
+    if work.submitted is not None:
+        say_submitted(work.submitted)
         return
-    executor.submit(specs, retry=retry)
-    queue = executor.queue
-    # Only runs that are still to be computed: results from data that is gone can be reported all the same.
-    check_runs({name: queue.run(name) for name in queue.open()}, store)
-    for line in slow_bf16(map(queue.run, queue.open()), resources.device, gpus):
-        say(line)
-    for name in queue.open()[:1]:
-        store.register(queue.run(name))  # a store that cannot be written shows before anything is started
-    stop = Stop()
-    if len(queue):
-        with Display(f"{plan.study.name} · {plan.scale.name}", specs, labels(plan), queue) as display:
-            drive(executor, display.show, stopping=stop)
-    else:
-        say(f"nothing to compute: {_counts(queue)}")
     seeds = len({row.seed for row in plan.rows})
     whole = len(plan.firsts()) == len(plan.study.cells)  # a selection must not narrow the study's tables
-    shown = plan if whole or plan.study.looks else expand(plan.study, scale=plan.scale.name, seeds=seeds)
-    show_report(reported(shown, store), store, folder)
-    counts = Counter(queue.endings.values())
+    shown = found if whole or plan.study.looks else results(plan.study, plan.scale.name, seeds=seeds, store=found.store)
+    show_report(shown.looked(), folder)
+    counts = Counter(work.endings.values())
     # Before interruptions: for a failure, the same command again is not enough.
     if counts["failed"] or counts["blocked"]:
-        say(f"{_counts(queue)}. harness logs shows why, harness retry runs them again.")
+        say(f"{_counts(work.endings)}. harness logs shows why, harness retry runs them again.")
         raise typer.Exit(1)
     if counts["interrupted"]:
-        say(f"{_counts(queue)}. The same command goes on from here.")
+        say(f"{_counts(work.endings)}. The same command goes on from here.")
         raise typer.Exit(130)
 
 
-def _executor(plan: Plan, store: Store, resources: Resources, on: ExecutorName, slots: int | None) -> Executor:
-    if on == "slurm" and slots is not None:
-        raise HarnessError("--slots belongs to --on local; on Slurm the site profile says pack and slots")
-    study = f"{plan.study.name}/{plan.scale.name}"
-    return open_executor(on, store, resources, study=study, project=plan.study.root, slots=slots)
+@contextmanager
+def _watched(found: Results, runs: dict[str, Run] | None, resources: Resources, queue: Queue) -> Iterator[Watch]:
+    """Show the runs of a queue while they are computed, and stop at a signal."""
+    for line in slow_bf16(map(queue.run, queue.open()), resources.device, gpus):
+        say(line)
+    stop, specs = Stop(), found.plan.runs() if runs is None else runs
+    if not len(queue):
+        say(f"nothing to compute: {_counts(queue.endings)}")
+        yield Watch(lambda event: None, stop)
+        return
+    title = f"{found.plan.study.name} · {found.plan.scale.name}"
+    with Display(title, specs, labels(found.plan), queue) as display:
+        yield Watch(display.show, stop)
 
 
-def _counts(queue: Queue) -> str:
+def _counts(endings: Mapping[str, Ending]) -> str:
     words = {"interrupted": "not finished"}
-    counts = Counter(words.get(ending, ending) for ending in queue.endings.values())
+    counts = Counter(words.get(ending, ending) for ending in endings.values())
     return ", ".join(f"{count} {ending}" for ending, count in counts.items()) or "no runs"
 
 
-def queue_plan(store: Store, executor: Executor, specs: dict[str, Run], *, retry: bool) -> None:
-    """Queue the missing runs on a cluster and print what was queued."""
-    queue = Queue(specs, store, retry=retry)
-    check_runs({name: queue.run(name) for name in queue.open()}, store)
-    done = executor.submit(specs, retry=retry)
+def say_submitted(done: Submitted) -> None:
+    """Print what was queued on a cluster.
+
+    Raises:
+        HarnessError: the cluster refused runs.
+    """
     if done.runs:
         say(f"queued {done.runs} runs in {done.jobs} jobs, {done.arrays} arrays")
     if done.waiting:
@@ -178,20 +160,20 @@ def queue_plan(store: Store, executor: Executor, specs: dict[str, Run], *, retry
         say("harness status shows how they stand, harness report writes the tables")
 
 
-def _until_decided(plan: Plan, store: Store, resources: Resources, on: ExecutorName, slots: int | None) -> None:
+def _until_decided(found: Results, resources: Resources, on: ExecutorName, slots: int | None) -> None:
     """Compute look after look until all claims are decided, then write the report."""
 
-    def here(wanted: Plan) -> None:
+    def here(wanted: Results) -> None:
         try:
-            _compute(wanted, store, runs_of(wanted), resources, on, slots, retry=False)
+            _compute(wanted, None, resources, on, slots, retry=False)
         except typer.Exit as ended:
             if ended.exit_code != 1:  # failures leave other claims to be decided
                 raise
 
-    folder = results_folder(plan)  # refused at once, not after the last look
-    executor = _executor(plan, store, resources, on, slots)
-    failed = follow(plan, store, here if isinstance(executor, Here) else on_cluster(store, executor))
-    show_report(reported(plan, store), store, folder)
+    folder = results_folder(found.plan)  # refused at once, not after the last look
+    executor = found.executor(on, slots=slots, resources=resources)
+    failed = follow(found, here if isinstance(executor, Here) else on_cluster(executor))
+    show_report(found.looked(), folder)
     if failed:
         say(f"{failed} runs failed or wait for one that did. harness logs shows why, harness retry runs them again.")
         raise typer.Exit(1)
@@ -219,7 +201,7 @@ def require_looks(plan: Plan, *, selected: bool) -> None:
         )
 
 
-def follow(plan: Plan, store: Store, compute: Callable[[Plan], None]) -> int:
+def follow(found: Results, compute: Callable[[Results], None]) -> int:
     """Compute look after look until no claim is open or no run is left to try.
 
     Decisions are replayed from the store at each look, so this may be stopped and called again at any moment.
@@ -231,26 +213,26 @@ def follow(plan: Plan, store: Store, compute: Callable[[Plan], None]) -> int:
 
     before: list[str] = []
     while True:
-        wanted = scheduled(plan, store)
-        queue = Queue(runs_of(wanted), store, reading=True)
+        wanted = Results(scheduled(found.plan, found.store), found.store)
+        queue = Queue(wanted.runs(), found.store, reading=True)
         queue.blocked()
         left = queue.open()
         if not left or left == before:  # failed ones stay failed until they are retried
             return sum(ending in ("failed", "blocked") for ending in queue.endings.values())
         before = left
-        say(f"{len(left)} runs for {len({row.seed for row in wanted.rows})} seeds a cell at most")
+        say(f"{len(left)} runs for {len({row.seed for row in wanted.plan.rows})} seeds a cell at most")
         compute(wanted)
 
 
-def on_cluster(store: Store, executor: Executor) -> Callable[[Plan], None]:
+def on_cluster(executor: Executor) -> Callable[[Results], None]:
     """Function that queues the runs of a look and waits until none is queued or running."""
 
-    def compute(wanted: Plan) -> None:
-        specs = runs_of(wanted)
-        queue_plan(store, executor, specs, retry=False)
+    def compute(wanted: Results) -> None:
+        if (done := wanted.compute(on=executor).submitted) is not None:
+            say_submitted(done)
         say("waiting for the look; this may be stopped, and the same command goes on from the store")
         while True:
-            seen = executor.states(specs)
+            seen = executor.states(wanted.runs())
             words = {place.word for place in seen.places.values()}
             # A cluster that does not answer has not said that nothing runs any more.
             if not seen.silent and not words & {"queued", "running"}:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import gc
 from collections import Counter
 
-from harness.cli.common import ScaleName, Seeds, StorePath, StudyFile, Where, labels, say, selection
+from harness.cli.common import ScaleName, Seeds, StorePath, StudyFile, Where, labels, planned, say
 from harness.cli.launch.costs import cost_of, cost_text, graph_lines
 from harness.cli.launch.live import duration
-from harness.launch.executor import Overview, Place, overview
+from harness.launch.executor import Overview, Place
 from harness.store import STATES, Store, open_store
-from harness.study import Plan, expand, load
+from harness.study import Plan, load
 
 ALWAYS = ("done", "running", "blocked", "failed", "lost", "missing")
 """States that are printed even with a count of 0."""
@@ -35,11 +34,10 @@ def status(
     runs = open_store(store, loaded.root)
     shown = 0
     for name in [scale] if scale else [scale.name for scale in loaded.scales]:
-        plan = expand(loaded, scale=name, where=selection(where), seeds=seeds)
-        gc.freeze()  # as `planned`
-        seen = overview(plan.runs(), runs)
+        found = planned(loaded, name, where, seeds, runs)
+        seen = found.overview()
         if scale or any(place.word != "missing" for place in seen.places.values()):
-            _show_status(plan, seen, runs)
+            _show_status(found.plan, seen, runs)
             shown += 1
     if not shown:
         say(f"no run of {loaded.name} has begun; harness run starts it")
