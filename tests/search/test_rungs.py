@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 from test_coordinator import run
-from toy import DATA, FakeJobs, pretrained, toy
+from toy import DATA, RECIPE, SCALE, FakeJobs, pretrained, toy
 
 from harness.search import Rungs
 from harness.search.session import open_search
-from harness.spec import Knn, Pretrain, Run, key, snapshot_epoch, upstream
+from harness.spec import HarnessError, Knn, Pretrain, Run, key, snapshot_epoch, upstream
 from harness.store import Attempt, Store
 from harness.store.snapshots import epochs_asked_for
 
@@ -156,6 +156,13 @@ def test_a_rung_may_be_the_last_epoch_and_none_comes_later(store: Store) -> None
     ((first, evaluation),) = measure.rung(candidate, 8)
     assert (first.recipe.epochs, snapshot_epoch(evaluation)) == (8, 8)
     assert measure.rung(candidate, 9) == []
+
+
+def test_a_pretraining_of_a_length_in_steps_has_no_rungs(store: Store) -> None:
+    inside = open_search(searched(scales=(SCALE.replace(pretrain=RECIPE.replace(steps=8)),)), store).measure
+    candidate = inside.candidate({"k": 4, "temperature": 0.3}, [0])
+    with pytest.raises(HarnessError, match="rungs compare after epochs: state the pre-training's length in epochs"):
+        inside.rung(candidate, 2)
 
 
 def test_a_twin_shows_the_pruner_the_rungs_of_its_trial(store: Store) -> None:
