@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from harness.spec import Backbone, CustomEvaluation, Detect, Evaluation, Segment, Slide, UPerNet, pretraining
+from harness.spec import Backbone, CustomEvaluation, Detect, Evaluation, Segment, Slide, UPerNet, Whole, pretraining
 from harness.spec.keys import Training
 
 
@@ -112,10 +112,16 @@ def _dense(run: Segment | Detect) -> dict[str, Any]:
     }
     if isinstance(run, Segment):
         head = f"UPerNet {run.head.width}" if isinstance(run.head, UPerNet) else "linear"
-        windows = f"windows at a stride of {run.test.stride}" if isinstance(run.test, Slide) else "whole"
-        return {**shared, "head": head, "test": windows}
+        return {**shared, "head": head, "test": _tested(run.test)}
     pyramid = "simple pyramid" if run.pyramid.kind == "simple" else "FPN"
     return {**shared, "head": f"Mask R-CNN {pyramid}" + " 4conv1fc LN" * (run.box_head == "4conv1fc")}
+
+
+def _tested(test: Whole | Slide) -> str:
+    if len(test.scales) > 1:  # papers say no more than this
+        return "several scales"
+    windows = f"windows at a stride of {test.stride}" if isinstance(test, Slide) else "whole"
+    return f"{windows}, {test.text}" if test.text else windows
 
 
 def _backbone_name(backbone: Backbone | None) -> str | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from pydantic import ValidationError
 from test_backbones import CONVNEXT, RESNET
 from tiny import BEIT, SWIN, VIT
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ from whole_runs import Computed, computed_in
 from harness.core.data import scenes
 from harness.core.data.scenes import load_scenes
 from harness.core.evaluate import segment as recipe_of_segment
-from harness.core.evaluate.segment import losses
+from harness.core.evaluate.segment import losses, predicted
 from harness.core.model.complexity import segmentation
 from harness.core.model.encoder import Encoder, build
 from harness.core.model.segmenter import Segmenter, build_segment_head, slide
@@ -27,6 +29,7 @@ from harness.core.runtime.randomness import initialised
 from harness.core.train.optimiser import scales_with_heads
 from harness.launch import Resources
 from harness.launch.job import work
+from harness.papers.protocol import protocol_of
 from harness.spec import (
     Augment,
     Backbone,
@@ -38,6 +41,7 @@ from harness.spec import (
     Shapes,
     Slide,
     UPerNet,
+    Whole,
     key,
 )
 from harness.spec.dense.segment import SegmentHead
@@ -129,6 +133,58 @@ def test_windows() -> None:
         assert torch.equal(slide(model, images, 32, 20), model(images)[0])
     wide = torch.randn(1, 3, 40, 70)
     torch.testing.assert_close(slide(Pointwise(), wide, 32, 20), Pointwise()(wide)[0])
+
+
+class Known(nn.Module):
+    """Two classes, of which the first has the logit 2 column / width - log(width), and the other 0."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, None]:
+        wide = images.shape[-1]
+        first = (2 * torch.arange(wide) / wide - math.log(wide)).expand(len(images), 1, *images.shape[2:])
+        return torch.cat([first, torch.zeros_like(first)], dim=1), None
+
+
+def test_probabilities_of_several_views_are_averaged_by_hand() -> None:
+    """At half and full size, each mirrored too; of the half, a column stands between two of the whole picture."""
+    test = Whole(scales=(0.5, 1.0), flip=True)
+    run, truth = segmentation_of(test=test, start=RESNET), torch.zeros(1, 8, 8)
+    views = [scenes.TestScenes(torch.tensor([0]), torch.zeros(1, 3, side, side), (side, side)) for side in (4, 8)]
+    model: Any = Known()
+    found = predicted(run, model, views, truth).exp()
+    assert found.shape == (1, 2, 8, 8)
+    column = torch.arange(8)
+    half = ((column + 0.5) / 2 - 0.5).clamp(0, 3)  # where the columns of the small picture are
+    logits = [2 * half / 4 - math.log(4), 2 * column / 8 - math.log(8)]
+    by_hand = sum(one.sigmoid() + one.flip(0).sigmoid() for one in logits) / 4
+    torch.testing.assert_close(found[0, 0], torch.as_tensor(by_hand).expand(8, 8))
+    torch.testing.assert_close(found.sum(1), torch.ones(1, 8, 8))
+    (one,) = {tuple(predicted(run.replace(test=Whole()), model, views[1:], truth)[0, 0, 0].tolist())}
+    assert one == pytest.approx(logits[1].tolist())
+
+
+def test_a_picture_that_is_smaller_than_its_window_is_seen_in_a_whole_one() -> None:
+    shapes = []
+
+    class Seen(Pointwise):
+        def forward(self, images: Tensor) -> tuple[Tensor, None]:
+            shapes.append(tuple(images.shape[-2:]))
+            return super().forward(images)
+
+    small = torch.randn(1, 3, 16, 40)
+    torch.testing.assert_close(slide(Seen(), small, 32, 20), Pointwise()(small)[0])
+    assert shapes == [(32, 32), (32, 32)]
+
+
+def test_a_test_in_several_views_is_another_run_and_says_so() -> None:
+    one, many = segmentation_of(), segmentation_of(test=Whole(scales=(0.5, 1.0), flip=True))
+    assert key(one) == key(segmentation_of(test=Whole(scales=(1,), flip=False)))
+    assert key(one) != key(many)
+    assert many.caption == f"{one.caption}, tested at scales 0.5, 1, mirrored too"
+    protocols = [protocol_of(run) for run in (one, one.replace(test=Whole(flip=True)), many)]
+    assert [getattr(found, "test", None) for found in protocols] == ["whole", "whole, mirrored too", "several scales"]
+    for scales in ((), (1.0, 0.5), (1.0, 1.0)):
+        with pytest.raises(ValidationError, match="ascending order"):
+            Whole(scales=scales)
 
 
 def test_a_mirrored_picture_has_mirrored_logits_by_a_linear_head() -> None:
@@ -240,6 +296,20 @@ def test_a_model_of_a_fixed_size_is_refused_before_it_is_trained(
     assert "cannot be tested on whole pictures" in event.text
     assert "test=Slide(stride=...)" in event.text
     assert store.metrics(key(run)) == []
+
+
+@pytest.mark.parametrize(
+    ("start", "test"),
+    [(SMALL, Slide(stride=20, scales=(0.5, 1.0, 1.25), flip=True)), (RESNET, Whole(scales=(1.0, 2.0)))],
+    ids=["slide", "whole"],
+)
+def test_a_run_is_tested_in_several_views(computed: Computed, start: Backbone, test: Slide | Whole) -> None:
+    """The model is the same as with one view, its scores are others."""
+    run = segmentation_of(start=start, test=test, head=LinearMap(), data=DATA.replace(train=8))
+    found, single = computed(run), computed(run.replace(test=Whole()))
+    assert found["weights"] == single["weights"]
+    assert found["metrics"]["loss"] != single["metrics"]["loss"]
+    assert found["metrics"]["miou_one_class"] == single["metrics"]["miou_one_class"]
 
 
 def fitted(computed: Computed, monkeypatch: pytest.MonkeyPatch, steps: int, lr: float, **changes: Any) -> float:

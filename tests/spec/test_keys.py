@@ -79,6 +79,7 @@ from harness.spec import (
     UniformMask,
     UPerNet,
     VisibleSquareMask,
+    Whole,
     key,
 )
 
@@ -339,7 +340,8 @@ OTHER: dict[Spec, dict[str, Any]] = {
     },
     UPerNet(): {"width": 64, "pools": (1, 2), "aux": 0.0, "dropout": 0.1, "norm": "layer"},
     LinearMap(): {"batch_norm": False},
-    Slide(stride=16): {"stride": 8},
+    Slide(stride=16): {"stride": 8, "scales": (0.5, 1.0), "flip": True},
+    Whole(): {"scales": (2.0,), "flip": True},
     Shapes(): {"train_images": 8, "split": "validation", "image_size": 64, "train": 8, "test": 8, "seed": 1},
 }
 FIELDS = [(spec, field) for spec, others in OTHER.items() for field in others]

@@ -188,7 +188,8 @@ runs = st.one_of(
         Segment,
         recipe=st.builds(Recipe, **lengths),
         head=st.builds(LinearMap, batch_norm=st.booleans()) | st.builds(UPerNet, aux=unit),
-        test=st.just(Whole()) | st.builds(Slide, stride=st.integers(1, 32)),
+        test=st.builds(Whole, flip=st.booleans())
+        | st.builds(Slide, stride=st.integers(1, 32), scales=st.sampled_from([(1.0,), (0.5, 1.25)])),
         **{**shared, "data": st.builds(Shapes, seed=st.integers(0, 9)), "crop": st.just(0.875)},
     ),
     st.builds(CustomEvaluation, metric=st.text(), **source, **shared),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import math
+from collections.abc import Generator, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from harness.core.data.batches import steps_per_epoch
 from harness.core.data.scene_crops import IGNORED
-from harness.core.data.scenes import SceneBatch, Scenes, load_scenes, scene_batches, test_scenes
+from harness.core.data.scenes import SceneBatch, Scenes, TestScenes, load_scenes, scene_batches, test_scenes
 from harness.core.evaluate.confusion import Confusion
 from harness.core.evaluate.start import dense_encoder
 from harness.core.model.batchnorm import group_batch_norms
@@ -115,9 +116,9 @@ def scores(run: Segment, test: Scenes, model: Segmenter, session: Session) -> Ge
     """
     confusion = Confusion(len(test.names("segments")), session.device)
     sums = torch.zeros(2, dtype=torch.float64, device=session.device)  # losses, and pixels
-    for scene in test_scenes(test, session, image_size=run.image_size, want="segments"):
-        truth = test.segments(scene.rows)
-        logits = predicted(run, model, scene.images, scene.size, truth, session)
+    for views in tested_views(run, test, session):
+        truth = test.segments(views[0].rows)
+        logits = predicted(run, model, views, truth)
         confusion.add(truth, logits.argmax(1))
         known = (truth != IGNORED).sum()
         sums += torch.stack([_mean_loss(logits, truth) * known, known])
@@ -128,21 +129,41 @@ def scores(run: Segment, test: Scenes, model: Segmenter, session: Session) -> Ge
     return found | {"loss": (sums[0] / sums[1]).item()}
 
 
-def predicted(
-    run: Segment, model: Segmenter, images: Tensor, size: tuple[int, int], like: Tensor, session: Session
-) -> Tensor:
-    """Logits float32 [b, K, H, W] of prepared pictures, at the size of their truth `like` [b, H, W].
+def tested_views(run: Segment, test: Scenes, session: Session) -> Iterator[tuple[TestScenes, ...]]:
+    """All test pictures in order, each prepared at all scales that it is tested at."""
+    sides = [round(scale * run.image_size) for scale in run.test.scales]
+    return zip(*(test_scenes(test, session, image_size=side, want="segments") for side in sides), strict=True)
+
+
+def predicted(run: Segment, model: Segmenter, views: Sequence[TestScenes], like: Tensor) -> Tensor:
+    """Logits float32 [b, K, H, W] of pictures, at the size of their truth `like` [b, H, W].
 
     Args:
-        size: height and width of the picture in `images` [b, C, h, w]; the rest is padding.
+        views: the pictures, prepared at each of the scales that they are tested at. Of several views, or where they are
+            shown mirrored too, the result is the logarithm of the mean probabilities.
     """
-    with autocast(run.recipe, session.device):
+    shown = [(view, mirrored) for view in views for mirrored in (False, True)[: 1 + run.test.flip]]
+    total: Tensor | None = None
+    for view, mirrored in shown:
+        logits = _logits(run, model, view, like, mirrored=mirrored)
+        if len(shown) == 1:
+            return logits
+        found = F.log_softmax(logits, dim=1)
+        total = found if total is None else torch.logaddexp(total, found)
+    assert total is not None
+    return total - math.log(len(shown))
+
+
+def _logits(run: Segment, model: Segmenter, view: TestScenes, like: Tensor, *, mirrored: bool) -> Tensor:
+    images = view.images.flip(3) if mirrored else view.images
+    with autocast(run.recipe, images.device):
         if isinstance(run.test, Slide):
             logits = slide(model, images, run.image_size, run.test.stride)
         else:
             logits, _ = model(images)
+    logits = logits.flip(3) if mirrored else logits
     # Logits are resized, not classes: a mean of two classes would be a third.
-    return resized(logits[..., : size[0], : size[1]].float(), like[:, None])
+    return resized(logits[..., : view.size[0], : view.size[1]].float(), like[:, None])
 
 
 @torch.no_grad()
@@ -153,8 +174,8 @@ def _check_tested(run: Segment, test: Scenes, model: Segmenter, session: Session
         HarnessError: it fails on the first ones.
     """
     try:
-        for scene in islice(test_scenes(test, session, image_size=run.image_size, want="segments"), 1):
-            predicted(run, model.eval(), scene.images, scene.size, test.segments(scene.rows), session)
+        for views in islice(tested_views(run, test, session), 1):
+            predicted(run, model.eval(), views, test.segments(views[0].rows))
     except (AssertionError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise HarnessError(

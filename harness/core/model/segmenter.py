@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import assert_never
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.core.model.taps import Taps
@@ -67,7 +68,10 @@ def slide(model: nn.Module, images: Tensor, side: int, stride: int) -> Tensor:
     """Logits [B, classes, H, W] by windows of side x side, averaged where they overlap.
 
     Windows begin at every `stride` pixels; the last one of a row or column is moved back inside, as in mmsegmentation.
+    Zeros fill the window of a smaller image.
     """
+    height, width = images.shape[-2:]
+    images = F.pad(images, (0, max(0, side - width), 0, max(0, side - height)))
     total, seen = torch.zeros(()), images.new_zeros(images.shape[-2:])
     for top in _starts(images.shape[-2], side, stride):
         for left in _starts(images.shape[-1], side, stride):
@@ -77,7 +81,7 @@ def slide(model: nn.Module, images: Tensor, side: int, stride: int) -> Tensor:
                 total = logits.new_zeros(len(images), logits.shape[1], *images.shape[-2:])
             total[window] += logits
             seen[window] += 1
-    return total / seen
+    return (total / seen)[..., :height, :width]
 
 
 def _starts(length: int, side: int, stride: int) -> list[int]:

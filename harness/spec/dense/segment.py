@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from harness.spec.base import Spec
 from harness.spec.data.datasets import Truth
@@ -48,13 +49,39 @@ class UPerNet(Spec):
 SegmentHead = Annotated[LinearMap | UPerNet, Field(discriminator="kind")]
 
 
-class Whole(Spec):
-    """Test pictures are shown whole, at one scale."""
+class Shown(Spec):
+    """Fields of how test pictures are shown.
+
+    scales: of a picture relative to `image_size`, ascending. Of several, the probabilities are averaged at the
+        picture's own size, as in mmsegmentation, whose scales are 0.5, 0.75, 1, 1.25, 1.5 and 1.75.
+    flip: True to show each picture mirrored too, and to average both.
+    """
+
+    scales: tuple[PositiveFloat, ...] = (1.0,)
+    flip: bool = False
+
+    implicit: ClassVar[Mapping[str, object]] = {"scales": (1.0,), "flip": False}
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        if not self.scales or list(self.scales) != sorted(set(self.scales)):
+            raise ValueError(f"scales should be one or more in ascending order, not {self.scales}")
+        return self
+
+    @property
+    def text(self) -> str:
+        """What there is beside one view of each picture, in words; empty if nothing."""
+        several = f"at scales {', '.join(f'{scale:g}' for scale in self.scales)}" * (self.scales != (1.0,))
+        return ", ".join(filter(None, (several, "mirrored too" * self.flip)))
+
+
+class Whole(Shown):
+    """Test pictures are shown whole."""
 
     kind: Literal["whole"] = "whole"
 
 
-class Slide(Spec):
+class Slide(Shown):
     """Test pictures are shown in windows of `image_size`, whose logits are averaged where they overlap.
 
     stride: pixels from a window to the next; the last one is moved back inside. mmsegmentation takes two thirds of the
@@ -73,12 +100,12 @@ class Segment(Dense):
     stand the mean accuracy of the classes (macc), that of the pixels (aacc), and the mIoU of whoever says the most
     frequent class everywhere (miou_one_class): the value that a model has to beat.
 
-    The loss is the mean cross-entropy of the pixels of a known class. Pictures are tested at one scale, unflipped.
+    The loss is the mean cross-entropy of the pixels of a known class.
 
     head: LinearMap or UPerNet.
     taps: blocks whose maps the head sees, counted from 1; None for the last of each stride, or for the quarters of the
         depth of a ViT or BEiT. Maps of Swin and ConvNeXt go through a new layer norm each.
-    test: Whole or Slide.
+    test: Whole or Slide, at one scale or, as another run with another key, at several and mirrored.
     """
 
     kind: Literal["segment"] = "segment"
@@ -96,7 +123,8 @@ class Segment(Dense):
         """The shown metric in words."""
         head = "a linear layer" if isinstance(self.head, LinearMap) else "UPerNet"
         trained = "on a frozen backbone" if self.frozen else "all weights trained"
-        return f"mIoU of {head} after the last step, {trained}"
+        tested = f", tested {self.test.text}" if self.test.text else ""
+        return f"mIoU of {head} after the last step, {trained}{tested}"
 
     @property
     def model_pieces(self) -> dict[str, Any]:
