@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.progress import track
 
-from harness.cli.common import ScaleName, StorePath, Where, planned, results_folder, say
+from harness.cli.common import ScaleName, StorePath, Where, console, planned, results_folder, say
 from harness.papers import compared_masks, paper_table
 from harness.spec import BlockMask, FrequencyMask, HarnessError, Mask, Pretrain, RandomMask, SquareMask, pretraining
 from harness.store import Store
@@ -49,16 +50,25 @@ def avgdist(
         raise HarnessError("--compared shows the masks of papers, not those of a study: give one of the two")
     if study is not None:
         found = planned(study, scale, where, None, store)
-        plan, rows = found.plan, list(_study_rows(found.plan, found.store, draws))
+        plan = found.plan
+        starts = [pretraining(one) for row in plan.firsts() for one in row.evaluations.values()]
+        rows = list(_shown(_study_rows(plan, found.store, draws), len(starts) - starts.count(None)))
         _show(rows, out or results_folder(plan), f"{plan.study.name} · {plan.scale.name}: {_sizes(plan)}", draws)
         return
     if scale or where or store:
         raise HarnessError("--scale, --where and --store belong to a study: name its file")
     if compared:
-        rows = [{"mask": name, **_difficulty(mask, 224, 16, draws)} for name, mask in compared_masks().items()]
+        masks = compared_masks()
+        drawn = ({"mask": name, **_difficulty(mask, 224, 16, draws)} for name, mask in masks.items())
+        rows = list(_shown(drawn, len(masks)))
         _show(rows, out or Path("results/avgdist"), "224 px in patches of 16", draws)
         return
     _table_1(out or Path("results/avgdist"), draws)
+
+
+def _shown(rows: Iterable[dict[str, Any]], total: int) -> Iterable[dict[str, Any]]:
+    """Rows as they come, with a bar in a terminal."""
+    return track(rows, "masks", total, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _show(rows: list[dict[str, Any]], out: Path, title: str, draws: int) -> None:
@@ -126,7 +136,7 @@ def _table_1(out: Path, draws: int) -> None:
 
     say(f"{'mask':<11} {'unit':>4} {'ratio':>5}   {'AvgDist':>16}   {'exact':>6}   {'paper':>5}")
     records = []
-    for record in _records(draws):
+    for record in _shown(_records(draws), len(paper_table("simmim_table1_masking").rows)):
         records.append(record)
         say(_line(record))
     files = write_avgdist(records, out)

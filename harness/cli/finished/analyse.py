@@ -102,8 +102,8 @@ def _compute(kind: Kind, specs: dict[str, Run], store: Store, resources: Resourc
     inline.submit(specs, retry=True)
     queue = inline.queue
     if len(queue):
-        with Display(kind, specs, {}, queue) as display:
-            drive(inline, display.show, stopping=Stop())
+        with Display(kind, specs, {}, queue) as display, Stop(tell=display.stopping) as stop:
+            drive(inline, display.show, stopping=stop)
     if unfinished := [name for name, ending in queue.endings.items() if name in specs and ending != "done"]:
         say(f"not finished: {', '.join(unfinished)}. The same command goes on from here.")
         raise typer.Exit(1)

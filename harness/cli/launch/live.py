@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import FrameType
-from typing import Self
+from typing import Any, Self
 
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -15,8 +16,12 @@ from harness.cli.common import console, printable, say
 from harness.launch.queue import Event, Queue
 from harness.spec import Run
 
+PATIENCE = 8
+"""Seconds after an interrupt from the keyboard at which a second one is taken as given."""
 LINE_SECONDS = 10.0
 """Least time between two lines of a run where the output is no terminal, so that logs stay short."""
+NAMED = 4
+"""Most runs that are named when they are waited for."""
 
 
 class Display:
@@ -70,6 +75,16 @@ class Display:
                 else:
                     self._print(event.name, f"{event.kind}: {event.text}")
 
+    def stopping(self) -> None:
+        """Say which runs an interruption waits for."""
+        names = [" ".join(self._name(name).split()) for name in list(self._bars)]
+        if not names:
+            say("stopping")
+            return
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        count = f"{len(names)} run{'s' if len(names) > 1 else ''}"
+        say(f"stopping: {count} to save: {'; '.join(names[:NAMED])}{more}. Once more, and they are not waited for")
+
     def _ended(self) -> int:
         return sum(self._queue.endings.get(name, "interrupted") != "interrupted" for name in self._runs)
 
@@ -107,13 +122,25 @@ class Display:
 class Stop:
     """Stop flag for executors: true after a stop signal; a second signal ends the process at once.
 
-    Listens to SIGINT, SIGTERM and `others`. by: the signal that asked, None before.
+    Listens to SIGINT, SIGTERM and `others` until it is left as a context. by: the signal that asked, None before.
+
+    Args:
+        tell: called at once after the first signal, in a thread of its own, to say what is waited for.
     """
 
-    def __init__(self, *others: signal.Signals) -> None:
+    def __init__(self, *others: signal.Signals, tell: Callable[[], None] = lambda: None) -> None:
         self.by: int | None = None
-        for number in (signal.SIGINT, signal.SIGTERM, *others):
-            signal.signal(number, self._ask)
+        self._tell = tell
+        listened = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM, *others)
+        self._before: dict[int, Any] = {number: signal.signal(number, self._ask) for number in listened}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.alarm(0)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         del frame
@@ -121,6 +148,10 @@ class Stop:
         if self.by is not None:
             raise KeyboardInterrupt
         self.by = number
+        # Not here: what the signal came into may be in the middle of printing.
+        threading.Thread(target=self._tell, daemon=True).start()
+        if number == signal.SIGINT:  # somebody sits there and waits
+            signal.alarm(PATIENCE)
 
     def __call__(self) -> bool:
         return self.by is not None

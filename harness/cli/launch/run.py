@@ -121,17 +121,19 @@ def _compute(
 
 @contextmanager
 def _watched(found: Results, runs: dict[str, Run] | None, resources: Resources, queue: Queue) -> Iterator[Watch]:
-    """Show the runs of a queue while they are computed, and stop at a signal."""
+    """Show the runs of a queue while they are computed, and end the command after a signal."""
     for line in slow_bf16(map(queue.run, queue.open()), resources.device, gpus):
         say(line)
-    stop, specs = Stop(), found.plan.runs() if runs is None else runs
     if not len(queue):
         say(f"nothing to compute: {_counts(queue.endings)}")
-        yield Watch(lambda event: None, stop)
+        yield Watch(lambda event: None, lambda: False)
         return
-    title = f"{found.plan.study.name} · {found.plan.scale.name}"
-    with Display(title, specs, labels(found.plan), queue) as display:
+    specs, title = found.plan.runs() if runs is None else runs, f"{found.plan.study.name} · {found.plan.scale.name}"
+    with Display(title, specs, labels(found.plan), queue) as display, Stop(tell=display.stopping) as stop:
         yield Watch(display.show, stop)
+    if stop():
+        say(f"{_counts(queue.endings)}. The same command goes on from here; harness report shows what is done so far.")
+        raise typer.Exit(130)
 
 
 def _counts(endings: Mapping[str, Ending]) -> str:

@@ -136,7 +136,8 @@ def _run(
     # One more slot for rungs, which would else wait until the pre-training that they judge is over.
     slots = count + bool(opened.measure.rungs)
     executor = open_executor(on, opened.store, resources, study=f"search {opened.name}", project=root, slots=slots)
-    stop = Stop(signal.SIGUSR2)  # by which Slurm says that the time of this job is over
+    # USR2 is how Slurm says that the time of this job is over.
+    stop = Stop(signal.SIGUSR2, tell=lambda: say("stopping: runs at work save. Once more, and they are not waited for"))
     say(f"{opened.name}: {budget} cells, {count} at a time, sampler {opened.search.sampler}")
     ending = run_search(
         opened,

@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections import Counter
+from collections.abc import Iterator
+from typing import Annotated
 
-from harness.cli.common import ScaleName, Seeds, StorePath, StudyFile, Where, labels, planned, say
+import typer
+from rich.live import Live
+from rich.text import Text
+
+from harness.api import Results
+from harness.cli.common import (
+    ScaleName,
+    Seeds,
+    StorePath,
+    StudyFile,
+    Where,
+    console,
+    labels,
+    planned,
+    printable,
+    say,
+)
 from harness.cli.launch.costs import cost_of, cost_text, graph_lines
 from harness.cli.launch.live import duration
 from harness.launch.executor import Overview, Place
@@ -18,6 +38,9 @@ ALWAYS = ("done", "running", "blocked", "failed", "lost", "missing")
 SHOWN = 20
 """Largest number of runs listed per state."""
 
+WATCH_SECONDS = 5.0
+"""Time between two looks, so that Slurm is not asked too often."""
+
 
 def status(
     study: StudyFile,
@@ -25,6 +48,7 @@ def status(
     where: Where = None,
     seeds: Seeds = None,
     store: StorePath = None,
+    watch: Annotated[bool, typer.Option("--watch", help="again and again in a terminal, until Ctrl-C")] = False,
 ) -> None:
     """Say where every run stands, at each scale that has runs: by its files, then by Slurm. Changes nothing.
 
@@ -32,39 +56,61 @@ def status(
     """
     loaded = load(study)
     runs = open_store(store, loaded.root)
+    names = [scale] if scale else [scale.name for scale in loaded.scales]
+    found = [planned(loaded, name, where, seeds, runs) for name in names]
+    if watch and console.is_terminal:
+        _watch(found, named=bool(scale))
+        return
+    for line in _lines(found, named=bool(scale)):
+        say(line)
+
+
+def _watch(found: list[Results], *, named: bool) -> None:
+    """Show the lines anew at intervals until Ctrl-C, which is how this ends and no mistake."""
+
+    def now() -> Text:
+        return Text("\n".join(map(printable, _lines(found, named=named))), no_wrap=True, overflow="ellipsis")
+
+    with contextlib.suppress(KeyboardInterrupt), Live(now(), console=console, auto_refresh=False) as live:
+        while True:
+            time.sleep(WATCH_SECONDS)
+            live.update(now(), refresh=True)
+
+
+def _lines(found: list[Results], *, named: bool) -> Iterator[str]:
+    """The states of each scale that has runs, or of the one that was named."""
     shown = 0
-    for name in [scale] if scale else [scale.name for scale in loaded.scales]:
-        found = planned(loaded, name, where, seeds, runs)
-        seen = found.overview()
-        if scale or any(place.word != "missing" for place in seen.places.values()):
-            _show_status(found.plan, seen, runs)
+    for results in found:
+        seen = results.overview()
+        if named or any(place.word != "missing" for place in seen.places.values()):
+            yield from _states(results.plan, seen, results.store)
             shown += 1
     if not shown:
-        say(f"no run of {loaded.name} has begun; harness run starts it")
+        yield f"no run of {found[0].plan.study.name} has begun; harness run starts it"
 
 
-def _show_status(plan: Plan, seen: Overview, runs: Store) -> None:
-    """Print the states of a plan at one scale: how many runs are in each, and which need attention."""
+def _states(plan: Plan, seen: Overview, runs: Store) -> Iterator[str]:
+    """The states of a plan at one scale: how many runs are in each, and which need attention."""
     specs, names = plan.runs(), labels(plan)
     words = Counter(place.word for place in seen.places.values())
-    say(f"{plan.study.name} · {plan.scale.name}")
-    say("  " + "   ".join(f"{word} {words[word]}" for word in STATES if words[word] or word in ALWAYS))
+    yield f"{plan.study.name} · {plan.scale.name}"
+    yield "  " + "   ".join(f"{word} {words[word]}" for word in STATES if words[word] or word in ALWAYS)
     # The states were read for the overview: not again for the costs.
     states = {name: place.state for name, place in seen.places.items()}
-    say(f"  cost      {cost_text(cost_of(specs, states, runs, plan.study.root))}")
+    yield f"  cost      {cost_text(cost_of(specs, states, runs, plan.study.root))}"
     for line in graph_lines(specs, states, runs):
-        say(f"  {line}")
+        yield f"  {line}"
     if seen.silent:
-        say(f"  Slurm cannot be asked: {seen.silent}")
+        yield f"  Slurm cannot be asked: {seen.silent}"
     for word in STATES:
         # Their number is enough: lists of thousands would hide the runs that need somebody.
         if word in ("done", "missing"):
             continue
         found = [name for name, place in seen.places.items() if place.word == word]
         for name in found[:SHOWN]:
-            say(f"  {word:<9} {names[name]}   {specs[name].kind}   {_detail(seen.places[name])}")
+            yield f"  {word:<9} {names[name]}   {specs[name].kind}   {_detail(seen.places[name])}"
         if len(found) > SHOWN:
-            say(f"  {word:<9} and {len(found) - SHOWN} more")
+            yield f"  {word:<9} and {len(found) - SHOWN} more"
 
 
 def _detail(place: Place) -> str:

@@ -26,7 +26,8 @@ from harness.spec import HarnessError
 from harness.store import Store
 from harness.store.files import write_atomically
 
-STOP_SECONDS = 60.0
+PATIENCE = 7.0
+"""Seconds that runs have to save and end when they are asked to."""
 MOURNING_SECONDS = 30.0
 """Seconds that the first process of a group has to report the death of another before it is killed."""
 
@@ -237,11 +238,22 @@ class Local(Here):
 
     Args:
         slots: runs side by side; None for `default_slots`.
+        patience: seconds that runs have to save when they are asked to end; those that take longer are killed, and go
+            on from their last checkpoints.
     """
 
-    def __init__(self, store: Store, resources: Resources, slots: int | None = None, *, program: str = PROGRAM) -> None:
+    def __init__(
+        self,
+        store: Store,
+        resources: Resources,
+        slots: int | None = None,
+        *,
+        program: str = PROGRAM,
+        patience: float = PATIENCE,
+    ) -> None:
         super().__init__(store, resources, program=program)
         self.slots = slots or default_slots(resources)
+        self.patience = patience
         self.workers: list[Worker] = []
 
     def wait(self, report: Report, stopping: Callable[[], bool]) -> None:
@@ -268,10 +280,21 @@ class Local(Here):
             report(event)
 
     def close(self, report: Report) -> None:
-        """Have all workers save and end, within STOP_SECONDS."""
+        """Have all workers save and end, within `patience` seconds."""
         for worker in self.workers:
             worker.stop()
-        deadline = time.monotonic() + STOP_SECONDS
+        try:
+            self._await_endings(report, time.monotonic() + self.patience)
+        finally:  # also if whoever asked does not want to wait any more
+            for worker in self.workers:
+                if worker.process.is_alive():
+                    worker.process.kill()
+                worker.close()
+            self.workers = []
+            self.queue.interrupt(self.queue.open())
+
+    def _await_endings(self, report: Report, deadline: float) -> None:
+        """Report how the runs at work end, until the deadline."""
         for worker in self.workers:
             while worker.names and time.monotonic() < deadline:
                 if not worker.connection.poll(POLL_SECONDS):
@@ -287,11 +310,9 @@ class Local(Here):
                     self.queue.end(event)
                 report(event)
             worker.process.join(max(0.0, deadline - time.monotonic()))
-            if worker.process.is_alive():
-                worker.process.kill()
-            worker.close()
-        self.workers = []
-        self.queue.interrupt(self.queue.open())
+            for name in worker.names if worker.process.is_alive() else ():
+                text = f"had not saved within {self.patience:g} s: its last checkpoint stays"
+                report(Event("interrupted", name, text))
 
     def _free(self) -> Worker | None:
         """A worker with nothing to do, started if need be, else one with room; None if there is none."""

@@ -28,6 +28,8 @@ from harness.store.files import write_atomically
 from harness.store.submissions import Entry, Submissions
 
 CANCEL_SECONDS = 5.0
+SAVING_SECONDS = 60.0
+"""Seconds that runs have to save at the end of a job's time."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def compute(store: Store, number: int, array: int, element: int) -> None:
         if rank():
             return  # the first process notes, queues again and ends for all
     else:
-        local = Local(store, resources, settings["slots"], program=settings["program"])
+        local = Local(store, resources, settings["slots"], program=settings["program"], patience=SAVING_SECONDS)
         endings = compute_in_slots(local, wanted(), retry=retry, report=report, stopping=stop, unwanted=cancelled)
     left = [name for name, ending in endings.items() if ending == "interrupted"]
     if left and not note.exists():
