@@ -20,7 +20,7 @@ from studies.scales import CPU, CPU_SWIN, beside, finetune, lent
 
 BACKBONES = {"ViT": (CPU, simmim), "Swin": (CPU_SWIN, simmim), "ResNet": (CPU_RESNET, a2mim)}
 RATES = (0.75e-3, 1.5e-3, 3e-3)
-HIGHEST = ("ViT", "Swin")
+HIGHEST = ("ViT", "Swin", "ResNet")
 """Backbones whose control did best at the highest rate: twice as much is tried."""
 
 
