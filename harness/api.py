@@ -29,6 +29,7 @@ from harness.launch.queue import Ending, Event, Queue
 from harness.launch.ready import check_runs
 from harness.launch.resources import Resources
 from harness.launch.site import read_site
+from harness.papers.models import Model, published_models
 from harness.spec import Evaluation, HarnessError, Pretrain, Run, Scalar, key, pretraining, upstreams
 from harness.store import Store, open_store
 from harness.study import Plan, Study, expand, load
@@ -137,6 +138,37 @@ def results_frame(
 ) -> DataFrame:
     """`results(...).frame()`: a row for each cell, seed and evaluation, in whatever state it is."""
     return results(study, scale, store=store, seeds=seeds).frame()
+
+
+def models() -> DataFrame:
+    """The published models of SimMIM, A2MIM, MAE and SymMIM, one a row; loads no torch.
+
+    Columns: `name`, `paper`, `aliases` (other names, as mmpretrain's), `stage` (pretrain, finetune or probe),
+    `image_size` (px), `parameters`, `multiply_adds` (encoder and pooling, for one image), `top1` (published, in
+    percent; NaN if none is), `verified` (True if that was read in the paper or its code), `source`, `recipe`, and
+    `weights` (the name of the published file).
+    """
+    from pandas import DataFrame
+
+    return DataFrame([_facts(model) for model in published_models().values()])
+
+
+def _facts(model: Model) -> dict[str, object]:
+    top1 = model.accuracy
+    return {
+        "name": model.name,
+        "paper": model.paper,
+        "aliases": model.aliases,
+        "stage": model.run.kind,
+        "image_size": model.size.image_size,
+        "parameters": model.size.parameters,
+        "multiply_adds": model.size.multiply_adds,
+        "top1": top1.value if top1 else float("nan"),
+        "verified": top1 is not None and top1.verified,
+        "source": top1.source if top1 else "",
+        "recipe": model.recipe,
+        "weights": model.file,
+    }
 
 
 @dataclass(frozen=True)

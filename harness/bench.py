@@ -11,10 +11,9 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,7 +25,6 @@ from harness.core.data.batches import steps_per_epoch, training_batches
 from harness.core.data.datasets import load
 from harness.core.runtime.operators import Operators
 from harness.core.runtime.session import Session
-from harness.papers import a2mim_pretrain, mae_pretrain, simmim_cnn_pretrain, simmim_pretrain
 from harness.runs import complexity_of, compute
 from harness.spec import Cosine, CustomData, Pretrain
 from harness.spec.model.described import costed_model
@@ -45,21 +43,6 @@ BACKWARD = 3
 MATRIX_SIDE = {"cuda": 8192, "cpu": 1024}
 
 PHASES = ("inputs", "masks", "forward", "backward", "clip", "optimiser", "other")
-
-PRESETS: Mapping[str, Callable[..., Pretrain]] = {
-    "simmim/swin-b": partial(simmim_pretrain, "swin-b", epochs=100),
-    "simmim/swin-l": partial(simmim_pretrain, "swin-l", epochs=800),
-    "simmim/swinv2-b": partial(simmim_pretrain, "swinv2-b", epochs=100),
-    "simmim/vit-s": partial(simmim_pretrain, "vit-s", epochs=800),
-    "simmim/vit-b": partial(simmim_pretrain, "vit-b", epochs=800),
-    "simmim/r50": partial(simmim_cnn_pretrain, "r50"),
-    "mae/vit-b": partial(mae_pretrain, "vit-b"),
-    "mae/vit-l": partial(mae_pretrain, "vit-l"),
-    "mae/vit-h": partial(mae_pretrain, "vit-h"),
-    "a2mim/r50": partial(a2mim_pretrain, "r50"),
-    "a2mim/vit-s": partial(a2mim_pretrain, "vit-s"),
-}
-"""Pre-trainings by name; each is called with the data set."""
 
 
 def noise(split: str, count: int, side: int, channels: int) -> tuple[Any, Any]:

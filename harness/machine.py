@@ -1,7 +1,8 @@
 """Paths and settings of this machine: project root, profile files, data sets, store, cache, HARNESS_* variables.
 
 A profile is a TOML file: harness.toml in the project root, and ~/.config/harness/site.toml for all projects of a user.
-It may hold `store = "path"`, a table [data] (name = "path") and a table [slurm] (read by `harness.launch.site`).
+It may hold `store = "path"`, tables [data] and [weights] (name = "path") and a table [slurm] (read by
+`harness.launch.site`).
 None of them determines a run's numbers, so none is part of a spec.
 """
 
@@ -22,7 +23,7 @@ SNAPSHOT_VARIABLE = "HARNESS_SNAPSHOT"
 
 LIMIT_VARIABLE = "HARNESS_HEARTBEAT_LIMIT"
 
-PROFILE_KEYS = ("store", "data", "slurm")
+PROFILE_KEYS = ("store", "data", "weights", "slurm")
 
 
 class HarnessError(Exception):
@@ -127,7 +128,7 @@ def data_location(name: str) -> Path | None:
     if found := os.environ.get(data_variable(name)):
         return Path(found)
     for profile in reversed(profile_files(current_project())):
-        if place := _data_table(profile).get(name):
+        if place := _paths(profile, "data", IMAGENET).get(name):
             return _resolved(profile, place)
     return None
 
@@ -136,7 +137,29 @@ def data_names() -> set[str]:
     """Names of all data sets whose folder is known on this machine."""
     prefix = data_variable("")
     said = {name.removeprefix(prefix).lower().replace("_", "-") for name in os.environ if name.startswith(prefix)}
-    return said.union(*map(_data_table, profile_files(current_project())))
+    return said.union(*(_paths(profile, "data", IMAGENET) for profile in profile_files(current_project())))
+
+
+def weights_file(names: Sequence[str], file: str) -> Path:
+    """Where the weights of a published model should lie on this machine; the file need not exist.
+
+    The line of [weights] in the project's profile, then in the user's: a name = "file, or a folder that holds it", or
+    `folder`, of all models. Else the folder weights/ in the project root.
+
+    Args:
+        names: of the model, all of them. file: name of the file within a folder.
+
+    Raises:
+        HarnessError: a profile cannot be read, or its [weights] is no table of paths.
+    """
+    root = current_project()
+    for profile in reversed(profile_files(root)):
+        table = _paths(profile, "weights", 'folder = "/data/weights"')
+        for name in (*names, "folder"):
+            if name in table:
+                place = _resolved(profile, table[name])
+                return place / file if name == "folder" or place.is_dir() else place
+    return root / "weights" / file
 
 
 def heartbeat_limit() -> float:
@@ -155,10 +178,14 @@ def heartbeat_limit() -> float:
     return limit
 
 
-def _data_table(profile: Path) -> dict[str, str]:
-    table = read_profile(profile).get("data", {})
+IMAGENET = 'imagenet = "/data/imagenet"'
+
+
+def _paths(profile: Path, name: str, example: str) -> dict[str, str]:
+    """A table of paths in a profile."""
+    table = read_profile(profile).get(name, {})
     if not isinstance(table, dict) or not all(isinstance(place, str) for place in table.values()):
-        raise HarnessError(f'{profile}: [data] should hold lines like imagenet = "/data/imagenet"')
+        raise HarnessError(f"{profile}: [{name}] should hold lines like {example}")
     return table
 
 

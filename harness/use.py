@@ -22,10 +22,12 @@ from harness.core.pretrain.mim import masked_image_model_of
 from harness.core.pretrain.reconstruct import reconstructed
 from harness.core.pretrain.reconstruction_sheet import sheet
 from harness.core.weights.export import SUFFIXES, Exported, ExportFormat, export
-from harness.core.weights.finished_run import Trained
-from harness.core.weights.finished_run import opened as opened
+from harness.core.weights.finished_run import Trained, published
+from harness.core.weights.finished_run import opened as finished
+from harness.machine import weights_file
+from harness.papers.models import find, nearest
 from harness.spec import Analysis, FineTune, HarnessError, Mask, MomentumTarget, Pretrain, Run, one_line
-from harness.store import open_store
+from harness.store import Store, open_store
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 MASKS: dict[str, type[Any]] = {kind.model_fields["kind"].default: kind for kind in get_args(get_args(Mask)[0])}
@@ -220,52 +222,99 @@ class Reconstructor:
         )
 
 
+def opened(run: Run | str | Path, store: Store, weights: Path | str | None = None) -> Trained:
+    """A trained model of a store, of a file, or of a published name with a file of its weights.
+
+    Args:
+        run: as `predict` takes it. weights: the file, or a folder that holds it under its published name.
+
+    Raises:
+        HarnessError: as `predict`.
+    """
+    model = find(run) if isinstance(run, str) else None
+    if model is None:
+        if weights is not None:
+            raise HarnessError(f"weights belong to a published model, and {str(run)!r} names none{nearest(str(run))}")
+        return finished(run, store)
+    if not isinstance(model.run, Pretrain | FineTune):
+        raise HarnessError(
+            f"{model.name} is a {model.run.kind}, whose model is not opened here; valid: pretrain, finetune"
+        )
+    path = weights_file(model.names, model.weights) if weights is None else Path(weights).expanduser()
+    path = path / model.weights if path.is_dir() else path
+    if not path.is_file():
+        if weights is not None:
+            raise HarnessError(f"the weights of {run} are not at {path}")
+        where = "or say where they are by --weights or in [weights] of harness.toml"
+        none = "" if model.file else "; no file of them is published"
+        raise HarnessError(f"the weights of {run} are not here: put {path.name} into {path.parent}, {where}{none}")
+    return published(model.run, path)
+
+
 def predict(
-    run: Run | str | Path, picture: Picture, *, store: Path | str | None = None, device: DeviceName = "auto"
+    run: Run | str | Path,
+    picture: Picture,
+    *,
+    weights: Path | str | None = None,
+    store: Path | str | None = None,
+    device: DeviceName = "auto",
 ) -> Prediction:
     """Predict the classes of one picture, prepared as the run prepares its test images.
 
     Args:
-        run: a fine-tuning: its spec, its key or the beginning of it, its folder, or a file from `export_weights`.
+        run: a fine-tuning: its spec, its key or the beginning of it, its folder, a file from `export_weights`, or the
+            name of a published model, such as "swin-base-w6_simmim-100e-pre_8xb256-coslr-100e_in1k-192px".
+        weights: of a published model, its file or a folder that holds it; by default where [weights] of harness.toml
+            says, or `weights` in the project root.
         picture: picture of any size and mode; see `harness.core.data.pictures.as_tested`.
         store: folder of the runs; by default that of the profile of the current folder's project, or `runs` in the
             project root.
 
     Raises:
-        HarnessError: the run does not exist, is no fine-tuning, is not done or has no weights; or the picture cannot be
-            read.
+        HarnessError: the run does not exist, is no fine-tuning, is not done or has no weights, or they do not fit; or
+            the picture cannot be read.
     """
-    return Classifier(opened(run, open_store(store)), torch_device(device))(picture)
+    return Classifier(opened(run, open_store(store), weights), torch_device(device))(picture)
 
 
 def load_encoder(
     run: Run | str | Path,
     *,
     blocks: Sequence[int] | None = None,
+    weights: Path | str | None = None,
     store: Path | str | None = None,
     device: DeviceName = "auto",
 ) -> FeatureMaps:
     """The encoder of a trained model, as a module that gives feature maps; in evaluation mode, without gradients.
 
     Args:
-        run: a pre-training or a fine-tuning, named as in `predict`.
+        run, weights: a pre-training or a fine-tuning, named as in `predict`.
         blocks: blocks whose maps are wanted, counted from 1 over all stages; None for the last block of each stride, or
             for the quarters of an encoder that has one stride.
 
     Raises:
         HarnessError: as in `predict`; or the encoder has no such block.
     """
-    trained = opened(run, open_store(store))
+    trained = opened(run, open_store(store), weights)
     return FeatureMaps(trained, encoder_of(trained, torch_device(device)), blocks).eval()
 
 
-def load_classifier(run: Run | str | Path, *, store: Path | str | None = None, device: DeviceName = "auto") -> Logits:
+def load_classifier(
+    run: Run | str | Path,
+    *,
+    weights: Path | str | None = None,
+    store: Path | str | None = None,
+    device: DeviceName = "auto",
+) -> Logits:
     """The classifier of a fine-tuning, as a module that gives logits; in evaluation mode, without gradients.
+
+    Args:
+        run, weights: as in `predict`.
 
     Raises:
         HarnessError: as in `predict`.
     """
-    trained, found = opened(run, open_store(store)), torch_device(device)
+    trained, found = opened(run, open_store(store), weights), torch_device(device)
     return Logits(trained, classifier_of(trained, found)).eval()
 
 
@@ -275,19 +324,20 @@ def reconstruct(
     *,
     mask: Mask | None = None,
     seed: int | None = None,
+    weights: Path | str | None = None,
     store: Path | str | None = None,
     device: DeviceName = "auto",
 ) -> Reconstruction:
     """Reconstruct one picture, cropped to its central square and masked, with a pre-trained model.
 
     Args:
-        run: a pre-training, named as in `predict`.
+        run, weights: a pre-training, named as in `predict`.
         mask, seed: replace the run's own.
 
     Raises:
         HarnessError: as in `predict`; or the mask does not fit the model, or its target is no picture.
     """
-    return Reconstructor(opened(run, open_store(store)), torch_device(device), mask)(picture, seed=seed)
+    return Reconstructor(opened(run, open_store(store), weights), torch_device(device), mask)(picture, seed=seed)
 
 
 def export_weights(

@@ -30,11 +30,11 @@ INSIDE = {
     "search": {"machine", "study", "spec", "store", "launch"},
     "stats": set(),
     "report": {"study", "spec", "store", "papers", "search", "stats"},
-    "api": {"study", "spec", "store", "launch", "report"},
+    "api": {"papers", "study", "spec", "store", "launch", "report"},
     "runs": {"spec", "core", "analysis"},
     "testing": {"audit"},
-    "use": {"spec", "store", "core"},
-    "bench": {"spec", "papers", "store", "core", "runs"},
+    "use": {"machine", "spec", "papers", "store", "core"},
+    "bench": {"spec", "store", "core", "runs"},
 }
 TORCH = {"torch", "torchvision", "timm", "numpy", "PIL", "safetensors"}
 OUTSIDE = {

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from harness.cli.common import ScaleName, Where, console, planned, say, with_resources
 from harness.launch.resources import Resources
+from harness.papers.models import named
 from harness.spec import HarnessError, ImageFolder, Pretrain
 from harness.spec.data.datasets import absent
 
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 @with_resources
 def bench(
     preset: Annotated[
-        str, typer.Argument(metavar="PRESET", help="such as simmim/swin-b, or a study, whose first pre-training it is")
+        str,
+        typer.Argument(metavar="PRESET", help="a name of harness models, or a study: its first pre-training"),
     ],
     batch: Annotated[int | None, typer.Option("--batch", min=2, help="images a step; default: the run's own")] = None,
     steps: Annotated[int, typer.Option("--steps", min=1, help="steps that are timed")] = 50,
@@ -89,11 +91,10 @@ def _run(preset: str, scale: str | None, where: list[str] | None) -> Pretrain:
         return found[0]
     if scale or where:
         raise HarnessError("--scale and --where select from a study; name a study's file instead of a preset")
-    from harness.bench import PRESETS
-
-    if preset not in PRESETS:
-        raise HarnessError(f"there is no preset {preset!r}; valid: {', '.join(PRESETS)}, or a study's file")
-    return PRESETS[preset]()
+    run = named(preset).run
+    if not isinstance(run, Pretrain):
+        raise HarnessError(f"{preset} is a {run.kind}; bench times pre-trainings")
+    return run
 
 
 def _folder(name: str) -> ImageFolder:

@@ -49,8 +49,14 @@ WeightsOf = Literal["pretrain", "finetune"]
 RunName = Annotated[
     str,
     typer.Argument(
-        metavar="RUN", help="a run's key or a beginning of it, its folder, an exported file, or a study with --where"
+        metavar="RUN",
+        help="a run's key or a beginning of it, its folder, an exported file, a name of harness models, or a study "
+        "with --where",
     ),
+]
+WeightsFile = Annotated[
+    Path | None,
+    typer.Option("--weights", help="of a published model: its file, or a folder; default: [weights] of the profile"),
 ]
 Pictures = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="pictures, of any size")]
 SHOWN = 6

@@ -222,13 +222,14 @@ def arms(model: str, chosen: Sequence[str], out: Path, *, steps: int, smoke: boo
     import torch
 
     from harness import bench
+    from harness.papers.models import named
 
     device = torch.device("cpu" if smoke else "cuda")
     torch.set_num_threads(1)
     if smoke:
         torch.compile = functools.partial(torch.compile, backend="eager")  # kernels for a CPU take minutes
     precision = "fp32" if smoke else "bf16"
-    run = toy_run(model) if smoke else bench.PRESETS[MODELS[model]]() if model in MODELS else first_of_quickstart()
+    run = toy_run(model) if smoke else named(MODELS[model]).make() if model in MODELS else first_of_quickstart()
     batch = 2 if smoke else 64 if model == QUICKSTART else 256
     timed = bench.prepared(run, batch=batch, precision=precision, steps=steps)
     rate = bench.matrix_rate(device, precision)
@@ -300,12 +301,12 @@ def first_of_quickstart() -> Any:
 
 def toy_run(model: str) -> Any:
     """A run of the model's family that a CPU can compute."""
-    from harness.bench import PRESETS
+    from harness.papers.models import named
     from harness.spec import Backbone
 
     if model == QUICKSTART:
         return first_of_quickstart()
-    run = PRESETS[MODELS[model]]()
+    run = named(MODELS[model]).make()
     sizes: dict[str, dict[str, Any]] = {
         "swin-b": {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2), "window_size": 6},
         "vit-b": {"embed_dim": 32, "depth": 2, "num_heads": 2},
@@ -378,7 +379,8 @@ def decoded(count: int, scratch: Path) -> dict[str, Any]:
     import torch
     from PIL import Image
 
-    from harness.bench import PRESETS, loader_rate, prepared
+    from harness.bench import loader_rate, prepared
+    from harness.papers.models import named
     from harness.spec import ImageFolder
 
     drawn = np.random.default_rng(0)
@@ -398,7 +400,7 @@ def decoded(count: int, scratch: Path) -> dict[str, Any]:
     batch = max(2, min(64, count // 16))
     for decoder in ("pil", "torchvision"):
         try:
-            run = PRESETS["simmim/vit-b"]()
+            run = named("simmim/vit-b").make()
             timed = prepared(run, batch=batch, precision="fp32", steps=count // batch)
             data = ImageFolder.model_validate(
                 {"name": "bench-jpegs"} | ({} if decoder == "pil" else {"decoder": decoder})

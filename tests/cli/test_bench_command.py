@@ -35,7 +35,7 @@ def test_the_first_pretraining_of_a_study_is_timed(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("simmim/swin-x",), "there is no preset 'simmim/swin-x'; valid: simmim/swin-b"),
+        (("simmim/swin-x",), "there is no published model 'simmim/swin-x'; harness models lists them; did you mean"),
         (("simmim/swin-b", "--scale", "small"), "--scale and --where select from a study"),
         (("simmim/swin-b", "--json", "/no/such/folder/x.json"), "there is no folder"),
         (("simmim/swin-b", "--data", "no-such-set"), "data set no-such-set is not here"),

@@ -10,7 +10,6 @@ from conftest import Command
 from test_commands import begin, evaluation, finish, first, plan, store
 
 from harness.cli.launch.costs import cost_text, hours, model_lines, peak_lines, short, target_lines
-from harness.cli.models import published
 from harness.launch.cost import Answer, Cost, ModelCost
 from harness.spec import (
     Backbone,
@@ -32,38 +31,39 @@ from harness.study import Plan
 __all__ = ["plan", "store"]  # fixtures
 
 
-@pytest.mark.slow
-def test_models_beside_what_was_published(harness: Command) -> None:
+def test_published_models_at_80_columns(harness: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.cli.common.console.width", 80)
     ended = harness("models")
     assert ended.code == 0
+    assert max(map(len, ended.out.splitlines())) <= 80
     lines = [line.split() for line in ended.out.splitlines()]
     for row in (
-        "swin-b pretrain 192 89,874,104 89,874,104 11.30 G",
-        "swin-b pretrain 224 89,874,104 89,874,104 18.83 G 18.83 G",
-        "swin-l pretrain 192 199,920,372 199,920,372 28.15 G",
-        "swin-l pretrain 224 199,920,372 199,920,372 55.85 G 55.85 G",
-        "swin-b finetune 192 87,750,176 87,750,176 11.30 G 11.30 G",
-        "swin-b finetune 224 87,768,224 87,768,224 15.47 G 15.47 G",
-        "swin-l finetune 224 196,848,316 196,848,316 38.85 G 38.85 G",
-        "swin-l pretrain 192 199,881,204 199,881,204 26.00 G",
-        "vit-b finetune 224 86,530,984 86,530,984 17.58 G",
+        "simmim/swin-b-800e-224 224 87.77 M 15.47 G 84.0 800 + 100",
+        "mmpretrain/swin-b-100e 192 89.87 M 11.30 G 100",
+        "mmpretrain/swin-l-800e-224 224 196.85 M 38.85 G 84.8 800 + 100",
+        "simmim/swin-t-100e 192 29.88 M 3.28 G 100*",
+        "simmim/vit-b-800e-probe 224 85.67 M 11.76 G 56.7? 800 + 100",
+        "a2mim/r50-300e-rsb-a2 224 25.56 M 4.09 G 80.4 300 + 300",
+        "mae/vit-l-1600e-224 224 304.33 M 61.60 G 85.9 1600 + 50",
+        "swin-base-w6_simmim-100e-pre_8xb256-coslr-100e_in1k-192px",
     ):
         assert row.split() in lines
-    for model, side, accuracy in (
-        ("Swin-B, 800", 224, "84.00"),
-        ("Swin-B, 800", 224, "83.80"),
-        ("Swin-B, 100", 192, "82.70"),
-    ):
-        line = f"published: {model} epochs at 192 px, fine-tuned at {side} px: {accuracy} % top-1"
-        assert line in ended.out.splitlines()
-    assert "18.83 G and 55.85 G" in ended.out
-    assert all(len(line) <= 110 for line in ended.out.splitlines())
 
 
-def test_published_models_are_whole() -> None:
-    found = published()
-    assert len(found) == 12
-    assert found["mmpretrain", "swin-b pretrain 192"][0].multiply_adds == 18_832_161_792
+def test_one_paper_and_one_model(harness: Command) -> None:
+    found = harness("models", "mae").out
+    assert found.startswith("MAE\n")
+    assert "swin" not in found
+    assert "facebookresearch/mae README.md and FINETUNE.md" in harness("models", "mae", "--wide").out
+    found = harness("models", "simmim_swin-base-w6_8xb256-amp-coslr-100e_in1k-192px").out
+    for words in (
+        "mmpretrain/swin-b-100e", "11,303,940,096 at 192 px", "18,832,161,792 multiply-adds at 224 px",
+        "pretrain 100 epochs at 192 px, 2,048 images a step, adamw, rate 0.0002 for 512, random mask, pixels, l1",
+        "weights/simmim_swin-base_8xb256-amp-coslr-100e_in1k-192_20220829-0e15782d.pth",
+    ):  # fmt: skip
+        assert words in found
+    ended = harness("models", "mae/vit-x")
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
 
 
 def test_plan_counts_models_once_and_remembers(harness: Command, study: Path) -> None:

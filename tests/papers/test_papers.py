@@ -32,6 +32,7 @@ from harness.spec import (
 
 SHIPPED = sorted(shipped_tables())
 METRICS = {
+    "mae_models": "finetune_top1",
     "mae_table1": "finetune_top1",
     "mae_table1f_masks": "finetune_top1",
     "symmim_abstract": "finetune_top1",

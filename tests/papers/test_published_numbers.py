@@ -6,16 +6,15 @@ abstract (arXiv 2408.12772); A2MIM's leaderboard rows (paperswithcode, arXiv 220
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
+from test_models import counted
 
-from harness.cli.models import counted, published
 from harness.core.model.encoder import build
-from harness.papers import PublishedValue, a2mim_finetune, paper_table, simmim_finetune, simmim_pretrain
+from harness.papers import PublishedValue, a2mim_finetune, paper_table
 from harness.papers.a2mim.protocol import MODELS
-from harness.spec import FineTune, Pretrain, Scalar
+from harness.papers.models import named, published_sizes
+from harness.spec import Scalar
 
 
 def value(table: str, metric: str = "top1", /, **cell: Scalar) -> PublishedValue:
@@ -41,13 +40,13 @@ def test_simmims_abstract() -> None:
 )  # fmt: skip
 def test_mmpretrains_page_of_pretraining(model: str, epochs: int, parameters: float, flops: float) -> None:
     """Its multiply-adds are counted at 224 px, though pre-training has 192: what it costs there, the note says."""
-    run = simmim_pretrain(model, epochs=epochs, variant="mmpretrain")  # type: ignore[arg-type]
-    known = published()["mmpretrain", f"{model} pretrain {run.image_size}"][0]
-    assert known.image_size == 224 != run.image_size
+    found = named(f"mmpretrain/{model}-{epochs}e")
+    known = published_sizes()[found.name]
+    assert known.image_size == 224 != found.run.image_size
     assert f"{known.parameters / 1e6:.2f}" == f"{parameters:.2f}"
     assert f"{(known.multiply_adds or 0) / 1e9:.2f}" == f"{flops:.2f}"
-    found = counted(run, known.image_size)
-    assert (found.parameters, found.encoder + found.pooling) == (known.parameters, known.multiply_adds)
+    again = counted(found, known.image_size)
+    assert (again.parameters, again.multiply_adds) == (known.parameters, known.multiply_adds)
 
 
 @pytest.mark.parametrize(
@@ -62,12 +61,11 @@ def test_mmpretrains_page_of_pretraining(model: str, epochs: int, parameters: fl
 def test_mmpretrains_page_of_classifiers(
     model: str, epochs: int, size: int, parameters: float, flops: float, top1: float
 ) -> None:
-    run = simmim_finetune(model, epochs=epochs, image_size=size, variant="mmpretrain")  # type: ignore[arg-type]
-    known = published()["mmpretrain", f"{model} finetune {size}"][0]
+    found = named(f"mmpretrain/{model}-{epochs}e-{size}")
+    known = published_sizes()[found.name]
     assert f"{known.parameters / 1e6:.2f}" == f"{parameters:.2f}"
     assert f"{(known.multiply_adds or 0) / 1e9:.2f}" == f"{flops:.2f}"
-    found = counted(run, size)
-    assert (found.parameters, found.encoder + found.pooling) == (known.parameters, known.multiply_adds)
+    assert (found.size.parameters, found.size.multiply_adds) == (known.parameters, known.multiply_adds)
     cell: dict[str, Scalar] = {
         "model": model.capitalize()[:-1] + model[-1].upper(),
         "pretrain_epochs": epochs,
@@ -81,22 +79,13 @@ def test_mmpretrains_page_of_classifiers(
     assert "always_partition" in str(protocol.backbone) or model == "swin-b"
 
 
-@pytest.mark.parametrize("variant", ["official", "mmpretrain"])
-def test_no_published_size_differs_from_the_counted_one(variant: str) -> None:
-    """Parameters to the last one, multiply-adds within 0.5 %, for all that `harness models` lists."""
-    for (whose, name), figures in published().items():
-        model, stage, size = name.split()
-        if whose != variant:
-            continue
-        epochs = 100 if model == "swin-b" else 800
-        preset: Callable[..., Pretrain | FineTune] = simmim_pretrain if stage == "pretrain" else simmim_finetune
-        fitting = {"image_size": int(size)} if stage == "finetune" else {}
-        run = preset(model, epochs=epochs, variant=variant, **fitting)
-        for known in figures:
-            found = counted(run, known.image_size or int(size))
-            assert found.parameters == known.parameters
-            if known.multiply_adds:
-                assert found.encoder + found.pooling == pytest.approx(known.multiply_adds, rel=0.005)
+def test_no_published_size_differs_from_the_counted_one() -> None:
+    """Parameters to the last one, multiply-adds within 0.5 %, for all that `harness models` lists at this size."""
+    for name, known in published_sizes().items():
+        size = named(name).size
+        assert size.parameters == known.parameters
+        if known.image_size == size.image_size:
+            assert size.multiply_adds == pytest.approx(known.multiply_adds, rel=0.005)
 
 
 def test_symmims_abstract() -> None:

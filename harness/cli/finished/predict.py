@@ -15,6 +15,7 @@ from harness.cli.common import (
     ScaleName,
     Seeds,
     StorePath,
+    WeightsFile,
     Where,
     chosen_run,
     say,
@@ -32,6 +33,7 @@ def predict(
     where: Where = None,
     seeds: Seeds = None,
     store: StorePath = None,
+    weights: WeightsFile = None,
     device: OnDevice = "auto",
 ) -> None:
     """Say what a fine-tuned model sees in pictures: the five likeliest classes with their scores.
@@ -40,10 +42,9 @@ def predict(
     """
     # Before torch is loaded: a selection that names no run is answered at once.
     source, runs = chosen_run(run, "finetune", scale, where, seeds, store)
-    from harness.core.weights.finished_run import opened
-    from harness.use import Classifier, torch_device
+    from harness.use import Classifier, opened, torch_device
 
-    classify = Classifier(opened(source, runs), torch_device(device))
+    classify = Classifier(opened(source, runs, weights), torch_device(device))
     # All pictures before any line: one that does not read ends the command before it has printed half a list.
     found = [(path, classify(path)) for path in images]
     if as_json:

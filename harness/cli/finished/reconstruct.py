@@ -15,6 +15,7 @@ from harness.cli.common import (
     ScaleName,
     Seeds,
     StorePath,
+    WeightsFile,
     Where,
     chosen_run,
     say,
@@ -33,6 +34,7 @@ def reconstruct(
     where: Where = None,
     seeds: Seeds = None,
     store: StorePath = None,
+    weights: WeightsFile = None,
     device: OnDevice = "auto",
 ) -> None:
     """Show what a pre-trained model makes of masked pictures: a PNG for each, with original, mask and prediction.
@@ -41,10 +43,9 @@ def reconstruct(
     """
     # Before torch is loaded: a selection that names no run is answered at once.
     source, runs = chosen_run(run, "pretrain", scale, where, seeds, store)
-    from harness.core.weights.finished_run import opened
-    from harness.use import Reconstructor, chosen_mask, torch_device
+    from harness.use import Reconstructor, chosen_mask, opened, torch_device
 
-    trained = opened(source, runs)
+    trained = opened(source, runs, weights)
     own = getattr(trained.run, "mask", None)  # a fine-tuning has none, which the Reconstructor says
     chosen = chosen_mask(own, mask, size=size, ratio=ratio) if own and (mask or size or ratio is not None) else None
     model = Reconstructor(trained, torch_device(device), chosen)

@@ -107,6 +107,8 @@ def classifier_of(trained: Trained, device: torch.device) -> Family:
     run = trained.run
     if not isinstance(run, FineTune):
         raise HarnessError(f"{trained.name} is a pretrain, which knows no classes; predict with a finetune")
+    if not trained.num_classes:
+        raise HarnessError(f"{trained.name} holds an encoder without a classifier; it is no file of a fine-tuning")
     model = build(
         run.built,
         image_size=run.image_size,

@@ -223,15 +223,7 @@ def load_encoder(model: Family, tensors: dict[str, Tensor], source: str) -> None
     taken = layers.taken(sized, own)
     given = {name: tensor for name, tensor in sized.items() if name in taken}
     wanted = {name for name in own if not name.startswith(layers.new)}
-    differing = [name for name in wanted & set(given) if own[name].shape != given[name].shape]
-    for complaint, names in (
-        ("lacks", wanted - set(given)),
-        ("has besides", set(given) - wanted),
-        ("has in another shape", differing),
-    ):
-        if names:
-            shown = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
-            raise HarnessError(f"the weights of {source} do not fit the backbone: it {complaint} {shown}")
+    _refuse(source, "the backbone", {name: own[name] for name in wanted}, given)
     model.load_state_dict({**own, **given})  # strict: the parameters of new layers come from the model itself
 
 
@@ -241,11 +233,21 @@ def load_own(model: nn.Module, tensors: dict[str, Tensor], name: str) -> None:
     Raises:
         HarnessError: the weights do not fit.
     """
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise HarnessError(f"the weights of {name} do not fit its own model: {reason:.200}") from None
+    _refuse(name, "its own model", model.state_dict(), tensors)
+    model.load_state_dict(tensors)
+
+
+def _refuse(source: str, model: str, wanted: dict[str, Tensor], given: dict[str, Tensor]) -> None:
+    """Refuse tensors that are not those wanted, by their names and shapes."""
+    differing = [name for name in wanted.keys() & given.keys() if wanted[name].shape != given[name].shape]
+    for complaint, names in (
+        ("lacks", wanted.keys() - given.keys()),
+        ("has besides", given.keys() - wanted.keys()),
+        ("has in another shape", differing),
+    ):
+        if names:
+            shown = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
+            raise HarnessError(f"the weights of {source} do not fit {model}: it {complaint} {shown}")
 
 
 def checkpoint_weights(start: Checkpoint) -> Weights:

@@ -6,7 +6,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.core.data.datasets import Facts, facts_of
+from timm.data.imagenet_info import ImageNetInfo
+
+from harness.core.data.datasets import IMAGENET_COLOURS, Facts, facts_of
 from harness.core.model.backbones import layers_for
 from harness.core.weights.checkpoint import read_noted, read_weights
 from harness.core.weights.formats import Weights, named_as_timm
@@ -107,6 +109,17 @@ def _of_file(path: Path) -> Trained:
     if not isinstance(run, Pretrain | FineTune):
         raise HarnessError(f"{path} comes from a {run.kind}; valid: pretrain, finetune")
     return Trained(path.name, run, named_as_timm(tensors), facts)
+
+
+def published(run: Pretrain | FineTune, path: Path) -> Trained:
+    """A model with a file of published weights, for the run of its recipe on ImageNet-1K.
+
+    Raises:
+        HarnessError: the file cannot be read, or is no file of weights.
+    """
+    # The data set need not be here, and a folder of it may hold a part of the classes.
+    facts = Facts(3, *IMAGENET_COLOURS, tuple(ImageNetInfo().label_descriptions()))
+    return Trained(path.name, run, named_as_timm(read_weights(path)), facts)
 
 
 def notes_of(trained: Trained) -> dict[str, str]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
-from harness.papers.protocol import Protocol
+from harness.papers.mae.preset import BACKBONES, mae_finetune
+from harness.papers.protocol import Protocol, protocol_of
 
 ABLATION = Protocol(
     data="imagenet",
@@ -19,5 +21,9 @@ ABLATION = Protocol(
 
 
 def published_protocol(table: str, column: str, record: Mapping[str, str]) -> Protocol:
-    """Protocol of a value of MAE's tables."""
-    return ABLATION.of_linear_probe() if column == "linear_top1" else ABLATION
+    """Protocol of a value of MAE's tables. Which epoch's accuracy they print is not said."""
+    found = ABLATION
+    if table == "mae_models":
+        model = next(model for model in BACKBONES if model == record["backbone"].lower())
+        found = replace(protocol_of(mae_finetune(model, epochs=int(record["pretrain_epochs"]))), epoch=None)
+    return found.of_linear_probe() if column == "linear_top1" else found
