@@ -11,6 +11,8 @@ Here    At scale paper the trainings are `a2mim_segment` and `a2mim_detect`, who
 Run     harness run studies/downstream_dense.py --scale tiny
 """
 
+from typing import NamedTuple
+
 from harness import (
     CheckerboardMask,
     Contrastive,
@@ -45,8 +47,33 @@ MARGIN = 1.0
 """Points that do not matter: what a search of rates and another seed move in published segmentations."""
 VITS_ALONE = "SymMIM's boards are of patches that a ViT replaces by a token; it publishes no CNN"
 
-SIZES = {"tiny": (120, 8, 32), "*": (3000, 16, 64)}
-"""Of evaluations at a reduced scale: steps, scenes of a step, channels of a head."""
+
+class Training(NamedTuple):
+    """The training of an evaluation at a reduced scale; batch: scenes of a step, width: channels of the head."""
+
+    steps: int
+    batch: int
+    lr: float
+    width: int = 0
+
+
+TRAININGS = {
+    "tiny": {
+        "probe_miou": Training(120, 8, 1e-2),
+        "miou": Training(120, 8, 1e-3, 32),
+        "box_ap": Training(120, 8, 1e-3, 32),
+    },
+    "cpu": {
+        "probe_miou": Training(800, 16, 1e-2),
+        "miou": Training(800, 8, 1e-3, 32),
+        "box_ap": Training(800, 8, 1e-3, 32),
+    },
+    "*": {
+        "probe_miou": Training(3000, 16, 1e-2),
+        "miou": Training(3000, 16, 1e-3, 64),
+        "box_ap": Training(3000, 16, 1e-3, 64),
+    },
+}
 
 PAPER = published("vit-b", 800, "beit")
 PAPER_RESNET = published("r50", 300, "rsb-a2")
@@ -63,6 +90,18 @@ TINY = Scale(
     backbone=vit(48, 6, 8),
     pretrain=TINY_TRAINING,
     finetune=TINY_TRAINING,
+)
+CPU_SCENES = Garments(image_size=64, source="fashion-mnist", train=20_000, test=500)
+CPU = Scale(
+    name="cpu",
+    data=CPU_SCENES,
+    labelled=CPU_SCENES.replace(train=500),
+    image_size=64,
+    paper_image_size=128,
+    backbone=vit(64, 4, 8),
+    pretrain=TINY_TRAINING.replace(epochs=5, batch_size=64),
+    finetune=TINY_TRAINING,
+    first_seed=10,  # the setting was tried on others
 )
 SMALL = Scale(
     name="small",
@@ -114,30 +153,39 @@ def published_cell(backbone, start, seed):
     }
 
 
+def reduced(scale, start, seed, trainings):
+    """The evaluations of a reduced scale; boxes and masks share a run. At scale cpu masks are not learnt."""
+    common = {"start": start, "data": scale.labelled or scale.data, "seed": seed}
+    recipes = {
+        column: scale.finetune.replace(
+            steps=of.steps, warmup_steps=of.steps // 10, batch_size=of.batch, lr=of.lr, schedule=Poly()
+        )
+        for column, of in trainings.items()
+    }
+    masks = scale.name != "cpu"
+    detected = Detect(recipe=recipes["box_ap"], rois=64 if masks else 32, masks=masks, **common)
+    detected = detected.replace(pyramid=detected.pyramid.replace(width=trainings["box_ap"].width))
+    probe = recipes["probe_miou"].replace(weight_decay=0.0)
+    return {
+        "probe_miou": Segment(head=LinearMap(), frozen=True, recipe=probe, **common),
+        "miou": Segment(head=UPerNet(width=trainings["miou"].width), recipe=recipes["miou"], **common),
+        "box_ap": detected,
+        **({"mask_ap": detected.replace(metric="mask_ap")} if masks else {}),
+    }
+
+
 def cell(scale, backbone, method, seed):
     ours = sized(scale, backbone)
     start = start_of(ours, backbone, method, seed)
     if scale.name == "paper":
         return published_cell(backbone, start, seed)
-    steps, batch, width = SIZES.get(scale.name, SIZES["*"])
-    recipe = ours.finetune.replace(steps=steps, warmup_steps=steps // 10, batch_size=batch, lr=1e-3, schedule=Poly())
-    common = {"start": start, "data": scale.labelled or scale.data, "seed": seed}
-    detected = Detect(recipe=recipe, rois=64, **common)
-    detected = detected.replace(pyramid=detected.pyramid.replace(width=width))
-    return {
-        "probe_miou": Segment(
-            head=LinearMap(), frozen=True, recipe=recipe.replace(lr=1e-2, weight_decay=0.0), **common
-        ),
-        "miou": Segment(head=UPerNet(width=width), recipe=recipe, **common),
-        "box_ap": detected,
-        "mask_ap": detected.replace(metric="mask_ap"),
-    }
+    return reduced(ours, start, seed, TRAININGS.get(scale.name, TRAININGS["*"]))
 
 
 STUDY = Study(
     cell=cell,
     grid=axes(backbone=tuple(MODELS), method=METHODS),
-    scales=(TINY, SMALL, PAPER),
+    scales=(TINY, SMALL, PAPER, CPU),
     seeds=3,
     reference={"backbone": "ViT-B", "method": "SimMIM"},
     paper=tuple(paper_table("downstream_published", metric=metric) for metric in ("miou", "box_ap", "mask_ap")),
