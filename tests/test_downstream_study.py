@@ -13,7 +13,7 @@ from harness.study import Plan, expand, load
 from harness.study.claims import selections, selector
 
 STUDY = Path(__file__).resolve().parent.parent / "studies" / "downstream_dense.py"
-SCALES = ("tiny", "small", "paper")
+SCALES = ("tiny", "small", "paper", "cpu")
 COLUMNS = ["probe_miou", "miou", "box_ap", "mask_ap"]
 
 
@@ -31,16 +31,19 @@ def test_every_cell_has_all_evaluations_of_one_start(scale: str) -> None:
     assert len(rows) == 7
     assert [tuple(row.axes.values()) for row in plan(scale).rows if row.excluded] == [("ResNet-50", "SymMIM")]
     for row in rows:
-        assert list(row.evaluations) == COLUMNS
+        assert list(row.evaluations) == COLUMNS[: 3 if scale == "cpu" else 4]  # which learns no masks
         starts = {run.start.digest for run in row.evaluations.values()}
         assert len(starts) == 1
-        probe, head, boxes, masks = row.evaluations.values()
+        probe, head, boxes = list(row.evaluations.values())[:3]
         assert isinstance(probe, Segment)
         assert isinstance(head, Segment)
         assert isinstance(boxes, Detect)
         assert (probe.frozen, head.frozen, boxes.frozen) == (True, False, False)
-        assert key(boxes) == key(masks)
-        assert (boxes.shown_metric, masks.shown_metric) == ("box_ap", "mask_ap")
+        assert boxes.shown_metric == "box_ap"
+        if "mask_ap" in row.evaluations:
+            masks = row.evaluations["mask_ap"]
+            assert key(boxes) == key(masks)
+            assert masks.shown_metric == "mask_ap"
         assert isinstance(probe.start, Scratch if row.axes["method"] == "scratch" else Pretrain)
 
 

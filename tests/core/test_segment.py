@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from whole_runs import Computed, computed_in
 
 from harness.core.data import scenes
-from harness.core.data.scenes import load_scenes
+from harness.core.data.scenes import load_scenes, scene_batches
 from harness.core.evaluate import segment as recipe_of_segment
 from harness.core.evaluate.segment import losses, predicted
 from harness.core.model.complexity import segmentation
@@ -26,6 +26,7 @@ from harness.core.model.taps import Taps
 from harness.core.model.upernet import pooled
 from harness.core.runtime.drop_path import KeyedChannelDropout, Place
 from harness.core.runtime.randomness import initialised
+from harness.core.runtime.session import Session
 from harness.core.train.optimiser import scales_with_heads
 from harness.launch import Resources
 from harness.launch.job import work
@@ -195,6 +196,40 @@ def test_a_mirrored_picture_has_mirrored_logits_by_a_linear_head() -> None:
     found = F.interpolate(model(maps)[0], (32, 32), mode="bilinear")
     mirrored = F.interpolate(model([x.flip(3) for x in maps])[0], (32, 32), mode="bilinear")
     torch.testing.assert_close(mirrored, found.flip(3))
+
+
+def mirror_symmetric(model: nn.Module) -> None:
+    """Make a ViT or a ConvNeXt compute of a mirrored picture the mirrored maps: their kernels and positions are."""
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name == "pos_embed":
+                side = math.isqrt(weight.shape[1] - 1)
+                places = weight[:, 1:].view(1, side, side, -1)
+                places.copy_((places + places.flip(2)) / 2)
+            elif weight.ndim == 4:
+                weight.copy_((weight + weight.flip(3)) / 2)
+
+
+@pytest.mark.parametrize("backbone", [VIT, CONVNEXT], ids=["vit", "convnext"])
+def test_a_frozen_encoder_sees_of_a_flipped_scene_the_flipped_truth(backbone: Backbone) -> None:
+    """Of scenes as they are trained on, flipped or not: the logits are mirrored and the losses the same."""
+    run = segmentation_of(start=backbone, head=LinearMap(), frozen=True, data=Garments(image_size=32, train=8))
+    encoder = Encoder(initialised(0, "encoder", lambda: build(run.built, image_size=32, channels=3)))
+    mirror_symmetric(encoder.model)
+    taps = Taps(encoder.eval().requires_grad_(False))
+    head = initialised(0, "head", lambda: build_segment_head(run.head, taps, 11, 0, Place()))
+    model = Segmenter(taps, head).train()
+    found = []
+    for flip in (0.0, 1.0):
+        recipe = RECIPE.replace(augment=RECIPE.augment.replace(flip=flip))
+        here = Session(attempt=None, device=CPU)  # type: ignore[arg-type]
+        batch = next(scene_batches(run.replace(recipe=recipe), load_scenes(run.data, "train"), here, "segments", 0))
+        logits = model(batch.images)[0]
+        found.append((logits, losses(run, logits, None, batch.segments)["classes"]))
+    (plain, loss), (flipped, same) = found
+    torch.testing.assert_close(flipped, plain.flip(3))
+    torch.testing.assert_close(same, loss)
+    assert not torch.allclose(flipped, plain)
 
 
 def test_channel_dropout_is_a_function_of_stream_step_and_position() -> None:
