@@ -5,7 +5,8 @@ Paper   The papers end with ADE20K mIoU and COCO box and mask AP. A2MIM: 49.0, 4
 Claim   Pre-training beats training from scratch; A2MIM and SymMIM are no worse than SimMIM.
 Here    At scale paper the trainings are `a2mim_segment` and `a2mim_detect`, whose files are not known: A2MIM's numbers
         stand beside ours and are not subtracted. The frozen probe is our own protocol, of no paper. Reduced scales
-        segment and detect garments in made scenes, on which they pre-train too. Scale tiny shows that everything runs,
+        segment and detect garments in made scenes, on which they pre-train too; scale cpu, for the evidence in
+        results/, learns no masks of objects. Scale tiny shows that everything runs,
         in about two minutes of a core a cell and seed: 120 steps do not take a head beyond the most frequent class.
         SymMIM is of ViTs: with a ResNet it is left out.
 Run     harness run studies/downstream_dense.py --scale tiny
