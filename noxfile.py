@@ -38,7 +38,7 @@ MINUTES = {
     "cluster": 13,
     "lowest": 3,
     "quickstart": 3,
-    "docs": 1,
+    "docs": 2,
 }
 """What a session of .ci/run may take on two quiet cores; they may take forty together. On a clean machine the first one
 that needs torch installs it."""
@@ -200,7 +200,7 @@ def quickstart(session: nox.Session) -> None:
 @nox.session(venv_backend="none", default=False)
 @timed
 def docs(session: nox.Session) -> None:
-    """Build the documentation site in docs/_build: a warning fails, and a link within the site that leads nowhere."""
+    """Build the documentation site in docs/_build, running its notebook: a warning fails, and a dead link within it."""
     python = str(shared(session, "docs") / "python")
     sphinx = ("-m", "sphinx", "--quiet", "--fail-on-warning", "--keep-going")
     session.run(python, *sphinx, "docs", "docs/_build", *session.posargs, external=True)

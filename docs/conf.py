@@ -14,7 +14,7 @@ import pages  # noqa: E402
 project = "mim-harness"
 author = "mim-harness contributors"
 version = release = metadata.version("mim-harness")
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "docstrings"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "docstrings"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = project
@@ -29,6 +29,12 @@ autodoc_typehints = "signature"
 python_maximum_signature_line_length = 80
 napoleon_use_ivar = True
 napoleon_custom_sections = [("Class attributes that a subclass may set", "params_style")]
+# docs/notebook.ipynb is run whenever the site is built, in a folder of its own.
+nb_execution_mode = "force"
+nb_execution_in_temp = True
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300
+nb_output_stderr = "remove"  # warnings of other packages
 suppress_warnings = ["config.cache"]
 
 pages.write(HERE / "generated")

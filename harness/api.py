@@ -282,6 +282,8 @@ class Results:
         """The figures of the report, drawn, by name."""
         from harness.report.figures.pictures import figures
 
+        if _in_notebook():
+            _show_figures()
         return figures(self.plan, self.store)
 
     def figure(self, name: str) -> Figure:
@@ -352,6 +354,9 @@ class Results:
     def _repr_html_(self) -> str:
         return self.table().html()
 
+    def __str__(self) -> str:
+        return str(self.table())
+
 
 def _several(value: Scalar | Sequence[Scalar]) -> Sequence[Scalar]:
     return [value] if value is None or isinstance(value, str | int | float) else value
@@ -370,11 +375,25 @@ def _in_notebook() -> bool:
     return "IPKernelApp" in getattr(get_ipython(), "config", {})
 
 
+def _show_figures() -> None:
+    """Have the notebook show figures as pictures, which it does by itself only after pyplot has been imported."""
+    from IPython import get_ipython
+    from IPython.core.pylabtools import select_figure_formats
+    from matplotlib.figure import Figure
+
+    shell = get_ipython()
+    if Figure not in shell.display_formatter.formatters["image/png"].type_printers:
+        select_figure_formats(shell, {"png"})
+
+
 @contextmanager
 def _terminal_bar(title: str, queue: Queue) -> Iterator[Watch]:
+    from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(transient=True) as progress:
+    console = Console()
+    # Even a bar that is gone in the end would leave an empty line in a file.
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task(title, total=len(queue))
 
         def show(event: Event) -> None:

@@ -160,6 +160,11 @@ class FeatureMaps(Prepared):
         """The maps of a batch, one for each of `blocks`, as the blocks give them."""
         return self._taps[0].raw(images)
 
+    @torch.no_grad()
+    def features(self, picture: Picture) -> list[Tensor]:
+        """The maps [1, C', h, w] of a picture of any size and mode."""
+        return self.forward(self.prepare(picture))
+
 
 class Logits(Prepared):
     """Classifier of a fine-tuning: normalised images [B, C, S, S] to logits [B, K]."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -263,13 +264,20 @@ class Row:
         return cell_text(self.axes)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """A study at one scale, resolved."""
 
     study: Study
     scale: Scale
     rows: tuple[Row, ...]
+
+    def __repr__(self) -> str:
+        kinds = Counter(run.kind for run in self.runs().values())
+        runs = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "no runs"
+        excluded = "".join(f"; {len(rows)} excluded: {reason}" for reason, rows in self.excluded().items())
+        size = f"{len(self.firsts())} cells x {len({row.seed for row in self.rows})} seeds"
+        return f"{self.name}: {size}; {runs}{excluded}"
 
     def runs(self) -> dict[str, Run]:
         """Every distinct run by key, each after the run that it starts from."""

@@ -10,6 +10,7 @@ from html import escape as escape_html
 from typing import Any, Self
 
 import pandas as pd
+from tabulate import tabulate
 
 from harness.report import escape
 from harness.report.collect import STATES, axes_of, records
@@ -79,7 +80,8 @@ class Table:
         return self.html()
 
     def __str__(self) -> str:
-        return "\n".join(["  ".join(row) for row in (self.header, *self.plain_rows())])
+        rows = tabulate(self.plain_rows(), self.header, "simple", disable_numparse=True)
+        return "\n".join([rows, *self.plain_notes()])
 
     def plain_notes(self) -> tuple[str, ...]:
         """Footnotes and notes as lines."""
