@@ -305,11 +305,13 @@ class Results:
         return judged(self.plan, self.frame())
 
     def headline(self) -> str:
-        """What the study says, in two or three sentences with intervals."""
+        """What the study says, in a few sentences with intervals."""
+        from harness.report.claims.listing import judged
         from harness.report.headline import headline
         from harness.report.tables.statistics import summary
 
-        return headline(self.plan, summary(self.plan, self.frame()))
+        runs = self.frame()
+        return headline(self.plan, summary(self.plan, runs), judged(self.plan, runs))
 
     def run(self, evaluation: str | None = None, *, seed: int | None = None, **cell: Scalar) -> Evaluation | Pretrain:
         """A run by its cell: the evaluation of this name, or the cell's pre-training.

@@ -61,6 +61,8 @@ WeightsFile = Annotated[
 Pictures = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="pictures, of any size")]
 SHOWN = 6
 """Most runs that the message on an ambiguous selection names."""
+NAME = 30
+"""Width to which an axis of a table gives way before columns go below."""
 
 
 def _options(
@@ -156,7 +158,9 @@ def _broken(header: str, below: Sequence[str]) -> str:
 
 def _beside_each_other(widths: Sequence[int], axes: int, width: int) -> Iterator[list[int]]:
     """Columns that fit a line together, the first `axes` ones in every group; two blanks stand between columns."""
-    wide, first = [2 + width for width in widths], list(range(axes))
+    # Words of an axis can be broken, so it need not be as wide as it is.
+    wide = [2 + (min(width, NAME) if place < axes else width) for place, width in enumerate(widths)]
+    first = list(range(axes))
     room = max(width - sum(wide[:axes]), width // 2)
     kept: list[int] = []
     for column in range(axes, len(wide)):

@@ -128,8 +128,12 @@ def _page(
     numbers = sections.numbers_section(table(plan, runs, cells, wide=True))
     shown = content.page(
         plan, runs, cells, table(plan, runs, cells), made.shown(), (made.title, made.triplets), remarks=made.remarks,
-        before=sections.claims_section(plan, claims, judged_before),
-        after=[numbers, *sections.paper_section(plan, cells), *sections.audit_section(findings)],
+        claims=claims,
+        before=sections.verdicts_section(claims),
+        after=[
+            numbers, *sections.paper_section(plan, cells), *sections.claims_section(plan, claims, judged_before),
+            *sections.audit_section(findings),
+        ],
     )  # fmt: skip
     return html_text(shown)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness.report.escape import clean, shorten
+from harness.report.escape import clean, shorten, shown
 from harness.spec import Evaluation, Scalar, key, pretraining, upstreams
 from harness.store import STATES as STATES_OF_RUNS
 from harness.store import State, StateName, Store
@@ -99,6 +99,17 @@ def axes_of(frame: pd.DataFrame) -> list[str]:
     names = list(frame.columns)
     end = names.index("seed") if "seed" in names else names.index("evaluation")
     return names[1:end]
+
+
+def naming_axes(cells: pd.DataFrame) -> list[str]:
+    """The axes that tell cells apart: all that vary, or the first of them alone if it is a word of its own for each."""
+    axes, points = axes_of(cells), cells.drop_duplicates("cell")
+    varying = [axis for axis in axes if points[axis].map(shown).nunique() > 1] or axes
+    if varying and len(points) > 1:
+        words = points[varying[0]]
+        if words.nunique() == len(points) and all(isinstance(word, str) for word in words):
+            return varying[:1]
+    return varying
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -1,15 +1,19 @@
-"""What a study says in two sentences: what pre-training gained, and which cells differ from the reference."""
+"""What a study says in a few sentences: what pre-training gained, its claims, and which cells differ."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 
-from harness.report.collect import axes_of
-from harness.report.escape import shown
+from harness.report.claims.verdicts import ORDER, Verdict
+from harness.report.collect import axes_of, axis_columns, naming_axes
+from harness.report.escape import clean, shown
 from harness.report.labels import axis_label, evaluation_label
+from harness.report.tables.footnotes import reference_text
 from harness.report.tables.paper_values import column_beside
 from harness.report.tables.table import LEVEL, decimals, from_scratch
 from harness.study import Plan
@@ -18,64 +22,126 @@ NAMED = 3
 """Cells that are named; more are counted."""
 
 
-def headline(plan: Plan, cells: pd.DataFrame) -> str:
-    """Sentences on the evaluation that claims refer to, with intervals that hold for all cells together (95 %)."""
+def headline(plan: Plan, cells: pd.DataFrame, claims: Sequence[Verdict] = ()) -> str:
+    """Sentences on the evaluation that claims refer to, with intervals that hold for all cells together (95 %).
+
+    First what pre-training gains, if there is a control from scratch, then the claims, then the other cells.
+    """
     name = column_beside(plan, list(dict.fromkeys(cells["evaluation"])))
     part = cells[cells["evaluation"] == name]
     base = part[part["reference"] & (part["n"] > 0)]
     if base.empty:
-        return "The reference has no value yet."
+        return " ".join(["The reference has no value yet.", *_unfinished(part)])
     digits = decimals(list(part["mean"])) - 1
-    told = [_reference(plan, name, base.iloc[0], digits), *_scratch(plan, part, digits), *_others(plan, part, digits)]
-    return " ".join(told)
+    words = _Words(reference_text(plan, cells), *_unit(evaluation_label(plan, name)), digits)
+    controls = _controls(plan, part, base.iloc[0])
+    first = _value(words, base.iloc[0]) if controls.empty else _gain(words, base.iloc[0], controls.iloc[0])
+    return " ".join([first, *_claims(claims), *_others(plan, part, digits), *_unfinished(part)])
 
 
-def _reference(plan: Plan, name: str, base: pd.Series, digits: int) -> str:
-    label = evaluation_label(plan, name).removesuffix(" (%)")
-    spread = "" if math.isnan(base["low"]) else f" (95 % interval {_range(base['low'], base['high'], digits)})"
-    return f"The reference has {label} {base['mean']:.{digits}f}{spread}, n = {base['n']}."
+@dataclass(frozen=True)
+class _Words:
+    """What sentences share: the reference in words, the measure and its unit, and digits after the point."""
+
+    reference: str
+    measure: str
+    unit: str
+    digits: int
+
+    def value(self, number: float) -> str:
+        return f"{number:.{self.digits}f}{self.unit}".replace("-", "−")
+
+    def points(self, number: float) -> str:
+        return f"{number:+.{self.digits}f}{' points' if self.unit else ''}".replace("-", "−")
+
+    @property
+    def named(self) -> str:
+        return f"reference ({self.reference})" if self.reference else "reference"
 
 
-def _scratch(plan: Plan, part: pd.DataFrame, digits: int) -> Iterator[str]:
-    """What pre-training gains over each control from scratch."""
-    for _, cell in part[_is_scratch(plan, part)].iterrows():
-        if not math.isnan(cell["difference"]):
-            low, high = -cell["simultaneous_high"], -cell["simultaneous_low"]
-            between = "" if math.isnan(low) else f" ({_range(low, high, digits)})"
-            doubt = "" if cell["p"] < LEVEL else ", which noise alone may explain"
-            yield f"Over training from scratch it gains {-cell['difference']:+.{digits}f}{between}{doubt}."
+def _unit(label: str) -> tuple[str, str]:
+    """`top-1 accuracy (%)` as the measure and its unit."""
+    return (label.removesuffix(" (%)"), " %") if label.endswith(" (%)") else (label, "")
+
+
+def _value(words: _Words, base: pd.Series) -> str:
+    """The value of the reference, where there is no control from scratch."""
+    spread = _spread(base["low"], base["high"], base["n"], words.digits)
+    return f"The {words.named} has {words.measure} {words.value(base['mean'])} {spread}."
+
+
+def _gain(words: _Words, base: pd.Series, control: pd.Series) -> str:
+    """What pre-training gains over the control from scratch, and whether noise alone may explain it."""
+    gain, least = -control["difference"], min(base["n"], control["n"])
+    spread = _spread(-control["simultaneous_high"], -control["simultaneous_low"], least, words.digits)
+    levels = f"{words.value(base['mean'])} with the {words.named}, {words.value(control['mean'])} from scratch"
+    if control["p"] < LEVEL:
+        verb = "helps" if gain > 0 else "harms"
+        return f"Pre-training {verb}: {words.points(gain)} of {words.measure} {spread}, {levels}."
+    return f"Whether pre-training helps is open: {words.points(gain)} of {words.measure} {spread}, {levels}."
+
+
+def _spread(low: float, high: float, seeds: int, digits: int) -> str:
+    between = "" if math.isnan(low) else f"95 % interval {_range(low, high, digits)}, "
+    return f"({between}{_seeds(seeds)})"
+
+
+def _seeds(number: int) -> str:
+    return f"{number} seed{'s' if number > 1 else ''}"
+
+
+def _claims(claims: Sequence[Verdict]) -> Iterator[str]:
+    """The only claim with its effect, or how many were judged in which way."""
+    counts = Counter(found.word for found in claims)
+    if len(claims) > 1:
+        yield f"Claims: {', '.join(f'{counts[word]} {word}' for word in reversed(ORDER) if counts[word])}."
+    elif claims:
+        found = claims[0]
+        effect = f" ({found.effect:+.2f}, {_range(found.low, found.high, 2)})" if math.isfinite(found.low) else ""
+        yield f"{found.word.capitalize()}: {clean(found.claim.sentence)}{effect.replace('-', '−')}."
+
+
+def _unfinished(part: pd.DataFrame) -> Iterator[str]:
+    done, planned = int(part["n"].sum()), int(part["n_planned"].sum())
+    if done < planned:
+        yield f"Unfinished: {done} of {planned} values are there."
 
 
 def _others(plan: Plan, part: pd.DataFrame, digits: int) -> Iterator[str]:
-    """Which other cells are better or worse than the reference, and how many are not told from it."""
+    """Which other cells are better or worse than the reference, and how many cannot be told from it."""
     others = part[~part["reference"] & ~_is_scratch(plan, part) & (part["n"] > 0) & part["p"].notna()]
-    if others.empty:
-        return
-    clear = others[others["p"] < LEVEL]
-    for word, found in (("better", clear[clear["difference"] > 0]), ("worse", clear[clear["difference"] < 0])):
+    clear, names = others[others["p"] < LEVEL], naming_axes(part)
+    for word, found in (("Better", clear[clear["difference"] > 0]), ("Worse", clear[clear["difference"] < 0])):
         if len(found):
             order = found.reindex(found["difference"].abs().sort_values(ascending=False).index)
-            named = [_cell(plan, cell, digits) for _, cell in order.head(NAMED).iterrows()]
+            named = [_cell(plan, cell, names, digits) for _, cell in order.head(NAMED).iterrows()]
             more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
-            yield f"{word.capitalize()} than it: {'; '.join(named)}{more}."
-    open_ones = len(others) - len(clear)
-    if open_ones == len(others):
-        largest = float(others[["simultaneous_low", "simultaneous_high"]].abs().to_numpy().max())
-        yield f"None of the {len(others)} other cells is told from it; one may differ by {largest:.{digits}f}."
-    elif open_ones:
-        yield f"{open_ones} other cell{'s are' if open_ones > 1 else ' is'} not told from it."
+            yield f"{word} than the reference: {'; '.join(named)}{more}."
+    if open_ones := len(others) - len(clear):
+        number = "one" if open_ones == 1 else f"{open_ones}"
+        whole = f"{number} other cell{'s' * (open_ones > 1)}"
+        if len(clear):
+            yield f"{whole[0].upper()}{whole[1:]} cannot be told from it."
+        else:
+            largest = float(others[["simultaneous_low", "simultaneous_high"]].abs().to_numpy().max())
+            yield f"The {whole} cannot be told from the reference: up to {largest:.{digits}f} either way is possible."
 
 
-def _cell(plan: Plan, cell: pd.Series, digits: int) -> str:
+def _cell(plan: Plan, cell: pd.Series, names: Sequence[str], digits: int) -> str:
     """A cell by what it changes in the reference, with its difference and interval."""
-    reference = plan.study.complete(plan.study.reference)
-    columns = [name for name in cell.index if name in reference or name.startswith("axis.")]
-    changed = {name: cell[name] for name in columns if cell[name] != reference.get(name.removeprefix("axis."))}
-    where = ", ".join(
-        f"{axis_label(plan, name)} {shown(value)}" for name, value in changed.items() if value is not None
-    )
+    columns = axis_columns(plan.study.grid.axes)
+    point = {columns[axis]: value for axis, value in plan.study.complete(plan.study.reference).items()}
+    changed = [(name, cell[name]) for name in names if cell[name] != point[name] and cell[name] is not None]
+    where = ", ".join(f"{axis_label(plan, name)} {shown(value)}" for name, value in changed)
     between = _range(cell["simultaneous_low"], cell["simultaneous_high"], digits)
     return f"{where} by {cell['difference']:+.{digits}f} ({between})".replace("-", "−")
+
+
+def _controls(plan: Plan, part: pd.DataFrame, base: pd.Series) -> pd.DataFrame:
+    """Measured controls from scratch, first the one that shares most axes with the reference, such as its backbone."""
+    found = part[_is_scratch(plan, part) & (part["n"] > 0) & part["difference"].notna()]
+    shared = found[axes_of(part)].eq(base[axes_of(part)]).sum(axis=1)
+    return found.reindex(shared.sort_values(ascending=False, kind="stable").index)
 
 
 def _is_scratch(plan: Plan, part: pd.DataFrame) -> pd.Series[bool]:

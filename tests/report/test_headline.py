@@ -7,13 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fake_study import finish_all, scope_plan
+from fake_study import finish_all, scope_cell, scope_plan
 
+from harness.report.claims.listing import judged
 from harness.report.collect import runs_frame
 from harness.report.headline import headline
 from harness.report.tables.statistics import summary
+from harness.spec import Evaluation, Scale
 from harness.store import Store
-from harness.study import Plan, Row
+from harness.study import Plan, Row, axes, claims
 
 
 def said(path: Path, plan: Plan, value: Callable[[Row], float] | None) -> str:
@@ -25,7 +27,7 @@ def said(path: Path, plan: Plan, value: Callable[[Row], float] | None) -> str:
 
 
 def test_nothing_is_said_of_nothing(tmp_path: Path) -> None:
-    assert said(tmp_path, scope_plan(), None) == "The reference has no value yet."
+    assert said(tmp_path, scope_plan(), None) == "The reference has no value yet. Unfinished: 0 of 10 values are there."
 
 
 def test_gain_over_scratch_and_cells_that_differ(tmp_path: Path) -> None:
@@ -36,15 +38,11 @@ def test_gain_over_scratch_and_cells_that_differ(tmp_path: Path) -> None:
         return level[str(row.axes["scope"])] + 2 * row.seed + 0.02 * row.seed * (row.axes["scope"] == "full")
 
     text = said(tmp_path, scope_plan(), value)
-    half = 12.706 * math.sqrt(2) / math.sqrt(2)
-    assert text.startswith(
-        f"The reference has top-1 accuracy 85.0 (95 % interval {85 - half:.1f} to {85 + half:.1f}), n = 2."
-    )
-    assert "Over training from scratch it gains +14.0 (" in text
-    assert (
-        "Worse than it: scope full, mask ratio 0.4 by −4.0 (" in text or "Worse than it: scope full by −4.0 (" in text
-    )
-    assert "1 other cell is not told from it." in text
+    assert text.startswith("Pre-training helps: +14.0 points of top-1 accuracy (95 % interval ")
+    assert ", 2 seeds), 85.0 % with the reference (scope masked, mask ratio 0.6), 71.0 % from scratch. " in text
+    assert "Worse than the reference: scope full" in text
+    assert " by −4.0 (" in text
+    assert text.endswith(" One other cell cannot be told from it.")
     assert "Better" not in text
 
 
@@ -54,5 +52,42 @@ def test_no_difference_says_how_large_one_may_be(tmp_path: Path, seeds: int) -> 
         return 80 + math.sin(7 * row.seed + 3 * len(str(dict(row.axes))))
 
     text = said(tmp_path, scope_plan(seeds=seeds), value)
-    assert "None of the 3 other cells is told from it; one may differ by" in text
-    assert "which noise alone may explain" in text
+    assert text.startswith("Whether pre-training helps is open: ")
+    assert "The 3 other cells cannot be told from the reference: up to " in text
+
+
+def test_without_a_control_the_reference_is_told_with_its_interval(tmp_path: Path) -> None:
+    plan = scope_plan(grid=axes(scope=("masked", "full"), mask_ratio=(0.4, 0.6)))
+    text = said(tmp_path, plan, lambda row: 84.0 + 2 * row.seed)
+    half = 12.706 * math.sqrt(2) / math.sqrt(2)  # t of one degree of freedom, sd sqrt(2), two seeds
+    told = f"{85 - half:.1f} to {85 + half:.1f}"
+    assert text.startswith(
+        f"The reference (scope masked, mask ratio 0.6) has top-1 accuracy 85.0 % (95 % interval {told}, 2 seeds)."
+    )
+
+
+def test_the_control_of_the_references_own_backbone_is_taken(tmp_path: Path) -> None:
+    def cell(scale: Scale, backbone: str, start: str, seed: int) -> dict[str, Evaluation]:
+        model = scale.backbone.replace(patch_size=4 if backbone == "small" else 8)
+        return scope_cell(scale.replace(backbone=model), start, None if start == "scratch" else 0.6, seed)
+
+    grid = axes(backbone=("large", "small"), start=("masked", "scratch"))
+    plan = scope_plan(cell=cell, grid=grid, reference={"backbone": "small", "start": "masked"}, paper=None)
+    level = {
+        ("large", "masked"): 90.0,
+        ("large", "scratch"): 80.0,
+        ("small", "masked"): 75.0,
+        ("small", "scratch"): 70.0,
+    }
+    text = said(tmp_path, plan, lambda row: level[str(row.axes["backbone"]), str(row.axes["start"])] + row.seed / 7)
+    assert text.startswith("Pre-training helps: +5.0 points")
+
+
+def test_claims_are_told_one_by_its_effect_several_by_their_number(tmp_path: Path) -> None:
+    one = claims.better("masked beats full", {"scope": "masked"}, {"scope": "full"}, at={"mask_ratio": 0.6})
+    for number, told in ((1, "Reproduced: masked beats full (+4.00, 4.00 to 4.00)."), (2, "Claims: 2 reproduced.")):
+        plan = scope_plan(claims=(one,) * number, seeds=4)
+        store = Store(tmp_path / str(number))
+        finish_all(store, plan, lambda row: 80.0 + 4 * (row.axes["scope"] == "masked") + row.seed)
+        runs = runs_frame(plan, store)
+        assert told in headline(plan, summary(plan, runs), judged(plan, runs))

@@ -94,6 +94,8 @@ def test_sorting_by_keyboard(browser: Browser, pages: dict[str, Path]) -> None:
 @needs_browser
 def test_filters(browser: Browser, pages: dict[str, Path]) -> None:
     browser.open(pages["finished"])
+    assert not browser.ask("document.getElementById('filters').open")  # few rows need none
+    browser.ask("document.getElementById('filters').open = true")
     browser.ask("document.getElementById('words').focus()")
     browser.type("FULL 0.6")
     assert browser.ask(SHOWN) == 1
@@ -236,14 +238,22 @@ def test_the_findings_of_an_audit_and_the_papers_values(tmp_path: Path) -> None:
     findings += [{"check": "masked", "verdict": "failed", "text": HOSTILE, "arm": "<b>"}, {"verdict": "odd"}, "torn"]
     (folder / "audit.json").write_text(json.dumps(findings))
     write(plan, store, folder)
-    text = (folder / "report.html").read_text(encoding="utf-8")
+    text = plain_cells(folder / "report.html")
     assert re.search(r'<tr class="bad"><td>failed</td><td>masked</td><td>a\|b &lt;script&gt;.*<td>&lt;b&gt;</td>', text)
     assert "<td>arm 0; arm 1; arm 2 and 2 more</td>" in text
     assert text.index("<td>failed</td>") < text.index("<td>passed</td>")
-    assert re.search(r"<td>full</td><td>0.6</td><td>81.75</td><td>80.81</td>|memory, unverified", text)
+    # Values of two trusts: each protocol is written once, and rows have its number.
+    assert "<td>full</td><td>0.6</td><td>81.75</td><td>81.06</td><td>–</td><td>2</td>" in text
+    assert text.count("trust: memory, unverified.") == text.count("trust: image.") == 1
+    assert text.count("<td>1</td></tr>") == 2
     (folder / "audit.json").write_text("{")
     write(plan, store, folder)
     assert ">Audit<" not in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def plain_cells(page: Path) -> str:
+    """The page's text with cells of tables without attributes."""
+    return re.sub(r"<td[^>]*>", "<td>", page.read_text(encoding="utf-8"))
 
 
 def test_a_new_audit_makes_a_new_page(tmp_path: Path) -> None:
@@ -260,6 +270,8 @@ def test_claims_stand_first_with_their_verdicts(tmp_path: Path) -> None:
     store, plan = Store(tmp_path / "runs"), scope_plan(claims=(claim,), seeds=4)
     finish_all(store, plan, lambda row: 70 + 10 * (row.axes["scope"] == "masked") + (row.seed * row.seed) / 7)
     write(plan, store, tmp_path / "results")
-    text = (tmp_path / "results" / "report.html").read_text(encoding="utf-8")
-    assert '<tr class="good"><td>reproduced</td><td>masked &lt;b&gt;beats&lt;/b&gt; full</td>' in text
-    assert text.index(">Claims</h2>") < text.index(">Results</h2>")
+    text = plain_cells(tmp_path / "results" / "report.html")
+    assert '<tr class="good"><td>reproduced</td><td>masked &lt;b&gt;beats&lt;/b&gt; full</td><td>+10.00, ' in text
+    places = [text.index(f">{title}</h2>") for title in ("Claims", "Results", "Claims in full")]
+    assert places == sorted(places)
+    assert "Reproduced: masked &lt;b&gt;beats&lt;/b&gt; full (+10.00, " in text[: places[0]]

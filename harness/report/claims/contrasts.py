@@ -80,7 +80,7 @@ def _candidates(claim: Comparison, cells: Sequence[Cell], excluded: Mapping[int,
             return _reason(set(chosen), excluded)
         if len(kept) < len(chosen):
             remarks.append(f"{len(chosen) - len(kept)} of {len(chosen)} cells are excluded at this scale")
-        if isinstance(side, Best):
+        if isinstance(side, Best) and len(kept) > 1:
             remarks.append(f"best of {len(kept)}")
         rows = [_mean([number], len(cells)) for number in kept] if isinstance(side, Best) else [_mean(kept, len(cells))]
         found.append(np.array(rows))

@@ -51,6 +51,11 @@ def claim_rows(found: Sequence[Verdict]) -> tuple[tuple[str, ...], ...]:
     return tuple(map(_row, found))
 
 
+def told_rows(found: Sequence[Verdict]) -> tuple[tuple[str, str, str], ...]:
+    """Verdict, claim, and what was measured in words."""
+    return tuple((verdict.word, clean(verdict.claim.sentence), _told(verdict)) for verdict in found)
+
+
 def judged_seeds(plan: Plan, found: Sequence[Verdict]) -> frozenset[int]:
     """Numbers of seeds with which claims were judged; empty with looks, whose bounds allow for several."""
     return frozenset() if plan.study.looks else frozenset(n for n, most in (one.n for one in found) if n == most > 1)
@@ -144,11 +149,16 @@ def _row(found: Verdict) -> tuple[str, ...]:
 
 
 def _line(found: Verdict) -> str:
-    word, sentence, effect, interval, n, needed, _, compared = _row(found)
+    told = _told(found)
+    return f"  {found.word}: {clean(found.claim.sentence)}" + (f" ({told})" if told else "")
+
+
+def _told(found: Verdict) -> str:
+    """Effect, interval, seeds, seeds that it needs, and what was compared."""
+    _, _, effect, interval, n, needed, _, compared = _row(found)
     measured = f"{effect}, {interval}, n = {n}" if interval != NOTHING else ""
     needs = f"needs about {needed} seeds" if needed != NOTHING else ""
-    told = "; ".join(filter(None, (measured, needs, compared)))
-    return f"  {word}: {sentence}" + (f" ({told})" if told else "")
+    return "; ".join(filter(None, (measured, needs, compared)))
 
 
 def _signed(value: float) -> str:

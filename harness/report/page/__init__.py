@@ -16,13 +16,25 @@ from harness.report.tables.table import Table
 
 FILE = "report.html"
 
+STACKED = 4
+"""Columns up to which those of a small table need no labels where they stand below each other on a narrow screen."""
+
+SHORT = 24
+"""Length of a text of a small table below which it is not broken."""
+
+NARROW = 46
+"""Characters that stand beside each other on a telephone."""
+
+BUTTON = 6
+"""Characters that the button of a row takes."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
     """A small table of the page, such as claims or the findings of an audit; texts are plain.
 
     tones: of each row: good, bad, open, or empty where there is nothing to judge. Its colour only repeats what the
-    row says in words.
+    row says in words. folded: the table is shown when it is asked for.
     """
 
     title: str
@@ -30,6 +42,7 @@ class Section:
     rows: tuple[tuple[str, ...], ...]
     tones: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    folded: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +70,16 @@ class Body:
     cells: tuple[int, ...]
     choices: Mapping[int, tuple[str, ...]]
     standings: tuple[str, ...]
+
+    @property
+    def wide(self) -> bool:
+        """True if a telephone has no room for the columns beside each other; words of axes can be broken."""
+        rows = [self.table.header, *self.table.plain_rows()]
+        words = [
+            [text.split() if place < self.table.axes else [text] for place, text in enumerate(row)] for row in rows
+        ]
+        widths = [max(len(word) for cell in column for word in cell) for column in zip(*words, strict=True)]
+        return sum(widths) + 2 * len(widths) + BUTTON > NARROW
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +117,8 @@ def html_text(page: Page) -> str:
     data = {"runs": page.runs, "reconstructions": page.reconstructions}
     return environment.get_template("page.html").render(
         page=page,
+        STACKED=STACKED,
+        SHORT=SHORT,
         style=style,
         script=script,
         style_hash=_hash(style),

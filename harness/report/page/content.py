@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from harness.report.claims.verdicts import Verdict
 from harness.report.collect import STATES
 from harness.report.escape import clean
 from harness.report.figures.gallery import Triplets
@@ -29,6 +30,7 @@ def page(
     pictures: Mapping[str, tuple[str, bytes]],
     triplets: tuple[str, Sequence[Triplets]],
     *,
+    claims: Sequence[Verdict] = (),
     before: Sequence[Section] = (),
     after: Sequence[Section] = (),
     remarks: Sequence[str] = (),
@@ -45,12 +47,13 @@ def page(
     return Page(
         title=clean(plan.study.name) or "Study",
         scale=clean(plan.scale.name),
-        headline=headline(plan, cells),
+        headline=headline(plan, cells, claims),
         body=_body(cells, table),
         counts=tuple((state, counts[state]) for state in STATES if counts[state]),
         before=before,
         after=after,
-        pictures=tuple(Picture(text=text, data=data) for text, data in pictures.values()),
+        # Without a value they would show the paper's alone.
+        pictures=[Picture(text=text, data=data) for text, data in pictures.values()] if counts["done"] else (),
         remarks=(*remarks, *left_out),
         runs=details(plan, runs),
         reconstructions=reconstructions(found, title),

@@ -84,7 +84,8 @@
   };
   const folded = document.getElementById("filters");
   folded.hidden = false;
-  folded.open = matchMedia("(min-width: 40rem)").matches; // on a telephone the table comes first
+  // A short table needs no filter, and on a telephone it comes first.
+  folded.open = rows.length > 12 && matchMedia("(min-width: 40rem)").matches;
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("input", filter);
   form.addEventListener("reset", () => setTimeout(filter));

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from harness.report.claims.listing import CLAIM_HEADER, claim_rows, explained
+from harness.report.claims.listing import CLAIM_HEADER, claim_rows, explained, told_rows
 from harness.report.claims.verdicts import Verdict
-from harness.report.collect import axes_of, records
+from harness.report.collect import naming_axes, records
 from harness.report.escape import NOTHING, clean, shown
 from harness.report.labels import axis_label
 from harness.report.page import Section
@@ -24,52 +24,74 @@ ARMS = 3
 """Arms named beside one finding."""
 
 
-def claims_section(plan: Plan, claims: Sequence[Verdict], judged_before: Collection[int] = ()) -> list[Section]:
-    """The verdicts, failed ones first; none if the study claims nothing."""
+def verdicts_section(claims: Sequence[Verdict]) -> list[Section]:
+    """The verdicts in words, failed ones first; none if the study claims nothing."""
     if not claims:
         return []
-    tones = tuple(_CLAIM_TONES.get(verdict.word, "") for verdict in claims)
     return [
-        Section(
-            title="Claims",
-            header=CLAIM_HEADER,
-            rows=claim_rows(claims),
-            tones=tones,
-            notes=explained(plan, claims, judged_before),
-        )
+        Section(title="Claims", header=("verdict", "claim", "measured"), rows=told_rows(claims), tones=_tones(claims))
     ]
+
+
+def claims_section(plan: Plan, claims: Sequence[Verdict], judged_before: Collection[int] = ()) -> list[Section]:
+    """All numbers of the verdicts, with their errors and margins; none if the study claims nothing."""
+    if not claims:
+        return []
+    notes = explained(plan, claims, judged_before)
+    return [
+        Section(title="Claims in full", header=CLAIM_HEADER, rows=claim_rows(claims), tones=_tones(claims), notes=notes)
+    ]
+
+
+def _tones(claims: Sequence[Verdict]) -> tuple[str, ...]:
+    return tuple(_CLAIM_TONES.get(verdict.word, "") for verdict in claims)
 
 
 def numbers_section(found: Table) -> Section:
     """All numbers of the wide table: n, intervals, differences from the reference and adjusted p-values."""
-    return Section(title="All numbers", header=found.header, rows=found.plain_rows())
+    return Section(title="All numbers", header=found.header, rows=found.plain_rows(), folded=True)
+
+
+_PROTOCOL = {
+    "paper's protocol": "protocol", "other here": "differs", "not known": "unknown", "source": "source",
+    "trust": "trust",
+}  # fmt: skip
+"""What is said of a published value beside its number, by column of the frame."""
 
 
 def paper_section(plan: Plan, cells: pd.DataFrame) -> list[Section]:
-    """The published values with their protocol, and ours; none if there is no published value."""
+    """The published values and ours, and below them their protocols, each once; none if there is no published value."""
     if "paper" not in cells or not cells["paper"].notna().any():
         return []
-    axes = axes_of(cells)
-    found = cells[cells["paper"].notna()]
+    axes = naming_axes(cells)
+    found = records(cells[cells["paper"].notna()])
     # As many decimals as the table has for the same numbers.
-    digits = decimals(list(found["mean"]))
+    digits = decimals([record["mean"] for record in found])
+    protocols = list(dict.fromkeys(map(_protocol, found)))
+    several = len(protocols) > 1
     rows = tuple(
         (
             *(shown(record[axis]) for axis in axes),
             f"{record['paper']:g}",
             _number(record["mean"], digits),
             _number(record["paper_delta"], digits, sign=True),
-            clean(record["paper_trust"]) + (", unverified" if record["paper_unverified"] else ""),
-            *(clean(record[f"paper_{name}"]) or NOTHING for name in ("differs", "unknown", "protocol", "source")),
+            *[str(1 + protocols.index(_protocol(record)))] * several,
         )
-        for record in records(found)
+        for record in found
     )
-    header = (
-        *(axis_label(plan, axis) for axis in axes), "paper", "here", "difference", "trust", "other protocol",
-        "not known", "paper's protocol", "source",
-    )  # fmt: skip
-    notes = ("No difference is shown where the protocol is known to differ, or where the value is unverified.",)
+    header = (*(axis_label(plan, axis) for axis in axes), "paper", "here", "difference", *["protocol"] * several)
+    notes = (
+        "No difference is shown where the protocol is known to differ, or where the value is unverified.",
+        *(f"Protocol {place}: {text}" if several else text for place, text in enumerate(protocols, 1)),
+    )
     return [Section(title="The paper beside ours", header=header, rows=rows, notes=notes)]
+
+
+def _protocol(record: Mapping[str, Any]) -> str:
+    """Under which conditions a published value was measured, and how far they are known."""
+    told = {word: clean(record[f"paper_{column}"]) for word, column in _PROTOCOL.items()}
+    told["trust"] += ", unverified" * bool(record["paper_unverified"])
+    return "; ".join(f"{word}: {text}" for word, text in told.items() if text) + "."
 
 
 def audit_section(findings: Sequence[Any]) -> list[Section]:

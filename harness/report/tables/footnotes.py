@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
-from harness.report.collect import PROVENANCE
+from harness.report.collect import PROVENANCE, axes_of, axis_columns, naming_axes
 from harness.report.escape import NOTHING, clean, shown
 from harness.report.labels import axis_label, short_label
 from harness.report.tables.paper_values import PAPER_SD, SEPARABLE, order_agreement, tables_beside
@@ -58,6 +58,7 @@ def reading(plan: Plan, runs: pd.DataFrame, cells: pd.DataFrame) -> tuple[str, .
     """Sentences on the origin of the numbers: comparisons, the paper's column, provenance, assumptions."""
     return (
         "95 % intervals of means are each cell's own (t of its seeds); table.csv has them and every adjusted p-value.",
+        *_named(plan, cells),
         *_comparison(plan, cells),
         *_paper(plan, runs, cells),
         *mixed_provenance(runs),
@@ -65,16 +66,31 @@ def reading(plan: Plan, runs: pd.DataFrame, cells: pd.DataFrame) -> tuple[str, .
     )
 
 
+def _named(plan: Plan, cells: pd.DataFrame) -> Iterator[str]:
+    """What stands for axes that the compact table leaves out."""
+    named = naming_axes(cells)
+    left = [axis for axis in axes_of(cells) if axis not in named and cells[axis].map(shown).nunique() > 1]
+    if left:
+        others = ", ".join(axis_label(plan, axis) for axis in left)
+        yield f"{axis_label(plan, named[0])} names each cell; the wide table and table.csv have {others} too."
+
+
 def _signs(plan: Plan, cells: pd.DataFrame) -> Iterator[str]:
     if not cells["reference"].any():
-        yield f"The reference ({_reference(plan)}) is not among these cells."
+        yield f"The reference ({reference_text(plan, cells)}) is not among these cells."
     elif cells["p"].notna().any():
-        yield f"• reference ({_reference(plan)}); ↑ better, ↓ worse than it (adjusted p < 0.05)."
+        yield f"• reference ({reference_text(plan, cells)}); ↑ better, ↓ worse than it (adjusted p < 0.05)."
 
 
-def _reference(plan: Plan) -> str:
+def reference_text(plan: Plan, cells: pd.DataFrame) -> str:
+    """The reference by the axes that name cells: `scope masked area, mask ratio 0.6`."""
     point = plan.study.complete(plan.study.reference)
-    return ", ".join(f"{axis_label(plan, axis)} {shown(value)}" for axis, value in point.items() if value is not None)
+    columns, named = axis_columns(tuple(point)), naming_axes(cells) if cells["reference"].any() else axes_of(cells)
+    return ", ".join(
+        f"{axis_label(plan, column)} {shown(point[name])}"
+        for name, column in columns.items()
+        if column in named and point[name] is not None
+    )
 
 
 def _bold(cells: pd.DataFrame, bold: bool) -> Iterator[str]:
@@ -159,7 +175,7 @@ def count_words(counts: Counter[str]) -> str:
 def _comparison(plan: Plan, cells: pd.DataFrame) -> Iterator[str]:
     if not cells["reference"].any():
         return
-    where = _reference(plan)
+    where = reference_text(plan, cells)
     for name, part in cells.groupby("evaluation", sort=False):
         if part["p"].notna().any():
             prefix = f"{short_label(plan, str(name))}: " if cells["evaluation"].nunique() > 1 else ""

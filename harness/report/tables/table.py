@@ -13,7 +13,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from harness.report import escape
-from harness.report.collect import STATES, axes_of, records
+from harness.report.collect import STATES, axes_of, naming_axes, records
 from harness.report.escape import NOTHING, shown
 from harness.report.labels import axis_label, short_label
 from harness.report.tables.footnotes import caption, count_words, notes, reading
@@ -141,16 +141,20 @@ def table(plan: Plan, runs: pd.DataFrame, cells: pd.DataFrame, *, wide: bool = F
     """Table with one row a cell in the study's order.
 
     Compact, each evaluation has one column of `mean ± sd` with a sign against the reference, and the paper's value
-    beside the one it belongs to; axes that all cells share stand in the caption. Wide, it has columns of n, interval,
-    difference and adjusted p-value too, and all axes.
+    beside the one it belongs to; axes that all cells share stand in the caption, and one that names every cell stands
+    for the others. Wide, it has columns of n, interval, difference and adjusted p-value too, and all axes.
     """
     marks = {reason: _letters(number) for number, reason in enumerate(_reasons(cells))}
     names = list(dict.fromkeys(cells["evaluation"]))
     groups = {name: [Cell.of(record) for record in records(cells[cells["evaluation"] == name])] for name in names}
     columns = {name: _columns(plan, name, found, marks, wide=wide) for name, found in groups.items()}
     axes = axes_of(cells)
-    varying = [axis for axis in axes if wide or cells[axis].map(shown).nunique() > 1] or axes
-    fixed = {axis_label(plan, axis): shown(cells[axis].iloc[0]) for axis in axes if axis not in varying}
+    varying = axes if wide else naming_axes(cells)
+    fixed = {
+        axis_label(plan, axis): shown(cells[axis].iloc[0])
+        for axis in axes
+        if axis not in varying and cells[axis].map(shown).nunique() == 1
+    }
     scratch = from_scratch(plan)
     rows = []
     for _, cell in cells.groupby("cell", sort=True):
