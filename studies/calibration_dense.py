@@ -24,7 +24,7 @@ def cell(scale, method, evaluation, lr, steps, seed):
     if method == "scratch":
         start = Scratch(backbone=scale.backbone, image_size=scale.image_size)
     else:
-        start = simmim(scale, seed=seed)
+        start = simmim(scale.replace(pretrain=scale.pretrain.replace(epochs=5)), seed=seed)
     tried = {**FIRST, evaluation: FIRST[evaluation]._replace(lr=lr, steps=steps)}
     return {"score": reduced(scale, start, seed, tried)[evaluation]}
 
