@@ -39,7 +39,10 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harness.spec import Pretrain
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -222,14 +225,13 @@ def arms(model: str, chosen: Sequence[str], out: Path, *, steps: int, smoke: boo
     import torch
 
     from harness import bench
-    from harness.papers.models import named
 
     device = torch.device("cpu" if smoke else "cuda")
     torch.set_num_threads(1)
     if smoke:
         torch.compile = functools.partial(torch.compile, backend="eager")  # kernels for a CPU take minutes
     precision = "fp32" if smoke else "bf16"
-    run = toy_run(model) if smoke else named(MODELS[model]).make() if model in MODELS else first_of_quickstart()
+    run = toy_run(model) if smoke else pretraining(MODELS[model]) if model in MODELS else first_of_quickstart()
     batch = 2 if smoke else 64 if model == QUICKSTART else 256
     timed = bench.prepared(run, batch=batch, precision=precision, steps=steps)
     rate = bench.matrix_rate(device, precision)
@@ -299,14 +301,24 @@ def first_of_quickstart() -> Any:
     return next(run for run in plan.runs().values() if isinstance(run, Pretrain))
 
 
+def pretraining(name: str) -> Pretrain:
+    """A published pre-training by name."""
+    from harness.papers.models import named
+    from harness.spec import Pretrain
+
+    run = named(name).make()
+    assert isinstance(run, Pretrain)
+    return run
+
+
 def toy_run(model: str) -> Any:
     """A run of the model's family that a CPU can compute."""
-    from harness.papers.models import named
     from harness.spec import Backbone
 
     if model == QUICKSTART:
         return first_of_quickstart()
-    run = named(MODELS[model]).make()
+    run = pretraining(MODELS[model])
+    assert isinstance(run.backbone, Backbone)
     sizes: dict[str, dict[str, Any]] = {
         "swin-b": {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2), "window_size": 6},
         "vit-b": {"embed_dim": 32, "depth": 2, "num_heads": 2},
@@ -380,7 +392,6 @@ def decoded(count: int, scratch: Path) -> dict[str, Any]:
     from PIL import Image
 
     from harness.bench import loader_rate, prepared
-    from harness.papers.models import named
     from harness.spec import ImageFolder
 
     drawn = np.random.default_rng(0)
@@ -400,7 +411,7 @@ def decoded(count: int, scratch: Path) -> dict[str, Any]:
     batch = max(2, min(64, count // 16))
     for decoder in ("pil", "torchvision"):
         try:
-            run = named("simmim/vit-b").make()
+            run = pretraining("simmim/vit-b")
             timed = prepared(run, batch=batch, precision="fp32", steps=count // batch)
             data = ImageFolder.model_validate(
                 {"name": "bench-jpegs"} | ({} if decoder == "pil" else {"decoder": decoder})
