@@ -76,8 +76,8 @@ SMALL = Scale(
         epochs=30, batch_size=100, lr=2e-3, lr_batch=None, warmup_epochs=3, augment=CROPS, precision="bf16"
     ),
 )
-# Not calibrated yet: its studies wait (results/PLAN.md).
-CPU = CPU_OF_SIMMIM.replace(image_size=96, backbone=resnet(16))
+# Epochs and rate by the rule of studies/calibration.py (results/calibration).
+CPU = CPU_OF_SIMMIM.replace(image_size=96, backbone=resnet(16), pretrain=CPU_OF_SIMMIM.pretrain.replace(epochs=10))
 TINY = Scale(
     name="tiny",
     data=MINI,
