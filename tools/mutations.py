@@ -138,8 +138,8 @@ MUTATIONS = (
     ),
     Mutation(
         "spec/run.py",
-        "        1  # the encoder is frozen",
-        "        TRAINED_PASSES  # the encoder is frozen",
+        "        return 1  # the encoder is frozen",
+        "        return TRAINED_PASSES  # the encoder is frozen",
         "launch/test_cost.py",
     ),
     Mutation(

@@ -265,7 +265,10 @@ def test_a_harness_toml_that_does_not_parse(harness: Command, study: Path) -> No
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("[dta]\nx = '/y'\n", ("harness.toml has a key 'dta'", "valid: store, data, slurm; did you mean 'data'?")),
+        (
+            "[dta]\nx = '/y'\n",
+            ("harness.toml has a key 'dta'", "valid: store, data, weights, slurm; did you mean 'data'?"),
+        ),
         ("[slurm]\npartion = 'x'\n", ("harness.toml, [slurm], has a key 'partion'", "did you mean 'partition'?")),
         ("[slurm.pretrain]\nminuts = 5\n", ("[slurm.pretrain], has a key 'minuts'", "did you mean 'minutes'?")),
     ],
