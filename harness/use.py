@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from harness.core.data.pictures import Picture, as_tested
+from harness.core.data.pictures import Picture, as_tested, pixels_of
+from harness.core.data.scenes import class_names
+from harness.core.evaluate.detect import detector_of, objects_in, objects_told_apart
+from harness.core.evaluate.examples import LEAST
+from harness.core.evaluate.segment import classes_in, classes_of, segmenter_of
 from harness.core.evaluate.start import classifier_of, encoder_of
 from harness.core.masks.masking import make_mask
 from harness.core.model.encoder import Encoder
@@ -22,14 +27,31 @@ from harness.core.pretrain.mim import masked_image_model_of
 from harness.core.pretrain.reconstruct import reconstructed
 from harness.core.pretrain.reconstruction_sheet import sheet
 from harness.core.weights.export import SUFFIXES, Exported, ExportFormat, export
-from harness.core.weights.finished_run import Trained, published
+from harness.core.weights.finished_run import Trained, TrainedDense, opened_dense, published
 from harness.core.weights.finished_run import opened as finished
 from harness.machine import weights_file
+from harness.overlay import Thing, boxed, enlarged, indexed, tinted, with_legend
 from harness.papers.models import find, nearest
-from harness.spec import Analysis, FineTune, HarnessError, Mask, MomentumTarget, Pretrain, Run, one_line
+from harness.spec import (
+    Analysis,
+    Detect,
+    FineTune,
+    HarnessError,
+    Mask,
+    MomentumTarget,
+    Pretrain,
+    Run,
+    Segment,
+    one_line,
+)
 from harness.store import Store, open_store
+from harness.store.files import disk_errors
 
 DeviceName = Literal["auto", "cpu", "cuda"]
+Where = Path | str | None
+"""Folder of a store, or a file or folder of weights."""
+SIDE = 256
+"""Least length of the longer side of a drawn picture in pixels."""
 MASKS: dict[str, type[Any]] = {kind.model_fields["kind"].default: kind for kind in get_args(get_args(Mask)[0])}
 """Classes of masks by kind."""
 ANALYSES: dict[str, type[Any]] = {kind.model_fields["kind"].default: kind for kind in get_args(Analysis)}
@@ -67,6 +89,88 @@ class Prediction:
             Ranked(label, self.classes[label] if self.classes else None, float(self.pred_scores[label]))
             for label in order
         )
+
+
+class Share(NamedTuple):
+    """A class in a picture. share: of the pixels, 0 to 1."""
+
+    label: int
+    name: str
+    share: float
+
+
+@dataclass(frozen=True, eq=False)
+class Segments:
+    """Classes of the pixels of one picture.
+
+    picture: uint8 [H, W, C], as it was given. classes: uint8 [H, W], for each pixel an index into names.
+    """
+
+    picture: NDArray[np.uint8]
+    classes: NDArray[np.uint8]
+    names: tuple[str, ...]
+
+    @property
+    def shares(self) -> tuple[Share, ...]:
+        """The classes that are there, the largest first."""
+        counts = np.bincount(self.classes.ravel(), minlength=len(self.names))
+        order = np.argsort(-counts, kind="stable").tolist()
+        return tuple(
+            Share(label, self.names[label], float(counts[label] / self.classes.size))
+            for label in order
+            if counts[label]
+        )
+
+    def drawn(self) -> Image.Image:
+        """The picture in the colours of its classes, above their names."""
+        image = enlarged(tinted(self.picture, self.classes, self.names), SIDE)
+        return with_legend(image, self.names, [found.label for found in self.shares])
+
+    def map(self) -> Image.Image:
+        """The classes as a picture of mode P: the value of a pixel is its class, and the palette its colour."""
+        return indexed(self.classes, self.names)
+
+    def save(self, folder: Path | str, stem: str) -> tuple[Path, ...]:
+        """Write `<stem>-segments.png`, which is `drawn`, and `<stem>-map.png`, which is `map`; returns their paths."""
+        return _saved(folder, {f"{stem}-segments.png": self.drawn(), f"{stem}-map.png": self.map()})
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """Objects found in one picture, the best first.
+
+    picture: uint8 [H, W, C], as it was given. boxes: float32 [n, 4], x0, y0, x1, y1 in its pixels. scores: float32 [n].
+    classes: int64 [n], indices into names. masks: bool [n, H, W]; None of a model without masks.
+    """
+
+    picture: NDArray[np.uint8]
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    classes: NDArray[np.int64]
+    masks: NDArray[np.bool_] | None
+    names: tuple[str, ...]
+
+    def drawn(self) -> Image.Image:
+        """The picture with boxes, names, scores and masks."""
+        masks = [None] * len(self.boxes) if self.masks is None else list(self.masks)
+        things = [
+            Thing(*found)
+            for found in zip(self.classes.tolist(), self.boxes.tolist(), self.scores.tolist(), masks, strict=True)
+        ]
+        return boxed(self.picture, things, self.names, SIDE)
+
+    def save(self, folder: Path | str, stem: str) -> tuple[Path, ...]:
+        """Write `<stem>-objects.png`, which is `drawn`; returns its path."""
+        return _saved(folder, {f"{stem}-objects.png": self.drawn()})
+
+
+def _saved(folder: Path | str, images: dict[str, Image.Image]) -> tuple[Path, ...]:
+    """Paths of images that are written into a folder."""
+    with disk_errors(Path(folder)):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        for name, image in images.items():
+            image.save(Path(folder) / name, format="PNG")
+    return tuple(Path(folder) / name for name in images)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +224,58 @@ class Classifier:
         names = facts.classes if len(facts.classes) == len(scores) else ()
         label = int(scores.argmax())
         return Prediction(scores, label, float(scores[label]), names[label] if names else None, names)
+
+
+class SegmentModel:
+    """Trained segmentation for prediction."""
+
+    def __init__(self, trained: TrainedDense, device: torch.device) -> None:
+        assert isinstance(trained.run, Segment)
+        self.trained, self._run = trained, trained.run
+        self._model, self._classes = segmenter_of(trained, device), classes_of(trained)
+        self._names = _named(class_names(self._run.data, "segments"), self._classes)
+
+    def __call__(self, picture: Picture) -> Segments:
+        """Predict the class of each pixel of a picture, shown as the run's test pictures are."""
+        pixels = pixels_of(picture, self.trained.facts.channels)
+        found = classes_in(self._run, self._model, pixels, self.trained.facts, classes=self._classes)
+        return Segments(pixels.permute(1, 2, 0).numpy(), found.numpy(), self._names)
+
+
+class DetectModel:
+    """Trained detector for prediction. least: score of the objects that are told, or more."""
+
+    def __init__(self, trained: TrainedDense, device: torch.device, least: float = LEAST) -> None:
+        assert isinstance(trained.run, Detect)
+        if not 0 <= least <= 1:
+            raise HarnessError(f"a score is 0 to 1, not {least:g}")
+        self.trained, self._run, self._least = trained, trained.run, least
+        self._model = detector_of(trained, device)
+        self._names = _named(class_names(self._run.data, "objects"), objects_told_apart(trained))
+
+    def __call__(self, picture: Picture) -> Detections:
+        """Find the objects in a picture, shown as the run's test pictures are."""
+        pixels = pixels_of(picture, self.trained.facts.channels)
+        found = objects_in(self._run, self._model, pixels, self.trained.facts, least=self._least)
+        boxes, scores, classes = (field.numpy() for field in found[:3])
+        masks = None if found.masks is None else found.masks.numpy()
+        return Detections(pixels.permute(1, 2, 0).numpy(), boxes, scores, classes, masks, self._names)
+
+
+def _named(names: tuple[str, ...], count: int) -> tuple[str, ...]:
+    """The names of so many classes, or their numbers where as many names are not known."""
+    return names if len(names) == count else tuple(map(str, range(count)))
+
+
+def predictor(
+    run: Run | str | Path, store: Store, device: torch.device, least: float = LEAST, weights: Where = None
+) -> Classifier | SegmentModel | DetectModel:
+    """The model of a finished fine-tuning, segmentation or detection, for pictures; arguments as for `predict`."""
+    named = isinstance(run, str) and find(run) is not None
+    dense = None if named or weights is not None else opened_dense(run, store)
+    if dense is None:
+        return Classifier(opened(run, store, weights), device)
+    return SegmentModel(dense, device) if isinstance(dense.run, Segment) else DetectModel(dense, device, least)
 
 
 class Prepared(nn.Module):
@@ -256,30 +412,78 @@ def opened(run: Run | str | Path, store: Store, weights: Path | str | None = Non
     return published(model.run, path)
 
 
+@overload
+def predict(
+    run: FineTune,
+    picture: Picture,
+    *,
+    score: float = LEAST,
+    weights: Where = None,
+    store: Where = None,
+    device: DeviceName = "auto",
+) -> Prediction: ...
+@overload
+def predict(
+    run: Segment,
+    picture: Picture,
+    *,
+    score: float = LEAST,
+    weights: Where = None,
+    store: Where = None,
+    device: DeviceName = "auto",
+) -> Segments: ...
+@overload
+def predict(
+    run: Detect,
+    picture: Picture,
+    *,
+    score: float = LEAST,
+    weights: Where = None,
+    store: Where = None,
+    device: DeviceName = "auto",
+) -> Detections: ...
+@overload
 def predict(
     run: Run | str | Path,
     picture: Picture,
     *,
-    weights: Path | str | None = None,
-    store: Path | str | None = None,
+    score: float = LEAST,
+    weights: Where = None,
+    store: Where = None,
     device: DeviceName = "auto",
-) -> Prediction:
-    """Predict the classes of one picture, prepared as the run prepares its test images.
+) -> Any: ...
+def predict(
+    run: Run | str | Path,
+    picture: Picture,
+    *,
+    score: float = LEAST,
+    weights: Where = None,
+    store: Where = None,
+    device: DeviceName = "auto",
+) -> Prediction | Segments | Detections:
+    """Predict the classes of one picture, of its pixels, or its objects, shown as the run's test pictures are.
+
+    What is said of pixels and objects is in pixels of the picture as it was given, whatever its size.
 
     Args:
-        run: a fine-tuning: its spec, its key or the beginning of it, its folder, a file from `export_weights`, or the
-            name of a published model, such as "swin-base-w6_simmim-100e-pre_8xb256-coslr-100e_in1k-192px".
+        run: a fine-tuning, a segmentation or a detection: its spec, its key or the beginning of it, its folder, or, of
+            a fine-tuning, a file from `export_weights`, or the name of a published model, such as
+            "swin-base-w6_simmim-100e-pre_8xb256-coslr-100e_in1k-192px".
         weights: of a published model, its file or a folder that holds it; by default where [weights] of harness.toml
             says, or `weights` in the project root.
         picture: picture of any size and mode; see `harness.core.data.pictures.as_tested`.
+        score: least score of the objects that are told.
         store: folder of the runs; by default that of the profile of the current folder's project, or `runs` in the
             project root.
 
+    Returns:
+        Prediction of a fine-tuning, Segments of a segmentation, Detections of a detection.
+
     Raises:
-        HarnessError: the run does not exist, is no fine-tuning, is not done or has no weights, or they do not fit; or
+        HarnessError: the run does not exist, is of another kind, is not done or has no weights, or they do not fit; or
             the picture cannot be read.
     """
-    return Classifier(opened(run, open_store(store), weights), torch_device(device))(picture)
+    return predictor(run, open_store(store), torch_device(device), score, weights)(picture)
 
 
 def load_encoder(

@@ -29,11 +29,12 @@ INSIDE = {
     "job": {"machine", "spec", "store", "launch", "core", "runs"},
     "search": {"machine", "study", "spec", "store", "launch"},
     "stats": set(),
-    "report": {"study", "spec", "store", "papers", "search", "stats"},
+    "overlay": set(),
+    "report": {"study", "spec", "store", "papers", "search", "stats", "overlay"},
     "api": {"papers", "study", "spec", "store", "launch", "report"},
     "runs": {"spec", "core", "analysis"},
     "testing": {"audit"},
-    "use": {"machine", "spec", "papers", "store", "core"},
+    "use": {"machine", "spec", "papers", "store", "core", "overlay"},
     "bench": {"spec", "store", "core", "runs"},
 }
 TORCH = {"torch", "torchvision", "timm", "numpy", "PIL", "safetensors"}
@@ -50,6 +51,7 @@ OUTSIDE = {
     "job": TORCH,
     "search": {"optuna"},
     "stats": {"numpy", "scipy"},
+    "overlay": {"numpy", "PIL"},
     "report": {"pandas", "matplotlib", "scipy", "numpy", "PIL", "jinja2", "tabulate", "tensorboard", "wandb"},
     "api": {"pandas", "matplotlib", "rich", "IPython"},
     "runs": TORCH,

@@ -213,7 +213,7 @@ def other_targets(root: Path, run: Any, evaluation: Any, project: Path, bits: in
     return [
         Target("metrics", attempt.metrics, lambda: store.metrics(name), bits),
         Target("environment", attempt.environment, lambda: store.environment(name), bits),
-        Target("weights, to evaluate", attempt.weights, lambda: waiting.upstream_weights(name), bits),
+        Target("weights, to evaluate", attempt.weights, lambda: store.upstream_weights(name), bits),
         Target("weights, to use", attempt.weights, lambda: opened(name, store).name, bits),
         Target("checkpoint", latest, checkpoint, bits),
         Target("snapshot", snapshot, lambda: whole_snapshot(store, going.key, 1), bits),

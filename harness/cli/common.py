@@ -6,9 +6,10 @@ import functools
 import gc
 import inspect
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.cells import cell_len
@@ -44,8 +45,6 @@ Slots = Annotated[
 OnDevice = Annotated[
     Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto takes a GPU where there is one")
 ]
-WeightsOf = Literal["pretrain", "finetune"]
-"""Kinds of runs that keep weights."""
 RunName = Annotated[
     str,
     typer.Argument(
@@ -231,10 +230,20 @@ def refuse_mixed(sentences: tuple[str, ...]) -> None:
         raise HarnessError(f"--strict refuses mixed results: {' '.join(sentences)}")
 
 
+def stems(paths: Sequence[Path]) -> list[str]:
+    """A name of its own for what is written of each picture: those of several folders may have one name."""
+    taken: Counter[str] = Counter()
+    found = []
+    for path in paths:
+        taken[path.stem] += 1
+        found.append(path.stem + (f"-{taken[path.stem]}" if taken[path.stem] > 1 else ""))
+    return found
+
+
 def chosen_run(
-    run: str, kind: WeightsOf | None, scale: str | None, where: list[str] | None, seeds: int | None, store: Path | None
+    run: str, kinds: Collection[str], scale: str | None, where: list[str] | None, seeds: int | None, store: Path | None
 ) -> tuple[str, Store]:
-    """The run to open and its store; for a study file the only finished run of the kind in the selection.
+    """The run to open and its store; for a study file the only finished run of one of the kinds in the selection.
 
     Raises:
         HarnessError: none or several runs of the selection are finished, or a selection is given without a study.
@@ -245,7 +254,6 @@ def chosen_run(
             raise HarnessError("--scale, --where and --seeds select from a study; name a study's file instead of a run")
         return run, open_store(store)
     found = planned(Path(run), scale, where, seeds, store)
-    kinds = [kind] if kind else get_args(WeightsOf)
     names = [name for name, spec in found.plan.runs().items() if spec.kind in kinds]
     done = [name for name, state in found.store.states(names).items() if state.word == "done"]
     if not done:

@@ -152,19 +152,6 @@ class Attempt:
         """Add facts to the record of commit, versions and device."""
         write_atomically(self.files.environment, json.dumps(self.environment() | facts, indent=1).encode())
 
-    def upstream_weights(self, name: str) -> Path:
-        """Weights file of the run that this one starts from.
-
-        Raises:
-            HarnessError: it is not done, or its weights are gone or damaged.
-        """
-        path, result = self.store.weights(name), self.store.result(name)
-        if path is None or result is None:
-            raise HarnessError(f"{name}, which this run starts from, has no weights in the store")
-        if sha256(path) != result.weights:
-            raise HarnessError(f"{path} is damaged; delete it and run again")
-        return path
-
     def finish(self, metrics: dict[str, float], seconds: float, weights: bytes | None = None) -> None:
         """Publish the result, then drop the checkpoints.
 

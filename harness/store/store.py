@@ -178,6 +178,19 @@ class Store:
         found = read_json(self.checked(name, result, self.folder(name).attempt(result.attempt).environment))
         return found if isinstance(found, dict) else {}
 
+    def upstream_weights(self, name: str) -> Path:
+        """Weights file of a run that another starts from.
+
+        Raises:
+            HarnessError: it is not done, or its weights are gone or damaged.
+        """
+        path, result = self.weights(name), self.result(name)
+        if path is None or result is None:
+            raise HarnessError(f"{name}, which this run starts from, has no weights in the store")
+        if sha256(path) != result.weights:
+            raise HarnessError(f"{path} is damaged; delete it and run again")
+        return path
+
     def artefact(self, name: str, file: str) -> Path | None:
         """An artefact of a finished run, None where it is not done; the file need not be there.
 

@@ -73,7 +73,7 @@ def work_in_turns(
             time.sleep(0.02)
             yield lambda: True
         if (first := upstream(run)) is not None:
-            attempt.upstream_weights(key(first))
+            store.upstream_weights(key(first))
         if name in _read(store.root / ".failing").split():
             raise RuntimeError(f"run of seed {run.seed} was told to fail")
         attempt.finish({"top1": float(run.seed), "loss": 1.0}, 0.1, b"weights" if isinstance(run, Pretrain) else None)

@@ -338,14 +338,14 @@ def test_a_store_that_is_a_file_is_refused_in_one_line(tmp_path: Path) -> None:
 def test_weights_are_checked_before_they_are_used(store: Store) -> None:
     finish(store, RUN, weights=b"good")
     attempt = owned(store, finetuning(RUN))
-    path = attempt.upstream_weights(NAME)
+    path = store.upstream_weights(NAME)
     assert path.read_bytes() == b"good"
     path.write_bytes(b"goob")
     with pytest.raises(HarnessError, match="damaged"):
-        attempt.upstream_weights(NAME)
+        store.upstream_weights(NAME)
     path.unlink()
     with pytest.raises(HarnessError, match="has no weights"):
-        attempt.upstream_weights(NAME)
+        store.upstream_weights(NAME)
     attempt.release()
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from harness.cli.common import RunName, ScaleName, Seeds, StorePath, WeightsOf, Where, chosen_run, say
+from harness.cli.common import RunName, ScaleName, Seeds, StorePath, Where, chosen_run, say
 
 
 def export(
@@ -16,7 +16,9 @@ def export(
     form: Annotated[
         Literal["timm", "official"], typer.Option("--format", help="timm's names, or microsoft/SimMIM's")
     ] = "timm",
-    kind: Annotated[WeightsOf | None, typer.Option("--kind", help="which runs of a study are meant")] = None,
+    kind: Annotated[
+        Literal["pretrain", "finetune"] | None, typer.Option("--kind", help="which runs of a study are meant")
+    ] = None,
     scale: ScaleName = None,
     where: Where = None,
     seeds: Seeds = None,
@@ -27,7 +29,7 @@ def export(
     Example: harness export pretrain-3f2a encoder.safetensors
     """
     # Before torch is loaded: a selection that names no run is answered at once.
-    source, runs = chosen_run(run, kind, scale, where, seeds, store)
+    source, runs = chosen_run(run, (kind,) if kind else ("pretrain", "finetune"), scale, where, seeds, store)
     from harness.core.weights.export import export as write
     from harness.core.weights.finished_run import opened
 

@@ -1,10 +1,10 @@
-"""`harness predict`: classes of pictures by a fine-tuned model."""
+"""`harness predict`: what a trained model sees in pictures: classes, classes of pixels, or objects."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
@@ -19,16 +19,30 @@ from harness.cli.common import (
     Where,
     chosen_run,
     say,
+    show_table,
+    stems,
 )
+from harness.spec import HarnessError
 
 if TYPE_CHECKING:
-    from harness.use import Prediction
+    from harness.use import Detections, Prediction, Segments
+
+Kind = Literal["finetune", "segment", "detect"]
+"""Kinds of runs whose models see something in a picture."""
 
 
 def predict(
     run: RunName,
     images: Pictures,
     as_json: Annotated[bool, typer.Option("--json", help="print a JSON list, with all scores")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="folder for the pictures of a segmentation or detection; default: predictions"),
+    ] = None,
+    score: Annotated[
+        float | None, typer.Option("--score", min=0, max=1, help="least score of an object; default: 0.5")
+    ] = None,
+    kind: Annotated[Kind | None, typer.Option("--kind", help="which runs of a study are meant")] = None,
     scale: ScaleName = None,
     where: Where = None,
     seeds: Seeds = None,
@@ -36,32 +50,84 @@ def predict(
     weights: WeightsFile = None,
     device: OnDevice = "auto",
 ) -> None:
-    """Say what a fine-tuned model sees in pictures: the five likeliest classes with their scores.
+    """Say what a trained model sees in pictures, of any size.
+
+    A fine-tuning: the five likeliest classes with their scores. A segmentation: the share of each class, a picture in
+    the colours of its classes, and a map, whose pixels are the numbers of the classes. A detection: each object with
+    its score and box, and a picture with boxes and masks.
 
     Example: harness predict finetune-3f2a photo.jpg
     """
     # Before torch is loaded: a selection that names no run is answered at once.
-    source, runs = chosen_run(run, "finetune", scale, where, seeds, store)
-    from harness.use import Classifier, opened, torch_device
+    source, runs = chosen_run(run, (kind,) if kind else get_args(Kind), scale, where, seeds, store)
+    from harness.use import DetectModel, Prediction, predictor, torch_device
 
-    classify = Classifier(opened(source, runs, weights), torch_device(device))
+    given = {} if score is None else {"least": score}
+    model = predictor(source, runs, torch_device(device), weights=weights, **given)
+    _refuse_idle(model.trained.name, model.trained.run.kind, out, score, scored=isinstance(model, DetectModel))
     # All pictures before any line: one that does not read ends the command before it has printed half a list.
-    found = [(path, classify(path)) for path in images]
+    found = [(path, model(path)) for path in images]
+    plain = []
+    for (path, one), stem in zip(found, stems(images), strict=True):
+        files = () if isinstance(one, Prediction) else one.save(out or Path("predictions"), stem)
+        plain.append({"image": str(path), **_plain(one), **({"files": [*map(str, files)]} if files else {})})
+        if not as_json:
+            _show(path, one)
+            for file in files:
+                say(f"wrote {file}")
     if as_json:
         # Not by `say`, which replaces control characters: JSON escapes them itself.
-        typer.echo(json.dumps([_plain(path, prediction) for path, prediction in found], indent=1))
-        return
-    for path, prediction in found:
-        ranked = "   ".join(f"{one.name or one.label} {one.score:.1%}" for one in prediction.top5)
+        typer.echo(json.dumps(plain, indent=1))
+
+
+def _refuse_idle(name: str, kind: str, out: Path | None, score: float | None, *, scored: bool) -> None:
+    """Refuse options that would do nothing.
+
+    Raises:
+        HarnessError: names the first of them.
+    """
+    if out is not None and kind == "finetune":
+        raise HarnessError(f"--out: {name} is a finetune, of which no picture is written; leave it out")
+    if score is not None and not scored:
+        raise HarnessError(f"--score: {name} is a {kind}, which finds no objects; leave it out")
+
+
+def _show(path: Path, found: Prediction | Segments | Detections) -> None:
+    from harness.use import Detections, Prediction
+
+    if isinstance(found, Prediction):
+        ranked = "   ".join(f"{one.name or one.label} {one.score:.1%}" for one in found.top5)
         say(f"{path}   {ranked}")
+    elif isinstance(found, Detections):
+        say(f"{path}   {len(found.boxes)} object{'s' * (len(found.boxes) != 1)}")
+        rows = [
+            (found.names[kind], f"{score:.1%}", *(str(round(place)) for place in box))
+            for kind, score, box in zip(
+                found.classes.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True
+            )
+        ]
+        if rows:
+            show_table(("object", "score", "x0", "y0", "x1", "y1"), rows)
+    else:
+        say(str(path))
+        show_table(("class", "share"), [(one.name, f"{one.share:.1%}") for one in found.shares])
 
 
-def _plain(path: Path, found: Prediction) -> dict[str, object]:
-    return {
-        "image": str(path),
-        "pred_label": found.pred_label,
-        "pred_score": found.pred_score,
-        "pred_class": found.pred_class,
-        "top5": [one._asdict() for one in found.top5],
-        "pred_scores": found.pred_scores.tolist(),
-    }
+def _plain(found: Prediction | Segments | Detections) -> dict[str, Any]:
+    from harness.use import Detections, Prediction
+
+    if isinstance(found, Prediction):
+        return {
+            "pred_label": found.pred_label,
+            "pred_score": found.pred_score,
+            "pred_class": found.pred_class,
+            "top5": [one._asdict() for one in found.top5],
+            "pred_scores": found.pred_scores.tolist(),
+        }
+    if isinstance(found, Detections):
+        columns = zip(found.classes.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True)
+        objects = [
+            {"label": kind, "name": found.names[kind], "score": score, "box": box} for kind, score, box in columns
+        ]
+        return {"objects": objects}
+    return {"classes": [one._asdict() for one in found.shares]}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +18,7 @@ from harness.cli.common import (
     Where,
     chosen_run,
     say,
+    stems,
 )
 
 
@@ -42,7 +42,7 @@ def reconstruct(
     Example: harness reconstruct pretrain-3f2a photo.jpg --ratio 0.8
     """
     # Before torch is loaded: a selection that names no run is answered at once.
-    source, runs = chosen_run(run, "pretrain", scale, where, seeds, store)
+    source, runs = chosen_run(run, ("pretrain",), scale, where, seeds, store)
     from harness.use import Reconstructor, chosen_mask, opened, torch_device
 
     trained = opened(source, runs, weights)
@@ -50,11 +50,7 @@ def reconstruct(
     chosen = chosen_mask(own, mask, size=size, ratio=ratio) if own and (mask or size or ratio is not None) else None
     model = Reconstructor(trained, torch_device(device), chosen)
     out.mkdir(parents=True, exist_ok=True)
-    taken: Counter[str] = Counter()
-    for position, path in enumerate(images):
-        # Pictures of several folders may have one name, and none may overwrite another.
-        taken[path.stem] += 1
-        number = f"-{taken[path.stem]}" if taken[path.stem] > 1 else ""
-        target = out / f"{path.stem}{number}-reconstruction.png"
+    for position, (path, stem) in enumerate(zip(images, stems(images), strict=True)):
+        target = out / f"{stem}-reconstruction.png"
         model(path, seed=seed, position=position).save(target, title=path.name)
         say(f"wrote {target}")

@@ -46,7 +46,7 @@ def as_tested(picture: Picture, data: Data, facts: Facts, *, image_size: int, cr
     if isinstance(data, ImageFolder) and data.decoder == "torchvision" and isinstance(picture, str | Path):
         pixels = decoded(Path(picture))
     else:
-        pixels = _pixels(picture, facts.channels)
+        pixels = pixels_of(picture, facts.channels)
     if isinstance(data, ImageFolder):  # its files are resized in 8 bits, images in memory in floats
         if (side := packed_side(data.content)) is not None:
             pixels = central(_as_decoded(pixels, data), side, 1.0)
@@ -59,8 +59,12 @@ def _as_decoded(pixels: Tensor, data: ImageFolder) -> Image.Image | Tensor:
     return pil.to_pil_image(pixels) if data.decoder == "pil" else pixels
 
 
-def _pixels(picture: Picture, channels: int) -> Tensor:
-    """Pixels of a picture, uint8 [channels, H, W]."""
+def pixels_of(picture: Picture, channels: int) -> Tensor:
+    """Pixels of a picture, uint8 [channels, H, W].
+
+    Raises:
+        HarnessError: a file is no picture, or an array has another shape or type.
+    """
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or not picture.size:
             got = f"{picture.dtype} {list(picture.shape)}"

@@ -66,6 +66,10 @@ class MaskFiles:
         """There are none."""
         raise HarnessError(f"{self.data.title} has maps of classes and no objects; those are in a CocoFolder")
 
+    def picture(self, index: int) -> Tensor:
+        """One whole picture as it lies there, uint8 [3, H, W]."""
+        return whole_picture(self.images, index)
+
     def to(self, device: torch.device) -> MaskFiles:
         """The same set: files have no device."""
         del device
@@ -79,6 +83,12 @@ class MaskFiles:
         """
         path = self.masks[index]
         return _classes_of(path, read(path, lambda file: _values(path, file)), self.data)
+
+
+def whole_picture(images: FolderSet, index: int) -> Tensor:
+    """A picture in a file, uint8 [3, H, W]."""
+    pixels: Tensor = read(images.paths[index], lambda file: pil.pil_to_tensor(prepared(file)))
+    return pixels
 
 
 def _values(path: Path, file: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -142,6 +152,10 @@ class ObjectFiles:
     def objects(self, rows: Tensor) -> Objects:
         """Objects of whole pictures of one size, crowds among them; boxes as the JSON states them, float32."""
         return stacked([self.objects_of(index) for index in rows.tolist()])
+
+    def picture(self, index: int) -> Tensor:
+        """One whole picture as it lies there, uint8 [3, H, W]."""
+        return whole_picture(self.images, index)
 
     def to(self, device: torch.device) -> ObjectFiles:
         """The same set: files have no device."""
@@ -430,8 +444,17 @@ class SceneTests(Dataset[tuple[Tensor, Tensor]]):
         return normalised(pixels, size, self.images), torch.tensor([height, width])
 
     def _resized(self, file: Any) -> Tensor:
-        width, height = file.size
-        of = min(width, height) if self.want == "segments" else max(width, height)
-        wide, tall = (max(1, round(side * self.image_size / of)) for side in (width, height))
-        pixels: Tensor = pil.pil_to_tensor(prepared(file).resize((wide, tall), Image.Resampling.BICUBIC))
-        return pixels
+        return resized_whole(prepared(file), self.image_size, self.want)
+
+
+def resized_whole(image: Image.Image, image_size: int, want: Want) -> Tensor:
+    """A whole test picture from a file, uint8 [3, h, w], at the size of `whole_size`."""
+    tall, wide = whole_size(image.height, image.width, image_size, want)
+    pixels: Tensor = pil.pil_to_tensor(image.resize((wide, tall), Image.Resampling.BICUBIC))
+    return pixels
+
+
+def whole_size(height: int, width: int, image_size: int, want: Want) -> tuple[int, int]:
+    """Height and width of a test picture whose shorter side, or for objects the longer one, becomes image_size."""
+    of = min(width, height) if want == "segments" else max(width, height)
+    return max(1, round(height * image_size / of)), max(1, round(width * image_size / of))

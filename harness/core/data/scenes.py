@@ -16,11 +16,12 @@ from typing import Literal, NamedTuple, Protocol, TypeVar, assert_never
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torchvision.transforms.functional import to_pil_image
 
 from harness.core.data import garments, shapes
-from harness.core.data.augment import cropped, test_batch
+from harness.core.data.augment import cropped, normalise, test_batch
 from harness.core.data.batches import step_indices, steps_per_epoch
-from harness.core.data.datasets import FASHION, ImageSet, facts, members
+from harness.core.data.datasets import FASHION, Facts, ImageSet, facts, members
 from harness.core.data.objects import Objects, labels_of, objects_of
 from harness.core.data.samples import collected
 from harness.core.data.scene_crops import IGNORED, Want, first_varied, nearest, scene_crops
@@ -31,11 +32,16 @@ from harness.core.data.scene_files import (
     SceneTests,
     load_masks,
     load_objects,
+    read_coco,
+    resized_whole,
     together,
+    whole_size,
 )
 from harness.core.runtime.ahead import Ahead
 from harness.core.runtime.session import Session
+from harness.machine import data_location
 from harness.spec import Augment, CocoFolder, Data, Garments, HarnessError, MaskFolder, Recipe, Shapes
+from harness.spec.data.datasets import coco_json
 
 Fold = Literal["train", "test"]
 Names = tuple[str, ...]
@@ -123,6 +129,10 @@ class MadeScenes:
     def objects(self, rows: Tensor) -> Objects:
         """Objects of whole pictures, crowds among them."""
         return objects_of(_masks(self.slots[rows], self.classes.shape[1]), self.classes[rows])
+
+    def picture(self, index: int) -> Tensor:
+        """One whole picture as it lies there, uint8 [C, H, W]."""
+        return self.images.images[index]
 
     def to(self, device: torch.device) -> MadeScenes:
         """The same pictures with their tensors on a device."""
@@ -305,3 +315,36 @@ def test_scenes(
         pictures = held.images[rows].to(session.device)
         images = test_batch(pictures, held.mean, held.std, image_size=image_size, crop=1.0)
         yield TestScenes(rows, images, (image_size, image_size))
+
+
+def shown_whole(pixels: Tensor, data: Data, shown: Facts, *, image_size: int, want: Want) -> TestScenes:
+    """Any picture, uint8 [C, H, W], prepared as `test_scenes` prepares those of a data set; its row is 0."""
+    height, width = pixels.shape[1:]
+    size = tall, wide = whole_size(height, width, image_size, want)
+    if isinstance(data, MaskFolder | CocoFolder):  # its files are resized in 8 bits, pictures in memory in floats
+        small = resized_whole(to_pil_image(pixels), image_size, want)
+        images = normalise(small, shown.mean, shown.std)[None]
+    else:
+        values = pixels[None].float()
+        if values.shape[2:] != size:
+            values = functional.interpolate(values, size=size, mode="bicubic", antialias=True).clamp(0, 255)
+        images = normalise(values / 255, shown.mean, shown.std)
+    if want == "objects":
+        images = functional.pad(images, (0, image_size - wide, 0, image_size - tall))
+    return TestScenes(torch.zeros(1, dtype=torch.int64), images, size)
+
+
+def class_names(data: Data, want: Want) -> tuple[str, ...]:
+    """Names of a data set's classes, without its pictures; empty where they are not on this machine."""
+    match data:
+        case Shapes() | Garments():
+            named = shapes.CLASSES if isinstance(data, Shapes) else FASHION
+            return (BACKGROUND, *named) if want == "segments" else named
+        case MaskFolder():
+            return data.names or tuple(map(str, range(data.classes)))
+        case CocoFolder():
+            root = data_location(data.name)
+            there = root is not None and coco_json(root, data.test).is_file()
+            return read_coco(root, data.test, data.flat).classes if there and root else ()
+        case _:
+            return ()

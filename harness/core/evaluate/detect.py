@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from harness.core.data.batches import steps_per_epoch
-from harness.core.data.scenes import SceneBatch, Scenes, load_scenes, scene_batches, test_scenes
+from harness.core.data.datasets import Facts, facts_of
+from harness.core.data.scenes import SceneBatch, Scenes, load_scenes, scene_batches, shown_whole, test_scenes
 from harness.core.evaluate.average_precision import (
     Entry,
     Kind,
@@ -19,17 +20,19 @@ from harness.core.evaluate.average_precision import (
     require_coco,
     true_entries,
 )
-from harness.core.evaluate.start import dense_encoder
+from harness.core.evaluate.examples import EXAMPLES, LEAST, save_examples
+from harness.core.evaluate.start import dense_encoder, encoder_below
 from harness.core.model.batchnorm import group_batch_norms
 from harness.core.model.checkpointing import checkpoint_blocks
 from harness.core.model.detector import Detector, Found, build_detector, pasted, taps_for
 from harness.core.model.memory_format import to_device
-from harness.core.runtime.drop_path import key_drop_paths
+from harness.core.runtime.drop_path import Place, key_drop_paths
 from harness.core.runtime.precision import autocast, require
 from harness.core.runtime.session import Computation, Ready, Session
 from harness.core.train.optimiser import parameter_groups, scales_with_heads
 from harness.core.train.training import Part, Training, Update
-from harness.core.weights.checkpoint import weights_of
+from harness.core.weights.checkpoint import load_own, weights_of
+from harness.core.weights.finished_run import TrainedDense
 from harness.spec import Detect, HarnessError
 
 JUDGED: tuple[tuple[str, Kind], ...] = (("box", "bbox"), ("mask", "segm"))
@@ -95,6 +98,8 @@ def detect(run: Detect, session: Session) -> Computation:
                 line |= {f"test_{name}": value for name, value in found.items()}
                 model.train()
 
+    # Before the weights are published: a run is done once `finish` has written its result.
+    write_examples(run, model.eval(), test, session)
     lines = session.attempt.lines()
     session.attempt.finish(summary(lines), lines[-1]["seconds"], weights_of(model))
 
@@ -130,11 +135,76 @@ def precision(run: Detect, test: Scenes, model: Detector, session: Session) -> G
     return {name: value for name, value in judged.items() if value is not None}
 
 
+def detector_of(trained: TrainedDense, device: torch.device) -> Detector:
+    """Model of a finished detection, in evaluation mode.
+
+    Raises:
+        HarnessError: its weights, or of a frozen encoder those of its start, are missing or do not fit.
+    """
+    run = trained.run
+    assert isinstance(run, Detect)
+    taps = taps_for(run.pyramid, encoder_below(trained, device))
+    model = build_detector(run, taps, objects_told_apart(trained), Place())
+    load_own(model, trained.weights, trained.name)
+    return to_device(model, device).eval().requires_grad_(False)
+
+
+def objects_told_apart(trained: TrainedDense) -> int:
+    """Number of classes that a finished detection tells apart."""
+    # Read from the weights, so that the data set need not be on this machine; torchvision's first class is none.
+    return len(trained.weights["roi_heads.box_predictor.cls_score.bias"]) - 1
+
+
+@torch.no_grad()
+def objects_in(run: Detect, model: Detector, pixels: Tensor, facts: Facts, *, least: float) -> Found:
+    """Objects of a score of `least` or more in any picture, uint8 [C, H, W], which is shown as test pictures are.
+
+    Returns:
+        On the CPU, boxes in pixels of the picture, masks bool [n, H, W].
+    """
+    view = shown_whole(pixels, run.data, facts, image_size=run.image_size, want="objects")
+    images = view.images.to(next(model.parameters()).device)
+    with autocast(run.recipe, images.device):
+        (found,) = model.find(images, view.size)
+    kept = found.scores >= least
+    boxes, scores, classes = (field[kept].cpu() for field in found[:3])
+    height, width = pixels.shape[1:]
+    boxes = _in_own_pixels(boxes, view.size, (height, width))
+    if found.masks is None:
+        return Found(boxes, scores, classes, None)
+    # One by one: those of a large picture take much memory before they are True and False.
+    masks = [pasted(*one, height, width) for one in zip(found.masks[kept].cpu().split(1), boxes.split(1), strict=True)]
+    return Found(boxes, scores, classes, torch.cat([torch.zeros(0, height, width, dtype=torch.bool), *masks]))
+
+
+def write_examples(run: Detect, model: Detector, test: Scenes, session: Session) -> None:
+    """Write examples of the first test pictures, with true and predicted objects."""
+    facts, shown = facts_of(run.data), []
+    for index in range(min(EXAMPLES, len(test))):
+        pixels = test.picture(index).cpu()
+        found = objects_in(run, model, pixels, facts, least=LEAST)
+        truth = test.objects(torch.tensor([index]))
+        there = (truth.classes[0] >= 0) & ~truth.crowd[0]
+        known = {name: getattr(truth, name)[0][there] for name in ("classes", "boxes", "masks")}
+        told = {name: field for name, field in found._asdict().items() if field is not None}
+        shown.append(
+            {"picture": pixels.permute(1, 2, 0)}
+            | {f"truth_{name}": field for name, field in known.items()}
+            | {f"predicted_{name}": field for name, field in told.items()}
+        )
+    save_examples(session, test.names("objects"), shown)
+
+
+def _in_own_pixels(boxes: Tensor, size: tuple[int, int], whole: tuple[int, ...]) -> Tensor:
+    """Boxes of a picture in its own pixels, `whole`; size: of the picture as it was shown."""
+    height, width = whole
+    return boxes * torch.tensor([width / size[1], height / size[0]] * 2, device=boxes.device)
+
+
 def _entries(row: int, found: Found, size: tuple[int, int], whole: torch.Size) -> list[Entry]:
     """Entries of what is found in one picture, in its own pixels, `whole`; size: of the picture as it was shown."""
     height, width = whole
-    scale = torch.tensor([width / size[1], height / size[0]] * 2, device=found.boxes.device)
-    boxes = found.boxes * scale
+    boxes = _in_own_pixels(found.boxes, size, whole)
     masks = None if found.masks is None else pasted(found.masks, boxes, height, width)
     return found_entries(row, found.classes, masks, boxes, found.scores)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Generator, Iterator, Sequence
 from functools import partial
 from itertools import islice
@@ -13,24 +14,40 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.core.data.batches import steps_per_epoch
+from harness.core.data.datasets import Facts, facts_of
 from harness.core.data.scene_crops import IGNORED
-from harness.core.data.scenes import SceneBatch, Scenes, TestScenes, load_scenes, scene_batches, test_scenes
+from harness.core.data.scenes import (
+    SceneBatch,
+    Scenes,
+    TestScenes,
+    load_scenes,
+    scene_batches,
+    shown_whole,
+    test_scenes,
+)
 from harness.core.evaluate.confusion import Confusion
-from harness.core.evaluate.start import dense_encoder
+from harness.core.evaluate.examples import EXAMPLES, save_examples
+from harness.core.evaluate.start import dense_encoder, encoder_below
 from harness.core.model.batchnorm import group_batch_norms
 from harness.core.model.checkpointing import checkpoint_blocks
 from harness.core.model.memory_format import to_device
 from harness.core.model.segmenter import Segmenter, build_segment_head, slide
 from harness.core.model.taps import Taps
 from harness.core.model.upernet import resized
-from harness.core.runtime.drop_path import key_drop_paths
+from harness.core.runtime.drop_path import Place, key_drop_paths
 from harness.core.runtime.precision import autocast, require
 from harness.core.runtime.randomness import initialised
 from harness.core.runtime.session import Computation, Ready, Session
 from harness.core.train.optimiser import parameter_groups, scales_with_heads
 from harness.core.train.training import Training, Update
-from harness.core.weights.checkpoint import weights_of
-from harness.spec import HarnessError, Segment, Slide, UPerNet
+from harness.core.weights.checkpoint import load_own, weights_of
+from harness.core.weights.finished_run import TrainedDense
+from harness.spec import HarnessError, Segment, Slide, UPerNet, Whole
+
+LAST = re.compile(r"head\.classify\.(\d+\.)?bias")
+"""Name of the bias of a head's last layer, of one value for each class."""
+LOGITS = 2**28
+"""Most logits of one picture, 1 GiB; the map of a larger one is computed smaller, and enlarged."""
 
 
 def segment(run: Segment, session: Session) -> Computation:
@@ -81,6 +98,8 @@ def segment(run: Segment, session: Session) -> Computation:
                 line |= {f"test_{name}": value for name, value in found.items()}
                 model.train()
 
+    # Before the weights are published: a run is done once `finish` has written its result.
+    write_examples(run, model.eval(), test, session)
     lines = session.attempt.lines()
     session.attempt.finish(summary(lines), lines[-1]["seconds"], weights_of(model))
 
@@ -183,6 +202,65 @@ def _check_tested(run: Segment, test: Scenes, model: Segmenter, session: Session
         ) from None
     finally:
         model.train()
+
+
+def segmenter_of(trained: TrainedDense, device: torch.device) -> Segmenter:
+    """Model of a finished segmentation, in evaluation mode.
+
+    Raises:
+        HarnessError: its weights, or of a frozen encoder those of its start, are missing or do not fit.
+    """
+    run = trained.run
+    assert isinstance(run, Segment)
+    taps = Taps(encoder_below(trained, device), run.taps)
+    model = Segmenter(taps, build_segment_head(run.head, taps, classes_of(trained), run.seed, Place()))
+    load_own(model, trained.weights, trained.name)
+    return to_device(model, device).eval().requires_grad_(False)
+
+
+def classes_of(trained: TrainedDense) -> int:
+    """Number of classes that a finished segmentation tells apart."""
+    # Read from the weights, so that the data set need not be on this machine.
+    return next(len(tensor) for name, tensor in trained.weights.items() if LAST.fullmatch(name))
+
+
+@torch.no_grad()
+def classes_in(run: Segment, model: Segmenter, pixels: Tensor, facts: Facts, *, classes: int) -> Tensor:
+    """Class of each pixel of any picture, uint8 [C, H, W], which is shown as test pictures are: uint8 [H, W].
+
+    A model that takes squares of one size alone sees another picture in windows, though it was tested on whole squares.
+
+    Args:
+        classes: how many the model tells apart.
+    """
+    height, width = pixels.shape[1:]
+    if isinstance(run.test, Whole) and height != width and _of_one_size(model):
+        run = run.replace(test=Slide(stride=-(-2 * run.image_size // 3), scales=run.test.scales, flip=run.test.flip))
+    device = next(model.parameters()).device
+    sides = [round(scale * run.image_size) for scale in run.test.scales]
+    views = [shown_whole(pixels, run.data, facts, image_size=side, want="segments") for side in sides]
+    views = [view._replace(images=view.images.to(device)) for view in views]
+    share = min(1.0, math.sqrt(LOGITS / (classes * height * width)))
+    like = torch.zeros(1, max(1, int(height * share)), max(1, int(width * share)), device=device)
+    found = predicted(run, model, views, like).argmax(1, keepdim=True).float()
+    return F.interpolate(found, (height, width), mode="nearest-exact")[0, 0].to(torch.uint8).cpu()
+
+
+def _of_one_size(model: Segmenter) -> bool:
+    """True of timm's ViT, BEiT and Swin."""
+    embedding = getattr(model.taps.encoder.model, "patch_embed", None)
+    return bool(getattr(embedding, "strict_img_size", False))
+
+
+def write_examples(run: Segment, model: Segmenter, test: Scenes, session: Session) -> None:
+    """Write examples of the first test pictures, with the class of each pixel, true and predicted."""
+    names, facts, shown = test.names("segments"), facts_of(run.data), []
+    for index in range(min(EXAMPLES, len(test))):
+        pixels = test.picture(index).cpu()
+        found = classes_in(run, model, pixels, facts, classes=len(names))
+        truth = test.segments(torch.tensor([index]))[0].to(torch.uint8)
+        shown.append({"picture": pixels.permute(1, 2, 0), "truth": truth, "predicted": found})
+    save_examples(session, names, shown)
 
 
 def summary(lines: list[dict[str, Any]]) -> dict[str, float]:

@@ -13,7 +13,7 @@ from harness.core.model.memory_format import to_device
 from harness.core.runtime.randomness import initialised
 from harness.core.runtime.session import Session
 from harness.core.weights.checkpoint import checkpoint_weights, load_encoder, load_own, read_weights
-from harness.core.weights.finished_run import Trained
+from harness.core.weights.finished_run import Trained, TrainedDense
 from harness.core.weights.formats import below
 from harness.spec import (
     AnyBackbone,
@@ -28,6 +28,7 @@ from harness.spec import (
 )
 from harness.spec.dense.base import Dense
 from harness.spec.run import Evaluated
+from harness.store import Store
 from harness.store.snapshots import whole_snapshot
 
 AnyStart = Scratch | FineTune | Pretrain | Snapshot | Checkpoint
@@ -49,7 +50,7 @@ def classifier(run: FineTune, session: Session, *, channels: int, num_classes: i
     model = initialised(run.seed, "encoder", make)
     # Drawn again: the weights of a new classifier must not depend on how many numbers the encoder drew.
     initialised(run.seed, "classifier", lambda: _reset(model.get_classifier(), classifier_scale(run.built)))
-    load_start(run, model, session)
+    load_start(run, model, session.attempt.store)
     return model
 
 
@@ -61,22 +62,41 @@ def frozen_encoder(run: Evaluated[Any], session: Session, *, channels: int) -> E
     model = initialised(
         run.seed, "encoder", lambda: build(start.backbone, image_size=run.image_size, channels=channels)
     )
-    load_start(run, model, session)
+    load_start(run, model, session.attempt.store)
     return to_device(Encoder(model), session.device).eval().requires_grad_(False)
 
 
 def dense_encoder(run: Dense, session: Session, *, channels: int) -> Encoder:
     """Encoder of a run with a head at many places, with the start's weights; frozen if the run says so."""
+    model = _new_dense(run, channels)
+    load_start(run, model, session.attempt.store)
+    encoder = to_device(Encoder(model), session.device)
+    return encoder.eval().requires_grad_(False) if run.frozen else encoder
 
+
+def encoder_below(trained: TrainedDense, device: torch.device) -> Encoder:
+    """Encoder of a finished run with a head at many places, into which its weights are to be loaded.
+
+    A frozen one is no part of these weights and has those of the run's start already.
+
+    Raises:
+        HarnessError: the start's weights are missing or damaged, or do not fit.
+    """
+    run = trained.run
+    model = _new_dense(run, trained.facts.channels)
+    if not run.frozen:
+        return Encoder(model)
+    load_start(run, model, trained.store)
+    return to_device(Encoder(model), device).eval().requires_grad_(False)
+
+
+def _new_dense(run: Dense, channels: int) -> Family:
     def make() -> Family:
         # What is trained is built as a fine-tuning builds it: a BEiT of variant `simmim` with a table in each block.
         pool = "" if run.frozen else "mean"
         return build(run.built, image_size=run.image_size, channels=channels, pool=pool, drop_path=run.recipe.drop_path)
 
-    model = initialised(run.seed, "encoder", make)
-    load_start(run, model, session)
-    encoder = to_device(Encoder(model), session.device)
-    return encoder.eval().requires_grad_(False) if run.frozen else encoder
+    return initialised(run.seed, "encoder", make)
 
 
 def fine_tuned(run: FineTune, session: Session, *, channels: int) -> Family:
@@ -86,7 +106,7 @@ def fine_tuned(run: FineTune, session: Session, *, channels: int) -> Family:
         HarnessError: its weights are missing or damaged, or do not fit the model of its spec.
     """
     name = key(run)
-    tensors = read_weights(session.attempt.upstream_weights(name))
+    tensors = read_weights(session.attempt.store.upstream_weights(name))
     # The number of classes is read from the weights: the data set need not be on this machine.
     classes = len(tensors[layers_for(run.built).classifier])
     model = initialised(
@@ -106,7 +126,9 @@ def classifier_of(trained: Trained, device: torch.device) -> Family:
     """
     run = trained.run
     if not isinstance(run, FineTune):
-        raise HarnessError(f"{trained.name} is a pretrain, which knows no classes; predict with a finetune")
+        raise HarnessError(
+            f"{trained.name} is a pretrain, which knows no classes; predict with a finetune, a segment or a detect"
+        )
     if not trained.num_classes:
         raise HarnessError(f"{trained.name} holds an encoder without a classifier; it is no file of a fine-tuning")
     model = build(
@@ -134,7 +156,7 @@ def encoder_of(trained: Trained, device: torch.device) -> Encoder:
     return Encoder(model).to(device).eval().requires_grad_(False)
 
 
-def load_start(run: Evaluated[Any], model: Family, session: Session) -> None:
+def load_start(run: Evaluated[Any], model: Family, store: Store) -> None:
     """Load the weights of a run's start into a model.
 
     Raises:
@@ -148,11 +170,11 @@ def load_start(run: Evaluated[Any], model: Family, session: Session) -> None:
             raise HarnessError(f"{key(start)} is a whole classifier, of which `fine_tuned` makes the model")
         case Pretrain():
             name = key(start)
-            tensors = read_weights(session.attempt.upstream_weights(name))
+            tensors = read_weights(store.upstream_weights(name))
             load_encoder(model, below(tensors, "encoder.model."), name)
         case Snapshot():
             name, epoch = key(start.pretrain), start.epoch
-            tensors = read_weights(whole_snapshot(session.attempt.store, name, epoch))
+            tensors = read_weights(whole_snapshot(store, name, epoch))
             load_encoder(model, below(tensors, "encoder.model."), f"{name} after epoch {epoch}")
         case Checkpoint():
             load_encoder(model, checkpoint_weights(start).encoder, start.path)

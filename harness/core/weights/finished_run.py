@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from timm.data.imagenet_info import ImageNetInfo
+from torch import Tensor
 
 from harness.core.data.datasets import IMAGENET_COLOURS, Facts, facts_of
 from harness.core.model.backbones import layers_for
 from harness.core.weights.checkpoint import read_noted, read_weights
 from harness.core.weights.formats import Weights, named_as_timm
-from harness.spec import FineTune, HarnessError, Pretrain, Run, key, run_from_json
+from harness.spec import Detect, FineTune, HarnessError, Pretrain, Run, Segment, key, run_from_json
 from harness.store import Store
 from harness.store.files import sha256
 
@@ -41,21 +42,63 @@ class Trained:
         return len(self.weights.encoder[name]) if name in self.weights.encoder else 0
 
 
+@dataclass(frozen=True)
+class TrainedDense:
+    """A finished segmentation or detection and its weights, by the names of its own model.
+
+    store: that holds it, with the weights of what it starts from.
+    """
+
+    name: str
+    run: Segment | Detect
+    weights: dict[str, Tensor]
+    facts: Facts
+    store: Store
+
+
 def opened(source: Run | str | Path, store: Store) -> Trained:
     """A trained model by its spec, key (or a unique prefix of it), run folder, or exported file.
 
     Raises:
         HarnessError: no such run, or it is not done; its weights are not stored, were cleaned away or are damaged.
     """
+    place = _place(source, store)
+    if isinstance(place, Path):
+        return _of_file(place)
+    name, store = place
+    run = store.spec(name)
+    if not isinstance(run, Pretrain | FineTune):
+        raise HarnessError(f"{name} is a {run.kind}, whose model is not opened here; valid: pretrain, finetune")
+    return Trained(name, run, named_as_timm(_weights(name, store)), facts_of(run.data))
+
+
+def opened_dense(source: Run | str | Path, store: Store) -> TrainedDense | None:
+    """A segmentation or detection, named as for `opened`; None if it is another run or a file.
+
+    Raises:
+        HarnessError: as `opened`.
+    """
+    place = _place(source, store)
+    if isinstance(place, Path):
+        return None
+    name, store = place
+    run = store.spec(name)
+    if not isinstance(run, Segment | Detect):
+        return None
+    return TrainedDense(name, run, _weights(name, store), facts_of(run.data), store)
+
+
+def _place(source: Run | str | Path, store: Store) -> Path | tuple[str, Store]:
+    """An exported file, or the key of a run and the store that holds it."""
     if isinstance(source, Run):
-        return _of_run(key(source), store)
+        return key(source), store
     path = Path(source).expanduser()
     if path.is_file():
-        return _of_file(path)
+        return path
     if (path / "spec.json").is_file():
         # A run folder is named by its key and lies in its store, which need not be that of the project.
-        return _of_run(path.resolve().name, Store(path.resolve().parent))
-    return _of_run(found_key(str(source), store), store)
+        return path.resolve().name, Store(path.resolve().parent)
+    return found_key(str(source), store), store
 
 
 def found_key(text: str, store: Store) -> str:
@@ -79,11 +122,8 @@ def _beginnings(name: str, length: int) -> tuple[str, str]:
     return name[:length], name.rpartition("-")[2][:length]
 
 
-def _of_run(name: str, store: Store) -> Trained:
-    """A finished run of a store, by its whole key."""
-    run = store.spec(name)
-    if not isinstance(run, Pretrain | FineTune):
-        raise HarnessError(f"{name} is a {run.kind}, whose model is not opened here; valid: pretrain, finetune")
+def _weights(name: str, store: Store) -> dict[str, Tensor]:
+    """Weights of a finished run of a store, by its whole key."""
     result, path = store.result(name), store.weights(name)
     if result is None:
         raise HarnessError(f"{name} is not done: it is {store.state(name).word}")
@@ -94,7 +134,7 @@ def _of_run(name: str, store: Store) -> Trained:
     # The result records the digest of its weights, so damage on the disk is seen before anything is predicted.
     if sha256(path) != result.weights:
         raise HarnessError(f"{path} is damaged; delete the run's folder and run again")
-    return Trained(name, run, named_as_timm(read_weights(path)), facts_of(run.data))
+    return read_weights(path)
 
 
 def _of_file(path: Path) -> Trained:
