@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from harness.report.collect import Arm, arms, runs_frame
 from harness.report.escape import clean, file_stem
-from harness.report.figures import analyses, drawing, gallery
+from harness.report.figures import analyses, drawing, examples, gallery
 from harness.report.figures.data import LINES, axis_figures, cell_labels, cells_figures, curves
 from harness.report.figures.heatmap import draw_heatmap, heatmaps
 from harness.report.labels import Words
@@ -93,7 +93,8 @@ def _drawn(
     made, remarks = _figures(runs, cells, words, Words.of(plan, cells))
     more, others = _curves(*_arms(plan, cells), store, words)
     seen, unread = _analyses(plan, store, made, words)
-    return made | more | seen, words, [*remarks, *others, *unread]
+    tested, broken = _examples(plan, store, words, Words.of(plan, cells))
+    return made | more | seen | tested, words, [*remarks, *others, *unread, *broken]
 
 
 def _figures(
@@ -151,6 +152,19 @@ def _analyses(
         files |= made
         words |= _said(made, analyses.words(figure))
         remarks += _left_out(stem, len(figure.panels[0].bands), LINES)
+    return files, remarks
+
+
+def _examples(plan: Plan, store: Store, words: dict[str, str], shown: Words) -> tuple[dict[str, Figure], list[str]]:
+    """Test pictures of segmentations and detections; adds the words of each figure to `words`."""
+    found, remarks = examples.examples_of(plan, store, shown)
+    files: dict[str, Figure] = {}
+    for one in found:
+        stem = file_stem(examples.STEM, one.evaluation)
+        made = _paged(stem, [examples.draw(page) for page in _kept(one.pages())])
+        files |= made
+        words |= _said(made, f"Test pictures, their truth, and predictions: {shown.evaluation(one.evaluation)}")
+        remarks += _left_out(stem, len(one.columns), examples.COLUMNS)
     return files, remarks
 
 

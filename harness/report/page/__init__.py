@@ -47,10 +47,11 @@ class Section:
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A figure: a PNG file's bytes, and what it shows."""
+    """A figure: a PNG file's bytes, and what it shows. photo: its colours are those of pictures, in dark mode too."""
 
     text: str
     data: bytes
+    photo: bool = False
 
     @property
     def address(self) -> str:

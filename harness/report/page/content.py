@@ -10,6 +10,7 @@ import pandas as pd
 from harness.report.claims.verdicts import Verdict
 from harness.report.collect import STATES
 from harness.report.escape import clean
+from harness.report.figures.examples import STEM as EXAMPLES
 from harness.report.figures.gallery import Triplets
 from harness.report.headline import headline
 from harness.report.page import Body, Page, Picture, Section
@@ -53,11 +54,16 @@ def page(
         before=before,
         after=after,
         # Without a value they would show the paper's alone.
-        pictures=[Picture(text=text, data=data) for text, data in pictures.values()] if counts["done"] else (),
+        pictures=_pictures(pictures) if counts["done"] else (),
         remarks=(*remarks, *left_out),
         runs=details(plan, runs),
         reconstructions=reconstructions(found, title),
     )
+
+
+def _pictures(found: Mapping[str, tuple[str, bytes]]) -> list[Picture]:
+    """The figures; colours of test pictures mean something, so they stay in dark mode."""
+    return [Picture(text=text, data=data, photo=name.startswith(EXAMPLES)) for name, (text, data) in found.items()]
 
 
 def _body(cells: pd.DataFrame, table: Table) -> Body:
