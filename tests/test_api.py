@@ -70,7 +70,7 @@ def test_tables_figures_and_sentences(results: harness.Results) -> None:
     assert "<td>swin</td>" in results._repr_html_()
     names = list(results.figures())
     assert "figure-top1-cells" in names
-    assert results.figure("figure-top1").axes[0].get_xlabel().startswith("top-1 accuracy (%)")
+    assert results.figure("figure-top1").axes[-1].get_xlabel().startswith("top-1 accuracy (%)")
     with pytest.raises(HarnessError, match="figures begin with 'figure-x'; there are figure-top1-cells"):
         results.figure("figure-x")
     assert results.headline().startswith("Whether pre-training helps is open: ")

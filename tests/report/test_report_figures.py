@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -24,8 +25,10 @@ from fake_study import (
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
+from harness.papers import PaperTable, PublishedValue
 from harness.report.collect import arms, runs_frame
 from harness.report.figures import drawing, gallery
+from harness.report.figures import pictures as report_pictures
 from harness.report.figures.data import axis_figures, cell_labels, cells_figures, curves
 from harness.report.labels import Words
 from harness.report.tables.statistics import summary
@@ -91,15 +94,111 @@ def test_a_numeric_axis_alone_is_one_line_and_no_axis_a_point(tmp_path: Path) ->
     assert len(beside.points) == 1
 
 
-def test_half_finished_and_empty_figures_draw(tmp_path: Path) -> None:
-    store, plan = Store(tmp_path), scope_plan()
-    for fill in (False, True):
-        if fill:
-            half_finished(store, plan)
-        (figure,) = axis_figures(*_frames(plan, store))
-        with drawing.style():
-            assert drawing.pdf(drawing.draw_axis(figure)).startswith(b"%PDF")
+def test_figures_begin_with_the_first_value_and_lines_with_theirs(tmp_path: Path) -> None:
+    store, plan = Store(tmp_path), scope_plan(paper=None)
+    assert axis_figures(*_frames(plan, store)) == []
+    assert cells_figures(*_frames(plan, store)) == []
+    half_finished(store, plan)
+    (figure,) = axis_figures(*_frames(plan, store))
     assert figure.absent == "1 blocked, 2 excluded, 1 not finished"
+    assert [line.label for line in figure.lines] == ["masked"]  # "full" has no value yet
+    with drawing.style():
+        drawn = drawing.draw_axis(figure)
+        assert drawing.pdf(drawn).startswith(b"%PDF")
+    assert _legend(drawn) == ["masked", "scratch", "reference"]
+
+
+def test_faint_points_are_pretrainings_not_their_repeats(tmp_path: Path) -> None:
+    store, plan = Store(tmp_path), scope_plan(repeats=2)
+    finish_all(store, plan, lambda row: 80.0 + 4 * (row.seed % 2) + row.repeat)
+    (figure,) = axis_figures(*_frames(plan, store))
+    point = figure.lines[0].points[0]
+    assert point.seeds == (80.5, 84.5)
+    assert point.mean == 82.5
+    assert point.sd == pytest.approx(math.sqrt(8))
+    with drawing.style():
+        axes = drawing.draw_axis(figure).axes[0]
+    assert axes.get_ylabel().endswith("mean ± sd, n = 2")
+    faint = [line for line in axes.lines if line.get_marker() == "."]
+    assert [_signs(line)[1] for line in faint[:2]] == [[80.5, 84.5]] * 2
+
+
+KINDS = axes(kind=("random", "blocks"), size=(16, 8), ratio=(0.4, 0.6)) | axes(kind="square", size=16, ratio=(0.1, 0.4))
+TABLE = PaperTable(
+    "made_up_table",
+    "top1",
+    tuple(
+        ({"kind": kind, "size": size, "ratio": ratio}, PublishedValue(value, "image", "by hand"))
+        for kind, size, ratio, value in (
+            ("random", "8", "0.4", 81.0), ("random", "8", "0.6", 82.0), ("square", "16", "0.1", 80.5),
+            ("square", "16", "0.4", 80.0),
+        )
+    ),
+)  # fmt: skip
+
+
+def test_a_category_has_panels_with_shared_axes_and_one_legend(tmp_path: Path) -> None:
+    reference: dict[str, Scalar] = {"kind": "random", "size": 16, "ratio": 0.6}
+    plan, store = scope_plan(cell=_named_cell, grid=KINDS, reference=reference, paper=TABLE), Store(tmp_path)
+    finish_all(store, plan, lambda row: 70 + row.axes["size"] / 4 + 10 * row.axes["ratio"])
+    (figure,) = [found for found in axis_figures(*_frames(plan, store)) if found.axis == "ratio"]
+    assert (figure.panels, figure.labels, figure.title) == (("random", "blocks", "square"), ("8", "16"), "size")
+    with drawing.style():
+        drawn = drawing.draw_axis(figure)
+    above, below = drawn.axes[:3], drawn.axes[3:]
+    assert [panel.get_title() for panel in drawn.axes] == ["random", "blocks", "square", "", "", ""]
+    assert drawn.get_size_inches()[0] == drawing.TWO
+    for row in (above, below):
+        assert len({panel.get_ylim() for panel in row}) == 1
+    assert len({panel.get_xlim() for panel in drawn.axes}) == 1
+    drawn_lines = [
+        [
+            (line.get_color(), [float(y) for y in np.asarray(line.get_ydata())])
+            for line in (bars.lines[0] for bars in panel.containers if isinstance(bars, ErrorbarContainer))
+        ]
+        for panel in above
+    ]
+    eight, sixteen = (drawing.COLOURS[0], [76.0, 78.0]), (drawing.COLOURS[1], [78.0, 80.0])
+    assert drawn_lines == [[eight, sixteen], [eight, sixteen], [(drawing.COLOURS[1], [75.0, 78.0])]]
+    theirs = [[_signs(line) for line in panel.lines if line.get_linestyle() == "None"] for panel in below]
+    assert theirs == [[([0.4, 0.6], [81.0, 82.0])], [], [([0.1, 0.4], [80.5, 80.0])]]
+    assert _legend(drawn) == ["8", "16", "reference"]
+
+
+def test_backbones_have_panels_of_their_own_and_name_the_files(tmp_path: Path) -> None:
+    grid = axes(backbone=("a", "b", "c", "d"), method=("x", "yyy"))
+    plan = scope_plan(cell=_named_cell, grid=grid, reference={"backbone": "a", "method": "x"}, paper=None)
+    store = Store(tmp_path)
+    finish_all(store, plan, lambda row: 80.0 + 2 * (row.axes["method"] == "yyy") + ord(row.axes["backbone"]))
+    runs, cells, words = _frames(plan, store)
+    (figure,) = cells_figures(runs, cells, words)
+    first, second = figure.pages(40)
+    assert [(page.name, page.panels) for page in (first, second)] == [("a, b, c", ("a", "b", "c")), ("d", ("d",))]
+    with drawing.style():
+        drawn = drawing.draw_cells(first)
+    names = [name for name in report_pictures.figures(plan, store) if "curves" not in name]
+    assert [panel.get_title(loc="left") for panel in drawn.axes] == ["a", "b", "c"]
+    assert len({panel.get_xlim() for panel in drawn.axes}) == 1
+    places = [[text.get_text() for text in panel.get_yticklabels()] for panel in drawn.axes]
+    assert places == [["x", "yyy"]] * 3
+    means = [
+        [
+            float(np.asarray(bars.lines[0].get_xdata())[0])
+            for bars in panel.containers
+            if isinstance(bars, ErrorbarContainer)
+        ]
+        for panel in drawn.axes
+    ]
+    assert means == [[177.0, 179.0], [178.0, 180.0], [179.0, 181.0]]
+    assert names == ["figure-top1-cells-a_b_c", "figure-top1-cells-d"]
+
+
+def _signs(line: Any) -> tuple[list[float], list[float]]:
+    return [float(x) for x in line.get_xdata()], [float(y) for y in line.get_ydata()]
+
+
+def _legend(figure: Figure) -> list[str]:
+    return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
 
 
 def _named_cell(scale: Scale, seed: int, **point: object) -> dict[str, Evaluation]:
@@ -144,7 +243,9 @@ def test_many_lines_go_on_several_pages(tmp_path: Path) -> None:
         cell=_named_cell, grid=axes(arm=tuple("abcdefghij"), size=(1, 2)), reference={"arm": "a", "size": 1},
         paper=None,
     )  # fmt: skip
-    (figure,) = [found for found in axis_figures(*_frames(plan, Store(tmp_path))) if found.axis == "size"]
+    runs, cells, words = _frames(plan, Store(tmp_path))
+    done = cells.assign(n=1, mean=80.0)
+    (figure,) = [found for found in axis_figures(runs, done, words) if found.axis == "size"]
     assert [len(page.lines) for page in figure.pages()] == [7, 3]
 
 
@@ -153,6 +254,8 @@ def test_labels() -> None:
     assert cell_labels(points) == ("a, b", ["1, x", "2, y", "control"])
     assert cell_labels(points[:1]) == ("", [""])
     assert cell_labels([]) == ("", [])
+    arms: list[dict[str, Scalar]] = [{"a": 1, "arm": "x"}, {"a": 1, "arm": "y"}, {"a": None, "arm": "z"}]
+    assert cell_labels(arms) == ("arm", ["x", "y", "z"])
 
 
 def test_learning_curves_average_the_seeds(tmp_path: Path) -> None:
@@ -202,5 +305,5 @@ def test_gallery_shows_the_first_finished_seed_and_skips_damage(tmp_path: Path) 
 def test_the_users_style_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(matplotlib.rcParams, "font.size", 23)
     with drawing.style():
-        assert matplotlib.rcParams["font.size"] == 9
+        assert matplotlib.rcParams["font.size"] == 8
     assert matplotlib.rcParams["font.size"] == 23

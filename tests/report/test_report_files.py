@@ -10,6 +10,7 @@ import pytest
 from fake_study import finish_all, half_finished, scope_plan
 
 from harness.report import write
+from harness.report.figures import drawing, pictures
 from harness.spec import HarnessError
 from harness.store import Store
 from harness.store.exchange import export_records, import_records
@@ -63,7 +64,10 @@ def test_importing_the_report_loads_neither_torch_nor_matplotlib() -> None:
     assert found.stdout.strip() == "[]"
 
 
-def test_a_report_from_records_equals_the_report_from_the_store(tmp_path: Path) -> None:
+def test_a_report_from_records_equals_the_report_from_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pictures, "FORMATS", {"svg": drawing.svg})
     plan, store, other = scope_plan(), Store(tmp_path / "runs"), Store(tmp_path / "other")
     finish_all(store, plan)
     written = write(plan, store, tmp_path / "report")
@@ -76,7 +80,8 @@ def test_a_report_from_records_equals_the_report_from_the_store(tmp_path: Path) 
     }
 
 
-def test_seeds_are_labels_to_the_tables(tmp_path: Path) -> None:
+def test_seeds_are_labels_to_the_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "FORMATS", {})
     texts = []
     for first in (0, 10):
         store, plan, folder = Store(tmp_path / f"runs-{first}"), scope_plan(first_seed=first), tmp_path / str(first)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from harness.report.escape import clean
-from harness.report.figures.data import LINES, cell_labels
-from harness.report.figures.drawing import COLOURS, DASHES, GREY, MARKERS, plain
+from harness.report.escape import clean, shown
+from harness.report.figures.data import LINES, PANELS, cell_labels, panel_axis, parts, without
+from harness.report.figures.drawing import COLOURS, DASHES, GREY, MARKERS, ONE, TWO, plain
 from harness.report.labels import Words, axis_label
 from harness.spec import Analysis, Scalar, key
 from harness.store import Store
@@ -44,50 +44,59 @@ class Band:
 class Panel:
     """Curves over one axis.
 
-    x, y: labels of the axes. level: height of a line that all curves are compared with; None for none.
+    name: the quantity, as in names of files. x, y: labels of the axes. level: height of a line that all curves are
+    compared with; None for none. title: whose curves they are, such as a backbone; empty for all.
     """
 
+    name: str
     x: str
     y: str
     bands: tuple[Band, ...]
     level: float | None = None
+    title: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnalysisFigure:
-    """The curves of one column of a study.
+    """The curves of one column of a study: all quantities, or one quantity with a panel for each backbone.
 
-    title: axes whose values the labels show. note: meaning of the bands, in words.
+    name: the quantity, or the kind of analysis. title: axes whose values the labels show. note: meaning of the bands,
+    in words.
     """
 
     column: str
     kind: Kind
+    name: str
     title: str
     note: str
     panels: tuple[Panel, ...]
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Labels of the curves, each once: curves of two panels that have the same look alike."""
+        return tuple(dict.fromkeys(band.label for panel in self.panels for band in panel.bands))
+
     def pages(self) -> list[AnalysisFigure]:
-        """The figure in parts of `LINES` curves a panel."""
-        count = max(len(panel.bands) for panel in self.panels)
+        """The figure in parts of `PANELS` panels with `LINES` labels."""
         return [
-            AnalysisFigure(
-                column=self.column,
-                kind=self.kind,
-                title=self.title,
-                note=self.note,
-                panels=tuple(
-                    Panel(x=panel.x, y=panel.y, bands=panel.bands[first : first + LINES], level=panel.level)
-                    for panel in self.panels
-                ),
-            )
-            for first in range(0, count, LINES)
+            replace(self, panels=drawn)
+            for panels in parts(self.panels, PANELS)
+            for labels in parts(self.labels, LINES)
+            if (drawn := tuple(found for panel in panels if (found := _kept(panel, labels)).bands))
         ]
 
 
+def _kept(panel: Panel, labels: Sequence[str]) -> Panel:
+    """The curves of a panel that have one of these labels."""
+    return replace(panel, bands=tuple(band for band in panel.bands if band.label in labels))
+
+
 def analysis_figures(plan: Plan, store: Store) -> tuple[list[AnalysisFigure], list[str]]:
-    """Figures of a plan's finished analyses, one a column, and a remark on each damaged file."""
-    figures, remarks = [], []
+    """Figures of a plan's finished analyses, by column, and a remark on each damaged file."""
+    figures: list[AnalysisFigure] = []
+    remarks: list[str] = []
     words = Words({axis: axis_label(plan, axis) for axis in plan.study.grid.axes})
+    reference = plan.study.complete(plan.study.reference)
     for column in plan.columns():
         cells: dict[tuple[Scalar, ...], tuple[Mapping[str, Scalar], list[Analysis]]] = {}
         for row in plan.rows:
@@ -95,17 +104,29 @@ def analysis_figures(plan: Plan, store: Store) -> tuple[list[AnalysisFigure], li
             if isinstance(run, Analysis):
                 cells.setdefault(tuple(row.axes.values()), (row.axes, []))[1].append(run)
         points = [axes for axes, _ in cells.values()]
-        title, labels = cell_labels(points, plan.study.complete(plan.study.reference), words)
-        found: list[tuple[str, list[Arrays]]] = []
-        for label, (_, runs) in zip(labels, cells.values(), strict=True):
+        panel = panel_axis(points)
+        title, labels = cell_labels(without(points, panel), without([reference], panel)[0], words)
+        found: dict[str, list[tuple[str, list[Arrays]]]] = {}
+        for label, (axes, runs) in zip(labels, cells.values(), strict=True):
             arrays, damaged = read(runs, store)
             remarks += damaged
             if arrays:
-                found.append((label, arrays))
+                found.setdefault(shown(axes[panel]) if panel else "", []).append((label, arrays))
         if found:
             kind = next(iter(cells.values()))[1][0].kind
-            figures.append(figure_of(kind, found, column=column, title=title))
+            made = {where: figure_of(kind, some, column=column, title=title) for where, some in found.items()}
+            figures += _by_quantity(made) if panel else made.values()
     return figures, remarks
+
+
+def _by_quantity(made: Mapping[str, AnalysisFigure]) -> Iterator[AnalysisFigure]:
+    """From a figure of all quantities for each backbone to a figure of all backbones for each quantity."""
+    first = next(iter(made.values()))
+    for same in zip(*(figure.panels for figure in made.values()), strict=True):
+        panels = tuple(replace(panel, title=where) for where, panel in zip(made, same, strict=True))
+        # Over all seeds if any backbone has several: a note that holds for none of the bands would be worse.
+        notes = sorted({figure.note for figure in made.values()})
+        yield replace(first, name=same[0].name, panels=panels, note=", ".join(notes))
 
 
 def read(runs: Sequence[Analysis], store: Store) -> tuple[list[Arrays], list[str]]:
@@ -136,22 +157,23 @@ def figure_of(kind: Kind, found: Sequence[tuple[str, Sequence[Arrays]]], *, colu
     }[kind]
     if not single:
         note = "standard deviation over seeds"
-    return AnalysisFigure(column=column, kind=kind, title=title, note=note, panels=tuple(made(found)))
+    return AnalysisFigure(column=column, kind=kind, name=kind, title=title, note=note, panels=tuple(made(found)))
 
 
 def draw(data: AnalysisFigure) -> Figure:
     """The panels side by side, one legend below."""
-    width = 3.1 * len(data.panels) + 0.6
-    figure = Figure(figsize=(width, 2.6), layout="constrained")
+    width = ONE if len(data.panels) == 1 else TWO
+    figure = Figure(figsize=(width, 2.5), layout="constrained")
     handles: dict[str, Any] = {}
     for axes, panel in zip(figure.subplots(1, len(data.panels), squeeze=False)[0], data.panels, strict=True):
         if panel.level is not None:
             axes.axhline(panel.level, color=GREY, linestyle=":", linewidth=0.9, zorder=1)
-        for number, band in enumerate(panel.bands):
+        for band in panel.bands:
+            look = data.labels.index(band.label) % LINES
             # Markers only on few points: on a long curve they would run together.
-            colour, marker = COLOURS[number % LINES], MARKERS[number % LINES] if len(band.x) <= 24 else ""
+            colour, marker = COLOURS[look], MARKERS[look] if len(band.x) <= 24 else ""
             (line,) = axes.plot(
-                band.x, band.y, color=colour, linestyle=DASHES[number % LINES], marker=marker, markersize=3.5, zorder=3
+                band.x, band.y, color=colour, linestyle=DASHES[look], marker=marker, markersize=3, zorder=3
             )
             axes.fill_between(
                 band.x, band.y - band.spread, band.y + band.spread, color=colour, alpha=0.15, linewidth=0, zorder=2
@@ -159,8 +181,9 @@ def draw(data: AnalysisFigure) -> Figure:
             handles.setdefault(plain(band.label) if band.label else "", line)
         axes.set_xlabel(panel.x)
         axes.set_ylabel(panel.y)
+        axes.set_title(plain(panel.title))
     _align(figure)
-    named = {label: line for label, line in handles.items() if label}
+    named = {label: handles[label] for label in handles if label}
     if named:
         # An entry takes about its characters and six more for its sign, of which 14 fit an inch.
         columns = max(1, min(len(named), int(width * 14 / (max(map(len, named)) + 6))))
@@ -169,9 +192,9 @@ def draw(data: AnalysisFigure) -> Figure:
             list(named.values()), list(named), loc="outside lower center", ncols=columns,
             title=plain(data.title) or None,
         )  # fmt: skip
-        figure.set_size_inches(width, 2.6 + 0.19 * rows)
+        figure.set_size_inches(width, 2.5 + 0.17 * rows)
     if data.note:
-        figure.suptitle(f"bands: {data.note}", color=GREY, fontsize=8, x=0.01, ha="left")
+        figure.suptitle(f"bands: {data.note}", color=GREY, fontsize=7, x=0.01, ha="left")
     return figure
 
 
@@ -192,14 +215,15 @@ def words(data: AnalysisFigure) -> str:
         "fourier": "spectra and variance of the layers' feature maps",
         "rgb": "colours of the masked inputs under each fill",
     }
-    return f"{clean(data.column)}: {said[data.kind]}"
+    one = data.panels[0] if data.name != data.kind else None
+    return f"{clean(data.column)}: {f'{one.y}, {one.x}' if one else said[data.kind]}"
 
 
 def _interactions(found: Sequence[tuple[str, Sequence[Arrays]]]) -> Iterator[Panel]:
     bands = tuple(
         _band(label, runs[0]["orders"], [run["strength"] for run in runs], runs[0]["error"]) for label, runs in found
     )
-    yield Panel(x="order m / (n - 2)", y="interaction strength J(m)", bands=bands, level=1.0)
+    yield Panel(name="strength", x="order m / (n - 2)", y="interaction strength J(m)", bands=bands, level=1.0)
 
 
 def _occlusion(found: Sequence[tuple[str, Sequence[Arrays]]]) -> Iterator[Panel]:
@@ -210,10 +234,10 @@ def _occlusion(found: Sequence[tuple[str, Sequence[Arrays]]]) -> Iterator[Panel]
         # A single draw has no deviation, which is not a deviation of 0.
         own = draws.std(axis=1, ddof=1) if draws.shape[1] > 1 else np.full(len(draws), np.nan)
         bands.append(_band(label, runs[0]["ratios"], [run["random"].mean(axis=1) for run in runs], own))
-    yield Panel(x="share of patches dropped at random", y="top-1 (%)", bands=tuple(bands))
-    for name, shown in (("salient", "the most salient first"), ("nonsalient", "the least salient first")):
+    yield Panel(name="random", x="share of patches dropped at random", y="top-1 (%)", bands=tuple(bands))
+    for name, order in (("salient", "the most salient first"), ("nonsalient", "the least salient first")):
         curves = tuple(_band(label, runs[0]["ratios"], [run[name] for run in runs]) for label, runs in found)
-        yield Panel(x=f"share dropped, {shown}", y="top-1 (%)", bands=curves)
+        yield Panel(name=name, x=f"share dropped, {order}", y="top-1 (%)", bands=curves)
 
 
 def _fourier(found: Sequence[tuple[str, Sequence[Arrays]]]) -> Iterator[Panel]:
@@ -232,9 +256,15 @@ def _fourier(found: Sequence[tuple[str, Sequence[Arrays]]]) -> Iterator[Panel]:
         )
         depths.append(_band(label, depth, [run["amplitude"][layers, last] for run in runs], error[layers, last]))
         variances.append(_band(label, depth, [run["variance"] for run in runs]))
-    yield Panel(x="frequency of the last layer (pi)", y="relative log amplitude", bands=tuple(spectra), level=0.0)
-    yield Panel(x="depth", y="at the highest frequency", bands=tuple(depths), level=0.0)
-    yield Panel(x="depth", y="variance of the maps", bands=tuple(variances))
+    yield Panel(
+        name="spectrum",
+        x="frequency of the last layer (π)",
+        y="relative log amplitude",
+        bands=tuple(spectra),
+        level=0.0,
+    )
+    yield Panel(name="depth", x="depth", y="log amplitude at\nthe highest frequency", bands=tuple(depths), level=0.0)
+    yield Panel(name="variance", x="depth", y="variance of the maps", bands=tuple(variances))
 
 
 def _rgb(found: Sequence[tuple[str, Sequence[Arrays]]]) -> Iterator[Panel]:
@@ -245,6 +275,7 @@ def _rgb(found: Sequence[tuple[str, Sequence[Arrays]]]) -> Iterator[Panel]:
     colour = (np.arange(bins) + 0.5) / bins
     prefix = f"{label}: " if len(found) > 1 and label else ""
     yield Panel(
+        name="histogram",
         x="colour",
         y="share of pixels",
         bands=tuple(
@@ -253,6 +284,7 @@ def _rgb(found: Sequence[tuple[str, Sequence[Arrays]]]) -> Iterator[Panel]:
         ),
     )
     yield Panel(
+        name="moments",
         x="mean colour",
         y="variance",
         bands=tuple(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -15,11 +15,18 @@ from harness.report.collect import Arm, axes_of, records
 from harness.report.escape import NOTHING, shorten, shown
 from harness.report.labels import Words
 from harness.report.tables.footnotes import count_words
+from harness.report.tables.statistics import units
 from harness.spec import Scalar
 from harness.store import Store
 
 LINES = 7
 """Lines per picture: the number of colours that are distinct with any colour vision."""
+
+PANELS = 3
+"""Panels side by side in one picture."""
+
+BACKBONE = "backbone"
+"""Axis whose values always have panels of their own: accuracies of two backbones are no one comparison."""
 
 PART_LENGTH = 24
 """Most characters of one value in a label of several."""
@@ -27,18 +34,21 @@ PART_LENGTH = 24
 NAMES = Words()
 """Names of axes as they are."""
 
+T = TypeVar("T")
+
 Cell = Mapping[str, Scalar]
 Seeds = Mapping[tuple[int, str], tuple[float, ...]]
-"""Values of all seeds by cell number and evaluation."""
+"""Values of all pre-trainings, as the table counts them, by cell number and evaluation."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
     """A cell in a figure.
 
-    x: value on the axis; the position from the top where cells stand side by side. mean, sd: over `seeds`,
-    the value of each seed; mean is NaN where there is none, sd where there is one. hole: reason why there is no
-    mean, in a word; empty if there is one. paper: the published value or NaN.
+    x: value on the axis; the position from the top where cells stand side by side. mean, sd: over `seeds`, the value
+    of each pre-training, averaged over the evaluations nested in it; mean is NaN where there is none, sd where there is
+    one. hole: reason why there is no mean, in a word; empty if there is one. paper: the published value or NaN. panel:
+    the one that it stands in, "" for all.
     """
 
     x: float
@@ -50,14 +60,16 @@ class Point:
     reference: bool
     paper: float
     unverified: bool
+    panel: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """Points that differ on one axis only, ordered by x."""
+    """Points that differ on one axis only, ordered by x. panel: the one that it stands in."""
 
     label: str
     points: tuple[Point, ...]
+    panel: str = ""
 
     @property
     def paper_points(self) -> tuple[Point, ...]:
@@ -70,9 +82,8 @@ class AxisFigure:
     """An evaluation over a numeric axis.
 
     measure, over: evaluation and axis in words. lines: one for each combination of the other axes. title: what their
-    labels hold. controls: cells
-    that the axis does not apply to. log: True if the values of the axis are spread geometrically.
-    absent: cells without a number, as words.
+    labels hold. controls: cells that the axis does not apply to. log: True if the values of the axis are spread
+    geometrically. absent: cells without a number, as words. name: distinguishes a page by its panels, if several do.
     """
 
     evaluation: str
@@ -84,6 +95,17 @@ class AxisFigure:
     controls: tuple[Point, ...]
     log: bool
     absent: str
+    name: str = ""
+
+    @property
+    def panels(self) -> tuple[str, ...]:
+        """Panels of the lines, in their order; one without a name where there are no several."""
+        return tuple(dict.fromkeys(line.panel for line in self.lines))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Labels of the lines, each once, numbers ascending: lines of two panels that have the same look alike."""
+        return tuple(ascending(dict.fromkeys(line.label for line in self.lines)))
 
     @property
     def shows_paper(self) -> bool:
@@ -99,19 +121,29 @@ class AxisFigure:
         return tuple(sorted(kept or {point.x for point in points}))
 
     def pages(self) -> list[AxisFigure]:
-        """The figure in parts of `LINES` lines."""
-        parts = [self.lines[first : first + LINES] for first in range(0, len(self.lines), LINES)]
-        return [replace(self, lines=part) for part in parts]
+        """The figure in parts of `PANELS` panels with `LINES` labels."""
+        return [
+            replace(self, lines=lines, name=", ".join(panels) if len(self.panels) > PANELS else "")
+            for panels in parts(self.panels, PANELS)
+            for labels in parts(self.labels, LINES)
+            if (lines := tuple(line for line in self.lines if line.panel in panels and line.label in labels))
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class CellsFigure:
-    """An evaluation of cells side by side. measure: the evaluation in words."""
+    """An evaluation of cells side by side, those of a panel together. measure: the evaluation in words."""
 
     evaluation: str
     measure: str
     title: str
     points: tuple[Point, ...]
+    name: str = ""
+
+    @property
+    def panels(self) -> tuple[str, ...]:
+        """Panels of the points, in their order; one without a name where there are no several."""
+        return tuple(dict.fromkeys(point.panel for point in self.points))
 
     @property
     def shows_paper(self) -> bool:
@@ -119,9 +151,12 @@ class CellsFigure:
         return sum(not math.isnan(point.paper) for point in self.points) > 1
 
     def pages(self, size: int) -> list[CellsFigure]:
-        """The figure in parts of `size` cells."""
-        parts = [self.points[first : first + size] for first in range(0, len(self.points), size)]
-        return [replace(self, points=part) for part in parts]
+        """The figure in parts of `PANELS` panels with `size` cells at most."""
+        return [
+            replace(self, points=part, name=", ".join(panels) if len(self.panels) > PANELS else "")
+            for panels in parts(self.panels, PANELS)
+            for part in parts([point for panel in panels for point in self.points if point.panel == panel], size)
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,12 +169,27 @@ class Curve:
     seeds: int
 
 
+def ascending(labels: Iterable[str]) -> list[str]:
+    """Labels in ascending order if all of them are numbers, else as they are."""
+    found = list(labels)
+    try:
+        return sorted(found, key=float)
+    except ValueError:
+        return found
+
+
+def parts(items: Sequence[T], size: int) -> list[tuple[T, ...]]:
+    """The items in parts of `size`, in their order."""
+    return [tuple(items[first : first + size]) for first in range(0, len(items), size)]
+
+
 def axis_figures(runs: pd.DataFrame, cells: pd.DataFrame, words: Words) -> list[AxisFigure]:
-    """One figure per evaluation and axis with at least two different numbers."""
+    """One figure per evaluation that has a value and axis with at least two different numbers."""
     seeds = _values_of_seeds(runs)
     return [
         figure
         for _, part in cells.groupby("evaluation", sort=False)
+        if part["n"].any()
         for axis in axes_of(cells)
         if is_numeric(part[axis]) and (figure := _axis_figure(axis, part, seeds, words)).lines
     ]
@@ -152,17 +202,14 @@ def cells_figures(runs: pd.DataFrame, cells: pd.DataFrame, words: Words) -> list
         numeric = [axis for axis in axes_of(cells) if is_numeric(part[axis])]
         covered = {number for axis in numeric for number in _covered(axis, part)}
         # A cell that an axis figure shows needs no second figure, unless another cell would be missing.
-        if not covered.issuperset(part["cell"]):
+        if part["n"].any() and not covered.issuperset(part["cell"]):
             points = records(part[axes_of(cells)])
+            panel = BACKBONE if BACKBONE in varying_axes(points) else ""
             first = next(iter(records(part.loc[part["reference"], axes_of(cells)])), None)
-            title, labels = cell_labels(points, first, words)
+            title, labels = cell_labels(without(points, panel), first and without([first], panel)[0], words)
+            drawn = _points(part, seeds, None, labels, [shown(point[panel]) if panel else "" for point in points])
             figures.append(
-                CellsFigure(
-                    evaluation=str(name),
-                    measure=words.evaluation(str(name)),
-                    title=title,
-                    points=_points(part, seeds, None, labels),
-                )
+                CellsFigure(evaluation=str(name), measure=words.evaluation(str(name)), title=title, points=drawn)
             )
     return figures
 
@@ -179,11 +226,33 @@ def varying_axes(cells: Sequence[Cell]) -> tuple[str, ...]:
     return tuple(name for name in names if len({cell[name] for cell in cells}) > 1)
 
 
+def panel_axis(cells: Sequence[Cell]) -> str:
+    """The axis with a panel for each of its values; empty if one panel shows all.
+
+    It is the backbone, or else the first axis of at most `PANELS` names, if another varies too: then a legend would
+    hold combinations.
+    """
+    varying = varying_axes(cells)
+    if BACKBONE in varying:
+        return BACKBONE
+    found = {axis: list(dict.fromkeys(cell[axis] for cell in cells)) for axis in varying}
+    names = [
+        axis for axis, values in found.items() if len(values) <= PANELS and all(isinstance(v, str) for v in values)
+    ]
+    return names[0] if names and len(varying) > 1 else ""
+
+
+def without(cells: Sequence[Cell], axis: str) -> list[Cell]:
+    """The cells without one of their axes."""
+    return [{name: value for name, value in cell.items() if name != axis} for cell in cells]
+
+
 def cell_labels(cells: Sequence[Cell], reference: Cell | None = None, words: Words = NAMES) -> tuple[str, list[str]]:
     """A title and a short label for each of some cells, made of the axes on which they differ.
 
-    Where every cell differs from the reference on one axis at most, that axis is the label and there is no title. An
-    axis that does not apply to a cell is a dash; a cell to which none applies is a control.
+    Where every cell differs from the reference on one axis at most, that axis is the label and there is no title. Where
+    one axis has another name for every cell, it is the label. An axis that does not apply to a cell is a dash; a cell
+    to which none applies is a control.
     """
     varying = varying_axes(cells)
     if reference is not None and len(varying) > 1:
@@ -191,6 +260,11 @@ def cell_labels(cells: Sequence[Cell], reference: Cell | None = None, words: Wor
         changes = [[name for name in varying if cell[name] != reference[name]] for cell in cells]
         if max(map(len, changes)) <= 1:
             return "", [_change(cell, change, words) for cell, change in zip(cells, changes, strict=True)]
+    # An axis that names each cell by itself, as `arm` does, says what the others would repeat.
+    for name in varying:
+        if all(isinstance(cell[name], str) for cell in cells) and len({cell[name] for cell in cells}) == len(cells):
+            varying = (name,)
+            break
     return ", ".join(map(words.axis, varying)), [_values(cell, varying) for cell in cells]
 
 
@@ -238,24 +312,39 @@ def _axis_figure(axis: str, cells: pd.DataFrame, seeds: Seeds, words: Words) -> 
     groups = _lines_of(axis, cells)
     controls = cells[[value is None for value in cells[axis]]]
     points = [*(records(group[others])[0] for group in groups), *records(controls[others])]
-    title, labels = cell_labels(points, words=words)
+    panel = panel_axis(points[: len(groups)])
+    panels = [shown(point[panel]) if panel else "" for point in points]
+    title, labels = cell_labels(without(points, panel), words=words)
     name = str(cells["evaluation"].iloc[0])
     lines = tuple(
-        Line(label=label, points=_points(group.sort_values(axis), seeds, axis, [""] * len(group)))
-        for label, group in zip(labels, groups, strict=False)
+        Line(label=label, points=_points(group.sort_values(axis), seeds, axis, [""] * len(group)), panel=where)
+        for label, where, group in zip(labels, panels, groups, strict=False)
     )
     # The labels of controls follow those of the groups, as they were given to `cell_labels`.
-    level = _points(controls, seeds, None, [name or "control" for name in labels[len(groups) :]])
+    level = _controls(_points(controls, seeds, None, labels[len(groups) :], panels[len(groups) :]), panels)
     return AxisFigure(
         evaluation=name,
         axis=axis,
         measure=words.evaluation(name),
         over=words.axis(axis),
         title=title,
-        lines=lines,
-        controls=tuple(point for point in level if not point.hole),
+        # A line without a number would be an entry of the legend and nothing else.
+        lines=tuple(line for line in lines if line.paper_points or not all(point.hole for point in line.points)),
+        controls=level,
         log=_is_geometric({point.x for line in lines for point in line.points}),
         absent=_absent(pd.concat([*groups, controls])),
+    )
+
+
+def _controls(found: Sequence[Point], panels: Sequence[str]) -> tuple[Point, ...]:
+    """Controls that have a number; one that belongs to no panel of the lines stands in all of them."""
+    of_lines = panels[: len(panels) - len(found)]
+    return tuple(
+        replace(point, label=point.label or "control")
+        if point.panel in of_lines
+        else replace(point, label=point.label.strip() or point.panel or "control", panel="")
+        for point in found
+        if not point.hole
     )
 
 
@@ -280,12 +369,15 @@ def hole(record: Mapping[str, Any]) -> str:
 
 def _values_of_seeds(runs: pd.DataFrame) -> Seeds:
     found: dict[tuple[int, str], tuple[float, ...]] = {}
-    for cell, name, value in zip(runs["cell"], runs["evaluation"], runs["value"], strict=True):
+    every = units(runs)
+    for cell, name, value in zip(every["cell"], every["evaluation"], every["value"], strict=True):
         found[cell, name] = (*found.get((cell, name), ()), *([] if math.isnan(value) else [value]))
     return found
 
 
-def _points(cells: pd.DataFrame, seeds: Seeds, axis: str | None, labels: Sequence[str]) -> tuple[Point, ...]:
+def _points(
+    cells: pd.DataFrame, seeds: Seeds, axis: str | None, labels: Sequence[str], panels: Sequence[str] = ()
+) -> tuple[Point, ...]:
     """Cells of one evaluation as points, placed by an axis, or by their order without one."""
     return tuple(
         Point(
@@ -293,11 +385,12 @@ def _points(cells: pd.DataFrame, seeds: Seeds, axis: str | None, labels: Sequenc
             label=label,
             mean=record["mean"],
             sd=record["sd"],
-            seeds=seeds[record["cell"], record["evaluation"]],
+            seeds=seeds.get((record["cell"], record["evaluation"]), ()),
             hole="" if record["n"] else hole(record),
             reference=bool(record["reference"]),
             paper=record.get("paper", math.nan),
             unverified=bool(record.get("paper_unverified", False)),
+            panel=panels[position] if panels else "",
         )
         for position, (record, label) in enumerate(zip(records(cells), labels, strict=True))
     )

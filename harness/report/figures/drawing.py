@@ -25,18 +25,23 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", "-.", ":", "-", "--", "-.")
 GREY = "#666666"
+_THEIRS = "paper, under\nits own protocol"
+SHORT = 20
+"""Characters of labels beside bars that leave room for the bars in one column."""
 LABEL_LENGTH = 44
 """Most characters of a label."""
 DPI = 200
 """Dots an inch of PNG files."""
+ONE, TWO = 3.25, 6.75
+"""Widths in inches of one column and of two, as conferences print them."""
 
 # fonttype 42: fonts stay text in PDF files; many journals refuse Matplotlib's default, Type 3.
 _STYLE: dict[str, Any] = {
-    "font.size": 9, "axes.titlesize": 9, "legend.fontsize": 8, "legend.frameon": False,
+    "font.size": 8, "axes.titlesize": 8, "legend.fontsize": 7, "legend.frameon": False,
     "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "axes.grid": True,
     "grid.color": "#DDDDDD", "grid.linewidth": 0.6, "pdf.fonttype": 42,
     "svg.fonttype": "none", "svg.hashsalt": "harness",
-    "lines.linewidth": 1.4, "lines.markersize": 5, "errorbar.capsize": 2.5,
+    "lines.linewidth": 1.2, "lines.markersize": 4.5, "errorbar.capsize": 2,
 }  # fmt: skip
 
 
@@ -58,6 +63,12 @@ def plain(text: str, length: int = LABEL_LENGTH) -> str:
 @cache
 def _glyphs() -> frozenset[int]:
     return frozenset(get_font(findfont("DejaVu Sans")).get_charmap())
+
+
+def settle(figure: Figure) -> None:
+    """Lay a figure out for good; otherwise each file of it does so again, which takes most of the time."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
 
 
 def png(figure: Figure) -> bytes:
@@ -82,56 +93,84 @@ def svg(figure: Figure) -> bytes:
 
 
 def draw_axis(data: AxisFigure) -> Figure:
-    """Accuracy over a numeric axis: mean ± sd, single seeds faint; the paper's values in their own panel."""
-    # A panel of its own for published values: measured otherwise, they must not be read against ours.
-    panels = 2 if data.shows_paper else 1
+    """Accuracy over a numeric axis, panels beside each other: mean ± sd, pre-trainings faint.
+
+    The paper's values have panels of their own: measured otherwise, they must not be read against ours.
+    """
     figure = Figure(layout="constrained")
-    found = figure.subplots(1, panels, squeeze=False, width_ratios=[2.2, 1][:panels])[0]
-    for number in range(len(data.lines)):
-        _draw_line(found[0], data, number)
-    _draw_controls(found[0], data.controls)
+    several, paper = len(data.panels) > 1, data.shows_paper
+    if several:
+        grid = figure.subplots(1 + paper, len(data.panels), squeeze=False, sharex=True, sharey="row")
+        ours, theirs = grid[0], grid[1] if paper else []
+    else:
+        grid = figure.subplots(1, 1 + paper, squeeze=False, width_ratios=[2.2, 1][: 1 + paper])
+        ours, theirs = grid[0, :1], grid[0, 1:]
+    for axes, panel in zip(ours, data.panels, strict=True):
+        _draw_panel(axes, data, panel)
+    for axes, panel in zip(theirs, data.panels, strict=False):
+        for line in data.lines:
+            if line.panel == panel:
+                _draw_paper_line(axes, line, data.labels.index(line.label))
+        _set_scale(axes, data, 0.14)
     points = [point for line in data.lines for point in line.points]
-    found[0].set_ylabel(plain(data.measure) + _spread([*points, *data.controls]))
-    if data.shows_paper:
-        for number, line in enumerate(data.lines):
-            _draw_paper_line(found[1], line, number)
-        found[1].set_title("paper, under its own protocol", color=GREY, fontsize=8)
-    for axes, spacing in zip(found, (0.06, 0.14), strict=False):
-        _set_scale(axes, data, spacing)
-    if data.absent:
-        found[0].set_title(f"cells without a number: {data.absent}", color=GREY, fontsize=8, loc="left")
-    if all(point.hole for point in points) and not data.controls:
-        found[0].set_yticks([])
-        found[0].text(0.5, 0.5, "no value yet", color=GREY, ha="center", transform=found[0].transAxes)
-    _finish(figure, width=4.8 if panels == 1 else 7.0, title=data.title)
+    ours[0].set_ylabel(plain(data.measure) + _spread([*points, *data.controls]))
+    for axes in theirs[:1]:
+        axes.set_ylabel(_THEIRS) if several else axes.set_title(_THEIRS, color=GREY, fontsize=7)
+    for axes in grid[-1]:
+        axes.set_xlabel(plain(data.over))
+    _remark(figure, f"cells without a number: {data.absent}" if data.absent else "")
+    _finish(figure, width=TWO if grid.size > 1 else ONE, title=data.title, height=1.0 + 1.5 * len(grid))
     return figure
 
 
+def _draw_panel(axes: Axes, data: AxisFigure, panel: str) -> None:
+    """Draw the lines of a panel, and the controls that stand in it."""
+    lines = sorted((line for line in data.lines if line.panel == panel), key=lambda line: data.labels.index(line.label))
+    for number, line in enumerate(lines):
+        shift = (number - (len(lines) - 1) / 2) * min(0.08, 0.4 / len(lines))
+        _draw_line(axes, data, line, shift)
+    _draw_controls(axes, [point for point in data.controls if point.panel in ("", panel)], len(data.labels))
+    _set_scale(axes, data, 0.06 if len(data.panels) == 1 else 0.14)
+    if panel:
+        axes.set_title(plain(panel))
+
+
+def _remark(figure: Figure, text: str) -> None:
+    if text:
+        figure.suptitle(plain(text, 80), color=GREY, fontsize=7, x=0.01, ha="left")
+
+
 def draw_cells(data: CellsFigure) -> Figure:
-    """Cells side by side, from the top: bars of mean ± sd, single seeds faint; what has no number says why.
+    """Cells side by side, from the top: bars of mean ± sd, pre-trainings faint; what has no number says why.
 
     Bars begin where the axis does, which is seldom at zero; its label says so.
     """
-    panels = 2 if data.shows_paper else 1
+    groups = [[point for point in data.points if point.panel == panel] for panel in data.panels]
     figure = Figure(layout="constrained")
-    found = figure.subplots(1, panels, squeeze=False, sharey=True, width_ratios=[2.2, 1][:panels])[0]
-    places = list(range(len(data.points)))
-    for place, point in zip(places, data.points, strict=True):
-        _draw_cell(found[0], point, place)
-    found[0].set_yticks(places, [plain(point.label) for point in data.points])
-    found[0].set_ylim(len(places) - 0.5, -0.5)  # downwards: the first cell is at the top
-    found[0].set_xlabel(plain(data.measure) + _spread(data.points) + _draw_bars(found[0], data.points))
-    if data.title:
-        found[0].set_title(plain(data.title), color=GREY, fontsize=8, loc="left")
+    grid = figure.subplots(
+        len(groups), 1 + data.shows_paper, squeeze=False, sharex="col", sharey="row",
+        width_ratios=[2.2, 1][: 1 + data.shows_paper], height_ratios=[len(group) for group in groups],
+    )  # fmt: skip
+    for row, panel, group in zip(grid, data.panels, groups, strict=True):
+        for place, point in enumerate(group):
+            _draw_cell(row[0], point, place)
+        row[0].set_yticks(range(len(group)), [plain(point.label) for point in group])
+        row[0].set_ylim(len(group) - 0.5, -0.5)  # downwards: the first cell is at the top
+        for axes in row[1:]:
+            _draw_paper_cells(axes, group)
+        if panel:
+            row[0].set_title(plain(panel), loc="left")
+        for axes in row:
+            axes.grid(visible=False, axis="y")
+            axes.xaxis.set_major_locator(MaxNLocator(4))
     if data.shows_paper:
-        _draw_paper_cells(found[1], data.points)
-    for axes in found:
-        axes.grid(visible=False, axis="y")
-        axes.xaxis.set_major_locator(MaxNLocator(4))
+        grid[0][1].set_title(_THEIRS, color=GREY, fontsize=7)
+    note = _draw_bars([row[0] for row in grid], groups)
+    grid[-1][0].set_xlabel(plain(data.measure) + _spread(data.points) + note)
+    _remark(figure, data.title)
     longest = max(len(plain(point.label)) for point in data.points)
-    # In inches: a character of a label takes about 0.07.
-    width = 3.4 + 0.07 * longest + (2.0 if panels == 2 else 0)
-    _finish(figure, width=width, height=1.1 + 0.27 * len(places), title="")
+    height = 0.9 + 0.25 * len(data.points) + 0.25 * (len(groups) - 1)
+    _finish(figure, width=TWO if data.shows_paper or longest > SHORT else ONE, height=height, title="")
     return figure
 
 
@@ -149,19 +188,21 @@ def draw_curves(found: Sequence[Curve], title: str) -> Figure:
         )  # fmt: skip
     axes.set_xlabel("epoch of pre-training")
     axes.set_ylabel("loss, mean over seeds")
-    _finish(figure, width=4.8, title=title)
+    _finish(figure, width=ONE, title=title)
     return figure
 
 
-def _draw_line(axes: Axes, data: AxisFigure, number: int) -> None:
-    """Draw a line of a figure: means with their deviations, the seeds beside them, the reference marked."""
-    line, places = data.lines[number], _dodged(data, number)
+def _draw_line(axes: Axes, data: AxisFigure, line: Line, shift: float) -> None:
+    """Draw a line of a figure: means with their deviations, pre-trainings beside them, the reference marked."""
+    if all(point.hole for point in line.points):
+        return
+    number, places = data.labels.index(line.label), _dodged(data, line, shift)
     colour, marker = COLOURS[number % LINES], MARKERS[number % LINES]
     means = [point.mean for point in line.points]
     errors = [0.0 if math.isnan(point.sd) else point.sd for point in line.points]
     axes.errorbar(places, means, yerr=errors, color=colour, marker=marker, label=_name(line.label), zorder=3)
     # Beside the mean's marker, which would hide them.
-    for place, point in zip(_dodged(data, number, aside=0.015), line.points, strict=True):
+    for place, point in zip(_dodged(data, line, shift, aside=0.015), line.points, strict=True):
         axes.plot([place] * len(point.seeds), point.seeds, ".", color=colour, alpha=0.4, markersize=4, zorder=2)
     for place, point in zip(places, line.points, strict=True):
         if point.reference and not point.hole:
@@ -186,24 +227,23 @@ def _draw_cell(axes: Axes, point: Point, place: int) -> None:
         axes.axvline(point.mean, color=GREY, linestyle=":", linewidth=0.9, zorder=1)
 
 
-def _draw_bars(axes: Axes, points: Sequence[Point]) -> str:
-    """Draw a bar from the left end of the axis to each mean; returns a note on that end for the axis label."""
-    means = {place: point.mean for place, point in enumerate(points) if not point.hole}
-    if not means:
-        return ""
-    left, right = axes.get_xlim()
+def _draw_bars(panels: Sequence[Axes], groups: Sequence[Sequence[Point]]) -> str:
+    """Draw a bar from the left end of the panels to each mean; returns a note on that end for the axis label."""
+    left, right = panels[0].get_xlim()
     # At zero where zero is near anyway; else a range of differences would shrink to nothing.
     left = 0.0 if 0 <= left < 0.25 * (right - left) else left - 0.12 * (right - left)
-    widths = [mean - left for mean in means.values()]
-    axes.barh(list(means), widths, left=left, height=0.62, color=COLOURS[5], alpha=0.45, zorder=1)
-    axes.set_xlim(left, right)
+    for axes, points in zip(panels, groups, strict=True):
+        means = {place: point.mean for place, point in enumerate(points) if not point.hole}
+        widths = [mean - left for mean in means.values()]
+        axes.barh(list(means), widths, left=left, height=0.62, color=COLOURS[5], alpha=0.45, zorder=1)
+        axes.set_xlim(left, right)
     return "" if left == 0 else f"\n(bars begin at {left:.4g})"
 
 
 def _spread(points: Sequence[Point]) -> str:
-    """What error bars are, for the label of an axis: a deviation over how many seeds."""
-    counts = sorted({len(point.seeds) for point in points if len(point.seeds) > 1})
-    if not counts:
+    """What error bars are, for the label of an axis: a deviation over how many pre-trainings."""
+    counts = sorted({len(point.seeds) for point in points if point.seeds})
+    if not counts or counts[-1] < 2:
         return ""
     few, many = counts[0], counts[-1]
     return f"\nmean ± sd, n = {few}" + (f" to {many}" if many > few else "")
@@ -220,33 +260,36 @@ def _mark_reference(axes: Axes, x: float, y: float) -> None:
     )  # fmt: skip
 
 
-def _draw_controls(axes: Axes, controls: Sequence[Point]) -> None:
-    """Draw controls as levels across the figure, with a band of one standard deviation."""
+def _draw_controls(axes: Axes, controls: Sequence[Point], lines: int) -> None:
+    """Draw controls as levels across the figure, with a band of one standard deviation.
+
+    lines: colours that are taken. A few controls are grey and have bands; many have colours, and bands would hide them.
+    """
+    few = len(controls) < len(DASHES[1:4])
     for number, point in enumerate(controls):
-        axes.axhline(
-            point.mean,
-            color=GREY,
-            linestyle=DASHES[1:][number % 3],
-            linewidth=1.1,
-            zorder=1,
-            label=plain(point.label),
-        )
-        if not math.isnan(point.sd):
+        colour = GREY if few else COLOURS[(lines + number) % LINES]
+        dashes, label = DASHES[1:4][number % 3], plain(point.label)
+        axes.axhline(point.mean, color=colour, linestyle=dashes, linewidth=1.1, zorder=1, label=label)
+        if few and not math.isnan(point.sd):
             axes.axhspan(point.mean - point.sd, point.mean + point.sd, color=GREY, alpha=0.1, linewidth=0, zorder=0)
 
 
 def _draw_paper_line(axes: Axes, line: Line, number: int) -> None:
     """Draw a paper's values of a line, those that are unverified as empty signs."""
     points = line.paper_points
+    if not points:
+        return
     colour, marker = COLOURS[number % LINES], MARKERS[number % LINES]
     places, values = [point.x for point in points], [point.paper for point in points]
     axes.plot(places, values, color=colour, linestyle=":", zorder=2)
     for unverified in (False, True):
         chosen = [point for point in points if point.unverified is unverified]
+        if not chosen:
+            continue
         face = "white" if unverified else colour
         axes.plot(
             [point.x for point in chosen], [point.paper for point in chosen], marker, color=colour,
-            markerfacecolor=face, label="unverified" if unverified and chosen else None, zorder=3,
+            markerfacecolor=face, label="unverified" if unverified else _name(line.label), zorder=3,
         )  # fmt: skip
 
 
@@ -257,23 +300,21 @@ def _draw_paper_cells(axes: Axes, points: Sequence[Point]) -> None:
             face = "white" if point.unverified else COLOURS[1]
             label = "unverified" if point.unverified else None
             axes.plot([point.paper], [place], "s", color=COLOURS[1], markerfacecolor=face, label=label)
-    axes.set_title("paper, under its own protocol", color=GREY, fontsize=8)
     axes.tick_params(axis="y", length=0, labelleft=False)
 
 
-def _dodged(data: AxisFigure, number: int, aside: float = 0.0) -> list[float]:
-    """Places of a line's points, moved a little aside so that error bars do not hide each other."""
+def _dodged(data: AxisFigure, line: Line, shift: float, aside: float = 0.0) -> list[float]:
+    """Places of a line's points, moved aside by a share of the gaps so that error bars do not hide each other."""
     scale = np.log2(data.values) if data.log else np.asarray(data.values)
     # Neither piled up where one gap is tiny, nor out of the picture where there is one gap only.
     reach = float(np.ptp(scale))
     gap = min(max(float(np.diff(scale).min()), reach / 12), reach / 4) if len(scale) > 1 else 1.0
-    shift = (number - (len(data.lines) - 1) / 2) * min(0.08, 0.4 / len(data.lines)) * gap + aside * reach
-    return [point.x * 2**shift if data.log else point.x + shift for point in data.lines[number].points]
+    moved = shift * gap + aside * reach
+    return [point.x * 2**moved if data.log else point.x + moved for point in line.points]
 
 
 def _set_scale(axes: Axes, data: AxisFigure, spacing: float) -> None:
     """Ticks at the values of the axis, as far as they are apart by a share `spacing` of the range."""
-    axes.set_xlabel(plain(data.over))
     values = data.values
     low, high = values[0], values[-1]
     if data.log:
@@ -299,10 +340,11 @@ def _legend_place(pair: tuple[Any, str]) -> int:
     handle, label = pair
     if label in ("reference", "unverified"):
         return 2
-    return 0 if isinstance(handle, ErrorbarContainer) else 1
+    # Signs without a line are those of a line that only the paper has.
+    return 0 if isinstance(handle, ErrorbarContainer) or handle.get_linestyle() == "None" else 1
 
 
-def _finish(figure: Figure, *, width: float, title: str, height: float = 3.1) -> None:
+def _finish(figure: Figure, *, width: float, title: str, height: float = 2.5) -> None:
     """Size the figure, in inches, and put the legend below it, each label once."""
     found = [pair for other in figure.axes for pair in zip(*other.get_legend_handles_labels(), strict=True)]
     found.sort(key=_legend_place)

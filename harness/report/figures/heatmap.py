@@ -17,8 +17,8 @@ from matplotlib.patches import Rectangle
 
 from harness.report.collect import axes_of, records
 from harness.report.escape import shown
-from harness.report.figures.data import cell_labels, hole, is_numeric
-from harness.report.figures.drawing import GREY, plain
+from harness.report.figures.data import BACKBONE, cell_labels, hole, is_numeric
+from harness.report.figures.drawing import GREY, ONE, TWO, plain
 from harness.report.labels import Words
 from harness.report.tables.table import decimals
 from harness.spec import Scalar
@@ -57,11 +57,12 @@ def heatmaps(cells: pd.DataFrame, words: Words) -> list[list[Heatmap]]:
     """For each evaluation and pair of axes a heat map for each combination of the other axes.
 
     Both axes hold numbers, or neither does: a number over names is a line in another figure. One of them has three
-    values or more, none more than LARGEST, and a share FILLED of the places is there.
+    values or more, none more than LARGEST, and a share FILLED of the places has a mean. Backbones
+    are no rows or columns: their accuracies have no common scale.
     """
     found = []
     for _, part in cells.groupby("evaluation", sort=False):
-        usable = [axis for axis in axes_of(cells) if 2 <= len(_values(part, axis)) <= LARGEST]
+        usable = [axis for axis in axes_of(cells) if axis != BACKBONE and 2 <= len(_values(part, axis)) <= LARGEST]
         for rows, columns in itertools.combinations(usable, 2):
             if is_numeric(part[rows]) == is_numeric(part[columns]) and (
                 pages := list(_pages(part, rows, columns, words))
@@ -82,7 +83,8 @@ def _pages(cells: pd.DataFrame, rows: str, columns: str, words: Words) -> Iterat
         one, two = (_sorted({record[axis]: None for record in group}) for axis in (rows, columns))
         # Two by two is four numbers, for which a table is enough.
         wide = min(len(one), len(two)) >= 2 and max(len(one), len(two)) >= 3
-        if wide and len(group) >= FILLED * len(one) * len(two):
+        done = [record for record in group if record["n"]]
+        if done and wide and len(done) >= FILLED * len(one) * len(two):
             yield _heatmap(group, (rows, one), (columns, two), label, words)
 
 
@@ -149,11 +151,15 @@ def draw_heatmap(data: Heatmap) -> Figure:
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     framed = "framed: reference" if data.reference is not None else ""
-    title = "   ".join(filter(None, (plain(data.label, 60), framed)))
-    axes.set_title(title, color=GREY, fontsize=8, loc="left")
+    lacking = sum(bool(word) for row in data.holes for word in row)
+    missing = f"{lacking} of {sum(map(len, data.holes))} without a number" if lacking else ""
+    title = "\n".join(filter(None, (plain(data.label, 60), ", ".join(filter(None, (framed, missing))))))
+    axes.set_title(title, color=GREY, fontsize=7, loc="left")
     if np.isfinite(means).any():
         figure.colorbar(image, ax=axes, label=plain(data.measure))
-    figure.set_size_inches(2.4 + 0.5 * means.shape[1], 1.2 + 0.34 * means.shape[0])
+    # The longest row label and the scale of colours stand beside the places, each at least 0.4 inches wide.
+    beside = 1.1 + 0.07 * max(len(plain(text, 24)) for text in data.rows[1])
+    figure.set_size_inches(ONE if beside + 0.4 * means.shape[1] <= ONE else TWO, 1.2 + 0.3 * means.shape[0])
     return figure
 
 

@@ -31,6 +31,9 @@ MAPS = 2
 CELLS = 40
 """Cells on one page, side by side."""
 
+FORMATS = {"png": drawing.png, "pdf": drawing.pdf, "svg": drawing.svg}
+"""Files of each figure, by their endings."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pictures:
@@ -94,7 +97,8 @@ def _drawn(
     more, others = _curves(*_arms(plan, cells), store, words)
     seen, unread = _analyses(plan, store, made, words)
     tested, broken = _examples(plan, store, words, Words.of(plan, cells))
-    return made | more | seen | tested, words, [*remarks, *others, *unread, *broken]
+    # The curves first: where a study analyses its models, they are what it is about.
+    return seen | made | more | tested, words, [*remarks, *others, *unread, *broken]
 
 
 def _figures(
@@ -105,20 +109,23 @@ def _figures(
     remarks: list[str] = []
     for over in axis_figures(runs, cells, shown):
         stem = _free(file_stem("figure", over.evaluation, over.axis), files)
-        made = _paged(stem, [drawing.draw_axis(page) for page in _kept(over.pages())])
+        pages = _kept(over.pages())
+        made = _paged(stem, [drawing.draw_axis(page) for page in pages], [page.name for page in pages])
         files |= made
         words |= _said(made, f"{over.measure} over {over.over}")
         remarks += _left_out(stem, len(over.lines), LINES)
     for beside in cells_figures(runs, cells, shown):
         stem = _free(file_stem("figure", beside.evaluation, "cells"), files)
-        made = _paged(stem, [drawing.draw_cells(page) for page in _kept(beside.pages(CELLS))])
+        rows = _kept(beside.pages(CELLS))
+        made = _paged(stem, [drawing.draw_cells(page) for page in rows], [page.name for page in rows])
         files |= made
         words |= _said(made, f"{beside.measure} of each cell")
         remarks += _left_out(stem, len(beside.points), CELLS)
     for maps in heatmaps(cells, shown):
         first = maps[0]
         stem = _free(file_stem("figure", first.evaluation, *first.axes), files)
-        made = _paged(stem, [draw_heatmap(page) for page in maps[:MAPS]])
+        names = [page.label for page in maps[:MAPS]] if len(maps) > 1 else ()
+        made = _paged(stem, [draw_heatmap(page) for page in maps[:MAPS]], names)
         files |= made
         words |= _said(made, f"{first.measure} over {first.rows[0]} and {first.columns[0]}")
         if len(maps) > MAPS:
@@ -146,12 +153,12 @@ def _analyses(
     found, remarks = analyses.analysis_figures(plan, store)
     files: dict[str, Figure] = {}
     for figure in found:
-        stem = _free(file_stem("figure", figure.column, figure.kind), taken | files)
+        stem = _free(file_stem("figure", figure.column, figure.name), taken | files)
         pages = figure.pages()
         made = _paged(stem, [analyses.draw(page) for page in _kept(pages)])
         files |= made
         words |= _said(made, analyses.words(figure))
-        remarks += _left_out(stem, len(figure.panels[0].bands), LINES)
+        remarks += _left_out(stem, len(figure.labels), LINES)
     return files, remarks
 
 
@@ -188,14 +195,19 @@ def _said(stems: Collection[str], text: str) -> dict[str, str]:
     }
 
 
-def _paged(stem: str, pages: Sequence[Figure]) -> dict[str, Figure]:
-    """The pages of a figure, by name."""
-    return {_page(stem, number): figure for number, figure in enumerate(pages)}
+def _paged(stem: str, pages: Sequence[Figure], names: Sequence[str] = ()) -> dict[str, Figure]:
+    """The pages of a figure, by name: of what a page shows where it says so, else numbered."""
+    found: dict[str, Figure] = {}
+    for number, figure in enumerate(pages):
+        name = names[number] if names else ""
+        found[_free(file_stem(stem, name), found) if name else _page(stem, number)] = figure
+    return found
 
 
 def _encoded(name: str, figure: Figure) -> dict[str, bytes]:
-    """PNG, PDF and SVG of a figure, by file name."""
-    return {f"{name}.png": drawing.png(figure), f"{name}.pdf": drawing.pdf(figure), f"{name}.svg": drawing.svg(figure)}
+    """A figure in all formats, by file name."""
+    drawing.settle(figure)
+    return {f"{name}.{kind}": encode(figure) for kind, encode in FORMATS.items()}
 
 
 def _page(stem: str, number: int) -> str:
