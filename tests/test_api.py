@@ -12,6 +12,7 @@ import harness
 from harness import FineTune, HarnessError, Knn, LinearHead, Loss, Pretrain, RandomMask, Recipe, Scale, Scratch, Shapes
 from harness.store import Store
 from harness.study import Grid, Study, axes
+from harness.use import Prediction
 
 VIT = harness.Backbone(
     name="vit_tiny_patch16_224", args={"embed_dim": 16, "depth": 4, "num_heads": 2, "class_token": False}, patch_size=4
@@ -123,7 +124,9 @@ def test_logits_are_those_of_predict(results: harness.Results, tmp_path: Path) -
     run = results.run("top1", backbone="vit", pretrained=True)
     model = harness.load_classifier(run, store=results.store.root)
     scores = model(model.prepare(picture)).softmax(1)[0].numpy()
-    assert np.array_equal(scores, harness.predict(run, picture, store=results.store.root).pred_scores)
+    prediction = harness.predict(run, picture, store=results.store.root)
+    assert isinstance(prediction, Prediction)
+    assert np.array_equal(scores, prediction.pred_scores)
     assert results.report(tmp_path / "report").written
     assert not results.report(tmp_path / "report", always=False).written
     assert isinstance(results.store, Store)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, assert_never
+from typing import Any, Protocol, assert_never
 
 import torch
 from torch import nn
@@ -50,7 +50,7 @@ def classifier(run: FineTune, session: Session, *, channels: int, num_classes: i
     model = initialised(run.seed, "encoder", make)
     # Drawn again: the weights of a new classifier must not depend on how many numbers the encoder drew.
     initialised(run.seed, "classifier", lambda: _reset(model.get_classifier(), classifier_scale(run.built)))
-    load_start(run, model, session.attempt.store)
+    load_start(run, model, session.attempt)
     return model
 
 
@@ -62,14 +62,14 @@ def frozen_encoder(run: Evaluated[Any], session: Session, *, channels: int) -> E
     model = initialised(
         run.seed, "encoder", lambda: build(start.backbone, image_size=run.image_size, channels=channels)
     )
-    load_start(run, model, session.attempt.store)
+    load_start(run, model, session.attempt)
     return to_device(Encoder(model), session.device).eval().requires_grad_(False)
 
 
 def dense_encoder(run: Dense, session: Session, *, channels: int) -> Encoder:
     """Encoder of a run with a head at many places, with the start's weights; frozen if the run says so."""
     model = _new_dense(run, channels)
-    load_start(run, model, session.attempt.store)
+    load_start(run, model, session.attempt)
     encoder = to_device(Encoder(model), session.device)
     return encoder.eval().requires_grad_(False) if run.frozen else encoder
 
@@ -86,7 +86,7 @@ def encoder_below(trained: TrainedDense, device: torch.device) -> Encoder:
     model = _new_dense(run, trained.facts.channels)
     if not run.frozen:
         return Encoder(model)
-    load_start(run, model, trained.store)
+    load_start(run, model, trained)
     return to_device(Encoder(model), device).eval().requires_grad_(False)
 
 
@@ -156,8 +156,15 @@ def encoder_of(trained: Trained, device: torch.device) -> Encoder:
     return Encoder(model).to(device).eval().requires_grad_(False)
 
 
-def load_start(run: Evaluated[Any], model: Family, store: Store) -> None:
-    """Load the weights of a run's start into a model.
+class _OfStore(Protocol):
+    """An attempt or a finished run: what knows the store that its run's start lies in."""
+
+    @property
+    def store(self) -> Store: ...
+
+
+def load_start(run: Evaluated[Any], model: Family, of: _OfStore) -> None:
+    """Load the weights of a run's start into a model; a start from scratch has none, and no store is asked for any.
 
     Raises:
         HarnessError: the weights are missing or damaged, are not those that the key names, or do not fit.
@@ -170,11 +177,11 @@ def load_start(run: Evaluated[Any], model: Family, store: Store) -> None:
             raise HarnessError(f"{key(start)} is a whole classifier, of which `fine_tuned` makes the model")
         case Pretrain():
             name = key(start)
-            tensors = read_weights(store.upstream_weights(name))
+            tensors = read_weights(of.store.upstream_weights(name))
             load_encoder(model, below(tensors, "encoder.model."), name)
         case Snapshot():
             name, epoch = key(start.pretrain), start.epoch
-            tensors = read_weights(whole_snapshot(store, name, epoch))
+            tensors = read_weights(whole_snapshot(of.store, name, epoch))
             load_encoder(model, below(tensors, "encoder.model."), f"{name} after epoch {epoch}")
         case Checkpoint():
             load_encoder(model, checkpoint_weights(start).encoder, start.path)
