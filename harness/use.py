@@ -218,7 +218,7 @@ class Classifier:
         """Predict the classes of one picture, prepared as the run's test images are."""
         run, facts = self.trained.run, self.trained.facts
         assert isinstance(run, FineTune)
-        images = as_tested(picture, run.data, facts, image_size=run.image_size, crop=run.crop).to(self.device)
+        images = as_tested(picture, run.data, facts, image_size=run.tested_size, crop=run.crop).to(self.device)
         scores = self._model(images).float().softmax(1)[0].cpu().numpy()
         # Names of another number than the outputs would be given to the wrong classes.
         names = facts.classes if len(facts.classes) == len(scores) else ()
@@ -288,7 +288,8 @@ class Prepared(nn.Module):
 
     def __init__(self, trained: Trained) -> None:
         super().__init__()
-        self.run, self.image_size, self._facts = trained.run, trained.run.image_size, trained.facts
+        self.run, self._facts = trained.run, trained.facts
+        self.image_size = self.run.tested_size if isinstance(self.run, FineTune) else self.run.image_size
         self.mean, self.std, self.classes = trained.facts.mean, trained.facts.std, trained.facts.classes
 
     def prepare(self, picture: Picture) -> Tensor:

@@ -101,6 +101,7 @@ PRETRAININGS = {
 FINETUNINGS = {name: finetuning(PRETRAININGS[name]) for name in ("vit", "beit", "swin", "resnet", "convnext")}
 LARGER = WINDOWED.replace(args={**dict(WINDOWED.args), "window_size": 4})  # of maps of 8 at 32 px
 FINETUNINGS["windowed"] = finetuning(PRETRAININGS["windowed"]).replace(backbone=LARGER)
+FINETUNINGS["tested larger"] = finetuning(PRETRAININGS["resnet"]).replace(test_size=64)
 
 
 @pytest.fixture(scope="module")

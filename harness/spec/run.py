@@ -264,6 +264,11 @@ class Evaluated(Spec, Generic[S]):
         return None
 
     @property
+    def tested_size(self) -> int:
+        """Side of the test images in pixels."""
+        return self.image_size
+
+    @property
     def encoder(self) -> AnyBackbone:
         """The backbone that is evaluated; of a fine-tuned start the one that it built."""
         start: Any = self.start
@@ -357,6 +362,10 @@ class FineTune(Evaluated[Start]):
     def built(self) -> AnyBackbone:
         """The backbone that is built and fine-tuned."""
         return self.backbone or self.start.backbone
+
+    @property
+    def tested_size(self) -> int:
+        return self.test_size or self.image_size
 
     @property
     def encoder(self) -> AnyBackbone:

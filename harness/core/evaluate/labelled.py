@@ -67,7 +67,7 @@ def whole_set(run: Evaluated[Any], images: ImageSet | FolderSet, session: Sessio
     """
     return test_batches(
         images,
-        image_size=(run.test_size if isinstance(run, FineTune) else None) or run.image_size,
+        image_size=run.tested_size,
         crop=run.crop,
         batch_size=test_batch_size(session),
         device=session.device,
