@@ -88,6 +88,10 @@ def test_looks_follow_from_the_store(tmp_path: Path) -> None:
     assert _seeds(after) == _seeds(wanted) | dict.fromkeys(more, 5)  # the other claim is decided
     assert _seeds(looked(plan, store)) == _seeds(wanted)  # nothing of the second look was begun
     finish_all(store, after, _value)
+    waiting = judged(after, runs_frame(after, store))[0]
+    assert waiting.reason == "waits for 8 seeds"
+    assert waiting.needed
+    assert waiting.needed > 5
     last = scheduled(plan, store)
     assert _seeds(last) == _seeds(wanted) | dict.fromkeys(more, 8)
     finish_all(store, last, _value)
@@ -98,6 +102,8 @@ def test_looks_follow_from_the_store(tmp_path: Path) -> None:
         "open": ("inconclusive", (8, 8)),
     }
     assert found[0].reason == "open after all 8 seeds"
+    assert found[0].needed
+    assert found[0].needed > 8
 
 
 @pytest.mark.parametrize("first", [1, 10, 400])

@@ -53,13 +53,11 @@ def standing(claim: Claim, plan: Plan, runs: pd.DataFrame) -> Standing:
         if not found.open:
             break
     assert found is not None
-    return Standing(
-        found if not found.open else replace(found, needed=None, reason=f"open after all {looks[-1]} seeds")
-    )
+    return Standing(found if not found.open else replace(found, reason=f"open after all {looks[-1]} seeds"))
 
 
 def _waiting(found: Verdict, number: int) -> Verdict:
-    return replace(found, word="inconclusive", reason=f"waits for {number} seeds", needed=None)
+    return replace(found, word="inconclusive", reason=f"waits for {number} seeds")
 
 
 def _at_look(claim: Claim, plan: Plan, runs: pd.DataFrame, number: int) -> Scored:
