@@ -9,19 +9,21 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))  # what lies beside this file
 
+import gallery  # noqa: E402
 import pages  # noqa: E402
 
 project = "mim-harness"
 author = "mim-harness contributors"
 version = release = metadata.version("mim-harness")
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "docstrings"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "jupyter_execute"]  # what a build leaves here
 html_theme = "furo"
 html_title = project
 html_copy_source = False
 html_theme_options = {"navigation_with_keys": True}
 html_static_path = ["static"]
 html_css_files = ["site.css"]
+html_extra_path = ["generated/copied"]  # reports that the gallery leads to
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"
@@ -38,3 +40,4 @@ nb_output_stderr = "remove"  # warnings of other packages
 suppress_warnings = ["config.cache"]
 
 pages.write(HERE / "generated")
+gallery.write(HERE / "generated", HERE / "generated" / "copied")

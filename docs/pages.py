@@ -1,4 +1,4 @@
-"""Pages that are written when the site is built: the reference of public names and commands, and the gallery."""
+"""Pages that are written when the site is built: the reference of public names and commands."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from types import ModuleType
 from typing import Any
 
 import harness
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,6 @@ def write(folder: Path) -> None:
         (folder / f"{group.file}.md").write_text(reference(group, names))
     (folder / "testing.md").write_text(TESTING)
     (folder / "commands.md").write_text(commands())
-    (folder / "gallery.md").write_text(gallery())
 
 
 def grouped() -> dict[Group, list[str]]:
@@ -258,41 +255,3 @@ def _row(parameter: Any) -> str:
     shown = "" if default in (None, False, True) or callable(default) else f" Default: `{default}`."
     text = (parameter.help or "").replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;")
     return f"| {', '.join(f'`{name}`' for name in names)} | {text}{'' if text.endswith('.') else '.'}{shown} |"
-
-
-def gallery() -> str:
-    """The page of results that lie in the repository, one section for each report in results/STUDY/SCALE/."""
-    parts = [
-        "# Gallery of results",
-        "Each section is a report in `results/` of the repository, as `harness report` or `harness search` wrote it. "
-        "What a study asks, and what was found, stands at the top of its file in `studies/`.",
-    ]
-    for folder in sorted(
-        {path.parent for name in ("table.md", "search.md") for path in ROOT.glob(f"results/*/*/{name}")}
-    ):
-        parts += _result(folder)
-    return "\n\n".join(parts) + "\n"
-
-
-def _result(folder: Path) -> Iterator[str]:
-    study = folder.parent.name
-    yield f"## {study}, {folder.name}"
-    if (file := ROOT / "studies" / f"{study}.py").is_file():
-        about = ast.get_docstring(ast.parse(file.read_text())) or ""
-        yield f"`studies/{study}.py`: {about.splitlines()[0]}"
-    for name in ("table.md", "search.md", "claims.md"):
-        if (file := folder / name).is_file():
-            yield _below(file.read_text())
-    for picture in sorted(folder.glob("*.png")):
-        yield f"![{picture.stem} of {study}](../../{picture.relative_to(ROOT)})"
-    kept = [name for name in ("report.html", "runs.csv", "trials.csv") if (folder / name).is_file()]
-    if kept:
-        yield "Files: " + ", ".join(
-            f"{{download}}`{name} <../../{(folder / name).relative_to(ROOT)}>`" for name in kept
-        )
-
-
-def _below(text: str) -> str:
-    """A report's text without its title, which this page has, and with other headings one level lower."""
-    lines = [line for line in text.splitlines() if not line.startswith("# ")]
-    return "\n".join(f"#{line}" if line.startswith("##") else line for line in lines).strip()

@@ -46,10 +46,21 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def pages() -> Iterator[ModuleType]:
+def beside() -> Iterator[None]:
+    """The modules that lie beside docs/conf.py can be imported."""
     sys.path.insert(0, str(DOCS))
-    yield importlib.import_module("pages")
+    yield
     sys.path.remove(str(DOCS))
+
+
+@pytest.fixture(scope="module")
+def pages(beside: None) -> ModuleType:
+    return importlib.import_module("pages")
+
+
+@pytest.fixture(scope="module")
+def gallery(beside: None) -> ModuleType:
+    return importlib.import_module("gallery")
 
 
 @pytest.mark.parametrize("file", named([file for file in WRITTEN if blocks(file, "python")]))
@@ -92,14 +103,40 @@ def test_every_command_is_in_the_reference(pages: ModuleType) -> None:
     assert text.count("\n## ") == len(pages.command_tree())
 
 
-def test_the_gallery_has_every_report(pages: ModuleType) -> None:
-    text = pages.gallery()
+def test_the_gallery_has_every_study_and_every_report(gallery: ModuleType) -> None:
+    text = gallery.gallery()
+    with_results, without = text.split("\n## Without results\n")
+    for file in (DOCS.parent / "studies").glob("*.py"):
+        if re.search(r"^(STUDY|SEARCH) = ", file.read_text(), re.MULTILINE):
+            asked = file.read_text().removeprefix('"""').splitlines()[0]
+            done = list((DOCS.parent / "results" / file.stem).glob("*/*.md"))
+            row = f"| `{file.stem}` | {asked} | `harness "
+            assert (f"\n## {file.stem}\n\n{asked}\n" in with_results) if done else (row in without), file.stem
     for folder in {file.parent for file in (DOCS.parent / "results").glob("*/*/table.md")}:
-        assert f"\n## {folder.parent.name}, {folder.name}\n" in text
+        assert f"\n### {folder.parent.name} at {folder.name}\n" in text
 
 
-def test_a_link_that_leads_nowhere_is_named(tmp_path: Path, pages: ModuleType) -> None:
-    del pages  # whose folder is on Python's path
+def test_a_result_in_the_gallery(gallery: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its finding, the figure of what claims are about, the table without what is folded, and its report."""
+    monkeypatch.setattr(gallery, "ROOT", tmp_path)
+    folder = tmp_path / "results" / "quickstart" / "mini"
+    folder.mkdir(parents=True)
+    (folder / "report.html").write_text('<p class="headline">It helps: +3 (p &lt; 0.05).</p>')
+    (folder / "runs.csv").write_text("scope,evaluation\nfull,top1\nfull,knn\n")
+    (folder / "table.md").write_text("A title.\n\n| scope |\n| --- |\n\n<details>folded</details>\n")
+    for name in ("figure-curves", "figure-knn-scope", "figure-top1-scope"):
+        (folder / f"{name}.png").touch()
+    assert list(gallery.result(folder)) == [
+        "### quickstart at mini",
+        "**It helps: +3 (p < 0.05).**",
+        "![figure-top1-scope of quickstart](../../results/quickstart/mini/figure-top1-scope.png)",
+        "A title.\n\n| scope |\n| --- |",
+        '<a href="../reports/quickstart/mini/report.html">The report</a> · '
+        "{download}`runs.csv <../../results/quickstart/mini/runs.csv>`",
+    ]
+
+
+def test_a_link_that_leads_nowhere_is_named(tmp_path: Path, beside: None) -> None:
     (tmp_path / "a.html").write_text('<a id="here" href="b.html#there"></a><a href="https://example.org/none">')
     (tmp_path / "b.html").write_text('<a href="a.html#here"></a><a href="c.html">')
     links = importlib.import_module("links")
