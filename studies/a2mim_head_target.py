@@ -25,6 +25,7 @@ from harness import (
     paper_table,
 )
 from studies.a2mim_scales import PAPER, SMALL, TINY, finetune, published, vit_scale
+from studies.scales import MARGINS
 
 BACKBONES = ("ResNet-50", "ViT-B")
 HEADS = {
@@ -98,6 +99,7 @@ STUDY = Study(
                 {"arm": "linear"},
                 {"arm": "2-layer Transformer"},
                 at={"table": "decoder", "backbone": backbone},
+                margin=MARGINS,
             )
             for backbone in BACKBONES
         ),
