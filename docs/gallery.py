@@ -82,9 +82,9 @@ def _about(study: str) -> str:
 
 def result(folder: Path) -> Iterator[str]:
     """What one scale of a study has: its headline, a figure, the compact table, and where all of it is."""
-    yield f"### {folder.parent.name} at {folder.name}"
+    yield f"### Scale {folder.name}"
     if said := headline(folder):
-        yield f"**{said}**"
+        yield said
     if picture := figure(folder):
         yield f"![{picture.stem} of {folder.parent.name}](../../{picture.relative_to(ROOT)})"
     yield table(folder)

@@ -228,7 +228,10 @@ def commands() -> str:
         "in the call or the study, 130 if interrupted. `harness --debug COMMAND` shows where in Python a mistake was "
         "met.",
     ]
-    for words, command in command_tree().items():
+    tree = command_tree()
+    short = [f"| [`{words}`](#{words.replace(' ', '-')}) | {_first(command)} |" for words, command in tree.items()]
+    parts.append("| | |\n| --- | --- |\n" + "\n".join(short))
+    for words, command in tree.items():
         about, _, example = (command.help or "").partition("Example: ")
         usage = " ".join(["harness", words, *map(_shown, _arguments(command)), "[OPTIONS]"])
         parts += [f"## {words}", about.strip(), f"```console\n{usage}\n```"]
@@ -237,6 +240,11 @@ def commands() -> str:
         rows = [_row(parameter) for parameter in command.params if parameter.name != "help"]
         parts.append("| | |\n| --- | --- |\n" + "\n".join(rows))
     return "\n\n".join(parts) + "\n"
+
+
+def _first(command: Any) -> str:
+    """The first sentence of a command's help."""
+    return re.split(r"(?<=\.)\s", " ".join((command.help or "").split()))[0].replace("|", "\\|")
 
 
 def _arguments(command: Any) -> list[Any]:

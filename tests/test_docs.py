@@ -10,6 +10,7 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,8 +19,18 @@ import pytest
 
 import harness
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+README = ROOT / "README.md"
 WRITTEN = sorted(file for file in DOCS.rglob("*.md") if not {"generated", "_build"} & set(file.parts))
+TINY = """
+MINI = MINI.replace(
+    data=FASHION.replace(train_images=20), labelled=FASHION.replace(train_images=20),
+    pretrain=MINI.pretrain.replace(epochs=1, warmup_epochs=0, batch_size=20),
+    finetune=MINI.finetune.replace(epochs=1, warmup_epochs=0, batch_size=20),
+)
+"""
+"""Comes behind the quickstart's text."""
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"# ([\w/]+\.\w+)\n")
 
@@ -29,7 +40,7 @@ def blocks(file: Path, *languages: str) -> list[str]:
 
 
 def named(files: list[Path]) -> list[Any]:
-    return [pytest.param(file, id=str(file.relative_to(DOCS))) for file in files]
+    return [pytest.param(file, id=str(file.relative_to(ROOT))) for file in files]
 
 
 @pytest.fixture
@@ -74,7 +85,9 @@ def test_python_of_a_page_runs(file: Path, project: Path) -> None:
             exec(compile(text, str(file), "exec"), names)
 
 
-@pytest.mark.parametrize("file", named([file for file in WRITTEN if "harness " in " ".join(blocks(file, "console"))]))
+@pytest.mark.parametrize(
+    "file", named([README, *(file for file in WRITTEN if "harness " in " ".join(blocks(file, "console")))])
+)
 def test_commands_of_a_page_exist(file: Path, pages: ModuleType) -> None:
     known = pages.command_tree()
     lines = "\n".join(blocks(file, "console")).splitlines()
@@ -85,6 +98,36 @@ def test_commands_of_a_page_exist(file: Path, pages: ModuleType) -> None:
         parameters = known[" ".join(words[:count])].params
         options = {name for parameter in parameters for name in (*parameter.opts, *parameter.secondary_opts)}
         assert {word for word in words if word.startswith("-")} <= options | {"--help"}, line
+
+
+def test_python_of_the_readme_runs(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its study and its search, at the quickstart's scale made tiny."""
+    (project / "studies").mkdir()
+    monkeypatch.chdir(project)
+    quickstart = (ROOT / "studies" / "quickstart.py").read_text()
+    (project / "studies" / "quickstart.py").write_text(quickstart + TINY)
+    (project / "results").symlink_to(ROOT / "results")
+    for text in blocks(README, "python"):
+        if found := FILE.match(text):
+            (project / found[1]).write_text(text)
+    monkeypatch.setattr(harness, "run", partial(harness.run, on="inline", where={"mask_ratio": 0.6}, seeds=1))
+    names: dict[str, Any] = {}
+    exec(compile(next(text for text in blocks(README, "python") if not FILE.match(text)), str(README), "exec"), names)
+    assert len(names["results"].frame()) == 2
+    assert tuple(names["maps"][-1].shape[-2:]) == (4, 4)
+    assert importlib.import_module("studies.search_ratios").SEARCH.trials == {"mini": 20}
+
+
+def test_the_table_and_the_figure_of_the_readme_are_committed() -> None:
+    text = README.read_text()
+    (place,) = set(re.findall(r"\((results/[\w/-]+)/figure-[\w.-]+\.png\)", text))
+    table = [line for line in (ROOT / place / "table.md").read_text().splitlines() if line.startswith("|")]
+    assert "\n".join(table) in text
+
+
+def test_links_of_the_readme_lead_somewhere() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", README.read_text())
+    assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
 
 
 def test_every_public_name_is_in_the_reference(pages: ModuleType) -> None:
@@ -106,14 +149,14 @@ def test_every_command_is_in_the_reference(pages: ModuleType) -> None:
 def test_the_gallery_has_every_study_and_every_report(gallery: ModuleType) -> None:
     text = gallery.gallery()
     with_results, without = text.split("\n## Without results\n")
-    for file in (DOCS.parent / "studies").glob("*.py"):
+    for file in (ROOT / "studies").glob("*.py"):
         if re.search(r"^(STUDY|SEARCH) = ", file.read_text(), re.MULTILINE):
             asked = file.read_text().removeprefix('"""').splitlines()[0]
-            done = list((DOCS.parent / "results" / file.stem).glob("*/*.md"))
+            done = list((ROOT / "results" / file.stem).glob("*/*.md"))
             row = f"| `{file.stem}` | {asked} | `harness "
             assert (f"\n## {file.stem}\n\n{asked}\n" in with_results) if done else (row in without), file.stem
-    for folder in {file.parent for file in (DOCS.parent / "results").glob("*/*/table.md")}:
-        assert f"\n### {folder.parent.name} at {folder.name}\n" in text
+    for folder in {file.parent for file in (ROOT / "results").glob("*/*/table.md")}:
+        assert f"\n### Scale {folder.name}\n" in text.split(f"\n## {folder.parent.name}\n")[1].split("\n## ")[0]
 
 
 def test_a_result_in_the_gallery(gallery: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,8 +170,8 @@ def test_a_result_in_the_gallery(gallery: ModuleType, tmp_path: Path, monkeypatc
     for name in ("figure-curves", "figure-knn-scope", "figure-top1-scope"):
         (folder / f"{name}.png").touch()
     assert list(gallery.result(folder)) == [
-        "### quickstart at mini",
-        "**It helps: +3 (p < 0.05).**",
+        "### Scale mini",
+        "It helps: +3 (p < 0.05).",
         "![figure-top1-scope of quickstart](../../results/quickstart/mini/figure-top1-scope.png)",
         "A title.\n\n| scope |\n| --- |",
         '<a href="../reports/quickstart/mini/report.html">The report</a> · '
