@@ -110,11 +110,12 @@ def test_python_of_the_readme_runs(project: Path, monkeypatch: pytest.MonkeyPatc
     for text in blocks(README, "python"):
         if found := FILE.match(text):
             (project / found[1]).write_text(text)
-    monkeypatch.setattr(harness, "run", partial(harness.run, on="inline", where={"mask_ratio": 0.6}, seeds=1))
+    monkeypatch.setattr(harness, "run", partial(harness.run, on="inline", where={"mask_ratio": 0.5}, seeds=1))
     names: dict[str, Any] = {}
     exec(compile(next(text for text in blocks(README, "python") if not FILE.match(text)), str(README), "exec"), names)
     assert len(names["results"].frame()) == 2
     assert tuple(names["maps"][-1].shape[-2:]) == (4, 4)
+    assert len(harness.plan("studies/ratios.py").rows) == 30
     assert importlib.import_module("studies.search_ratios").SEARCH.trials == {"mini": 20}
 
 
