@@ -66,7 +66,7 @@ def test_everything_is_computed_and_not_again(results: harness.Results) -> None:
 
 def test_tables_figures_and_sentences(results: harness.Results) -> None:
     table = results.table()
-    assert table.header[2:] == ("top-1 (%)", "k-NN (%)")
+    assert table.header[2:] == ("top-1 (%)", "3-NN (%)")
     assert table._repr_html_() == results._repr_html_()
     assert "<td>swin</td>" in results._repr_html_()
     names = list(results.figures())

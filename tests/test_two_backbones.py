@@ -22,7 +22,7 @@ def test_the_script_plans_runs_shows_and_uses_a_study(
     runpy.run_path(str(SCRIPT))
     printed = capsys.readouterr().out
     assert printed.startswith("two_backbones/tiny: 4 cells x 2 seeds; 4 pretrain, 8 finetune, 8 linear-probe, 8 knn")
-    for words in ("top-1 (%)", "linear probe (%)", "k-NN (%)", "ResNet  scratch"):
+    for words in ("top-1 (%)", "linear probe (%)", "5-NN (%)", "ResNet  scratch"):
         assert words in printed
     assert printed.rstrip().endswith("[(1, 32, 6, 6), (1, 32, 6, 6), (1, 32, 6, 6), (1, 32, 6, 6)]")
     assert (tmp_path / "top1.png").stat().st_size > 10_000

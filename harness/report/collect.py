@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from harness.report.escape import clean, shorten, shown
-from harness.spec import Evaluation, Scalar, key, pretraining, upstreams
+from harness.spec import Evaluation, FineTune, Scalar, Scratch, key, pretraining, upstreams
 from harness.store import STATES as STATES_OF_RUNS
 from harness.store import State, StateName, Store
 from harness.store.states import failed_upstream
@@ -110,6 +110,12 @@ def naming_axes(cells: pd.DataFrame) -> list[str]:
         if words.nunique() == len(points) and all(isinstance(word, str) for word in words):
             return varying[:1]
     return varying
+
+
+def starts_from_scratch(run: Evaluation) -> bool:
+    """True if no pre-training is behind an evaluation."""
+    start = run.start.start if isinstance(run.start, FineTune) else run.start  # an analysis starts from a fine-tuning
+    return isinstance(start, Scratch)
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:

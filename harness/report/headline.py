@@ -9,10 +9,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from harness.report.claims.listing import DIGITS
 from harness.report.claims.verdicts import ORDER, Verdict
 from harness.report.collect import axes_of, axis_columns, naming_axes
 from harness.report.escape import clean, shown
 from harness.report.labels import axis_label, evaluation_label
+from harness.report.numbers import between, number, signed
 from harness.report.tables.footnotes import reference_text
 from harness.report.tables.paper_values import column_beside
 from harness.report.tables.table import LEVEL, decimals, from_scratch
@@ -23,40 +25,54 @@ NAMED = 3
 
 
 def headline(plan: Plan, cells: pd.DataFrame, claims: Sequence[Verdict] = ()) -> str:
+    """What a study says, in one paragraph of `sentences`."""
+    return " ".join(sentences(plan, cells, claims))
+
+
+def sentences(plan: Plan, cells: pd.DataFrame, claims: Sequence[Verdict] = ()) -> tuple[str, ...]:
     """Sentences on the evaluation that claims refer to, with intervals that hold for all cells together (95 %).
 
-    First what pre-training gains, if there is a control from scratch, then the claims, then the other cells.
+    First what pre-training gains over a control from scratch, or without one the reference's value, then the claims,
+    then the other cells.
     """
     name = column_beside(plan, list(dict.fromkeys(cells["evaluation"])))
     part = cells[cells["evaluation"] == name]
     base = part[part["reference"] & (part["n"] > 0)]
     if base.empty:
-        return " ".join(["The reference has no value yet.", *_unfinished(part)])
+        return ("The reference has no value yet.", *_unfinished(part))
     digits = decimals(list(part["mean"])) - 1
-    words = _Words(reference_text(plan, cells), *_unit(evaluation_label(plan, name)), digits)
+    scratch = bool(_is_scratch(plan, base).iloc[0])
+    words = _Words(reference_text(plan, cells), *_unit(evaluation_label(plan, name)), digits, scratch)
     controls = _controls(plan, part, base.iloc[0])
-    first = _value(words, base.iloc[0]) if controls.empty else _gain(words, base.iloc[0], controls.iloc[0])
-    return " ".join([first, *_claims(claims), *_others(plan, part, digits), *_unfinished(part)])
+    # A reference from scratch is the control itself: the other cells are told against it.
+    plain = scratch or controls.empty
+    first = _value(words, base.iloc[0]) if plain else _gain(words, base.iloc[0], controls.iloc[0])
+    return (first, *_claims(claims), *_others(plan, part, digits), *_unfinished(part))
 
 
 @dataclass(frozen=True)
 class _Words:
-    """What sentences share: the reference in words, the measure and its unit, and digits after the point."""
+    """What sentences share: the reference in words, the measure and its unit, and digits after the point.
+
+    scratch: the reference was trained from scratch.
+    """
 
     reference: str
     measure: str
     unit: str
     digits: int
+    scratch: bool
 
-    def value(self, number: float) -> str:
-        return f"{number:.{self.digits}f}{self.unit}".replace("-", "−")
+    def value(self, found: float) -> str:
+        return f"{number(found, self.digits)}{self.unit}"
 
-    def points(self, number: float) -> str:
-        return f"{number:+.{self.digits}f}{' points' if self.unit else ''}".replace("-", "−")
+    def points(self, found: float) -> str:
+        return f"{signed(found, self.digits)}{' points' if self.unit else ''}"
 
     @property
     def named(self) -> str:
-        return f"reference ({self.reference})" if self.reference else "reference"
+        named = f"reference ({self.reference})" if self.reference else "reference"
+        return f"{named}, trained from scratch," if self.scratch else named
 
 
 def _unit(label: str) -> tuple[str, str]:
@@ -82,12 +98,12 @@ def _gain(words: _Words, base: pd.Series, control: pd.Series) -> str:
 
 
 def _spread(low: float, high: float, seeds: int, digits: int) -> str:
-    between = "" if math.isnan(low) else f"95 % interval {_range(low, high, digits)}, "
-    return f"({between}{_seeds(seeds)})"
+    interval = "" if math.isnan(low) else f"95 % interval {between(low, high, digits)}, "
+    return f"({interval}{_seeds(seeds)})"
 
 
-def _seeds(number: int) -> str:
-    return f"{number} seed{'s' if number > 1 else ''}"
+def _seeds(count: int) -> str:
+    return f"{count} seed{'s' if count > 1 else ''}"
 
 
 def _claims(claims: Sequence[Verdict]) -> Iterator[str]:
@@ -97,8 +113,9 @@ def _claims(claims: Sequence[Verdict]) -> Iterator[str]:
         yield f"Claims: {', '.join(f'{counts[word]} {word}' for word in reversed(ORDER) if counts[word])}."
     elif claims:
         found = claims[0]
-        effect = f" ({found.effect:+.2f}, {_range(found.low, found.high, 2)})" if math.isfinite(found.low) else ""
-        yield f"{found.word.capitalize()}: {clean(found.claim.sentence)}{effect.replace('-', '−')}."
+        interval = between(found.low, found.high, DIGITS)
+        effect = f" ({signed(found.effect, DIGITS)}, {interval})" if math.isfinite(found.low) else ""
+        yield f"{found.word.capitalize()}: {clean(found.claim.sentence)}{effect}."
 
 
 def _unfinished(part: pd.DataFrame) -> Iterator[str]:
@@ -118,13 +135,14 @@ def _others(plan: Plan, part: pd.DataFrame, digits: int) -> Iterator[str]:
             more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
             yield f"{word} than the reference: {'; '.join(named)}{more}."
     if open_ones := len(others) - len(clear):
-        number = "one" if open_ones == 1 else f"{open_ones}"
-        whole = f"{number} other cell{'s' * (open_ones > 1)}"
+        count = "one" if open_ones == 1 else f"{open_ones}"
+        whole = f"{count} other cell{'s' * (open_ones > 1)}"
         if len(clear):
             yield f"{whole[0].upper()}{whole[1:]} cannot be told from it."
         else:
             largest = float(others[["simultaneous_low", "simultaneous_high"]].abs().to_numpy().max())
-            yield f"The {whole} cannot be told from the reference: up to {largest:.{digits}f} either way is possible."
+            most = number(largest, digits)
+            yield f"The {whole} cannot be told from the reference: up to {most} either way is possible."
 
 
 def _cell(plan: Plan, cell: pd.Series, names: Sequence[str], digits: int) -> str:
@@ -133,8 +151,8 @@ def _cell(plan: Plan, cell: pd.Series, names: Sequence[str], digits: int) -> str
     point = {columns[axis]: value for axis, value in plan.study.complete(plan.study.reference).items()}
     changed = [(name, cell[name]) for name in names if cell[name] != point[name] and cell[name] is not None]
     where = ", ".join(f"{axis_label(plan, name)} {shown(value)}" for name, value in changed)
-    between = _range(cell["simultaneous_low"], cell["simultaneous_high"], digits)
-    return f"{where} by {cell['difference']:+.{digits}f} ({between})".replace("-", "−")
+    interval = between(cell["simultaneous_low"], cell["simultaneous_high"], digits)
+    return f"{where} by {signed(cell['difference'], digits)} ({interval})"
 
 
 def _controls(plan: Plan, part: pd.DataFrame, base: pd.Series) -> pd.DataFrame:
@@ -148,7 +166,3 @@ def _is_scratch(plan: Plan, part: pd.DataFrame) -> pd.Series[bool]:
     scratch = from_scratch(plan)
     points = part[axes_of(part)].itertuples(index=False, name=None)
     return pd.Series([point in scratch for point in points], index=part.index, dtype=bool)
-
-
-def _range(low: float, high: float, digits: int) -> str:
-    return f"{low:.{digits}f} to {high:.{digits}f}".replace("-", "−")

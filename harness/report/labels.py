@@ -9,6 +9,7 @@ import pandas as pd
 
 from harness.report.collect import axes_of
 from harness.report.escape import clean
+from harness.spec import Knn
 from harness.study import Plan
 
 MEASURES = {
@@ -81,11 +82,13 @@ def axis_label(plan: Plan, column: str) -> str:
 
 
 def evaluation_label(plan: Plan, name: str) -> str:
-    """An evaluation in words with its unit, such as `top-1 accuracy (%)`: as the study labels it, else by its name."""
+    """An evaluation in words with its unit, such as `20-NN accuracy (%)`: as the study labels it, else by its name."""
     if name in plan.study.labels:
         return clean(plan.study.labels[name])
     text = MEASURES.get(name, clean(name).replace("_", " ")) or "result"
     found = next((row.evaluations[name] for row in plan.rows if name in row.evaluations), None)
+    if isinstance(found, Knn):
+        text = text.replace("k-NN", f"{found.ks[0]}-NN")
     return f"{text} (%)" if found is not None and found.shown_metric in PERCENT else text
 
 

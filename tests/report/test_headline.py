@@ -91,3 +91,30 @@ def test_claims_are_told_one_by_its_effect_several_by_their_number(tmp_path: Pat
         finish_all(store, plan, lambda row: 80.0 + 4 * (row.axes["scope"] == "masked") + row.seed)
         runs = runs_frame(plan, store)
         assert told in headline(plan, summary(plan, runs), judged(plan, runs))
+
+
+def test_a_reference_from_scratch_is_the_control_itself(tmp_path: Path) -> None:
+    grid = axes(scope=("masked", "scratch"))
+    plan = scope_plan(
+        cell=lambda scale, scope, seed: scope_cell(scale, scope, None if scope == "scratch" else 0.6, seed), grid=grid,
+        reference={"scope": "scratch"}, paper=None, seeds=4,
+    )  # fmt: skip
+    level = {"masked": 0.0, "scratch": 0.0}
+    alike = said(tmp_path / "alike", plan, lambda row: 70 + level[str(row.axes["scope"])] + math.sin(row.seed * 5))
+    assert alike.startswith("The reference (scope scratch), trained from scratch, has top-1 accuracy ")
+    assert "The one other cell cannot be told from the reference: up to 0.0 either way is possible." in alike
+    level["masked"] = 5.0
+    better = said(tmp_path / "better", plan, lambda row: 70 + level[str(row.axes["scope"])] + math.sin(row.seed * 5))
+    assert "Better than the reference: scope masked by +5.0 (5.0 to 5.0)." in better
+    assert "−0.0" not in alike + better
+
+
+def test_names_keep_their_hyphens(tmp_path: Path) -> None:
+    def cell(scale: Scale, model: str, seed: int) -> dict[str, Evaluation]:
+        return scope_cell(scale, "masked", {"ViT-S": 0.4, "ResNet-50": 0.6}[model], seed)
+
+    plan = scope_plan(
+        cell=cell, grid=axes(model=("ViT-S", "ResNet-50")), reference={"model": "ViT-S"}, paper=None, seeds=4
+    )
+    text = said(tmp_path, plan, lambda row: 80 - 4 * (row.axes["model"] == "ResNet-50") + row.seed / 9)
+    assert "Worse than the reference: model ResNet-50 by −4.0 " in text

@@ -134,4 +134,4 @@ def test_each_evaluation_has_the_table_of_its_name(tmp_path: Path) -> None:
     found = {row["evaluation"]: row["paper"] for _, row in cells[cells["cell"] == 1].iterrows()}
     assert (found["other"], found["top1"], math.isnan(found["again"])) == (60.0, 83.0, True)
     assert column_beside(plan, ["top1", "again", "other"]) == "other"
-    assert any("top1 of made_up; other of made_up" in line for line in reading(plan, runs, cells))
+    assert any("top-1 (%) of made_up; other (%) of made_up" in line for line in reading(plan, runs, cells))

@@ -157,12 +157,12 @@ def test_a_group_of_columns_for_each_evaluation(tmp_path: Path) -> None:
     finish_all(store, plan, lambda row: 0.5)
     found = _table(plan, store, wide=True)
     assert found.header[2:] == (
-        "k-NN (%)", "k-NN n", "k-NN 95 % interval", "k-NN vs reference", "top-1 (%)", "top-1 paper", "top-1 n",
+        "20-NN (%)", "20-NN n", "20-NN 95 % interval", "20-NN vs reference", "top-1 (%)", "top-1 paper", "top-1 n",
         "top-1 95 % interval", "top-1 vs reference",
     )  # fmt: skip
     shown = ("–", "–", "–", "–", "0.5000 ± 0.0000", "–", "2", "0.5000 to 0.5000", "0.0000 n.s.")
     assert found.plain_rows()[-1][2:] == shown
-    assert _table(plan, store).header[2:] == ("k-NN (%)", "top-1 (%)", "paper")
+    assert _table(plan, store).header[2:] == ("20-NN (%)", "top-1 (%)", "paper")
     assert "accuracy of 20 nearest neighbours" in found.caption
 
 

@@ -107,7 +107,7 @@ def _over_axis(claim: InnerMaximum, cells: Sequence[Cell], excluded: Mapping[int
         return _reason({place[value] for place in whole for value in values}, excluded)
     rows = {value: _mean([place[value] for place in whole], len(cells)) for value in (*inner, values[0], values[-1])}
     used = tuple(sorted(place[value] for place in whole for value in rows))
-    words = [f"{claim.axis} at {len(rows)} values"] + [f"mean over {len(whole)} settings"] * (len(whole) > 1)
+    words = [f"at {len(rows)} values"] + [f"mean over {len(whole)} settings"] * (len(whole) > 1)
     words += [f"{len(left_out)} inner values are excluded at this scale"] * bool(left_out)
     ends = np.array([rows[values[0]], rows[values[-1]]])
     return Sides(np.array([rows[value] for value in inner]), ends, used, "; ".join(words))

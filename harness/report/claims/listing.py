@@ -12,8 +12,13 @@ from harness.report import escape
 from harness.report.claims.sequential import standing
 from harness.report.claims.verdicts import ERROR, ORDER, Verdict, scored, verdict
 from harness.report.escape import NOTHING, clean
+from harness.report.labels import evaluation_label
+from harness.report.numbers import signed
 from harness.study import Plan
 from harness.study.claims import margin_at
+
+DIGITS = 2
+"""Digits of effects after the point."""
 
 CLAIM_HEADER = ("verdict", "claim", "effect", "interval", "n", "needs about", "margin", "compared")
 
@@ -76,15 +81,15 @@ def claims_text(
     header, *rows = [map(escape.markdown, row) for row in (CLAIM_HEADER, *claim_rows(found))]
     body = escape.markdown_table(header, rule, rows)
     title = f"# Claims of {escape.markdown(plan.study.name) or 'the study'} at scale {escape.markdown(plan.scale.name)}"
-    parts = [title, body, *map(escape.markdown, explained(plan, found, before)), *_others_text(others)]
+    parts = [title, body, *map(escape.markdown, explained(plan, found, before)), *_others_text(plan, others)]
     return "\n\n".join(parts) + "\n"
 
 
-def _others_text(others: Sequence[tuple[str, Verdict]]) -> tuple[str, ...]:
+def _others_text(plan: Plan, others: Sequence[tuple[str, Verdict]]) -> tuple[str, ...]:
     """The effects by other evaluations as a heading, a table and a sentence; nothing without any."""
     if not others:
         return ()
-    shown = [(name, *_row(item)[1:5]) for name, item in others]
+    shown = [(evaluation_label(plan, name), *_row(item)[1:5]) for name, item in others]
     header, *rows = [map(escape.markdown, row) for row in (("evaluation", *CLAIM_HEADER[1:5]), *shown)]
     return (
         "## The same comparisons by other evaluations",
@@ -139,8 +144,10 @@ def _row(found: Verdict) -> tuple[str, ...]:
     return (
         found.word,
         clean(found.claim.sentence),
-        _signed(found.effect),
-        f"{_signed(found.low)} to {_signed(found.high)}" if math.isfinite(found.low + found.high) else NOTHING,
+        signed(found.effect, DIGITS),
+        f"{signed(found.low, DIGITS)} to {signed(found.high, DIGITS)}"
+        if math.isfinite(found.low + found.high)
+        else NOTHING,
         NOTHING if not high else str(low) if low == high else f"{low} to {high}",
         NOTHING if found.needed is None else str(found.needed),
         NOTHING if math.isnan(found.margin) else f"{found.margin:.2f}",
@@ -159,9 +166,3 @@ def _told(found: Verdict) -> str:
     measured = f"{effect}, {interval}, n = {n}" if interval != NOTHING else ""
     needs = f"needs about {needed} seeds" if needed != NOTHING else ""
     return "; ".join(filter(None, (measured, needs, compared)))
-
-
-def _signed(value: float) -> str:
-    if math.isnan(value):
-        return NOTHING
-    return f"{'+' if value > 0 else '−' if value < 0 else ''}{abs(value):.2f}"

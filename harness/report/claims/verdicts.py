@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from harness.report.claims.contrasts import Sides, sides
+from harness.report.collect import starts_from_scratch
 from harness.report.tables.paper_values import column_beside
 from harness.report.tables.statistics import matrix, units
-from harness.spec import Evaluation, FineTune, Scratch
 from harness.stats.additive import Additive, fit
 from harness.stats.bounds import Bounds, bounds
 from harness.stats.intervals import Floats
@@ -98,15 +98,12 @@ def scored(plan: Plan, runs: pd.DataFrame, evaluation: str = "") -> Scored:
     return Scored(plan, name, matrix(units(runs), name, numbers), excluded, _gain(plan, name, excluded))
 
 
-def _from_scratch(run: Evaluation) -> bool:
-    start = run.start.start if isinstance(run.start, FineTune) else run.start  # an analysis starts from a fine-tuning
-    return isinstance(start, Scratch)
-
-
 def _gain(plan: Plan, name: str, excluded: Mapping[int, str]) -> Floats | None:
     cells = plan.study.cells
     found = {
-        cells.index(row.axes) for row in plan.rows if name in row.evaluations and _from_scratch(row.evaluations[name])
+        cells.index(row.axes)
+        for row in plan.rows
+        if name in row.evaluations and starts_from_scratch(row.evaluations[name])
     }
     reference = cells.index(plan.study.complete(plan.study.reference))
     if len(found) != 1 or found == {reference} or reference in excluded:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from harness.report.collect import PROVENANCE, records
 from harness.report.escape import clean, shorten
+from harness.report.labels import evaluation_label
 from harness.spec import Evaluation
 from harness.spec.differences import Difference, differences
 from harness.study import Plan
@@ -44,13 +45,14 @@ def details(plan: Plan, runs: pd.DataFrame) -> dict[str, Any]:
     """
     texts, places, found, diffs = _Distinct(), _Distinct(), _Distinct(), _Distinct()
     recipes = _differences(plan)
+    names = {name: evaluation_label(plan, name) for name in runs["evaluation"].unique()}
     values: dict[int, list[list[Any]]] = {}
     for record in records(runs):
         name = (record["cell"], record["seed"], record["evaluation"])
         # In the order that the page's script reads, as the docstring lists it.
         line = [
             record["seed"],
-            texts.place(clean(record["evaluation"])),
+            texts.place(names[record["evaluation"]]),
             texts.place(record["state"]),
             None if math.isnan(record["value"]) else record["value"],  # JSON has no NaN
             texts.place(record["reason"]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -11,8 +10,9 @@ import pandas as pd
 from harness.report.claims.listing import CLAIM_HEADER, claim_rows, explained, told_rows
 from harness.report.claims.verdicts import Verdict
 from harness.report.collect import naming_axes, records
-from harness.report.escape import NOTHING, clean, shown
+from harness.report.escape import clean, shown
 from harness.report.labels import axis_label
+from harness.report.numbers import number, signed
 from harness.report.page import Section
 from harness.report.tables.table import Table, decimals
 from harness.study import Plan
@@ -73,8 +73,8 @@ def paper_section(plan: Plan, cells: pd.DataFrame) -> list[Section]:
         (
             *(shown(record[axis]) for axis in axes),
             f"{record['paper']:g}",
-            _number(record["mean"], digits),
-            _number(record["paper_delta"], digits, sign=True),
+            number(record["mean"], digits),
+            signed(record["paper_delta"], digits),
             *[str(1 + protocols.index(_protocol(record)))] * several,
         )
         for record in found
@@ -123,10 +123,3 @@ def audit_section(findings: Sequence[Any]) -> list[Section]:
 def _arms(names: list[str]) -> str:
     more = f" and {len(names) - ARMS} more" if len(names) > ARMS else ""
     return "; ".join(names[:ARMS]) + more
-
-
-def _number(value: float, digits: int, *, sign: bool = False) -> str:
-    if math.isnan(value):
-        return NOTHING
-    # A minus sign is as wide as a plus, so that columns align.
-    return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")

@@ -217,7 +217,7 @@ def _paper(plan: Plan, runs: pd.DataFrame, cells: pd.DataFrame) -> Iterator[str]
     printed = cells[cells["paper"].notna()]
     found = tables_beside(plan, list(dict.fromkeys(cells["evaluation"])))
     tables = "; ".join(
-        f"{clean(found[name].metric)} of {clean(found[name].name)}" for name in printed["evaluation"].unique()
+        f"{short_label(plan, name)} of {clean(found[name].name)}" for name in printed["evaluation"].unique()
     )
     protocols = " | ".join(dict.fromkeys(text for text in printed["paper_protocol"] if text))
     measured = f"; measured with {protocols}" if protocols else ""

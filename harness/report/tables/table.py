@@ -13,11 +13,12 @@ import pandas as pd
 from tabulate import tabulate
 
 from harness.report import escape
-from harness.report.collect import STATES, axes_of, naming_axes, records
+from harness.report.collect import STATES, axes_of, naming_axes, records, starts_from_scratch
 from harness.report.escape import NOTHING, shown
 from harness.report.labels import axis_label, short_label
+from harness.report.numbers import number, signed
 from harness.report.tables.footnotes import caption, count_words, notes, reading
-from harness.spec import Scalar, Scratch
+from harness.spec import Scalar
 from harness.study import Plan
 
 LEVEL = 0.05
@@ -239,7 +240,7 @@ def from_scratch(plan: Plan) -> set[tuple[Scalar, ...]]:
     return {
         tuple(row.axes.values())
         for row in plan.rows
-        if row.evaluations and all(isinstance(found.start, Scratch) for found in row.evaluations.values())
+        if row.evaluations and all(map(starts_from_scratch, row.evaluations.values()))
     }
 
 
@@ -253,9 +254,9 @@ def _point(values: Sequence[Scalar], *, named: bool) -> list[Entry]:
 
 
 def _ours(cell: Cell, digits: int, marks: Mapping[str, str], plainly: bool, *, signs: bool) -> Entry:
-    number = _rounded(cell.mean, digits) if cell.n else None
+    value = _rounded(cell.mean, digits) if cell.n else None
     bold, sign = cell.best and not plainly, cell.sign if signs and cell.n else ""
-    return Entry(_status(cell, digits), marks.get(cell.reason, ""), bold, number, sign)
+    return Entry(_status(cell, digits), marks.get(cell.reason, ""), bold, value, sign)
 
 
 def _status(cell: Cell, digits: int) -> str:
@@ -266,11 +267,11 @@ def _status(cell: Cell, digits: int) -> str:
         holes["without a value"] = unmeasured
     if not cell.n:
         return next(iter(holes)) if len(holes) == 1 else count_words(Counter(holes))
-    number = f"{cell.mean:.{digits}f}"
+    text = number(cell.mean, digits)
     if not math.isnan(cell.sd):
-        number += f" ± {cell.sd:.{digits}f}"
+        text += f" ± {cell.sd:.{digits}f}"
     words = [f"{held} of {seeds} {word}" for word, held in sorted(holes.items())]
-    return f"{number} ({', '.join(words)})" if words else number
+    return f"{text} ({', '.join(words)})" if words else text
 
 
 def _count(cell: Cell) -> Entry:
@@ -282,22 +283,22 @@ def _count(cell: Cell) -> Entry:
 def _interval(cell: Cell, digits: int) -> Entry:
     if math.isnan(cell.low):
         return Entry(NOTHING)
-    return Entry(f"{_number(cell.low, digits)} to {_number(cell.high, digits)}", number=_rounded(cell.low, digits))
+    return Entry(f"{number(cell.low, digits)} to {number(cell.high, digits)}", number=_rounded(cell.low, digits))
 
 
 def _difference(cell: Cell, digits: int) -> Entry:
     if cell.reference:
         return Entry("reference")
-    told = (_signed(cell.difference, digits), _significance(cell.p), "(by seed)" * cell.by_seed)
+    told = (signed(cell.difference, digits), _significance(cell.p), "(by seed)" * cell.by_seed)
     return Entry(" ".join(filter(None, told)), number=_unsigned_zero(cell.difference, digits))
 
 
 def _signed_entry(value: float, digits: int) -> Entry:
-    return Entry(_signed(value, digits), number=_unsigned_zero(value, digits))
+    return Entry(signed(value, digits), number=_unsigned_zero(value, digits))
 
 
 def _unsigned_zero(value: float, digits: int) -> float | None:
-    """As `_rounded`, for values that `_signed` shows: what rounds to zero has no sign there."""
+    """As `_rounded`, for values that `signed` shows: what rounds to zero has no sign there."""
     return _rounded(round(value, digits) + 0.0, digits)
 
 
@@ -313,20 +314,6 @@ def _significance(p: float) -> str:
     if p >= LEVEL:
         return "n.s."
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-
-
-def _signed(value: float, digits: int) -> str:
-    """Text with a sign, which a value that rounds to zero lacks."""
-    if math.isnan(value):
-        return NOTHING
-    size = f"{abs(value):.{digits}f}"
-    if not float(size):
-        return size
-    return ("+" if value > 0 else "−") + size
-
-
-def _number(value: float, digits: int) -> str:
-    return ("−" if value < 0 else "") + f"{abs(value):.{digits}f}"
 
 
 def _paper(cell: Cell, unverified: str = " (unverified)") -> Entry:
