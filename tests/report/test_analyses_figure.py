@@ -11,7 +11,7 @@ import pytest
 from harness.report.collect import runs_frame
 from harness.report.figures import drawing
 from harness.report.figures import pictures as report_pictures
-from harness.report.figures.analyses import analysis_figures, draw, figure_of
+from harness.report.figures.analyses import AnalysisFigure, _by_quantity, analysis_figures, draw, figure_of
 from harness.spec import Backbone, FineTune, Interactions, Occlusion, Recipe, RgbStatistics, Scale, Scratch, Shapes
 from harness.store import Attempt, Store
 from harness.study import Plan, Study, axes, expand
@@ -74,6 +74,24 @@ def test_a_curve_is_the_mean_over_seeds_and_its_band_their_deviation(store: Stor
     assert band.y.tolist() == [(85 + 71) / 2, 10.5]
     assert band.spread == pytest.approx([np.std([85, 71], ddof=1), np.std([10, 11], ddof=1)])
     assert salient.bands[0].y.tolist() == [78.0, 6.0]
+
+
+def test_each_backbone_has_a_panel_with_its_curves_and_the_level_of_interactions() -> None:
+    def interacting(strength: list[float]) -> dict[str, Any]:
+        return {"orders": np.array([0.0, 1.0]), "strength": np.array(strength), "error": np.array([0.1, 0.1])}
+
+    def both(one: list[float], two: list[float]) -> AnalysisFigure:
+        found = [("random", [interacting(one)]), ("A2MIM", [interacting(two)])]
+        return figure_of("interactions", found, column="J", title="init")
+
+    made = {"ViT-S": both([2.0, 1.0], [2.5, 1.5]), "ResNet-50": both([1.0, 0.5], [3.0, 0.75])}
+    (figure,) = _by_quantity(made)
+    with drawing.style():
+        drawn = draw(figure)
+    assert [panel.get_title() for panel in drawn.axes] == ["ViT-S", "ResNet-50"]
+    curves = [[np.asarray(line.get_ydata()).tolist() for line in panel.lines] for panel in drawn.axes]
+    assert curves == [[[1.0, 1.0], [2.0, 1.0], [2.5, 1.5]], [[1.0, 1.0], [1.0, 0.5], [3.0, 0.75]]]
+    assert len({panel.get_ylim() for panel in drawn.axes}) == 1
 
 
 def test_a_single_run_has_its_own_band() -> None:

@@ -25,7 +25,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", "-.", ":", "-", "--", "-.")
 GREY = "#666666"
-_THEIRS = "paper, under\nits own protocol"
+THEIRS = "paper, under\nits own protocol"
+"""What stands over or beside a paper's values."""
 SHORT = 20
 """Characters of labels beside bars that leave room for the bars in one column."""
 LABEL_LENGTH = 44
@@ -113,13 +114,13 @@ def draw_axis(data: AxisFigure) -> Figure:
                 _draw_paper_line(axes, line, data.labels.index(line.label))
         _set_scale(axes, data, 0.14)
     points = [point for line in data.lines for point in line.points]
-    ours[0].set_ylabel(plain(data.measure) + _spread([*points, *data.controls]))
+    ours[0].set_ylabel(plain(data.measure) + spread([len(point.seeds) for point in [*points, *data.controls]]))
     for axes in theirs[:1]:
-        axes.set_ylabel(_THEIRS) if several else axes.set_title(_THEIRS, color=GREY, fontsize=7)
+        axes.set_ylabel(THEIRS) if several else axes.set_title(THEIRS, color=GREY, fontsize=7)
     for axes in grid[-1]:
         axes.set_xlabel(plain(data.over))
     _remark(figure, f"cells without a number: {data.absent}" if data.absent else "")
-    _finish(figure, width=TWO if grid.size > 1 else ONE, title=data.title, height=1.0 + 1.5 * len(grid))
+    finish(figure, width=TWO if grid.size > 1 else ONE, title=data.title, height=1.0 + 1.5 * len(grid))
     return figure
 
 
@@ -164,13 +165,13 @@ def draw_cells(data: CellsFigure) -> Figure:
             axes.grid(visible=False, axis="y")
             axes.xaxis.set_major_locator(MaxNLocator(4))
     if data.shows_paper:
-        grid[0][1].set_title(_THEIRS, color=GREY, fontsize=7)
+        grid[0][1].set_title(THEIRS, color=GREY, fontsize=7)
     note = _draw_bars([row[0] for row in grid], groups)
-    grid[-1][0].set_xlabel(plain(data.measure) + _spread(data.points) + note)
+    grid[-1][0].set_xlabel(plain(data.measure) + spread([len(point.seeds) for point in data.points]) + note)
     _remark(figure, data.title)
     longest = max(len(plain(point.label)) for point in data.points)
     height = 0.9 + 0.25 * len(data.points) + 0.25 * (len(groups) - 1)
-    _finish(figure, width=TWO if data.shows_paper or longest > SHORT else ONE, height=height, title="")
+    finish(figure, width=TWO if data.shows_paper or longest > SHORT else ONE, height=height, title="")
     return figure
 
 
@@ -188,7 +189,7 @@ def draw_curves(found: Sequence[Curve], title: str) -> Figure:
         )  # fmt: skip
     axes.set_xlabel("epoch of pre-training")
     axes.set_ylabel("loss, mean over seeds")
-    _finish(figure, width=ONE, title=title)
+    finish(figure, width=ONE, title=title)
     return figure
 
 
@@ -206,7 +207,7 @@ def _draw_line(axes: Axes, data: AxisFigure, line: Line, shift: float) -> None:
         axes.plot([place] * len(point.seeds), point.seeds, ".", color=colour, alpha=0.4, markersize=4, zorder=2)
     for place, point in zip(places, line.points, strict=True):
         if point.reference and not point.hole:
-            _mark_reference(axes, place, point.mean)
+            mark_reference(axes, place, point.mean)
 
 
 def _draw_cell(axes: Axes, point: Point, place: int) -> None:
@@ -223,7 +224,7 @@ def _draw_cell(axes: Axes, point: Point, place: int) -> None:
     axes.plot(point.seeds, heights, ".", color=COLOURS[0], alpha=0.4, markersize=4, zorder=2)
     axes.errorbar([point.mean], [place], xerr=[error], color=COLOURS[0], marker="o", zorder=3)
     if point.reference:
-        _mark_reference(axes, point.mean, place)
+        mark_reference(axes, point.mean, place)
         axes.axvline(point.mean, color=GREY, linestyle=":", linewidth=0.9, zorder=1)
 
 
@@ -240,9 +241,9 @@ def _draw_bars(panels: Sequence[Axes], groups: Sequence[Sequence[Point]]) -> str
     return "" if left == 0 else f"\n(bars begin at {left:.4g})"
 
 
-def _spread(points: Sequence[Point]) -> str:
-    """What error bars are, for the label of an axis: a deviation over how many pre-trainings."""
-    counts = sorted({len(point.seeds) for point in points if point.seeds})
+def spread(numbers: Sequence[int]) -> str:
+    """What error bars are, for the label of an axis. numbers: of pre-trainings of each cell, 0 where there is none."""
+    counts = sorted({number for number in numbers if number})
     if not counts or counts[-1] < 2:
         return ""
     few, many = counts[0], counts[-1]
@@ -253,7 +254,8 @@ def _name(label: str) -> str | None:
     return plain(label) if label else None
 
 
-def _mark_reference(axes: Axes, x: float, y: float) -> None:
+def mark_reference(axes: Axes, x: float, y: float) -> None:
+    """Draw a ring around the reference."""
     axes.plot(
         [x], [y], "o", markersize=11, fillstyle="none", markeredgecolor=GREY, markeredgewidth=1.1,
         label="reference", zorder=4,
@@ -344,7 +346,7 @@ def _legend_place(pair: tuple[Any, str]) -> int:
     return 0 if isinstance(handle, ErrorbarContainer) or handle.get_linestyle() == "None" else 1
 
 
-def _finish(figure: Figure, *, width: float, title: str, height: float = 2.5) -> None:
+def finish(figure: Figure, *, width: float, title: str, height: float = 2.5) -> None:
     """Size the figure, in inches, and put the legend below it, each label once."""
     found = [pair for other in figure.axes for pair in zip(*other.get_legend_handles_labels(), strict=True)]
     found.sort(key=_legend_place)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from harness.report.collect import Arm, arms, runs_frame
 from harness.report.escape import clean, file_stem
-from harness.report.figures import analyses, drawing, examples, gallery
+from harness.report.figures import against, analyses, avgdist, drawing, examples, gallery
 from harness.report.figures.data import LINES, axis_figures, cell_labels, cells_figures, curves
 from harness.report.figures.heatmap import draw_heatmap, heatmaps
 from harness.report.labels import Words
@@ -94,6 +94,7 @@ def _drawn(
     """All figures by name, the words on each, and remarks on what is left out."""
     words: dict[str, str] = {}
     made, remarks = _figures(runs, cells, words, Words.of(plan, cells))
+    made |= _beside_the_paper(plan, runs, cells, made, words, Words.of(plan, cells))
     more, others = _curves(*_arms(plan, cells), store, words)
     seen, unread = _analyses(plan, store, made, words)
     tested, broken = _examples(plan, store, words, Words.of(plan, cells))
@@ -131,6 +132,22 @@ def _figures(
         if len(maps) > MAPS:
             remarks.append(f"{stem} shows the first {MAPS} of {len(maps)} combinations of the other axes.")
     return files, remarks
+
+
+def _beside_the_paper(
+    plan: Plan, runs: pd.DataFrame, cells: pd.DataFrame, taken: dict[str, Figure], words: dict[str, str], shown: Words
+) -> dict[str, Figure]:
+    """The papers' own figures with ours in them; adds the words of each to `words`. taken: names that are not free."""
+    files: dict[str, Figure] = {}
+    for far in avgdist.distance_figures(plan, cells, shown):
+        stem = _free(file_stem("figure", far.evaluation, "avgdist"), taken)
+        files[stem] = avgdist.draw_beside(far)
+        words[stem] = clean(f"{far.measure} over AvgDist of the paper's mask at 192 px; ratios beside the points")
+    for each in against.against_figures(runs, cells, shown):
+        stem = _free(file_stem("figure", each.evaluation, "paper"), taken | files)
+        files[stem] = against.draw(each)
+        words[stem] = clean(f"{each.measure}: our difference from the reference over the paper's")
+    return files
 
 
 def _curves(
