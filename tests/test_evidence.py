@@ -1,0 +1,108 @@
+"""The committed evidence is what the committed records give: the front page, and every report, byte for byte."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import harness
+from harness import report
+from harness.report.claims.verdicts import Verdict
+from harness.report.figures.pictures import Pictures
+from harness.store import Store
+from harness.store.exchange import import_records
+from harness.study import load
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "results"
+STUDIES = [path for path in sorted((ROOT / "studies").glob("*.py")) if "STUDY = " in path.read_text(encoding="utf-8")]
+RECORDS = [path for path in sorted(RESULTS.glob("*-*.records")) if (RESULTS / path.stem.replace("-", "/")).is_dir()]
+TEXTS = (".md", ".tex", ".csv", ".html", ".svg")
+
+
+def _tool() -> ModuleType:
+    found = importlib.util.spec_from_file_location("evidence", ROOT / "tools" / "evidence.py")
+    assert found is not None
+    assert found.loader is not None
+    module = sys.modules["evidence"] = importlib.util.module_from_spec(found)  # dataclasses look there
+    found.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    found = Store(tmp_path_factory.mktemp("records"))
+    import_records(found, sorted(RESULTS.glob("*.records")))
+    return found
+
+
+def _written(records: Path, store: Store, folder: Path) -> list[str]:
+    """Names of the files of a report from a store, written into a folder as `harness report` does."""
+    study, scale = records.stem.rsplit("-", 1)
+    harness.results(ROOT / "studies" / f"{study}.py", scale, store=store).looked().report(folder)
+    return sorted(path.name for path in folder.iterdir() if path.suffix in TEXTS)
+
+
+@pytest.mark.parametrize("records", RECORDS, ids=lambda path: path.stem)
+def test_tables_and_verdicts_are_those_of_the_records(
+    records: Path, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    none = Pictures(files={}, words={}, title="", triplets=(), remarks=())
+    monkeypatch.setattr(report, "_pictures", lambda *_: none)  # figures take long: the next test has them
+    committed = RESULTS / records.stem.replace("-", "/")
+    names = [name for name in _written(records, store, tmp_path) if not name.endswith((".html", ".svg"))]
+    assert {"table.md", "table.tex", "table.csv", "runs.csv", "claims.md"} <= set(names)
+    different = [name for name in names if (tmp_path / name).read_bytes() != (committed / name).read_bytes()]
+    assert different == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("records", RECORDS, ids=lambda path: path.stem)
+def test_whole_reports_are_those_of_the_records(records: Path, store: Store, tmp_path: Path) -> None:
+    committed = RESULTS / records.stem.replace("-", "/")
+    names = _written(records, store, tmp_path)
+    assert names == sorted(path.name for path in committed.iterdir() if path.suffix in TEXTS)
+    different = [name for name in names if (tmp_path / name).read_bytes() != (committed / name).read_bytes()]
+    assert different == []
+
+
+@pytest.mark.slow
+def test_the_front_page_is_that_of_the_records() -> None:
+    assert _tool().made() == (RESULTS / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("file", STUDIES, ids=lambda path: path.stem)
+def test_every_claim_is_on_the_front_page(file: Path) -> None:
+    page = (RESULTS / "README.md").read_text(encoding="utf-8")
+    for claim in load(file).claims:
+        assert f"| {claim.sentence} |" in page, f"run python tools/evidence.py; {claim.sentence} is not there"
+    assert "no margin is declared" not in page
+
+
+def test_a_claim_with_cells_that_were_not_run_is_not_called_open(tmp_path: Path) -> None:
+    tool = _tool()
+    (shown,) = tool.studies(ROOT / "studies" / "simmim_head.py", Store(tmp_path))
+    words = [shown.word(verdict) for verdict in shown.verdicts]
+    assert words == ["not run yet"] * 3
+    assert tool.told(shown, shown.verdicts[0]) == "not run yet (2 of its 2 cells are missing)"
+    assert tool.published(shown, shown.verdicts[2]) == "82.8 to 82.5"  # Table 2: linear, inverse Swin-B
+
+
+def test_published_numbers_of_the_best_of_several_cells_and_of_ends(tmp_path: Path) -> None:
+    """Table 1: random 83.0 at best, square 82.6; over the ratio 83.0 inside, at the ends 82.7 (0.1) and 82.4 (0.9)."""
+    tool = _tool()
+    (shown,) = tool.studies(ROOT / "studies" / "simmim_masking.py", Store(tmp_path))
+    found: dict[str, Verdict] = {verdict.claim.sentence: verdict for verdict in shown.verdicts}
+    told = {sentence: tool.published(shown, verdict) for sentence, verdict in found.items()}
+    assert told["random masks beat square ones, each at its best"] == "83.0 to 82.6"
+    assert told["accuracy over the ratio has an inner maximum"] == "83.0 inside, ends 82.7"
+
+
+def test_seeds_that_an_effect_takes() -> None:
+    """By hand: t of 4 degrees of freedom is 2.776, so 5 seeds of sd 1 give 2.776 sqrt(2 / 5) = 1.756; 4 give 2.25."""
+    assert _tool().seeds(1.0, 1.756) == "5"
+    assert _tool().seeds(1.0, 0.01) == "> 1,000"

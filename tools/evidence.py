@@ -1,0 +1,415 @@
+"""The front page of the evidence, results/README.md, from the records that lie beside it.
+
+    python tools/evidence.py            # writes results/README.md
+    python tools/evidence.py --check    # exit code 1 if it would be another one
+
+Every claim of every study in studies/ is on it. A study is shown at the scales of its records, that is of
+results/STUDY-SCALE.records; without any as not run, at scale `cpu` or, if it has none of that name, at its first.
+Statistics, verdicts and words are those of `harness report`; nothing is estimated here.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import harness
+from harness.api import Results
+from harness.report.claims.contrasts import sides
+from harness.report.claims.listing import beside, claim_rows, judged
+from harness.report.claims.verdicts import Verdict, compared_cells, scored
+from harness.report.escape import NOTHING, markdown, markdown_table
+from harness.report.labels import short_label
+from harness.report.tables.paper_values import column_beside, tables_beside
+from harness.report.tables.statistics import summary
+from harness.spec import HarnessError
+from harness.stats.intervals import Floats, half_width
+from harness.store import Store
+from harness.store.exchange import import_records
+from harness.study import Study, load
+from harness.study.claims import InnerMaximum
+from harness.study.study import cell_text
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "results"
+PAGE = FOLDER / "README.md"
+PAPERS = {"simmim": "SimMIM", "a2mim": "A2MIM", "symmim": "SymMIM", "mae": "MAE"}
+OTHERS = "Several papers"
+NOT_RUN = "not run yet"
+WORDS = (
+    "reproduced", "contradicted", "no difference beyond the margin", "inconclusive", "not testable at this scale",
+    NOT_RUN,
+)  # fmt: skip
+EFFECTS = (4.0, 2.0, 1.0, 0.5, 0.3)
+"""Points. The papers' own contrasts within pre-training are mostly 0.1 to 1."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A study at one scale, with what the store holds of it."""
+
+    title: str
+    found: Results
+
+    @property
+    def study(self) -> Study:
+        return self.found.plan.study
+
+    @property
+    def scale(self) -> str:
+        return self.found.plan.scale.name
+
+    @property
+    def paper(self) -> str:
+        return PAPERS.get(self.study.name.split("_")[0], OTHERS)
+
+    @property
+    def folder(self) -> Path:
+        return FOLDER / self.study.name / self.scale
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        return self.found.frame()
+
+    @cached_property
+    def cells(self) -> pd.DataFrame:
+        return summary(self.found.plan, self.runs)
+
+    @cached_property
+    def evaluations(self) -> list[str]:
+        """Names of the evaluations, that of the claims first."""
+        names = list(dict.fromkeys(self.runs["evaluation"]))
+        first = column_beside(self.found.plan, names)
+        return [first, *(name for name in names if name != first)]
+
+    @cached_property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        plan = self.found.plan
+        if not self.begun:  # without values nothing is looked at, and no error of a look has to be computed
+            plan = replace(plan, study=replace(self.study, looks=()))
+        return judged(plan, self.runs)
+
+    @property
+    def records(self) -> Path:
+        return FOLDER / f"{self.study.name}-{self.scale}.records"
+
+    @property
+    def begun(self) -> bool:
+        """True if it has records of its own; single cells may be in those of others."""
+        return self.records.is_file()
+
+    @cached_property
+    def seconds(self) -> dict[str, float]:
+        """CPU seconds by key of all finished runs; of a run that went on in a second attempt those of the clock."""
+        results = {name: self.found.store.result(name) for name in self.found.plan.runs()}
+        return {name: one.cpu_seconds or one.seconds for name, one in results.items() if one is not None}
+
+    def word(self, verdict: Verdict) -> str:
+        """Its verdict, or that cells of it were not run."""
+        return NOT_RUN if verdict.open and math.isnan(verdict.effect) else verdict.word
+
+
+def page(store: Store) -> str:
+    """results/README.md, from a store that holds the records."""
+    shown = [part for file in sorted((ROOT / "studies").glob("*.py")) for part in studies(file, store)]
+    blocks = [*opening(shown), *summary_of(shown)]
+    for paper in (*PAPERS.values(), OTHERS):
+        blocks.append(f"## {paper}")
+        for part in sorted((part for part in shown if part.paper == paper), key=lambda part: not part.begun):
+            blocks += section(part)
+    return "\n\n".join([*blocks, *limits(shown)]) + "\n"
+
+
+def studies(file: Path, store: Store) -> Iterator[Shown]:
+    """The study of a file at the scales it is shown at; nothing if it declares no claims."""
+    text = file.read_text(encoding="utf-8")
+    if "STUDY = " not in text or not (study := load(file)).claims:
+        return
+    names = [scale.name for scale in study.scales]
+    kept = [name for name in names if (FOLDER / f"{study.name}-{name}.records").is_file()]
+    title = (ast.get_docstring(ast.parse(text)) or study.name).splitlines()[0]
+    for name in kept or ["cpu" if "cpu" in names else names[0]]:
+        yield Shown(title, harness.results(study, name, store=store).looked())
+
+
+def opening(shown: Sequence[Shown]) -> Iterator[str]:
+    """What the page is, and how it is read."""
+    distinct = {name: seconds for part in shown for name, seconds in part.seconds.items()}
+    yield "# Evidence"
+    yield (
+        "What became of the claims of SimMIM, A2MIM, SymMIM and MAE when the shipped studies were run on real "
+        f"images, at a reduced scale. {len(distinct)} runs of {sum(distinct.values()) / 3600:.1f} CPU hours so "
+        "far. [PLAN.md](PLAN.md) says what is run and what would count against a claim; it is older than "
+        "every result. [What this scale can say](#what-this-scale-can-and-cannot-say) stands at the end."
+    )
+    yield (
+        "`python tools/evidence.py` makes this page from the records beside it (`STUDY-SCALE.records`), which "
+        "`harness records import` reads. `python tools/recompute.py results/*.records` computes some of them "
+        "again."
+    )
+
+
+def summary_of(shown: Sequence[Shown]) -> Iterator[str]:
+    """Numbers of claims by paper and verdict."""
+    counts: dict[str, Counter[str]] = {paper: Counter() for paper in (*PAPERS.values(), OTHERS)}
+    for part in shown:
+        counts[part.paper].update(part.word(verdict) for verdict in part.verdicts)
+    rows = [
+        [paper, str(count.total()), *(str(count[word] or NOTHING) for word in WORDS)] for paper, count in counts.items()
+    ]
+    total = sum(counts.values(), Counter[str]())
+    rows.append(["all", str(total.total()), *(str(total[word] or NOTHING) for word in WORDS)])
+    yield markdown_table(["", "claims", *WORDS], ["---", *["---:"] * (len(WORDS) + 1)], rows)
+    yield (
+        "A verdict is about the measure in the first column of effects; the effect by the other measure "
+        "stands beside it, and replaces none. Effects are in points, the first side of the claim minus the "
+        "second, with intervals of 95 % (at all looks together for verdicts). *seeds it takes*: about how "
+        "many seeds a cell would decide an open claim, were the effect as estimated. *paper*: the published "
+        "values of both sides, of another data set, model and length; † from memory or unverified. Open "
+        "claims stay in: none is left out."
+    )
+
+
+def section(part: Shown) -> Iterator[str]:
+    """A study: what is there of it, its claims, and its figures."""
+    yield f"### {part.title}"
+    yield f"`{part.study.name}`, scale `{part.scale}`. " + " ".join(standing(part))
+    yield claims_table(part)
+    yield from missing(part)
+    yield from figures(part)
+
+
+def standing(part: Shown) -> Iterator[str]:
+    """Cells, seeds and hours; or that it was not run, with the command."""
+    command = f"`harness run studies/{part.study.name}.py --scale {part.scale}`"
+    first = part.cells[part.cells["evaluation"] == part.evaluations[0]]
+    possible = first[first["n_planned"] > 0]
+    done = possible[possible["n"] > 0]
+    if part.begun:
+        n = sorted({int(number) for number in done["n"]})
+        seeds = f"{n[0]} seeds" if len(n) == 1 else f"{n[0]} to {n[-1]} seeds"
+        yield f"{len(done)} of {len(possible)} cells with {seeds}, {sum(part.seconds.values()) / 3600:.1f} CPU hours."
+        names = ("table.md", "claims.md", "report.html")
+        links = [link(part.folder / name) for name in names if (part.folder / name).is_file()]
+        yield f"{', '.join([*links, link(part.records)])}."
+        if len(done) < len(possible):
+            yield f"The rest: {command}"
+    else:
+        shared = f" ({len(done)} of {len(possible)} cells are in other studies' records)" if len(done) else ""
+        yield f"Not run yet{shared}: {command}"
+        other = sorted(file for file in (FOLDER / part.study.name).glob("*/table.md") if file.parent.name != part.scale)
+        if other:
+            yield f"Without records: {', '.join(link(file, file.parent.name) for file in other)}."
+
+
+def link(path: Path, text: str = "") -> str:
+    """A link of the page to a file below results/."""
+    return f"[{text or path.name}]({path.relative_to(FOLDER).as_posix()})"
+
+
+def claims_table(part: Shown) -> str:
+    """All claims of a study, those that failed first."""
+    plan = part.found.plan
+    effects = {(name, verdict.claim.sentence): verdict for name, verdict in beside(plan, part.runs)}
+    measures = [short_label(plan, name).removesuffix(" (%)") for name in part.evaluations]
+    header = ["verdict", "claim", "paper", *measures, "n", "seeds it takes", "margin"]
+    rows = []
+    for verdict in part.verdicts:
+        others = [effects[name, verdict.claim.sentence] for name in part.evaluations[1:]]
+        (_, sentence, *_, n, needed, margin, _), *_ = claim_rows([verdict])
+        takes = needed if needed != NOTHING or not decidable(part, verdict) else "> 1,000"
+        rows.append(
+            [
+                told(part, verdict), markdown(sentence), published(part, verdict),
+                *(effect(one) for one in (verdict, *others)), n, takes, margin,
+            ]
+        )  # fmt: skip
+    rule = ["---", "---", "---", *["---:"] * (len(part.evaluations) + 3)]
+    return markdown_table(header, rule, rows)
+
+
+def decidable(part: Shown, verdict: Verdict) -> bool:
+    """True for an open claim that was measured: more seeds would tell."""
+    return part.word(verdict) == "inconclusive"
+
+
+def told(part: Shown, verdict: Verdict) -> str:
+    """The verdict in a few words: what it waits for, or why it cannot be tested."""
+    word = part.word(verdict)
+    if word == NOT_RUN:
+        data = scored(part.found.plan, part.runs)
+        used = list(compared_cells(verdict.claim, data))
+        return f"{word} ({int((data.model.n[used] == 0).sum())} of its {len(used)} cells are missing)"
+    strong = f"**{word}**" if word in WORDS[:3] else word
+    return f"{strong}: {markdown(verdict.reason)}" if verdict.reason else strong
+
+
+def effect(verdict: Verdict) -> str:
+    """Effect and interval as the report writes them."""
+    (_, _, value, interval, *_), *_ = claim_rows([verdict])
+    return value if interval == NOTHING else f"{value} ({interval})"
+
+
+def published(part: Shown, verdict: Verdict) -> str:
+    """The paper's values of both sides of a claim, over all cells, also those that this scale excludes."""
+    study, evaluation = part.study, part.evaluations[0]
+    table = tables_beside(part.found.plan, part.evaluations).get(evaluation)
+    compared = sides(verdict.claim, study.cells, {})
+    if table is None or isinstance(compared, str):
+        return NOTHING
+    values = [table.lookup(cell) for cell in study.cells]
+    known = np.array([math.nan if value is None else value.value for value in values])
+    left, right = (best(rows, known) for rows in (compared.left, compared.right))
+    if math.isnan(left) or math.isnan(right):
+        return NOTHING
+    used = [values[number] for number in compared.cells]
+    mark = "†" * any(value is not None and not value.verified for value in used)
+    between = "inside, ends" if isinstance(verdict.claim, InnerMaximum) else "to"
+    return f"{as_printed(left)} {between} {as_printed(right)}{mark}"
+
+
+def as_printed(value: float) -> str:
+    """With one digit after the point, or two where there are two."""
+    return f"{value:.2f}".removesuffix("0")
+
+
+def best(rows: Floats, known: Floats) -> float:
+    """The largest of the weighted sums whose values are all known; NaN if there is none."""
+    sums = [float((row[row != 0] * known[row != 0]).sum()) for row in rows]
+    return max((value for value in sums if math.isfinite(value)), default=math.nan)
+
+
+def missing(part: Shown) -> Iterator[str]:
+    """Cells without a value, and those that cannot be at this scale, with the reason; folded where there are many."""
+    lines = []
+    first = part.cells[part.cells["evaluation"] == part.evaluations[0]]
+    none = [part.study.cells[int(cell)] for cell in first[(first["n"] == 0) & (first["n_planned"] > 0)]["cell"]]
+    if none:
+        lines.append(f"Missing, by {', '.join(part.study.grid.axes)}: {cells_text(none)}.")
+    for reason, rows in part.found.plan.excluded().items():
+        lines.append(f"Excluded, since {markdown(reason)}: {cells_text(row.axes for row in rows)}.")
+    if lines:
+        excluded = sum(map(len, part.found.plan.excluded().values()))
+        counts = [f"{len(none)} cells missing"] * bool(none) + [f"{excluded} excluded"] * bool(excluded)
+        yield f"<details><summary>{', '.join(counts)}</summary>"
+        yield from lines
+        yield "</details>"
+
+
+def cells_text(cells: Iterable[dict[str, harness.spec.Scalar]]) -> str:
+    """Cells by their values."""
+    return "; ".join(markdown(cell_text(cell)) for cell in cells)
+
+
+def figures(part: Shown) -> Iterator[str]:
+    """The figures of the claims' measure beside the paper's values, and links to the others."""
+    if not part.begun:
+        return
+    found = sorted(part.folder.glob("*.png"))
+    aside = ("figure-curves", "reconstructions", *(f"figure-{name}-" for name in part.evaluations[1:]))
+    mine = [file for file in found if not file.stem.startswith(aside)]
+    for file in mine:
+        yield f"![{file.stem} of {part.study.name}]({file.relative_to(FOLDER).as_posix()})"
+    if others := [link(file, file.stem.removeprefix("figure-")) for file in found if file not in mine]:
+        yield f"More figures: {', '.join(others)}."
+
+
+def limits(shown: Sequence[Shown]) -> Iterator[str]:
+    """What the scale can and cannot say: noise, seeds that effects take, and what cannot be expressed."""
+    yield "## What this scale can and cannot say"
+    yield (
+        "What any reduced scale says of a paper's is in "
+        "[docs/explanation/reduced-scale.md](../docs/explanation/reduced-scale.md): a verdict here is about "
+        "this data, this model and this length of training. What follows is measured."
+    )
+    yield from noise([part for part in shown if part.begun])
+    yield from not_expressed([part for part in shown if part.scale == "cpu"])
+
+
+def noise(begun: Sequence[Shown]) -> Iterator[str]:
+    """Noise by study and measure, and the seeds with which an effect of a size is as large as its interval."""
+    rows = []
+    for part in begun:
+        for name in part.evaluations:
+            of = part.cells[(part.cells["evaluation"] == name) & part.cells["residual_sd"].notna()]
+            if len(of):
+                sd, df = float(of["residual_sd"].iloc[0]), int(of["df"].iloc[0])
+                label = short_label(part.found.plan, name).removesuffix(" (%)")
+                rows.append([part.study.name, label, f"{sd:.2f}", str(df), *(seeds(sd, effect) for effect in EFFECTS)])
+    if not rows:
+        return
+    header = ["study", "measure", "sd", "df", *(f"{effect:g} point{'s' * (effect != 1)}" for effect in EFFECTS)]
+    yield (
+        "**Noise.** sd: what remains of a value after its cell and its seed, in points; df: degrees of "
+        "freedom of this estimate. Then the fewest seeds with which the 95 % interval of one difference of "
+        "two cells is no wider to either side than an effect of this size, which is then found in half of all "
+        "cases; comparing with the best of several cells, and looking twice, take more."
+    )
+    yield markdown_table(header, ["---", "---", *["---:"] * (len(header) - 2)], rows)
+    yield (
+        "Pre-training itself is worth less than two points by fine-tuning here and thirteen by 20-NN "
+        "([calibration](calibration/README.md)), so a choice within pre-training cannot matter by more than a "
+        "part of that, and a margin of 1 point is more than half of it. 20-NN sees what was learnt before any "
+        "label, with more room; it is not the papers' measure."
+    )
+
+
+def seeds(sd: float, size: float) -> str:
+    """Fewest seeds with which the interval of a difference of two cells has at most this half-width."""
+    n = np.arange(2, 1001, dtype=np.float64)
+    enough = n[half_width(np.full(len(n), sd * math.sqrt(2)), n, n - 1) <= size]
+    return str(int(enough[0])) if len(enough) else "> 1,000"
+
+
+def not_expressed(parts: Sequence[Shown]) -> Iterator[str]:
+    """Cells that a small model on a small image does not have, by study and reason."""
+    yield (
+        "**Not expressed.** At 24 px a ViT of 0.15M parameters sees 6 x 6 patches of 4 px, as many as "
+        "SimMIM's images have units of 32: no unit is finer than a patch, and no target finer than a pixel. "
+        "Another backbone is used where a question needs it (a Swin for heads that mirror it, a ResNet for "
+        "A2MIM). Some cells exist and are about something else than the paper's: a board of 2 hides 16 of 36 "
+        "patches (44 %), none of which reflects a visible one; a complementary pair costs two passes a step. "
+        "Claims about the cells below are not testable:"
+    )
+    rows = [
+        [part.study.name, str(len(found)), markdown(reason), cells_text(row.axes for row in found)]
+        for part in parts
+        for reason, found in part.found.plan.excluded().items()
+    ]
+    yield markdown_table(["study", "cells", "reason", "which"], ["---", "---:", "---", "---"], rows)
+
+
+def made() -> str:
+    """The page of the committed records."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder))
+        import_records(store, sorted(FOLDER.glob("*.records")))
+        return page(store)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write the page, or say whether it is another; returns the exit code."""
+    if list(arguments) not in ([], ["--check"]):
+        sys.exit(__doc__)
+    try:
+        text = made()
+    except HarnessError as error:
+        sys.exit(str(error))
+    if arguments:
+        return int(not PAGE.is_file() or PAGE.read_text(encoding="utf-8") != text)
+    PAGE.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
