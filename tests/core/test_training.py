@@ -238,6 +238,7 @@ def test_reconstructions_are_kept(compute: Compute) -> None:
     found = np.load(compute(pretrain())["attempt"].artefacts / "reconstructions.npz")
     assert found["original"].shape == found["predicted"].shape == (8, 32, 32, 3)
     assert found["original"].dtype == np.uint8
+    assert (found["labels"].shape, found["labels"].dtype) == ((8,), np.int64)
     assert found["hidden"].reshape(8, -1).mean(axis=1).tolist() == [0.5] * 8
     assert (found["masked"][found["hidden"]] == 128).all()
     assert (found["masked"][~found["hidden"]] == found["original"][~found["hidden"]]).all()

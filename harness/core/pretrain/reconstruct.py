@@ -45,7 +45,8 @@ class Reconstructed(NamedTuple):
 def write_reconstructions(run: Pretrain, model: MaskedImageModel, session: Session) -> None:
     """Write reconstructions.npz of the first test images, with masks that are equal for all runs of a seed.
 
-    Arrays: original, masked and predicted uint8 [n, H, W, C], masked with hidden pixels grey; hidden bool [n, H, W].
+    Arrays: original, masked and predicted uint8 [n, H, W, C], masked with hidden pixels grey; hidden bool [n, H, W];
+    labels int64 [n], of which a report shows one image each.
     `predicted` is the picture of `Targets.picture`; no file is written for a target without pictures.
     """
     source = load(run.data, "test")
@@ -53,7 +54,7 @@ def write_reconstructions(run: Pretrain, model: MaskedImageModel, session: Sessi
         source, image_size=run.image_size, crop=1.0, batch_size=COUNT, device=session.device, workers=0
     )
     # One batch, for which loader processes would take longer to start than to load.
-    images = next(iter(batches))[0]
+    images, labels = next(iter(batches))
     # Step 0 and positions from 0: pictures of different runs of a seed show the same masks.
     positions = torch.arange(len(images), device=session.device)
     units = make_mask(
@@ -74,6 +75,7 @@ def write_reconstructions(run: Pretrain, model: MaskedImageModel, session: Sessi
         masked=found.masked,
         predicted=found.predicted,
         hidden=found.hidden,
+        labels=labels.cpu().numpy(),
     )
 
 
