@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from harness.analysis.difficulty import difficulty, exact_average_distance
 from harness.papers import PaperTable, PublishedValue, paper_table
+from harness.report.figures.against import Difference, _places
 from harness.report.figures.pictures import figures
 from harness.spec import BlockMask, Evaluation, RandomMask, Scale, SquareMask
 from harness.store import Store
@@ -138,6 +139,11 @@ def test_an_unverified_difference_is_open_and_one_without_a_number_left_out(tmp_
     assert x == -1.05
     (bars,) = panel.containers
     assert bars.lines[0].get_markerfacecolor() == "white"  # type: ignore[attr-defined]
+
+
+def test_points_of_one_published_value_stand_beside_each_other() -> None:
+    made = [Difference(label="", paper=paper, ours=0, half=0, unverified=False) for paper in (-0.5, -0.5, 1.0)]
+    assert _places(made) == pytest.approx([-0.51, -0.49, 1.0])
 
 
 def test_a_backbone_has_its_own_reference(tmp_path: Path) -> None:

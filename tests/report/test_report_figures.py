@@ -302,6 +302,28 @@ def test_gallery_shows_the_first_finished_seed_and_skips_damage(tmp_path: Path) 
     assert [len(page) for page in gallery.pages([found[0]] * 25)] == [12, 12, 1]
 
 
+def test_gallery_shows_one_image_a_class_and_what_arms_share_once(tmp_path: Path) -> None:
+    store, plan = Store(tmp_path), scope_plan()
+    made = pictures(0, channels=1)
+    for ratio, change in ((0.4, 0), (0.6, 5)):
+        run = upstream(evaluation(plan, 0, scope="masked", mask_ratio=ratio))
+        assert run is not None
+        kept = {**made, "predicted": made["predicted"] + np.uint8(change), "labels": np.array([9, 2, 2, 9, 1, 0])}
+        finish(store, run, {"loss": 1.0}, pictures=kept)
+    found, _ = gallery.gallery(arms(plan)[:2], ["a", "b"], store)
+    assert [(arm.images[:, 0] == made["original"][[0, 1, 4, 5]]).all() for arm in found] == [True, True]
+    with drawing.style():
+        drawn = gallery.draw(found, "scope")
+    assert [axes.get_title(loc="left") for axes in drawn.axes] == ["original, masked", "a", "b"]
+    shared, first, second = (np.asarray(axes.images[0].get_array()) for axes in drawn.axes)
+    # Four images of 32 px with white lines of 2 px between them.
+    assert (shared.shape, first.shape) == ((66, 134), (32, 134))
+    assert (shared[34:, 34:66] == made["masked"][1, ..., 0]).all()
+    hidden = made["hidden"][5]
+    assert (second[:, 102:][hidden] == made["predicted"][5, ..., 0][hidden] + 5).all()
+    assert (second[:, 102:][~hidden] == made["original"][5, ..., 0][~hidden]).all()
+
+
 def test_the_users_style_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(matplotlib.rcParams, "font.size", 23)
     with drawing.style():

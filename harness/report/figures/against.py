@@ -123,8 +123,8 @@ def draw(data: AgainstFigure) -> Figure:
         level(0, color=drawing.GREY, linewidth=0.6, zorder=1)
     axes.axline((0, 0), slope=1, color=drawing.GREY, linestyle="--", linewidth=0.9, zorder=1, label="as in the paper")
     labels = list(dict.fromkeys(point.label for point in data.points))
-    for point in data.points:
-        _draw_point(axes, point, labels.index(point.label))
+    for point, place in zip(data.points, _places(data.points), strict=True):
+        _draw_point(axes, point, place, labels.index(point.label))
     drawing.mark_reference(axes, 0, 0)
     axes.margins(0.08)
     own = f" of its {data.at}" if data.at else ""
@@ -134,12 +134,22 @@ def draw(data: AgainstFigure) -> Figure:
     return figure
 
 
-def _draw_point(axes: Axes, point: Difference, number: int) -> None:
+def _places(points: Sequence[Difference]) -> list[float]:
+    """Places on the paper's axis: as published, and a little beside each other where several are equal."""
+    reach, found = max(abs(point.paper) for point in points), []
+    for number, point in enumerate(points):
+        alike = [other for other, same in enumerate(points) if math.isclose(same.paper, point.paper, abs_tol=1e-9)]
+        shift = alike.index(number) - (len(alike) - 1) / 2
+        found.append(point.paper + shift * reach * min(0.02, 0.06 / len(alike)))
+    return found
+
+
+def _draw_point(axes: Axes, point: Difference, place: float, number: int) -> None:
     colour = drawing.COLOURS[number % LINES]
     marker = drawing.MARKERS[(number + number // LINES) % LINES]
     face = "white" if point.unverified else colour
     error = 0.0 if math.isnan(point.half) else point.half
     axes.errorbar(
-        [point.paper], [point.ours], yerr=[error], color=colour, marker=marker, markerfacecolor=face, linestyle="",
+        [place], [point.ours], yerr=[error], color=colour, marker=marker, markerfacecolor=face, linestyle="",
         elinewidth=0.8, label=drawing.plain(point.label) if point.label else None, zorder=3,
     )  # fmt: skip

@@ -120,7 +120,8 @@ def draw_axis(data: AxisFigure) -> Figure:
     for axes in grid[-1]:
         axes.set_xlabel(plain(data.over))
     _remark(figure, f"cells without a number: {data.absent}" if data.absent else "")
-    finish(figure, width=TWO if grid.size > 1 else ONE, title=data.title, height=1.0 + 1.5 * len(grid))
+    labels = [plain(label) for label in data.labels]
+    finish(figure, width=TWO if grid.size > 1 else ONE, title=data.title, height=1.0 + 1.5 * len(grid), order=labels)
     return figure
 
 
@@ -131,7 +132,7 @@ def _draw_panel(axes: Axes, data: AxisFigure, panel: str) -> None:
         shift = (number - (len(lines) - 1) / 2) * min(0.08, 0.4 / len(lines))
         _draw_line(axes, data, line, shift)
     _draw_controls(axes, [point for point in data.controls if point.panel in ("", panel)], len(data.labels))
-    _set_scale(axes, data, 0.06 if len(data.panels) == 1 else 0.14)
+    _set_scale(axes, data, 0.14 if len(data.panels) > 1 else 0.06 if data.shows_paper else 0.1)
     if panel:
         axes.set_title(plain(panel))
 
@@ -167,10 +168,11 @@ def draw_cells(data: CellsFigure) -> Figure:
     if data.shows_paper:
         grid[0][1].set_title(THEIRS, color=GREY, fontsize=7)
     note = _draw_bars([row[0] for row in grid], groups)
-    grid[-1][0].set_xlabel(plain(data.measure) + spread([len(point.seeds) for point in data.points]) + note)
+    said = spread([len(point.seeds) for point in data.points])
+    grid[-1][0].set_xlabel(plain(data.measure) + said + (("; " if said else "\n") + note if note else ""))
     _remark(figure, data.title)
     longest = max(len(plain(point.label)) for point in data.points)
-    height = 0.9 + 0.25 * len(data.points) + 0.25 * (len(groups) - 1)
+    height = 0.9 + 0.25 * len(data.points) + 0.25 * len(data.panels) + 0.2 * data.shows_paper
     finish(figure, width=TWO if data.shows_paper or longest > SHORT else ONE, height=height, title="")
     return figure
 
@@ -238,7 +240,7 @@ def _draw_bars(panels: Sequence[Axes], groups: Sequence[Sequence[Point]]) -> str
         widths = [mean - left for mean in means.values()]
         axes.barh(list(means), widths, left=left, height=0.62, color=COLOURS[5], alpha=0.45, zorder=1)
         axes.set_xlim(left, right)
-    return "" if left == 0 else f"\n(bars begin at {left:.4g})"
+    return "" if left == 0 else f"bars from {left:.4g}"
 
 
 def spread(numbers: Sequence[int]) -> str:
@@ -346,19 +348,19 @@ def _legend_place(pair: tuple[Any, str]) -> int:
     return 0 if isinstance(handle, ErrorbarContainer) or handle.get_linestyle() == "None" else 1
 
 
-def finish(figure: Figure, *, width: float, title: str, height: float = 2.5) -> None:
-    """Size the figure, in inches, and put the legend below it, each label once."""
+def finish(figure: Figure, *, width: float, title: str, height: float = 2.5, order: Sequence[str] = ()) -> None:
+    """Size the figure, in inches, and put the legend below it, each label once; first those of `order`."""
     found = [pair for other in figure.axes for pair in zip(*other.get_legend_handles_labels(), strict=True)]
-    found.sort(key=_legend_place)
+    found.sort(key=lambda pair: (_legend_place(pair), order.index(pair[1]) if pair[1] in order else 0))
     # Reversed, so that of equal labels the first handle stays.
     unique = {label: handle for handle, label in reversed(found)}
-    order = list(dict.fromkeys(label for _, label in found))
+    named = list(dict.fromkeys(label for _, label in found))
     rows = 0
-    if order:
-        longest = max(map(len, order))
+    if named:
+        longest = max(map(len, named))
         # An entry takes about its characters and six more for its sign, of which 14 fit an inch.
-        columns = max(1, min(len(order), int(width * 14 / (longest + 6))))
-        rows = math.ceil(len(order) / columns) + bool(title)
-        handles = [unique[label] for label in order]
-        figure.legend(handles, order, loc="outside lower center", ncols=columns, title=plain(title) or None)
+        columns = max(1, min(len(named), int(width * 14 / (longest + 6))))
+        rows = math.ceil(len(named) / columns) + bool(title)
+        handles = [unique[label] for label in named]
+        figure.legend(handles, named, loc="outside lower center", ncols=columns, title=plain(title) or None)
     figure.set_size_inches(width, height + 0.19 * rows)

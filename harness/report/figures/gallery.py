@@ -1,4 +1,4 @@
-"""A picture of reconstructions: for a few images of each arm original, masked image and prediction."""
+"""A picture of reconstructions: a few test images, and for each arm what it sees of them and what it predicts."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from harness.report.collect import Arm
 from harness.report.escape import clean
-from harness.report.figures.drawing import plain
+from harness.report.figures.drawing import GREY, ONE, TWO, plain
 from harness.store import Store
 
 IMAGES = 4
-"""Images shown of each arm."""
+"""Images shown of each arm if their classes are not known; else there is one of each class among those kept."""
 
 ARMS = 12
 """Arms on one page."""
@@ -25,6 +25,8 @@ ARMS = 12
 FILE = "reconstructions.npz"
 """Name of the artefact that a pre-training writes (`harness.core.pretrain.reconstruct`)."""
 KINDS = ("original", "masked", "predicted")
+SIDE = 0.8
+"""Inches of one image, or less where so many do not fit the width of two columns."""
 
 Pixels = NDArray[np.uint8]
 
@@ -33,8 +35,8 @@ Pixels = NDArray[np.uint8]
 class Triplets:
     """Reconstructions of one arm.
 
-    images: [n, 3, H, W, C] uint8, the three kinds of each of n images. A prediction has the visible pixels of the image
-    in place of its own, which no loss may have trained.
+    images: [n, 3, H, W, C] uint8, the three kinds of each of n images, no two of a class if classes are known. A
+    prediction has the visible pixels of the image in place of its own, which no loss may have trained.
     """
 
     label: str
@@ -72,26 +74,38 @@ def pages(found: Sequence[Triplets]) -> list[list[Triplets]]:
 
 
 def draw(found: Sequence[Triplets], title: str) -> Figure:
-    """A row an arm: its label above, then its triplets. title: what the labels hold."""
-    columns = max(2, *(len(arm.images) for arm in found))  # two at least, or the heading has no room
-    side = 0.62  # inches of one image
-    figure = Figure(figsize=(0.2 + columns * (3 * side + 0.15), 0.27 + len(found) * (side + 0.26)))
-    grid = figure.subplots(
-        len(found), columns, squeeze=False,
-        gridspec_kw={"left": 0.01, "right": 0.99, "bottom": 0.005, "top": 1 - 0.42 / figure.get_figheight(),
-                     "wspace": 0.06, "hspace": 0.36},
-    )  # fmt: skip
-    for row, arm in zip(grid, found, strict=True):
-        for axes in row:
-            axes.set_axis_off()
-        # An arm may have fewer images than the widest one: its last places stay empty.
-        for axes, images in zip(row, arm.images, strict=False):
-            strip = _strip(images)
-            axes.imshow(strip, cmap="gray", vmin=0, vmax=255, interpolation="nearest", aspect="equal")
-        row[0].set_title(plain(arm.label, 100), loc="left", fontsize=8, pad=2)
-    heading = "in threes: " + ", ".join(KINDS) + (f"   rows: {plain(title, 80)}" if title else "")
-    figure.text(0.01, 1 - 0.08 / figure.get_figheight(), heading, fontsize=8, color="#666666", va="top")
+    """Rows of images: what all arms share once, then each arm's label and its own. title: what the labels hold."""
+    shared = _shared(found)
+    own = [kind for kind in range(len(KINDS)) if kind not in shared]
+    blocks = [(", ".join(KINDS[kind] for kind in shared), _sheet(found[0].images, shared))] if shared else []
+    blocks += [(arm.label or KINDS[-1], _sheet(arm.images, own)) for arm in found]
+    columns = max(len(arm.images) for arm in found)
+    side = min(SIDE, TWO / columns)
+    heights = [len(kinds) * side for kinds in ([shared] if shared else []) + [own] * len(found)]
+    heading = ", ".join(KINDS[kind] for kind in own) + (" of each arm" if len(found) > 1 else "")
+    figure = Figure(figsize=(max(ONE, columns * side), 0.2 + sum(heights) + 0.22 * len(blocks)))
+    top = figure.get_figheight()
+    figure.text(0.01, 1 - 0.03 / top, f"{heading}: {plain(title, 80)}" if title else heading, color=GREY, va="top")
+    top -= 0.2
+    for (label, sheet), height in zip(blocks, heights, strict=True):
+        top -= 0.22 + height
+        size = figure.get_size_inches()
+        axes = figure.add_axes((0.01, top / size[1], 0.98, height / size[1]))
+        axes.set_axis_off()
+        axes.imshow(sheet, cmap="gray", vmin=0, vmax=255, interpolation="nearest", aspect="equal")
+        axes.set_anchor("W")
+        axes.set_title(plain(label, 100), loc="left", fontsize=8, pad=2)
     return figure
+
+
+def _shared(found: Sequence[Triplets]) -> list[int]:
+    """Kinds that are the same pixels in all arms: mostly the images, and often what is masked of them."""
+    first = found[0].images
+    return [
+        kind
+        for kind in range(len(KINDS) - 1)
+        if len(found) > 1 and all(np.array_equal(arm.images[:, kind], first[:, kind]) for arm in found)
+    ]
 
 
 def _read(path: Path) -> Pixels:
@@ -102,9 +116,17 @@ def _read(path: Path) -> Pixels:
     """
     # Without pickles: a store may have been merged from elsewhere, and nothing of it may be executed.
     with np.load(path, allow_pickle=False) as arrays:
-        original, masked, predicted = (_checked(arrays[kind], kind)[:IMAGES] for kind in KINDS)
-        hidden = np.asarray(arrays["hidden"], dtype=bool)[:IMAGES, ..., None]
+        chosen = _one_a_class(arrays["labels"]) if "labels" in arrays else np.arange(IMAGES)
+        chosen = chosen[: len(arrays["original"])]
+        original, masked, predicted = (_checked(arrays[kind], kind)[chosen] for kind in KINDS)
+        hidden = np.asarray(arrays["hidden"], dtype=bool)[chosen, ..., None]
     return np.stack([original, masked, np.where(hidden, predicted, original)], axis=1)
+
+
+def _one_a_class(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Places of the first image of each class, or of the first images where some have no label, -1."""
+    first = np.unique(labels, return_index=True)[1] if (labels >= 0).all() else np.arange(IMAGES)
+    return np.sort(first)
 
 
 def _checked(array: Any, kind: str) -> Pixels:
@@ -113,9 +135,10 @@ def _checked(array: Any, kind: str) -> Pixels:
     return np.asarray(array)
 
 
-def _strip(images: Pixels) -> Pixels:
-    """Three images side by side, a white line between them: [H, 3 W + 2 gaps] or the same with colours."""
-    gap = max(1, images.shape[2] // 24)
-    padded = np.pad(images, ((0, 0), (0, 0), (0, gap), (0, 0)), constant_values=255)
-    strip = np.concatenate(list(padded), axis=1)[:, :-gap]
-    return strip[..., 0] if strip.shape[-1] == 1 else strip
+def _sheet(images: Pixels, kinds: Sequence[int]) -> Pixels:
+    """A row for each of some kinds, a column for each image, white lines between them: [H', W'], or with colours."""
+    gap = max(1, images.shape[2] // 16)
+    padded = np.pad(images[:, kinds], ((0, 0), (0, 0), (0, gap), (0, gap), (0, 0)), constant_values=255)
+    rows = [np.concatenate(list(padded[:, row]), axis=1) for row in range(len(kinds))]
+    sheet = np.concatenate(rows, axis=0)[:-gap, :-gap]
+    return sheet[..., 0] if sheet.shape[-1] == 1 else sheet
