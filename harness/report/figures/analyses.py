@@ -216,7 +216,8 @@ def words(data: AnalysisFigure) -> str:
         "rgb": "colours of the masked inputs under each fill",
     }
     one = data.panels[0] if data.name != data.kind else None
-    return f"{clean(data.column)}: {f'{one.y}, {one.x}' if one else said[data.kind]}"
+    alone = "" if data.kind == "rgb" else "; A2MIM publishes its curves without numbers, so ours stand alone"
+    return f"{clean(data.column)}: {f'{one.y}, {one.x}' if one else said[data.kind]}{alone}"
 
 
 def _interactions(found: Sequence[tuple[str, Sequence[Arrays]]]) -> Iterator[Panel]:
