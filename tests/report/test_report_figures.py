@@ -165,6 +165,33 @@ def test_a_category_has_panels_with_shared_axes_and_one_legend(tmp_path: Path) -
     assert _legend(drawn) == ["8", "16", "reference"]
 
 
+def test_a_value_that_only_the_paper_has_is_on_the_axis_and_the_longest_axis_first(tmp_path: Path) -> None:
+    def cell(scale: Scale, seed: int, size: int, ratio: float) -> dict[str, Evaluation]:
+        return scope_cell(scale, "masked", 0.99 if size == 4 else ratio + size / 1000, seed)
+
+    rows = [(4, 0.4, 80.0), (4, 0.5, 80.5), (8, 0.4, 81.0), (8, 0.5, 82.0)]
+    table = PaperTable(
+        "made_up_table",
+        "top1",
+        tuple(
+            ({"size": str(size), "ratio": str(ratio)}, PublishedValue(value, "image", "by hand"))
+            for size, ratio, value in rows
+        ),
+    )
+    grid = axes(size=(4, 8), ratio=(0.4, 0.5, 0.6))
+    plan, store = scope_plan(cell=cell, grid=grid, reference={"size": 8, "ratio": 0.4}, paper=table), Store(tmp_path)
+    finish_all(store, plan)
+    over_ratio, over_size = axis_figures(*_frames(plan, store))
+    assert (over_ratio.axis, over_ratio.values) == ("ratio", (0.4, 0.5, 0.6))
+    assert (over_size.axis, over_size.values) == ("size", (4.0, 8.0))
+    with drawing.style():
+        drawn = drawing.draw_axis(over_ratio)
+    # The line that only the paper has comes first where its label is the least.
+    assert _legend(drawn) == ["4", "8", "reference"]
+    theirs = [_signs(line) for line in drawn.axes[1].lines if line.get_linestyle() == "None"]
+    assert theirs == [([0.4, 0.5], [80.0, 80.5]), ([0.4, 0.5], [81.0, 82.0])]
+
+
 def test_backbones_have_panels_of_their_own_and_name_the_files(tmp_path: Path) -> None:
     grid = axes(backbone=("a", "b", "c", "d"), method=("x", "yyy"))
     plan = scope_plan(cell=_named_cell, grid=grid, reference={"backbone": "a", "method": "x"}, paper=None)

@@ -114,10 +114,10 @@ class AxisFigure:
 
     @property
     def values(self) -> tuple[float, ...]:
-        """Values of the axis, ascending, without those excluded in every line."""
+        """Values of the axis, ascending, without those excluded in every line that the paper has no number of."""
         points = [point for line in self.lines for point in line.points]
         # Values that cannot run would stretch the axis for nothing.
-        kept = {point.x for point in points if point.hole != "excluded"}
+        kept = {point.x for point in points if point.hole != "excluded" or not math.isnan(point.paper)}
         return tuple(sorted(kept or {point.x for point in points}))
 
     def pages(self) -> list[AxisFigure]:
@@ -184,15 +184,17 @@ def parts(items: Sequence[T], size: int) -> list[tuple[T, ...]]:
 
 
 def axis_figures(runs: pd.DataFrame, cells: pd.DataFrame, words: Words) -> list[AxisFigure]:
-    """One figure per evaluation that has a value and axis with at least two different numbers."""
+    """One figure per evaluation that has a value and axis with at least two different numbers.
+
+    Of an evaluation the axis with the most values comes first: the study is about it, if about any.
+    """
     seeds = _values_of_seeds(runs)
-    return [
-        figure
-        for _, part in cells.groupby("evaluation", sort=False)
-        if part["n"].any()
-        for axis in axes_of(cells)
-        if is_numeric(part[axis]) and (figure := _axis_figure(axis, part, seeds, words)).lines
-    ]
+    found = []
+    for _, part in cells.groupby("evaluation", sort=False):
+        numeric = [axis for axis in axes_of(cells) if part["n"].any() and is_numeric(part[axis])]
+        made = [figure for axis in numeric if (figure := _axis_figure(axis, part, seeds, words)).lines]
+        found += sorted(made, key=lambda figure: -len(figure.values))
+    return found
 
 
 def cells_figures(runs: pd.DataFrame, cells: pd.DataFrame, words: Words) -> list[CellsFigure]:
