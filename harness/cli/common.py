@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import inspect
+import itertools
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -130,16 +131,21 @@ def say(text: str, *, style: str | None = None) -> None:
     console.print(printable(text), markup=False, style=style)
 
 
-def show_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, axes: int = 1) -> None:
+def show_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, axes: int = 1, groups: Sequence[int] = ()
+) -> None:
     """Print a table whose texts come from studies: without markup and control characters.
 
     Columns that do not fit beside each other follow below, with the first `axes` columns repeated.
+
+    Args:
+        groups: numbers of columns after the axes that belong together, and stay so where a line has room for them.
     """
     texts = [[printable(text) for text in row] for row in rows]
     headers = [_broken(printable(text), [row[place] for row in texts]) for place, text in enumerate(header)]
     columns = zip(headers, *texts, strict=True)
     widths = [max(cell_len(line) for text in column for line in text.split("\n")) for column in columns]
-    for group in _beside_each_other(widths, axes, console.width):
+    for group in _beside_each_other(widths, axes, groups, console.width):
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in group:
             # Numbers are never broken; the words of an axis are, where they would leave no room.
@@ -155,15 +161,18 @@ def _broken(header: str, below: Sequence[str]) -> str:
     return "\n".join(textwrap.wrap(header, longest, break_long_words=False, break_on_hyphens=False)) or header
 
 
-def _beside_each_other(widths: Sequence[int], axes: int, width: int) -> Iterator[list[int]]:
+def _beside_each_other(widths: Sequence[int], axes: int, groups: Sequence[int], width: int) -> Iterator[list[int]]:
     """Columns that fit a line together, the first `axes` ones in every group; two blanks stand between columns."""
     # Words of an axis can be broken, so it need not be as wide as it is.
     wide = [2 + (min(width, NAME) if place < axes else width) for place, width in enumerate(widths)]
     first = list(range(axes))
     room = max(width - sum(wide[:axes]), width // 2)
     kept: list[int] = []
+    ends = [axes + end for end in itertools.accumulate(groups)] or range(axes + 1, len(wide) + 1)
     for column in range(axes, len(wide)):
-        if kept and sum(wide[place] for place in (*kept, column)) > room:
+        group = range(column, next(end for end in ends if end > column))
+        together = group if sum(wide[place] for place in group) <= room else [column]
+        if kept and sum(wide[place] for place in (*kept, *together)) > room:
             yield first + kept
             kept = []
         kept.append(column)

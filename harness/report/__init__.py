@@ -35,9 +35,10 @@ _PICTURES = ("figure-*.png", "figure-*.pdf", "figure-*.svg", "reconstructions*.p
 class Report:
     """Files of a written report, and its table for a terminal.
 
-    files: names in `folder`. rows: one per cell, as long as `header`, whose first `axes` entries are axes. notes:
-    footnotes first. complete: True if no value of the plan is missing, excluded cells aside. judged: numbers of seeds
-    with which the claims were judged, including earlier reports. Texts hold no control characters, but may hold
+    files: names in `folder`. rows: one per cell, as long as `header`, whose first `axes` entries are axes, and the
+    others evaluations, each of as many columns as `groups` says. notes: footnotes first. complete: True if no value of
+    the plan is missing, excluded cells aside. judged: numbers of seeds with which the claims were judged, including
+    earlier reports. Texts hold no control characters, but may hold
     brackets.
     """
 
@@ -47,6 +48,7 @@ class Report:
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     axes: int
+    groups: tuple[int, ...]
     notes: tuple[str, ...]
     complete: bool
     judged: tuple[int, ...] = ()
@@ -99,6 +101,7 @@ def write(
         header=found.header,
         rows=found.plain_rows(),
         axes=found.axes,
+        groups=found.groups,
         notes=(*found.plain_notes(), *found.reading * wide, *made.remarks, *claim_lines(plan, claims, judged_before)),
         complete=bool(wanted["value"].notna().all()),
         judged=tuple(sorted({*judged_before, *judged_seeds(plan, claims)})),
@@ -128,7 +131,7 @@ def _page(
     numbers = sections.numbers_section(table(plan, runs, cells, wide=True))
     shown = content.page(
         plan, runs, cells, table(plan, runs, cells), made.shown(), (made.title, made.triplets), remarks=made.remarks,
-        claims=claims,
+        claims=claims, checks=sections.checks(findings, runs),
         before=sections.verdicts_section(claims),
         after=[
             numbers, *sections.paper_section(plan, cells), *sections.claims_section(plan, claims, judged_before),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -25,9 +25,11 @@ class Shown:
     """A report's table for a terminal. folder: holds the report. written: False if the saved report was used."""
 
     folder: Path
+    caption: str
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     axes: int
+    groups: tuple[int, ...]
     notes: tuple[str, ...]
     written: bool
 
@@ -54,20 +56,27 @@ def current(
     saved = read_record(folder / STAMP) or {}
     if not always and saved.get("inputs") == digest and _whole(folder, saved["files"]):
         rows = tuple(tuple(row) for row in saved["rows"])
-        return Shown(folder, tuple(saved["header"]), rows, saved["axes"], tuple(saved["notes"]), written=False)
+        return Shown(
+            folder, saved["caption"], tuple(saved["header"]), rows, saved["axes"], tuple(saved["groups"]),
+            tuple(saved["notes"]), written=False,
+        )  # fmt: skip
     report = write(plan, store, folder, standings, saved.get("judged", ()), wide=wide)
     stamp = {
         "study": plan.study.file,
         "inputs": digest,
         "files": report.files,
+        "caption": report.caption,
         "header": report.header,
         "rows": report.rows,
         "axes": report.axes,
+        "groups": report.groups,
         "notes": report.notes,
         "judged": report.judged,
     }
     write_atomically(folder / STAMP, sealed(stamp))
-    return Shown(folder, report.header, report.rows, report.axes, report.notes, written=True)
+    return Shown(
+        folder, report.caption, report.header, report.rows, report.axes, report.groups, report.notes, written=True
+    )
 
 
 def _beside_a_fuller_one(plan: Plan, folder: Path) -> Path:
@@ -106,6 +115,7 @@ def _inputs(plan: Plan, store: Store, folder: Path, standings: Standings | None)
     states = store.states(plan.runs())
     facts = {
         "version": _version(),
+        "kept": [field.name for field in fields(Shown)],  # an earlier version kept less
         "audit": read_json(folder / AUDIT),
         "study": [
             plan.study.name,

@@ -8,10 +8,12 @@ from rich.console import Console
 from harness.cli import common
 
 
-def printed(monkeypatch: pytest.MonkeyPatch, header: list[str], rows: list[list[str]], axes: int) -> list[str]:
+def printed(
+    monkeypatch: pytest.MonkeyPatch, header: list[str], rows: list[list[str]], axes: int, groups: tuple[int, ...] = ()
+) -> list[str]:
     console = Console(width=80, highlight=False, soft_wrap=True, record=True)
     monkeypatch.setattr(common, "console", console)
-    common.show_table(header, rows, axes=axes)
+    common.show_table(header, rows, axes=axes, groups=groups)
     return console.export_text().splitlines()
 
 
@@ -38,3 +40,14 @@ def test_a_long_axis_is_broken_and_its_numbers_are_not(monkeypatch: pytest.Monke
     assert max(map(len, lines)) <= 80
     assert any("85.15 ± 0.41 •* (1 of 2 failed) [a]" in line for line in lines)
     assert sum(line.count("x") for line in lines) == 200
+
+
+def test_a_published_value_stands_beside_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    header = ["method", *(text for name in "abc" for text in (f"{name} {'x' * 16}", "paper"))]
+    row = ["SimMIM", *(f"{place:02}.15 ± 0.41 (4/5) •*" if place % 2 else f"{place}9.4" for place in range(1, 7))]
+    lines = printed(monkeypatch, header, [row], 1, (2, 2, 2))
+    assert max(map(len, lines)) <= 80
+    assert [line.split()[-1] for line in lines if "±" in line] == ["49.4", "69.4"]
+    wide = printed(monkeypatch, header, [row], 1, (6,))  # no room for all of them: as many as fit
+    assert max(map(len, wide)) <= 80
+    assert sum(line.count("±") for line in wide) == 3

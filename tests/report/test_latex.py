@@ -50,6 +50,7 @@ def test_bold_marks_and_notes() -> None:
     assert "nowhere" not in text
     assert text.count(r"last \& least") == 1
     assert text.count(r"\begin{table}") == text.count(r"\caption{Made up.}") == 1
+    assert text.count(r"\parbox") == 1  # paragraphs of one box are as far apart
 
 
 def test_signs_and_repeated_axis_values() -> None:
@@ -62,6 +63,8 @@ def test_signs_and_repeated_axis_values() -> None:
             ("full", "0.6", ""),
         )
     )
+    failed = (Entry("full"), Entry("0.8"), Entry("84.50 (1/2)", mark="a", sign="↓"))
+    rows = (*rows, failed)
     found = Table(caption="Made up.", header=("scope", "mask ratio", "top-1 (%)"), rows=rows, axes=2)
     lines = [line.removesuffix(r" \\") for line in latex_text(found, "tab:x").splitlines()]
     first = lines.index(r"masked & 0.4 & 84.50 $\pm$ 0.71\rlap{\,$\downarrow$}")
@@ -71,6 +74,8 @@ def test_signs_and_repeated_axis_values() -> None:
         r"full & 0.4 & \textbf{84.50 $\pm$ 0.71}\rlap{\,$\uparrow$}",
         r" & 0.6 & \textbf{84.50 $\pm$ 0.71}",
     ]
+    # The sign takes no width: before the letter it would stand over it.
+    assert lines[first + 5] == r" & 0.8 & 84.50 (1/2)\textsuperscript{a}\rlap{\,$\downarrow$}"
 
 
 @pytest.mark.parametrize(("columns", "rows"), [(1, 1), (3, 5), (12, 3), (2, ROWS + 1), (12, 90)])

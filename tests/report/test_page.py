@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import CHROMIUM, Browser
-from fake_study import finish_all, half_finished, scope_plan
+from fake_study import SCALE, finish_all, half_finished, scope_cell, scope_plan
 from test_report_tables import HOSTILE, hostile_plan
 
 from harness import claims
@@ -21,12 +21,14 @@ from harness.report import write
 from harness.report.collect import runs_frame
 from harness.report.figures.gallery import Triplets
 from harness.report.page import script_safe
+from harness.report.page.content import _pictures
 from harness.report.page.images import SMALL, reconstructions
+from harness.report.page.sections import checks
 from harness.report.report_cache import current
 from harness.report.tables.statistics import summary
 from harness.report.tables.table import table
 from harness.store import Store
-from harness.study import Plan
+from harness.study import Plan, axes
 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 FIRST_COLUMN = "[...document.querySelectorAll('#cells > tbody > tr:not(.details)')].map(r => r.cells[{}].textContent)"
@@ -242,13 +244,43 @@ def test_the_findings_of_an_audit_and_the_papers_values(tmp_path: Path) -> None:
     assert re.search(r'<tr class="bad"><td>failed</td><td>masked</td><td>a\|b &lt;script&gt;.*<td>&lt;b&gt;</td>', text)
     assert "<td>arm 0; arm 1; arm 2 and 2 more</td>" in text
     assert text.index("<td>failed</td>") < text.index("<td>passed</td>")
+    header = text[: text.index("<nav")]
+    assert '<span class="state bad">audit: 1 failed</span>' in header
+    assert '<span class="state good">one commit, device and versions</span>' in header
     # Values of two trusts: each protocol is written once, and rows have its number.
     assert "<td>full</td><td>0.6</td><td>81.75</td><td>81.06</td><td>–</td><td>2</td>" in text
     assert text.count("trust: memory, unverified.") == text.count("trust: image.") == 1
     assert text.count("<td>1</td></tr>") == 2
     (folder / "audit.json").write_text("{")
     write(plan, store, folder)
-    assert ">Audit<" not in (folder / "report.html").read_text(encoding="utf-8")
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    assert ">Audit<" not in text
+    assert '<span class="state open">not audited</span>' in text
+
+
+def test_what_speaks_against_the_numbers() -> None:
+    passed = [{"verdict": "passed"}] * 3
+    frame = runs_frame(scope_plan(seeds=1), Store(Path("nowhere")))
+    assert checks(passed, frame) == (("1 seed", "open"), ("audit passed", "good"))
+    made = frame.assign(state="done", key=range(len(frame)), commit=["a-dirty", *["b"] * (len(frame) - 1)])
+    assert checks([*passed, {"verdict": "remark"}], made)[1:] == (
+        ("audit passed, 1 remark", "open"),
+        ("mixed commit", "open"),
+    )
+    assert checks([], made.assign(commit="a-dirty", pretrain_key=""))[2] == ("uncommitted changes", "open")
+
+
+def test_the_figure_of_the_headline_comes_first() -> None:
+    found = {name: (name, b"") for name in ("figure-occlusion", "figure-knn-cells", "figure-top1-cells", "curves")}
+    run = scope_cell(SCALE, "masked", 0.6, 0)["top1"]
+    cell = {"knn": run, "top1": run}
+    plan = scope_plan(
+        cell=lambda scale, scope, mask_ratio, seed: cell, seeds=1, grid=axes(scope="masked", mask_ratio=0.6)
+    )
+    order = [picture.text for picture in _pictures(found, plan)]
+    assert order == ["figure-occlusion", "figure-top1-cells", "figure-knn-cells", "curves"]
+    alone = {name: found[name] for name in ("figure-top1-cells", "curves")}
+    assert [picture.text for picture in _pictures(alone, plan)] == list(alone)
 
 
 def plain_cells(page: Path) -> str:

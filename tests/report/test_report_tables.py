@@ -116,6 +116,20 @@ def test_a_half_finished_study(tmp_path: Path) -> None:
         ("c", "blocked: its pre-training failed: ValueError: loss is nan"),
     )
     assert found.notes[0].startswith("Unfinished: 5 of 10 values are there")
+    compact = _table(plan, store)
+    assert compact.rows[0][2].plain() == "81.00 (1/2) [a]"
+    assert compact.notes[0].endswith("; (k/n): k of n seeds.")
+
+
+def test_few_footnotes_and_short_ones(tmp_path: Path) -> None:
+    store, plan = Store(tmp_path), scope_plan(seeds=1, grid=axes(scope="masked", mask_ratio=(0.3, 0.4, 0.5, 0.6, 0.7)))
+    for number, row in enumerate(plan.rows):
+        finish_upstream(store, row.evaluations["top1"])
+        fail(store, row.evaluations["top1"], f"Error {number}: " + "x" * 500)
+    found = _table(plan, store)
+    assert [row[1].mark for row in found.rows] == ["a", "b", "c", "d", "d"]
+    assert found.footnotes[3] == ("d", "2 other reasons, in runs.csv")
+    assert [len(text) for _, text in found.footnotes[:3]] == [100] * 3
 
 
 def test_nothing_done(tmp_path: Path) -> None:
@@ -163,7 +177,14 @@ def test_a_group_of_columns_for_each_evaluation(tmp_path: Path) -> None:
     shown = ("–", "–", "–", "–", "0.5000 ± 0.0000", "–", "2", "0.5000 to 0.5000", "0.0000 n.s.")
     assert found.plain_rows()[-1][2:] == shown
     assert _table(plan, store).header[2:] == ("20-NN (%)", "top-1 (%)", "paper")
-    assert "accuracy of 20 nearest neighbours" in found.caption
+    told = (
+        "20-NN (%): accuracy of 20 nearest neighbours.",
+        "top-1 (%): fine-tuning accuracy after the last epoch.",
+        "All on the test split of shapes (32 px).",
+    )
+    assert found.measures == found.reading[:3] == told
+    assert "nearest" not in found.caption
+    assert (found.groups, _table(plan, store).groups) == ((4, 5), (1, 2))
 
 
 def test_mixed_commits_devices_and_versions_are_told(tmp_path: Path) -> None:

@@ -59,7 +59,8 @@ def report(
 def show_report(found: Results, folder: Path, *, always: bool = False, wide: bool = False) -> None:
     """Write a report, unless it is there and nothing has changed, and print its table."""
     shown = found.report(folder, always=always, wide=wide)
-    show_table(shown.header, shown.rows, axes=shown.axes)
+    say(shown.caption)
+    show_table(shown.header, shown.rows, axes=shown.axes, groups=shown.groups)
     for note in shown.notes:
         say(note, style="dim")
     if shown.folder != folder:

@@ -12,6 +12,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from harness.report.escape import NOTHING
 from harness.report.tables.table import Table
 
 FILE = "report.html"
@@ -87,16 +88,18 @@ class Body:
 class Page:
     """All that the page shows.
 
-    headline: what the study says, in two or three sentences. before, after: sections above and below the figures. runs:
-    of `page.runs.details`. reconstructions: of `page.images.reconstructions`. counts: how many values stand where, as
-    words and numbers.
+    headline: what the study says, sentence by sentence, its question's answer first. checks: what speaks for its
+    numbers or against them, each with a tone as of a `Section`. before, after: sections above and below the figures.
+    runs: of `page.runs.details`. reconstructions: of `page.images.reconstructions`. counts: how many values stand
+    where, as words and numbers.
     """
 
     title: str
     scale: str
-    headline: str
+    headline: tuple[str, ...]
     body: Body
     counts: tuple[tuple[str, int], ...]
+    checks: Sequence[tuple[str, str]] = ()
     before: Sequence[Section] = ()
     after: Sequence[Section] = ()
     pictures: Sequence[Picture] = ()
@@ -118,6 +121,7 @@ def html_text(page: Page) -> str:
     data = {"runs": page.runs, "reconstructions": page.reconstructions}
     return environment.get_template("page.html").render(
         page=page,
+        NOTHING=NOTHING,
         STACKED=STACKED,
         SHORT=SHORT,
         style=style,

@@ -9,13 +9,14 @@ import pandas as pd
 
 from harness.report.claims.verdicts import Verdict
 from harness.report.collect import STATES
-from harness.report.escape import clean
+from harness.report.escape import clean, file_stem
 from harness.report.figures.examples import STEM as EXAMPLES
 from harness.report.figures.gallery import Triplets
-from harness.report.headline import headline
+from harness.report.headline import sentences
 from harness.report.page import Body, Page, Picture, Section
 from harness.report.page.images import ARMS, reconstructions
 from harness.report.page.runs import details
+from harness.report.tables.paper_values import column_beside
 from harness.report.tables.table import Table
 from harness.study import Plan
 
@@ -32,6 +33,7 @@ def page(
     triplets: tuple[str, Sequence[Triplets]],
     *,
     claims: Sequence[Verdict] = (),
+    checks: Sequence[tuple[str, str]] = (),
     before: Sequence[Section] = (),
     after: Sequence[Section] = (),
     remarks: Sequence[str] = (),
@@ -48,22 +50,34 @@ def page(
     return Page(
         title=clean(plan.study.name) or "Study",
         scale=clean(plan.scale.name),
-        headline=headline(plan, cells, claims),
+        # A number and its unit stay on one line.
+        headline=tuple(text.replace(" %", "\u00a0%") for text in sentences(plan, cells, claims)),
         body=_body(cells, table),
         counts=tuple((state, counts[state]) for state in STATES if counts[state]),
+        checks=checks,
         before=before,
         after=after,
         # Without a value they would show the paper's alone.
-        pictures=_pictures(pictures) if counts["done"] else (),
+        pictures=_pictures(pictures, plan) if counts["done"] else (),
         remarks=(*remarks, *left_out),
         runs=details(plan, runs),
         reconstructions=reconstructions(found, title),
     )
 
 
-def _pictures(found: Mapping[str, tuple[str, bytes]]) -> list[Picture]:
-    """The figures; colours of test pictures mean something, so they stay in dark mode."""
-    return [Picture(text=text, data=data, photo=name.startswith(EXAMPLES)) for name, (text, data) in found.items()]
+def _pictures(found: Mapping[str, tuple[str, bytes]], plan: Plan) -> list[Picture]:
+    """The figures; colours of test pictures mean something, so they stay in dark mode.
+
+    Of several evaluations, that of the headline comes first.
+    """
+    columns = plan.columns()
+    first = column_beside(plan, list(columns))
+    of = {name: next((c for c in columns if name.startswith(file_stem("figure", c) + "-")), None) for name in found}
+    own = [name for name in found if of[name] == first]
+    others = [name for name in found if of[name] != first]
+    place = next((place for place, name in enumerate(found) if of[name]), 0)
+    order = [*others[:place], *own, *others[place:]]
+    return [Picture(text=found[name][0], data=found[name][1], photo=name.startswith(EXAMPLES)) for name in order]
 
 
 def _body(cells: pd.DataFrame, table: Table) -> Body:

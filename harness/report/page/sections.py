@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from harness.report.escape import clean, shown
 from harness.report.labels import axis_label
 from harness.report.numbers import number, signed
 from harness.report.page import Section
+from harness.report.tables.footnotes import origin_doubts
 from harness.report.tables.table import Table, decimals
 from harness.study import Plan
 
@@ -118,6 +120,24 @@ def audit_section(findings: Sequence[Any]) -> list[Section]:
             notes=("As harness audit found it last, on a few images and before anything was computed.",),
         )
     ]
+
+
+def checks(findings: Sequence[Any], runs: pd.DataFrame) -> tuple[tuple[str, str], ...]:
+    """What speaks for the numbers or against them, and its tone: seeds, the audit, where the runs come from."""
+    words = Counter(str(item.get("verdict")) for item in findings if isinstance(item, dict))
+    seeds = runs["seed"].nunique()
+    audit = ("not audited", "open")
+    if words["failed"]:
+        audit = (f"audit: {words['failed']} failed", "bad")
+    elif words["remark"]:
+        audit = (f"audit passed, {words['remark']} remark{'s' * (words['remark'] > 1)}", "open")
+    elif words["passed"]:
+        audit = ("audit passed", "good")
+    origin: tuple[tuple[str, str], ...] = ()
+    if (runs["state"] == "done").any():
+        doubts = origin_doubts(runs)
+        origin = ((doubts, "open") if doubts else ("one commit, device and versions", "good"),)
+    return ((f"{seeds} seed{'s' * (seeds > 1)}", "" if seeds > 1 else "open"), audit, *origin)
 
 
 def _arms(names: list[str]) -> str:

@@ -24,18 +24,31 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def caption(plan: Plan, fixed: Mapping[str, str] | None = None, n: int | None = None) -> str:
-    """Caption in one paragraph: study, scale, what all cells share, measure and data set of each column.
+    """Caption in one paragraph: study, scale, what all cells share, the measure if there is one only, and the spread.
 
     Args:
         fixed: axes with one value, by label. n: pre-trainings of every cell; None where cells have different numbers.
     """
     shared = "".join(f", {name} {value}" for name, value in (fixed or {}).items() if value != NOTHING)
-    parts = [f"{clean(plan.study.name) or 'Study'} at scale {clean(plan.scale.name)}{shared}."]
-    for name in plan.columns():
-        found = (row.evaluations[name] for row in plan.rows if name in row.evaluations)
-        parts.append(f"{short_label(plan, name)}: {'; '.join(dict.fromkeys(map(_measure, found)))}.")
+    told = measures(plan)
     spread = "Mean ± standard deviation over seeds" + (f" (n = {n})" if n else "")
-    return " ".join([*parts, f"{spread}."])
+    first = f"{clean(plan.study.name) or 'Study'} at scale {clean(plan.scale.name)}{shared}."
+    return " ".join([first, *(told if len(told) == 1 else ()), f"{spread}."])
+
+
+def measures(plan: Plan) -> tuple[str, ...]:
+    """A sentence for each column: its measure, and where; what all columns share of that stands at the last alone."""
+    found = {
+        name: list(dict.fromkeys(_measure(row.evaluations[name]) for row in plan.rows if name in row.evaluations))
+        for name in plan.columns()
+    }
+    ends = {place for measured in found.values() for _, place in measured}
+    whole = f"All {next(iter(ends))}." if len(ends) == 1 and len(found) > 1 else ""
+    told = [
+        f"{short_label(plan, name)}: {'; '.join(text if whole else f'{text}, {place}' for text, place in measured)}."
+        for name, measured in found.items()
+    ]
+    return (*told, *filter(None, [whole]))
 
 
 def notes(plan: Plan, runs: pd.DataFrame, cells: pd.DataFrame, *, bold: bool) -> tuple[str, ...]:
@@ -56,7 +69,9 @@ def notes(plan: Plan, runs: pd.DataFrame, cells: pd.DataFrame, *, bold: bool) ->
 
 def reading(plan: Plan, runs: pd.DataFrame, cells: pd.DataFrame) -> tuple[str, ...]:
     """Sentences on the origin of the numbers: comparisons, the paper's column, provenance, assumptions."""
+    told = measures(plan)
     return (
+        *(told if len(told) > 1 else ()),
         "95 % intervals of means are each cell's own (t of its seeds); table.csv has them and every adjusted p-value.",
         *_named(plan, cells),
         *_comparison(plan, cells),
@@ -101,11 +116,8 @@ def _bold(cells: pd.DataFrame, bold: bool) -> Iterator[str]:
 
 
 def _mixed_in_short(runs: pd.DataFrame) -> Iterator[str]:
-    distinct = _distinct(runs)
-    if kinds := [text.removeprefix("Mixed ").partition(":")[0] for text in _mixtures(distinct)]:
-        yield f"Mixed {', '.join(kinds)} among these runs: see how to read this."
-    elif any(_dirty(distinct)):
-        yield "Some runs were made with uncommitted changes: see how to read this."
+    if doubts := origin_doubts(runs):
+        yield f"{doubts[0].upper()}{doubts[1:]} among these runs: see how to read this."
 
 
 def _paper_in_short(cells: pd.DataFrame) -> Iterator[str]:
@@ -116,6 +128,13 @@ def _paper_in_short(cells: pd.DataFrame) -> Iterator[str]:
         yield f"paper: another protocol, so compare its differences, not its level{doubtful}."
     elif doubtful:
         yield f"paper: as published{doubtful}."
+
+
+def origin_doubts(runs: pd.DataFrame) -> str:
+    """What the finished runs do not share: `mixed commit, device`, or `uncommitted changes`; empty if all is well."""
+    distinct = _distinct(runs)
+    kinds = [text.removeprefix("Mixed ").partition(":")[0] for text in _mixtures(distinct)]
+    return f"mixed {', '.join(kinds)}" if kinds else "uncommitted changes" * any(_dirty(distinct))
 
 
 def mixed_provenance(runs: pd.DataFrame) -> tuple[str, ...]:
@@ -162,7 +181,8 @@ def _holes(runs: pd.DataFrame, cells: pd.DataFrame) -> Iterator[str]:
     done = int(wanted["value"].notna().sum())
     if done < len(wanted):
         others = Counter(wanted.loc[wanted["value"].isna(), "state"])
-        yield f"Unfinished: {done} of {len(wanted)} values are there ({count_words(others)})."
+        partly = "; (k/n): k of n seeds" * bool(((cells["n"] > 0) & (cells["n"] < cells["n_planned"])).any())
+        yield f"Unfinished: {done} of {len(wanted)} values are there ({count_words(others)}){partly}."
     if (cells["n"] == 1).any():
         yield "Where n = 1, one seed shows no spread."
 
@@ -251,10 +271,10 @@ def _assumed(plan: Plan) -> Iterator[str]:
     yield from (f"Assumed, where the paper does not say: {note}" for note in found)
 
 
-def _measure(evaluation: Evaluation) -> str:
+def _measure(evaluation: Evaluation) -> tuple[str, str]:
+    """What is measured, and on what."""
     data = evaluation.data
-    place = f"on the {data.split} split of {clean(data.caption)}{_labels(data)}"
-    return f"{clean(evaluation.caption)}, {place}"
+    return clean(evaluation.caption), f"on the {data.split} split of {clean(data.caption)}{_labels(data)}"
 
 
 def _labels(data: Data) -> str:

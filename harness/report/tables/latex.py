@@ -40,11 +40,11 @@ def latex_text(found: Table, label: str) -> str:
         PRELUDE,
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{escape.latex(found.caption)}}}",
+        rf"\caption{{{escape.latex(' '.join([found.caption, *found.measures]))}}}",
         rf"\label{{{label}}}",
         r"\par\smallskip",
         *_scaled(found, list(_tabular(found))),
-        *map(_below, _notes(found)),
+        *_below(_notes(found)),
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"
@@ -93,8 +93,9 @@ def _notes(found: Table) -> list[str]:
     return [*told, *map(escape.latex, found.notes)]
 
 
-def _below(text: str) -> str:
-    return rf"\par\smallskip\parbox{{\linewidth}}{{\footnotesize {text}}}"
+def _below(notes: Sequence[str]) -> list[str]:
+    """Paragraphs of one box, so that all are as far apart."""
+    return [r"\par\smallskip\parbox{\linewidth}{\footnotesize", "\n\\par ".join(notes) + "}"] if notes else []
 
 
 def _entry(entry: Entry) -> str:
@@ -102,7 +103,7 @@ def _entry(entry: Entry) -> str:
     mark = rf"\textsuperscript{{{entry.mark}}}" if entry.mark else ""
     # Into the space between columns, so that numbers with and without a sign stand below each other.
     sign = rf"\rlap{{\,{SIGNS[entry.sign]}}}" if entry.sign else ""
-    return (rf"\textbf{{{text}}}" if entry.bold else text) + sign + mark
+    return (rf"\textbf{{{text}}}" if entry.bold else text) + mark + sign
 
 
 def _row(entries: Iterable[str]) -> str:

@@ -17,7 +17,7 @@ from harness.report.collect import STATES, axes_of, naming_axes, records, starts
 from harness.report.escape import NOTHING, shown
 from harness.report.labels import axis_label, short_label
 from harness.report.numbers import number, signed
-from harness.report.tables.footnotes import caption, count_words, notes, reading
+from harness.report.tables.footnotes import caption, count_words, measures, notes, reading
 from harness.spec import Scalar
 from harness.study import Plan
 
@@ -26,7 +26,11 @@ LEVEL = 0.05
 
 BETTER, WORSE, REFERENCE = "↑", "↓", "•"
 
+LETTERS = "abcd"
+"""Letters of footnotes."""
+
 _SHOWN_LENGTH = 60
+_REASON_LENGTH = 100
 
 
 @dataclass(frozen=True)
@@ -53,14 +57,17 @@ class Entry:
 class Table:
     """The aggregated table, from which Markdown, LaTeX, page and terminal are made; texts are not escaped yet.
 
-    axes: number of leading columns that hold axes. footnotes: pairs of letter and text. notes: at most four short
-    sentences below it. reading: how the numbers were made, in full sentences, for who wants to know.
+    axes: number of leading columns that hold axes. groups: numbers of columns of each evaluation. measures: sentences
+    on what each column measures, where the caption has no room for them. footnotes: pairs of letter and text. notes:
+    at most four short sentences below it. reading: how the numbers were made, in full sentences, for who wants to know.
     """
 
     caption: str
     header: tuple[str, ...]
     rows: tuple[tuple[Entry, ...], ...]
     axes: int
+    groups: tuple[int, ...] = ()
+    measures: tuple[str, ...] = ()
     footnotes: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
     reading: tuple[str, ...] = ()
@@ -145,7 +152,7 @@ def table(plan: Plan, runs: pd.DataFrame, cells: pd.DataFrame, *, wide: bool = F
     beside the one it belongs to; axes that all cells share stand in the caption, and one that names every cell stands
     for the others. Wide, it has columns of n, interval, difference and adjusted p-value too, and all axes.
     """
-    marks = {reason: _letters(number) for number, reason in enumerate(_reasons(cells))}
+    marks = _marks(cells)
     names = list(dict.fromkeys(cells["evaluation"]))
     groups = {name: [Cell.of(record) for record in records(cells[cells["evaluation"] == name])] for name in names}
     columns = {name: _columns(plan, name, found, marks, wide=wide) for name, found in groups.items()}
@@ -173,7 +180,9 @@ def table(plan: Plan, runs: pd.DataFrame, cells: pd.DataFrame, *, wide: bool = F
         ),
         rows=tuple(rows),
         axes=len(varying),
-        footnotes=tuple((mark, reason) for reason, mark in marks.items()),
+        groups=tuple(map(len, columns.values())),
+        measures=told if len(told := measures(plan)) > 1 else (),
+        footnotes=_footnotes(marks),
         notes=notes(plan, runs, cells, bold=any(entry.bold for row in rows for entry in row)),
         reading=reading(plan, runs, cells),
     )
@@ -256,11 +265,14 @@ def _point(values: Sequence[Scalar], *, named: bool) -> list[Entry]:
 def _ours(cell: Cell, digits: int, marks: Mapping[str, str], plainly: bool, *, signs: bool) -> Entry:
     value = _rounded(cell.mean, digits) if cell.n else None
     bold, sign = cell.best and not plainly, cell.sign if signs and cell.n else ""
-    return Entry(_status(cell, digits), marks.get(cell.reason, ""), bold, value, sign)
+    return Entry(_status(cell, digits, brief=signs), marks.get(cell.reason, ""), bold, value, sign)
 
 
-def _status(cell: Cell, digits: int) -> str:
-    """Mean and standard deviation, followed (or without values replaced) by the states of seeds without a value."""
+def _status(cell: Cell, digits: int, *, brief: bool) -> str:
+    """Mean and standard deviation, followed (or without values replaced) by the states of seeds without a value.
+
+    brief: only how many seeds have a value, `(4/5)`.
+    """
     holes = {state: held for state, held in cell.states.items() if state != "done" and held}
     seeds = sum(cell.states.values())
     if unmeasured := seeds - cell.values - sum(holes.values()):
@@ -270,6 +282,8 @@ def _status(cell: Cell, digits: int) -> str:
     text = number(cell.mean, digits)
     if not math.isnan(cell.sd):
         text += f" ± {cell.sd:.{digits}f}"
+    if holes and brief:
+        return f"{text} ({cell.values}/{seeds})"
     words = [f"{held} of {seeds} {word}" for word, held in sorted(holes.items())]
     return f"{text} ({', '.join(words)})" if words else text
 
@@ -336,14 +350,18 @@ def _clean_value(value: object) -> object:
     return escape.spreadsheet(value) if isinstance(value, str) else value
 
 
-def _reasons(cells: pd.DataFrame) -> list[str]:
-    return [reason for reason in dict.fromkeys(cells["reason"]) if reason]
+def _marks(cells: pd.DataFrame) -> dict[str, str]:
+    """The letter of each reason; those after the first few share the last letter."""
+    reasons = [reason for reason in dict.fromkeys(cells["reason"]) if reason]
+    last = len(LETTERS) - 1
+    return {reason: LETTERS[min(place, last)] for place, reason in enumerate(reasons)}
 
 
-def _letters(number: int) -> str:
-    """a, b, ... z, aa, ab, ..."""
-    head, tail = divmod(number, 26)
-    return (_letters(head - 1) if head else "") + chr(ord("a") + tail)
+def _footnotes(marks: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Letter and reason, shortened."""
+    held = Counter(marks.values())
+    alone = [(mark, escape.shorten(reason, _REASON_LENGTH)) for reason, mark in marks.items() if held[mark] == 1]
+    return (*alone, *((mark, f"{count} other reasons, in runs.csv") for mark, count in held.items() if count > 1))
 
 
 def _html_entry(entry: Entry) -> str:
