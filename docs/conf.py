@@ -28,6 +28,7 @@ myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+autodoc_type_aliases = pages.aliases()
 python_maximum_signature_line_length = 80
 napoleon_use_ivar = True
 napoleon_custom_sections = [("Class attributes that a subclass may set", "params_style")]
@@ -35,7 +36,7 @@ napoleon_custom_sections = [("Class attributes that a subclass may set", "params
 nb_execution_mode = "force"
 nb_execution_in_temp = True
 nb_execution_raise_on_error = True
-nb_execution_timeout = 300
+nb_execution_timeout = 600  # seconds of a cell, on a busy machine too
 nb_output_stderr = "remove"  # warnings of other packages
 suppress_warnings = ["config.cache"]
 

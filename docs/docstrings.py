@@ -14,6 +14,8 @@ from sphinx.transforms import SphinxTransform
 import harness
 
 FIELDS = re.compile(r"^([a-z_][\w]*(?:, [a-z_][\w]*)*): (.*)$")
+ALIAS = re.compile(r"TypeAliasForwardRef\('([\w.]+)'\)")
+"""How Sphinx writes a name of `autodoc_type_aliases` within a union."""
 CODE = re.compile(r"(`+)(.+?)\1", re.DOTALL)
 
 
@@ -124,11 +126,11 @@ def _plain(text: str) -> str:
 
 
 def signature(app: Sphinx, what: str, name: str, found: Any, options: Any, given: str, returned: str) -> Any:
-    """A spec is shown with the names of its fields; the list below has types and defaults."""
+    """A spec is shown with the names of its fields; the list below has types and defaults. Unions have their names."""
     if inspect.isclass(found) and hasattr(found, "model_fields"):
         names = [name for name in found.model_fields if name != "kind"]
         return f"({', '.join(names) if len(names) < 6 else '...'})", ""
-    return given, returned
+    return tuple(text and ALIAS.sub(r"~\1", text) for text in (given, returned))
 
 
 class Links(SphinxTransform):

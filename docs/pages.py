@@ -131,6 +131,13 @@ def home(name: str) -> str:
     return module if module.startswith("harness") else _aliases()[name]
 
 
+def aliases() -> dict[str, str]:
+    """Public names of unions and the like, which signatures shall have as they are; by the name in the source."""
+    kinds = (inspect.isclass, inspect.isfunction, inspect.ismodule)
+    names = [name for name in harness.__all__ if not any(kind(getattr(harness, name)) for kind in kinds)]
+    return {name: f"harness.{name}" for name in names}
+
+
 @cache
 def _aliases() -> dict[str, str]:
     """The module of each name that is assigned and not a class or function, such as a union."""
@@ -161,7 +168,7 @@ def _entry(name: str) -> Iterator[str]:
     elif inspect.isfunction(value):
         yield _rst(f".. autofunction:: harness.{name}")
     else:
-        yield _rst(f".. py:data:: harness.{name}\n\n   {_union(name)}")
+        yield _rst(f".. py:type:: harness.{name}\n\n   {_union(name)}")
 
 
 def _functions(module: ModuleType) -> list[str]:
