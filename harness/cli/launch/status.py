@@ -61,15 +61,23 @@ def status(
     if watch and console.is_terminal:
         _watch(found, named=bool(scale))
         return
+    if console.is_terminal:
+        console.print(_text(found, named=bool(scale)), soft_wrap=False)
+        return
     for line in _lines(found, named=bool(scale)):
         say(line)
+
+
+def _text(found: list[Results], *, named: bool) -> Text:
+    """The lines for a terminal, cut where it ends."""
+    return Text("\n".join(map(printable, _lines(found, named=named))), no_wrap=True, overflow="ellipsis")
 
 
 def _watch(found: list[Results], *, named: bool) -> None:
     """Show the lines anew at intervals until Ctrl-C, which is how this ends and no mistake."""
 
     def now() -> Text:
-        return Text("\n".join(map(printable, _lines(found, named=named))), no_wrap=True, overflow="ellipsis")
+        return _text(found, named=named)
 
     with contextlib.suppress(KeyboardInterrupt), Live(now(), console=console, auto_refresh=False) as live:
         while True:
@@ -111,13 +119,15 @@ def _states(plan: Plan, seen: Overview, runs: Store) -> Iterator[str]:
             yield f"  {word:<9} {names[name]}   {specs[name].kind}   {_detail(seen.places[name])}"
         if len(found) > SHOWN:
             yield f"  {word:<9} and {len(found) - SHOWN} more"
+        if word == "failed" and found:
+            yield f"  {'':<9} harness logs says more, harness retry tries again"
 
 
 def _detail(place: Place) -> str:
     """Progress of a run that is at work or was stopped, or the reason of its failure."""
     state = place.state
     if place.word == "failed":
-        return f"{place.detail}   harness logs / retry"
+        return place.detail
     text = ""
     found = [state.progress.get(name) for name in ("step", "steps", "seconds", "images_per_second")]
     numbers = [number for number in found if isinstance(number, int | float) and 0 <= number < 1e12]
