@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import csv
-import html
 import re
 import shutil
 from collections.abc import Iterator
@@ -100,7 +99,7 @@ def headline(folder: Path) -> str:
     """What was found, in the words of the page; nothing if it has none."""
     page = folder / "report.html"
     said = re.search(r'<p class="headline">(.*?)</p>', page.read_text(), re.DOTALL) if page.is_file() else None
-    return html.unescape(said[1]).replace("*", "\\*") if said else ""
+    return re.sub("</?strong>", "**", said[1].replace("*", "\\*")).strip() if said else ""
 
 
 def figure(folder: Path) -> Path | None:

@@ -132,10 +132,13 @@ def home(name: str) -> str:
 
 
 def aliases() -> dict[str, str]:
-    """Public names of unions and the like, which signatures shall have as they are; by the name in the source."""
+    """Public names of unions, which signatures shall have as they are, by the name in the source.
+
+    `Scalar` is left out: it is short, and Sphinx cannot name it in the type of a property.
+    """
     kinds = (inspect.isclass, inspect.isfunction, inspect.ismodule)
     names = [name for name in harness.__all__ if not any(kind(getattr(harness, name)) for kind in kinds)]
-    return {name: f"harness.{name}" for name in names}
+    return {name: f"harness.{name}" for name in names if name != "Scalar"}
 
 
 @cache

@@ -165,14 +165,14 @@ def test_a_result_in_the_gallery(gallery: ModuleType, tmp_path: Path, monkeypatc
     monkeypatch.setattr(gallery, "ROOT", tmp_path)
     folder = tmp_path / "results" / "quickstart" / "mini"
     folder.mkdir(parents=True)
-    (folder / "report.html").write_text('<p class="headline">It helps: +3 (p &lt; 0.05).</p>')
+    (folder / "report.html").write_text('<p class="headline"><strong>It helps.</strong> +3 (p &lt; 0.05)</p>')
     (folder / "runs.csv").write_text("scope,evaluation\nfull,top1\nfull,knn\n")
     (folder / "table.md").write_text("A title.\n\n| scope |\n| --- |\n\n<details>folded</details>\n")
     for name in ("figure-curves", "figure-knn-scope", "figure-top1-scope"):
         (folder / f"{name}.png").touch()
     assert list(gallery.result(folder)) == [
         "### Scale mini",
-        "It helps: +3 (p < 0.05).",
+        "**It helps.** +3 (p &lt; 0.05)",
         "![figure-top1-scope of quickstart](../../results/quickstart/mini/figure-top1-scope.png)",
         "A title.\n\n| scope |\n| --- |",
         '<a href="../reports/quickstart/mini/report.html">The report</a> · '
