@@ -26,6 +26,7 @@ def test_a_finished_study_leaves_every_file(tmp_path: Path) -> None:
         "runs.csv", "table.csv", "table.md", "table.tex", "report.html",
         "figure-top1-mask_ratio.png", "figure-top1-mask_ratio.pdf", "figure-top1-mask_ratio.svg",
         "figure-curves.png", "figure-curves.pdf", "figure-curves.svg", "reconstructions.png",
+        "figure-top1-paper.png", "figure-top1-paper.pdf", "figure-top1-paper.svg",
     }  # fmt: skip
     assert all(len(row) == len(report.header) for row in report.rows)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
