@@ -189,7 +189,7 @@ STUDY = Study(
     cell=cell,
     grid=axes(backbone=tuple(MODELS), method=METHODS),
     scales=(TINY, SMALL, PAPER, CPU),
-    seeds=3,
+    seeds=5,
     reference={"backbone": "ViT-B", "method": "SimMIM"},
     # Claims are judged by the first of these: by box AP, as results/PLAN.md says of scale cpu.
     paper=tuple(paper_table("downstream_published", metric=metric) for metric in ("box_ap", "miou", "mask_ap")),
