@@ -268,14 +268,17 @@ def _named(names: tuple[str, ...], count: int) -> tuple[str, ...]:
 
 
 def predictor(
-    run: Run | str | Path, store: Store, device: torch.device, least: float = LEAST, weights: Where = None
+    run: Run | str | Path, store: Store, device: torch.device, score: float | None = None, weights: Where = None
 ) -> Classifier | SegmentModel | DetectModel:
     """The model of a finished fine-tuning, segmentation or detection, for pictures; arguments as for `predict`."""
     named = isinstance(run, str) and find(run) is not None
     dense = None if named or weights is not None else opened_dense(run, store)
-    if dense is None:
-        return Classifier(opened(run, store, weights), device)
-    return SegmentModel(dense, device) if isinstance(dense.run, Segment) else DetectModel(dense, device, least)
+    if dense is not None and isinstance(dense.run, Detect):
+        return DetectModel(dense, device, LEAST if score is None else score)
+    trained = dense or opened(run, store, weights)
+    if score is not None:
+        raise HarnessError(f"score: {trained.name} is a {trained.run.kind}, which finds no objects; leave it out")
+    return SegmentModel(trained, device) if isinstance(trained, TrainedDense) else Classifier(trained, device)
 
 
 class Prepared(nn.Module):
@@ -415,30 +418,18 @@ def opened(run: Run | str | Path, store: Store, weights: Path | str | None = Non
 
 @overload
 def predict(
-    run: FineTune,
-    picture: Picture,
-    *,
-    score: float = LEAST,
-    weights: Where = None,
-    store: Where = None,
-    device: DeviceName = "auto",
+    run: FineTune, picture: Picture, *, weights: Where = None, store: Where = None, device: DeviceName = "auto"
 ) -> Prediction: ...
 @overload
 def predict(
-    run: Segment,
-    picture: Picture,
-    *,
-    score: float = LEAST,
-    weights: Where = None,
-    store: Where = None,
-    device: DeviceName = "auto",
+    run: Segment, picture: Picture, *, weights: Where = None, store: Where = None, device: DeviceName = "auto"
 ) -> Segments: ...
 @overload
 def predict(
     run: Detect,
     picture: Picture,
     *,
-    score: float = LEAST,
+    score: float | None = None,
     weights: Where = None,
     store: Where = None,
     device: DeviceName = "auto",
@@ -448,7 +439,7 @@ def predict(
     run: Run | str | Path,
     picture: Picture,
     *,
-    score: float = LEAST,
+    score: float | None = None,
     weights: Where = None,
     store: Where = None,
     device: DeviceName = "auto",
@@ -457,7 +448,7 @@ def predict(
     run: Run | str | Path,
     picture: Picture,
     *,
-    score: float = LEAST,
+    score: float | None = None,
     weights: Where = None,
     store: Where = None,
     device: DeviceName = "auto",
@@ -473,7 +464,7 @@ def predict(
         weights: of a published model, its file or a folder that holds it; by default where [weights] of harness.toml
             says, or `weights` in the project root.
         picture: picture of any size and mode; see `harness.core.data.pictures.as_tested`.
-        score: least score of the objects that are told.
+        score: of a detection, least score of the objects that are told, 0 to 1; by default 0.5.
         store: folder of the runs; by default that of the profile of the current folder's project, or `runs` in the
             project root.
 
@@ -481,8 +472,8 @@ def predict(
         Prediction of a fine-tuning, Segments of a segmentation, Detections of a detection.
 
     Raises:
-        HarnessError: the run does not exist, is of another kind, is not done or has no weights, or they do not fit; or
-            the picture cannot be read.
+        HarnessError: the run does not exist, is of another kind, is not done or has no weights, or they do not fit; a
+            score is given for what is no detection; or the picture cannot be read.
     """
     return predictor(run, open_store(store), torch_device(device), score, weights)(picture)
 

@@ -156,6 +156,8 @@ def test_predict_takes_a_file(store: Store, tmp_path: Path) -> None:
     assert found.pred_score == found.pred_scores.max()
     again = harness.predict(FINETUNINGS["vit"], pictures()[0], store=store.root)
     assert (found.pred_scores == again.pred_scores).all()
+    with pytest.raises(HarnessError, match=r"score: .* is a finetune, which finds no objects; leave it out"):
+        harness.predict(key(FINETUNINGS["vit"]), pictures()[0], score=0.7, store=store.root)
 
 
 @pytest.mark.parametrize("name", PRETRAININGS)

@@ -106,7 +106,7 @@ def test_a_detection_tells_objects_and_draws_them(here: Path, harness: Command) 
 def test_options_that_would_do_nothing_and_what_cannot_be_are_one_line(here: Path, harness: Command) -> None:
     del here
     one_line(harness("predict", key(FINETUNE), "a/photo.png", "--out", "x"), "--out", key(FINETUNE), "leave it out")
-    one_line(harness("predict", key(SEGMENT), "a/photo.png", "--score", 0.5), "--score", "finds no objects")
+    one_line(harness("predict", key(SEGMENT), "a/photo.png", "--score", 0.5), "score: ", "finds no objects")
     one_line(harness("predict", key(SEGMENT), "none.png"), "cannot read none.png")
     one_line(harness("predict", key(DETECT), "harness.toml"), "harness.toml as a picture")
     one_line(harness("export", key(SEGMENT), "e.safetensors"), "is a segment", "valid: pretrain, finetune")

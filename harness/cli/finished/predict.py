@@ -60,11 +60,11 @@ def predict(
     """
     # Before torch is loaded: a selection that names no run is answered at once.
     source, runs = chosen_run(run, (kind,) if kind else get_args(Kind), scale, where, seeds, store)
-    from harness.use import DetectModel, Prediction, predictor, torch_device
+    from harness.use import Classifier, Prediction, predictor, torch_device
 
-    given = {} if score is None else {"least": score}
-    model = predictor(source, runs, torch_device(device), weights=weights, **given)
-    _refuse_idle(model.trained.name, model.trained.run.kind, out, score, scored=isinstance(model, DetectModel))
+    model = predictor(source, runs, torch_device(device), score, weights)
+    if out is not None and isinstance(model, Classifier):
+        raise HarnessError(f"--out: {model.trained.name} is a finetune, of which no picture is written; leave it out")
     # All pictures before any line: one that does not read ends the command before it has printed half a list.
     found = [(path, model(path)) for path in images]
     plain = []
@@ -78,18 +78,6 @@ def predict(
     if as_json:
         # Not by `say`, which replaces control characters: JSON escapes them itself.
         typer.echo(json.dumps(plain, indent=1))
-
-
-def _refuse_idle(name: str, kind: str, out: Path | None, score: float | None, *, scored: bool) -> None:
-    """Refuse options that would do nothing.
-
-    Raises:
-        HarnessError: names the first of them.
-    """
-    if out is not None and kind == "finetune":
-        raise HarnessError(f"--out: {name} is a finetune, of which no picture is written; leave it out")
-    if score is not None and not scored:
-        raise HarnessError(f"--score: {name} is a {kind}, which finds no objects; leave it out")
 
 
 def _show(path: Path, found: Prediction | Segments | Detections) -> None:
