@@ -71,6 +71,11 @@ class Words:
         return self.evaluations.get(name, name)
 
 
+def measure_label(name: str) -> str:
+    """An evaluation by its usual name, where no plan says more of it."""
+    return MEASURES.get(name, clean(name).replace("_", " "))
+
+
 def axis_label(plan: Plan, column: str) -> str:
     """An axis in words: as the study labels it, else its name without underscores.
 
@@ -85,7 +90,7 @@ def evaluation_label(plan: Plan, name: str) -> str:
     """An evaluation in words with its unit, such as `20-NN accuracy (%)`: as the study labels it, else by its name."""
     if name in plan.study.labels:
         return clean(plan.study.labels[name])
-    text = MEASURES.get(name, clean(name).replace("_", " ")) or "result"
+    text = measure_label(name) or "result"
     found = next((row.evaluations[name] for row in plan.rows if name in row.evaluations), None)
     if isinstance(found, Knn):
         text = text.replace("k-NN", f"{found.ks[0]}-NN")

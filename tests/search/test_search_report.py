@@ -16,7 +16,7 @@ from test_coordinator import run
 from toy import FakeJobs, cell, finish, pretrained, score, toy, validation
 
 from harness.report.search.numbers import Confirmed, best_so_far, confirmed, front, interval, paired_p, verdict
-from harness.report.search.write import write_search
+from harness.report.search.write import _best_rows, _table, write_search
 from harness.search.confirmation import Confirmation, best, candidates
 from harness.search.declaration import FIRST_FRESH
 from harness.search.session import history, open_search
@@ -141,6 +141,30 @@ def test_the_files_of_a_report(store: Store, tmp_path: Path) -> None:
     }
     assert any(note.startswith("trial ") and "failed: ValueError: no" in note for note in written.notes)
     assert written.rows[0][0] == "default"
+    assert written.header[:3] == ("", "k", "temperature")
+    assert written.header[3:] == (
+        "validation of the trial", "validation, fresh seeds", "n", "difference from default", "p",
+        "top-1 accuracy (test)",
+    )  # fmt: skip
+
+
+def test_a_table_is_rounded_and_its_csv_file_is_exact() -> None:
+    rows = [
+        Confirmed({"mask_ratio": 0.6, "kind": None}, True, math.nan, 2, 46.5, 1.25, test=47.0, test_sd=0.5),
+        Confirmed({"mask_ratio": 0.61234567}, False, 49.4, 2, 45.0, 1.0, -1.5, 0.75, 0.0171, 46.0, 0.25),
+    ]
+    header, table = _table(rows, toy())
+    assert header[:4] == ["", "mask ratio", "kind", "validation of the trial"]
+    assert table[0] == ["default", "0.6", "–", "–", "46.50 ± 1.25", "2", "–", "–", "47.00 ± 0.50"]
+    assert table[1] == ["best 1", "0.6123", "–", "49.40", "45.00 ± 1.00", "2", "−1.50 ± 0.75", "0.017", "46.00 ± 0.25"]
+    header, table = _best_rows(rows, toy())
+    exact = dict(zip(header, table[1], strict=True))
+    assert exact == {
+        "row": "best 1", "mask_ratio": "0.61234567", "kind": "", "found": "49.4", "n": "2", "mean": "45.0",
+        "half": "1.0", "difference": "-1.5", "difference_half": "0.75", "p": "0.0171",
+        "test": "46.0", "test_sd": "0.25",
+    }  # fmt: skip
+    assert table[0][3:] == ["", "2", "46.5", "1.25", "", "", "", "47.0", "0.5"]
 
 
 def test_accuracy_against_gpu_hours(store: Store, tmp_path: Path) -> None:

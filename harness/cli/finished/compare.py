@@ -53,18 +53,27 @@ def _show(found: Comparison, *, everything: bool) -> None:
     rows = [change for change in found.changes if everything or change.verdict not in quiet]
     if rows:
         columns = ("evaluation", "verdict", "before", "after", "difference", "95 % interval", "p", "n")
-        show_table((*found.axes, *columns), list(map(_texts, rows)), axes=len(found.axes))
+        axes = (axis.removeprefix("axis.").replace("_", " ") for axis in found.axes)
+        show_table((*axes, *columns), list(map(_texts, rows)), axes=len(found.axes))
     say(f"{len(found.changes)} cells: {', '.join(f'{number} {word}' for word, number in counts.most_common())}")
 
 
 def _texts(change: Change) -> tuple[str, ...]:
     """Row of a change in the table; a dash where there is no number."""
 
-    def number(value: float, form: str = ".2f") -> str:
-        return "–" if math.isnan(value) else f"{value:{form}}"
+    from harness.report.labels import measure_label
+    from harness.report.numbers import number, signed
 
-    interval = "–" if math.isnan(change.low) else f"{change.low:+.2f} to {change.high:+.2f}"
+    interval = "–" if math.isnan(change.low) else f"{signed(change.low, 2)} to {signed(change.high, 2)}"
     verdict = change.verdict + (" (other recipe)" if change.other_spec else "")
     p = "–" if math.isnan(change.p) else "< 0.001" if change.p < 0.001 else f"{change.p:.3f}"
-    means = (number(change.before), number(change.after), number(change.difference, "+.2f"))
-    return (*(value or "–" for value in change.axes), change.evaluation, verdict, *means, interval, p, str(change.n))
+    means = (number(change.before, 2), number(change.after, 2), signed(change.difference, 2))
+    return (
+        *(value or "–" for value in change.axes),
+        measure_label(change.evaluation),
+        verdict,
+        *means,
+        interval,
+        p,
+        str(change.n),
+    )

@@ -7,14 +7,17 @@ import io
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from harness.report import escape
+from harness.report.labels import measure_label
+from harness.report.numbers import number, signed
 from harness.report.search.numbers import Confirmed, confirmed, verdict
 from harness.search.declaration import Search
 from harness.search.session import Opened, history
 from harness.search.trials import Trial, importances
+from harness.spec import Scalar
 from harness.store.files import disk_errors, write_atomically
 
 PICTURES = "search-*.p[nd][gf]"
@@ -44,7 +47,7 @@ def write_search(opened: Opened, folder: Path) -> SearchReport:
     notes = _notes(trials, best, search)
     files = {
         "trials.csv": _csv(*_trial_rows(trials, search)).encode(),
-        "best.csv": _csv(header, rows).encode(),
+        "best.csv": _csv(*_best_rows(best, search)).encode(),
         "search.md": _markdown(opened.name, header, rows, notes).encode(),
     }
     pictures = _pictures(trials, search, importances(study))
@@ -71,33 +74,55 @@ def _pictures(trials: Sequence[Trial], search: Search, importance: dict[str, flo
 
 
 def _table(best: Sequence[Confirmed], search: Search) -> tuple[list[str], list[list[str]]]:
-    axes = list(dict.fromkeys(axis for row in best for axis in row.cell))
-    metric = search.metrics[0]
-    header = ["", *axes, f"{metric}, trial", f"{metric}, fresh seeds", "n", "against default", "p"]
+    metric, axes = measure_label(search.metrics[0]), _axes(best)
+    header = ["", *(axis.replace("_", " ") for axis in axes)]
+    header += [f"{metric} of the trial", f"{metric}, fresh seeds", "n", "difference from default", "p"]
     if search.test:
-        header.append(f"{search.test} (test)")
+        header.append(f"{measure_label(search.test)} (test)")
     rows = []
-    for number, row in enumerate(best):
-        line = ["default" if row.reference else f"best {number}"]
-        line += [escape.shown(row.cell.get(axis)) for axis in axes]
-        line += [_number(row.found), _with(row.mean, row.half), str(row.n)]
-        line += [_with(row.difference, row.difference_half), _p_value(row.p)]
-        rows.append(line + ([_with(row.test, row.test_sd)] if search.test else []))
+    for row, name in zip(best, _names(best), strict=True):
+        line = [name, *(_value(row.cell.get(axis)) for axis in axes)]
+        line += [number(row.found, 2), _with(number(row.mean, 2), row.half), str(row.n)]
+        line += [_with(signed(row.difference, 2), row.difference_half), _p_value(row.p)]
+        rows.append(line + ([_with(number(row.test, 2), row.test_sd)] if search.test else []))
     return header, rows
 
 
-def _number(value: float, form: str = "{:.2f}") -> str:
-    return escape.NOTHING if math.isnan(value) else form.format(value)
+def _axes(best: Sequence[Confirmed]) -> list[str]:
+    return list(dict.fromkeys(axis for row in best for axis in row.cell))
+
+
+def _names(best: Sequence[Confirmed]) -> list[str]:
+    """What the rows are called: the default stands first, then the best cells."""
+    return ["default" if row.reference else f"best {place}" for place, row in enumerate(best)]
+
+
+def _value(value: Scalar) -> str:
+    """A value of an axis, rounded for the eye; trials.csv and best.csv have it as it was drawn."""
+    return f"{value:.4g}" if isinstance(value, float) else escape.shown(value)
+
+
+def _best_rows(best: Sequence[Confirmed], search: Search) -> tuple[list[str], list[list[str]]]:
+    """The default and the best cells as exact numbers; the fields of `Confirmed`."""
+    axes, numbers = _axes(best), [field.name for field in fields(Confirmed) if field.name not in ("cell", "reference")]
+    if not search.test:
+        numbers = [name for name in numbers if not name.startswith("test")]
+    rows = []
+    for row, name in zip(best, _names(best), strict=True):
+        values = [getattr(row, name) for name in numbers]
+        cell = ["" if row.cell.get(axis) is None else str(row.cell[axis]) for axis in axes]
+        rows.append([name, *cell, *("" if math.isnan(value) else repr(value) for value in values)])
+    return ["row", *axes, *numbers], rows
 
 
 def _p_value(p: float) -> str:
-    return "< 0.0001" if p < 1e-4 else _number(p, "{:.2g}")
-
-
-def _with(value: float, spread: float) -> str:
-    if math.isnan(value):
+    if math.isnan(p):
         return escape.NOTHING
-    return f"{value:.2f}" + ("" if math.isnan(spread) else f" ± {spread:.2f}")
+    return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
+
+
+def _with(text: str, spread: float) -> str:
+    return text if math.isnan(spread) else f"{text} ± {number(spread, 2)}"
 
 
 def _notes(trials: Sequence[Trial], best: Sequence[Confirmed], search: Search) -> list[str]:
