@@ -16,7 +16,7 @@ ABOUT = (
     "scales: [what they can say](../explanation/reduced-scale.md)."
 )
 UNSEEN = "These have no results in the repository yet. The command beside a study computes it at a reduced scale."
-NOT_FIRST = ("curves", "reconstructions", "contour")
+NOT_FIRST = ("curves", "reconstructions", "contour", "avgdist", "-paper")
 """Figures that do not answer a question by themselves."""
 
 
