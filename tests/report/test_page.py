@@ -269,6 +269,11 @@ def test_what_speaks_against_the_numbers() -> None:
         ("mixed commit", "open"),
     )
     assert checks([], made.assign(commit="a-dirty", pretrain_key=""))[2] == ("uncommitted changes", "open")
+    # What a project changes beside the code that determines numbers moves none of them.
+    told = made.assign(code="c", pretrain_key="")
+    assert checks([], told)[2] == ("one code, device and versions", "good")
+    assert checks([], told.assign(commit="b"))[2] == ("one commit, device and versions", "good")
+    assert checks([], told.assign(code=["c", *["d"] * (len(told) - 1)]))[2] == ("mixed commit, code", "open")
 
 
 def test_the_figure_of_the_headline_comes_first() -> None:

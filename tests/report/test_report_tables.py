@@ -28,7 +28,7 @@ from harness.report import write
 from harness.report.collect import runs_frame
 from harness.report.escape import clean, file_stem, latex, markdown
 from harness.report.headline import headline
-from harness.report.tables.footnotes import mixed_provenance
+from harness.report.tables.footnotes import mixed_provenance, origin_doubts
 from harness.report.tables.latex import latex_text
 from harness.report.tables.statistics import summary
 from harness.report.tables.table import Table, csv_text, decimals, markdown_text, table
@@ -199,6 +199,9 @@ def test_mixed_commits_devices_and_versions_are_told(tmp_path: Path) -> None:
     assert notes[2] == "Mixed torch: the finished runs come from 2.7.1 (17), 2.6.0 (1)."
     assert notes[3] == "Mixed timm: the finished runs come from unknown (17), 1.0.20 (1)."
     assert notes[-1] == "17 of 18 finished runs were made with uncommitted changes."
+    runs = runs_frame(plan, store).assign(code="c", pretrain_code="c")
+    assert mixed_provenance(runs)[0].endswith("aaaaaaaaaaaa (1); the code that determines numbers is the same.")
+    assert origin_doubts(runs).startswith("mixed device, torch")
 
 
 @pytest.mark.parametrize(

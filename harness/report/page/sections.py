@@ -15,7 +15,7 @@ from harness.report.escape import clean, shown
 from harness.report.labels import axis_label
 from harness.report.numbers import number, signed
 from harness.report.page import Section
-from harness.report.tables.footnotes import origin_doubts
+from harness.report.tables.footnotes import one_commit, origin_doubts
 from harness.report.tables.table import Table, decimals
 from harness.study import Plan
 
@@ -135,8 +135,8 @@ def checks(findings: Sequence[Any], runs: pd.DataFrame) -> tuple[tuple[str, str]
         audit = ("audit passed", "good")
     origin: tuple[tuple[str, str], ...] = ()
     if (runs["state"] == "done").any():
-        doubts = origin_doubts(runs)
-        origin = ((doubts, "open") if doubts else ("one commit, device and versions", "good"),)
+        doubts, one = origin_doubts(runs), "commit" if one_commit(runs) else "code"
+        origin = ((doubts, "open") if doubts else (f"one {one}, device and versions", "good"),)
     return ((f"{seeds} seed{'s' * (seeds > 1)}", "" if seeds > 1 else "open"), audit, *origin)
 
 

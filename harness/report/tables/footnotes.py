@@ -131,10 +131,23 @@ def _paper_in_short(cells: pd.DataFrame) -> Iterator[str]:
 
 
 def origin_doubts(runs: pd.DataFrame) -> str:
-    """What the finished runs do not share: `mixed commit, device`, or `uncommitted changes`; empty if all is well."""
+    """What finished runs do not share of all that may move a number: `mixed device, torch`, or `uncommitted changes`.
+
+    Empty if all is shared. Commits and uncommitted changes of a project count only where runs differ in the digest of
+    the code that determines numbers, or have none: a new study or a changed page moves no number.
+    """
     distinct = _distinct(runs)
-    kinds = [text.removeprefix("Mixed ").partition(":")[0] for text in _mixtures(distinct)]
-    return f"mixed {', '.join(kinds)}" if kinds else "uncommitted changes" * any(_dirty(distinct))
+    known = _one_code(distinct)
+    kinds = [name for name in PROVENANCE if len(_counts(distinct, name)) > 1 and not (known and name == "commit")]
+    if kinds:
+        return f"mixed {', '.join(kinds)}"
+    return "" if known else "uncommitted changes" * any(_dirty(distinct))
+
+
+def one_commit(runs: pd.DataFrame) -> bool:
+    """Whether all finished runs are of one commit, without uncommitted changes."""
+    distinct = _distinct(runs)
+    return len(_counts(distinct, "commit")) == 1 and not any(_dirty(distinct))
 
 
 def mixed_provenance(runs: pd.DataFrame) -> tuple[str, ...]:
@@ -160,10 +173,19 @@ def _distinct(runs: pd.DataFrame) -> pd.DataFrame:
 
 def _mixtures(distinct: pd.DataFrame) -> Iterator[str]:
     for name in PROVENANCE:
-        counts = Counter("" if pd.isna(value) else _abbreviated(str(value)) for value in distinct[name])
-        if len(counts) > 1:
+        if len(counts := _counts(distinct, name)) > 1:
             kinds = ", ".join(f"{value or 'unknown'} ({number})" for value, number in counts.most_common())
-            yield f"Mixed {name}: the finished runs come from {kinds}."
+            same = "; the code that determines numbers is the same" * (name == "commit" and _one_code(distinct))
+            yield f"Mixed {name}: the finished runs come from {kinds}{same}."
+
+
+def _counts(distinct: pd.DataFrame, name: str) -> Counter[str]:
+    return Counter("" if pd.isna(value) else _abbreviated(str(value)) for value in distinct[name])
+
+
+def _one_code(distinct: pd.DataFrame) -> bool:
+    codes = _counts(distinct, "code")
+    return len(codes) == 1 and "" not in codes
 
 
 def _dirty(distinct: pd.DataFrame) -> Iterator[str]:
