@@ -122,6 +122,7 @@ SEARCH = Search(
         "head_layers": 1,
         "target": "pixels",
     },
+    fresh_seeds=10,
     rungs=Rungs(epochs={"small": (1, 2), "paper": (10, 30)}, evaluation=rung),
     pruner="halving",
 )
