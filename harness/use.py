@@ -308,11 +308,15 @@ class FeatureMaps(Prepared):
     Attributes:
         blocks: of the maps, counted from 1 over all stages. strides: side in image pixels of a position of each map.
         widths: channels of each map.
+        encoder: the network alone: the same images to one map [B, C, h, w] after its last norm. The mean of this map
+            over its positions is the vector of a picture that `Knn` compares.
     """
 
     def __init__(self, trained: Trained, encoder: Encoder, blocks: Sequence[int] | None) -> None:
         super().__init__(trained)
         taps = Taps(encoder, blocks)
+        if blocks is None:  # a head may need four maps of two blocks; here each is given once
+            taps = Taps(encoder, sorted(set(taps.blocks)))
         self.blocks, self.strides, self.widths = taps.blocks, taps.strides, taps.widths
         self.encoder, self._taps = encoder, [taps]  # in a list: torch would save the encoder twice
 
@@ -467,6 +471,7 @@ def predict(
         score: of a detection, least score of the objects that are told, 0 to 1; by default 0.5.
         store: folder of the runs; by default that of the profile of the current folder's project, or `runs` in the
             project root.
+        device: cpu or cuda; auto is a GPU where there is one.
 
     Returns:
         Prediction of a fine-tuning, Segments of a segmentation, Detections of a detection.
@@ -489,9 +494,13 @@ def load_encoder(
     """The encoder of a trained model, as a module that gives feature maps; in evaluation mode, without gradients.
 
     Args:
-        run, weights: a pre-training or a fine-tuning, named as in `predict`.
-        blocks: blocks whose maps are wanted, counted from 1 over all stages; None for the last block of each stride, or
-            for the quarters of an encoder that has one stride.
+        run: a pre-training or a fine-tuning: its spec, its key or the beginning of it, its folder, a file from
+            `export_weights`, or the name of a published model.
+        blocks: blocks whose maps are wanted, counted from 1 over all stages. By default the last block of each stride;
+            of an encoder with one stride, such as a ViT, those at a quarter, a half, three quarters and the end of its
+            depth, each once: 3, 6, 9 and 12 of twelve blocks, 1 and 2 of two. The result's `blocks` says which.
+        weights: of a published model, its file or folder, as in `predict`.
+        store, device: as in `predict`.
 
     Raises:
         HarnessError: as in `predict`; or the encoder has no such block.
@@ -510,7 +519,10 @@ def load_classifier(
     """The classifier of a fine-tuning, as a module that gives logits; in evaluation mode, without gradients.
 
     Args:
-        run, weights: as in `predict`.
+        run: a fine-tuning: its spec, its key or the beginning of it, its folder, a file from `export_weights`, or the
+            name of a published model.
+        weights: of a published model, its file or folder, as in `predict`.
+        store, device: as in `predict`.
 
     Raises:
         HarnessError: as in `predict`.
@@ -532,8 +544,12 @@ def reconstruct(
     """Reconstruct one picture, cropped to its central square and masked, with a pre-trained model.
 
     Args:
-        run, weights: a pre-training, named as in `predict`.
-        mask, seed: replace the run's own.
+        run: a pre-training: its spec, its key or the beginning of it, its folder, or the name of a published model.
+        picture: as in `predict`.
+        mask: replaces the run's own, in the same units.
+        seed: of the mask; by default the run's own.
+        weights: of a published model, its file or folder, as in `predict`.
+        store, device: as in `predict`.
 
     Raises:
         HarnessError: as in `predict`; or the mask does not fit the model, or its target is no picture.
@@ -547,9 +563,12 @@ def export_weights(
     """Export a trained encoder or classifier for other programs; see `harness.core.weights.export.export`.
 
     Args:
-        run: a pre-training or a fine-tuning, named as in `predict`.
+        run: a pre-training or a fine-tuning: its spec, its key or the beginning of it, its folder, or the name of a
+            published model whose weights lie where [weights] of harness.toml says.
+        file: the file to write; one that is there is replaced.
         format: timm (a .safetensors file, which the result's `call` loads) or official (a .pth file with the names of
             microsoft/SimMIM).
+        store: as in `predict`.
 
     Raises:
         HarnessError: as in `predict`; or the format is unknown, or does not suit the model or the file's name.

@@ -15,7 +15,7 @@ from harness.study import Grid, Study, axes
 from harness.use import Prediction
 
 VIT = harness.Backbone(
-    name="vit_tiny_patch16_224", args={"embed_dim": 16, "depth": 4, "num_heads": 2, "class_token": False}, patch_size=4
+    name="vit_tiny_patch16_224", args={"embed_dim": 16, "depth": 2, "num_heads": 2, "class_token": False}, patch_size=4
 )
 SWIN = harness.Backbone(
     name="swin_tiny_patch4_window7_224",
@@ -99,7 +99,7 @@ def test_plan_takes_values_and_selections() -> None:
 
 def test_feature_maps_of_an_encoder(results: harness.Results) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
-    for backbone, strides, widths in (("vit", (4,) * 4, (16,) * 4), ("swin", (4, 8), (8, 16))):
+    for backbone, strides, widths in (("vit", (4, 4), (16, 16)), ("swin", (4, 8), (8, 16))):
         run = results.run(backbone=backbone, pretrained=True)
         encoder = harness.load_encoder(run, store=results.store.root)
         images = encoder.prepare(picture)
@@ -115,6 +115,9 @@ def test_feature_maps_of_an_encoder(results: harness.Results) -> None:
         again = harness.load_encoder(run, store=results.store.root)
         assert all(a.equal(b) for a, b in zip(maps, again(images), strict=True))
         assert len(stored) == sum(parameter.numel() for parameter in encoder.parameters())
+    shallow = results.run(backbone="vit", pretrained=True)
+    assert harness.load_encoder(shallow, store=results.store.root).blocks == (1, 2)  # not 1, 1, 2, 2
+    assert harness.load_encoder(shallow, blocks=(2, 2), store=results.store.root).blocks == (2, 2)
     with pytest.raises(HarnessError, match="ascending blocks"):
         harness.load_encoder(run, blocks=(9,), store=results.store.root)
 
