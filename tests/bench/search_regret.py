@@ -28,11 +28,12 @@ from harness.search.session import Opened, open_search
 from harness.search.space import cell_id, present
 from harness.spec import HarnessError, key
 from harness.store import Store
+from harness.store.exchange import export_records
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDER = ROOT / "results" / "search_masking"
 TABLE, CURVES, FIGURE = FOLDER / "table-tiny.csv", FOLDER / "regret.csv", FOLDER / "regret.png"
-PROVENANCE = FOLDER / "table-tiny.json"
+RECORDS, PROVENANCE = FOLDER / "table-tiny.records", FOLDER / "table-tiny.json"
 SEEDS = (0, 1)
 SAMPLERS = ("random", "tpe")
 REPEATS = 20
@@ -47,12 +48,13 @@ def opened(store: Path) -> Opened:
 
 
 def table(place: Path) -> None:
-    """Compute what is missing, in this process, and write the table."""
+    """Compute what is missing, in this process, and write the table, and the records of the evaluations in it."""
     from harness.launch.job import prepare, work
 
     search, resources = opened(place), Resources(device="cpu", checkpoint_seconds=1e9)
     device, store = prepare(resources), search.store
     rows: list[list[object]] = []
+    names: list[str] = []
     for point in search.space.points or ():
         candidate = search.measure.candidate(point.cell, SEEDS)
         if candidate.excluded:
@@ -63,12 +65,14 @@ def table(place: Path) -> None:
                 work(store, run, device, resources, report=lambda event: None)
         values = search.measure.values(candidate, store)[0]
         rows.append([*(point.cell.get(axis) for axis in AXES), *values, key(wanted[0])])
+        names += map(key, wanted)
         print(len(rows), point.cell, values, flush=True)
     FOLDER.mkdir(parents=True, exist_ok=True)
     with TABLE.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*AXES, *(f"top1_seed{seed}" for seed in SEEDS), "key_seed0"])
         writer.writerows(rows)
+    export_records(store, names, RECORDS)
     found = store.environment(str(rows[0][-1]))
     kept = {
         name: found[name] for name in ("commit", "dirty", "versions", "device", "threads", "started") if name in found
