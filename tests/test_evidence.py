@@ -79,7 +79,9 @@ def test_the_front_page_is_that_of_the_records() -> None:
 def test_every_claim_is_on_the_front_page(file: Path) -> None:
     page = (RESULTS / "README.md").read_text(encoding="utf-8")
     for claim in load(file).claims:
-        assert f"| {claim.sentence} |" in page, f"run python tools/evidence.py; {claim.sentence} is not there"
+        assert f"| {claim.sentence} |" in page or f"| {claim.sentence}, at " in page, (
+            f"run python tools/evidence.py; {claim.sentence} is not there"
+        )
     assert "no margin is declared" not in page
 
 

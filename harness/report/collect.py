@@ -103,7 +103,12 @@ def axes_of(frame: pd.DataFrame) -> list[str]:
 
 def naming_axes(cells: pd.DataFrame) -> list[str]:
     """The axes that tell cells apart: all that vary, or the first of them alone if it is a word of its own for each."""
-    axes, points = axes_of(cells), cells.drop_duplicates("cell")
+    return naming(cells.drop_duplicates("cell")[axes_of(cells)])
+
+
+def naming(points: pd.DataFrame) -> list[str]:
+    """`naming_axes` of a frame with a row for each cell and no other columns than axes."""
+    axes = list(points.columns)
     varying = [axis for axis in axes if points[axis].map(shown).nunique() > 1] or axes
     if varying and len(points) > 1:
         words = points[varying[0]]

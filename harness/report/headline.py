@@ -115,7 +115,7 @@ def _claims(claims: Sequence[Verdict]) -> Iterator[str]:
         found = claims[0]
         interval = between(found.low, found.high, DIGITS)
         effect = f" ({signed(found.effect, DIGITS)}, {interval})" if math.isfinite(found.low) else ""
-        yield f"{found.word.capitalize()}: {clean(found.claim.sentence)}{effect}."
+        yield f"{found.word.capitalize()}: {clean(found.sentence)}{effect}."
 
 
 def _unfinished(part: pd.DataFrame) -> Iterator[str]:

@@ -85,7 +85,10 @@ def test_the_control_of_the_references_own_backbone_is_taken(tmp_path: Path) -> 
 
 def test_claims_are_told_one_by_its_effect_several_by_their_number(tmp_path: Path) -> None:
     one = claims.better("masked beats full", {"scope": "masked"}, {"scope": "full"}, at={"mask_ratio": 0.6})
-    for number, told in ((1, "Reproduced: masked beats full (+4.00, 4.00 to 4.00)."), (2, "Claims: 2 reproduced.")):
+    for number, told in (
+        (1, "Reproduced: masked beats full, at mask ratio 0.6 (+4.00, 4.00 to 4.00)."),
+        (2, "Claims: 2 reproduced."),
+    ):
         plan = scope_plan(claims=(one,) * number, seeds=4)
         store = Store(tmp_path / str(number))
         finish_all(store, plan, lambda row: 80.0 + 4 * (row.axes["scope"] == "masked") + row.seed)

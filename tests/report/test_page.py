@@ -309,7 +309,8 @@ def test_claims_stand_first_with_their_verdicts(tmp_path: Path) -> None:
     finish_all(store, plan, lambda row: 70 + 10 * (row.axes["scope"] == "masked") + (row.seed * row.seed) / 7)
     write(plan, store, tmp_path / "results")
     text = plain_cells(tmp_path / "results" / "report.html")
-    assert '<tr class="good"><td>reproduced</td><td>masked &lt;b&gt;beats&lt;/b&gt; full</td><td>+10.00, ' in text
+    told = "masked &lt;b&gt;beats&lt;/b&gt; full, at mask ratio 0.6"
+    assert f'<tr class="good"><td>reproduced</td><td>{told}</td><td>+10.00, ' in text
     places = [text.index(f">{title}</h2>") for title in ("Claims", "Results", "Claims in full")]
     assert places == sorted(places)
-    assert "Reproduced: masked &lt;b&gt;beats&lt;/b&gt; full (+10.00, " in text[: places[0]]
+    assert f"Reproduced: {told} (+10.00, " in text[: places[0]]

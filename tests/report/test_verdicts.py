@@ -51,6 +51,26 @@ def _alternating(levels: list[float], seeds: int, size: float = 0.1) -> list[lis
     return [[level + size * sign for sign in signs[cell]] for cell, level in enumerate(levels)]
 
 
+def test_a_claim_names_what_its_two_cells_share() -> None:
+    grid = axes(arm=("a", "b"), mask_ratio=(0.4, 0.6), head=("linear",))
+    values = _alternating([1, 2, 3, 4], 3)
+    at: dict[str, Any] = {"mask_ratio": 0.6}
+    for words, where, told in (
+        ("a beats b", at, "a beats b, at mask ratio 0.6"),  # the head is the same everywhere
+        ("at 0.6, a beats b", at, "at 0.6, a beats b"),
+        ("a beats b by 0.61 to 10.6", at, "a beats b by 0.61 to 10.6, at mask ratio 0.6"),
+        ("a beats b", {}, "a beats b"),  # over both ratios
+    ):
+        assert _judge(claims.better(words, A, B, at=where), grid, values).sentence == told
+    best = claims.better("a beats b, each at its best", claims.best(**A), claims.best(**B))
+    assert _judge(best, grid, values).sentence == "a beats b, each at its best"
+
+
+def test_where_one_axis_names_each_cell_a_claim_names_no_other() -> None:
+    grid = Grid([{"arm": "a", "fill": "mean"}, {"arm": "b", "fill": "mean"}, {"arm": "c", "fill": "none"}])
+    assert _judge(claims.better("a beats b", A, B), grid, _alternating([1, 2, 3], 3)).sentence == "a beats b"
+
+
 def test_better_compares_cells_that_are_equal_on_all_other_axes() -> None:
     grid = axes(arm=("a", "b"), ratio=(0.4, 0.6)) | Grid([{"arm": "a", "ratio": 0.8}])
     cells = [dict(cell) for cell in grid]

@@ -58,7 +58,7 @@ def claim_rows(found: Sequence[Verdict]) -> tuple[tuple[str, ...], ...]:
 
 def told_rows(found: Sequence[Verdict]) -> tuple[tuple[str, str, str], ...]:
     """Verdict, claim, and what was measured in words."""
-    return tuple((verdict.word, clean(verdict.claim.sentence), _told(verdict)) for verdict in found)
+    return tuple((verdict.word, clean(verdict.sentence), _told(verdict)) for verdict in found)
 
 
 def judged_seeds(plan: Plan, found: Sequence[Verdict]) -> frozenset[int]:
@@ -143,7 +143,7 @@ def _row(found: Verdict) -> tuple[str, ...]:
     low, high = found.n
     return (
         found.word,
-        clean(found.claim.sentence),
+        clean(found.sentence),
         signed(found.effect, DIGITS),
         f"{signed(found.low, DIGITS)} to {signed(found.high, DIGITS)}"
         if math.isfinite(found.low + found.high)
@@ -157,7 +157,7 @@ def _row(found: Verdict) -> tuple[str, ...]:
 
 def _line(found: Verdict) -> str:
     told = _told(found)
-    return f"  {found.word}: {clean(found.claim.sentence)}" + (f" ({told})" if told else "")
+    return f"  {found.word}: {clean(found.sentence)}" + (f" ({told})" if told else "")
 
 
 def _told(found: Verdict) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, assert_never
@@ -11,7 +12,9 @@ import numpy as np
 import pandas as pd
 
 from harness.report.claims.contrasts import Sides, sides
-from harness.report.collect import starts_from_scratch
+from harness.report.collect import naming, starts_from_scratch
+from harness.report.escape import shown
+from harness.report.labels import axis_label
 from harness.report.tables.paper_values import column_beside
 from harness.report.tables.statistics import matrix, units
 from harness.stats.additive import Additive, fit
@@ -46,7 +49,8 @@ class Verdict:
         n: seeds of the cells that enter, the fewest and the most. needed: about how many a cell would decide it if the
             effect is as estimated; None if it is decided, unknown, or more than 1,000.
         margin: in points, NaN if there is none.
-        reason: why it is not testable or what is missing. remark: what was compared.
+        reason: why it is not testable or what is missing. remark: what was compared. held: what its two cells share of
+            the axes that tell cells apart, in words; empty if the claim says it, or if there are more cells.
     """
 
     claim: Claim
@@ -59,6 +63,12 @@ class Verdict:
     margin: float = math.nan
     reason: str = ""
     remark: str = ""
+    held: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """The claim in words, and at which values of other axes: `a beats b, at mask ratio 0.6`."""
+        return f"{self.claim.sentence}, at {self.held}" if self.held else self.claim.sentence
 
     @property
     def open(self) -> bool:
@@ -132,14 +142,15 @@ def verdict(claim: Claim, data: Scored, alphas: Alphas = FIXED) -> Verdict:
     if isinstance(compared, str):
         return Verdict(claim=claim, word="not testable at this scale", reason=compared)
     margin = _Margin.of(claim, data)
-    wanted = _kind(claim) != "better"
+    wanted, held = _kind(claim) != "better", _held(claim, compared, data.plan)
     if margin is None and wanted:
         reason = "no margin is declared for this scale, and no single cell from scratch gives one"
-        return Verdict(claim=claim, word="not testable at this scale", reason=reason, remark=compared.remark)
+        word: Word = "not testable at this scale"
+        return Verdict(claim=claim, word=word, reason=reason, remark=compared.remark, held=held)
     used = list(compared_cells(claim, data))
     n = data.model.n[used]
     plain = Verdict(
-        claim=claim, word="inconclusive", n=(int(n.min()), int(n.max())), remark=compared.remark,
+        claim=claim, word="inconclusive", n=(int(n.min()), int(n.max())), remark=compared.remark, held=held,
         margin=margin.points(data) if margin else math.nan,
     )  # fmt: skip
     if not n.all():
@@ -147,6 +158,18 @@ def verdict(claim: Claim, data: Scored, alphas: Alphas = FIXED) -> Verdict:
     if wanted and not plain.margin > 0:
         return replace(plain, reason="the reference gains nothing over training from scratch, so no share is a margin")
     return _decided(plain, compared, data, margin, alphas)
+
+
+def _held(claim: Claim, compared: Sides, plan: Plan) -> str:
+    """What the two cells of a claim share of the axes that tell cells apart and its sentence does not say."""
+    cells = plan.study.cells
+    if len(compared.cells) != 2:
+        return ""
+    one, two = (cells[number] for number in compared.cells)
+    shared = {axis: shown(one[axis]) for axis in one if one[axis] == two[axis] and one[axis] is not None}
+    told = {text for text in shared.values() if re.search(rf"(?<![\w.]){re.escape(text)}(?!\w|\.\d)", claim.sentence)}
+    axes = [axis for axis in naming(pd.DataFrame(cells, dtype=object)) if shared.get(axis, "") not in {"", *told}]
+    return ", ".join(f"{axis_label(plan, axis)} {shared[axis]}" for axis in axes)
 
 
 @dataclass(frozen=True, eq=False)
