@@ -10,10 +10,16 @@ from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
+from sphinx.util import logging
 
 import harness
 
+LOGGER = logging.getLogger(__name__)
+
 FIELDS = re.compile(r"^([a-z_][\w]*(?:, [a-z_][\w]*)*): (.*)$")
+NAMES = r"[a-z_]\w*(?:, [a-z_]\w*)*: "
+ENTRY = re.compile(rf"^( *){NAMES}.*(?:\n\1 {{4,}}\S.*)*", re.MULTILINE)
+"""A line that begins with a name, or names, and a colon, and the lines that go on with it."""
 ALIAS = re.compile(r"TypeAliasForwardRef\('([\w.]+)'\)")
 """How Sphinx writes a name of `autodoc_type_aliases` within a union."""
 CODE = re.compile(r"(`+)(.+?)\1", re.DOTALL)
@@ -29,9 +35,9 @@ def setup(app: Sphinx) -> dict[str, bool]:
 
 def shown(app: Sphinx, what: str, name: str, found: Any, options: Any, lines: list[str]) -> None:
     """Rewrite a docstring in place as reStructuredText."""
-    text = "\n".join(lines)
+    text = apart("\n".join(lines))
     if inspect.isclass(found) and hasattr(found, "model_fields"):
-        prose, _ = split(inspect.cleandoc(found.__doc__ or ""))
+        prose, _ = split(apart(inspect.cleandoc(found.__doc__ or "")))
         lines[:] = [*marked(prose).splitlines(), "", *fields(found)]
     elif inspect.isclass(found):  # with sections as napoleon reads them, or with fields as specs have them
         prose, described = split(text)
@@ -42,6 +48,11 @@ def shown(app: Sphinx, what: str, name: str, found: Any, options: Any, lines: li
         ]
     else:
         lines[:] = marked(text).splitlines()
+
+
+def apart(text: str) -> str:
+    """Every name on a line of its own, also where the source has several descriptions in one line."""
+    return ENTRY.sub(lambda entry: re.sub(rf"(?<=\.)\s+(?={NAMES})", f"\n{entry[1]}", entry[0]), text)
 
 
 def split(text: str) -> tuple[str, dict[str, str]]:
@@ -65,13 +76,15 @@ def fields(spec: Any) -> list[str]:
     """A list of the fields of a spec: name, type, range, default, meaning."""
     texts: dict[str, str] = {}
     for kind in reversed(written(spec)):
-        texts |= split(inspect.cleandoc(kind.__doc__ or ""))[1]
+        texts |= split(apart(inspect.cleandoc(kind.__doc__ or "")))[1]
     found = []
     for name, field in spec.model_fields.items():
         if name == "kind":
             continue
+        if name not in texts:
+            LOGGER.warning("%s: its docstring says nothing of %s", spec.__name__, name)
         facts = ", ".join(part for part in (stated(spec, name), limits(field.metadata), default(spec, name)) if part)
-        found += [f"* **{name}** ({facts})" + (f": {marked(texts[name])}" if name in texts else "")]
+        found += [f"* **{name}** ({facts})" + f": {marked(texts.get(name, ''))}"]
     return [*found, ""]
 
 

@@ -175,7 +175,9 @@ def _entry(name: str) -> Iterator[str]:
 
 
 def _functions(module: ModuleType) -> list[str]:
-    return [name for name, _ in inspect.getmembers(module, inspect.isfunction) if not name.startswith("_")]
+    """Its public functions, without those that it imports."""
+    found = inspect.getmembers(module, inspect.isfunction)
+    return [name for name, value in found if value.__module__ == module.__name__ and not name.startswith("_")]
 
 
 def _union(name: str) -> str:

@@ -140,6 +140,13 @@ def test_every_public_name_is_in_the_reference(pages: ModuleType) -> None:
         assert f"generated/{group.file}\n" in (DOCS / "reference.md").read_text()
 
 
+def test_modules_list_their_own_functions_alone(pages: ModuleType) -> None:
+    studies = next(pages.reference(group, names) for group, names in pages.grouped().items() if "claims" in names)
+    (listed,) = re.findall(r"automodule:: harness\.study\.claims\n   :members: (.*)", studies)
+    assert "better" in listed.split(", ")
+    assert not {"assert_never", "dataclass", "field"} & set(listed.split(", "))
+
+
 def test_every_command_is_in_the_reference(pages: ModuleType) -> None:
     text = pages.commands()
     for words in ("run", "records export", "plan"):

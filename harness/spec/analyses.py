@@ -59,8 +59,9 @@ class Interactions(_Analysis[FineTune]):
 
     grid: patches on each side of the image; n = grid^2 players.
     orders: m as a share of the n - 2 other players, rounded down to a whole number.
-    pairs: pairs of patches an image, drawn without repeats from those that lie at most `reach` patches apart in rows
-        and in columns; None for any distance. The released code draws i first and j near it.
+    pairs: pairs of patches an image, drawn without repeats from those that lie near each other. The released code
+        draws i first and j near it.
+    reach: patches by which the two of a pair may lie apart, in rows and in columns; None for any distance.
     contexts: sets S a pair and order. Where there are no more sets than this, each is taken once, so that the extreme
         orders, which have one, cost one; the released code computes that one `contexts` times.
     reward: of the logits z and the label y. log-odds is log p_y / (1 - p_y) = z_y - logsumexp over the others

@@ -51,6 +51,8 @@ class Cosine(Spec):
 class MultiStep(Spec):
     """The peak, multiplied by `gamma` at the beginning of each of the epochs `milestones` (counted from 0).
 
+    milestones: where that happens, in `unit`.
+    gamma: factor at each of them.
     unit: what the milestones are; `steps` as detectron2 states them.
     """
 
@@ -65,6 +67,7 @@ class MultiStep(Spec):
 class Poly(Spec):
     """The peak times (1 - done) ** `power`, down to `min_lr` at the end, as mmsegmentation trains.
 
+    power: exponent.
     min_lr: floor, scaled with the batch like the peak: the rate is min_lr + (peak - min_lr) * (1 - done) ** power.
     counted_from: as for `Cosine`; mmsegmentation 1.x counts from the end of the warm-up, 0.x from the start.
     """
@@ -86,6 +89,7 @@ class Average(Spec):
 
     decay: d after the warm-up.
     warmup_epochs: over these, d rises linearly from `warmup_ratio` * decay to decay.
+    warmup_ratio: share of `decay` that the warm-up begins with.
     """
 
     decay: Annotated[float, Field(gt=0, lt=1)] = 0.9999
@@ -108,6 +112,7 @@ class Augment(Spec):
 
     crop_scale: range of the area of a random resized crop, as a share of the image; (1, 1) takes the whole image.
     crop_ratio: range of its aspect ratio.
+    interpolation: of what is cut out to image_size.
     flip: probability of a horizontal flip.
     rand_augment: timm's configuration string, such as "rand-m9-mstd0.5-inc1"; empty for none.
     color_jitter: strength; timm ignores it beside rand_augment.
@@ -215,7 +220,8 @@ class Recipe(Spec):
     steps: length in batches, stated instead of `epochs`, which is 0 then. `replace` of one of them drops the other.
     batch_size: effective batch in images, over all devices and accumulation steps.
     lr: peak learning rate for `lr_batch` images; it is used times batch_size / lr_batch, and so are the schedule's
-        min_lr and warmup_lr. lr_batch None: used as it is.
+        min_lr and warmup_lr.
+    lr_batch: the batch that `lr` is stated for, in images; None uses `lr` as it is.
     optimizer: a name, or an optimiser of your own. adamw is torch's; lamb, lars and sgd with Nesterov's momentum are
         timm's, without their own clipping of gradients. lars leaves the rate of vectors and biases as it is, as MAE's
         linear probe does.
@@ -223,6 +229,8 @@ class Recipe(Spec):
     nesterov: of sgd; False for plain momentum.
     warmup_epochs, warmup_lr: linear warm-up from warmup_lr to the peak.
     warmup_steps: length of the warm-up in batches, stated instead of `warmup_epochs`.
+    schedule: of the learning rate after the warm-up.
+    weight_decay: strength of the decay, as the optimiser applies it.
     no_decay: parameters without weight decay.
         `usual`: vectors, biases, tokens, position embeddings and relative position tables. The released SimMIM
             fine-tunes Swin so.
@@ -238,6 +246,7 @@ class Recipe(Spec):
     drop_path: stochastic depth, rising linearly to this rate in the last block.
     layer_decay: each layer's rate is the next deeper layer's times this; None for equal rates.
     precision: arithmetic of the forward and backward pass. fp16 scales the loss. A device that lacks it is refused.
+    augment: augmentation of the training images.
     average: moving average that is tested and published instead of the weights; None for the weights. Fine-tuning only.
     batch_norm_group: images over which batch norms take their statistics in training: neighbours in the batch, so many
         at a time, however processes and micro-batches cut it. None for the whole batch. Refused for a model without

@@ -49,7 +49,15 @@ LARGEST = 88.7
 class Pretrain(Spec):
     """One masked-image-modelling pre-training.
 
+    data: the images; labels are not used.
     image_size: side of the network's input in pixels.
+    backbone: the encoder.
+    mask: which patches are hidden.
+    corruption: what the encoder is shown in their place.
+    head: what predicts the target from the encoder's output.
+    target: what is predicted.
+    loss: error of the prediction, and where it counts.
+    recipe: optimiser, schedule, augmentation and precision.
     seed: seed index; the same index gives every cell the same initialisation, data order and mask stream.
     start: weights to continue from instead of new ones; its backbone has to be this one. A mask token or a prediction
         head that it lacks, or has in another shape, begins anew.
@@ -189,6 +197,7 @@ class Snapshot(Spec):
     writes those that were asked for in its run folder. Which ones were determines none of its numbers, and is not in
     its key.
 
+    pretrain: the pre-training.
     epoch: counted from 1, at most the length of the pre-training.
     """
 
@@ -231,6 +240,8 @@ class Evaluated(Spec, Generic[S]):
     data, image_size: of the evaluation; by default those that the start was trained on.
     crop: share of the image's side that the central test crop keeps; SimMIM and most recipes use 224 / 256. By default
         that of a start that has one.
+    seed: seed index; the same index gives every cell the same initialisation and data order. Where nothing is drawn it
+        tells replicates apart.
     assumed: as for Pretrain.
     """
 
@@ -321,6 +332,7 @@ def _taken(start: type[Spec]) -> tuple[str, ...]:
 class FineTune(Evaluated[Start]):
     """All weights trained on labels; the result is the accuracy after the last epoch.
 
+    recipe: optimiser, schedule, augmentation and precision.
     tested_epochs: after how many of the last epochs the accuracy is measured; None for all of them.
     pool: mean of the patch tokens with a new final norm (SimMIM's ViT), or the class token. Swin has the mean only.
     backbone: the fine-tuned model where it is built with other arguments than the start, such as a larger window for
@@ -415,6 +427,7 @@ def check_family(start: AnyBackbone, backbone: AnyBackbone | None) -> None:
 class LinearProbe(Evaluated[Start]):
     """A linear classifier on frozen features.
 
+    recipe: of the classifier's training.
     block: number of the block whose output is used, counted from 1 over all stages; None for the encoder's output
         after its final norm. SimMIM probes block 8 of ViT-B (microsoft/SimMIM issue 14).
     tested_epochs: as for FineTune.
@@ -498,6 +511,7 @@ class Knn(Evaluated[Start]):
 
     k: neighbours that vote; all training images where there are fewer. Several numbers, such as (20, 10, 100), cost one
         pass: the first is the metric `top1`, the others are in the result as `top1_k10` and `top1_k100`.
+    temperature: of the votes.
     block: as for LinearProbe.
     """
 
@@ -549,6 +563,7 @@ class CustomEvaluation(Evaluated[Start], UserFunction):
         to floats, the metric `metric` among them. `encoder(images)` takes uint8 images [B, C, H, W] and gives float32
         feature maps [B, C', h, w]; `train` and `test` are pairs of uint8 images [N, C, H, W] and labels [N]. Those of a
         folder come resized and cropped as they are tested, to image_size.
+    metric: name of the returned value that tables show.
     """
 
     kind: Literal["custom"] = "custom"

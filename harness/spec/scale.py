@@ -27,10 +27,16 @@ class Skip(Exception):
 class Scale(Spec):
     """One size of a study.
 
-    data: the set of pre-training. labelled: the set of fine-tuning and tests, where it differs.
-    image_size: side of the network's input in pixels. paper_image_size: the paper's, from which axes in pixels are
-        mapped.
-    pretrain, finetune: the recipes of the two stages.
+    name: what `--scale` and the folder of a report call it.
+    data: the set of pre-training.
+    labelled: the set of fine-tuning and tests, where it differs; a study's cell function hands it on as `data=`.
+    image_size: side of the network's input in pixels.
+    paper_image_size: side of the input in the paper whose values a study's axes have, in pixels. `pixels`
+        maps by it: a patch of 32 of the paper's 192 pixels is one of 16 where image_size is 96. A study that states
+        lengths in pixels of its own image needs no value.
+    backbone: the encoder.
+    pretrain: recipe of the pre-training.
+    finetune: recipe of the fine-tuning.
     first_seed: the lowest seed of studies at this scale, where they do not say their own: what was chosen for the scale
         on lower ones, such as a learning rate, is judged on others. No run's key depends on it.
     """

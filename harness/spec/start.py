@@ -12,7 +12,11 @@ from harness.spec.user_code import UserFile
 
 
 class Scratch(Spec):
-    """A starting point without pre-training: the control that every pre-training has to beat."""
+    """A starting point without pre-training: the control that every pre-training has to beat.
+
+    backbone: the encoder, with new weights of the run's seed.
+    image_size: side of its input in pixels.
+    """
 
     kind: Literal["scratch"] = "scratch"
     backbone: AnyBackbone
@@ -26,6 +30,9 @@ class Checkpoint(UserFile):
     decoder or without), mmpretrain's, or those of a pre-training of this package. Relative position tables of another
     window and absolute positions of another image size are resized. An evaluation takes the encoder, a pre-training the
     mask token and the prediction head too.
+
+    backbone: the encoder whose weights these are.
+    image_size: side of its input in pixels.
     """
 
     kind: Literal["checkpoint"] = "checkpoint"

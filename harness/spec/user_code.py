@@ -48,7 +48,8 @@ def whose(value: object) -> str:
 class UserFile(Spec):
     """A file of weights: safetensors, or a torch file that holds nothing but tensors.
 
-    path: location of the file; the key follows its bytes (`sha256`, filled in), not its location.
+    path: location of the file; the key follows its bytes, not its location.
+    sha256: digest of these bytes; filled in.
     """
 
     path: str

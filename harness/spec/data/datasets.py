@@ -126,13 +126,13 @@ class _Data(Spec):
 class Images(_Data):
     """A published set of small images, kept on the device as uint8.
 
-    `fashion-mnist-mini` ships with the package. Pre-training on `stl10` uses its unlabelled images too.
+    name: `fashion-mnist-mini` ships with the package. Pre-training on `stl10` uses its unlabelled images too.
+    content: digest of the original files; filled in, and checked when the files are read.
     """
 
     kind: Literal["images"] = "images"
     name: Literal["fashion-mnist-mini", "fashion-mnist", "cifar10", "cifar100", "stl10"]
     content: str = ""
-    """Digest of the original files; filled in, and checked when the files are read."""
 
     filled: ClassVar[Mapping[str, str]] = {"content": "name"}
 
@@ -328,7 +328,9 @@ class Shapes(_Data):
 
     Every object comes with its class, mask and box. The label of an image is the class of its largest object.
 
-    image_size: side in pixels. train, test: number of images.
+    image_size: side in pixels.
+    train, test: number of images.
+    seed: of all that is drawn; another one gives other images. It is no run's seed.
     """
 
     kind: Literal["shapes"] = "shapes"
@@ -367,6 +369,7 @@ class Garments(_Data):
     training and test pictures.
 
     image_size: side in pixels; an index shows the same scene at any. train, test: number of images.
+    seed: of all that is drawn; another one gives other scenes. It is no run's seed.
     source: the set of the pictures; `fashion-mnist-mini` ships with the package.
     content: digest of that set; filled in, and checked when it is read.
     """
@@ -416,6 +419,7 @@ class CustomData(_Data, UserFunction):
     function: `package.module:name`; called as `name(split, **params)` with split "train" or "test", it
         returns `(images, labels)`: uint8 array [N, H, W, C] and int64 array [N]. It must give the same images
         each time.
+    channels: C.
     """
 
     kind: Literal["custom"] = "custom"

@@ -15,6 +15,7 @@ class Dense(Evaluated[Start]):
     """Fields of segmentation and detection.
 
     data: has to be stated, as the start's images seldom have masks or boxes.
+    recipe: optimiser, schedule, augmentation and precision.
     frozen: True to train what is new, on top of the encoder as it is.
     backbone: as for FineTune.
     tested_epochs: as for FineTune; the last epoch alone by default, as a test takes long.

@@ -19,6 +19,7 @@ class ColourMask(MaskSpec):
 
     size: side of a unit in pixels; ColorMAE's is the patch.
     ratio: nominal share of hidden units, in (0, 1). Exactly int(units * (1 - ratio)) are kept.
+    colour: which of the four filters.
     sigma: deviation of the Gaussian in units, of the narrower one for green and purple.
     wide: deviation of the wider Gaussian of green and purple; unused by the others.
     """

@@ -54,6 +54,7 @@ class BeforeBlock(Spec):
     that reduces the map (Swin's patch merging, ConvNeXt's downsampling), its first block comes after that: ConvNeXt-T's
     A2MIM with `mask_layer=3` is `BeforeBlock(block=16, stride=32)`. A ViT's with `mask_layer=k`, k >= 1, is block k.
 
+    block: its number.
     stride: as for `AfterStage`.
     """
 

@@ -113,6 +113,7 @@ class FourierLoss(Spec):
     d ** alpha divided by its maximum over the frequencies of a channel of an image, without gradient, and the loss is
     the mean of w d ** 2. At unmask_weight 1 the mask plays no part.
 
+    variant: which of these.
     weight: factor on it in the loss. The paper's default is 0.5; the released ViTs have 0.1, ResNet-50 0.5.
     focal: True weights frequencies by their error. alpha: exponent of that weight.
     unmask_weight: of `released` and `plain`, what the visible part keeps of its gradient: 0.001 for the released

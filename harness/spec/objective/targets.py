@@ -211,6 +211,7 @@ Tokenizer = Annotated[PatchWords | DalleTokenizer, Field(discriminator="kind")]
 class TokenTarget(TargetSpec):
     """The token that a discrete tokenizer gives each patch (BEiT).
 
+    tokenizer: what gives the tokens.
     downsample: side in pixels of the patch that a token covers. A code of DALL-E covers 8 x 8 pixels of what its
         encoder is fed, so the image is scaled by 8 / downsample for it: 224 to 112 at 16, as in BEiT.
     """
@@ -239,7 +240,12 @@ class HogTarget(TargetSpec):
     are then divided by their Euclidean norm. A patch has cells x cells of them: at the defaults 2 * 2 * 9 values a
     channel of the image, 108 for RGB.
 
-    bins: orientations. cell: side of a cell in pixels. cells: along a side of the patch. window: in pixels.
+    bins: orientations, between which half a turn is divided.
+    cell: side of a cell in pixels of the network's input.
+    cells: cells along a side of a patch, so that a patch has cell * cells pixels a side. They have to divide the
+        encoder's stride, which is a ViT's patch, and the unit of the mask where the loss counts hidden patches alone:
+        with patches of 16 pixels MaskFeat's 8 * 2 fits, with patches of 4 pixels cell=2.
+    window: side of the Gaussian window in pixels. Nothing has to match; MaskFeat's is the patch, cell * cells.
     """
 
     kind: Literal["hog"] = "hog"
@@ -325,7 +331,8 @@ class MomentumTarget(TargetSpec):
 
     width: channels of the features; the encoder must agree. blocks: how many of the last ones; of a model with stages
         at most those of the last stage.
-    norm: of each block's output before the mean, and mean_norm: of the mean; as for FeatureTarget.
+    norm: of each block's output before the mean; as for FeatureTarget.
+    mean_norm: of the mean itself; as for FeatureTarget.
     downsample: pixels of the image under one feature: the encoder's stride.
     """
 
@@ -346,6 +353,8 @@ class CustomTarget(TargetSpec, UserFunction):
 
     function: `package.module:name`; called as `name(images, **params)` with the clean normalised images
         [B, C, H, W] it returns [B, channels, H / downsample, W / downsample], without gradient.
+    channels: values at each place of the target.
+    downsample: side in pixels of a place of the target.
     """
 
     kind: Literal["custom"] = "custom"
