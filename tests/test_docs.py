@@ -75,7 +75,7 @@ def gallery(beside: None) -> ModuleType:
 
 
 @pytest.mark.parametrize("file", named([file for file in WRITTEN if blocks(file, "python")]))
-def test_python_of_a_page_runs(file: Path, project: Path) -> None:
+def test_python_of_a_page_runs(file: Path, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {"__name__": "__main__"}
     for text in blocks(file, "python"):
         if found := FILE.match(text):
@@ -83,6 +83,8 @@ def test_python_of_a_page_runs(file: Path, project: Path) -> None:
             (project / found[1]).write_text(text)
         else:
             exec(compile(text, str(file), "exec"), names)
+    if file.name == "tutorial.md":  # which says what is printed
+        assert capsys.readouterr().out in blocks(file, "text")
 
 
 @pytest.mark.parametrize(
