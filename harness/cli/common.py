@@ -6,6 +6,7 @@ import functools
 import gc
 import inspect
 import itertools
+import re
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -61,6 +62,8 @@ WeightsFile = Annotated[
 Pictures = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="pictures, of any size")]
 SHOWN = 6
 """Most runs that the message on an ambiguous selection names."""
+LABEL = re.compile(r" *(\S+  +|• )?")
+"""What a broken line is indented by: its own indentation, with a label in a column of its own, or a bullet."""
 NAME = 30
 """Width to which an axis of a table gives way before columns go below."""
 
@@ -116,7 +119,7 @@ def with_resources(command: Callable[..., None]) -> Callable[..., None]:
     return called
 
 
-# Lines are for reading and for scripts: neither coloured by guess nor wrapped at the width of the terminal.
+# Lines are for reading and for scripts: not coloured by guess, and broken by `say` alone.
 console = Console(highlight=False, soft_wrap=True)
 
 
@@ -125,10 +128,28 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() or character == "\t" else "�" for character in text)
 
 
-def say(text: str, *, style: str | None = None) -> None:
-    """Print one line as it is: no markup, no wrapping, no control characters."""
+def say(text: str, *, style: str | None = None, whole: bool = False) -> None:
+    """Print one line: no markup, no control characters; broken at spaces where a terminal ends, and there alone.
+
+    whole: leave it as it is in a terminal too, since it is copied from there, or is a line of a log.
+    """
+    lines = [printable(text)] if whole or not console.is_terminal else _wrapped(printable(text), console.width)
     # Without markup, as brackets in a name would be read as a style.
-    console.print(printable(text), markup=False, style=style)
+    console.print("\n".join(lines), markup=False, style=style)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """A line broken at spaces, the rest below what follows its label, bullet or indentation."""
+    label = LABEL.match(text)
+    indent = label.end() if label and label.end() <= width // 3 else 2
+    return textwrap.wrap(
+        text,
+        width,
+        subsequent_indent=" " * indent,
+        replace_whitespace=False,
+        break_long_words=False,
+        break_on_hyphens=False,
+    ) or [text]
 
 
 def show_table(

@@ -1,4 +1,4 @@
-"""Tables on a terminal: no line is wider than it, no number is broken, no column is lost."""
+"""Tables and prose on a terminal: no line is wider than it, no word or number is broken, no column is lost."""
 
 from __future__ import annotations
 
@@ -51,3 +51,41 @@ def test_a_published_value_stands_beside_its_own(monkeypatch: pytest.MonkeyPatch
     wide = printed(monkeypatch, header, [row], 1, (6,))  # no room for all of them: as many as fit
     assert max(map(len, wide)) <= 80
     assert sum(line.count("±") for line in wide) == 3
+
+
+def said(monkeypatch: pytest.MonkeyPatch, text: str, *, terminal: bool, whole: bool = False) -> list[str]:
+    console = Console(width=40, highlight=False, soft_wrap=True, record=True, force_terminal=terminal)
+    monkeypatch.setattr(common, "console", console)
+    common.say(text, whole=whole)
+    return console.export_text().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("text", "broken"),
+    [
+        ("so short", ["so short"]),
+        (
+            "inconclusive: two seeds decide nothing, [and] nine or more would",
+            ["inconclusive: two seeds decide nothing,", "[and] nine or more would"],
+        ),
+        (
+            "• not distinguishable from the reference at this many seeds",
+            ["• not distinguishable from the reference", "  at this many seeds"],
+        ),
+        (
+            "  models     ViT-B at 224 px, pretrain: 86.57 M parameters",
+            ["  models     ViT-B at 224 px, pretrain:", "             86.57 M parameters"],
+        ),
+        (
+            "wrote /a/folder-of-a-long-name/below-another/results/study to it",
+            ["wrote", "/a/folder-of-a-long-name/below-another/results/study", "to it"],
+        ),
+        ("", [""]),
+    ],
+)
+def test_prose_is_broken_at_spaces_in_a_terminal_alone(
+    monkeypatch: pytest.MonkeyPatch, text: str, broken: list[str]
+) -> None:
+    assert said(monkeypatch, text, terminal=True) == broken
+    assert said(monkeypatch, text, terminal=False) == [text]
+    assert said(monkeypatch, text, terminal=True, whole=True) == [text]

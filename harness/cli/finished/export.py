@@ -37,4 +37,4 @@ def export(
     say(f"wrote {found.path} ({found.path.stat().st_size / 1e6:,.1f} MB)")
     for note in found.notes:
         say(note)
-    say(found.call)
+    say(found.call, whole=True)

@@ -51,6 +51,6 @@ def logs(
         # The traceback comes last, where it is seen first.
         for text in (printed, "\n".join(metrics), state.error):
             for line in text.splitlines()[-tail:]:
-                say(line)
+                say(line, whole=True)
     if not shown:
         say("no run has failed" if failed else "no run has begun")
