@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from harness.report.report_cache import Shown
     from harness.report.tables.table import Table
 
-RETRIED = ("failed", "cancelled", "lost")
+RETRIED = ("failed", "cancelled", "interrupted")
 """States of runs that a retry computes again."""
 Where = Mapping[str, Scalar | Sequence[Scalar]]
 
@@ -238,7 +238,7 @@ class Results:
         return overview(self.plan.runs(), self.store)
 
     def failed(self) -> dict[str, Run]:
-        """Failed, cancelled and lost runs by key, with what waits for them and all that those start from.
+        """Failed, cancelled and interrupted runs by key, with what waits for them and all that those start from.
 
         A finished run among them is not computed again.
         """
@@ -262,9 +262,9 @@ class Results:
         """A row for each cell, seed and evaluation.
 
         Columns: `cell` (its number in the study), the axes (None where an axis does not apply), seed, evaluation,
-        state (done, running, failed, blocked, lost, missing or excluded), reason (for a missing value), value (the
-        metric that tables show, NaN unless done), `metric.<name>` for every metric, then key, seconds and provenance
-        of the evaluation, and the same with the prefix `pretrain_` for the pre-training that it starts from.
+        state (done, running, failed, blocked, interrupted, missing or excluded), reason (for a missing value), value
+        (the metric that tables show, NaN unless done), `metric.<name>` for every metric, then key, seconds and
+        provenance of the evaluation, and the same with the prefix `pretrain_` for the pre-training that it starts from.
         """
         from harness.report.collect import runs_frame
 

@@ -111,7 +111,7 @@ def _excluded(plan: Plan) -> list[str]:
 
 def _progress(states: dict[str, State]) -> list[str]:
     words = Counter(state.word for state in states.values())
-    others = [f"{words[word]} {word}" for word in ("running", "failed", "lost") if words[word]]
+    others = [f"{words[word]} {word}" for word in ("running", "failed", "interrupted") if words[word]]
     text = f"{words['done']} of {len(states)}   to do {len(states) - words['done']}"
     return [text + (f"   ({', '.join(others)})" if others else "")]
 
@@ -166,4 +166,4 @@ def show_scripts(plan: Plan, store: Store, specs: dict[str, Run]) -> None:
         jobs = [element for array in arrays if array.stage == stage for element in array.elements]
         say(f"  {stage:<10} {sum(map(len, jobs))} runs in {len(jobs)} jobs, {count} arrays")
         for line in texts[stage].splitlines():
-            say(f"             {line}")
+            say(f"             {line}", whole=True)

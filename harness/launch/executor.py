@@ -201,11 +201,13 @@ class Here:
 
 def from_files(states: Mapping[str, State]) -> dict[str, Place]:
     """Places of runs by their files alone."""
-    details = {"lost": "not at work any more; harness run goes on with it"}
-    return {
-        name: Place(state.word, details.get(state.word, last_line(state.error)), state)
-        for name, state in states.items()
-    }
+    return {name: Place(state.word, _detail(state), state) for name, state in states.items()}
+
+
+def _detail(state: State) -> str:
+    if state.word != "interrupted":
+        return last_line(state.error)
+    return f"harness run {'goes on from its last checkpoint' if state.saved else 'begins it again: nothing was saved'}"
 
 
 def with_blocked(runs: Mapping[str, Run], places: dict[str, Place], store: Store) -> dict[str, Place]:

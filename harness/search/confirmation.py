@@ -70,6 +70,6 @@ class Confirmation:
 
         # A search is over by now: a cell with failed seeds is confirmed by those that are left.
         left = with_starts([run for run in undone if not failed(run)])
-        if any(places[name].word == "lost" for name in left):
+        if any(places[name].word == "interrupted" for name in left):
             self._jobs.add(left)
         return bool(left)

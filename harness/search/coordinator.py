@@ -188,12 +188,12 @@ class Coordinator:
             self._jobs.drop(_own(needed | dict(rungs), others))
             self._tell(trial, TrialState.PRUNED, "pruned")
             return {}
-        if any(places[name].word == "lost" for name in needed):
+        if any(places[name].word == "interrupted" for name in needed):
             # Before the runs are submitted: a pre-training reads the requests when it begins.
             self._pruner.request(candidate)
         else:
             needed = {}
-        return needed | {name: run for name, run in rungs.items() if places[name].word == "lost"}
+        return needed | {name: run for name, run in rungs.items() if places[name].word == "interrupted"}
 
     def _finish(self, trial: FrozenTrial, candidate: Candidate) -> dict[str, Run]:
         """Tell a trial whose evaluations are done, unless it is promising and gets more seeds.

@@ -35,7 +35,7 @@ class Jobs:
         self._silent: float | None = None
 
     def add(self, runs: Mapping[str, Run]) -> None:
-        """Submit runs as far as the queue has room; the others stay lost, and are added again later.
+        """Submit runs as far as the queue has room; the others stay as they are, and are added again later.
 
         Raises:
             HarnessError: the cluster refuses, or has not answered for PATIENCE_SECONDS.
@@ -64,7 +64,7 @@ class Jobs:
         self._asked = -ASK_SECONDS  # ask again at once
 
     def states(self, runs: Mapping[str, Run]) -> dict[str, Place]:
-        """States as a search counts them: done, queued (or at work), failed for good, or lost, to be added again."""
+        """States as a search counts them: done, queued (or at work), failed for good, interrupted (added again)."""
         # New runs are asked for at once, else nothing would be known of them.
         stale = time.monotonic() - self._asked >= ASK_SECONDS or self._here
         if stale or set(runs) - set(self._seen.places):
@@ -73,7 +73,7 @@ class Jobs:
         return {name: self._judged(name, replace(self._seen.places[name], state=states[name])) for name in runs}
 
     def _judged(self, name: str, place: Place) -> Place:
-        """Place of a run with the word that a search acts on: done, queued, failed or lost."""
+        """Place of a run with the word that a search acts on: done, queued, failed or interrupted."""
         live = place.word in ("running", "queued") or bool(place.job) or bool(self._seen.silent)
         state = place.state
         if state.word == "done":
@@ -92,4 +92,4 @@ class Jobs:
         broken = (place.word == "failed" and state.word != "failed") or (place.word == "missing" and place.detail)
         if broken and place.submissions >= self._begins:
             return replace(place, word="failed", detail=f"submitted {place.submissions} times; {place.detail}")
-        return replace(place, word="lost")
+        return replace(place, word="interrupted")

@@ -188,7 +188,7 @@ class Attempt:
         Raises:
             Superseded: the run was taken over, so that this failure says nothing about it.
         """
-        # On a full disk the run stays lost instead of failed, and goes on once there is room.
+        # On a full disk the run stays interrupted instead of failed, and goes on once there is room.
         with contextlib.suppress(HarnessError):
             self.check()
             write_atomically(self.files.error, text.encode(errors="replace"))

@@ -41,7 +41,7 @@ def removable(
 
     Args:
         weights: also the weights of done runs, but for those that an evaluation that is not done starts from.
-        unfinished: also whole folders of failed and lost runs. Running ones are left alone.
+        unfinished: also whole folders of failed and interrupted runs. Running ones are left alone.
     """
     states = store.states(runs)
     needed = {key(first) for name, run in runs.items() if states[name].word != "done" for first in upstreams(run)}
@@ -54,7 +54,7 @@ def removable(
             if weights and name not in needed:
                 kept = [file] if file.is_file() else []
                 found += [Removable("weights", path, size_below(path)) for path in (*kept, *folder.all_snapshots())]
-        elif unfinished and state.word in ("failed", "lost"):
+        elif unfinished and state.word in ("failed", "interrupted"):
             found.append(Removable(f"{state.word} runs", folder.path, size_below(folder.path)))
     return found
 

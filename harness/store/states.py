@@ -9,11 +9,11 @@ from typing import Any, Literal, get_args
 from harness.spec import Run, key, upstreams
 from harness.store.lease import Owner
 
-StateName = Literal["done", "running", "queued", "failed", "blocked", "cancelled", "lost", "missing"]
+StateName = Literal["done", "running", "queued", "failed", "blocked", "cancelled", "interrupted", "missing"]
 """State of a run.
 
 done: it has a valid result. running: a live process owns it. failed: it raised; only `retry` runs it again.
-lost: its process vanished, or was told to stop; `run` goes on with it. missing: never begun.
+interrupted: its process was told to stop, or vanished; `run` goes on from its last checkpoint. missing: never begun.
 These five follow from the store's files. queued, cancelled: known only to the executor that was given the run.
 blocked: a run that it starts from failed; see `failed_upstream`.
 """
@@ -44,8 +44,9 @@ class Result:
 class State:
     """State of a run as its files say it.
 
-    word: done, running, failed, lost or missing. attempt: number of the latest attempt, 0 for none.
+    word: done, running, failed, interrupted or missing. attempt: number of the latest attempt, 0 for none.
     error: traceback of a failed run. progress: last line of the metrics of an unfinished run.
+    saved: step of the last checkpoint of an interrupted run, from which it goes on; 0 if there is none.
     """
 
     word: StateName
@@ -54,6 +55,7 @@ class State:
     owner: Owner | None = None
     error: str = ""
     progress: dict[str, Any] = field(default_factory=dict)
+    saved: int = 0
 
 
 MISSING = State("missing")
@@ -65,7 +67,7 @@ def failed_upstream(run: Run, state_of: Callable[[str], StateName]) -> Run | Non
     Args:
         state_of: state of a run, by its key: of `run` itself and of those that it starts from.
     """
-    if state_of(key(run)) not in ("missing", "cancelled", "queued", "lost"):
+    if state_of(key(run)) not in ("missing", "cancelled", "queued", "interrupted"):
         return None
     for first in reversed(upstreams(run)):
         match state_of(key(first)):

@@ -137,7 +137,10 @@ class Store:
             return State("failed", None, latest.number, owner, text_of(latest.error))
         alive = owner_lives(latest, owner, now or (lambda: clock(self.root)))
         progress: dict[str, Any] = next(iter(reversed(read_lines(latest.metrics))), {})
-        return State("running" if alive else "lost", None, latest.number, owner, "", progress)
+        if alive:
+            return State("running", None, latest.number, owner, "", progress)
+        saved = max((file.step for attempt in attempts for file in attempt.checkpoints()), default=0)
+        return State("interrupted", None, latest.number, owner, "", progress, saved)
 
     def states(self, names: Iterable[str]) -> dict[str, State]:
         """States of runs by key."""

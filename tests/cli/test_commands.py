@@ -165,27 +165,31 @@ def test_status_before_anything(harness: Command, study: Path, project: Path) ->
 
 
 def test_status_tells_all_states_apart(harness: Command, study: Path, plan: Plan, store: Store) -> None:
-    """Seed 0: 0.5 done, 0.75 pre-training failed. Seed 1: 0.5 running, 0.75 lost. Control: failed, missing."""
-    done, lost = evaluation(plan, "random", 0.5, 0), evaluation(plan, "random", 0.75, 1)
+    """Seed 0: 0.5 done, 0.75 pre-training failed. Seed 1: 0.5 running, 0.75 interrupted. Control: failed, missing."""
+    done, stopped = evaluation(plan, "random", 0.5, 0), evaluation(plan, "random", 0.75, 1)
     finish(store, first(done))
     finish(store, done)
     fail(store, first(evaluation(plan, "random", 0.75, 0)), "Traceback:\nValueError: loss is nan\n")
     running = begin(store, first(evaluation(plan, "random", 0.5, 1)))
     running.log({"step": 10, "steps": 40, "seconds": 5.0, "loss": 0.5, "images_per_second": 1234.0})
-    finish(store, first(lost))
-    begin(store, lost).release()
+    finish(store, first(stopped))
+    attempt = begin(store, stopped)
+    for step in (10, 20):
+        attempt.log({"step": step, "steps": 40, "seconds": 5.0, "loss": 0.5, "images_per_second": 1234.0})
+    attempt.write_checkpoint(16, lambda file: file.write(b"state"))
+    attempt.release()
     fail(store, evaluation(plan, "none", None, 0))
     try:
         ended = harness("status", study)
     finally:
         running.release()
     assert ended.code == 0
-    expected = {"done": 3, "running": 1, "blocked": 1, "failed": 2, "lost": 1, "missing": 2}
+    expected = {"done": 3, "running": 1, "blocked": 1, "failed": 2, "interrupted": 1, "missing": 2}
     assert counts(ended.out) == expected
     text = [" ".join(line.split()) for line in ended.out.splitlines()]
     about_running = next(line for line in text if line.startswith("running random"))
     assert about_running.startswith("running random 0.5 seed 1 pretrain step 10/40 1,234 img/s 15 s left")
-    assert "lost random 0.75 seed 1 finetune not at work any more; harness run goes on with it" in text
+    assert "interrupted random 0.75 seed 1 finetune step 16/40 harness run goes on from its last checkpoint" in text
     assert "failed random 0.75 seed 0 pretrain ValueError: loss is nan" in text
     assert "failed none seed 0 finetune RuntimeError: out of memory" in text
     assert text.count("harness logs says more, harness retry tries again") == 1

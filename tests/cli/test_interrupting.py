@@ -84,7 +84,7 @@ def attempts(study: Path, project: Path) -> dict[int, int]:
     for row in expand(load(study), where={"mask": ["none"]}).rows:
         (run,) = row.evaluations.values()
         assert not upstreams(run)
-        assert store.state(key(run)).word == "lost"
+        assert store.state(key(run)).word == "interrupted"
         found[row.seed] = len(store.folder(key(run)).attempt(1).checkpoints())
     return found
 

@@ -88,5 +88,5 @@ def test_dropping_a_run_cancels_its_job(store: Store, project: Path) -> None:
     while questions.jobs_of_user():
         assert time.monotonic() < end + 60
         time.sleep(0.5)
-    assert jobs.states(runs)[key(run)].word == "lost"
+    assert jobs.states(runs)[key(run)].word == "interrupted"
     assert not store.result(key(run))

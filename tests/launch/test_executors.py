@@ -134,7 +134,7 @@ def test_stopping_saves_and_the_next_start_goes_on(store: Store) -> None:
     step = int(ended[0].text.split()[3])
     assert 0 < step < 200
     assert [file.step for file in store.folder(key(long)).attempt(1).checkpoints()] == [step]
-    assert store.state(key(long)).word == "lost"
+    assert store.state(key(long)).word == "interrupted"
     assert store.state(key(waiting)).word == "missing"
 
     assert [event.kind for event in compute(store, long)] == ["done"]
@@ -222,7 +222,7 @@ def test_what_a_death_means_is_what_the_store_says(store: Store) -> None:
     attempt.release()
     for stopped in (STOPPED, -15):
         assert _death(store, name, stopped) == Event("interrupted", name)
-        assert store.state(name).word == "lost"
+        assert store.state(name).word == "interrupted"
     assert _death(store, name, -11) == Event("failed", name, "its process was killed by SIGSEGV")
     assert (store.state(name).word, store.state(name).error) == ("failed", "its process was killed by SIGSEGV")
     again = store.acquire(run, retry=True)
@@ -289,7 +289,7 @@ def test_workers_save_and_end_when_their_parent_is_killed(
         ended = select.select([worker], [], [], 30)[0]
         os.close(worker)
         assert ended, "the worker lives on"
-    assert store.state(name).word == "lost"
+    assert store.state(name).word == "interrupted"
     (checkpoint,) = store.folder(name).attempt(1).checkpoints()
     assert checkpoint.step < 20_000
     assert 0 <= checkpoint.step - store.metrics(name)[-1]["step"] < 4  # a line is written every four steps

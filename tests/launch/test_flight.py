@@ -153,7 +153,7 @@ def test_signals_in_the_middle_change_nothing(store: Store, tmp_path: Path) -> N
                 seen |= {name} if kind == "line" else set()
             child.send_signal(number)
             child.communicate(timeout=60)
-        assert [store.state(key(run)).word for run in runs] == ["lost"] * 3
+        assert [store.state(key(run)).word for run in runs] == ["interrupted"] * 3
         saved = [len(store.folder(key(run)).attempt(attempt).checkpoints()) for run in runs]
         assert saved == [number is signal.SIGTERM] * 3
     driven(Inline(store, Resources(device="cpu", in_flight=3)), by_key(*runs))

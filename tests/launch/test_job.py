@@ -77,7 +77,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, stop_at: int) -> None
         event = job.work(stopped, run, torch.device("cpu"), seldom, report=note, stopping=stopping)
         assert (event.kind, event.text) == ("interrupted", f"stopped at step {stop_at} of 12")
         assert seen[-1] == stop_at
-        assert stopped.state(key(run)).word == "lost"
+        assert stopped.state(key(run)).word == "interrupted"
         assert [event.kind for event in compute(stopped, run, resources=seldom)] == ["done"]
         assert outcome(stopped, key(run)) == outcome(whole, key(run))
         result = stopped.result(key(run))
@@ -147,7 +147,7 @@ def test_a_disk_that_fills_up_is_one_line_and_the_run_goes_on_later(
     assert event.kind == "interrupted"
     assert event.text.startswith("cannot write ")
     assert event.text.endswith("/attempts/0001/new: File too large")
-    assert store.state(key(FIRST)).word == "lost"
+    assert store.state(key(FIRST)).word == "interrupted"
     assert [path for path in store.root.rglob("*") if path.suffix in (".tmp", ".pt")] == []
     assert compute(store, FIRST)[0].kind == "done"
     whole = Store(tmp_path / "whole")
@@ -323,7 +323,7 @@ def test_a_disk_that_refuses_leaves_the_run_interrupted(
     assert event.kind == "interrupted"
     assert event.text.startswith("cannot write /")
     assert event.text.endswith(os.strerror(number))
-    assert store.state(key(FIRST)).word == "lost"
+    assert store.state(key(FIRST)).word == "interrupted"
     monkeypatch.undo()
     assert compute(store, FIRST)[0].kind == "done"
     whole = Store(tmp_path / "whole")

@@ -110,7 +110,7 @@ def test_many_kills_change_nothing(tmp_path: Path, whole: Store, nursery: Nurser
             time.sleep(draw.uniform(0.0, 0.2))
         child.send(signal.SIGKILL)
         assert child.ended()
-        assert store.state(name).word in ("lost", "missing")
+        assert store.state(name).word in ("interrupted", "missing")
         logged = len(store.metrics(name))
     last = nursery.start(store)
     assert last.ended()

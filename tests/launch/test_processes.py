@@ -47,7 +47,7 @@ def test_a_pair_of_processes_and_the_ends_they_can_come_to(tmp_path: Path) -> No
         assert ended(worker, store, run) == ("done", "")
         kind, text = ended(worker, store, long, lambda: worker.processes[1].terminate())
         assert (kind, text[:16]) == ("interrupted", "stopped at step ")
-        assert store.state(key(long)).word == "lost"
+        assert store.state(key(long)).word == "interrupted"
         deadly = masked_by("user_masks:deadly_to_others")
         assert ended(worker, store, deadly) == ("failed", MISSING)
         worker.processes[1].kill()

@@ -116,7 +116,7 @@ def test_slurm_knows_before_the_heartbeat_is_old_that_the_job_of_an_owner_ended(
     attempt = store.acquire(RUNS[0])
     assert isinstance(attempt, Attempt)
     slurm.says("squeue", f"12|{state}|None|12|mim-x-0")
-    assert word(store)[0] == ("running" if state in WORKING else "lost")
+    assert word(store)[0] == ("running" if state in WORKING else "interrupted")
     monkeypatch.setenv("SLURM_JOB_ID", "13")  # another job's owner is not judged by this one
     attempt.files.owner.write_bytes(sealed(this_process()))
     assert word(store)[0] == "running"
@@ -131,12 +131,12 @@ def test_slurm_knows_before_the_heartbeat_is_old_that_the_job_of_an_owner_ended(
         ("FAILED", "failed", "failed"),
         ("OUT_OF_MEMORY", "failed", "failed"),
         ("SOMETHING_NEW", "failed", "failed"),
-        ("TIMEOUT", "lost", "lost"),
-        ("PREEMPTED", "lost", "lost"),
-        ("NODE_FAIL", "lost", "lost"),
-        ("BOOT_FAIL", "lost", "lost"),
-        ("DEADLINE", "lost", "lost"),
-        ("REVOKED", "lost", "lost"),
+        ("TIMEOUT", "interrupted", "interrupted"),
+        ("PREEMPTED", "interrupted", "interrupted"),
+        ("NODE_FAIL", "interrupted", "interrupted"),
+        ("BOOT_FAIL", "interrupted", "interrupted"),
+        ("DEADLINE", "interrupted", "interrupted"),
+        ("REVOKED", "interrupted", "interrupted"),
         ("CANCELLED by 0", "cancelled", "cancelled"),
     ],
 )
@@ -222,7 +222,7 @@ def test_an_element_that_is_gone_while_its_siblings_are_known_was_cancelled(stor
     found = seen(store).places
     assert found[key(RUNS[0])].word == "cancelled"
     begun(store, RUNS[2])  # it was at work, so this is not how it went
-    assert seen(store).places[key(RUNS[2])].word == "lost"
+    assert seen(store).places[key(RUNS[2])].word == "interrupted"
 
 
 @pytest.mark.parametrize("accounting", [True, False])
@@ -232,11 +232,11 @@ def test_gone_entirely(store: Store, slurm: FakeSlurm, accounting: bool) -> None
     submitted(store, RUNS[0], ago=5)
     assert word(store) == ("queued", "just left the queue")
     submitted(store, RUNS[1], name="mim-y-0")
-    assert word(store, RUNS[1])[0] == "lost"
+    assert word(store, RUNS[1])[0] == "interrupted"
     begun(store, RUNS[1], ago=5)
     assert word(store, RUNS[1]) == ("queued", "just left the queue")
     begun(store, RUNS[1], ago=120)
-    assert word(store, RUNS[1])[0] == "lost"
+    assert word(store, RUNS[1])[0] == "interrupted"
 
 
 def test_squeue_does_not_answer(store: Store, slurm: FakeSlurm) -> None:
@@ -295,7 +295,7 @@ def test_a_job_that_was_told_to_save_says_nothing_against_its_runs(store: Store,
     slurm.says("squeue", *(f"12_{index}|FAILED|NonZeroExitCode|12|mim-x-0" for index in (0, 1)))
     for index in (0, 1):
         Submissions(store.root).folder(1).stopped(0, index).write_text("SIGUSR2: time limit or pre-emption\n")
-    assert word(store)[0] == "lost"
+    assert word(store)[0] == "interrupted"
     assert word(store, RUNS[1])[0] == "missing"
     assert "SIGUSR2" in word(store)[1]
     slurm.says("squeue", "12_0|CANCELLED|None|12|mim-x-0")
@@ -310,7 +310,7 @@ def test_a_result_that_was_put_aside_makes_its_job_no_failure(store: Store, slur
     attempt.release()
     store.put_result_aside(key(RUNS[0]))
     slurm.says("sacct", "12|COMPLETED|0:0|12|mim-x-0")
-    assert word(store)[0] == "lost"
+    assert word(store)[0] == "interrupted"
 
 
 @pytest.mark.parametrize(("line", "with_job"), [("", False), ("13|PENDING|Dependency|12|mim-y-0", True)])
@@ -350,7 +350,7 @@ def test_cancelled_by_the_log(store: Store, slurm: FakeSlurm) -> None:
 def test_one_question_for_all_and_none_without_submissions(store: Store, slurm: FakeSlurm) -> None:
     assert word(store) == ("missing", "")
     begun(store, RUNS[1])
-    assert word(store, RUNS[1])[0] == "lost"
+    assert word(store, RUNS[1])[0] == "interrupted"
     assert slurm.calls("squeue") == []
     submitted(store, RUNS[0])
     submitted(store, RUNS[1], RUNS[2], name="mim-y-0")

@@ -111,7 +111,7 @@ def test_usr2_saves_and_queues_again(store: Store, slurm: FakeSlurm, job: str) -
     assert slurm.calls("scontrol") == [f"requeue {job}"]
     assert store.state(key(runs[0])).word == "done"
     for run in runs[1:]:
-        assert store.state(key(run)).word == "lost"
+        assert store.state(key(run)).word == "interrupted"
         assert [file.step for file in store.folder(key(run)).attempt(1).checkpoints()] == [7]
         assert interrupted(store, run) == "SIGUSR2: time limit or pre-emption, node n1\n"
     assert not store.folder(key(runs[0])).attempt(1).interruption.exists()
@@ -130,7 +130,7 @@ def test_no_scontrol_on_the_node(store: Store, slurm: FakeSlurm, tmp_path: Path)
     assert said == ["there is no scontrol on this node, so the job is not queued again; harness run goes on with it"]
     slurm.says("squeue", "12|FAILED|NonZeroExitCode|12|mim-x-0")
     found = overview(by_key(*runs), store).places
-    assert [found[key(run)].word for run in runs] == ["lost", "missing"]  # so that `harness run` takes them
+    assert [found[key(run)].word for run in runs] == ["interrupted", "missing"]  # so that `harness run` takes them
 
 
 def test_scontrol_refuses(store: Store, slurm: FakeSlurm) -> None:
@@ -190,7 +190,7 @@ def test_a_run_that_is_cancelled_at_work_saves(store: Store, slurm: FakeSlurm) -
     log.publish(2, "cancel", "s", [key(runs[0])])
     code, text = ended(process)
     assert code == 0, text
-    assert [store.state(key(run)).word for run in runs] == ["lost", "done"]
+    assert [store.state(key(run)).word for run in runs] == ["interrupted", "done"]
     assert len(store.folder(key(runs[0])).attempt(1).checkpoints()) == 1
 
 
@@ -251,8 +251,11 @@ def test_a_disk_that_refuses_leaves_the_run_to_be_gone_on_with(store: Store, slu
     log = submitted(store, run := pretraining(seed=REFUSED))
     code, text = ended(started(store))
     assert code == 1, text
-    assert store.state(key(run)).word == "lost"
+    assert store.state(key(run)).word == "interrupted"
     assert log.folder(1).stopped(0, 0).read_text() == "cannot write there: Input/output error\n"
     slurm.says("squeue", "12|FAILED|NonZeroExitCode|12|mim-x-0")
     place = overview(by_key(run), store).places[key(run)]
-    assert (place.word, place.detail) == ("lost", "cannot write there: Input/output error; harness run goes on with it")
+    assert (place.word, place.detail) == (
+        "interrupted",
+        "cannot write there: Input/output error; harness run goes on with it",
+    )

@@ -180,7 +180,7 @@ def scope_plan(**changes: Any) -> Plan:
 
 
 def half_finished(store: Store, plan: Plan) -> None:
-    """masked 0.4: done, failed. masked 0.6: done. full 0.4: missing. full 0.6: blocked, lost. scratch: done."""
+    """masked 0.4: done, failed. masked 0.6: done. full 0.4: missing. full 0.6: blocked, interrupted. scratch: done."""
     for ratio, values in ((0.4, (81.0, None)), (0.6, (84.0, 85.0))):
         for seed, value in enumerate(values):
             run = evaluation(plan, seed, scope="masked", mask_ratio=ratio)
@@ -194,9 +194,9 @@ def half_finished(store: Store, plan: Plan) -> None:
     blocked = upstream(evaluation(plan, 0, scope="full", mask_ratio=0.6))
     assert blocked is not None
     fail(store, blocked, "Traceback:\nValueError: loss is nan\n")
-    lost = evaluation(plan, 1, scope="full", mask_ratio=0.6)
-    finish_upstream(store, lost)
-    begin(store, lost).release()
+    stopped = evaluation(plan, 1, scope="full", mask_ratio=0.6)
+    finish_upstream(store, stopped)
+    begin(store, stopped).release()
 
 
 def finish_upstream(store: Store, run: Evaluation) -> None:

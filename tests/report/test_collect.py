@@ -34,7 +34,7 @@ def test_half_finished_study_keeps_every_row(tmp_path: Path) -> None:
     found = [list(frame.loc[frame["cell"] == number, "state"]) for number in range(7)]
     assert found == [
         ["done", "failed"], ["done", "done"], ["excluded", "excluded"], ["running", "missing"],
-        ["blocked", "lost"], ["excluded", "excluded"], ["done", "done"],
+        ["blocked", "interrupted"], ["excluded", "excluded"], ["done", "done"],
     ]  # fmt: skip
     reasons = dict(zip(frame["state"], frame["reason"], strict=True))
     assert reasons["failed"] == "RuntimeError: out of memory"

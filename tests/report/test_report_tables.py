@@ -106,7 +106,7 @@ def test_a_half_finished_study(tmp_path: Path) -> None:
         ("84.50 ± 0.71", "2"),
         ("excluded [b]", "–"),
         ("1 missing, 1 running", "0 of 2"),
-        ("1 blocked, 1 lost [c]", "0 of 2"),
+        ("1 blocked, 1 interrupted [c]", "0 of 2"),
         ("excluded [b]", "–"),
         ("71.00 ± 1.41", "2"),
     ]

@@ -45,7 +45,7 @@ def test_holes_are_counted(tmp_path: Path) -> None:
     assert cells.loc[0, "difference"] == pytest.approx(-2.75)
     assert cells.loc[0, "paired"] == 1
     assert set(cells["df"]) == {5 - 4}
-    assert (cells.loc[4, "blocked"], cells.loc[4, "lost"]) == (1, 1)
+    assert (cells.loc[4, "blocked"], cells.loc[4, "interrupted"]) == (1, 1)
     assert math.isnan(cells["mean"].tolist()[4])
     assert cells.loc[2, "reason"] == "excluded: 0.99 hides all 16 units"
     assert cells.loc[6, "mask_ratio"] is None

@@ -49,7 +49,7 @@ def test_a_cluster_that_is_silent_for_a_while_is_waited_for(
     found, runs = made(store, tmp_path), runs_of(1)
     slurm.fails("sinfo", "slurm_load_partitions: Unable to contact slurm controller")
     found.add(runs)
-    assert found.states(runs)[next(iter(runs))].word == "lost"
+    assert found.states(runs)[next(iter(runs))].word == "interrupted"
     monkeypatch.setattr(jobs, "ASK_SECONDS", 0.0)
     monkeypatch.setattr(jobs, "PATIENCE_SECONDS", 0.0)
     with pytest.raises(HarnessError, match="Unable to contact slurm controller"):

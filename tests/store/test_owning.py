@@ -85,7 +85,7 @@ def test_a_failed_run_is_taken_by_retry_only(store: Store) -> None:
 
 def test_a_released_run_is_free_at_once(store: Store) -> None:
     owned(store, RUN).release()
-    assert store.state(NAME).word == "lost"
+    assert store.state(NAME).word == "interrupted"
     second = owned(store, RUN)
     assert second.files.number == 2
     second.release()
@@ -146,8 +146,8 @@ def test_a_dead_process_is_succeeded_at_once(store: Store) -> None:
         other.send_signal(signal.SIGKILL)
         os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
         assert lease._started(other.pid) == ""  # a zombie
-        assert store.state(NAME).word == "lost"
-    assert store.state(NAME).word == "lost"
+        assert store.state(NAME).word == "interrupted"
+    assert store.state(NAME).word == "interrupted"
     second = owned(store, RUN)
     assert second.files.number == 2
     second.release()
@@ -156,7 +156,7 @@ def test_a_dead_process_is_succeeded_at_once(store: Store) -> None:
 def test_a_reused_pid_is_not_mistaken_for_the_owner(store: Store) -> None:
     attempt = owned(store, RUN)
     claim(attempt, started="12345")
-    assert store.state(NAME).word == "lost"
+    assert store.state(NAME).word == "interrupted"
     attempt.release()
 
 
@@ -169,7 +169,7 @@ def test_another_machine_is_judged_by_its_heartbeat(
     attempt = owned(store, RUN)
     claim(attempt, machine=machine, pid=2**22 + 1, started="1")
     age(attempt, seconds)
-    assert store.state(NAME).word == ("running" if alive else "lost")
+    assert store.state(NAME).word == ("running" if alive else "interrupted")
     assert [path.name for path in store.root.iterdir()] == [NAME]
     attempt.release()
 
@@ -186,7 +186,7 @@ def test_a_silent_process_of_this_machine_is_succeeded(store: Store) -> None:
     age(attempt, 119)
     assert store.state(NAME).word == "running"
     age(attempt, 121)
-    assert store.state(NAME).word == "lost"
+    assert store.state(NAME).word == "interrupted"
     attempt.release()
 
 

@@ -28,7 +28,7 @@ WORDS = {
     "finetune-b1fe79310260c31fbb28": "done",
     "pretrain-00ae29ed30c8644018d2": "failed",
     "pretrain-273defd5d1792c1bc354": "done",
-    "pretrain-bee03461c34a826683f3": "lost",
+    "pretrain-bee03461c34a826683f3": "interrupted",
     "pretrain-ce311c0b9b8b23484a6c": "missing",
 }
 
@@ -92,13 +92,13 @@ def test_damaged_records_of_a_run(store: Store, damage: Callable[[bytes], bytes]
     other = owned(store, pretraining(seed=1))
     for path in (store.folder(NAME).spec, store.folder(NAME).result, other.files.owner):
         path.write_bytes(damage(path.read_bytes()))
-    assert store.state(NAME).word == "lost"
+    assert store.state(NAME).word == "interrupted"
     with pytest.raises(HarnessError, match=r"spec.json is missing or damaged$"):
         store.spec(NAME)
     assert read_owner(other.files.owner) == UNKNOWN
     assert store.state(other.key).word == "running"  # by its heartbeat: a damaged owner is not a dead one
     other.release()
-    assert store.state(other.key).word == "lost"
+    assert store.state(other.key).word == "interrupted"
     finish(store, RUN)  # heals both
     assert store.spec(NAME) == RUN
     assert store.state(NAME).word == "done"

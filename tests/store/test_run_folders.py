@@ -103,7 +103,7 @@ def test_a_result_cut_at_any_byte_is_absent(store: Store) -> None:
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
         assert store.result(NAME) is None, length
-        assert store.state(NAME).word == "lost"
+        assert store.state(NAME).word == "interrupted"
     path.write_bytes(whole)
     assert store.state(NAME).word == "done"
 
@@ -142,7 +142,7 @@ def test_putting_a_result_aside(store: Store) -> None:
     finish(store, RUN)
     store.put_result_aside(NAME)
     store.put_result_aside(NAME)
-    assert store.state(NAME).word == "lost"
+    assert store.state(NAME).word == "interrupted"
     assert len(list(store.folder(NAME).path.glob("result-put-aside-*"))) == 1
 
 
@@ -266,7 +266,12 @@ def test_states_of_what_is_there_and_what_is_not(store: Store) -> None:
     }
     assert states[key(begun)].progress == {"step": 7}
     attempt.release()
-    assert store.state(key(begun)).word == "lost"
+    assert (store.state(key(begun)).word, store.state(key(begun)).saved) == ("interrupted", 0)
+    second = owned(store, begun)
+    second.write_checkpoint(5, lambda file: file.write(b"state"))
+    second.release()
+    owned(store, begun).release()  # it stopped before it had saved anything of its own
+    assert store.state(key(begun)).saved == 5
 
 
 def test_reading_writes_nothing(store: Store) -> None:
@@ -281,7 +286,7 @@ def test_reading_writes_nothing(store: Store) -> None:
     for name in names:
         store.spec(name), store.metrics(name), store.environment(name), store.size(name), store.weights(name)
     assert snapshot(store.root) == before
-    assert sorted(words) == ["done", "failed", "lost", "missing", "running"]
+    assert sorted(words) == ["done", "failed", "interrupted", "missing", "running"]
     attempts[2].release()
 
 
@@ -296,7 +301,7 @@ def test_a_running_run_is_seen_on_a_read_only_store(store: Store, monkeypatch: p
     old = attempt.files.heartbeat.stat().st_mtime - 1000
     os.utime(attempt.files.heartbeat, (old, old))
     monkeypatch.setenv("HARNESS_HEARTBEAT_LIMIT", "999")
-    assert store.state(NAME).word == "lost"
+    assert store.state(NAME).word == "interrupted"
     attempt.release()
 
 
@@ -358,7 +363,7 @@ def test_a_metric_that_is_not_finite_is_no_result(store: Store) -> None:
     attempt.release()
 
 
-@pytest.mark.parametrize("word", ["missing", "running", "failed", "lost", "done"])
+@pytest.mark.parametrize("word", ["missing", "running", "failed", "interrupted", "done"])
 def test_weights_go_only_when_all_that_starts_from_them_is_done(store: Store, word: str) -> None:
     evaluation = finetuning(RUN)
     finish(store, RUN)

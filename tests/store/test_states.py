@@ -22,10 +22,10 @@ LAST = Occlusion(start=SECOND, size=4, ratios=(0.0, 0.5, 1.0))
     ("first", "second", "last", "expected"),
     [
         ("failed", "missing", "missing", FIRST),
-        ("failed", "queued", "lost", FIRST),
+        ("failed", "queued", "interrupted", FIRST),
         ("failed", "failed", "cancelled", SECOND),
         ("failed", "done", "missing", None),  # the weights are there
-        ("lost", "missing", "missing", None),  # goes on
+        ("interrupted", "missing", "missing", None),  # goes on
         ("failed", "missing", "running", None),
         ("failed", "missing", "done", None),
         ("failed", "missing", "failed", None),

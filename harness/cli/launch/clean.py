@@ -22,7 +22,7 @@ def clean(
         bool, typer.Option("--weights", help="also weights of done runs that nothing waits for")
     ] = False,
     unfinished: Annotated[
-        bool, typer.Option("--unfinished", help="also failed and lost runs, with checkpoints")
+        bool, typer.Option("--unfinished", help="also failed and interrupted runs, with checkpoints")
     ] = False,
     seal: Annotated[
         bool,

@@ -78,7 +78,7 @@ def retry(
     *,
     resources: Resources,
 ) -> None:
-    """Compute failed, cancelled and lost runs again, and what waits for them.
+    """Compute failed, cancelled and interrupted runs again, and what waits for them.
 
     Example: harness retry studies/quickstart.py --where mask_ratio=0.6
     """

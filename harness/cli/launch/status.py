@@ -31,7 +31,7 @@ from harness.launch.executor import Overview, Place
 from harness.store import STATES, Store, open_store
 from harness.study import Plan, load
 
-ALWAYS = ("done", "running", "blocked", "failed", "lost", "missing")
+ALWAYS = ("done", "running", "blocked", "failed", "interrupted", "missing")
 """States that are printed even with a count of 0."""
 
 
@@ -61,23 +61,16 @@ def status(
     if watch and console.is_terminal:
         _watch(found, named=bool(scale))
         return
-    if console.is_terminal:
-        console.print(_text(found, named=bool(scale)), soft_wrap=False)
-        return
     for line in _lines(found, named=bool(scale)):
         say(line)
-
-
-def _text(found: list[Results], *, named: bool) -> Text:
-    """The lines for a terminal, cut where it ends."""
-    return Text("\n".join(map(printable, _lines(found, named=named))), no_wrap=True, overflow="ellipsis")
 
 
 def _watch(found: list[Results], *, named: bool) -> None:
     """Show the lines anew at intervals until Ctrl-C, which is how this ends and no mistake."""
 
     def now() -> Text:
-        return _text(found, named=named)
+        # Cut where the terminal ends, so that lines stay in their places.
+        return Text("\n".join(map(printable, _lines(found, named=named))), no_wrap=True, overflow="ellipsis")
 
     with contextlib.suppress(KeyboardInterrupt), Live(now(), console=console, auto_refresh=False) as live:
         while True:
@@ -116,24 +109,30 @@ def _states(plan: Plan, seen: Overview, runs: Store) -> Iterator[str]:
             continue
         found = [name for name, place in seen.places.items() if place.word == word]
         for name in found[:SHOWN]:
-            yield f"  {word:<9} {names[name]}   {specs[name].kind}   {_detail(seen.places[name])}"
+            yield f"  {word:<11}  {names[name]}   {specs[name].kind}   {_detail(seen.places[name])}"
         if len(found) > SHOWN:
-            yield f"  {word:<9} and {len(found) - SHOWN} more"
+            yield f"  {word:<11}  and {len(found) - SHOWN} more"
         if word == "failed" and found:
-            yield f"  {'':<9} harness logs says more, harness retry tries again"
+            yield f"  {'':<11}  harness logs says more, harness retry tries again"
 
 
 def _detail(place: Place) -> str:
-    """Progress of a run that is at work or was stopped, or the reason of its failure."""
+    """Progress of a run that is at work, the step from which one goes on that was stopped, or why one failed."""
     state = place.state
     if place.word == "failed":
         return place.detail
     text = ""
     found = [state.progress.get(name) for name in ("step", "steps", "seconds", "images_per_second")]
     numbers = [number for number in found if isinstance(number, int | float) and 0 <= number < 1e12]
-    if len(numbers) == len(found) and place.word in ("running", "lost", "queued", "cancelled"):  # else it is damaged
+    if len(numbers) == len(found) and place.word in (
+        "running",
+        "interrupted",
+        "queued",
+        "cancelled",
+    ):  # else it is damaged
         step, steps, seconds, speed = numbers
-        text = f"step {step:,}/{steps:,}   "
+        # Steps after the last checkpoint were logged, but have to be computed again.
+        text = f"step {state.saved if state.word == 'interrupted' else step:,}/{steps:,}   "
         if place.word == "running":
             text += f"{speed:,.0f} img/s   {duration((steps - step) * seconds / max(step, 1))} left   "
     if place.word == "running" and state.owner:

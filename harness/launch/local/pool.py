@@ -345,9 +345,9 @@ def _death(store: Store, name: str, exitcode: int | None) -> Event:
     if exitcode in (STOPPED, -signal.SIGTERM):  # asked to stop before it began
         return Event("interrupted", name)
     text = _cause(exitcode)
-    if state.word == "lost" and (words := store.folder(name).attempt(state.attempt).rank_errors()):
+    if state.word == "interrupted" and (words := store.folder(name).attempt(state.attempt).rank_errors()):
         text = words[0].read_text(errors="replace")
-    if state.word == "lost":
-        with contextlib.suppress(HarnessError):  # a full disk leaves it lost
+    if state.word == "interrupted":
+        with contextlib.suppress(HarnessError):  # a full disk leaves it interrupted
             write_atomically(store.folder(name).attempt(state.attempt).error, text.encode())
     return Event("failed", name, last_line(text))

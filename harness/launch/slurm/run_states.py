@@ -18,7 +18,7 @@ from harness.store.lease import clock, is_alive, modified
 from harness.store.submissions import Entry, Submissions
 
 GRACE_SECONDS = 60.0
-"""Seconds after the last sign of a job in which its run does not count as lost: files and accounting lag."""
+"""Seconds after the last sign of a job in which its run does not count as interrupted: files and accounting lag."""
 
 
 def states_on_cluster(runs: Mapping[str, Run], store: Store) -> Overview:
@@ -37,7 +37,7 @@ def states_on_cluster(runs: Mapping[str, Run], store: Store) -> Overview:
             jobs = questions.look(sizes, min(entry.time for entry in waited_for.values()))
         except HarnessError as error:
             silent = str(error)
-        # Read again after Slurm has answered: a job that ended in between has left a result, and must not look lost.
+        # Read again after Slurm has answered: a job that ended in between has left a result, which counts.
         states |= store.states(latest)
     now = clock(store.root) if waited_for else 0.0  # once: it makes a file
     counts = Counter(name for entry in entries for name in entry.places)
@@ -46,7 +46,7 @@ def states_on_cluster(runs: Mapping[str, Run], store: Store) -> Overview:
         if entry.kind == "submission":
             place = _submitted(name, states[name], entry, log, jobs, silent, store, now)
             places[name] = replace(place, submissions=counts[name])
-        elif states[name].word in ("missing", "lost"):
+        elif states[name].word in ("missing", "interrupted"):
             places[name] = Place("cancelled", "harness run submits it again", states[name])
     return Overview(with_blocked(runs, places, store), silent)
 
@@ -83,7 +83,7 @@ def _submitted(
             and place.word in ("failed", "missing", "queued")
             and (why := _let_go(store, name, entry, log, number, index))
         ):
-            place = Place("lost" if begun else "missing", f"{why}; harness run goes on with it", state)
+            place = Place("interrupted" if begun else "missing", f"{why}; harness run goes on with it", state)
     elif "error" in (answer := log.answer(entry.number, number)):
         place = Place("missing", f"sbatch refused it: {answer['error']}", state)
     elif array.name in jobs and not begun and len(jobs[array.name]) < len(array.elements):
@@ -95,7 +95,7 @@ def _submitted(
     elif "id" not in answer and state.word == "missing":
         place = _by_files(name, state)  # the process that wrote the entry died before sbatch
     else:
-        place = Place("lost", "its job is gone; harness run goes on with it", state)
+        place = Place("interrupted", "its job is gone; harness run goes on with it", state)
     if state.word == "failed" and not place.job and place.word != "failed":
         return _by_files(name, state)  # submitted again, and never begun
     return place
@@ -121,7 +121,7 @@ def _by_slurm(job: Job, state: State, *, recently: bool, alone: bool) -> Place:
     if job.state == "CANCELLED":
         return Place("cancelled", f"{shown} was cancelled", state)
     if job.state in GOES_ON:
-        return Place("lost", f"{shown}: {job.state}; harness run goes on with it", state)
+        return Place("interrupted", f"{shown}: {job.state}; harness run goes on with it", state)
     if job.state == "COMPLETED":
         if state.word == "missing":
             return Place("missing", f"{shown} ended without beginning it", state)

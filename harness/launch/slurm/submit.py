@@ -42,7 +42,7 @@ def wanted(
     seen = states_on_cluster(runs, store)
     if seen.silent:
         raise HarnessError(f"cannot tell what is queued already: {seen.silent}")
-    words = {"missing", "lost", "cancelled", "done"}  # done and in the queue: its weights are needed again
+    words = {"missing", "interrupted", "cancelled", "done"}  # done and in the queue: its weights are needed again
     words |= {"failed", "blocked"} if retry else set()
     open_ = Queue(runs, store, retry=True, reading=reading).open()
     chosen = {name: runs[name] for name in open_ if seen.places[name].word in words and not seen.places[name].job}
