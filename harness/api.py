@@ -32,7 +32,7 @@ from harness.launch.site import read_site
 from harness.papers.models import Model, published_models
 from harness.spec import Evaluation, HarnessError, Pretrain, Run, Scalar, key, pretraining, upstreams
 from harness.store import Store, open_store
-from harness.study import Plan, Study, expand, load
+from harness.study import Plan, Study, expand, load, select
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -323,12 +323,15 @@ class Results:
         Raises:
             HarnessError: no cell or several have these values, or the cell has no such run.
         """
-        if unknown := [axis for axis in cell if axis not in self.plan.study.grid.axes]:
-            raise HarnessError(f"no axis {unknown[0]!r}; valid: {', '.join(self.plan.study.grid.axes)}")
+        cells = select(self.plan.study, {axis: [value] for axis, value in cell.items()})
         seed = self.plan.rows[0].seed if seed is None else seed
-        rows = [row for row in self.plan.rows if row.seed == seed and cell.items() <= row.axes.items()]
+        if seed not in (seeds := list(dict.fromkeys(row.seed for row in self.plan.rows))):
+            raise HarnessError(f"no seed {seed!r}; this study has {', '.join(map(str, seeds))}")
+        rows = [row for row in self.plan.rows if row.seed == seed and row.axes in cells]
         if len(rows) != 1:
-            raise HarnessError(f"{len(rows)} cells have {cell} at seed {seed}; give the values of one")
+            several = {axis: dict.fromkeys(str(row.axes[axis]) for row in rows) for axis in self.plan.study.grid.axes}
+            told = "; ".join(f"{axis} is {' or '.join(found)}" for axis, found in several.items() if len(found) > 1)
+            raise HarnessError(f"{len(rows)} cells have {cell} at seed {seed}" + (f"; {told}" if told else ""))
         (row,) = rows
         if evaluation is not None:
             if evaluation not in row.evaluations:

@@ -83,12 +83,16 @@ def test_runs_by_study_and_cell(results: harness.Results) -> None:
     assert isinstance(first, Pretrain)
     assert first.backbone == SWIN
     assert results.run("top1", backbone="vit", pretrained=False).kind == "finetune"
-    with pytest.raises(HarnessError, match="2 cells have"):
+    with pytest.raises(HarnessError, match=r"2 cells have .* at seed 0; pretrained is True or False"):
         results.run(backbone="vit")
     with pytest.raises(HarnessError, match="no evaluation 'probe' in this cell; it has top1, knn"):
         results.run("probe", backbone="swin")
-    with pytest.raises(HarnessError, match="no axis 'mask'; valid: backbone, pretrained"):
+    with pytest.raises(HarnessError, match="no axis 'mask'; this study has backbone, pretrained"):
         results.run(mask=1)
+    with pytest.raises(HarnessError, match="axis backbone has no value 'resnet'; it has vit, swin"):
+        results.run(backbone="resnet")
+    with pytest.raises(HarnessError, match="no seed 7; this study has 0"):
+        results.run(backbone="swin", seed=7)
 
 
 def test_plan_takes_values_and_selections() -> None:

@@ -54,7 +54,8 @@ def main() -> None:
         # Not standalone, as typer would then print mistakes and exit in its own way.
         code = app(args=arguments, standalone_mode=False)
     except typer.TyperException as error:
-        _end(error.format_message(), 2)
+        close = getattr(error, "possibilities", None)  # names like the unknown one, the closest first
+        _end(f"{error.message}; did you mean {close[0]}?" if close else error.format_message(), 2)
     except (HarnessError, OSError) as error:
         if debug:
             traceback.print_exception(error)

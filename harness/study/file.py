@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import os
 import sys
@@ -31,7 +32,8 @@ def run_file(path: Path) -> ModuleType:
     """
     path = path.resolve()
     if not path.is_file():
-        raise HarnessError(f"there is no study file {path}")
+        close = difflib.get_close_matches(path.stem, [other.stem for other in path.parent.glob("*.py")], n=1)
+        raise HarnessError(f"there is no study file {path}" + (f"; did you mean {close[0]}.py?" if close else ""))
     planned_manifest.cache_clear()  # a plan that is made again in one process sees what changed in a folder of images
     root = project_root(path.parent)
     os.environ[PROJECT_VARIABLE] = str(root)

@@ -109,7 +109,8 @@ class Study:
         self._check_axes("the reference", self.reference)
         check_alike([*cells, self.reference])
         if self.complete(self.reference) not in cells:
-            raise HarnessError(f"the reference {dict(self.reference)} is no cell of the grid")
+            hint = _closest(self.reference, cells)
+            raise HarnessError(f"the reference {dict(self.reference)} is no cell of the grid; {hint}")
         self._check_axes("factors", self.factors)
         for claim in self.claims:
             about = f"claim {claim.sentence!r}"
@@ -334,7 +335,7 @@ def expand(
         HarnessError: unknown scale, axis or value; no seed; a cell function that fails; a spec that is refused.
     """
     chosen = study.scale(scale)
-    cells = _select(study, where or {})
+    cells = select(study, where or {})
     count = study.seeds if seeds is None else seeds
     _check_seeds(count)
     if len(cells) * count > MOST:
@@ -379,7 +380,20 @@ def _nothing_collected() -> Iterator[None]:
             gc.enable()
 
 
-def _select(study: Study, where: Mapping[str, Sequence[Scalar]]) -> list[dict[str, Scalar]]:
+def _closest(cell: Axes, cells: Sequence[Axes]) -> str:
+    """What to write instead of a cell that is not there: the values of an axis that lacks its own, else a like cell."""
+    for axis, value in cell.items():
+        if value not in (there := list(dict.fromkeys(other[axis] for other in cells))):
+            return f"{axis} has {', '.join(map(str, there))}"
+    return f"one like it is {max(cells, key=lambda other: sum(other[axis] == cell[axis] for axis in cell))}"
+
+
+def select(study: Study, where: Mapping[str, Sequence[Scalar]]) -> list[dict[str, Scalar]]:
+    """The cells with these values of axes, given as `expand` takes them.
+
+    Raises:
+        HarnessError: there is no such axis, or no cell has a value.
+    """
     cells = every = study.cells
     for axis, wanted in where.items():
         if axis not in study.grid.axes:

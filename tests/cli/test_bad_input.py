@@ -106,6 +106,8 @@ def test_every_command_refuses_what_is_not_there(harness: Command, study: Path, 
         check(harness(command, study, "--where", malformed), "should read axis=value")
     check(harness(command, study, "--seeds", "0"), "--seeds", "1")
     check(harness(command, study, "--nope"), "--nope")
+    check(harness(command, study, "--sclae", "small"), "No such option: --sclae; did you mean --scale?")
+    check(harness(command, study.with_name("ratio.py")), "there is no study file", "did you mean ratios.py?")
     assert tree(study.parent.parent) == before
 
 

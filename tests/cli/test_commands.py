@@ -338,7 +338,10 @@ def test_run_of_a_selection_reports_the_whole_study(
     harness: Command, study: Path, plan: Plan, store: Store, project: Path
 ) -> None:
     everything_done(plan, store)
-    assert harness("run", study, "--where", "mask=none").code == 0
+    ended = harness("run", study, "--where", "mask=none")
+    assert ended.code == 0
+    assert "The table is the whole study's: --where chose what to compute." in ended.out
+    assert "The table is the whole study's" not in harness("run", study).out
     rows = (project / "results" / "ratios" / "small" / "runs.csv").read_text().splitlines()
     assert len(rows) == 1 + 4 * 2
     assert harness("run", study, "--where", "mask=none", "--seeds", "1").code == 0

@@ -108,6 +108,8 @@ def _compute(
     seeds = len({row.seed for row in plan.rows})
     whole = len(plan.firsts()) == len(plan.study.cells)  # a selection must not narrow the study's tables
     shown = found if whole or plan.study.looks else results(plan.study, plan.scale.name, seeds=seeds, store=found.store)
+    if not whole:
+        say("The table is the whole study's: --where chose what to compute.")
     show_report(shown.looked(), folder)
     counts = Counter(work.endings.values())
     # Before interruptions: for a failure, the same command again is not enough.
