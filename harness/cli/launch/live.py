@@ -38,7 +38,7 @@ class _Name(ProgressColumn):
     def __init__(self) -> None:
         super().__init__(Column(no_wrap=False))
 
-    def render(self, task: Task) -> _Cut:  # type: ignore[override]  # rich's own say Text; a table takes more
+    def render(self, task: Task) -> _Cut:
         return _Cut(task.description, task.fields.get("style", ""))
 
 
