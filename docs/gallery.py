@@ -9,6 +9,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from PIL import Image
+
+SHOWN = 0.6
+"""Pixels of the page that a pixel of a figure takes."""
 ROOT = Path(__file__).resolve().parent.parent
 ABOUT = (
     "Every study in `studies/` of the repository: what it asks and what was found, read from `results/`. The report of "
@@ -85,7 +89,10 @@ def result(folder: Path) -> Iterator[str]:
     if said := headline(folder):
         yield said
     if picture := figure(folder):
-        yield f"![{picture.stem} of {folder.parent.name}](../../{picture.relative_to(ROOT)})"
+        with Image.open(picture) as image:
+            width = round(SHOWN * image.width)  # so that letters have one size, in figures of one column too
+        about = f":alt: {picture.stem} of {folder.parent.name}\n:width: {width}px"
+        yield f"```{{image}} ../../{picture.relative_to(ROOT)}\n{about}\n```"
     yield table(folder)
     place = folder.relative_to(ROOT)
     there = [name for name in ("report.html", "runs.csv", "trials.csv") if (folder / name).is_file()]

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import harness
 
@@ -178,11 +179,12 @@ def test_a_result_in_the_gallery(gallery: ModuleType, tmp_path: Path, monkeypatc
     (folder / "runs.csv").write_text("scope,evaluation\nfull,top1\nfull,knn\n")
     (folder / "table.md").write_text("A title.\n\n| scope |\n| --- |\n\n<details>folded</details>\n")
     for name in ("figure-curves", "figure-knn-scope", "figure-top1-scope"):
-        (folder / f"{name}.png").touch()
+        Image.new("L", (650, 600)).save(folder / f"{name}.png")
     assert list(gallery.result(folder)) == [
         "### Scale mini",
         "**It helps.** +3 (p &lt; 0.05)",
-        "![figure-top1-scope of quickstart](../../results/quickstart/mini/figure-top1-scope.png)",
+        "```{image} ../../results/quickstart/mini/figure-top1-scope.png\n"
+        ":alt: figure-top1-scope of quickstart\n:width: 390px\n```",
         "A title.\n\n| scope |\n| --- |",
         '<a href="../reports/quickstart/mini/report.html">The report</a> · '
         "{download}`runs.csv <../../results/quickstart/mini/runs.csv>`",
