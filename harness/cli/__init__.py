@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from harness.cli import audit, avgdist, bench, doctor, metrics, models, new, pack, plan, records
-from harness.cli.common import printable
+from harness.cli.common import errors, say
 from harness.cli.finished import analyse, compare, export, predict, reconstruct, report
 from harness.cli.launch import cancel, clean, logs, run, search, status
 from harness.spec import HarnessError
@@ -74,7 +74,7 @@ def main() -> None:
 def _end(message: str, code: int) -> NoReturn:
     """Exit with a message of one line on stderr."""
     if message:  # none beside the help that a bare `harness` gets
-        print(f"harness: {printable(' '.join(message.split()))}", file=sys.stderr)
+        say(f"harness: {' '.join(message.split())}", on=errors)
     sys.exit(code)
 
 

@@ -121,6 +121,7 @@ def with_resources(command: Callable[..., None]) -> Callable[..., None]:
 
 # Lines are for reading and for scripts: not coloured by guess, and broken by `say` alone.
 console = Console(highlight=False, soft_wrap=True)
+errors = Console(highlight=False, soft_wrap=True, stderr=True)
 
 
 def printable(text: str) -> str:
@@ -128,14 +129,21 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() or character == "\t" else "�" for character in text)
 
 
-def say(text: str, *, style: str | None = None, whole: bool = False) -> None:
+def say(text: str, *, style: str | None = None, whole: bool = False, on: Console | None = None) -> None:
     """Print one line: no markup, no control characters; broken at spaces where a terminal ends, and there alone.
 
     whole: leave it as it is in a terminal too, since it is copied from there, or is a line of a log.
+    on: `errors` for stderr; by default stdout.
     """
-    lines = [printable(text)] if whole or not console.is_terminal else _wrapped(printable(text), console.width)
+    to = on or console
+    lines = [printable(text)] if whole or not to.is_terminal else _wrapped(printable(text), to.width)
     # Without markup, as brackets in a name would be read as a style.
-    console.print("\n".join(lines), markup=False, style=style)
+    to.print("\n".join(lines), markup=False, style=style)
+
+
+def counted(number: int, thing: str) -> str:
+    """`1 seed`, `2 seeds`."""
+    return f"{number} {thing}{'s' * (number != 1)}"
 
 
 def _wrapped(text: str, width: int) -> list[str]:

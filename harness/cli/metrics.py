@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.common import ScaleName, Seeds, StorePath, StudyFile, Where, planned, say
+from harness.cli.common import ScaleName, Seeds, StorePath, StudyFile, Where, counted, planned, say
 from harness.spec import HarnessError
 
 
@@ -35,7 +35,7 @@ def metrics(
     found = planned(study, scale, where, seeds, store)
     if tensorboard is not None:
         count = tracking.write_tensorboard(found.plan, found.store, tensorboard)
-        say(f"wrote {count} runs to {tensorboard}; tensorboard --logdir {tensorboard} shows them")
+        say(f"wrote {counted(count, 'run')} to {tensorboard}; tensorboard --logdir {tensorboard} shows them")
     if wandb is not None:
         count = tracking.write_wandb(found.plan, found.store, wandb)
-        say(f"wrote {count} runs to {wandb / 'wandb'}; wandb sync uploads them")
+        say(f"wrote {counted(count, 'run')} to {wandb / 'wandb'}; wandb sync uploads them")

@@ -13,6 +13,7 @@ from harness.cli.common import (
     StorePath,
     StudyFile,
     Where,
+    counted,
     planned,
     say,
 )
@@ -62,7 +63,7 @@ def plan(
     refuse_folders(run for name, run in specs.items() if states[name].word != "done")
     cells = len(plan.firsts())
     replicates = len({row.seed for row in plan.rows})
-    say(f"{plan.study.name} · {plan.scale.name} · {cells} cells x {replicates} seeds")
+    say(f"{plan.study.name} · {plan.scale.name} · {counted(cells, 'cell')} x {counted(replicates, 'seed')}")
     for name, text in (
         ("runs", _runs(specs)),
         ("shared", _shared(plan)),
@@ -97,7 +98,7 @@ def _shared(plan: Plan) -> list[str]:
         users.update({first.digest for e in row.evaluations.values() if (first := pretraining(e)) is not None})
     evaluations = sum(len(row.evaluations) for row in plan.rows)
     shared = sum(count > 1 for count in users.values())
-    return [f"{shared} pre-trainings serve several cells"] if shared and evaluations else []
+    return [f"pre-trainings that serve several cells: {shared}"] if shared and evaluations else []
 
 
 def _excluded(plan: Plan) -> list[str]:
@@ -105,7 +106,7 @@ def _excluded(plan: Plan) -> list[str]:
     for reason, rows in plan.excluded().items():
         more = f" and {len(rows) - SAMPLE} more" if len(rows) > SAMPLE else ""
         cells = ", ".join(row.text for row in rows[:SAMPLE]) + more
-        lines.append(f"{len(rows)} cell{'s' if len(rows) > 1 else ''}   {cells}: {reason}")
+        lines.append(f"{counted(len(rows), 'cell')}   {cells}: {reason}")
     return lines
 
 
@@ -164,6 +165,7 @@ def show_scripts(plan: Plan, store: Store, specs: dict[str, Run]) -> None:
     counts = Counter(array.stage for array in arrays)
     for stage, count in counts.items():
         jobs = [element for array in arrays if array.stage == stage for element in array.elements]
-        say(f"  {stage:<10} {sum(map(len, jobs))} runs in {len(jobs)} jobs, {count} arrays")
+        runs = counted(sum(map(len, jobs)), "run")
+        say(f"  {stage:<10} {runs} in {counted(len(jobs), 'job')}, {counted(count, 'array')}")
         for line in texts[stage].splitlines():
             say(f"             {line}", whole=True)

@@ -277,7 +277,8 @@ class Plan:
         kinds = Counter(run.kind for run in self.runs().values())
         runs = ", ".join(f"{count} {kind}" for kind, count in kinds.items()) or "no runs"
         excluded = "".join(f"; {len(rows)} excluded: {reason}" for reason, rows in self.excluded().items())
-        size = f"{len(self.firsts())} cells x {len({row.seed for row in self.rows})} seeds"
+        cells, seeds = len(self.firsts()), len({row.seed for row in self.rows})
+        size = f"{cells} cell{'s' * (cells != 1)} x {seeds} seed{'s' * (seeds != 1)}"
         return f"{self.name}: {size}; {runs}{excluded}"
 
     def runs(self) -> dict[str, Run]:

@@ -110,6 +110,8 @@ def test_plan_counts_and_writes_nothing(harness: Command, study: Path, project: 
     ended = harness("plan", study)
     assert ended.code == 0
     assert ended.out.splitlines()[0] == "ratios · small · 4 cells x 2 seeds"
+    one = harness("plan", study, "--seeds", "1", "--where", "ratio=0.5").out
+    assert one.splitlines()[0] == "ratios · small · 1 cell x 1 seed"
     text = " ".join(ended.out.split())
     assert "runs 4 pretrain, 6 finetune" in text
     assert "excluded 1 cell random 0.9: 0.9 is too much" in text

@@ -100,5 +100,5 @@ def test_metrics_to_tensorboard(harness: Command, study: Path, plan: Plan, store
     attempt.release()
     ended = harness("metrics", study, "--tensorboard", project / "logs")
     assert ended.code == 0
-    assert "wrote 1 runs" in ended.out
+    assert "wrote 1 run to" in ended.out
     assert len(list((project / "logs").glob("*/events*"))) == 1

@@ -55,7 +55,7 @@ def test_a_search_from_beginning_to_end(harness: Command, file: Path, project: P
     assert "search ended: every cell of the space is known" in ended.out
     assert "2 cells computed" in ended.out
     status = harness("search", file, "--status")
-    assert "computed  2 cells of 5; 0 were in the store before" in status.out
+    assert "computed  2 cells of 5; in the store before: 0" in status.out
     assert "run by    nobody" in status.out
     folder = project / "results" / "ratio_search" / "small"
     table = (folder / "search.md").read_text()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness.api import plan as planned
-from harness.cli.common import ScaleName, refuse_mixed, say, show_table
+from harness.cli.common import ScaleName, counted, refuse_mixed, say, show_table
 
 if TYPE_CHECKING:
     from harness.report.compare import Change, Comparison
@@ -55,7 +55,8 @@ def _show(found: Comparison, *, everything: bool) -> None:
         columns = ("evaluation", "verdict", "before", "after", "difference", "95 % interval", "p", "n")
         axes = (axis.removeprefix("axis.").replace("_", " ") for axis in found.axes)
         show_table((*axes, *columns), list(map(_texts, rows)), axes=len(found.axes))
-    say(f"{len(found.changes)} cells: {', '.join(f'{number} {word}' for word, number in counts.most_common())}")
+    words = ", ".join(f"{number} {word}" for word, number in counts.most_common())
+    say(f"{counted(len(found.changes), 'cell')}: {words}")
 
 
 def _texts(change: Change) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from harness.cli.common import (
     WeightsFile,
     Where,
     chosen_run,
+    counted,
     say,
     show_table,
     stems,
@@ -87,7 +88,7 @@ def _show(path: Path, found: Prediction | Segments | Detections) -> None:
         ranked = "   ".join(f"{one.name or one.label} {one.score:.1%}" for one in found.top5)
         say(f"{path}   {ranked}")
     elif isinstance(found, Detections):
-        say(f"{path}   {len(found.boxes)} object{'s' * (len(found.boxes) != 1)}")
+        say(f"{path}   {counted(len(found.boxes), 'object')}")
         rows = [
             (found.names[kind], f"{score:.1%}", *(str(round(place)) for place in box))
             for kind, score, box in zip(

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.table import Column
 from rich.text import Text
 
-from harness.cli.common import console, printable, say
+from harness.cli.common import console, counted, printable, say
 from harness.launch.queue import Event, Queue
 from harness.spec import Run
 
@@ -123,8 +123,8 @@ class Display:
             say("stopping")
             return
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-        count = f"{len(names)} run{'s' if len(names) > 1 else ''}"
-        say(f"stopping: {count} to save: {'; '.join(names[:NAMED])}{more}. Once more, and they are not waited for")
+        shown = f"{'; '.join(names[:NAMED])}{more}"
+        say(f"stopping: {counted(len(names), 'run')} to save: {shown}. Once more, and they are not waited for")
 
     def _ended(self) -> int:
         return sum(self._queue.endings.get(name, "interrupted") != "interrupted" for name in self._runs)

@@ -20,6 +20,7 @@ from harness.cli.common import (
     StorePath,
     StudyFile,
     Where,
+    counted,
     labels,
     planned,
     results_folder,
@@ -151,11 +152,12 @@ def say_submitted(done: Submitted) -> None:
         HarnessError: the cluster refused runs.
     """
     if done.runs:
-        say(f"queued {done.runs} runs in {done.jobs} jobs, {done.arrays} arrays")
+        say(f"queued {counted(done.runs, 'run')} in {counted(done.jobs, 'job')}, {counted(done.arrays, 'array')}")
     if done.waiting:
-        say(f"{done.waiting} runs were queued or at work already")
+        say(f"queued or at work already: {counted(done.waiting, 'run')}")
     if done.left:
-        say(f"{done.left} runs left out: the queue takes no more of your jobs; the same command submits them later")
+        left = counted(done.left, "run")
+        say(f"{left} left out: the queue takes no more of your jobs; the same command submits them later")
     if done.refused:
         raise HarnessError(f"sbatch refused the rest: {done.refused}")
     if not done.runs and not done.waiting and not done.left:
@@ -179,7 +181,8 @@ def _until_decided(found: Results, resources: Resources, on: ExecutorName, slots
     failed = follow(found, here if isinstance(executor, Here) else on_cluster(executor))
     show_report(found.looked(), folder)
     if failed:
-        say(f"{failed} runs failed or wait for one that did. harness logs shows why, harness retry runs them again.")
+        runs = counted(failed, "run")
+        say(f"{runs} failed or blocked by one that did. harness logs shows why, harness retry runs them again.")
         raise typer.Exit(1)
 
 
@@ -224,7 +227,8 @@ def follow(found: Results, compute: Callable[[Results], None]) -> int:
         if not left or left == before:  # failed ones stay failed until they are retried
             return sum(ending in ("failed", "blocked") for ending in queue.endings.values())
         before = left
-        say(f"{len(left)} runs for {len({row.seed for row in wanted.plan.rows})} seeds a cell at most")
+        seeds = len({row.seed for row in wanted.plan.rows})
+        say(f"{counted(len(left), 'run')} for {counted(seeds, 'seed')} a cell at most")
         compute(wanted)
 
 

@@ -12,6 +12,7 @@ import typer
 from harness.cli.common import (
     On,
     StorePath,
+    counted,
     say,
     show_table,
     with_resources,
@@ -138,7 +139,7 @@ def _run(
     executor = open_executor(on, opened.store, resources, study=f"search {opened.name}", project=root, slots=slots)
     # USR2 is how Slurm says that the time of this job is over.
     stop = Stop(signal.SIGUSR2, tell=lambda: say("stopping: runs at work save. Once more, and they are not waited for"))
-    say(f"{opened.name}: {budget} cells, {count} at a time, sampler {opened.search.sampler}")
+    say(f"{opened.name}: {counted(budget, 'cell')}, {count} at a time, sampler {opened.search.sampler}")
     ending = run_search(
         opened,
         executor,
@@ -176,9 +177,10 @@ def _show_status(opened: Opened) -> None:
     words = Counter("duplicate" if trial.twin is not None else trial.state for trial in found)
     budget = opened.search.trials.get(opened.scale.name)
     done = sum(trial.computed and trial.state != "running" for trial in found)
-    say(f"{opened.name} · {len(found)} trials: {', '.join(f'{count} {word}' for word, count in words.items())}")
+    told = ", ".join(f"{count} {word}" for word, count in words.items())
+    say(f"{opened.name} · {counted(len(found), 'trial')}: {told}")
     imported = sum(trial.imported for trial in found)
-    say(f"  computed  {done} cells{f' of {budget}' if budget else ''}; {imported} were in the store before")
+    say(f"  computed  {counted(done, 'cell')}{f' of {budget}' if budget else ''}; in the store before: {imported}")
     owner = holder(opened.store, opened.folder)
     who = f"pid {owner['pid']} on {owner['host']}" if owner else "nobody; harness search goes on with it"
     say(f"  run by    {who}")
