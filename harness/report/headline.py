@@ -47,7 +47,15 @@ def sentences(plan: Plan, cells: pd.DataFrame, claims: Sequence[Verdict] = ()) -
     # A reference from scratch is the control itself: the other cells are told against it.
     plain = scratch or controls.empty
     first = _value(words, base.iloc[0]) if plain else _gain(words, base.iloc[0], controls.iloc[0])
-    return (first, *_claims(claims), *_others(plan, part, digits), *_unfinished(part))
+    noisy = () if plain else _noisier(base.iloc[0], controls.iloc[0])
+    return (
+        first,
+        *noisy,
+        *_claims(claims),
+        *_others(plan, part, words),
+        *_one_seed(plan, part, words),
+        *_unfinished(part),
+    )
 
 
 @dataclass(frozen=True)
@@ -97,6 +105,20 @@ def _gain(words: _Words, base: pd.Series, control: pd.Series) -> str:
     return f"Whether pre-training helps is open: {words.points(gain)} of {words.measure} {spread}, {levels}."
 
 
+def _noisier(base: pd.Series, control: pd.Series) -> Iterator[str]:
+    """Why an interval of the gain is wider than others beside it: a cell keeps its own variance."""
+    own = [
+        name for name, cell in (("the reference", base), ("the control from scratch", control)) if cell["own_variance"]
+    ]
+    if own:
+        vary = (
+            "they vary more than the other cells and keep their"
+            if len(own) > 1
+            else "it varies more than the other cells and keeps its"
+        )
+        yield f"Intervals with {' and '.join(own)} are wider: {vary} own variance."
+
+
 def _spread(low: float, high: float, seeds: int, digits: int) -> str:
     interval = "" if math.isnan(low) else f"95 % interval {between(low, high, digits)}, "
     return f"({interval}{_seeds(seeds)})"
@@ -124,14 +146,24 @@ def _unfinished(part: pd.DataFrame) -> Iterator[str]:
         yield f"Unfinished: {done} of {planned} values are there."
 
 
-def _others(plan: Plan, part: pd.DataFrame, digits: int) -> Iterator[str]:
+def _one_seed(plan: Plan, part: pd.DataFrame, words: _Words) -> Iterator[str]:
+    """Which cell is the best so far where one seed shows no noise, and what a verdict takes."""
+    if part["n"].max() > 1:
+        return
+    best = part.loc[part["mean"].idxmax()]
+    where = "the reference" if best["reference"] else _where(plan, best, naming_axes(part))
+    so_far = f"Best so far is {where} with {words.value(best['mean'])}. " if (part["n"] > 0).sum() > 1 else ""
+    yield f"{so_far}One seed shows no noise: any verdict takes more (--seeds 5)."
+
+
+def _others(plan: Plan, part: pd.DataFrame, words: _Words) -> Iterator[str]:
     """Which other cells are better or worse than the reference, and how many cannot be told from it."""
     others = part[~part["reference"] & ~_is_scratch(plan, part) & (part["n"] > 0) & part["p"].notna()]
     clear, names = others[others["p"] < LEVEL], naming_axes(part)
     for word, found in (("Better", clear[clear["difference"] > 0]), ("Worse", clear[clear["difference"] < 0])):
         if len(found):
             order = found.reindex(found["difference"].abs().sort_values(ascending=False).index)
-            named = [_cell(plan, cell, names, digits) for _, cell in order.head(NAMED).iterrows()]
+            named = [_cell(plan, cell, names, words.digits) for _, cell in order.head(NAMED).iterrows()]
             more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
             yield f"{word} than the reference: {'; '.join(named)}{more}."
     if open_ones := len(others) - len(clear):
@@ -141,18 +173,25 @@ def _others(plan: Plan, part: pd.DataFrame, digits: int) -> Iterator[str]:
             yield f"{whole[0].upper()}{whole[1:]} cannot be told from it."
         else:
             largest = float(others[["simultaneous_low", "simultaneous_high"]].abs().to_numpy().max())
-            most = number(largest, digits)
-            yield f"The {whole} cannot be told from the reference: up to {most} either way is possible."
+            most = f"{number(largest, words.digits)}{' points' if words.unit else ''}"
+            yield (
+                f"The {whole} cannot be told from the reference: a difference of up to {most} either way is still "
+                "possible."
+            )
 
 
 def _cell(plan: Plan, cell: pd.Series, names: Sequence[str], digits: int) -> str:
     """A cell by what it changes in the reference, with its difference and interval."""
+    interval = between(cell["simultaneous_low"], cell["simultaneous_high"], digits)
+    return f"{_where(plan, cell, names)} by {signed(cell['difference'], digits)} ({interval})"
+
+
+def _where(plan: Plan, cell: pd.Series, names: Sequence[str]) -> str:
+    """A cell by what it changes in the reference."""
     columns = axis_columns(plan.study.grid.axes)
     point = {columns[axis]: value for axis, value in plan.study.complete(plan.study.reference).items()}
     changed = [(name, cell[name]) for name in names if cell[name] != point[name] and cell[name] is not None]
-    where = ", ".join(f"{axis_label(plan, name)} {shown(value)}" for name, value in changed)
-    interval = between(cell["simultaneous_low"], cell["simultaneous_high"], digits)
-    return f"{where} by {signed(cell['difference'], digits)} ({interval})"
+    return ", ".join(f"{axis_label(plan, name)} {shown(value)}" for name, value in changed)
 
 
 def _controls(plan: Plan, part: pd.DataFrame, base: pd.Series) -> pd.DataFrame:

@@ -46,6 +46,30 @@ def test_gain_over_scratch_and_cells_that_differ(tmp_path: Path) -> None:
     assert "Better" not in text
 
 
+def test_one_seed_names_the_best_cell_and_asks_for_more(tmp_path: Path) -> None:
+    level = {"masked": 71.0, "full": 73.0, "scratch": 70.0}
+    plan = scope_plan(seeds=1)
+    text = said(tmp_path, plan, lambda row: level[str(row.axes["scope"])] + (row.axes["mask_ratio"] == 0.4))
+    assert text.startswith("Whether pre-training helps is open: +1.0 points of top-1 accuracy (1 seed), ")
+    assert text.endswith(
+        " Best so far is scope full, mask ratio 0.4 with 74.0 %. One seed shows no noise: any verdict takes more "
+        "(--seeds 5)."
+    )
+    best = said(tmp_path / "best", plan, lambda row: 90.0 - 10 * (row.axes != plan.study.reference))
+    assert " Best so far is the reference with 90.0 %. " in best
+
+
+def test_an_interval_that_is_wider_says_why(tmp_path: Path) -> None:
+    def value(row: Row) -> float:
+        noisy = 5 * (row.axes["scope"] == "scratch") * (-1) ** row.seed
+        return 80 + noisy + 0.1 * math.sin(7 * row.seed + 3 * len(str(dict(row.axes))))
+
+    told = "Intervals with the control from scratch are wider: it varies more than the other cells and keeps its own"
+    assert told in said(tmp_path / "noisy", scope_plan(seeds=4), value)
+    alike = said(tmp_path / "alike", scope_plan(seeds=4), lambda row: 80.0 + row.seed)
+    assert "wider" not in alike
+
+
 @pytest.mark.parametrize("seeds", [2, 5])
 def test_no_difference_says_how_large_one_may_be(tmp_path: Path, seeds: int) -> None:
     def value(row: Row) -> float:
@@ -53,7 +77,8 @@ def test_no_difference_says_how_large_one_may_be(tmp_path: Path, seeds: int) -> 
 
     text = said(tmp_path, scope_plan(seeds=seeds), value)
     assert text.startswith("Whether pre-training helps is open: ")
-    assert "The 3 other cells cannot be told from the reference: up to " in text
+    assert "The 3 other cells cannot be told from the reference: a difference of up to " in text
+    assert text.endswith(" points either way is still possible.")
 
 
 def test_without_a_control_the_reference_is_told_with_its_interval(tmp_path: Path) -> None:
@@ -105,7 +130,10 @@ def test_a_reference_from_scratch_is_the_control_itself(tmp_path: Path) -> None:
     level = {"masked": 0.0, "scratch": 0.0}
     alike = said(tmp_path / "alike", plan, lambda row: 70 + level[str(row.axes["scope"])] + math.sin(row.seed * 5))
     assert alike.startswith("The reference (scope scratch), trained from scratch, has top-1 accuracy ")
-    assert "The one other cell cannot be told from the reference: up to 0.0 either way is possible." in alike
+    assert (
+        "The one other cell cannot be told from the reference: a difference of up to 0.0 points either way is still possible."
+        in alike
+    )
     level["masked"] = 5.0
     better = said(tmp_path / "better", plan, lambda row: 70 + level[str(row.axes["scope"])] + math.sin(row.seed * 5))
     assert "Better than the reference: scope masked by +5.0 (5.0 to 5.0)." in better

@@ -127,12 +127,16 @@ def explained(plan: Plan, found: Sequence[Verdict], before: Collection[int] = ()
         if looks
         else "Intervals are of 95 %, simultaneous over the candidates where a best one was chosen."
     )
+    noise = (
+        "Their noise is pooled over all cells of the study, but a noisier cell keeps its own: the same runs can have "
+        "another interval in another study."
+    )
     estimated = [item for item in found if math.isfinite(item.margin) and _declared(item, plan) is None]
     share = (
         f"Margins that are not declared are {plan.study.margin_share:.0%} of what the reference gains over training "
         "from scratch, whose uncertainty is taken into account."
     )
-    return (error, seen, *[share] * bool(estimated))
+    return (error, f"{seen} {noise}", *[share] * bool(estimated))
 
 
 def _declared(found: Verdict, plan: Plan) -> float | None:
