@@ -72,7 +72,7 @@ def test_lines_controls_and_paper_over_a_numeric_axis(tmp_path: Path) -> None:
         assert drawing.svg(drawn).startswith(b"<?xml")
     ours = drawn.axes[0]
     assert ours.get_xlabel() == "mask ratio"
-    assert ours.get_ylabel() == "top-1 accuracy (%)\nmean ± sd, n = 2"
+    assert ours.get_ylabel() == "top-1 accuracy (%)\nmean ± sd (n = 2), no interval"
     # The means stand where the table has them, beside each other by at most a twentieth of the axis.
     bars = [found.lines[0] for found in ours.containers if isinstance(found, ErrorbarContainer)]
     for bar in bars:
@@ -118,7 +118,7 @@ def test_faint_points_are_pretrainings_not_their_repeats(tmp_path: Path) -> None
     assert point.sd == pytest.approx(math.sqrt(8))
     with drawing.style():
         axes = drawing.draw_axis(figure).axes[0]
-    assert axes.get_ylabel().endswith("mean ± sd, n = 2")
+    assert axes.get_ylabel().endswith("mean ± sd (n = 2), no interval")
     faint = [line for line in axes.lines if line.get_marker() == "."]
     assert [_signs(line)[1] for line in faint[:2]] == [[80.5, 84.5]] * 2
 

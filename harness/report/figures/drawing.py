@@ -249,7 +249,7 @@ def spread(numbers: Sequence[int]) -> str:
     if not counts or counts[-1] < 2:
         return ""
     few, many = counts[0], counts[-1]
-    return f"\nmean ± sd, n = {few}" + (f" to {many}" if many > few else "")
+    return f"\nmean ± sd (n = {few}" + (f" to {many}" if many > few else "") + "), no interval"
 
 
 def _name(label: str) -> str | None:
