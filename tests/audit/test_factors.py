@@ -101,6 +101,12 @@ def test_a_slip_beside_a_declared_axis_is_laid_to_that_axis() -> None:
     assert "failed" not in found(recipe=slipped, factors=remedy(failed))
 
 
+def test_what_an_axis_changes_as_declared_is_no_remark() -> None:
+    seen = found(factors={"backbone": ("start.backbone",)})
+    assert "remark" not in seen
+    assert any(finding.text.startswith("ratio changes start") for finding in seen["passed"])
+
+
 def test_an_evaluation_that_the_reference_lacks_is_no_fault() -> None:
     seen = found(reference={"backbone": "vit"}, factors={"backbone": ("start.backbone",)})
     assert "failed" not in seen
