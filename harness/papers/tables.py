@@ -17,6 +17,18 @@ from harness.spec import HarnessError, Scalar
 UNVERIFIED = frozenset({"memory", "ai"})
 """Trust marks of numbers that nobody has read in the paper itself."""
 
+ORIGINS = {
+    "image": "read in the printed table",
+    "code": "from the authors' code",
+    "text": "read in the paper's text",
+    "abstract": "read in the abstract",
+    "secondary": "as another paper quotes it",
+    "computed": "computed from printed numbers",
+    "memory": "from memory",
+    "ai": "from a summary",
+}
+"""Trust marks in words."""
+
 
 @dataclass(frozen=True)
 class PublishedValue:

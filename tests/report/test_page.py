@@ -250,7 +250,7 @@ def test_the_findings_of_an_audit_and_the_papers_values(tmp_path: Path) -> None:
     assert '<span class="state good">one commit, device and versions</span>' in header
     # Values of two trusts: each protocol is written once, and rows have its number.
     assert "<td>full</td><td>0.6</td><td>81.75</td><td>81.06</td><td>–</td><td>2</td>" in text
-    assert text.count("trust: memory, unverified.") == text.count("trust: image.") == 1
+    assert text.count("numbers: from memory, unverified.") == text.count("numbers: read in the printed table.") == 1
     assert text.count("<td>1</td></tr>") == 2
     (folder / "audit.json").write_text("{")
     write(plan, store, folder)

@@ -62,7 +62,7 @@ def test_what_is_not_known_is_footnoted_and_what_is_unverified_is_not_compared(t
     assert "Not known of the paper's protocol: pretrain epochs, epoch." in told
     memory, told = _cell(tmp_path / "b", _measured(OURS, "memory"))
     assert math.isnan(memory["paper_delta"])
-    assert "Trust in the paper's values: memory (1)." in told
+    assert "The paper's values: from memory (1)." in told
     assert not any(line.startswith("Order:") for line in told)
 
 

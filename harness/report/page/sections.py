@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from harness.papers.tables import ORIGINS
 from harness.report.claims.listing import CLAIM_HEADER, claim_rows, explained, told_rows
 from harness.report.claims.verdicts import Verdict
 from harness.report.collect import naming_axes, records
@@ -56,7 +57,7 @@ def numbers_section(found: Table) -> Section:
 
 _PROTOCOL = {
     "paper's protocol": "protocol", "other here": "differs", "not known": "unknown", "source": "source",
-    "trust": "trust",
+    "numbers": "trust",
 }  # fmt: skip
 """What is said of a published value beside its number, by column of the frame."""
 
@@ -92,7 +93,7 @@ def paper_section(plan: Plan, cells: pd.DataFrame) -> list[Section]:
 def _protocol(record: Mapping[str, Any]) -> str:
     """Under which conditions a published value was measured, and how far they are known."""
     told = {word: clean(record[f"paper_{column}"]) for word, column in _PROTOCOL.items()}
-    told["trust"] += ", unverified" * bool(record["paper_unverified"])
+    told["numbers"] = ORIGINS.get(told["numbers"], told["numbers"]) + ", unverified" * bool(record["paper_unverified"])
     return "; ".join(f"{word}: {text}" for word, text in told.items() if text) + "."
 
 

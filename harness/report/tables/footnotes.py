@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
+from harness.papers.tables import ORIGINS
 from harness.report.collect import PROVENANCE, axes_of, axis_columns, naming_axes
 from harness.report.escape import NOTHING, clean, shown
 from harness.report.labels import axis_label, short_label
@@ -264,8 +265,8 @@ def _paper(plan: Plan, runs: pd.DataFrame, cells: pd.DataFrame) -> Iterator[str]
     protocols = " | ".join(dict.fromkeys(text for text in printed["paper_protocol"] if text))
     measured = f"; measured with {protocols}" if protocols else ""
     yield f"paper: {tables}{measured}."
-    trusts = ", ".join(f"{clean(word)} ({count})" for word, count in Counter(printed["paper_trust"]).most_common())
-    yield f"Trust in the paper's values: {trusts}."
+    marks = Counter(clean(mark) for mark in printed["paper_trust"]).most_common()
+    yield f"The paper's values: {', '.join(f'{ORIGINS.get(mark, mark)} ({count})' for mark, count in marks)}."
     if differing := list(dict.fromkeys(text for text in printed["paper_differs"] if text)):
         more = f" (and {len(differing) - 1} more such lists)" if len(differing) > 1 else ""
         yield f"No difference from the paper is shown where the protocol differs: {differing[0]}{more}."
