@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -53,6 +54,12 @@ class Picture:
     text: str
     data: bytes
     photo: bool = False
+
+    @property
+    def wide(self) -> bool:
+        """True if it is much wider than high, so that it needs the page's whole width."""
+        width, height = struct.unpack(">II", self.data[16:24])  # of a PNG file's first chunk
+        return bool(width > 1.7 * height)
 
     @property
     def address(self) -> str:
