@@ -59,7 +59,7 @@ class Picture:
     def wide(self) -> bool:
         """True if it is much wider than high, so that it needs the page's whole width."""
         width, height = struct.unpack(">II", self.data[16:24])  # of a PNG file's first chunk
-        return bool(width > 1.7 * height)
+        return bool(width > 1.4 * height)
 
     @property
     def address(self) -> str:
