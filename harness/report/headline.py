@@ -150,7 +150,7 @@ def _one_seed(plan: Plan, part: pd.DataFrame, words: _Words) -> Iterator[str]:
     """Which cell is the best so far where one seed shows no noise, and what a verdict takes."""
     if part["n"].max() > 1:
         return
-    best = part.loc[part["mean"].idxmax()]
+    best = part.sort_values("mean", ascending=False, kind="stable").iloc[0]
     where = "the reference" if best["reference"] else _where(plan, best, naming_axes(part))
     so_far = f"Best so far is {where} with {words.value(best['mean'])}. " if (part["n"] > 0).sum() > 1 else ""
     yield f"{so_far}One seed shows no noise: any verdict takes more (--seeds 5)."

@@ -62,7 +62,7 @@ def test_one_seed_names_the_best_cell_and_asks_for_more(tmp_path: Path) -> None:
 def test_an_interval_that_is_wider_says_why(tmp_path: Path) -> None:
     def value(row: Row) -> float:
         noisy = 5 * (row.axes["scope"] == "scratch") * (-1) ** row.seed
-        return 80 + noisy + 0.1 * math.sin(7 * row.seed + 3 * len(str(dict(row.axes))))
+        return 80.0 + float(noisy) + 0.1 * math.sin(7 * row.seed + 3 * len(str(dict(row.axes))))
 
     told = "Intervals with the control from scratch are wider: it varies more than the other cells and keeps its own"
     assert told in said(tmp_path / "noisy", scope_plan(seeds=4), value)
