@@ -14,13 +14,15 @@ import numpy as np
 import pytest
 from browser import CHROMIUM, Browser
 from fake_study import SCALE, finish_all, half_finished, scope_cell, scope_plan
+from matplotlib.figure import Figure
 from test_report_tables import HOSTILE, hostile_plan
 
 from harness import claims
 from harness.report import write
 from harness.report.collect import runs_frame
+from harness.report.figures.drawing import png
 from harness.report.figures.gallery import Triplets
-from harness.report.page import script_safe
+from harness.report.page import Picture, script_safe
 from harness.report.page.content import _pictures
 from harness.report.page.images import SMALL, reconstructions
 from harness.report.page.sections import checks
@@ -314,3 +316,12 @@ def test_claims_stand_first_with_their_verdicts(tmp_path: Path) -> None:
     places = [text.index(f">{title}</h2>") for title in ("Claims", "Results", "Claims in full")]
     assert places == sorted(places)
     assert f"Reproduced: {told} (+10.00, " in text[: places[0]]
+
+
+def test_a_figure_of_two_columns_stands_across_the_page() -> None:
+    def wide(width: float, height: float) -> bool:
+        return Picture(text="", data=png(Figure(figsize=(width, height)))).wide
+
+    assert wide(6.75, 2.5)
+    assert not wide(6.75, 5.8)
+    assert not wide(3.25, 1.6)

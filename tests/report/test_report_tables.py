@@ -141,7 +141,7 @@ def test_one_seed_has_no_spread(tmp_path: Path) -> None:
     store, plan = Store(tmp_path), scope_plan(seeds=1)
     finish_all(store, plan, lambda row: 80.0)
     found = _table(plan, store)
-    assert found.caption.endswith("(n = 1).")
+    assert found.caption.endswith(" One seed.")
     assert found.plain_rows()[0][2] == "80.00"
     assert "Where n = 1, one seed shows no spread." in found.notes
 

@@ -27,6 +27,9 @@ SHORT = 24
 NARROW = 46
 """Characters that stand beside each other on a telephone."""
 
+ONE_COLUMN = 1000
+"""Dots that a figure of one column does not reach in width, and one of two does."""
+
 BUTTON = 6
 """Characters that the button of a row takes."""
 
@@ -57,9 +60,9 @@ class Picture:
 
     @property
     def wide(self) -> bool:
-        """True if it is much wider than high, so that it needs the page's whole width."""
+        """True if it is of two columns and much wider than high, so that it is too small beside a text."""
         width, height = struct.unpack(">II", self.data[16:24])  # of a PNG file's first chunk
-        return bool(width > 1.4 * height)
+        return bool(width > ONE_COLUMN and width > 1.4 * height)
 
     @property
     def address(self) -> str:

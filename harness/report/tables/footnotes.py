@@ -32,7 +32,7 @@ def caption(plan: Plan, fixed: Mapping[str, str] | None = None, n: int | None = 
     """
     shared = "".join(f", {name} {value}" for name, value in (fixed or {}).items() if value != NOTHING)
     told = measures(plan)
-    spread = "Mean ± standard deviation over seeds" + (f" (n = {n})" if n else "")
+    spread = "One seed" if n == 1 else "Mean ± standard deviation over seeds" + (f" (n = {n})" if n else "")
     first = f"{clean(plan.study.name) or 'Study'} at scale {clean(plan.scale.name)}{shared}."
     return " ".join([first, *(told if len(told) == 1 else ()), f"{spread}."])
 
