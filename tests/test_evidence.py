@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import sys
 from pathlib import Path
@@ -13,12 +14,16 @@ import harness
 from harness import report
 from harness.report.claims.verdicts import Verdict
 from harness.report.figures.pictures import Pictures
+from harness.report.search import write
+from harness.search.measure import metric_of
+from harness.spec import key
 from harness.store import Store
 from harness.store.exchange import import_records
 from harness.study import load
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
+SEARCHED = RESULTS / "search_masking"
 STUDIES = [path for path in sorted((ROOT / "studies").glob("*.py")) if "STUDY = " in path.read_text(encoding="utf-8")]
 RECORDS = [path for path in sorted(RESULTS.glob("*-*.records")) if (RESULTS / path.stem.replace("-", "/")).is_dir()]
 TEXTS = (".md", ".tex", ".csv", ".html", ".svg")
@@ -36,7 +41,7 @@ def _tool() -> ModuleType:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     found = Store(tmp_path_factory.mktemp("records"))
-    import_records(found, sorted(RESULTS.glob("*.records")))
+    import_records(found, [*RESULTS.glob("*.records"), *SEARCHED.glob("*.records")])
     return found
 
 
@@ -68,6 +73,35 @@ def test_whole_reports_are_those_of_the_records(records: Path, store: Store, tmp
     assert names == sorted(path.name for path in committed.iterdir() if path.suffix in TEXTS)
     different = [name for name in names if (tmp_path / name).read_bytes() != (committed / name).read_bytes()]
     assert different == []
+
+
+def test_the_report_of_the_search_is_that_of_its_trials_and_records(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write, "_pictures", lambda *_: {})
+    write.write_search(_tool().opened_search(store), tmp_path)
+    for name in ("search.md", "best.csv", "trials.csv"):
+        assert (tmp_path / name).read_bytes() == (SEARCHED / "tiny" / name).read_bytes(), name
+
+
+def test_the_table_of_the_search_is_that_of_its_records(store: Store) -> None:
+    with (SEARCHED / "table-tiny.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    opened = _tool().opened_search(store)
+    for row in rows:
+        run = opened.measure.wanted(opened.measure.candidate(_cell(row), (0, 1)))
+        assert key(run[0]) == row["key_seed0"]
+        values = [float(row[f"top1_seed{seed}"]) for seed in (0, 1)]
+        assert values == [metric_of(each, "top1", store) for each in run]
+    possible = [point for point in opened.space.points if not opened.measure.candidate(point.cell, (0,)).excluded]
+    assert len(rows) == len(possible) == 240
+
+
+def _cell(row: dict[str, str]) -> dict[str, object]:
+    """The cell of a row of the table."""
+    numbers = {"masked_patch_size": int, "head_layers": int, "mask_ratio": float, "min_block": float}
+    axes = {name: value for name, value in row.items() if value and not name.startswith(("top1", "key"))}
+    return {name: numbers.get(name, str)(value) for name, value in axes.items()}
 
 
 @pytest.mark.slow

@@ -3,19 +3,21 @@
     python tools/evidence.py            # writes results/README.md
     python tools/evidence.py --check    # exit code 1 if it would be another one
 
-Every claim of every study in studies/ is on it. A study is shown at the scales of its records, that is of
-results/STUDY-SCALE.records; without any as not run, at scale `cpu` or, if it has none of that name, at its first.
-Statistics, verdicts and words are those of `harness report`; nothing is estimated here.
+Every claim of every study in studies/ is on it, and the search, whose trials are in results/search_masking. A study is
+shown at the scales of its records, that is of results/STUDY-SCALE.records; without any as not run, at scale `cpu` or,
+if it has none of that name, at its first. Statistics, verdicts and words are those of `harness report`; nothing is
+estimated here.
 """
 
 from __future__ import annotations
 
 import ast
 import math
+import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -30,9 +32,15 @@ from harness.report.claims.listing import beside, claim_rows, judged
 from harness.report.claims.verdicts import Verdict, compared_cells, scored
 from harness.report.escape import NOTHING, markdown, markdown_table
 from harness.report.labels import short_label
+from harness.report.numbers import number, signed
+from harness.report.search.numbers import Confirmed, confirmed, interval
+from harness.report.search.numbers import verdict as winner
 from harness.report.tables.paper_values import column_beside, tables_beside
 from harness.report.tables.statistics import summary
-from harness.spec import HarnessError
+from harness.search.declaration import FIRST_FRESH, load_search
+from harness.search.measure import metric_of
+from harness.search.session import Opened, history, open_search
+from harness.spec import HarnessError, key
 from harness.stats.intervals import Floats, half_width
 from harness.store import Store
 from harness.store.exchange import import_records
@@ -43,6 +51,7 @@ from harness.study.study import cell_text
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "results"
 PAGE = FOLDER / "README.md"
+SEARCHED = FOLDER / "search_masking"
 PAPERS = {"simmim": "SimMIM", "a2mim": "A2MIM", "symmim": "SymMIM", "mae": "MAE"}
 OTHERS = "Several papers"
 NOT_RUN = "not run yet"
@@ -127,7 +136,7 @@ def page(store: Store) -> str:
         blocks.append(f"## {paper}")
         for part in sorted((part for part in shown if part.paper == paper), key=lambda part: not part.begun):
             blocks += section(part)
-    return "\n\n".join([*blocks, *limits(shown)]) + "\n"
+    return "\n\n".join([*blocks, *searched(store), *limits(shown)]) + "\n"
 
 
 def studies(file: Path, store: Store) -> Iterator[Shown]:
@@ -319,10 +328,86 @@ def figures(part: Shown) -> Iterator[str]:
     aside = ("figure-curves", "reconstructions", *(f"figure-{name}-" for name in part.evaluations[1:]))
     mine = [file for file in found if not file.stem.startswith(aside)]
     for file in mine:
-        place = file.relative_to(FOLDER).as_posix()
-        yield f'<img src="{place}" alt="{file.stem} of {part.study.name}" width="640">'
+        yield image(file, part.study.name)
     if others := [link(file, file.stem.removeprefix("figure-")) for file in found if file not in mine]:
         yield f"More figures: {', '.join(others)}."
+
+
+def image(file: Path, of: str) -> str:
+    """A figure, as wide as the text."""
+    return f'<img src="{file.relative_to(FOLDER).as_posix()}" alt="{file.stem} of {of}" width="640">'
+
+
+def searched(store: Store) -> Iterator[str]:
+    """The search: how near it came to the best there is, and its best cells against the default with fresh seeds."""
+    opened = opened_search(store)
+    trials, _ = history(opened)
+    table = pd.read_csv(SEARCHED / "table-tiny.csv").set_index("key_seed0")
+    means = table.filter(like="top1_seed").mean(axis=1)
+    found = confirmed(trials, opened.measure, store)
+    places = [means[key(opened.measure.wanted(opened.measure.candidate(row.cell, [0]))[0])] for row in found]
+    ranks = [1 + int((means > place).sum()) for place in places]
+    rows = [
+        [
+            "SimMIM's default" if row.reference else f"best {place}",
+            markdown(cell_text(row.cell)),
+            number(row.found, 1),
+            f"{number(mean, 2)}, {rank}",
+            with_half(row.difference, row.difference_half),
+            *(with_half(*interval(differences)) for differences in unseen_and_test(opened, row, found[0])),
+        ]
+        for place, (row, mean, rank) in enumerate(zip(found, places, ranks, strict=True))
+    ]
+    computed = sum(trial.computed for trial in trials)
+    yield "## A search"
+    yield (
+        f"`search_masking`, scale `{opened.scale.name}`: {opened.search.sampler.upper()} computed {computed} of the "
+        f"{len(means)} cells, one seed each, and took the best of them; all {len(means)} were computed with two seeds "
+        f"beside it. [search.md](search_masking/tiny/search.md), "
+        f"[table-tiny.csv](search_masking/table-tiny.csv), [README.md](search_masking/README.md)."
+    )
+    yield (
+        f"**Regret.** The cell that the search calls best has {places[1]:.2f} in the table, rank {ranks[1]} of "
+        f"{len(means)}; the best there has {means.max():.2f}: {means.max() - places[1]:.2f} points are missed. "
+        "The table's best cell is partly its luckiest. One search says nothing of samplers: "
+        "[regret.csv](search_masking/regret.csv) has 20 searches by each, replayed on this table."
+    )
+    yield image(SEARCHED / "regret.png", "samplers")
+    yield f"**Claim: the winner beats the default.** {winner(found, opened.search.directions[0])}"
+    header = ["", "cell", "its trial", "table: mean, rank", "minus default", "unseen seeds", "at test"]
+    yield markdown_table(header, ["---", "---", *["---:"] * 5], rows)
+    yield (
+        f"Differences are paired over {found[0].n} fresh seeds, by validation and in the last column by test, ± half a "
+        "95 % t-interval. Of the default, and of cells that an earlier search had found, half of these seeds had been "
+        "seen before: *unseen seeds* are the other half alone."
+    )
+
+
+def opened_search(store: Store) -> Opened:
+    """The search, its trials read from the committed journal."""
+    opened = open_search(load_search(ROOT / "studies" / "search_masking.py"), store, scale="tiny")
+    opened.folder.path.mkdir(parents=True, exist_ok=True)
+    shutil.copy(SEARCHED / "tiny.journal", opened.folder.journal)
+    return opened
+
+
+def unseen_and_test(opened: Opened, row: Confirmed, default: Confirmed) -> Iterator[list[float]]:
+    """Differences from the default by seed: at validation over the seeds not seen before, and at test over all."""
+    seeds, search = range(FIRST_FRESH, FIRST_FRESH + opened.search.fresh_seeds), opened.search
+    for column, chosen in ((search.metrics[0], seeds[len(seeds) // 2 :]), (search.test, seeds)):
+        own, others = ([top1(opened, cell, column, seed) for seed in chosen] for cell in (row.cell, default.cell))
+        yield [] if row.reference else [one - other for one, other in zip(own, others, strict=True)]
+
+
+def with_half(value: float, half: float) -> str:
+    """A difference with half the width of its interval."""
+    return NOTHING if math.isnan(value) else f"{signed(value, 2)} ± {number(half, 2)}"
+
+
+def top1(opened: Opened, cell: Mapping[str, harness.spec.Scalar], column: str, seed: int) -> float:
+    """Accuracy of a cell and seed."""
+    run = opened.measure.candidate(cell, [seed]).rows[0].evaluations[column]
+    return metric_of(run, run.shown_metric, opened.store)
 
 
 def limits(shown: Sequence[Shown]) -> Iterator[str]:
@@ -394,7 +479,7 @@ def made() -> str:
     """The page of the committed records."""
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder))
-        import_records(store, sorted(FOLDER.glob("*.records")))
+        import_records(store, [*sorted(FOLDER.glob("*.records")), *sorted(SEARCHED.glob("*.records"))])
         return page(store)
 
 

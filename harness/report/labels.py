@@ -76,6 +76,11 @@ def measure_label(name: str) -> str:
     return MEASURES.get(name, clean(name).replace("_", " "))
 
 
+def axis_words(name: str) -> str:
+    """An axis, or its column in a frame of a report, in words, where no plan labels it."""
+    return clean(name.removeprefix("axis.").replace("_", " "))
+
+
 def axis_label(plan: Plan, column: str) -> str:
     """An axis in words: as the study labels it, else its name without underscores.
 

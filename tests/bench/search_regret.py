@@ -1,6 +1,7 @@
 """How far the best cell found is from the best there is, over trials: samplers on a table of measured cells.
 
     python tests/bench/search_regret.py table STORE    compute every cell of studies/search_masking.py at scale tiny
+    python tests/bench/search_regret.py keep STORE     keep the trials of a search in a store, and its evaluations
     python tests/bench/search_regret.py regret         replay searches on that table, and draw the figure
 
 The table (results/search_masking/table-tiny.csv) holds the validation accuracy of each cell with two seeds; a search is
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import statistics
 import sys
 from collections.abc import Sequence
@@ -78,6 +80,14 @@ def table(place: Path) -> None:
         name: found[name] for name in ("commit", "dirty", "versions", "device", "threads", "started") if name in found
     }
     PROVENANCE.write_text(json.dumps(kept | {"cells": len(rows), "seeds": SEEDS}, indent=1) + "\n")
+
+
+def keep(place: Path) -> None:
+    """Copy the journal of a search, and write the records of its evaluations and of its fresh seeds."""
+    search = opened(place)
+    shutil.copy(search.folder.journal, FOLDER / "tiny.journal")
+    names = [name for name in sorted(search.store.keys()) if name.startswith("knn-")]
+    export_records(search.store, names, FOLDER / "tiny.records")
 
 
 def read_table() -> dict[str, float]:
@@ -173,6 +183,8 @@ def main(arguments: Sequence[str]) -> None:
     match list(arguments):
         case ["table", store]:
             table(Path(store).resolve())
+        case ["keep", store]:
+            keep(Path(store).resolve())
         case ["regret"]:
             regret()
         case _:

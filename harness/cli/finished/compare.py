@@ -47,21 +47,21 @@ def compare(
 
 def _show(found: Comparison, *, everything: bool) -> None:
     """Print the cells that changed, or all, and how many there are of each verdict."""
+    from harness.report.labels import axis_words
+
     counts = Counter(change.verdict for change in found.changes)
     # Whatever did not change needs no line; --all shows it.
     quiet = ("identical", "within noise", "no value")
     rows = [change for change in found.changes if everything or change.verdict not in quiet]
     if rows:
         columns = ("evaluation", "verdict", "before", "after", "difference", "95 % interval", "p", "n")
-        axes = (axis.removeprefix("axis.").replace("_", " ") for axis in found.axes)
-        show_table((*axes, *columns), list(map(_texts, rows)), axes=len(found.axes))
+        show_table((*map(axis_words, found.axes), *columns), list(map(_texts, rows)), axes=len(found.axes))
     words = ", ".join(f"{number} {word}" for word, number in counts.most_common())
     say(f"{counted(len(found.changes), 'cell')}: {words}")
 
 
 def _texts(change: Change) -> tuple[str, ...]:
     """Row of a change in the table; a dash where there is no number."""
-
     from harness.report.labels import measure_label
     from harness.report.numbers import number, signed
 

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from harness.report.figures.drawing import COLOURS, GREY, MARKERS, plain, style
+from harness.report.labels import axis_words, measure_label
 from harness.report.search.numbers import best_so_far, front, means_by_pair
 from harness.search.trials import Trial
 
@@ -62,7 +63,7 @@ def _history(trials: Sequence[Trial], metric: str, direction: str) -> Figure:
     line = best_so_far(trials, direction)
     axes.step([n for n, _ in line], [v for _, v in line], where="post", color=COLOURS[2], label="best so far")
     axes.set_xlabel("trial")
-    axes.set_ylabel(plain(metric))
+    axes.set_ylabel(plain(measure_label(metric)))
     figure.legend(loc="outside lower center", ncols=3)
     return figure
 
@@ -83,11 +84,11 @@ def _slices(told: Sequence[Trial], names: Sequence[str], metric: str) -> Figure:
         elif len(distinct := sorted(set(places))) <= FEW // 2:
             panel.set_xticks(distinct, [f"{value:g}" for value in distinct])
             panel.margins(x=0.2)
-        panel.set_xlabel(plain(name))
+        panel.set_xlabel(plain(axis_words(name)))
     for panel in list(panels.flat)[len(names) :]:
         panel.set_visible(False)
     for row in panels:
-        row[0].set_ylabel(plain(metric))
+        row[0].set_ylabel(plain(measure_label(metric)))
     figure.suptitle("later trials darker", color=GREY, fontsize=8)
     return figure
 
@@ -126,9 +127,9 @@ def _contour(told: Sequence[Trial], left: str, right: str, metric: str) -> Figur
         axes.set_title("mean; how many trials", color=GREY, fontsize=8, loc="left")
     else:
         shown = _surface(axes, [(*pair, value) for pair, (value, _) in pairs.items()])
-    axes.set_xlabel(plain(left))
-    axes.set_ylabel(plain(right))
-    figure.colorbar(shown, label=plain(metric))
+    axes.set_xlabel(plain(axis_words(left)))
+    axes.set_ylabel(plain(axis_words(right)))
+    figure.colorbar(shown, label=plain(measure_label(metric)))
     return figure
 
 
@@ -160,7 +161,7 @@ def _importance(importance: Mapping[str, float]) -> Figure:
     figure = Figure(figsize=(4.4, 1.1 + 0.3 * len(importance)), layout="constrained")
     axes = figure.subplots()
     names = list(importance)[::-1]
-    axes.barh([plain(name) for name in names], [importance[name] for name in names], color=COLOURS[0])
+    axes.barh([plain(axis_words(name)) for name in names], [importance[name] for name in names], color=COLOURS[0])
     axes.set_xlabel("importance (PED-ANOVA),\namong parameters that every trial has")
     axes.grid(visible=False, axis="y")
     return figure
@@ -180,7 +181,7 @@ def _pareto(told: Sequence[Trial], metrics: Sequence[str], directions: Sequence[
         label="trials",
     )
     axes.plot([t.values[1] for t in best], [t.values[0] for t in best], "o-", color=COLOURS[0], label="Pareto front")
-    axes.set_xlabel(plain(metrics[1]))
-    axes.set_ylabel(plain(metrics[0]))
+    axes.set_xlabel(plain(measure_label(metrics[1])))
+    axes.set_ylabel(plain(measure_label(metrics[0])))
     figure.legend(loc="outside lower center", ncols=2)
     return figure

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from harness.report import escape
-from harness.report.labels import measure_label
+from harness.report.labels import axis_words, measure_label
 from harness.report.numbers import number, signed
 from harness.report.search.numbers import Confirmed, confirmed, verdict
 from harness.search.declaration import Search
@@ -75,7 +75,7 @@ def _pictures(trials: Sequence[Trial], search: Search, importance: dict[str, flo
 
 def _table(best: Sequence[Confirmed], search: Search) -> tuple[list[str], list[list[str]]]:
     metric, axes = measure_label(search.metrics[0]), _axes(best)
-    header = ["", *(axis.replace("_", " ") for axis in axes)]
+    header = ["", *map(axis_words, axes)]
     header += [f"{metric} of the trial", f"{metric}, fresh seeds", "n", "difference from default", "p"]
     if search.test:
         header.append(f"{measure_label(search.test)} (test)")
