@@ -65,6 +65,16 @@ def test_tables_and_verdicts_are_those_of_the_records(
     assert different == []
 
 
+def test_the_quickstart_with_ten_seeds_is_that_of_its_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    none = Pictures(files={}, words={}, title="", triplets=(), remarks=())
+    monkeypatch.setattr(report, "_pictures", lambda *_: none)
+    committed, kept = RESULTS / "quickstart" / "mini-10-seeds", Store(tmp_path / "runs")
+    import_records(kept, [committed.with_suffix(".records")])
+    harness.results(ROOT / "studies" / "quickstart.py", seeds=10, store=kept).report(tmp_path / "report")
+    for name in ("table.md", "table.tex", "table.csv", "runs.csv", "claims.md"):
+        assert (tmp_path / "report" / name).read_bytes() == (committed / name).read_bytes(), name
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("records", RECORDS, ids=lambda path: path.stem)
 def test_whole_reports_are_those_of_the_records(records: Path, store: Store, tmp_path: Path) -> None:
