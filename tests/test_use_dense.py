@@ -121,7 +121,7 @@ def test_classes_of_the_test_pictures_have_the_miou_that_the_run_reported(name: 
 @pytest.mark.parametrize("name", DETECTS)
 def test_objects_in_the_test_pictures_are_those_that_the_run_was_judged_by(name: str, store: Store) -> None:
     run, test = DETECTS[name], load_scenes(DATA, "test")
-    model = use.predictor(run, store, CPU, least=0.0)
+    model = use.predictor(run, store, CPU, score=0.0)
     session: Any = SimpleNamespace(micro_batch=None, group=Group(), device=CPU)
     (scene,) = module.test_scenes(test, session, image_size=32, want="objects")
     trained = opened_dense(run, store)
