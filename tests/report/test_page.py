@@ -25,7 +25,7 @@ from harness.report.figures.gallery import Triplets
 from harness.report.page import Picture, script_safe
 from harness.report.page.content import _pictures
 from harness.report.page.images import SMALL, reconstructions
-from harness.report.page.sections import checks
+from harness.report.page.sections import checks, unbroken
 from harness.report.report_cache import current
 from harness.report.tables.statistics import summary
 from harness.report.tables.table import table
@@ -259,6 +259,10 @@ def test_the_findings_of_an_audit_and_the_papers_values(tmp_path: Path) -> None:
     text = (folder / "report.html").read_text(encoding="utf-8")
     assert ">Audit<" not in text
     assert '<span class="state open">not audited</span>' in text
+
+
+def test_a_number_stays_on_a_line_with_its_unit() -> None:
+    assert unbroken("75 % beats 25 %: +0.69, n = 5") == "75\u00a0% beats 25\u00a0%: +0.69, n\u00a0=\u00a05"
 
 
 def test_what_speaks_against_the_numbers() -> None:

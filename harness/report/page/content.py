@@ -16,6 +16,7 @@ from harness.report.headline import sentences
 from harness.report.page import Body, Page, Picture, Section
 from harness.report.page.images import ARMS, reconstructions
 from harness.report.page.runs import details
+from harness.report.page.sections import unbroken
 from harness.report.tables.paper_values import column_beside
 from harness.report.tables.table import Table
 from harness.study import Plan
@@ -50,8 +51,7 @@ def page(
     return Page(
         title=clean(plan.study.name) or "Study",
         scale=clean(plan.scale.name),
-        # A number and its unit stay on one line.
-        headline=tuple(text.replace(" %", "\u00a0%") for text in sentences(plan, cells, claims)),
+        headline=tuple(map(unbroken, sentences(plan, cells, claims))),
         body=_body(cells, table),
         counts=tuple((state, counts[state]) for state in STATES if counts[state]),
         checks=checks,

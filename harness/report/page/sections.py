@@ -31,9 +31,13 @@ def verdicts_section(claims: Sequence[Verdict]) -> list[Section]:
     """The verdicts in words, failed ones first; none if the study claims nothing."""
     if not claims:
         return []
-    return [
-        Section(title="Claims", header=("verdict", "claim", "measured"), rows=told_rows(claims), tones=_tones(claims))
-    ]
+    rows = tuple(tuple(map(unbroken, row)) for row in told_rows(claims))
+    return [Section(title="Claims", header=("verdict", "claim", "measured"), rows=rows, tones=_tones(claims))]
+
+
+def unbroken(text: str) -> str:
+    """A text for the page whose numbers stay on one line with their units and names."""
+    return text.replace(" %", "\u00a0%").replace("n = ", "n\u00a0=\u00a0")
 
 
 def claims_section(plan: Plan, claims: Sequence[Verdict], judged_before: Collection[int] = ()) -> list[Section]:
