@@ -64,7 +64,8 @@ def test_a_search_from_beginning_to_end(harness: Command, file: Path, project: P
     assert " asked" not in again.out
     report = harness("search", file, "--report")
     assert report.code == 0
-    assert "top1 (test)" in report.out
+    assert "(test)" in report.out
+    assert "top-1 accuracy (test)" in table
 
 
 @pytest.mark.parametrize(
