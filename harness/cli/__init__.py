@@ -7,9 +7,10 @@ import signal
 import sys
 import traceback
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from harness.cli import audit, avgdist, bench, doctor, metrics, models, new, pack, plan, records
 from harness.cli.common import errors, say
@@ -17,7 +18,23 @@ from harness.cli.finished import analyse, compare, export, predict, reconstruct,
 from harness.cli.launch import cancel, clean, logs, run, search, status
 from harness.spec import HarnessError
 
+
+class _Interrupted(Exception):
+    """Ctrl-C in a command that had nothing to save."""
+
+
+class _Commands(TyperGroup):
+    """The commands. Typer makes a silent exit of an interrupt, so it leaves them under another name."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise _Interrupted from None
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Ablation studies of masked image modelling: plan, run, and tables with seeds and the paper's numbers.",
     no_args_is_help=True,
     add_completion=False,
@@ -66,7 +83,7 @@ def main() -> None:
         _end(str(error), 2)
     except typer.Abort:
         _end("nothing was done", 1)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, _Interrupted):
         _end("interrupted", 130)  # as a shell reports a program that SIGINT ended
     sys.exit(code)
 

@@ -76,6 +76,15 @@ def test_help_has_an_example(harness: Command, command: str) -> None:
     assert f"Example: harness {command} " in " ".join(ended.out.split())
 
 
+def test_an_interrupt_before_anything_runs_is_told(harness: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("harness.cli.plan.planned", interrupted)
+    ended = harness("plan", "studies/quickstart.py")
+    assert (ended.code, ended.out, ended.err) == (130, "", "harness: interrupted\n")
+
+
 def test_help_lists_every_command(harness: Command) -> None:
     text = harness("--help").out
     assert all(f" {command} " in text for command in COMMANDS)
