@@ -119,7 +119,7 @@ def test_ctrl_c_twice_ends_at_once(study: Path, project: Path, at_work: subproce
     os.killpg(at_work.pid, signal.SIGINT)
     assert at_work.wait(timeout=30) == 130
     assert time.monotonic() - asked < 4  # and not the seconds that runs have to save
-    assert at_work.communicate()[1] == ""
+    assert at_work.communicate()[1] == "harness: interrupted\n"
     assert attempts(study, project) == {0: 1, 1: 0}
 
 
