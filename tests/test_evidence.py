@@ -107,6 +107,31 @@ def test_the_table_of_the_search_is_that_of_its_records(store: Store) -> None:
     assert len(rows) == len(possible) == 240
 
 
+def test_the_front_page_ranks_the_winner_of_the_search_among_all_cells() -> None:
+    with (SEARCHED / "table-tiny.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    with (SEARCHED / "tiny" / "best.csv").open(newline="") as file:
+        default, winner, *_ = csv.DictReader(file)
+    means = [(float(row["top1_seed0"]) + float(row["top1_seed1"])) / 2 for row in rows]
+    page = (RESULTS / "README.md").read_text(encoding="utf-8")
+    for found, cell in (
+        (default, "random 32 masked 1 pixels 0.6"),
+        (winner, "square 64 masked 2 half-size pixels 0.11"),
+    ):
+        (mean,) = (
+            mean for mean, row in zip(means, rows, strict=True) if _cell(row).items() == _cell(_axes(found)).items()
+        )
+        rank = sorted(means, reverse=True).index(mean) + 1
+        (line,) = (line for line in page.splitlines() if f"| {cell} |" in line)
+        assert f"| {mean:.2f}, {rank} |" in line
+    assert f"{max(means) - mean:.2f} points are missed" in page
+
+
+def _axes(found: dict[str, str]) -> dict[str, str]:
+    numbers = {"row", "found", "n", "mean", "half", "difference", "difference_half", "p", "test", "test_sd"}
+    return {name: value for name, value in found.items() if name not in numbers}
+
+
 def _cell(row: dict[str, str]) -> dict[str, object]:
     """The cell of a row of the table."""
     numbers = {"masked_patch_size": int, "head_layers": int, "mask_ratio": float, "min_block": float}

@@ -32,7 +32,7 @@ from harness.report.claims.listing import beside, claim_rows, judged
 from harness.report.claims.verdicts import Verdict, compared_cells, scored
 from harness.report.escape import NOTHING, markdown, markdown_table
 from harness.report.labels import short_label
-from harness.report.numbers import number, signed
+from harness.report.numbers import number, signed, with_half
 from harness.report.search.numbers import Confirmed, confirmed, interval
 from harness.report.search.numbers import verdict as winner
 from harness.report.tables.paper_values import column_beside, tables_beside
@@ -353,8 +353,8 @@ def searched(store: Store) -> Iterator[str]:
             markdown(cell_text(row.cell)),
             number(row.found, 1),
             f"{number(mean, 2)}, {rank}",
-            with_half(row.difference, row.difference_half),
-            *(with_half(*interval(differences)) for differences in unseen_and_test(opened, row, found[0])),
+            with_half(signed(row.difference, 2), row.difference_half),
+            *(with_half(signed(mean, 2), half) for mean, half in map(interval, unseen_and_test(opened, row, found[0]))),
         ]
         for place, (row, mean, rank) in enumerate(zip(found, places, ranks, strict=True))
     ]
@@ -397,11 +397,6 @@ def unseen_and_test(opened: Opened, row: Confirmed, default: Confirmed) -> Itera
     for column, chosen in ((search.metrics[0], seeds[len(seeds) // 2 :]), (search.test, seeds)):
         own, others = ([top1(opened, cell, column, seed) for seed in chosen] for cell in (row.cell, default.cell))
         yield [] if row.reference else [one - other for one, other in zip(own, others, strict=True)]
-
-
-def with_half(value: float, half: float) -> str:
-    """A difference with half the width of its interval."""
-    return NOTHING if math.isnan(value) else f"{signed(value, 2)} ± {number(half, 2)}"
 
 
 def top1(opened: Opened, cell: Mapping[str, harness.spec.Scalar], column: str, seed: int) -> float:

@@ -88,7 +88,7 @@ def axis_label(plan: Plan, column: str) -> str:
         column: the axis, or its column in a frame of a report (`harness.report.collect.axis_columns`).
     """
     name = column if column in plan.study.grid.axes else column.removeprefix("axis.")
-    return clean(plan.study.labels.get(name, name.replace("_", " ")))
+    return clean(plan.study.labels[name]) if name in plan.study.labels else axis_words(name)
 
 
 def evaluation_label(plan: Plan, name: str) -> str:

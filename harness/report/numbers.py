@@ -19,6 +19,11 @@ def signed(value: float, digits: int) -> str:
     return ("+" if round(value, digits) > 0 else "") + number(value, digits)
 
 
+def with_half(text: str, half: float) -> str:
+    """A number with half the width of its interval, or with its spread; alone where that is not known."""
+    return text if math.isnan(half) else f"{text} ± {number(half, 2)}"
+
+
 def between(low: float, high: float, digits: int) -> str:
     """An interval. A bound has more digits where it would round to zero: which side of it it lies on is what counts."""
     enough = (more for more in range(digits, digits + 3) if round(low, more) and round(high, more))

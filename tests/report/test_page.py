@@ -279,6 +279,7 @@ def test_what_speaks_against_the_numbers() -> None:
     told = made.assign(code="c", pretrain_key="")
     assert checks([], told)[2] == ("one code, device and versions", "good")
     assert checks([], told.assign(commit="b"))[2] == ("one commit, device and versions", "good")
+    assert checks([], told.assign(commit="b-dirty"))[2] == ("one code, device and versions", "good")
     assert checks([], told.assign(code=["c", *["d"] * (len(told) - 1)]))[2] == ("mixed commit, code", "open")
 
 

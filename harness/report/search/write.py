@@ -12,7 +12,7 @@ from pathlib import Path
 
 from harness.report import escape
 from harness.report.labels import axis_words, measure_label
-from harness.report.numbers import number, signed
+from harness.report.numbers import number, signed, with_half
 from harness.report.search.numbers import Confirmed, confirmed, verdict
 from harness.search.declaration import Search
 from harness.search.session import Opened, history
@@ -82,9 +82,9 @@ def _table(best: Sequence[Confirmed], search: Search) -> tuple[list[str], list[l
     rows = []
     for row, name in zip(best, _names(best), strict=True):
         line = [name, *(_value(row.cell.get(axis)) for axis in axes)]
-        line += [number(row.found, 2), _with(number(row.mean, 2), row.half), str(row.n)]
-        line += [_with(signed(row.difference, 2), row.difference_half), _p_value(row.p)]
-        rows.append(line + ([_with(number(row.test, 2), row.test_sd)] if search.test else []))
+        line += [number(row.found, 2), with_half(number(row.mean, 2), row.half), str(row.n)]
+        line += [with_half(signed(row.difference, 2), row.difference_half), _p_value(row.p)]
+        rows.append(line + ([with_half(number(row.test, 2), row.test_sd)] if search.test else []))
     return header, rows
 
 
@@ -119,10 +119,6 @@ def _p_value(p: float) -> str:
     if math.isnan(p):
         return escape.NOTHING
     return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
-
-
-def _with(text: str, spread: float) -> str:
-    return text if math.isnan(spread) else f"{text} ± {number(spread, 2)}"
 
 
 def _notes(trials: Sequence[Trial], best: Sequence[Confirmed], search: Search) -> list[str]:
