@@ -65,14 +65,25 @@ def test_tables_and_verdicts_are_those_of_the_records(
     assert different == []
 
 
-def test_the_quickstart_with_ten_seeds_is_that_of_its_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("study", "seeds", "folder", "records"),
+    [
+        ("quickstart", 10, "quickstart/mini-10-seeds", "quickstart/mini-10-seeds.records"),
+        ("calibration", None, "calibration/cpu", "calibration/calibration.records"),
+    ],
+)
+def test_tables_beside_the_front_page_are_those_of_their_records(
+    study: str, seeds: int | None, folder: str, records: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     none = Pictures(files={}, words={}, title="", triplets=(), remarks=())
     monkeypatch.setattr(report, "_pictures", lambda *_: none)
-    committed, kept = RESULTS / "quickstart" / "mini-10-seeds", Store(tmp_path / "runs")
-    import_records(kept, [committed.with_suffix(".records")])
-    harness.results(ROOT / "studies" / "quickstart.py", seeds=10, store=kept).report(tmp_path / "report")
-    for name in ("table.md", "table.tex", "table.csv", "runs.csv", "claims.md"):
-        assert (tmp_path / "report" / name).read_bytes() == (committed / name).read_bytes(), name
+    kept = Store(tmp_path / "runs")
+    import_records(kept, [RESULTS / records])
+    harness.results(ROOT / "studies" / f"{study}.py", seeds=seeds, store=kept).report(tmp_path / "report")
+    names = [path.name for path in (RESULTS / folder).iterdir() if path.suffix in (".md", ".tex", ".csv")]
+    assert {"table.md", "table.csv", "runs.csv"} <= set(names)
+    for name in names:
+        assert (tmp_path / "report" / name).read_bytes() == (RESULTS / folder / name).read_bytes(), name
 
 
 @pytest.mark.slow

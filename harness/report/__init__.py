@@ -15,7 +15,7 @@ from harness.report.collect import Standings, runs_frame
 from harness.report.escape import file_stem
 from harness.report.tables.latex import latex_text
 from harness.report.tables.statistics import summary
-from harness.report.tables.table import csv_text, markdown_text, table
+from harness.report.tables.table import ESTIMATED, csv_text, markdown_text, table
 from harness.store import Store
 from harness.store.files import disk_errors, read_json, write_atomically
 from harness.study import Plan
@@ -82,7 +82,7 @@ def write(
     label = f"tab:{file_stem(plan.study.name or 'study', plan.scale.name)}"
     texts = {
         "runs.csv": csv_text(runs),
-        "table.csv": csv_text(cells),
+        "table.csv": csv_text(cells, ESTIMATED),
         "table.md": markdown_text(found),
         "table.tex": latex_text(found, label),
     }

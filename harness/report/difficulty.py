@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness.report.tables.table import csv_text
+from harness.report.tables.table import ESTIMATED, csv_text
 from harness.store.files import disk_errors, write_atomically
 
 HEADER = f"{'ratio %':>8}  {'AvgDist':>15}  {'visible':>7}  {'alone %':>7}  {'distinct':>8}"
@@ -35,5 +35,5 @@ def write_difficulty(rows: Sequence[Mapping[str, Any]], folder: Path) -> str:
     """
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / "difficulty.csv", csv_text(pd.DataFrame(rows)).encode())
+        write_atomically(folder / "difficulty.csv", csv_text(pd.DataFrame(rows), ESTIMATED).encode())
     return "difficulty.csv"

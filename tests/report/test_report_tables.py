@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from fake_study import (
@@ -31,7 +32,7 @@ from harness.report.headline import headline
 from harness.report.tables.footnotes import mixed_provenance, origin_doubts
 from harness.report.tables.latex import latex_text
 from harness.report.tables.statistics import summary
-from harness.report.tables.table import Table, csv_text, decimals, markdown_text, table
+from harness.report.tables.table import ESTIMATED, Table, csv_text, decimals, markdown_text, table
 from harness.spec import Evaluation, FineTune, Knn, Scale, upstream
 from harness.store import Store
 from harness.study import Grid, Plan, axes, expand
@@ -233,7 +234,20 @@ def test_runs_of_before_that_code_was_recorded_are_not_mixed_with_each_other(tmp
     assert mixed_provenance(runs_frame(plan, store)) == ()
 
 
-def test_csv_has_full_precision_and_every_cell(tmp_path: Path) -> None:
+def test_estimates_in_csv_do_not_show_the_last_bits_of_a_processor(tmp_path: Path) -> None:
+    store, plan = Store(tmp_path), scope_plan()
+    finish_all(store, plan, lambda row: 80 + row.seed / 3)
+    cells = summary(plan, runs_frame(plan, store))
+    floats = cells.select_dtypes("float").columns
+    other = cells.copy()
+    other[floats] = np.nextafter(np.nextafter(cells[floats], np.inf), np.inf) + 1e-14  # zeros are not exact either
+    assert csv_text(cells) != csv_text(other)
+    assert csv_text(cells, ESTIMATED) == csv_text(other, ESTIMATED)
+    first, *_ = csv.DictReader(csv_text(cells, ESTIMATED).splitlines())
+    assert float(first["mean"]) == 80.16666667  # half of 80 and 80 1/3
+
+
+def test_csv_of_runs_has_full_precision_and_every_cell(tmp_path: Path) -> None:
     store, plan = Store(tmp_path), scope_plan()
     finish_all(store, plan, lambda row: 80 + row.seed / 3)
     runs = runs_frame(plan, store)

@@ -18,7 +18,7 @@ from harness.papers import paper_table
 from harness.report.collect import axes_of, records
 from harness.report.figures import drawing
 from harness.report.labels import Words
-from harness.report.tables.table import csv_text
+from harness.report.tables.table import ESTIMATED, csv_text
 from harness.spec import HarnessError
 from harness.store.files import disk_errors, write_atomically
 from harness.study import Plan
@@ -57,7 +57,7 @@ def write_avgdist(rows: Sequence[Mapping[str, Any]], folder: Path) -> tuple[str,
     with drawing.style():
         figure = draw_avgdist(frame)
         files = {"avgdist.png": drawing.png(figure), "avgdist.pdf": drawing.pdf(figure)}
-    files = {"avgdist.csv": csv_text(frame).encode()} | files
+    files = {"avgdist.csv": csv_text(frame, ESTIMATED).encode()} | files
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in files.items():

@@ -26,6 +26,10 @@ LEVEL = 0.05
 
 BETTER, WORSE, REFERENCE = "↑", "↓", "•"
 
+ESTIMATED = 10
+"""Digits in CSV files of what is estimated from runs: significant ones, and after the point. Those behind depend on the
+processor."""
+
 LETTERS = "abcd"
 """Letters of footnotes."""
 
@@ -188,13 +192,14 @@ def table(plan: Plan, runs: pd.DataFrame, cells: pd.DataFrame, *, wide: bool = F
     )
 
 
-def csv_text(frame: pd.DataFrame) -> str:
-    """A frame of runs or cells as CSV: numbers in full precision, texts in one printable line each."""
-    safe = frame.copy()
+def csv_text(frame: pd.DataFrame, digits: int | None = None) -> str:
+    """A frame as CSV: floats with so many digits, or exactly without; texts in one printable line each."""
+    safe = frame.copy() if digits is None else frame.round(digits)
     for name in frame.columns:
         if not pd.api.types.is_numeric_dtype(frame[name].dtype):
             safe[name] = frame[name].map(_clean_value)
-    return str(safe.rename(columns=escape.spreadsheet).to_csv(index=False, lineterminator="\n"))
+    shortest = None if digits is None else f"%.{digits}g"
+    return str(safe.rename(columns=escape.spreadsheet).to_csv(index=False, lineterminator="\n", float_format=shortest))
 
 
 def markdown_text(found: Table) -> str:
