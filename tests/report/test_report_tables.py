@@ -205,6 +205,20 @@ def test_mixed_commits_devices_and_versions_are_told(tmp_path: Path) -> None:
     assert origin_doubts(runs).startswith("mixed device, torch")
 
 
+def test_another_release_of_the_same_code_is_no_doubt(tmp_path: Path) -> None:
+    store, plan = Store(tmp_path), scope_plan()
+    finish_upstream(store, evaluation(plan, 0, scope="masked", mask_ratio=0.4))
+    versions = {**ENVIRONMENT["versions"], "harness": "9.9"}
+    finish_all(store, plan, environment={**ENVIRONMENT, "versions": versions})
+    runs = runs_frame(plan, store)
+    assert origin_doubts(runs) == "mixed harness"
+    runs = runs.assign(code="c", pretrain_code="c")
+    assert origin_doubts(runs) == ""
+    (note,) = mixed_provenance(runs)
+    assert note.startswith("Mixed harness: ")
+    assert note.endswith("; the code that determines numbers is the same.")
+
+
 @pytest.mark.parametrize(
     ("change", "note"),
     [

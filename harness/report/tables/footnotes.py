@@ -21,6 +21,9 @@ from harness.study import Plan
 MOST_NOTES = 4
 """Sentences below a table; the rest is in how to read it."""
 
+IN_CODE = ("commit", "harness")
+"""Items of PROVENANCE that move no number where the digest of the code that determines numbers is the same."""
+
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -134,12 +137,12 @@ def _paper_in_short(cells: pd.DataFrame) -> Iterator[str]:
 def origin_doubts(runs: pd.DataFrame) -> str:
     """What finished runs do not share of all that may move a number: `mixed device, torch`, or `uncommitted changes`.
 
-    Empty if all is shared. Commits and uncommitted changes of a project count only where runs differ in the digest of
-    the code that determines numbers, or have none: a new study or a changed page moves no number.
+    Empty if all is shared. Commits, uncommitted changes and the harness's version count only where runs differ in the
+    digest of the code that determines numbers, or have none: a new study, page or release alone moves no number.
     """
     distinct = _distinct(runs)
     known = _one_code(distinct)
-    kinds = [name for name in PROVENANCE if len(_counts(distinct, name)) > 1 and not (known and name == "commit")]
+    kinds = [name for name in PROVENANCE if len(_counts(distinct, name)) > 1 and not (known and name in IN_CODE)]
     if kinds:
         return f"mixed {', '.join(kinds)}"
     return "" if known else "uncommitted changes" * any(_dirty(distinct))
@@ -176,7 +179,7 @@ def _mixtures(distinct: pd.DataFrame) -> Iterator[str]:
     for name in PROVENANCE:
         if len(counts := _counts(distinct, name)) > 1:
             kinds = ", ".join(f"{value or 'unknown'} ({number})" for value, number in counts.most_common())
-            same = "; the code that determines numbers is the same" * (name == "commit" and _one_code(distinct))
+            same = "; the code that determines numbers is the same" * (name in IN_CODE and _one_code(distinct))
             yield f"Mixed {name}: the finished runs come from {kinds}{same}."
 
 
