@@ -194,12 +194,13 @@ def table(plan: Plan, runs: pd.DataFrame, cells: pd.DataFrame, *, wide: bool = F
 
 def csv_text(frame: pd.DataFrame, digits: int | None = None) -> str:
     """A frame as CSV: floats with so many digits, or exactly without; texts in one printable line each."""
-    safe = frame.copy() if digits is None else frame.round(digits)
+    safe = frame.copy()
     for name in frame.columns:
         if not pd.api.types.is_numeric_dtype(frame[name].dtype):
             safe[name] = frame[name].map(_clean_value)
-    shortest = None if digits is None else f"%.{digits}g"
-    return str(safe.rename(columns=escape.spreadsheet).to_csv(index=False, lineterminator="\n", float_format=shortest))
+        elif digits is not None and pd.api.types.is_float_dtype(frame[name].dtype):
+            safe[name] = frame[name].map(lambda value: float(f"{round(value, digits):.{digits}g}"))
+    return str(safe.rename(columns=escape.spreadsheet).to_csv(index=False, lineterminator="\n"))
 
 
 def markdown_text(found: Table) -> str:
