@@ -148,6 +148,8 @@ def test_a_category_has_panels_with_shared_axes_and_one_legend(tmp_path: Path) -
     above, below = drawn.axes[:3], drawn.axes[3:]
     assert [panel.get_title() for panel in drawn.axes] == ["random", "blocks", "square", "", "", ""]
     assert drawn.get_size_inches()[0] == drawing.TWO
+    drawn.draw_without_rendering()
+    assert above[0].yaxis.label.get_window_extent().height < above[0].bbox.height
     for row in (above, below):
         assert len({panel.get_ylim() for panel in row}) == 1
     assert len({panel.get_xlim() for panel in drawn.axes}) == 1

@@ -114,7 +114,8 @@ def draw_axis(data: AxisFigure) -> Figure:
                 _draw_paper_line(axes, line, data.labels.index(line.label))
         _set_scale(axes, data, 0.14)
     points = [point for line in data.lines for point in line.points]
-    ours[0].set_ylabel(plain(data.measure) + spread([len(point.seeds) for point in [*points, *data.controls]]))
+    label = plain(data.measure) + spread([len(point.seeds) for point in [*points, *data.controls]])
+    ours[0].set_ylabel(label.replace("), ", "),\n") if len(grid) > 1 else label)  # a row of two is half as high
     for axes in theirs[:1]:
         axes.set_ylabel(THEIRS) if several else axes.set_title(THEIRS, color=GREY, fontsize=7)
     for axes in grid[-1]:
