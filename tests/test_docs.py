@@ -123,7 +123,7 @@ def test_python_of_the_readme_runs(project: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_readme_opens_with_a_figure_and_claims_of_the_evidence() -> None:
-    """Its rows are those of results/README.md, without seeds and margin, which are of no use beside one study's claims."""
+    """Its rows are those of results/README.md, without the seeds that claims take and the margin."""
     opening = README.read_text(encoding="utf-8").partition("\n## ")[0]
     (figure,) = re.findall(r"!\[[^]]+\]\((results/[\w/.-]+\.png)\)", opening)
     page = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
@@ -137,7 +137,8 @@ def test_the_readme_opens_with_a_figure_and_claims_of_the_evidence() -> None:
 
 def rows_of(text: str) -> list[list[str]]:
     """Cells of all lines of tables."""
-    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in text.splitlines() if line.startswith("| ")]
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
 
 
 def test_links_of_the_readme_lead_somewhere() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,24 @@ TABLE = PaperTable(
         )
     ),
 )  # fmt: skip
+
+
+def test_an_svg_does_not_show_the_last_bits_of_a_processor() -> None:
+    def drawn(left: float) -> str:
+        with drawing.style():
+            figure = Figure()
+            axes = figure.add_axes((left, 0.2, 0.7, 0.7))
+            axes.plot([0, 1], [0.3, 0.6], marker="o")
+            axes.imshow(np.eye(3))
+            return drawing.svg(figure).decode()
+
+    one, two, other = drawn(0.1), drawn(float(np.nextafter(0.1, 1))), drawn(0.2)
+    assert one == two != other
+    named = re.findall(r'id="((?:p|m|image)[0-9a-f]{9,})"', one)
+    used = set(re.findall(r'(?:url\(#|href="#)(\w+)', one))
+    assert used <= set(named)
+    assert len(set(named)) == len(named)
+    assert not set(named) & set(re.findall(r'id="(\w+)"', other))
 
 
 def test_a_category_has_panels_with_shared_axes_and_one_legend(tmp_path: Path) -> None:

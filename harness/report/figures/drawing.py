@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import math
+import re
 from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
@@ -72,6 +74,9 @@ def settle(figure: Figure) -> None:
     figure.set_layout_engine("none")
 
 
+_DIGEST = re.compile(r"(?<=[\"#](?:p|m|h))[0-9a-f]{10}(?=[\")])|(?<=[\"#]image)[0-9a-f]{10}(?=[\")])")
+
+
 def png(figure: Figure) -> bytes:
     """The figure as PNG."""
     buffer = io.BytesIO()
@@ -90,7 +95,17 @@ def svg(figure: Figure) -> bytes:
     """The figure as SVG, its texts as text; the same bytes at any time with a current Matplotlib."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return buffer.getvalue()
+    return _renamed(buffer.getvalue().decode()).encode()
+
+
+def _renamed(text: str) -> str:
+    """Names of markers, clips and images in an SVG from their order and its text, which has six digits.
+
+    Matplotlib's are digests of unrounded numbers, whose last bits differ between processors.
+    """
+    digest = hashlib.sha256(_DIGEST.sub("", text).encode()).hexdigest()[:8]
+    names = {found: f"{digest}{place:x}" for place, found in enumerate(dict.fromkeys(_DIGEST.findall(text)))}
+    return _DIGEST.sub(lambda found: names[found[0]], text)
 
 
 def draw_axis(data: AxisFigure) -> Figure:
