@@ -208,7 +208,7 @@ def test_mixed_commits_devices_and_versions_are_told(tmp_path: Path) -> None:
 def test_another_release_of_the_same_code_is_no_doubt(tmp_path: Path) -> None:
     store, plan = Store(tmp_path), scope_plan()
     finish_upstream(store, evaluation(plan, 0, scope="masked", mask_ratio=0.4))
-    versions = {**ENVIRONMENT["versions"], "harness": "9.9"}
+    versions = {"torch": "2.6.0", "timm": "1.0.20", "harness": "9.9"}
     finish_all(store, plan, environment={**ENVIRONMENT, "versions": versions})
     runs = runs_frame(plan, store)
     assert origin_doubts(runs) == "mixed harness"
