@@ -81,7 +81,8 @@ def test_tables_beside_the_front_page_are_those_of_their_records(
     import_records(kept, [RESULTS / records])
     harness.results(ROOT / "studies" / f"{study}.py", seeds=seeds, store=kept).report(tmp_path / "report")
     names = [path.name for path in (RESULTS / folder).iterdir() if path.suffix in (".md", ".tex", ".csv")]
-    assert {"table.md", "table.csv", "runs.csv"} <= set(names)
+    whole = {"table.tex", "claims.md"} if study == "quickstart" else set()
+    assert {"table.md", "table.csv", "runs.csv"} | whole <= set(names)
     for name in names:
         assert (tmp_path / "report" / name).read_bytes() == (RESULTS / folder / name).read_bytes(), name
 
@@ -93,6 +94,17 @@ def test_whole_reports_are_those_of_the_records(records: Path, store: Store, tmp
     names = _written(records, store, tmp_path)
     assert names == sorted(path.name for path in committed.iterdir() if path.suffix in TEXTS)
     different = [name for name in names if (tmp_path / name).read_bytes() != (committed / name).read_bytes()]
+    assert different == []
+
+
+@pytest.mark.slow
+def test_the_whole_report_of_the_quickstart_is_that_of_its_records(tmp_path: Path) -> None:
+    committed, kept = RESULTS / "quickstart" / "mini-10-seeds", Store(tmp_path / "runs")
+    import_records(kept, [committed.with_suffix(".records")])
+    harness.results(ROOT / "studies" / "quickstart.py", seeds=10, store=kept).report(tmp_path / "report")
+    names = sorted(path.name for path in committed.iterdir() if path.suffix in TEXTS)
+    assert names == sorted(path.name for path in (tmp_path / "report").iterdir() if path.suffix in TEXTS)
+    different = [name for name in names if (tmp_path / "report" / name).read_bytes() != (committed / name).read_bytes()]
     assert different == []
 
 
