@@ -32,11 +32,12 @@ class Bound:
 
 @dataclass(frozen=True)
 class Bounds:
-    """Estimate of theta with a lower and an upper bound."""
+    """Estimate of theta with a lower and an upper bound; pair: the left and the right candidate that it is from."""
 
     effect: float
     lower: Bound
     upper: Bound
+    pair: tuple[int, int] = (0, 0)
 
     @property
     def low(self) -> float:
@@ -63,10 +64,11 @@ def bounds(
     value, low, high, error, df, own = (np.stack(parts, axis=1) for parts in zip(*tables, strict=True))
     low, high = np.nan_to_num(low + offset, nan=-np.inf), np.nan_to_num(high + offset, nan=np.inf)
     effect = np.nan if np.isnan(value).any() else (value + offset).min(axis=1).max()
+    best = int(value.min(axis=1).argmax())
     row, column = int(low.min(axis=1).argmax()), int(high.max(axis=0).argmin())
     places = (low, (row, int(low[row].argmin()))), (high, (int(high[:, column].argmax()), column))
     lower, upper = (Bound(float(side[at]), float(error[at]), float(df[at]), bool(own[at])) for side, at in places)
-    return Bounds(float(effect), lower, upper)
+    return Bounds(float(effect), lower, upper, (best, int(value[best].argmin())))
 
 
 def _column(

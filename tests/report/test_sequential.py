@@ -152,7 +152,8 @@ def test_a_failed_run_keeps_its_claim_waiting(tmp_path: Path) -> None:
     finish_all(store, Plan(plan.study, plan.scale, plan.rows[:2]), _value)
     whole = expand(plan.study, seeds=8)
     found = standing(CLEAR, whole, runs_frame(whole, store))
-    assert (found.waits, found.verdict.word, found.verdict.reason) == (3, "inconclusive", "waits for 3 seeds")
+    assert (found.waits, found.verdict.word) == (3, "inconclusive")
+    assert found.verdict.reason == "3 of its 4 cells have no value yet"
 
 
 def test_a_report_tells_the_looks(tmp_path: Path) -> None:
@@ -163,6 +164,18 @@ def test_a_report_tells_the_looks(tmp_path: Path) -> None:
     assert "looked at with 3, 5, 8 seeds" in text
     assert "waits for 5 seeds" in text
     assert any(line.startswith("Claims: 1 reproduced, 1 inconclusive") for line in report.notes)
+
+
+def test_a_claim_without_values_is_not_counted_among_the_tested(tmp_path: Path) -> None:
+    """One cell of the second claim has no value: the first one's 5 % is all the error there is."""
+    store, plan = Store(tmp_path / "runs"), _plan()
+    rows = tuple(row for row in plan.rows if tuple(row.axes.values()) != ("full", 0.6))
+    finish_all(store, Plan(plan.study, plan.scale, rows), _value)
+    write(looked(plan, store), store, tmp_path / "results")
+    text = (tmp_path / "results" / "claims.md").read_text()
+    assert "that any is, of at most 5% (claims tested: 1)." in text
+    (line,) = (line for line in text.splitlines() if "| open" in line)
+    assert "1 of its 3 cells has no value yet" in line
 
 
 @pytest.mark.parametrize("looks", [(3, 5), (2, 4, 8)])

@@ -80,7 +80,7 @@ def test_better_compares_cells_that_are_equal_on_all_other_axes() -> None:
     np.testing.assert_allclose(found.right, [[0, 0, 0.5, 0.5, 0]])
     found = sides(claims.better("", A, B), cells, {3: "too large"})
     assert isinstance(found, Sides)
-    assert (found.cells, found.remark) == ((0, 2), "1 of 2 pairs are excluded at this scale")
+    assert (found.cells, found.remark) == ((0, 2), "1 of 2 pairs is excluded at this scale")
     assert sides(claims.better("", A, B), cells, {0: "x", 3: "too large"}) == "x; too large"
     assert "no two cells" in str(sides(claims.better("", A, B), cells[3:], {}))  # b at 0.6, a at 0.8
 
@@ -153,7 +153,8 @@ def test_a_plateau_that_reaches_an_end_is_no_inner_maximum() -> None:
     claim = claims.inner_maximum("", axis="ratio")
     grid = axes(ratio=(0.1, 0.3, 0.5, 0.7, 0.9))
     assert _judge(claim, grid, _alternating([76, 80, 80, 80, 80], 4)).word == "inconclusive"
-    assert _judge(claim, grid, _alternating([76, 78, 80, 78, 76], 4)).word == "reproduced"
+    found = _judge(claim, grid, _alternating([76, 78, 80, 78, 76.2], 4))
+    assert (found.word, found.chosen) == ("reproduced", "0.5 against 0.9")
     assert _judge(claim, grid, _alternating([76, 77, 78, 79, 80], 4)).word == "contradicted"
 
 
@@ -168,13 +169,14 @@ def test_many_candidates_need_a_larger_lead() -> None:
     lone = _judge(claims.better("", {"side": "many", "member": 0}, few), cells, values)
     chosen = _judge(claims.better("", many, few), cells, values)
     assert chosen.effect == pytest.approx(lone.effect) == pytest.approx(1.9)
+    assert (lone.chosen[:14], chosen.chosen[:14]) == ("many 0 against", "many 0 against")
     assert chosen.low < lone.low
 
 
 def test_what_is_missing_is_told() -> None:
     grid = axes(arm=("a", "b", "c"))
     found = _judge(claims.better("", A, B), grid, [[80, 81], [math.nan, math.nan], [79, 79]])
-    assert (found.word, found.reason) == ("inconclusive", "1 of its 2 cells have no value yet")
+    assert (found.word, found.reason) == ("inconclusive", "1 of its 2 cells has no value yet")
     found = _judge(claims.better("", A, B), grid, [[80], [70], [79]])
     assert (found.word, found.reason, found.needed) == ("inconclusive", "one seed shows no spread", None)
     found = _judge(claims.better("", A, B), grid, [[80, 81], [math.nan, 80], [79, 79]], excluded={0: "too small"})
@@ -252,7 +254,7 @@ def test_claims_are_listed_failed_ones_first(tmp_path: Path) -> None:
     found = judged(plan, runs_frame(plan, store))
     assert [item.word for item in found] == ["contradicted", "not testable at this scale", "reproduced", "reproduced"]
     assert found[1].reason == "0.99 hides all 16 units"
-    assert found[2].remark == "mean over 2 pairs; 1 of 3 pairs are excluded at this scale"
+    assert found[2].remark == "mean over 2 pairs; 1 of 3 pairs is excluded at this scale"
     assert found[3].margin == pytest.approx(0.2 * 14, abs=0.1)
     assert family_error(found) == pytest.approx(0.15)
     report = write(plan, store, tmp_path / "results")

@@ -65,7 +65,7 @@ def _matched(claim: Comparison, cells: Sequence[Cell], excluded: Mapping[int, st
         return _reason({number for pair in pairs for number in pair}, excluded)
     weights = [_mean([pair[side] for pair in kept], len(cells)) for side in (0, 1)]
     words = [f"mean over {len(kept)} pairs"] * (len(kept) > 1)
-    words += [f"{len(pairs) - len(kept)} of {len(pairs)} pairs are excluded at this scale"] * (len(kept) < len(pairs))
+    words += [_excluded(len(pairs) - len(kept), f"of {len(pairs)} pairs")] * (len(kept) < len(pairs))
     used = tuple(sorted({number for pair in kept for number in pair}))
     return Sides(weights[0][None], weights[1][None], used, "; ".join(words))
 
@@ -79,7 +79,7 @@ def _candidates(claim: Comparison, cells: Sequence[Cell], excluded: Mapping[int,
         if not kept:
             return _reason(set(chosen), excluded)
         if len(kept) < len(chosen):
-            remarks.append(f"{len(chosen) - len(kept)} of {len(chosen)} cells are excluded at this scale")
+            remarks.append(_excluded(len(chosen) - len(kept), f"of {len(chosen)} cells"))
         if isinstance(side, Best) and len(kept) > 1:
             remarks.append(f"best of {len(kept)}")
         rows = [_mean([number], len(cells)) for number in kept] if isinstance(side, Best) else [_mean(kept, len(cells))]
@@ -108,9 +108,13 @@ def _over_axis(claim: InnerMaximum, cells: Sequence[Cell], excluded: Mapping[int
     rows = {value: _mean([place[value] for place in whole], len(cells)) for value in (*inner, values[0], values[-1])}
     used = tuple(sorted(place[value] for place in whole for value in rows))
     words = [f"at {len(rows)} values"] + [f"mean over {len(whole)} settings"] * (len(whole) > 1)
-    words += [f"{len(left_out)} inner values are excluded at this scale"] * bool(left_out)
+    words += [_excluded(len(left_out), f"inner value{'s' * (len(left_out) > 1)}")] * bool(left_out)
     ends = np.array([rows[values[0]], rows[values[-1]]])
     return Sides(np.array([rows[value] for value in inner]), ends, used, "; ".join(words))
+
+
+def _excluded(count: int, of_what: str) -> str:
+    return f"{count} {of_what} {'is' if count == 1 else 'are'} excluded at this scale"
 
 
 def _where(side: Where | Best) -> Where:

@@ -47,8 +47,8 @@ def beside(plan: Plan, runs: pd.DataFrame) -> tuple[tuple[str, Verdict], ...]:
 
 
 def family_error(found: Sequence[Verdict]) -> float:
-    """Upper bound of the probability that any verdict is false: the sum over the testable claims."""
-    return min(1.0, ERROR * sum(verdict.word != "not testable at this scale" for verdict in found))
+    """Upper bound of the probability that any verdict is false: the sum over the claims that were tested."""
+    return min(1.0, ERROR * sum(verdict.tested for verdict in found))
 
 
 def claim_rows(found: Sequence[Verdict]) -> tuple[tuple[str, ...], ...]:
@@ -110,7 +110,7 @@ def claim_lines(plan: Plan, found: Sequence[Verdict], before: Collection[int] = 
 
 def explained(plan: Plan, found: Sequence[Verdict], before: Collection[int] = ()) -> tuple[str, ...]:
     """Sentences on the error of verdicts, the looks and the margins. before: as in `claims_text`."""
-    tested = sum(verdict.word != "not testable at this scale" for verdict in found)
+    tested = sum(verdict.tested for verdict in found)
     error = (
         f"A verdict is false with a probability of at most {ERROR:.0%}; that any is, of at most "
         f"{family_error(found):.0%} (claims tested: {tested})."
@@ -155,7 +155,7 @@ def _row(found: Verdict) -> tuple[str, ...]:
         NOTHING if not high else str(low) if low == high else f"{low} to {high}",
         NOTHING if found.needed is None else str(found.needed),
         NOTHING if math.isnan(found.margin) else f"{found.margin:.2f}",
-        "; ".join(clean(text) for text in (found.reason, found.remark) if text),
+        "; ".join(clean(text) for text in (found.reason, found.remark, found.chosen) if text),
     )
 
 

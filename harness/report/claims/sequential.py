@@ -57,7 +57,8 @@ def standing(claim: Claim, plan: Plan, runs: pd.DataFrame) -> Standing:
 
 
 def _waiting(found: Verdict, number: int) -> Verdict:
-    return replace(found, word="inconclusive", reason=f"waits for {number} seeds")
+    reason = f"waits for {number} seeds" if found.tested else found.reason
+    return replace(found, word="inconclusive", reason=reason)
 
 
 def _at_look(claim: Claim, plan: Plan, runs: pd.DataFrame, number: int) -> Scored:

@@ -23,6 +23,7 @@ from harness.stats.intervals import Floats
 from harness.stats.planning import seeds_to_exclude_zero
 from harness.study import Plan
 from harness.study.claims import Claim, Comparison, margin_at
+from harness.study.study import cell_text
 
 Word = Literal[
     "contradicted", "no difference beyond the margin", "not testable at this scale", "inconclusive", "reproduced"
@@ -49,8 +50,9 @@ class Verdict:
         n: seeds of the cells that enter, the fewest and the most. needed: about how many a cell would decide it if the
             effect is as estimated; None if it is decided, unknown, or more than 1,000.
         margin: in points, NaN if there is none.
-        reason: why it is not testable or what is missing. remark: what was compared. held: what its two cells share of
-            the axes that tell cells apart, in words; empty if the claim says it, or if there are more cells.
+        reason: why it is not testable or what is missing. remark: what was compared. chosen: the two cells whose
+            difference the effect is, where the best of several was looked for; else empty. held: what its two cells
+            share of the axes that tell cells apart, in words; empty if the claim says it, or if there are more cells.
     """
 
     claim: Claim
@@ -63,6 +65,7 @@ class Verdict:
     margin: float = math.nan
     reason: str = ""
     remark: str = ""
+    chosen: str = ""
     held: str = ""
 
     @property
@@ -74,6 +77,11 @@ class Verdict:
     def open(self) -> bool:
         """True if more seeds could decide the claim."""
         return self.word == "inconclusive"
+
+    @property
+    def tested(self) -> bool:
+        """True if its cells have values: only then can its verdict be false."""
+        return math.isfinite(self.effect)
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,8 +161,9 @@ def verdict(claim: Claim, data: Scored, alphas: Alphas = FIXED) -> Verdict:
         claim=claim, word="inconclusive", n=(int(n.min()), int(n.max())), remark=compared.remark, held=held,
         margin=margin.points(data) if margin else math.nan,
     )  # fmt: skip
-    if not n.all():
-        return replace(plain, reason=f"{int((n == 0).sum())} of its {len(used)} cells have no value yet")
+    if lacking := int((n == 0).sum()):
+        have = "has" if lacking == 1 else "have"
+        return replace(plain, reason=f"{lacking} of its {len(used)} cells {have} no value yet")
     if wanted and not plain.margin > 0:
         return replace(plain, reason="the reference gains nothing over training from scratch, so no share is a margin")
     return _decided(plain, compared, data, margin, alphas)
@@ -204,12 +213,22 @@ def _decided(plain: Verdict, compared: Sides, data: Scored, margin: _Margin | No
     effect = bound(0.0)
     plus, minus = (bound(1.0), bound(-1.0)) if margin else (effect, effect)
     word = _word(plain.claim, effect, plus, minus, has_margin=margin is not None and plain.margin > 0)
-    found = replace(plain, word=word, effect=effect.effect, low=effect.low, high=effect.high)
+    chosen = _chosen(compared, effect.pair, data.plan)
+    found = replace(plain, word=word, effect=effect.effect, low=effect.low, high=effect.high, chosen=chosen)
     if not found.open:
         return found
     reason = "one seed shows no spread" if data.model.df == 0 else ""
     needed = _needed(found, effect, plus, minus, has_margin=margin is not None and plain.margin > 0)
     return replace(found, reason=reason, needed=int(needed) if math.isfinite(needed) else None)
+
+
+def _chosen(compared: Sides, pair: tuple[int, int], plan: Plan) -> str:
+    """The best candidate of each side, where there are several and each is one cell."""
+    rows = (compared.left[pair[0]], compared.right[pair[1]])
+    if len(compared.left) == len(compared.right) == 1 or any(np.count_nonzero(row) != 1 for row in rows):
+        return ""
+    left, right = (cell_text(plan.study.cells[int(np.flatnonzero(row)[0])]) for row in rows)
+    return f"{left} against {right}"
 
 
 def _word(claim: Claim, effect: Bounds, plus: Bounds, minus: Bounds, *, has_margin: bool) -> Word:
