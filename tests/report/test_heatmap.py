@@ -56,7 +56,7 @@ def test_a_map_is_drawn_once_most_of_it_is_done(tmp_path: Path) -> None:
     cells = summary(plan, runs_frame(plan, Store(tmp_path)))
     assert heatmaps(_done(cells, 3), Words.of(plan, cells)) == []
     ((found,),) = heatmaps(_done(cells, 4), Words.of(plan, cells))
-    assert found.holes == (("", ""), ("", ""), ("not finished", "not finished"))
+    assert found.holes == (("", ""), ("", ""), ("missing", "missing"))
     with drawing.style():
         figure = draw_heatmap(found)
         assert drawing.pdf(figure).startswith(b"%PDF")

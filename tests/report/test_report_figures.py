@@ -23,6 +23,7 @@ from fake_study import (
     scope_cell,
     scope_plan,
 )
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
@@ -30,7 +31,7 @@ from harness.papers import PaperTable, PublishedValue
 from harness.report.collect import arms, runs_frame
 from harness.report.figures import drawing, gallery
 from harness.report.figures import pictures as report_pictures
-from harness.report.figures.data import axis_figures, cell_labels, cells_figures, curves
+from harness.report.figures.data import Point, axis_figures, cell_labels, cells_figures, curves
 from harness.report.labels import Words
 from harness.report.tables.statistics import summary
 from harness.spec import Evaluation, Scalar, Scale, upstream
@@ -73,7 +74,7 @@ def test_lines_controls_and_paper_over_a_numeric_axis(tmp_path: Path) -> None:
         assert drawing.svg(drawn).startswith(b"<?xml")
     ours = drawn.axes[0]
     assert ours.get_xlabel() == "mask ratio"
-    assert ours.get_ylabel() == "top-1 accuracy (%)\nmean ± sd (n = 2), no interval"
+    assert ours.get_ylabel() == "top-1 accuracy (%)\nmean ± sd (n = 2)"
     # The means stand where the table has them, beside each other by at most a twentieth of the axis.
     bars = [found.lines[0] for found in ours.containers if isinstance(found, ErrorbarContainer)]
     for bar in bars:
@@ -101,7 +102,7 @@ def test_figures_begin_with_the_first_value_and_lines_with_theirs(tmp_path: Path
     assert cells_figures(*_frames(plan, store)) == []
     half_finished(store, plan)
     (figure,) = axis_figures(*_frames(plan, store))
-    assert figure.absent == "1 blocked, 2 excluded, 1 not finished"
+    assert figure.absent == "1 blocked, 2 excluded, 1 missing"
     assert [line.label for line in figure.lines] == ["masked"]  # "full" has no value yet
     with drawing.style():
         drawn = drawing.draw_axis(figure)
@@ -119,7 +120,7 @@ def test_faint_points_are_pretrainings_not_their_repeats(tmp_path: Path) -> None
     assert point.sd == pytest.approx(math.sqrt(8))
     with drawing.style():
         axes = drawing.draw_axis(figure).axes[0]
-    assert axes.get_ylabel().endswith("mean ± sd (n = 2), no interval")
+    assert axes.get_ylabel().endswith("mean ± sd (n = 2)")
     faint = [line for line in axes.lines if line.get_marker() == "."]
     assert [_signs(line)[1] for line in faint[:2]] == [[80.5, 84.5]] * 2
 
@@ -282,8 +283,57 @@ def test_one_factor_at_a_time(tmp_path: Path) -> None:
     assert [[point.x for point in line.points] for line in over.lines] == [[1, 2, 4, 16]]
     (beside,) = cells_figures(*frames)
     assert [point.label for point in beside.points] == [
-        "as the reference", "head mlp", "depth 1", "depth 4", "depth 16",
+        "reference (linear, 2)", "head mlp", "depth 1", "depth 4", "depth 16",
     ]  # fmt: skip
+
+
+def test_what_stands_at_one_value_only_is_said_to_be_left_out(tmp_path: Path) -> None:
+    """Of five cells that of the scope full has no second depth: one is not drawn over the depth."""
+    reference: dict[str, Scalar] = {"head": "linear", "depth": 2}
+    plan = scope_plan(
+        cell=_named_cell,
+        grid=around(reference, head=("linear", "mlp"), depth=(1, 2, 4)),
+        reference=reference,
+        paper=None,
+    )
+    store = Store(tmp_path)
+    finish_all(store, plan)
+    (figure,) = axis_figures(*_frames(plan, store))
+    assert figure.aside == 1
+    with drawing.style():
+        text = drawing.draw_axis(figure).get_suptitle()
+    assert text == "not drawn: 1, each at one depth only"
+
+
+def test_the_deviations_of_many_controls_stand_beside_each_other() -> None:
+    """Three levels of 1, 2 and 3 with deviations of a tenth: bars from 0.9 to 1.1 and so on, at places of their own."""
+
+    def level(value: float) -> Point:
+        return Point(
+            x=0.0, label=f"board {value:g}", mean=value, sd=value / 10, seeds=(), hole="", reference=False,
+            paper=math.nan, unverified=False,
+        )  # fmt: skip
+
+    with drawing.style():
+        axes = Figure().subplots()
+        drawing._draw_controls(axes, [level(1.0), level(2.0), level(3.0)], 1)
+    bars = [segment for found in axes.collections for segment in found.get_segments()]
+    assert [list(segment[:, 1]) for segment in bars] == [
+        pytest.approx([0.9, 1.1]), pytest.approx([1.8, 2.2]), pytest.approx([2.7, 3.3]),
+    ]  # fmt: skip
+    assert len({float(segment[0, 0]) for segment in bars}) == 3
+
+
+def test_the_heading_of_reconstructions_fits_the_picture() -> None:
+    images = np.zeros((4, 3, 8, 8, 1), dtype=np.uint8)
+    found = [gallery.Triplets(label=label, images=images + shade) for shade, label in enumerate(("a", "b"))]
+    with drawing.style():
+        figure = gallery.draw(found, "mask type, masked patch size (px of 192), mask ratio")
+        heading = figure.texts[0]
+        box = heading.get_window_extent(FigureCanvasAgg(figure).get_renderer())
+    assert heading.get_text().replace("\n", " ").endswith("masked patch size (px of 192), mask ratio")
+    assert box.x1 <= figure.bbox.x1
+    assert box.y0 >= figure.axes[0].get_window_extent().y1
 
 
 def test_many_lines_go_on_several_pages(tmp_path: Path) -> None:

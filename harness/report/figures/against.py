@@ -129,7 +129,7 @@ def draw(data: AgainstFigure) -> Figure:
     axes.margins(0.08)
     own = f" of its {data.at}" if data.at else ""
     axes.set_xlabel(f"paper: minus the reference{own}")
-    axes.set_ylabel(f"ours: {drawing.plain(data.measure)}\nminus the reference{own}, 95% interval")
+    axes.set_ylabel(f"ours: {drawing.plain(data.measure)}\nminus the reference{own}, own 95% intervals")
     drawing.finish(figure, width=drawing.ONE, title=data.title, height=2.9)
     return figure
 

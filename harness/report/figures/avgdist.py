@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
 
 from harness.papers import paper_table
 from harness.report.collect import axes_of, records
@@ -85,7 +86,7 @@ def draw_avgdist(frame: pd.DataFrame) -> Figure:
     axes = figure.subplots()
     _draw_masks(axes, frame)
     axes.set_ylabel("published top-1 (%)")
-    _legend(figure, 3)
+    _legend(figure, frame, 3)
     figure.set_size_inches(3.5, 3.6)
     return figure
 
@@ -149,7 +150,7 @@ def draw_beside(data: DistanceFigure) -> Figure:
         _draw_masks(axes, theirs.assign(top1=theirs["paper"], sd=math.nan))
         axes.set_title(drawing.THEIRS, color=drawing.GREY, fontsize=7)
     two = len(grid) > 1
-    _legend(figure, 5 if two else 3)
+    _legend(figure, pd.concat([ours, theirs]), 5 if two else 3)
     figure.set_size_inches(drawing.TWO if two else drawing.ONE, 3.4)
     return figure
 
@@ -186,19 +187,22 @@ def _draw_series(axes: Axes, part: pd.DataFrame, kind: str, size: int, *, named:
         axes.annotate(
             f"{record['mask_ratio']:g}".removeprefix("0"), (place, record["top1"]), side,
             textcoords="offset points", ha="center", fontsize=6, color=colour, zorder=4,
+            path_effects=[withStroke(linewidth=1.5, foreground="white")],  # error bars and lines run through it
         )  # fmt: skip
 
 
-def _legend(figure: Figure, columns: int) -> None:
-    """Mask types, unit sizes and the band, below the picture."""
+def _legend(figure: Figure, drawn: pd.DataFrame, columns: int) -> None:
+    """Mask types and unit sizes of what is drawn, and the band, below the picture."""
     signs = [
         Line2D([], [], color=drawing.GREY, marker=marker, linestyle="", markersize=5, label=kind)
         for kind, marker in _MARKERS.items()
+        if kind in set(drawn["mask_type"])
     ]
     units = [
         Line2D([], [], color=colour, marker="o", linewidth=0.7, markersize=5, label=f"{size} px")
         for size, colour in _COLOURS.items()
+        if size in set(drawn["mask_patch_size"])
     ]
-    band = Patch(color=drawing.GREY, alpha=0.13, linewidth=0, label="10 to 20 px")
+    band = Patch(color=drawing.GREY, alpha=0.13, linewidth=0, label="best, by SimMIM")
     handles = [*signs, band, *units]
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, columnspacing=1.2, handletextpad=0.5)

@@ -83,7 +83,8 @@ class AxisFigure:
 
     measure, over: evaluation and axis in words. lines: one for each combination of the other axes. title: what their
     labels hold. controls: cells that the axis does not apply to. log: True if the values of the axis are spread
-    geometrically. absent: cells without a number, as words. name: distinguishes a page by its panels, if several do.
+    geometrically. absent: cells without a number, as words. aside: how many cells with a number are not drawn, since no
+    other cell differs from them on the axis alone. name: distinguishes a page by its panels, if several do.
     """
 
     evaluation: str
@@ -95,6 +96,7 @@ class AxisFigure:
     controls: tuple[Point, ...]
     log: bool
     absent: str
+    aside: int = 0
     name: str = ""
 
     @property
@@ -261,7 +263,8 @@ def cell_labels(cells: Sequence[Cell], reference: Cell | None = None, words: Wor
         # Where one thing changes at a time, the change says all; a list of all values would repeat the reference.
         changes = [[name for name in varying if cell[name] != reference[name]] for cell in cells]
         if max(map(len, changes)) <= 1:
-            return "", [_change(cell, change, words) for cell, change in zip(cells, changes, strict=True)]
+            same = f"reference ({_values(reference, varying)})"
+            return "", [_change(cell, change, words) or same for cell, change in zip(cells, changes, strict=True)]
     # An axis that names each cell by itself, as `arm` does, says what the others would repeat.
     for name in varying:
         if all(isinstance(cell[name], str) for cell in cells) and len({cell[name] for cell in cells}) == len(cells):
@@ -271,7 +274,7 @@ def cell_labels(cells: Sequence[Cell], reference: Cell | None = None, words: Wor
 
 
 def _change(cell: Cell, names: Sequence[str], words: Words) -> str:
-    return ", ".join(f"{words.axis(name)} {shown(cell[name])}" for name in names) or "as the reference"
+    return ", ".join(f"{words.axis(name)} {shown(cell[name])}" for name in names)
 
 
 def _values(cell: Cell, names: Sequence[str]) -> str:
@@ -335,6 +338,7 @@ def _axis_figure(axis: str, cells: pd.DataFrame, seeds: Seeds, words: Words) -> 
         controls=level,
         log=_is_geometric({point.x for line in lines for point in line.points}),
         absent=_absent(pd.concat([*groups, controls])),
+        aside=int((~cells["cell"].isin(pd.concat([*groups, controls])["cell"]) & (cells["n"] > 0)).sum()),
     )
 
 
@@ -366,7 +370,7 @@ def _absent(cells: pd.DataFrame) -> str:
 
 def hole(record: Mapping[str, Any]) -> str:
     """Reason of a missing mean, in a word."""
-    return next((state for state in ("excluded", "failed", "blocked") if record[state]), "not finished")
+    return next((state for state in ("excluded", "failed", "blocked") if record[state]), "missing")
 
 
 def _values_of_seeds(runs: pd.DataFrame) -> Seeds:

@@ -135,7 +135,9 @@ def draw_axis(data: AxisFigure) -> Figure:
         axes.set_ylabel(THEIRS) if several else axes.set_title(THEIRS, color=GREY, fontsize=7)
     for axes in grid[-1]:
         axes.set_xlabel(plain(data.over))
-    _remark(figure, f"cells without a number: {data.absent}" if data.absent else "")
+    absent = f"cells without a number: {data.absent}" if data.absent else ""
+    aside = f"not drawn: {data.aside}, each at one {data.over} only" if data.aside else ""
+    _remark(figure, "; ".join(filter(None, (absent, aside))))
     labels = [plain(label) for label in data.labels]
     finish(figure, width=TWO if grid.size > 1 else ONE, title=data.title, height=1.0 + 1.5 * len(grid), order=labels)
     return figure
@@ -234,7 +236,7 @@ def _draw_cell(axes: Axes, point: Point, place: int) -> None:
         # In the middle of the panel, whatever the range of values turns out to be.
         axes.text(
             0.5, place, point.hole, color=GREY, ha="center", va="center", style="italic",
-            transform=axes.get_yaxis_transform(),
+            transform=axes.get_yaxis_transform(), bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
         )  # fmt: skip
         return
     error = 0.0 if math.isnan(point.sd) else point.sd
@@ -265,7 +267,7 @@ def spread(numbers: Sequence[int]) -> str:
     if not counts or counts[-1] < 2:
         return ""
     few, many = counts[0], counts[-1]
-    return f"\nmean ± sd (n = {few}" + (f" to {many}" if many > few else "") + "), no interval"
+    return f"\nmean ± sd (n = {few}" + (f" to {many}" if many > few else "") + ")"
 
 
 def _name(label: str) -> str | None:
@@ -281,17 +283,23 @@ def mark_reference(axes: Axes, x: float, y: float) -> None:
 
 
 def _draw_controls(axes: Axes, controls: Sequence[Point], lines: int) -> None:
-    """Draw controls as levels across the figure, with a band of one standard deviation.
+    """Draw controls as levels across the figure, with one standard deviation.
 
-    lines: colours that are taken. A few controls are grey and have bands; many have colours, and bands would hide them.
+    lines: colours that are taken. A few controls are grey and have bands; many have colours, and bands would hide them:
+    they have bars at the right.
     """
     few = len(controls) < len(DASHES[1:4])
     for number, point in enumerate(controls):
         colour = GREY if few else COLOURS[(lines + number) % LINES]
         dashes, label = DASHES[1:4][number % 3], plain(point.label)
         axes.axhline(point.mean, color=colour, linestyle=dashes, linewidth=1.1, zorder=1, label=label)
-        if few and not math.isnan(point.sd):
+        if math.isnan(point.sd):
+            continue
+        if few:
             axes.axhspan(point.mean - point.sd, point.mean + point.sd, color=GREY, alpha=0.1, linewidth=0, zorder=0)
+        else:
+            place, across = 0.98 - 0.03 * number, axes.get_yaxis_transform()
+            axes.errorbar([place], [point.mean], yerr=[point.sd], color=colour, fmt="none", transform=across, zorder=2)
 
 
 def _draw_paper_line(axes: Axes, line: Line, number: int) -> None:

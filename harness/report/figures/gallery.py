@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ FILE = "reconstructions.npz"
 KINDS = ("original", "masked", "predicted")
 SIDE = 0.8
 """Inches of one image, or less where so many do not fit the width of two columns."""
+LETTERS = 14
+"""Letters of the heading that fit an inch."""
 
 Pixels = NDArray[np.uint8]
 
@@ -82,11 +85,14 @@ def draw(found: Sequence[Triplets], title: str) -> Figure:
     columns = max(len(arm.images) for arm in found)
     side = min(SIDE, TWO / columns)
     heights = [len(kinds) * side for kinds in ([shared] if shared else []) + [own] * len(found)]
-    heading = ", ".join(KINDS[kind] for kind in own) + (" of each arm" if len(found) > 1 else "")
-    figure = Figure(figsize=(max(ONE, columns * side), 0.2 + sum(heights) + 0.22 * len(blocks)))
+    heading = " and ".join(KINDS[kind] for kind in own) + (f", by {plain(title, 80)}" if title else "")
+    width = max(ONE, columns * side)
+    lines = textwrap.wrap(heading, int(LETTERS * width))
+    above = 0.05 + 0.15 * len(lines)
+    figure = Figure(figsize=(width, above + sum(heights) + 0.22 * len(blocks)))
     top = figure.get_figheight()
-    figure.text(0.01, 1 - 0.03 / top, f"{heading}: {plain(title, 80)}" if title else heading, color=GREY, va="top")
-    top -= 0.2
+    figure.text(0.01, 1 - 0.03 / top, "\n".join(lines), color=GREY, va="top")
+    top -= above
     for (label, sheet), height in zip(blocks, heights, strict=True):
         top -= 0.22 + height
         size = figure.get_size_inches()
