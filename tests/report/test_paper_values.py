@@ -92,8 +92,8 @@ def test_agreement_in_order_by_hand() -> None:
     base = np.array([70.0, 70.1, 69.0, 71.0, 75.0, 60.0])
     values = base[:, None] + np.array([[0.1, -0.1], [-0.1, 0.1]] * 3)
     found = order_agreement(cells, fit(values))
-    # 82.0-82.2 is dropped. 82.0, 82.2 < 82.5: not here; all < 83.0: here too.
-    assert (found.pairs, found.kept, found.dropped) == (5, 3, 1)
+    # 82.0-82.2 is too close, and kept. 82.0, 82.2 < 82.5: not here; all < 83.0: here too.
+    assert (found.pairs, found.kept, found.closer, found.closer_kept) == (5, 3, 1, 1)
     assert found.resolved_kept <= found.resolved <= 5
     assert pytest.approx(1.96 * math.sqrt(2) * 0.09, abs=0.001) == SEPARABLE
 

@@ -287,8 +287,9 @@ def _order(runs: pd.DataFrame, cells: pd.DataFrame) -> Iterator[str]:
         yield (
             f"Order: pairs that the paper separates: {found.pairs}, in the same order here: {found.kept}; those whose "
             f"own 95 % interval here excludes zero: {found.resolved}, in the same order: {found.resolved_kept}. "
-            f"A pair counts if it is {SEPARABLE} or more apart in the paper, 1.96 x sqrt(2) x {PAPER_SD}, the sd of "
-            f"MAE's published runs; {found.dropped} closer ones do not."
+            f"The paper separates a pair by {SEPARABLE} or more, 1.96 x sqrt(2) x {PAPER_SD}, the sd of MAE's "
+            f"published runs; of {found.closer} pairs that differ by less, {found.closer_kept} are in the same order. "
+            "Pairs share cells, and each interval is of one pair: a description, not a test."
         )
 
 

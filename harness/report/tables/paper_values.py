@@ -30,14 +30,15 @@ class OrderAgreement:
     """Counts of cell pairs that the paper separates and of those with the same order here.
 
     pairs, kept: pairs with values here. resolved, resolved_kept: pairs whose difference here is significant too.
-    dropped: pairs that the paper does not separate.
+    closer, closer_kept: pairs that differ in the paper, but by less than `SEPARABLE`.
     """
 
     pairs: int
     kept: int
     resolved: int
     resolved_kept: int
-    dropped: int
+    closer: int
+    closer_kept: int
 
 
 def column_beside(plan: Plan, names: list[str]) -> str:
@@ -118,8 +119,10 @@ def order_agreement(cells: pd.DataFrame, model: Additive) -> OrderAgreement:
     theirs = paper[:, None] - paper
     once = np.triu(np.ones(theirs.shape, dtype=bool), 1) & np.isfinite(theirs) & np.isfinite(found.value)
     separate = once & (np.abs(theirs) >= SEPARABLE - 1e-9)
-    kept = separate & (theirs * found.value > 0)
+    same = theirs * found.value > 0
+    closer = once & ~separate & (np.abs(theirs) > 1e-9)
     with np.errstate(invalid="ignore"):
         clear = np.abs(found.value) > t_quantile(0.975, found.df) * found.error
-    counts = (separate, kept, separate & clear, kept & clear, once & ~separate)
+    resolved = separate & clear
+    counts = (separate, separate & same, resolved, resolved & same, closer, closer & same)
     return OrderAgreement(*(int(flags.sum()) for flags in counts))
