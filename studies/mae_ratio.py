@@ -47,7 +47,10 @@ STUDY = Study(
     paper=paper_table("mae_table1", metric="finetune_top1"),
     claims=(
         claims.inner_maximum(
-            "accuracy over ratio", axis="mask_ratio", at={"target": "pixels", "decoder_depth": 8}, margin=MARGINS
+            "accuracy over the ratio has an inner maximum",
+            axis="mask_ratio",
+            at={"target": "pixels", "decoder_depth": 8},
+            margin=MARGINS,
         ),
         claims.better(
             "masking 75 % beats masking 25 %",

@@ -2,8 +2,8 @@
 
 Paper   SimMIM (Xie et al., CVPR 2022), Table 1: Swin-B, 192 px, 100 epochs of pre-training, 100 of fine-tuning,
         ImageNet-1K top-1.
-Claim   Random masking with large units beats square and block-wise masking; accuracy over ratio has an inner maximum
-        near 0.5; small units need high ratios.
+Claim   Random masking with large units beats square and block-wise masking; accuracy over the ratio has an inner
+        maximum near 0.5; small units need high ratios.
 Run     harness run studies/simmim_masking.py --scale small
 """
 
@@ -37,6 +37,7 @@ STUDY = Study(
     looks=(5, 10),
     reference={**RANDOM_32, "mask_ratio": 0.6},
     paper=paper_table("simmim_table1_masking"),
+    labels={"masked_patch_size": "masked patch size (px of 192)"},
     claims=(
         claims.better(
             "random units of 32 px beat units of 4 px",

@@ -68,6 +68,7 @@ STUDY = Study(
     looks=(5, 10),
     reference={"loss_family": "regression", "target": "l1", "pred_resolution": 192},
     paper=paper_table("simmim_table5_target"),
+    labels={"pred_resolution": "predicted resolution (px of 192)"},
     claims=(
         claims.no_worse(
             "regression is no worse than classification, each at its best",
@@ -76,10 +77,14 @@ STUDY = Study(
             margin=MARGINS,
         ),
         claims.same(
-            "l1 and l2 are the same", {"target": "l1"}, {"target": "l2"}, at={"pred_resolution": 192}, margin=MARGINS
+            "l1 and l2 are the same, for regression of all 192 px",
+            {"target": "l1"},
+            {"target": "l2"},
+            at={"pred_resolution": 192},
+            margin=MARGINS,
         ),
         claims.same(
-            "l1 and smooth-l1 are the same",
+            "l1 and smooth-l1 are the same, for regression of all 192 px",
             {"target": "l1"},
             {"target": "smooth-l1"},
             at={"pred_resolution": 192},
