@@ -1,18 +1,19 @@
 """Committed results computed again, some of them, and compared to the last bit.
 
     python tools/recompute.py results/*.records                  # three runs of all that the files hold
-    python tools/recompute.py results/*.records --runs 5 --store again
+    python tools/recompute.py results/*.records --runs 5 --store again --table results/recomputed.csv
 
 The runs are drawn by random.Random(18).sample over the sorted keys. They and the pre-trainings that they start from are
 computed from their specs, on the CPU with one thread, in an empty store: a temporary one, or one that is kept and in
 which the same command goes on. Equal are all metrics, the weights, and what was logged on the way, times aside. Where
-instructions or versions differ from those of the committed run, last bits may differ too: those are named. The exit
-code is 1 if anything differs.
+instructions or versions differ from those of the committed run, last bits may differ too: those are named. A table,
+which tools/evidence.py reads, has a line a run. The exit code is 1 if anything differs.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import random
 import sys
 import tempfile
@@ -92,8 +93,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="files of harness records export")
     parser.add_argument("--runs", type=int, default=3, help="how many are drawn")
     parser.add_argument("--store", type=Path, help="kept; by default a temporary one")
+    parser.add_argument("--table", type=Path, help="a CSV file of the outcome")
     chosen = parser.parse_args(arguments)
-    differing = 0
+    rows: list[tuple[str, ...]] = []
     with tempfile.TemporaryDirectory() as folder:
         committed, again = Store(Path(folder, "committed")), Store(chosen.store or Path(folder, "again"))
         merged = import_records(committed, chosen.files)
@@ -103,11 +105,14 @@ def main(arguments: Sequence[str]) -> int:
             if committed.result(name) is None:
                 print(f"not committed  {name}")
                 continue
-            found = list(differences(committed, again, name))
-            differing += bool(found)
-            print(f"{'differs' if found else 'equal'}  {name}  {'; '.join(found)}".rstrip())
-            print("".join(f"    {line}\n" for line in surroundings(committed, again, name)), end="", flush=True)
-    return int(differing > 0)
+            found, around = list(differences(committed, again, name)), list(surroundings(committed, again, name))
+            rows.append((name, "differs" if found else "equal", "; ".join(found), "; ".join(around)))
+            print("  ".join((rows[-1][1], name, rows[-1][2])).rstrip())
+            print("".join(f"    {line}\n" for line in around), end="", flush=True)
+    if chosen.table:
+        with chosen.table.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows([("run", "outcome", "differences", "surroundings"), *rows])
+    return int(any(outcome == "differs" for _, outcome, *_ in rows))
 
 
 if __name__ == "__main__":

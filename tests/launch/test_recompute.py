@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import json
 import random
@@ -65,7 +66,10 @@ def test_a_result_that_was_tampered_with_is_told_from_one_that_holds(
     changed["metrics"]["loss"] += 1e-9
     result.write_bytes(sealed(changed))
     export_records(store, [key(start), key(run)], file)
-    assert recompute.main([str(file), "--runs", "2"]) == 1
+    assert recompute.main([str(file), "--runs", "2", "--table", str(tmp_path / "again.csv")]) == 1
     told = capsys.readouterr().out
+    with (tmp_path / "again.csv").open(newline="") as table:
+        outcomes = {row["run"]: (row["outcome"], row["differences"][:5]) for row in csv.DictReader(table)}
+    assert outcomes == {key(start): ("equal", ""), key(run): ("differs", "loss ")}
     assert f"equal  {key(start)}" in told
     assert f"differs  {key(run)}  loss " in told
