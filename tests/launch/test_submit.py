@@ -212,3 +212,18 @@ def test_cancel_leaves_what_this_machine_computes_and_a_pack_with_others(
     assert Slurm(store, "s").cancel(by_key(FIRST[2])) == ([], [])  # no job of the cluster's
     assert isinstance(attempt, Attempt)
     attempt.release()
+
+
+def test_cancel_spares_a_job_whose_other_run_was_submitted_again(store: Store, project: Path, slurm: FakeSlurm) -> None:
+    again, left, other = FIRST
+    queued(store, project, by_key(again, left), pack=2)  # job 1
+    pending(slurm, store)
+    Slurm(store, "s").cancel(by_key(again))
+    queued(store, project, by_key(again, other), pack=2)  # job 2
+    pending(slurm, store)
+    queued(store, project, by_key(again), study="two")
+    gone, spared = Slurm(store, "s").cancel(by_key(again, other))
+    assert slurm.calls("scancel") == []  # job 2 goes on with the run that was submitted again
+    assert (gone, spared) == ([key(other)], [key(again)])
+    Slurm(store, "s").cancel(by_key(left))
+    assert slurm.calls("scancel") == ["1"]  # which job 1 has dropped

@@ -6,7 +6,7 @@ import secrets
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -147,20 +147,8 @@ class Slurm:
                 return [], sorted(set(live))
             if log.publish(number, "cancel", study, chosen) is not None:
                 break
-        gone, latest = set(chosen), latest_entries(entries, chosen)
-        for entry in entries:
-            if entry.kind == "cancel":
-                gone |= set(entry.wants)
-        ids = []
-        for name in chosen:
-            entry, job = latest[name], seen.places[name].job
-            array, index = entry.places[name]
-            rest = set(entry.arrays[array].elements[index]) - gone
-            # A job is cancelled once each other run of it is done or was given up; else it drops these runs itself.
-            if job and all(store.result(other) for other in rest):
-                ids.append(job)
-        questions.cancel(sorted(set(ids)))
-        return chosen, sorted(set(live) - gone)
+        questions.cancel(_emptied(set(chosen), seen, entries, store))
+        return chosen, sorted(set(live) - set(chosen))
 
     def logs(self, runs: Mapping[str, Run]) -> dict[str, Path]:
         """Newest log file of the job of each run that has one."""
@@ -194,6 +182,21 @@ def scripts(
             executor = _executor(store.root / ".submissions" / "preview", site[array.stage], array, {}, "")
             shown[array.stage] = str(executor._make_submission_file_text(executor._submitit_command_str, "preview"))
     return made, shown
+
+
+def _emptied(chosen: Set[str], seen: Overview, entries: Sequence[Entry], store: Store) -> list[str]:
+    """Jobs of chosen runs in which no other run is still to be computed."""
+    latest = latest_entries(entries, chosen)
+    given_up = {name: entry.number for entry in entries if entry.kind == "cancel" for name in entry.wants}
+    jobs = set()
+    for name in chosen:
+        entry, job = latest[name], seen.places[name].job
+        array, index = entry.places[name]
+        rest = set(entry.arrays[array].elements[index]) - chosen
+        # A job drops a run that is given up after its own submission, even if a later job takes that run again.
+        if job and all(given_up.get(other, 0) > entry.number or store.result(other) for other in rest):
+            jobs.add(job)
+    return sorted(jobs)
 
 
 def _log_of(log: Submissions, entry: Entry, name: str) -> Path | None:
