@@ -216,7 +216,7 @@ class Coordinator:
         if len(candidate.rows) < most and trial.user_attrs.get(noted.COMPUTED) and self._promising(values[0]):
             noted.set_attribute(self.study, trial, noted.SEEDS, most)
             self._say(f"trial {trial.number} is promising: {most} seeds")
-            more = self._measure.candidate(candidate.cell, range(most))
+            more = self._measure.candidate(candidate.cell, self._measure.seed_range(most))
             self._pruner.request(more)
             return with_starts([run for run in self._measure.wanted(more) if self._store.result(key(run)) is None])
         noted.set_attribute(self.study, trial, noted.PER_SEED, per_seed)

@@ -147,18 +147,36 @@ def test_what_the_store_has_costs_nothing(store: Store) -> None:
     assert not {key(validation(search, k=k, temperature=0.3, seed=0)) for k in (1, 2)} & set(jobs.added)
 
 
-def test_trials_have_the_seeds_of_the_study_that_they_continue(store: Store) -> None:
+def continuing(first_seed: int, **changes: Any) -> Search:
+    """A search that continues a study whose seeds begin so."""
     search = toy()
     study = Study(cell=search.cell, grid=Grid([search.reference]), scales=(SCALE,), reference=search.reference)
-    search = toy(study=replace(study, first_seed=10), seeds=2)
+    return toy(study=replace(study, first_seed=first_seed), **changes)
+
+
+def seeds_of(store: Store, jobs: FakeJobs) -> list[int]:
+    """The seed of each run that was submitted, ascending."""
+    return sorted(store.spec(name).seed for name in jobs.added)
+
+
+def test_trials_have_the_seeds_of_the_study_that_they_continue(store: Store) -> None:
+    search = continuing(10, seeds=2)
     for seed in (10, 11):
         finish(store, validation(search, **search.reference, seed=seed))
     jobs = FakeJobs(store)
     found = run(search, store, jobs, budget=3)
     assert [trial.imported for trial in found[:2]] == [True, False]
-    assert sorted(str(store.spec(name).to_plain()["seed"]) for name in jobs.added) == ["10"] * 3 + ["11"] * 3
+    assert seeds_of(store, jobs) == [10] * 3 + [11] * 3
     with pytest.raises(HarnessError, match="trials need seeds below 1,000"):
-        toy(study=replace(study, first_seed=999), seeds=2)
+        continuing(999, seeds=2)
+
+
+def test_further_seeds_of_a_promising_trial_follow_its_first(store: Store) -> None:
+    jobs = FakeJobs(store)
+    (trial,) = run(continuing(10, promising_seeds=3), store, jobs, budget=1)  # the first trial always is promising
+    assert seeds_of(store, jobs) == [10, 11, 12]
+    runs = [validation(toy(), **trial.params, seed=seed) for seed in (10, 11, 12)]
+    assert trial.per_seed[0] == pytest.approx([score(run) for run in runs])
 
 
 def test_a_failing_cell_fails_its_trial_alone(store: Store) -> None:
