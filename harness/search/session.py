@@ -148,14 +148,14 @@ def _add_if_finished(
     except HarnessError:  # a result without the metric: if proposed, the trial fails with that reason
         return
     # The Wilcoxon pruner compares new trials with imported ones too, seed by seed.
-    by_seeds = measure.search.pruner == "wilcoxon"
+    by_seed = {row.seed: value for row, value in zip(candidate.rows, per_seed[0], strict=True)}
     study.add_trial(
         create_trial(
             state=TrialState.COMPLETE,
             params=params,
             distributions=opened.space.distributions_of(params),
             values=[fmean(values) for values in per_seed],
-            intermediate_values=dict(enumerate(per_seed[0])) if by_seeds else None,
+            intermediate_values=by_seed if measure.search.pruner == "wilcoxon" else None,
             user_attrs={CELL: present(cell), IMPORTED: True, PER_SEED: per_seed},
         )
     )

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_coordinator import run
-from toy import DATA, RECIPE, SCALE, FakeJobs, pretrained, toy
+from test_coordinator import continuing, run
+from toy import DATA, RECIPE, SCALE, FakeJobs, finish, pretrained, score, toy, validation
 
 from harness.search import Rungs
 from harness.search.session import open_search
@@ -147,6 +147,16 @@ def test_wilcoxon_compares_seeds(store: Store) -> None:
     assert all(len(trial.rungs) < 6 for trial in pruned)
     assert all(len(trial.rungs) == 6 for trial in told)
     assert len(jobs.added) - len(jobs.dropped) == sum(len(trial.rungs) for trial in own)
+
+
+def test_wilcoxon_pairs_new_trials_with_imported_ones_by_their_seeds(store: Store) -> None:
+    wilcoxon, seeds = continuing(10, pruner="wilcoxon", seeds=5), (10, 11, 12, 13, 14)
+    known = {seed: validation(wilcoxon, **wilcoxon.reference, seed=seed) for seed in seeds}
+    for evaluation in known.values():
+        finish(store, evaluation)
+    found = run(wilcoxon, store, FakeJobs(store), budget=1)
+    assert [(trial.imported, tuple(trial.rungs)) for trial in found] == [(True, seeds), (False, seeds)]
+    assert found[0].rungs == pytest.approx({seed: score(evaluation) for seed, evaluation in known.items()})
 
 
 def test_a_rung_may_be_the_last_epoch_and_none_comes_later(store: Store) -> None:
