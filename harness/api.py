@@ -317,7 +317,8 @@ class Results:
         """A run by its cell: the evaluation of this name, or the cell's pre-training.
 
         Args:
-            evaluation: column of the study; None for the pre-training that the cell's evaluations start from.
+            evaluation: column of the study, whose first is given where it is repeated; None for the pre-training that
+                the cell's evaluations start from.
             seed: by default the first of the plan. cell: values of axes, enough to name one cell.
 
         Raises:
@@ -327,7 +328,7 @@ class Results:
         seed = self.plan.rows[0].seed if seed is None else seed
         if seed not in (seeds := list(dict.fromkeys(row.seed for row in self.plan.rows))):
             raise HarnessError(f"no seed {seed!r}; this study has {', '.join(map(str, seeds))}")
-        rows = [row for row in self.plan.rows if row.seed == seed and row.axes in cells]
+        rows = [row for row in self.plan.rows if row.seed == seed and row.axes in cells and not row.repeat]
         if len(rows) != 1:
             several = {axis: dict.fromkeys(str(row.axes[axis]) for row in rows) for axis in self.plan.study.grid.axes}
             told = "; ".join(f"{axis} is {' or '.join(found)}" for axis, found in several.items() if len(found) > 1)

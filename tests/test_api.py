@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,13 @@ def test_runs_by_study_and_cell(results: harness.Results) -> None:
         results.run(backbone="resnet")
     with pytest.raises(HarnessError, match="no seed 7; this study has 0"):
         results.run(backbone="swin", seed=7)
+
+
+def test_a_run_of_a_study_with_repeats_is_the_first_one(tmp_path: Path) -> None:
+    one, two = (harness.results(replace(STUDY, repeats=repeats), store=tmp_path) for repeats in (1, 2))
+    assert len(two.plan.rows) > len(one.plan.rows)
+    for evaluation in (None, "top1"):
+        assert two.run(evaluation, backbone="swin") == one.run(evaluation, backbone="swin")
 
 
 def test_plan_takes_values_and_selections() -> None:
