@@ -143,7 +143,7 @@ def results_frame(
 def models() -> DataFrame:
     """The published models of SimMIM, A2MIM, MAE and SymMIM, one a row; loads no torch.
 
-    Columns: `name`, `paper`, `aliases` (other names, as mmpretrain's), `stage` (pretrain, finetune or probe),
+    Columns: `name`, `paper`, `aliases` (other names, as mmpretrain's), `stage` (pretrain, finetune or linear-probe),
     `image_size` (px), `parameters`, `multiply_adds` (encoder and pooling, for one image), `top1` (published, in
     percent; NaN if none is), `verified` (True if that was read in the paper or its code), `source`, `recipe`, and
     `weights` (the name of the published file).

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import sys
 from functools import cache
 from pathlib import Path
@@ -115,6 +116,12 @@ def test_models_as_a_frame() -> None:
     assert row["weights"] == "swin-base_ft-8xb256-coslr-100e_in1k_20220829-9cf23aa1.pth"
     assert frame["top1"].isna().sum() == sum(model.accuracy is None for model in published_models().values())
     assert frame["parameters"].min() > 1e7
+
+
+def test_the_stages_of_the_frame_are_those_that_its_docstring_names() -> None:
+    told = re.search(r"`stage` \(([^)]*)\)", " ".join(str(harness.models.__doc__).split()))
+    assert told is not None
+    assert set(re.split(", | or ", told[1])) == set(harness.models()["stage"])
 
 
 def update() -> None:
