@@ -33,7 +33,6 @@ from harness.store import Attempt, Store
 WARM_STEPS = 6
 """Steps before the clock is started: kernels are chosen, memory is reserved, a model is compiled."""
 
-COUNTED_STEPS = 3
 NOISE_BYTES, LONGEST_EPOCH = 400_000_000, 50
 """Pictures of noise take no more than this, and are no more batches, but two at least."""
 
