@@ -34,8 +34,8 @@ def export(
     # As in a report: with looks, claims that were open have further seeds, which belong to the whole study's results.
     names = (found if where or seeds else found.looked()).plan.runs()
     count = export_records(found.store, names, file)
-    # A text times a bool: nothing where all are finished.
-    say(f"wrote {count} of {len(names)} runs to {file}" + (": the others are not finished" * (count < len(names))))
+    left = ": the others are not finished" if count < len(names) else ""
+    say(f"wrote {count} of {len(names)} runs to {file}{left}")
 
 
 @records.command("import")
