@@ -121,7 +121,9 @@ def sized(scale, backbone):
     """The scale with the model of a cell."""
     if backbone == "ViT-B":
         return scale
-    return PAPER_RESNET if scale.name == "paper" else scale.replace(backbone=resnet(16, bottlenecks=scale is SMALL))
+    if scale.name == "paper":
+        return PAPER_RESNET
+    return scale.replace(backbone=resnet(16, bottlenecks=scale.name == "small"))
 
 
 def start_of(scale, backbone, method, seed):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from harness.papers import a2mim_detect, a2mim_segment, ade20k, coco, dense_probe, protocol_of
 from harness.report.tables.paper_values import column_beside
-from harness.spec import Detect, Pretrain, Scratch, Segment, key
-from harness.study import Plan, expand, load
+from harness.spec import Detect, Garments, Pretrain, Scratch, Segment, key
+from harness.study import Plan, Row, expand, load
 from harness.study.claims import selections, selector
 
 STUDY = Path(__file__).resolve().parent.parent / "studies" / "downstream_dense.py"
@@ -33,8 +34,7 @@ def test_every_cell_has_all_evaluations_of_one_start(scale: str) -> None:
     assert [tuple(row.axes.values()) for row in plan(scale).rows if row.excluded] == [("ResNet-50", "SymMIM")]
     for row in rows:
         assert list(row.evaluations) == (["box_ap", *COLUMNS[:2]] if scale == "cpu" else COLUMNS)
-        starts = {run.start.digest for run in row.evaluations.values()}
-        assert len(starts) == 1
+        assert len(starts(row)) == 1
         probe, head, boxes = (row.evaluations[column] for column in COLUMNS[:3])
         assert isinstance(probe, Segment)
         assert isinstance(head, Segment)
@@ -46,6 +46,19 @@ def test_every_cell_has_all_evaluations_of_one_start(scale: str) -> None:
             assert key(boxes) == key(masks)
             assert masks.shown_metric == "mask_ap"
         assert isinstance(probe.start, Scratch if row.axes["method"] == "scratch" else Pretrain)
+
+
+def test_a_scale_with_fewer_labels_keeps_its_starts() -> None:
+    study = plan("small").study
+    (small,) = [scale for scale in study.scales if scale.name == "small"]
+    assert isinstance(small.labelled, Garments)
+    fewer = small.replace(labelled=small.labelled.replace(train_images=500))
+    found = expand(replace(study, scales=(fewer,)), seeds=1)
+    assert [starts(row) for row in found.rows] == [starts(row) for row in plan("small").rows]
+
+
+def starts(row: Row) -> set[str]:
+    return {run.start.digest for run in row.evaluations.values()}
 
 
 def test_at_scale_paper_the_trainings_are_the_presets() -> None:
