@@ -111,14 +111,13 @@ def training_batches(
     drawn = seed if crop_seed is None else crop_seed
     places = torch.arange(batch_size)[slice(None) if rows is None else rows]
     together = not augment.needs_loader
-    in_memory = isinstance(source, ImageSet) and together
-    plan = step_indices(
-        source, places.to(device if in_memory else "cpu"), batch_size, seed, range(first_step, steps), augment.repeats
-    )
+    in_memory = source if isinstance(source, ImageSet) and together else None
+    at = places.to("cpu" if in_memory is None else device)
+    plan = step_indices(source, at, batch_size, seed, range(first_step, steps), augment.repeats)
     if isinstance(source, FolderSet) and source.crops == "batch" and together:
         found = _packed(source, augment, image_size, drawn, plan, places.to(device), steps)
-    elif isinstance(source, ImageSet) and together:
-        found = _in_memory(source.to(device), augment, image_size, drawn, plan, places.to(device), steps)
+    elif in_memory is not None:
+        found = _in_memory(in_memory.to(device), augment, image_size, drawn, plan, places.to(device), steps)
     else:
         made = TrainingSamples(source, augment, image_size, drawn)
         found = _one_by_one(made, plan, places, device, workers)
