@@ -28,9 +28,9 @@ def decays(name: str, parameter: Tensor, no_decay: NoDecay = "usual") -> bool:
         case "usual" | "usual-but-gate":
             if no_decay == "usual-but-gate" and name.endswith(MASK_GATE):
                 return True
-            exempt = (*POSITIONS, *TOKENS, "mask_token", *TABLES)
+            exempt = (*POSITIONS, *TOKENS, MASK_TOKEN, *TABLES)
         case "simmim-swin":
-            exempt = (*POSITIONS, *TOKENS, "mask_token")
+            exempt = (*POSITIONS, *TOKENS, MASK_TOKEN)
         case "simmim-vit":
             exempt = (*POSITIONS, *TOKENS)
         case "mae":
@@ -39,7 +39,7 @@ def decays(name: str, parameter: Tensor, no_decay: NoDecay = "usual") -> bool:
             return not any(part in name for part in ("norm", "bias", *POSITIONS))
         case _:
             assert_never(no_decay)
-    vector = parameter.ndim < 2 and not name.endswith("mask_token")  # a vector here, [1, 1, C] in the released code
+    vector = parameter.ndim < 2 and not name.endswith(MASK_TOKEN)  # a vector here, [1, 1, C] in the released code
     return not vector and not name.endswith((".bias", *exempt))
 
 
