@@ -175,6 +175,8 @@ def test_scripts_writes_nothing(store: Store, slurm: FakeSlurm) -> None:
     assert len(made) == 2
     assert all("#SBATCH --partition=gpu\n" in text for text in texts.values())
     assert not store.root.exists()
+    for array, text in enumerate(texts.values()):  # with the folder that it has when it is submitted
+        assert f"/.submissions/000001/array-{array}/" in text
 
 
 def test_cancel_takes_jobs_out_once(store: Store, project: Path, slurm: FakeSlurm) -> None:

@@ -177,9 +177,11 @@ def scripts(
     chosen, seen = wanted(runs, store, retry=retry, reading=True)
     made, _ = _arrays(chosen, seen, site)
     shown: dict[Stage, str] = {}
-    for array in made:
+    log = Submissions(store.root)
+    entry = log.folder(log.last() + 1)
+    for place, array in enumerate(made):
         if array.stage not in shown:
-            executor = _executor(store.root / ".submissions" / "preview", site[array.stage], array, {}, "")
+            executor = _executor(entry.jobs(place), site[array.stage], array, {}, "")
             shown[array.stage] = str(executor._make_submission_file_text(executor._submitit_command_str, "preview"))
     return made, shown
 
