@@ -92,7 +92,7 @@ class Attempt:
         """
         write_named_by_content(
             self.files.path,
-            lambda digest: f"snapshot-{epoch:04d}-{digest[:16]}.safetensors",
+            lambda digest: AttemptFolder.snapshot_name(epoch, digest),
             lambda file: file.write(weights),
             self.check,
         )

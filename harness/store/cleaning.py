@@ -13,7 +13,14 @@ from pathlib import Path
 from harness.spec import Run, key, upstreams
 from harness.store.features import is_taken
 from harness.store.files import digests, size_below, write_atomically
-from harness.store.layout import FeaturesFolder, RunFolder, coordinator_owners, features_folders, submission_folders
+from harness.store.layout import (
+    FeaturesFolder,
+    RunFolder,
+    coordinator_owners,
+    description_files,
+    features_folders,
+    submission_folders,
+)
 from harness.store.lease import clock
 from harness.store.records import SCHEMA, read_record, sealed
 from harness.store.store import Store
@@ -95,8 +102,9 @@ def seal(path: Path) -> None:
     """
     record = read_record(path) or {}
     record.pop("schema", None)
-    if path.name == "result.json":
-        attempt = RunFolder(path.parent).attempt(record["attempt"])
+    folder = RunFolder(path.parent)
+    if path == folder.result:
+        attempt = folder.attempt(record["attempt"])
         record["files"] = digests(attempt.path, attempt.kept())
     write_atomically(path, sealed(record))
 
@@ -108,8 +116,8 @@ def _records(store: Store) -> Iterator[Path]:
         if store.result(name) is not None:
             yield folder.result
     for entry in submission_folders(store.root):
-        yield from (entry.entry, *sorted(entry.path.glob("answer-*.json")))
-    yield from (*coordinator_owners(store.root), *sorted((store.root / ".descriptions").glob("*.json")))
+        yield from (entry.entry, *entry.answers())
+    yield from (*coordinator_owners(store.root), *description_files(store.root))
 
 
 def remove(found: list[Removable]) -> None:
@@ -130,13 +138,12 @@ def _is_free(folder: FeaturesFolder) -> bool:
 def _leftovers(folder: RunFolder, final: int) -> list[Removable]:
     old = [attempt.path for attempt in folder.attempts() if attempt.number != final]
     states = [file.path for file in folder.attempt(final).checkpoints()]  # killed between the result and the clean-up
-    aside = folder.path.glob("result-put-aside-*.json")
     return [
         Removable(what, path, size_below(path))
         for what, paths in (
             ("superseded attempts", old),
             ("checkpoints of done runs", states),
-            ("results put aside", aside),
+            ("results put aside", folder.results_put_aside()),
         )
         for path in paths
     ]

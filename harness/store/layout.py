@@ -2,6 +2,7 @@
 
 <root>/<key>/spec.json                           the resolved spec, written once
             /result.json                         present and valid = done; created exclusively
+            /result-put-aside-<random>.json      a result that no longer counts
             /snapshots-asked-for/0004            empty: the weights after epoch 4 are wanted
             /attempts/0001/owner.json            who works on it; the highest number owns the run
                           /heartbeat             touched while that process lives
@@ -89,9 +90,14 @@ class AttemptFolder:
         """Error files of the ranks above 0, the lowest first."""
         return sorted(self.path.glob("error-*.txt"), key=lambda path: (len(path.name), path.name))
 
+    @staticmethod
+    def snapshot_name(epoch: int, digest: str) -> str:
+        """Name of the weights after an epoch by the SHA-256 (hex) of their file."""
+        return f"snapshot-{epoch:04d}-{digest[:16]}.safetensors"
+
     def snapshots(self, epoch: int) -> list[Path]:
         """The weights after an epoch, if they were written."""
-        return list(self.path.glob(f"snapshot-{epoch:04d}-*.safetensors"))
+        return list(self.path.glob(self.snapshot_name(epoch, "*")))
 
     def checkpoints(self) -> list[CheckpointFile]:
         """All files with a checkpoint's name, whole or not."""
@@ -126,9 +132,13 @@ class RunFolder:
     result = _Inside("result.json")
     snapshots_asked_for = _Inside("snapshots-asked-for")
 
+    def result_put_aside(self, mark: str) -> Path:
+        """Place of a result that no longer counts; `mark` tells it from others."""
+        return self.path / f"result-put-aside-{mark}.json"
+
     def results_put_aside(self) -> list[Path]:
         """Results that no longer count: damaged ones, and those of runs that are computed again for their weights."""
-        return list(self.path.glob("result-put-aside-*.json"))
+        return list(self.path.glob(self.result_put_aside("*").name))
 
     def all_snapshots(self) -> list[Path]:
         """The snapshots of all attempts."""
@@ -158,6 +168,10 @@ class SubmissionFolder:
         """Answer of sbatch for an array: its job id, or why it was refused."""
         return self.path / f"answer-{array}.json"
 
+    def answers(self) -> list[Path]:
+        """The answers for all arrays."""
+        return sorted(self.path.glob("answer-*.json"))
+
     def stopped(self, array: int, element: int) -> Path:
         """Reason why the job of an element ended before its runs did, although none of them failed."""
         return self.path / f"stopped-{array}-{element}.txt"
@@ -185,6 +199,11 @@ def snapshot_folder(root: Path, digest: str) -> Path:
 def description_file(root: Path, digest: str) -> Path:
     """File of a model's number of parameters and multiply-adds, written once they have been counted."""
     return root / ".descriptions" / f"{digest}.json"
+
+
+def description_files(root: Path) -> list[Path]:
+    """The files of all models that have been counted."""
+    return sorted((root / ".descriptions").glob("*.json"))
 
 
 @dataclass(frozen=True)

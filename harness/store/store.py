@@ -223,9 +223,9 @@ class Store:
 
     def put_result_aside(self, name: str) -> None:
         """Rename a result, so that the run counts as not done and is computed again."""
-        path = self.folder(name).result
+        files = self.folder(name)
         with contextlib.suppress(FileNotFoundError):
-            path.rename(path.with_name(f"result-put-aside-{uuid.uuid4().hex[:8]}.json"))
+            files.result.rename(files.result_put_aside(uuid.uuid4().hex[:8]))
 
     def acquire(self, run: Run, *, retry: bool = False) -> Attempt | State:
         """Become the owner of a run.

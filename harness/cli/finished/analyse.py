@@ -15,7 +15,7 @@ from harness.launch.executor import drive
 from harness.launch.inline import Inline
 from harness.launch.resources import Resources
 from harness.spec import Analysis, FineTune, HarnessError, Pretrain, Run, key
-from harness.store import Store, open_store
+from harness.store import RunFolder, Store, open_store
 from harness.store.files import disk_errors, write_atomically
 
 Kind = Literal["interactions", "occlusion", "fourier", "rgb"]
@@ -65,7 +65,7 @@ def _key_of(text: str, store: Store) -> str:
     from harness.core.weights.finished_run import found_key
 
     folder = Path(text)
-    return folder.resolve().name if (folder / "spec.json").is_file() else found_key(text, store)
+    return folder.resolve().name if RunFolder(folder).spec.is_file() else found_key(text, store)
 
 
 def _fields(settings: Sequence[str]) -> dict[str, object]:

@@ -14,7 +14,7 @@ from harness.core.model.backbones import layers_for
 from harness.core.weights.checkpoint import read_noted, read_weights
 from harness.core.weights.formats import Weights, named_as_timm
 from harness.spec import Detect, FineTune, HarnessError, Pretrain, Run, Segment, key, run_from_json
-from harness.store import Store
+from harness.store import RunFolder, Store
 from harness.store.files import sha256
 
 SHOWN = 5
@@ -95,7 +95,7 @@ def _place(source: Run | str | Path, store: Store) -> Path | tuple[str, Store]:
     path = Path(source).expanduser()
     if path.is_file():
         return path
-    if (path / "spec.json").is_file():
+    if RunFolder(path).spec.is_file():
         # A run folder is named by its key and lies in its store, which need not be that of the project.
         return path.resolve().name, Store(path.resolve().parent)
     return found_key(str(source), store), store
