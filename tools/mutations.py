@@ -168,8 +168,8 @@ MUTATIONS = (
     ),
     Mutation(
         "stats/comparisons.py",
-        "1 - (1 - LEVEL) / (present.sum() - 1)",
-        "1 - (1 - LEVEL)",
+        "1 - (1 - CONFIDENCE) / (present.sum() - 1)",
+        "1 - (1 - CONFIDENCE)",
         "stats",
     ),
     Mutation(

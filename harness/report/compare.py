@@ -17,13 +17,10 @@ from harness.report.tables.footnotes import mixtures
 from harness.report.tables.table import csv_text
 from harness.spec import HarnessError
 from harness.stats.additive import levels
-from harness.stats.intervals import Estimate, Floats, t_quantile, tails
+from harness.stats.intervals import ERROR, Estimate, Floats, t_quantile, tails
 from harness.stats.simultaneous import holm
 from harness.store import Store
 from harness.study import Plan
-
-LEVEL = 0.05
-"""Share of comparisons without any true change in which at least one cell is called changed, at most."""
 
 _NEEDED = {"cell", "seed", "evaluation", "state", "value", "key", "pretrain_key"}
 
@@ -171,14 +168,14 @@ def _judged(
         places = [place for place in moved if found[place].evaluation == name]
         rows = pd.DataFrame({place: _differences(found[place], groups) for place in places}).T
         table = levels(rows.to_numpy(dtype=np.float64))
-        half, p = t_quantile(1 - LEVEL / 2, table.df) * table.error, tails(table)
+        half, p = t_quantile(1 - ERROR / 2, table.df) * table.error, tails(table)
         for row, place in enumerate(places):
             low, high = found[place].difference - half[row], found[place].difference + half[row]
             found[place] = replace(found[place], low=float(low), high=float(high), p=float(p[row]), verdict="one seed")
         tested += [place for place in places if not math.isnan(found[place].p)]
         notes.append(f"{name}: {_noise(table, np.array([found[place].n for place in places], dtype=np.float64))}")
     for place, p in zip(tested, holm([found[place].p for place in tested]), strict=True):
-        found[place] = replace(found[place], p=float(p), verdict="changed" if p < LEVEL else "within noise")
+        found[place] = replace(found[place], p=float(p), verdict="changed" if p < ERROR else "within noise")
     if not tested:
         return tuple(found), ["No cell has two seeds in both results that differ: there is no noise to judge by."]
     return tuple(found), [*notes, "Paired by seed; two-sided t tests; p adjusted for all of them by Holm's method."]

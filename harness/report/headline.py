@@ -17,7 +17,8 @@ from harness.report.labels import axis_label, evaluation_label
 from harness.report.numbers import between, number, signed
 from harness.report.tables.footnotes import reference_text
 from harness.report.tables.paper_values import column_beside
-from harness.report.tables.table import LEVEL, decimals, from_scratch
+from harness.report.tables.table import decimals, from_scratch
+from harness.stats.intervals import ERROR
 from harness.study import Plan
 
 NAMED = 3
@@ -99,7 +100,7 @@ def _gain(words: _Words, base: pd.Series, control: pd.Series) -> str:
     gain, least = -control["difference"], min(base["n"], control["n"])
     spread = _spread(-control["simultaneous_high"], -control["simultaneous_low"], least, words.digits)
     levels = f"{words.value(base['mean'])} with the {words.named}, {words.value(control['mean'])} from scratch"
-    if control["p"] < LEVEL:
+    if control["p"] < ERROR:
         verb = "helps" if gain > 0 else "harms"
         return f"Pre-training {verb}: {words.points(gain)} of {words.measure} {spread}, {levels}."
     return f"Whether pre-training helps is open: {words.points(gain)} of {words.measure} {spread}, {levels}."
@@ -159,7 +160,7 @@ def _one_seed(plan: Plan, part: pd.DataFrame, words: _Words) -> Iterator[str]:
 def _others(plan: Plan, part: pd.DataFrame, words: _Words) -> Iterator[str]:
     """Which other cells are better or worse than the reference, and how many cannot be told from it."""
     others = part[~part["reference"] & ~_is_scratch(plan, part) & (part["n"] > 0) & part["p"].notna()]
-    clear, names = others[others["p"] < LEVEL], naming_axes(part)
+    clear, names = others[others["p"] < ERROR], naming_axes(part)
     for word, found in (("Better", clear[clear["difference"] > 0]), ("Worse", clear[clear["difference"] < 0])):
         if len(found):
             order = found.reindex(found["difference"].abs().sort_values(ascending=False).index)

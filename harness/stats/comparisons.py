@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.stats.additive import Additive
-from harness.stats.intervals import LEVEL, Estimate, Flags, Floats, t_quantile, tails
+from harness.stats.intervals import CONFIDENCE, Estimate, Flags, Floats, t_quantile, tails
 from harness.stats.simultaneous import critical, groups, largest_below
 
 LEAST_FOR_BEST = 3
@@ -22,7 +22,7 @@ class Differences:
     Attributes:
         found: value, error, df and own of each difference; the base differs from itself by 0 with no error. All NaN
             without a base.
-        half: half the width of the interval at LEVEL. simultaneous: of intervals that hold for all together with LEVEL.
+        half: half the width of the interval at CONFIDENCE. simultaneous: of intervals that hold for all together.
         p: p-values adjusted for the number of differences, so that where no cell differs from the base, a p below 0.05
             anywhere has a probability of 5 %: Dunnett's test, or Sidak's bound for a cell with a variance of its own.
         shared: seeds that a cell and the base both have.
@@ -48,7 +48,7 @@ def differences(model: Additive, base: int | None) -> Differences:
     found = Estimate(np.where(others, found.value, 0.0), error, df, found.own & others)
     p, several = _adjusted(model, base, found)
     shared = (np.isfinite(model.values) & np.isfinite(model.values[base])).sum(axis=1)
-    return Differences(found, t_quantile((1 + LEVEL) / 2, found.df) * found.error, several, p, shared)
+    return Differences(found, t_quantile((1 + CONFIDENCE) / 2, found.df) * found.error, several, p, shared)
 
 
 def _adjusted(model: Additive, base: int, found: Estimate) -> tuple[Floats, Floats]:
@@ -60,7 +60,7 @@ def _adjusted(model: Additive, base: int, found: Estimate) -> tuple[Floats, Floa
     p, bound, number = np.full(len(known), np.nan), np.full(len(known), np.nan), int(known.sum())
     alike, apart = known & ~model.own, known & model.own
     p[apart] = -np.expm1(number * np.log1p(-np.minimum(tails(found)[apart], 1 - 1e-15)))
-    bound[apart] = t_quantile((1 + LEVEL ** (1 / max(number, 1))) / 2, found.df[apart])
+    bound[apart] = t_quantile((1 + CONFIDENCE ** (1 / max(number, 1))) / 2, found.df[apart])
     if alike.any():
         size = np.divide(np.abs(found.value), found.error, out=np.full(len(known), 1e6), where=found.error > 0)
         size = np.where(found.value == 0, 0.0, np.minimum(size, 1e6))
@@ -68,7 +68,7 @@ def _adjusted(model: Additive, base: int, found: Estimate) -> tuple[Floats, Floa
         comparisons = groups(variance / model.n[base], 1 / model.n[known])
         df = round(float(found.df[alike].min()), 3)
         p[alike] = 1 - largest_below(size[alike], comparisons, df, two_sided=True)
-        bound[alike] = critical(1 - LEVEL, comparisons, df, two_sided=True)
+        bound[alike] = critical(1 - CONFIDENCE, comparisons, df, two_sided=True)
     return np.clip(p, 0.0, 1.0), bound * found.error
 
 
@@ -83,7 +83,7 @@ def among_best(model: Additive) -> Flags:
     if model.df <= 0 or present.sum() < 2 or n[present].min() < LEAST_FOR_BEST:
         return np.zeros(count, dtype=bool)
     found = model.pairs()
-    own = t_quantile(1 - (1 - LEVEL) / (present.sum() - 1), found.df)
+    own = t_quantile(1 - (1 - CONFIDENCE) / (present.sum() - 1), found.df)
     bound = np.where(found.own, own, _bounds_as_best(model)[:, None])
     worse = np.nan_to_num(-found.value - np.maximum(bound * found.error, 0.0), nan=-1.0) > 0
     best: Flags = present & ~worse.any(axis=1)
@@ -96,5 +96,5 @@ def _bounds_as_best(model: Additive) -> Floats:
     for number in set(model.n[model.n > 0].tolist()):
         members = np.flatnonzero(model.n == number)
         others = np.delete(model.n, members[0])
-        bounds[members] = critical(1 - LEVEL, groups(1 / number, 1 / others[others > 0]), model.df)
+        bounds[members] = critical(1 - CONFIDENCE, groups(1 / number, 1 / others[others > 0]), model.df)
     return bounds

@@ -12,8 +12,10 @@ from scipy.special import stdtr, stdtrit
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-LEVEL = 0.95
-"""Confidence level of every interval shown."""
+ERROR = 0.05
+"""Significance level of every test, and probability of a false verdict on a claim."""
+CONFIDENCE = 1 - ERROR
+"""Level of every interval shown."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,8 @@ def tails(found: Estimate) -> Floats:
 
 
 def half_width(sd: Floats, n: Floats, df: Floats) -> Floats:
-    """Half-width of the interval at LEVEL of a mean of n values, from a standard deviation with df degrees."""
-    found: Floats = t_quantile((1 + LEVEL) / 2, df) * sd / np.sqrt(np.maximum(n, 1))
+    """Half-width of the interval at CONFIDENCE of a mean of n values, from a standard deviation with df degrees."""
+    found: Floats = t_quantile((1 + CONFIDENCE) / 2, df) * sd / np.sqrt(np.maximum(n, 1))
     return found
 
 

@@ -10,10 +10,11 @@ import pandas as pd
 
 from harness.report import escape
 from harness.report.claims.sequential import standing
-from harness.report.claims.verdicts import ERROR, ORDER, Verdict, scored, verdict
+from harness.report.claims.verdicts import ORDER, Verdict, scored, verdict
 from harness.report.escape import NOTHING, clean
 from harness.report.labels import evaluation_label
 from harness.report.numbers import signed
+from harness.stats.intervals import ERROR
 from harness.study import Plan
 from harness.study.claims import margin_at
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from harness.report.claims.contrasts import sides
-from harness.report.claims.verdicts import ERROR, Alphas, Scored, Verdict, compared_cells, scored, verdict
+from harness.report.claims.verdicts import Alphas, Scored, Verdict, compared_cells, scored, verdict
 from harness.report.collect import runs_frame
+from harness.stats.intervals import ERROR
 from harness.stats.sequential import error_of_a_look
 from harness.store import Store
 from harness.study import Plan, expand

@@ -19,7 +19,7 @@ from harness.report.tables.paper_values import column_beside
 from harness.report.tables.statistics import matrix, units
 from harness.stats.additive import Additive, fit
 from harness.stats.bounds import Bounds, bounds
-from harness.stats.intervals import Floats
+from harness.stats.intervals import ERROR, Floats
 from harness.stats.planning import seeds_to_exclude_zero
 from harness.study import Plan
 from harness.study.claims import Claim, Comparison, margin_at
@@ -33,11 +33,9 @@ ORDER: tuple[Word, ...] = (
 )  # fmt: skip
 """Order of verdicts in tables, failed claims first."""
 
-ERROR = 0.05
-"""Probability of a false verdict per claim, half of it on each side."""
-
 Alphas = tuple[float, float]
 FIXED: Alphas = (ERROR / 2, ERROR / 2)
+"""Half of the error on each side."""
 
 
 @dataclass(frozen=True, kw_only=True)

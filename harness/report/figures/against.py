@@ -17,7 +17,7 @@ from harness.report.figures import drawing
 from harness.report.figures.data import BACKBONE, LINES, Cell, cell_labels, panel_axis
 from harness.report.labels import Words
 from harness.report.tables.statistics import model_of
-from harness.stats.intervals import LEVEL, t_quantile
+from harness.stats.intervals import CONFIDENCE, t_quantile
 
 SIGNS = LINES * 2
 """Labels that a figure has signs for: two shapes of each colour."""
@@ -63,7 +63,7 @@ def _figure(part: pd.DataFrame, runs: pd.DataFrame, words: Words) -> AgainstFigu
     cells, points = records(part), records(part[axes_of(part)])
     bases = _bases(part, points)
     found = model_of(part, runs).pairs()
-    halves = t_quantile((1 + LEVEL) / 2, found.df) * found.error
+    halves = t_quantile((1 + CONFIDENCE) / 2, found.df) * found.error
     drawn = [
         (number, base)
         for number, base in bases.items()

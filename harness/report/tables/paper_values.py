@@ -12,7 +12,7 @@ from harness.papers import PaperTable, Protocol, PublishedValue, protocol_of
 from harness.papers.protocol import UNKNOWN
 from harness.report.collect import axes_of, records
 from harness.stats.additive import Additive
-from harness.stats.intervals import t_quantile
+from harness.stats.intervals import CONFIDENCE, t_quantile
 from harness.study import Plan
 
 PAPER_SD = 0.09
@@ -122,7 +122,7 @@ def order_agreement(cells: pd.DataFrame, model: Additive) -> OrderAgreement:
     same = theirs * found.value > 0
     closer = once & ~separate & (np.abs(theirs) > 1e-9)
     with np.errstate(invalid="ignore"):
-        clear = np.abs(found.value) > t_quantile(0.975, found.df) * found.error
+        clear = np.abs(found.value) > t_quantile((1 + CONFIDENCE) / 2, found.df) * found.error
     resolved = separate & clear
     counts = (separate, separate & same, resolved, resolved & same, closer, closer & same)
     return OrderAgreement(*(int(flags.sum()) for flags in counts))

@@ -19,10 +19,8 @@ from harness.report.labels import axis_label, short_label
 from harness.report.numbers import number, signed
 from harness.report.tables.footnotes import caption, count_words, measures, notes, reading
 from harness.spec import Scalar
+from harness.stats.intervals import ERROR
 from harness.study import Plan
-
-LEVEL = 0.05
-"""Adjusted p-value below which a cell counts as better or worse than the reference."""
 
 BETTER, WORSE, REFERENCE = "↑", "↓", "•"
 
@@ -138,7 +136,7 @@ class Cell:
         """Sign for better or worse than the reference beyond noise, or for the reference itself; else empty."""
         if self.reference:
             return REFERENCE
-        if not self.p < LEVEL:  # NaN is not told either
+        if not self.p < ERROR:  # NaN is not told either
             return ""
         return BETTER if self.difference > 0 else WORSE
 
@@ -328,10 +326,10 @@ def _rounded(value: float, digits: int) -> float | None:
 
 
 def _significance(p: float) -> str:
-    """`n.s.` from LEVEL upwards, nothing without a p-value."""
+    """`n.s.` from ERROR upwards, nothing without a p-value."""
     if math.isnan(p):
         return ""
-    if p >= LEVEL:
+    if p >= ERROR:
         return "n.s."
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
