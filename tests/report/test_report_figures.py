@@ -302,7 +302,7 @@ def test_what_stands_at_one_value_only_is_said_to_be_left_out(tmp_path: Path) ->
     assert figure.aside == 1
     with drawing.style():
         text = drawing.draw_axis(figure).get_suptitle()
-    assert text == "not drawn: 1, each at one depth only"
+    assert text == "not drawn: 1 that would be single points"
 
 
 def test_the_deviations_of_many_controls_stand_beside_each_other() -> None:

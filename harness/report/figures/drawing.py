@@ -136,8 +136,8 @@ def draw_axis(data: AxisFigure) -> Figure:
     for axes in grid[-1]:
         axes.set_xlabel(plain(data.over))
     absent = f"cells without a number: {data.absent}" if data.absent else ""
-    aside = f"not drawn: {data.aside}, each at one {data.over} only" if data.aside else ""
-    _remark(figure, "; ".join(filter(None, (absent, aside))))
+    aside = f"not drawn: {data.aside} that would be single points" if data.aside else ""
+    _remark(figure, absent, aside)
     labels = [plain(label) for label in data.labels]
     finish(figure, width=TWO if grid.size > 1 else ONE, title=data.title, height=1.0 + 1.5 * len(grid), order=labels)
     return figure
@@ -155,9 +155,9 @@ def _draw_panel(axes: Axes, data: AxisFigure, panel: str) -> None:
         axes.set_title(plain(panel))
 
 
-def _remark(figure: Figure, text: str) -> None:
-    if text:
-        figure.suptitle(plain(text, 80), color=GREY, fontsize=7, x=0.01, ha="left")
+def _remark(figure: Figure, *texts: str) -> None:
+    if lines := [plain(text, 80) for text in texts if text]:
+        figure.suptitle("\n".join(lines), color=GREY, fontsize=7, x=0.01, ha="left")
 
 
 def draw_cells(data: CellsFigure) -> Figure:
