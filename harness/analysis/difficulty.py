@@ -138,10 +138,10 @@ def difficulty(mask: Mask, image_size: int, patch: int, *, draws: int, seed: int
             only. Of a mask with several views the first is measured.
 
     Raises:
-        HarnessError: the mask is drawn from scores; a mask hides all, or none hides any; the patch does not fit.
+        HarnessError: the mask does not hide blindly; a mask hides all, or none hides any; the patch does not fit.
     """
-    if mask.scored_by is not None:
-        raise HarnessError(f"a {mask.kind} mask depends on the image: its difficulty is that of no fixed distribution")
+    if not mask.hides_blindly:
+        raise HarnessError(f"a {mask.kind} mask hides no places that are known without the image: it has no difficulty")
     if mask.size % patch:
         raise HarnessError(f"a patch of {patch} px does not divide the mask's unit of {mask.size} px")
     units = make_mask(mask, image_size=image_size, seed=seed, step=0, steps=1, positions=torch.arange(draws))

@@ -12,7 +12,7 @@ from rich.progress import track
 
 from harness.cli.common import ScaleName, StorePath, Where, console, planned, results_folder, say
 from harness.papers import compared_masks, paper_table
-from harness.spec import BlockMask, FrequencyMask, HarnessError, Mask, Pretrain, RandomMask, SquareMask, pretraining
+from harness.spec import BlockMask, HarnessError, Mask, Pretrain, RandomMask, SquareMask, pretraining
 from harness.store import Store
 from harness.study import Plan
 
@@ -120,8 +120,7 @@ def _difficulty(mask: Mask, image_size: int, patch: int, draws: int) -> dict[str
     from harness.analysis.difficulty import difficulty
 
     names = ("ratio", "avgdist", "avgdist_error", "visible", "isolated", "distinct")
-    # A guided mask depends on images, and a mask of frequencies hides no places.
-    if mask.scored_by is not None or isinstance(mask, FrequencyMask):
+    if not mask.hides_blindly:
         return dict.fromkeys(names, math.nan)
     found = difficulty(mask, image_size, patch, draws=draws)
     values = (

@@ -208,7 +208,7 @@ class RgbStatistics(_Analysis[Pretrain]):
     """Statistics of the masked inputs of a pre-training, under each fill of hidden pixels.
 
     Colours are in [0, 1], but for noise, which may lie outside. Nothing is trained, so this does not wait for the
-    pre-training, whose mask and data it takes.
+    pre-training, whose mask and data it takes. The mask has to hide places without looking at the image.
 
     images: test images. masks: masks of each image.
     bins: of the histograms.
@@ -227,3 +227,13 @@ class RgbStatistics(_Analysis[Pretrain]):
     def caption(self) -> str:
         """The shown metric in words."""
         return "shift of the mean colour by the mask, under the run's own fill"
+
+    @model_validator(mode="after")
+    def _known_places(self) -> Self:
+        mask = self.start.mask
+        if not mask.hides_blindly:
+            raise ValueError(
+                f"a {mask.kind} mask hides no places that are known without a model; "
+                "valid: one that neither looks at the image nor removes frequencies, such as random"
+            )
+        return self

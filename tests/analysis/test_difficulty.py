@@ -12,7 +12,7 @@ from scipy.ndimage import convolve
 
 from harness.analysis.difficulty import Average, Difficulty, difficulty, measured, visible_neighbours
 from harness.papers import compared_masks
-from harness.spec import BlockMask, GuidedMask, HardMask, HarnessError, RandomMask
+from harness.spec import BlockMask, FrequencyMask, GuidedMask, HardMask, HarnessError, RandomMask
 
 
 class Row(NamedTuple):
@@ -123,9 +123,9 @@ def test_masks_that_hide_nothing_count_for_the_ratio_alone() -> None:
 
 
 def test_refusals() -> None:
-    for mask in (GuidedMask(size=16, ratio=0.5), HardMask(size=16)):
-        with pytest.raises(HarnessError, match="depends on the image"):
-            difficulty(mask, 64, 16, draws=2)
+    for mask in (GuidedMask(size=16, ratio=0.5), HardMask(size=16), FrequencyMask()):
+        with pytest.raises(HarnessError, match="hides no places that are known without the image"):
+            difficulty(mask, 64, mask.size, draws=2)
     with pytest.raises(HarnessError, match="3 px does not divide"):
         difficulty(RandomMask(size=16, ratio=0.5), 64, 3, draws=2)
     with pytest.raises(HarnessError, match="none of 2 masks"):

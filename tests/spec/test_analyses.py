@@ -12,8 +12,14 @@ from harness.spec import (
     Backbone,
     FineTune,
     Fourier,
+    FrequencyMask,
+    GuidedMask,
+    HardMask,
     Interactions,
     Knn,
+    Loss,
+    LossPredictor,
+    MomentumEncoder,
     Occlusion,
     Pretrain,
     RandomMask,
@@ -31,6 +37,9 @@ PRETRAIN = Pretrain(
     data=Shapes(image_size=16), image_size=16, backbone=VIT, mask=RandomMask(size=4, ratio=0.5), recipe=RECIPE
 )
 TUNED = FineTune(start=PRETRAIN, recipe=RECIPE, crop=0.9, backbone=VIT.replace(args={"depth": 3}))
+FILTERED = PRETRAIN.replace(mask=FrequencyMask(radius=4.0), loss=Loss(kind="frequency"))
+GUIDED = PRETRAIN.replace(mask=GuidedMask(size=4, ratio=0.5), momentum=MomentumEncoder())
+HARD = PRETRAIN.replace(mask=HardMask(size=4), momentum=MomentumEncoder(), loss_predictor=LossPredictor())
 INTERACTIONS = Interactions(start=TUNED, grid=4, orders=(0.0, 0.5, 1.0))
 OCCLUSION = Occlusion(start=TUNED, size=4, ratios=(0.0, 0.5))
 FOURIER = Fourier(start=TUNED)
@@ -92,6 +101,9 @@ def test_what_is_not_said_is_taken_from_the_start() -> None:
         (lambda: FOURIER.replace(image_size=32), "image_size 32 differs from the start's 16"),
         (lambda: RgbStatistics(start=TUNED), "start"),  # type: ignore[arg-type]
         (lambda: Interactions(start=PRETRAIN), "start"),  # type: ignore[arg-type]
+        (lambda: RGB.replace(start=FILTERED), "a frequency mask hides no places .* valid: .* such as random"),
+        (lambda: RGB.replace(start=GUIDED), "a guided mask hides no places"),
+        (lambda: RGB.replace(start=HARD), "a hard mask hides no places"),
     ],
 )
 def test_refusals(build: Any, message: str) -> None:

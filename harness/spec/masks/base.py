@@ -18,6 +18,11 @@ class MaskSpec(Spec):
     scored_by: ClassVar[Literal["attention", "loss"] | None] = None
 
     @property
+    def hides_blindly(self) -> bool:
+        """True if it hides places of the image and looks at nothing, so that its masks are known without a model."""
+        return self.scored_by is None
+
+    @property
     def views(self) -> int:
         """Number of masks of each image in one training step; the copies follow each other in the batch."""
         return 1

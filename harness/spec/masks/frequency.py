@@ -30,6 +30,10 @@ class FrequencyMask(MaskSpec):
         """Side of a unit: the mask has one place a frequency, as many as the image has pixels."""
         return 1
 
+    @property
+    def hides_blindly(self) -> bool:
+        return False  # it removes frequencies, and hides no places
+
     def varies(self, image_size: int) -> bool:
         del image_size
         return 0 < self.low_pass < 1
