@@ -19,7 +19,7 @@ from harness.core.objective.fourier import GradientRatio, fourier_loss, require_
 from harness.core.runtime.distributed import Group
 from harness.core.runtime.session import Session
 from harness.launch import Resources
-from harness.spec import ComplementMask, FourierLoss, HarnessError, Loss, Pretrain, RandomMask, Shapes, key
+from harness.spec import ComplementMask, FourierLoss, HarnessError, LocalMask, Loss, Pretrain, RandomMask, Shapes, key
 from harness.store import Store
 
 ALL = torch.ones(1, 2, 2, dtype=torch.bool)
@@ -309,6 +309,18 @@ def test_micro_batches_change_nothing(fourier: FourierLoss, tmp_path: Path) -> N
         for name in ("loss", "grad_norm", "fourier_ratio"):
             assert one[name] == pytest.approx(other[name], rel=1e-4), name
         assert one["fourier_ratio"] > 0
+
+
+@pytest.mark.parametrize("micro_batch", [None, 4])
+def test_the_logged_ratio_is_over_the_units_that_the_loss_is_taken_over(
+    micro_batch: int | None, tmp_path: Path
+) -> None:
+    """l2 and the paper's loss have gradients 2 d / n and weight * d / N: n are 2 of the N = 16 units of an image."""
+    mask = LocalMask(size=4, ratio=0.5, window=2, windows=2, shared=False)
+    fourier, loss = FourierLoss(weight=0.3), Loss(kind="l2")
+    run = TRAINED.replace(mask=mask, fourier=fourier, loss=loss, recipe=TRAINED.recipe.replace(epochs=2))
+    for line in lines(tmp_path, run, micro_batch):
+        assert line["fourier_ratio"] == pytest.approx(0.3 / 2 * 2 / 16, rel=1e-3)
 
 
 def test_a_run_without_fourier_loss_logs_no_ratio(tmp_path: Path) -> None:

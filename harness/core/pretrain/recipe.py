@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from harness.core.data.batches import Batch, steps_per_epoch
 from harness.core.data.datasets import load
+from harness.core.masks.local import predicted_units
 from harness.core.masks.masking import in_views, spread
 from harness.core.model.batchnorm import group_batch_norms
 from harness.core.model.checkpointing import checkpoint_blocks
@@ -20,7 +21,7 @@ from harness.core.pretrain.draws import Draws, draw, drawn_batches
 from harness.core.pretrain.mim import MaskedImageModel, load_pretraining_start
 from harness.core.pretrain.momentum import momentum_at
 from harness.core.pretrain.reconstruct import write_reconstructions
-from harness.core.runtime.drop_path import key_drop_paths
+from harness.core.runtime.drop_path import Place, key_drop_paths
 from harness.core.runtime.precision import autocast, require
 from harness.core.runtime.session import Computation, Diverged, Session
 from harness.core.train.optimiser import parameter_groups
@@ -96,8 +97,12 @@ def pretrain(run: Pretrain, session: Session) -> Computation:
 
 
 class Seen(NamedTuple):
-    """Inputs of a slice of a batch, and its prediction and losses by `MaskedImageModel`, without gradient."""
+    """Inputs of a slice of a batch, and its prediction and losses by `MaskedImageModel`, without gradient.
 
+    positions: int64 [B], places of the images in the global batch.
+    """
+
+    positions: Tensor
     draws: Draws
     prediction: Tensor
     losses: dict[str, Tensor]
@@ -119,7 +124,7 @@ def _learn(run: Pretrain, model: MaskedImageModel, replica: nn.Module, update: U
         part.backward(losses)
         if part.last or run.fourier is not None:
             found = {name: loss.detach() for name, loss in losses.items()}
-            seen.append(Seen(drawn, prediction.detach(), found))
+            seen.append(Seen(part.batch.positions, drawn, prediction.detach(), found))
     update.apply()
     if model.momentum is not None:  # after the weights: it averages the new ones
         model.momentum.follow(model, update.rate("momentum"))
@@ -140,19 +145,20 @@ def _measured(
     if run.contrastive is not None:
         found["contrastive"] = group.mean(last.losses["contrastive"].clone()).item()
     if run.fourier is not None:
-        found["fourier_ratio"] = _fourier_ratio(run, model, training, seen)
+        found["fourier_ratio"] = _fourier_ratio(run, model, step, seen)
     return found
 
 
-def _fourier_ratio(run: Pretrain, model: MaskedImageModel, training: Training, seen: list[Seen]) -> float:
+def _fourier_ratio(run: Pretrain, model: MaskedImageModel, step: Step[Batch], seen: list[Seen]) -> float:
     """Strength of the Fourier loss relative to the prediction error, over the slices of a step (`GradientRatio`)."""
-    ratio = GradientRatio(run)
-    for draws, prediction, _ in seen:
-        with autocast(run.recipe, training.session.device):
-            # Computed again, for logged steps alone, instead of being kept in every step.
+    ratio, session = GradientRatio(run), step.training.session
+    for positions, draws, prediction, _ in seen:
+        # Computed again, for logged steps alone, instead of being kept in every step.
+        scored = predicted_units(run, draws.hidden, Place().move(step.number, positions), model.windows)
+        with autocast(run.recipe, session.device):
             target = model.targets(in_views(run.mask, draws.images))
-            ratio.add(prediction, target, spread(draws.hidden, target.shape[-1]), draws.hidden)
-    return ratio.settle(training.session.group)
+            ratio.add(prediction, target, spread(scored, target.shape[-1]), scored)
+    return ratio.settle(session.group)
 
 
 def _schedules(run: Pretrain, steps_per_epoch: int) -> dict[str, Schedule]:
