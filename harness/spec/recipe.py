@@ -212,6 +212,14 @@ AnyOptimiser = Annotated[
     Discriminator(whose),
 ]
 
+SETTINGS: Mapping[str, tuple[str, ...]] = {
+    "betas": ("adamw", "lamb"),
+    "eps": ("adamw", "lamb"),
+    "momentum": ("lars", "sgd"),
+    "nesterov": ("sgd",),
+}
+"""Fields of a recipe that some optimisers alone read, and their names."""
+
 
 class Recipe(Spec):
     """One stage of training.
@@ -302,27 +310,26 @@ class Recipe(Spec):
     @model_validator(mode="before")
     @classmethod
     def _momentum(cls, values: Any) -> Any:
-        if isinstance(values, dict):
-            optimizer, given = values.get("optimizer", "adamw"), values.get("momentum")
-            if optimizer in ("lars", "sgd") and given is None:
-                return {**values, "momentum": 0.9}
-            if optimizer in ("adamw", "lamb") and given is not None:
-                raise ValueError(f"momentum belongs to lars and sgd; {optimizer} has betas")
-        return values
+        reads = isinstance(values, dict) and values.get("optimizer", "adamw") in SETTINGS["momentum"]
+        return {**values, "momentum": 0.9} if reads and values.get("momentum") is None else values
 
     def model_post_init(self, context: Any, /) -> None:  # a validator is called again for each spec that holds this one
         self._lengths()
-        if not self.nesterov and self.optimizer != "sgd":
-            name = self.optimizer if isinstance(self.optimizer, str) else "an optimiser of your own"
-            raise ValueError(f"nesterov belongs to sgd, not to {name}")
-        own = {"betas": (0.9, 0.999), "eps": 1e-8, "momentum": None} if whose(self.optimizer) == CUSTOM else {}
-        if unused := [name for name, usual in own.items() if getattr(self, name) != usual]:
-            raise ValueError(f"{' and '.join(unused)} would not reach your own optimiser; set them in its params")
+        self._settings()
         if (self.augment.mixup or self.augment.cutmix) and self.batch_size % 2:
             raise ValueError(f"Mixup and CutMix need an even batch_size, not {self.batch_size}")
         if self.batch_norm_group is not None and self.batch_size % self.batch_norm_group:
             valid = ", ".join(str(size) for size in range(1, self.batch_size + 1) if self.batch_size % size == 0)
             raise ValueError(f"batch_norm_group {self.batch_norm_group} does not divide batch_size; valid: {valid}")
+
+    def _settings(self) -> None:
+        unread = _unread(self.optimizer)
+        if not (stated := [name for name, usual in unread.items() if getattr(self, name) != usual]):
+            return
+        if whose(self.optimizer) == CUSTOM:
+            raise ValueError(f"{' and '.join(stated)} would not reach your own optimiser; set them in its params")
+        name = stated[0]
+        raise ValueError(f"{name} belongs to {' and '.join(SETTINGS[name])}, not to {self.optimizer}; leave it out")
 
     def _lengths(self) -> None:
         if bool(self.epochs) == bool(self.steps):
@@ -357,6 +364,12 @@ class Recipe(Spec):
     def scaled(self, lr: float) -> float:
         """A learning rate of this recipe after the batch scaling rule."""
         return lr if self.lr_batch is None else lr * self.batch_size / self.lr_batch
+
+
+def _unread(optimizer: object) -> dict[str, object]:
+    """The `SETTINGS` that an optimiser does not read, and their defaults."""
+    fields = Recipe.__pydantic_fields__
+    return {name: fields[name].default for name, readers in SETTINGS.items() if optimizer not in readers}
 
 
 def check_whole_pictures(recipe: Recipe) -> None:

@@ -113,7 +113,7 @@ def test_momentum_belongs_to_some_optimisers() -> None:
     assert recipe(optimizer="sgd").momentum == recipe(optimizer="lars").momentum == 0.9
     assert recipe(optimizer="sgd", momentum=0.0).momentum == 0.0
     assert recipe().momentum is None
-    with pytest.raises(ValidationError, match="momentum belongs to lars and sgd; lamb has betas"):
+    with pytest.raises(ValidationError, match="momentum belongs to lars and sgd, not to lamb; leave it out"):
         recipe(optimizer="lamb", momentum=0.9)
     with pytest.raises(ValidationError, match=r"adamw.*lamb.*lars.*sgd"):
         recipe(optimizer="adam")

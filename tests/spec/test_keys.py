@@ -148,7 +148,8 @@ OTHER: dict[Spec, dict[str, Any]] = {
         "temperature": 0.1,
         "block": 2,
     },
-    RECIPE.replace(optimizer="sgd"): {
+    RECIPE.replace(optimizer="sgd"): {"optimizer": "lars", "momentum": 0.5, "nesterov": False},
+    RECIPE: {
         "epochs": 11,
         "batch_size": 16,
         "lr": 2e-3,
@@ -168,10 +169,7 @@ OTHER: dict[Spec, dict[str, Any]] = {
         "gate_lr": 0.1,
         "precision": "bf16",
         "augment": Augment(flip=0.0),
-        "optimizer": "lars",
-        "momentum": 0.5,
         "average": Average(decay=0.99),
-        "nesterov": False,
         "steps": 7,
         "warmup_steps": 2,
     },

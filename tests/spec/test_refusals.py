@@ -341,6 +341,11 @@ REFUSED: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         lambda: recipe(optimizer=CustomOptimiser(function="json:dumps"), eps=1e-6, betas=(0.9, 0.95)),
         ("betas and eps would not reach", "params"),
     ),
+    "betas of sgd": (
+        lambda: recipe(optimizer="sgd", betas=(0.1, 0.2)),
+        ("betas belongs to adamw and lamb, not to sgd", "leave it out"),
+    ),
+    "eps of lars": (lambda: recipe(optimizer="lars", eps=1e-6), ("eps belongs to adamw and lamb, not to lars",)),
     "an optimiser's name": (lambda: recipe(optimizer="adam"), ("Recipe.optimizer: Input should be 'adamw', 'lamb'",)),
     "stride of an own network": (
         lambda: CustomBackbone(function="json:dumps", patch_size=16, stride=24),
