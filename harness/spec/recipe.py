@@ -149,12 +149,22 @@ class Augment(Spec):
     @classmethod
     def _one_crop(cls, values: Any) -> Any:
         if isinstance(values, dict) and values.get("scale") is not None:
-            # What a scale takes the place of has one value, so that the same augmentation has one key.
-            unused = {"crop_scale": (1.0, 1.0), "crop_ratio": cls.model_fields["crop_ratio"].default}
+            unused = cls._beside_scale()
             if stated := [name for name, one in unused.items() if values.get(name, one) not in (one, list(one))]:
                 raise ValueError(f"{' and '.join(stated)} would do nothing beside scale; leave it out")
             return {**values, **unused}
         return values
+
+    @classmethod
+    def _beside_scale(cls) -> dict[str, Any]:
+        """What a scale takes the place of: it has one value, so that the same augmentation has one key."""
+        return {"crop_scale": (1.0, 1.0), "crop_ratio": cls.model_fields["crop_ratio"].default}
+
+    def replace(self, **changes: Any) -> Self:
+        """A validated copy; a scale takes the place of the crops."""
+        if changes.get("scale") is not None:
+            changes = {**self._beside_scale(), **changes}
+        return super().replace(**changes)
 
     @property
     def needs_loader(self) -> bool:
@@ -346,7 +356,12 @@ class Recipe(Spec):
                 raise ValueError(f"warmup_{unit} {warmup} leaves nothing of {length} {unit}")
 
     def replace(self, **changes: Any) -> Self:
-        """A validated copy; a new length in one unit takes the place of one in the other."""
+        """A validated copy; a new length in one unit takes the place of one in the other.
+
+        What a new optimiser does not read is left out.
+        """
+        if "optimizer" in changes:
+            changes = {**_unread(changes["optimizer"]), **changes}
         for names in (("epochs", "steps"), ("warmup_epochs", "warmup_steps")):
             if len(stated := [name for name in names if changes.get(name)]) == 1:
                 (other,) = {*names} - {*stated}

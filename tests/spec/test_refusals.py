@@ -50,6 +50,7 @@ from harness.spec import (
     Skip,
     Slide,
     Snapshot,
+    Spec,
     SquareMask,
     TokenTarget,
     TransformerHead,
@@ -440,6 +441,41 @@ def test_a_changed_copy_is_validated_and_has_its_own_digest(method: str) -> None
         change(sed=1)
     assert change(seed=1).digest != before == run.digest
     assert change(seed=0).digest == before
+
+
+SCALED = Augment(scale=(0.5, 2.0))
+SGD = recipe(optimizer="sgd")
+OWN = recipe(optimizer=CustomOptimiser(function="json:dumps"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        (lambda: Augment().replace(scale=(0.5, 2.0)), SCALED),
+        (lambda: Augment(crop_scale=(0.2, 1.0), crop_ratio=(1.0, 1.0)).replace(scale=(0.5, 2.0)), SCALED),
+        (lambda: SGD.replace(optimizer="adamw"), recipe()),
+        (lambda: SGD.replace(optimizer="lamb", betas=(0.9, 0.95)), recipe(optimizer="lamb", betas=(0.9, 0.95))),
+        (lambda: SGD.replace(momentum=0.5, nesterov=False).replace(optimizer="adamw"), recipe()),
+        (lambda: SGD.replace(momentum=0.5, nesterov=False).replace(optimizer=OWN.optimizer), OWN),
+        (lambda: recipe(betas=(0.9, 0.95), eps=1e-6).replace(optimizer="sgd"), SGD),
+        (
+            lambda: SGD.replace(momentum=0.5, nesterov=False).replace(optimizer="lars"),
+            SGD.replace(optimizer="lars", momentum=0.5),
+        ),
+        (lambda: recipe(eps=1e-6).replace(optimizer="lamb"), recipe(optimizer="lamb", eps=1e-6)),
+    ],
+)
+def test_a_changed_copy_drops_what_its_new_choice_does_not_read(changed: Callable[[], Spec], expected: Spec) -> None:
+    found = changed()
+    assert found == expected
+    assert found.digest == expected.digest
+
+
+def test_a_changed_copy_is_refused_what_is_stated_beside_a_choice_that_does_not_read_it() -> None:
+    with pytest.raises(ValidationError, match="crop_scale would do nothing beside scale"):
+        Augment().replace(scale=(0.5, 2.0), crop_scale=(0.2, 1.0))
+    with pytest.raises(ValidationError, match="momentum belongs to lars and sgd, not to adamw"):
+        SGD.replace(optimizer="adamw", momentum=0.9)
 
 
 def test_specs_are_frozen() -> None:
