@@ -124,6 +124,8 @@ def test_missing_or_wrong_scores_are_refused(mask: Mask) -> None:
         (lambda: GuidedMask(size=8, ratio=0.3, ratio_spread=0.4), "below 0.3"),
         (lambda: GuidedMask(size=8, ratio=0.3, hide="rest", reveal=0.1), "hide='salient'"),
         (lambda: GuidedMask(size=8, ratio=0.3, reveal=0.2, reveal_from=0.1), "reveal_from"),
+        (lambda: GuidedMask(size=8, ratio=0.3, reveal_from=0.2), "reveal_from .* shown again; set reveal too"),
+        (lambda: GuidedMask(size=8, ratio=0.3).replace(reveal=0.0, reveal_from=0.2), "set reveal too"),
         (lambda: HardMask(size=8, first=0.0, last=0.0), "never looks"),
         (lambda: GuidedMask(size=8, ratio=0.01).check(64), "hides none of 64"),
         (lambda: HardMask(size=8, ratio=0.99).check(64), "hides all 64 units"),
@@ -132,6 +134,12 @@ def test_missing_or_wrong_scores_are_refused(mask: Mask) -> None:
 def test_refusals(make: Any, message: str) -> None:
     with pytest.raises((ValidationError, ValueError), match=message):
         make()
+
+
+def test_a_mask_that_shows_nothing_again_has_one_key() -> None:
+    plain = GuidedMask(size=8, ratio=0.5)
+    assert plain.replace(reveal=0.05, reveal_from=0.2).replace(reveal=0.0) == plain
+    assert GuidedMask(size=8, ratio=0.5, reveal_from=0.1).digest == plain.digest
 
 
 def test_a_model_without_a_teacher_is_refused() -> None:

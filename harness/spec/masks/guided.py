@@ -8,6 +8,9 @@ from pydantic import Field, PositiveInt, model_validator
 
 from harness.spec.masks.base import MaskSpec, hide_one, hide_some, leave_one, mae_count
 
+REVEAL_FROM = 0.1
+"""Where units are shown again unless stated, and the value of masks that show none."""
+
 
 class GuidedMask(MaskSpec):
     """Units by the attention that a teacher's class token, or the mean of its queries, pays to them.
@@ -33,7 +36,7 @@ class GuidedMask(MaskSpec):
     choose: Literal["ranked", "drawn"] = "ranked"
     ratio_spread: float = Field(default=0.0, ge=0, lt=1)
     reveal: float = Field(default=0.0, ge=0, lt=1)
-    reveal_from: float = Field(default=0.1, gt=0, lt=1)
+    reveal_from: float = Field(default=REVEAL_FROM, gt=0, lt=1)
 
     scored_by: ClassVar[Literal["attention", "loss"] | None] = "attention"
 
@@ -42,11 +45,19 @@ class GuidedMask(MaskSpec):
         if self.ratio_spread and not 0 < self.ratio - self.ratio_spread < self.ratio + self.ratio_spread < 1:
             most = min(self.ratio, 1 - self.ratio)
             raise ValueError(f"ratio_spread {self.ratio_spread} leaves (0, 1) at ratio {self.ratio}; below {most:.4g}")
+        if not self.reveal and self.reveal_from != REVEAL_FROM:
+            raise ValueError("reveal_from says where units are shown again; set reveal too, or leave it out")
         if self.reveal and (self.hide, self.choose) != ("salient", "ranked"):
             raise ValueError("reveal shows some of the salient units that are hidden: hide='salient', choose='ranked'")
         if self.reveal and not self.reveal <= self.reveal_from <= self.ratio - self.ratio_spread:
             raise ValueError(f"reveal_from {self.reveal_from} should lie between reveal and the smallest ratio")
         return self
+
+    def replace(self, **changes: Any) -> Self:
+        """A validated copy; without `reveal` there is no `reveal_from`."""
+        if changes.get("reveal") == 0:
+            changes = {"reveal_from": REVEAL_FROM, **changes}
+        return super().replace(**changes)
 
     def hidden_units(self, image_size: int) -> int:
         """Number of hidden units in a square image of `image_size` pixels, the most where it varies."""
