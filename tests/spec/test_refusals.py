@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,8 @@ from harness.spec import (
     BinTarget,
     BlockMask,
     Checkpoint,
+    ColourMask,
+    ComplementMask,
     Corruption,
     CustomAugment,
     CustomBackbone,
@@ -23,10 +26,13 @@ from harness.spec import (
     CustomOptimiser,
     DalleTokenizer,
     DecoderHead,
+    DisjointMask,
     FeatureTarget,
     FineTune,
     FourierLoss,
     FrequencyMask,
+    GuidedMask,
+    HardMask,
     HarnessError,
     HogTarget,
     ImageFolder,
@@ -52,11 +58,13 @@ from harness.spec import (
     Snapshot,
     Spec,
     SquareMask,
+    TokenMask,
     TokenTarget,
     TransformerHead,
     one_line,
     run_from_json,
 )
+from harness.spec.masks.base import MaskSpec
 from harness.spec.recipe import check_scenes
 
 
@@ -147,7 +155,7 @@ REFUSED: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     ),
     "aspect ratio": (lambda: BlockMask(size=8, ratio=0.5, min_aspect=1.5), ("min_aspect", "less than or equal to 1")),
     "count": (lambda: BlockMask(size=8, ratio=0.5, count="most"), ("count", "'exact' or 'beit'", "'most'")),  # type: ignore[arg-type]
-    "one unit": (lambda: pretrain(mask=RandomMask(size=48, ratio=0.5)), ("all 1 units",)),
+    "one unit": (lambda: pretrain(mask=RandomMask(size=48, ratio=0.5)), ("all 1 units; choose smaller units",)),
     "size 0": (lambda: RandomMask(size=0, ratio=0.5), ("size", "greater than 0")),
     "misspelt": (
         lambda: RandomMask(siez=8, ratio=0.5),  # type: ignore[call-arg]
@@ -403,6 +411,49 @@ def test_the_message_says_where() -> None:
     with pytest.raises(ValidationError) as caught:
         pretrain(recipe={"epochs": -1, "batch_size": 8, "lr": 1e-3})
     assert one_line(caught.value).startswith("Pretrain.recipe.epochs: ")
+
+
+RATIOS: dict[str, Callable[[float], MaskSpec]] = {
+    "random": lambda ratio: RandomMask(size=1, ratio=ratio),
+    "tokens": lambda ratio: TokenMask(size=1, ratio=ratio),
+    "block": lambda ratio: BlockMask(size=1, ratio=ratio, min_block=1e-6),
+    "block, ratio_spread": lambda ratio: BlockMask(size=1, ratio=ratio, min_block=1e-6, ratio_spread=1e-9),
+    "colour": lambda ratio: ColourMask(size=1, ratio=ratio, colour="red", sigma=1.0),
+    "complement": lambda ratio: ComplementMask(size=1, ratio=ratio),
+    "disjoint": lambda ratio: DisjointMask(size=1, ratio=ratio),
+    "hard": lambda ratio: HardMask(size=1, ratio=ratio),
+    "guided, reveal": lambda ratio: GuidedMask(size=1, ratio=ratio, reveal=0.1),
+}
+
+
+def complaint(mask: MaskSpec, side: int) -> str:
+    try:
+        mask.check(side)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("name", RATIOS)
+def test_a_ratio_that_is_named_is_accepted_and_the_next_one_is_not(name: str) -> None:
+    make, complaints = RATIOS[name], 0
+    least = 0.1 if "reveal" in name else 1e-8
+    for side in range(3, 50):
+        for ratio, step, said in ((1 - 1e-8, 1e-4, "at most (.*) leaves one"), (least, -1e-4, "; (.*) or more hides")):
+            if not (line := complaint(make(ratio), side)):
+                continue  # by its count, some masks always hide one, or leave one
+            found = re.search(said, line)
+            assert found, line
+            assert not complaint(make(float(found[1])), side)
+            assert "hides" in complaint(make(round(float(found[1]) + step, 4)), side)
+            complaints += 1
+    assert complaints
+
+
+def test_the_ratio_of_tokens_that_is_named_by_hand() -> None:
+    """400 (1 - 0.9975) is below 1 in floats, which keeps no token; 400 (1 - 0.9974) = 1.04 keeps one."""
+    with pytest.raises(ValueError, match=r"ratio 0.9975 hides all 400 units; at most 0.9974 leaves one"):
+        TokenMask(size=1, ratio=0.9975).check(20)
 
 
 def test_the_largest_ratio_that_is_named_is_accepted() -> None:

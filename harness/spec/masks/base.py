@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import ClassVar, Literal
 
 from harness.spec.base import Spec
@@ -55,26 +56,13 @@ class MaskSpec(Spec):
         return ()
 
 
-def leave_one(ratio: float, hidden: int, units: int) -> None:
-    """Refuse a mask that hides all units.
-
-    Raises:
-        ValueError: `hidden` is no fewer than `units`; names the largest ratio.
-    """
-    if hidden >= units:
-        most = math.floor((units - 1) / units * 1e4) / 1e4  # rounded up, it would hide all of them
-        raise ValueError(f"ratio {ratio} hides all {units} units; at most {most:.4g} leaves one")
+Count = Callable[[float, int], int]
+"""Number of hidden units that a mask has at a ratio, of a number of units; it never falls as the ratio rises."""
 
 
-def hide_one(ratio: float, hidden: int, units: int) -> None:
-    """Refuse a mask that hides nothing.
-
-    Raises:
-        ValueError: `hidden` is 0; names the smallest ratio.
-    """
-    if hidden < 1:
-        least = math.ceil(1 / units * 1e4) / 1e4
-        raise ValueError(f"ratio {ratio} hides none of {units} units; {least:.4g} or more hides one")
+def nominal_count(ratio: float, units: int) -> int:
+    """Hidden units as SimMIM counts them: the ratio's share, rounded up."""
+    return math.ceil(units * ratio)
 
 
 def mae_count(ratio: float, units: int) -> int:
@@ -82,14 +70,40 @@ def mae_count(ratio: float, units: int) -> int:
     return units - int(units * (1 - ratio))
 
 
-def hide_some(ratio: float, hidden: int, units: int) -> None:
+RATIOS = [number / 10_000 for number in range(1, 10_000)]
+"""Ratios that messages name, ascending."""
+
+
+def leave_one(ratio: float, units: int, count: Count) -> None:
+    """Refuse a mask that hides all units.
+
+    Raises:
+        ValueError: it does; names the largest ratio that does not.
+    """
+    if count(ratio, units) >= units:
+        fitting = (f"at most {one:.4g} leaves one" for one in reversed(RATIOS) if count(one, units) < units)
+        raise ValueError(f"ratio {ratio} hides all {units} units; {next(fitting, 'choose smaller units')}")
+
+
+def hide_one(ratio: float, units: int, count: Count) -> None:
+    """Refuse a mask that hides nothing.
+
+    Raises:
+        ValueError: it does; names the smallest ratio that does not.
+    """
+    if count(ratio, units) < 1:
+        fitting = (f"{one:.4g} or more hides one" for one in RATIOS if count(one, units) >= 1)
+        raise ValueError(f"ratio {ratio} hides none of {units} units; {next(fitting, 'choose smaller units')}")
+
+
+def hide_some(ratio: float, units: int, count: Count) -> None:
     """Refuse a mask that hides nothing, or all units.
 
     Raises:
         ValueError: as `leave_one` and `hide_one`.
     """
-    leave_one(ratio, hidden, units)
-    hide_one(ratio, hidden, units)
+    leave_one(ratio, units, count)
+    hide_one(ratio, units, count)
 
 
 def even_side(what: str, side: int, divisor: int) -> None:

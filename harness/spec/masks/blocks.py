@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
-from harness.spec.masks.base import MaskSpec, leave_one
+from harness.spec.masks.base import MaskSpec, leave_one, nominal_count
 
 
 class BlockMask(MaskSpec):
@@ -59,7 +59,10 @@ class BlockMask(MaskSpec):
 
     def hidden_units(self, image_size: int) -> int:
         """Number of hidden units in a square image of `image_size` pixels, the most where it varies."""
-        return math.ceil((image_size // self.size) ** 2 * (self.ratio + self.ratio_spread))
+        return self._most(self.ratio, (image_size // self.size) ** 2)
+
+    def _most(self, ratio: float, units: int) -> int:
+        return nominal_count(ratio + self.ratio_spread, units)
 
     def varies(self, image_size: int) -> bool:
         del image_size
@@ -77,7 +80,7 @@ class BlockMask(MaskSpec):
     def check(self, image_size: int) -> None:
         side = image_size // self.size
         target = self.hidden_units(image_size)
-        leave_one(self.ratio + self.ratio_spread, target, side**2)
+        leave_one(self.ratio, side**2, self._most)
         smallest = self.smallest_block(image_size)
         most = min(target, (side - 1) ** 2)  # a block is shorter than the image
         if smallest > most:

@@ -61,8 +61,10 @@ class GuidedMask(MaskSpec):
 
     def hidden_units(self, image_size: int) -> int:
         """Number of hidden units in a square image of `image_size` pixels, the most where it varies."""
-        units: int = (image_size // self.size) ** 2
-        return int(units * (self.ratio + self.ratio_spread)) - int(units * self.reveal)
+        return self._count(self.ratio + self.ratio_spread, (image_size // self.size) ** 2)
+
+    def _count(self, ratio: float, units: int) -> int:
+        return int(units * ratio) - int(units * self.reveal)
 
     def varies(self, image_size: int) -> bool:
         del image_size
@@ -70,8 +72,8 @@ class GuidedMask(MaskSpec):
 
     def check(self, image_size: int) -> None:
         units = (image_size // self.size) ** 2
-        hide_one(self.ratio, int(units * (self.ratio - self.ratio_spread)) - int(units * self.reveal), units)
-        leave_one(self.ratio, self.hidden_units(image_size), units)
+        hide_one(self.ratio, units, lambda ratio, units: self._count(ratio - self.ratio_spread, units))
+        leave_one(self.ratio, units, lambda ratio, units: self._count(ratio + self.ratio_spread, units))
 
 
 class HardMask(MaskSpec):
@@ -114,4 +116,4 @@ class HardMask(MaskSpec):
         return mae_count(self.ratio, (image_size // self.size) ** 2)
 
     def check(self, image_size: int) -> None:
-        hide_some(self.ratio, self.hidden_units(image_size), (image_size // self.size) ** 2)
+        hide_some(self.ratio, (image_size // self.size) ** 2, mae_count)

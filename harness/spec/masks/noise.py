@@ -45,4 +45,4 @@ class ColourMask(MaskSpec):
         return mae_count(self.ratio, (image_size // self.size) ** 2)
 
     def check(self, image_size: int) -> None:
-        hide_some(self.ratio, self.hidden_units(image_size), (image_size // self.size) ** 2)
+        hide_some(self.ratio, (image_size // self.size) ** 2, mae_count)

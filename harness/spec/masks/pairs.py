@@ -43,7 +43,7 @@ class ComplementMask(_Pair):
         return 2 * self.hidden_units(image_size) != (image_size // self.size) ** 2
 
     def check(self, image_size: int) -> None:
-        hide_some(self.ratio, self.hidden_units(image_size), (image_size // self.size) ** 2)
+        hide_some(self.ratio, (image_size // self.size) ** 2, mae_count)
 
 
 class DisjointMask(_Pair):
@@ -67,4 +67,4 @@ class DisjointMask(_Pair):
         return mae_count(self.ratio, (image_size // self.size) ** 2)
 
     def check(self, image_size: int) -> None:
-        hide_some(self.ratio, self.hidden_units(image_size), (image_size // self.size) ** 2)
+        hide_some(self.ratio, (image_size // self.size) ** 2, mae_count)

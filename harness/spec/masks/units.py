@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 
-from harness.spec.masks.base import MaskSpec, hide_some, leave_one, mae_count
+from harness.spec.masks.base import MaskSpec, hide_some, leave_one, mae_count, nominal_count
 
 
 class RandomMask(MaskSpec):
@@ -24,10 +24,10 @@ class RandomMask(MaskSpec):
 
     def hidden_units(self, image_size: int) -> int:
         """Number of hidden units in a square image of `image_size` pixels."""
-        return math.ceil((image_size // self.size) ** 2 * self.ratio)
+        return nominal_count(self.ratio, (image_size // self.size) ** 2)
 
     def check(self, image_size: int) -> None:
-        leave_one(self.ratio, self.hidden_units(image_size), (image_size // self.size) ** 2)
+        leave_one(self.ratio, (image_size // self.size) ** 2, nominal_count)
 
 
 class TokenMask(MaskSpec):
@@ -49,7 +49,7 @@ class TokenMask(MaskSpec):
         return mae_count(self.ratio, (image_size // self.size) ** 2)
 
     def check(self, image_size: int) -> None:
-        hide_some(self.ratio, self.hidden_units(image_size), (image_size // self.size) ** 2)
+        hide_some(self.ratio, (image_size // self.size) ** 2, mae_count)
 
 
 class SquareMask(MaskSpec):
