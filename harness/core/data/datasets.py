@@ -42,6 +42,7 @@ from harness.spec.data.datasets import (
     Folder,
     absent,
     check_folder,
+    class_names,
     few_to_hold_out,
     is_uneven,
     scene_content,
@@ -257,7 +258,7 @@ def _load_folder(data: ImageFolder, part: Part) -> FolderSet:
         raise HarnessError("this torchvision decodes no JPEG: install a build that does, or say decoder='pil'")
     root = _checked_root(data)
     paths, names = _labelled_files(root, "train")
-    classes = data.classes or tuple(sorted(set(names)))
+    classes = data.classes or class_names(root, data.content)
     held_out = part == "test" and data.split == "test"
     if held_out:
         paths, names = _labelled_files(root, "val")
@@ -461,10 +462,12 @@ class Facts:
 
 
 def facts_of(data: Data) -> Facts:
-    """Facts of a data set; the classes of a folder are the names of its subfolders, if it is on this machine."""
+    """Facts of a data set; a folder of images that names no classes has those that lie there (`class_names`)."""
     match data:
         case ImageFolder():
-            return Facts(data.channels, *IMAGENET_COLOURS, data.classes or _subfolders(data.name))
+            root = data_location(data.name)
+            found = class_names(root, data.content) if root is not None else ()
+            return Facts(data.channels, *IMAGENET_COLOURS, data.classes or found)
         case MaskFolder():
             return Facts(data.channels, *IMAGENET_COLOURS, data.names or ())
         case CocoFolder():
@@ -479,12 +482,3 @@ def facts_of(data: Data) -> Facts:
             return Facts(data.channels, *facts(data)[1:])
         case _:
             assert_never(data)
-
-
-def _subfolders(name: str) -> tuple[str, ...]:
-    root = data_location(name)
-    if root is not None and root.is_file():
-        return tuple(sorted(_read_once(root, None).train))
-    if root is None or not (root / "train").is_dir():
-        return ()
-    return tuple(sorted(entry.name for entry in (root / "train").iterdir() if entry.is_dir()))

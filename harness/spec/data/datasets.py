@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
@@ -13,8 +13,15 @@ from pydantic import Field, PositiveInt, model_validator
 
 from harness.machine import HarnessError, data_location, data_names, data_variable
 from harness.spec.base import Side, Spec
-from harness.spec.data.external_content import Manifest, cached_file_sha256, image_files, manifest, picture_fault
-from harness.spec.data.packs import packed_side
+from harness.spec.data.external_content import (
+    Manifest,
+    cached_file_sha256,
+    holds_image,
+    image_files,
+    manifest,
+    picture_fault,
+)
+from harness.spec.data.packs import packed_side, read_header
 from harness.spec.user_code import UserFunction
 
 
@@ -218,9 +225,7 @@ class ImageFolder(_Data):
         if self.classes is not None:
             return len(self.classes)
         root = data_location(self.name)
-        if root is not None and root.is_file():
-            return len(planned_manifest(root).train)
-        return (sum(entry.is_dir() for entry in (root / "train").glob("*")) or None) if root else None
+        return (len(class_names(root, self.content)) or None) if root is not None else None
 
     def fault(self, *, tested: bool) -> str | None:
         root = data_location(self.name)
@@ -258,6 +263,19 @@ def planned_manifest(root: Path) -> Manifest:
     million files has changed takes half a minute to see.
     """
     return manifest(root)
+
+
+@lru_cache(maxsize=8)
+def class_names(root: Path, content: str | None) -> tuple[str, ...]:
+    """Classes of an ImageFolder that names none, in the order of their labels; empty if there are none here.
+
+    They are the subfolders of train/ that hold an image. A folder is looked at once for each content digest.
+    """
+    del content  # it is there for the cache: a folder with another content is looked at anew
+    if root.is_file():
+        return tuple(sorted(read_header(root).train))
+    folders = (root / "train").iterdir() if (root / "train").is_dir() else ()
+    return tuple(sorted(folder.name for folder in folders if folder.is_dir() and holds_image(folder)))
 
 
 def is_uneven(folder: Manifest) -> bool:

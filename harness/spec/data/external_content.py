@@ -61,7 +61,19 @@ def image_files(root: Path) -> Iterator[Path]:
     Raises:
         HarnessError: a folder cannot be read.
     """
-    found: list[Path] = []
+    return iter(sorted(_found(root), key=lambda path: path.relative_to(root).as_posix()))
+
+
+def holds_image(root: Path) -> bool:
+    """True if `image_files` of a folder gives any; it looks no further than the first.
+
+    Raises:
+        HarnessError: a folder cannot be read.
+    """
+    return next(_found(root), None) is not None
+
+
+def _found(root: Path) -> Iterator[Path]:
     pending: list[_Pending] = [_Pending(root, frozenset(), None)]
     while pending:
         folder, above, behind = pending.pop()
@@ -79,11 +91,10 @@ def image_files(root: Path) -> Iterator[Path]:
                         entered = set() if behind is None and entry.is_symlink() else behind
                         pending.append(_Pending(path, above | {here}, entered))
                     elif path.suffix.lower() in IMAGE_SUFFIXES:
-                        found.append(path)
+                        yield path
         except OSError as error:
             if folder.name != "lost+found":  # of a file system's root, which its owner alone can read
                 raise HarnessError(f"cannot read {folder}: {error.strerror}") from None
-    return iter(sorted(found, key=lambda path: path.relative_to(root).as_posix()))
 
 
 class _Pending(NamedTuple):
