@@ -106,6 +106,18 @@ def test_noise_is_a_function_of_seed_step_and_position() -> None:
     )
 
 
+def test_images_that_do_not_fit_the_place_have_no_noise() -> None:
+    """They would have had that of step 0 in every step."""
+    place = Place().move(3, torch.arange(4))
+    for count in (1, 2, 3, 6):
+        images, hidden = torch.zeros(count, 3, 16, 16), torch.ones(count, 16, 16, dtype=torch.bool)
+        with pytest.raises(ValueError, match=f"{count} images at a place of 4"):
+            filled(images, hidden, "noise", BLACK, place=place)
+        assert torch.equal(filled(images, hidden, "noise", BLACK, place=Place()), noise(0, [0, 1, 2, 3, 4, 5][:count]))
+    views = filled(torch.zeros(8, 3, 16, 16), torch.ones(8, 16, 16, dtype=torch.bool), "noise", BLACK, place=place)
+    assert torch.equal(views[::2], noise(3, [0, 1, 2, 3]))
+
+
 def test_noise_is_standard_normal() -> None:
     found = noise(0, list(range(64))).flatten()
     assert found.isfinite().all()

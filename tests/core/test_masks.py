@@ -286,6 +286,13 @@ def test_local_windows_show_and_predict_their_own_units_only() -> None:
             assert of_views.amax((0, 1)).tolist() == [7, 7]
     other = run.replace(mask=TokenMask(size=16, ratio=0.5))
     assert predicted_units(other, units, Place()) is units
+    at_first = make_views(mask, image_size=224, seed=2, step=0, steps=9, positions=torch.arange(300))
+    assert torch.equal(
+        predicted_units(run, at_first, Place()), predicted_units(run, at_first, Place().move(0, torch.arange(300)))
+    )
+    for count in (299, 301, 1200):
+        with pytest.raises(ValueError, match=f"masks of 1200 views at a place of {count} images"):
+            predicted_units(run, at_first, Place().move(6, torch.arange(count)))
 
 
 def test_images_and_their_views_lie_after_one_another() -> None:

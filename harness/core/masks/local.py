@@ -43,15 +43,23 @@ def predicted_units(run: Pretrain, units: Tensor, place: Place, streams: Sequenc
         units: bool [B * views, units, units], from `harness.core.masks.masking.make_views`.
         place: position of the training when the masks were drawn. If none is set, images are numbered from 0 at step 0.
         streams: from `window_streams`, where they are known already.
+
+    Raises:
+        ValueError: the place is set for another number of images.
     """
     mask = run.mask
     if not isinstance(mask, LocalMask):
         return units
+    step: int | Tensor = 0
     # Rounded up, and cut off at the end: a reconstruction shows one view of each image, and its loss is not used.
-    count = -(-len(units) // mask.views)
-    given = len(place.positions) == count
-    positions = place.positions if given else torch.arange(count, device=units.device)
+    positions = torch.arange(-(-len(units) // mask.views), device=units.device)
+    if given := len(place.positions):
+        if len(units) != given * mask.views:
+            raise ValueError(
+                f"masks of {len(units)} views at a place of {given} images: move the place before each batch"
+            )
+        step, positions = place.step, place.positions
     # The window is drawn again from the same keys instead of being passed along with the mask.
-    draw = Draw(run.image_size, run.seed, place.step if given else 0, 1, positions)
+    draw = Draw(run.image_size, run.seed, step, 1, positions)
     found = [windows(mask, draw, stream) for stream in streams or window_streams(mask, run.seed)]
     return units & torch.stack(found, dim=1).flatten(0, 1)[: len(units)]

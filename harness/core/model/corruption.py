@@ -86,6 +86,9 @@ def filled(
         black: float [C], the pixel value 0 after normalisation.
         stream, place: keys of the noise, the first from `noise_stream`; that of seed 0 unless given. Outside training
             no place is set; images are then numbered from 0 at step 0.
+
+    Raises:
+        ValueError: the place is set for another number of images, of which each may have several views.
     """
     where = hidden[:, None]
     match fill:
@@ -110,13 +113,13 @@ def filled(
 
 def _noise(images: Tensor, stream: int | None, place: Place | None) -> Tensor:
     """Standard normal noise like `images`, by Box and Muller's transform of stateless uniform numbers."""
-    given = 0 if place is None else len(place.positions)
-    set_here = given > 0 and len(images) % given == 0  # an image may have several views, one after the other
-    # Keyed by place in the global batch, so that processes and micro-batches do not change the noise.
+    step: int | Tensor = 0
     positions = torch.arange(len(images), device=images.device)
-    if place is not None and set_here:
-        positions = place.positions.repeat_interleave(len(images) // given)
-    step = place.step if place is not None and set_here else 0
+    if place is not None and (given := len(place.positions)):
+        if len(images) % given:
+            raise ValueError(f"{len(images)} images at a place of {given}: move the place before each batch")
+        # Keyed by place in the global batch, so that processes and micro-batches do not change the noise.
+        step, positions = place.step, place.positions.repeat_interleave(len(images) // given)
     count = images[0].numel()
     stream = noise_stream(0) if stream is None else stream
     draws = uniform(stream, step, positions.to(images.device), 2 * count)

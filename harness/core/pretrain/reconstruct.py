@@ -14,6 +14,7 @@ from harness.core.data.batches import test_batches
 from harness.core.data.datasets import load
 from harness.core.masks.frequencies import without_frequencies
 from harness.core.masks.masking import make_mask, spread
+from harness.core.runtime.drop_path import Place
 from harness.core.runtime.session import Session
 from harness.spec import FrequencyMask, Pretrain
 
@@ -45,6 +46,8 @@ class Reconstructed(NamedTuple):
 def write_reconstructions(run: Pretrain, model: MaskedImageModel, session: Session) -> None:
     """Write reconstructions.npz of the first test images, with masks that are equal for all runs of a seed.
 
+    The model leaves its place in the training.
+
     Arrays: original, masked and predicted uint8 [n, H, W, C], masked with hidden pixels grey; hidden bool [n, H, W];
     labels int64 [n], of which a report shows one image each.
     `predicted` is the picture of `Targets.picture`; no file is written for a target without pictures.
@@ -55,7 +58,8 @@ def write_reconstructions(run: Pretrain, model: MaskedImageModel, session: Sessi
     )
     # One batch, for which loader processes would take longer to start than to load.
     images, labels = next(iter(batches))
-    # Step 0 and positions from 0: pictures of different runs of a seed show the same masks.
+    # Step 0 and positions from 0, not the last batch's: pictures of different runs of a seed show the same masks.
+    model.place = Place()
     positions = torch.arange(len(images), device=session.device)
     units = make_mask(
         run.mask,
