@@ -73,13 +73,14 @@ def check_frequencies(run: Pretrain) -> None:
 
 
 def check_target(downsample: int, stride: int, unit: int, *, inside: bool) -> None:
-    """Refuse a target that is coarser than the encoder's output.
+    """Refuse a target whose places do not tile those of the encoder's output, or mix hidden and visible pixels.
 
     Args:
+        downsample: side of a place of the target in pixels. stride: of one of the encoder's output. unit: of the mask.
         inside: True if no target place may mix hidden and visible pixels.
 
     Raises:
-        ValueError: it does not.
+        ValueError: `downsample` does not divide the stride or, if `inside`, the unit; names those that do.
     """
     if stride % downsample:
         raise ValueError(f"target.downsample {downsample} does not divide the stride; {choices(stride)}")

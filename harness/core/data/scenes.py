@@ -146,7 +146,11 @@ Scenes = MadeScenes | MaskFiles | ObjectFiles
 
 @lru_cache(maxsize=4)
 def load_scenes(data: Data, part: Fold) -> Scenes:
-    """Pictures of a data set with their truth: those that `datasets.load` gives, in the same order; cached.
+    """Pictures of a data set with their truth; cached.
+
+    They are those that `datasets.load` gives, in the same order, but for a CocoFolder. There they are those that the
+    JSON names, sorted by the names of their files, and for training those with an object that is no crowd; `load` gives
+    all that lie in the folder.
 
     Raises:
         HarnessError: the data set has no such truth, is missing, or something in it cannot be read.

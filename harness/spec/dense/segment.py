@@ -97,7 +97,7 @@ class Segment(Dense):
 
     The result is the mean intersection over union (mIoU) in percent after the last step: over all test pixels of a
     known class at once, not picture by picture, and over the classes that are in the truth or are predicted. Beside it
-    stand the mean accuracy of the classes (macc), that of the pixels (aacc), and the mIoU of whoever says the most
+    stand the mean accuracy of the classes (macc), that of the pixels (aacc), and the mIoU of predicting the most
     frequent class everywhere (miou_one_class): the value that a model has to beat.
 
     The loss is the mean cross-entropy of the pixels of a known class.
