@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
+from harness.spec.base import choices
 from harness.spec.model.corruption import Fill
 from harness.spec.run import Evaluated, FineTune, Pretrain, S
 from harness.spec.start import Checkpoint, Scratch
@@ -113,8 +114,8 @@ class Interactions(_Analysis[FineTune]):
     @model_validator(mode="after")
     def _countable(self) -> Self:
         if self.image_size % self.grid:
-            valid = ", ".join(str(n) for n in range(2, self.image_size + 1) if self.image_size % n == 0)
-            raise ValueError(f"grid {self.grid} does not divide the image of {self.image_size} px; valid: {valid}")
+            valid = choices(self.image_size, least=2)
+            raise ValueError(f"grid {self.grid} does not divide the image of {self.image_size} px; {valid}")
         if not self.orders or any(left >= right for left, right in itertools.pairwise(self.sizes)):
             raise ValueError(
                 f"orders should rise and mean different numbers of the {self.grid**2 - 2} other patches, "
@@ -174,8 +175,8 @@ class Occlusion(_Analysis[FineTune]):
     @model_validator(mode="after")
     def _whole_patches(self) -> Self:
         if self.image_size % self.size:
-            valid = ", ".join(str(n) for n in range(1, self.image_size + 1) if self.image_size % n == 0)
-            raise ValueError(f"size {self.size} does not divide the image of {self.image_size} px; valid: {valid}")
+            valid = choices(self.image_size)
+            raise ValueError(f"size {self.size} does not divide the image of {self.image_size} px; {valid}")
         if len(self.ratios) < 2 or any(left >= right for left, right in itertools.pairwise(self.counts)):
             raise ValueError(
                 f"ratios should be two or more, rise, and drop different numbers of the {self.side**2} patches, "

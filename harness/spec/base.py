@@ -287,6 +287,12 @@ _WRITE: Mapping[type, Callable[[Any], str]] = {
 }
 
 
+def choices(size: int, multiple: int = 1, *, least: int = 1) -> str:
+    """The multiples of a number, from `least` on, that divide a size, as the end of a complaint."""
+    valid = [str(n) for n in range(multiple, size + 1, multiple) if n >= least and size % n == 0]
+    return f"valid: {', '.join(valid) or 'none'}"
+
+
 def one_line(error: ValidationError) -> str:
     """All complaints of a failed validation in one line: `Pretrain.mask.size: ...; ...`."""
     parts = []

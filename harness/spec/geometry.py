@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from harness.spec.base import choices
 from harness.spec.masks.custom import CustomMask
 from harness.spec.masks.frequency import FrequencyMask
 from harness.spec.masks.masking import Mask
@@ -161,9 +162,3 @@ def check_pretraining_recipe(recipe: Recipe) -> None:
     if augment.mixup or augment.cutmix or augment.smoothing:
         raise ValueError("mixup, cutmix and smoothing belong to fine-tuning: a pre-training has no labels")
     check_whole_pictures(recipe)
-
-
-def choices(size: int, multiple: int = 1) -> str:
-    """The multiples of a number that divide a size, as the end of a complaint."""
-    valid = [str(n) for n in range(multiple, size + 1, multiple) if size % n == 0]
-    return f"valid: {', '.join(valid) or 'none'}"

@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from harness.spec.base import CUSTOM, SHIPPED, Spec
+from harness.spec.base import CUSTOM, SHIPPED, Spec, choices
 from harness.spec.data.datasets import Truth
 from harness.spec.user_code import UserFunction, whose
 
@@ -329,8 +329,8 @@ class Recipe(Spec):
         if (self.augment.mixup or self.augment.cutmix) and self.batch_size % 2:
             raise ValueError(f"Mixup and CutMix need an even batch_size, not {self.batch_size}")
         if self.batch_norm_group is not None and self.batch_size % self.batch_norm_group:
-            valid = ", ".join(str(size) for size in range(1, self.batch_size + 1) if self.batch_size % size == 0)
-            raise ValueError(f"batch_norm_group {self.batch_norm_group} does not divide batch_size; valid: {valid}")
+            valid = choices(self.batch_size)
+            raise ValueError(f"batch_norm_group {self.batch_norm_group} does not divide batch_size; {valid}")
 
     def _settings(self) -> None:
         unread = _unread(self.optimizer)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from harness.spec.base import Side, Spec, derived
+from harness.spec.base import Side, Spec, choices, derived
 from harness.spec.data.datasets import Data, Truth
 from harness.spec.geometry import (
     check_dropping,
@@ -18,7 +18,6 @@ from harness.spec.geometry import (
     check_momentum,
     check_pretraining_recipe,
     check_target,
-    choices,
 )
 from harness.spec.masks.masking import Mask
 from harness.spec.model.backbone import AnyBackbone

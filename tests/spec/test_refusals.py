@@ -64,6 +64,7 @@ from harness.spec import (
     one_line,
     run_from_json,
 )
+from harness.spec.base import choices
 from harness.spec.masks.base import MaskSpec
 from harness.spec.recipe import check_scenes
 
@@ -454,6 +455,13 @@ def test_the_ratio_of_tokens_that_is_named_by_hand() -> None:
     """400 (1 - 0.9975) is below 1 in floats, which keeps no token; 400 (1 - 0.9974) = 1.04 keeps one."""
     with pytest.raises(ValueError, match=r"ratio 0.9975 hides all 400 units; at most 0.9974 leaves one"):
         TokenMask(size=1, ratio=0.9975).check(20)
+
+
+def test_the_divisors_that_complaints_name() -> None:
+    assert choices(12) == "valid: 1, 2, 3, 4, 6, 12"
+    assert choices(12, 4) == "valid: 4, 12"
+    assert choices(12, least=2) == "valid: 2, 3, 4, 6, 12"
+    assert choices(7, 2) == choices(1, least=2) == "valid: none"
 
 
 def test_the_largest_ratio_that_is_named_is_accepted() -> None:

@@ -23,6 +23,7 @@ from harness.spec import (
     MlpHead,
     TransformerHead,
 )
+from harness.spec.base import choices
 
 
 def build_head(head: Head, *, width: int, channels: int, upscale: int, side: int, fills: bool = False) -> nn.Module:
@@ -100,8 +101,7 @@ class Transformer(nn.Module):
         super().__init__()
         dim = head.width or width
         if dim % head.num_heads:
-            valid = ", ".join(str(n) for n in range(1, dim + 1) if dim % n == 0)
-            raise HarnessError(f"{head.num_heads} heads do not divide the encoder's {dim} channels; valid: {valid}")
+            raise HarnessError(f"{head.num_heads} heads do not divide the encoder's {dim} channels; {choices(dim)}")
         self.embed = nn.Identity() if head.width is None else nn.Conv2d(width, dim, 1)
         self.pos_embed = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, dim, side, side), std=0.02))
         self.around = nn.ModuleList()

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Discriminator, NonNegativeFloat, PositiveFloat, PositiveInt, Tag, model_validator
 
-from harness.spec.base import CUSTOM, SHIPPED, Spec
+from harness.spec.base import CUSTOM, SHIPPED, Spec, choices
 from harness.spec.objective.targets import DalleTokenizer, Target, TokenTarget
 from harness.spec.user_code import UserFunction, whose
 
@@ -197,5 +197,5 @@ def check_fourier(fourier: FourierLoss, loss: AnyLoss, target: Target, batch_siz
             f"valid: {', '.join(DISTANCES)}; or focal=True"
         )
     if fourier.group is not None and batch_size % fourier.group:
-        valid = ", ".join(str(size) for size in range(1, batch_size + 1) if batch_size % size == 0)
-        raise ValueError(f"fourier.group {fourier.group} does not divide batch_size {batch_size}; valid: {valid}")
+        valid = choices(batch_size)
+        raise ValueError(f"fourier.group {fourier.group} does not divide batch_size {batch_size}; {valid}")

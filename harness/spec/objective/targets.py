@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from harness.spec.base import Spec, derived
+from harness.spec.base import Spec, choices, derived
 from harness.spec.start import Checkpoint
 from harness.spec.user_code import UserFile, UserFunction
 
@@ -53,8 +53,8 @@ class TargetSpec(Spec):
 
 def _check_patches(patch: int, image_size: int) -> None:
     if image_size % patch:
-        valid = ", ".join(str(size) for size in range(2, image_size + 1) if image_size % size == 0)
-        raise ValueError(f"patches of {patch} px do not fill the image of {image_size} px; valid: {valid}")
+        valid = choices(image_size, least=2)
+        raise ValueError(f"patches of {patch} px do not fill the image of {image_size} px; {valid}")
 
 
 class PixelTarget(TargetSpec):
