@@ -297,8 +297,10 @@ def one_line(error: ValidationError) -> str:
     """All complaints of a failed validation in one line: `Pretrain.mask.size: ...; ...`."""
     parts = []
     for item in error.errors(include_url=False, include_context=False):
-        where = ".".join(str(part) for part in (error.title, *item["loc"]) if part not in (SHIPPED, CUSTOM))
+        # The title of a union of models lists them all; the place names the one that was meant.
+        title = () if error.title.startswith("tagged-union[") else (error.title,)
+        where = ".".join(str(part) for part in (*title, *item["loc"]) if part not in (SHIPPED, CUSTOM))
         message = item["msg"].removeprefix("Value error, ")
         got = "" if item["type"] in ("value_error", "missing") else f" (got {item['input']!r:.80})"
-        parts.append(f"{where}: {message}{got}")
+        parts.append(f"{where}: {message}{got}" if where else f"{message}{got}")
     return "; ".join(parts).replace("\n", " ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -541,6 +542,14 @@ def test_specs_are_frozen() -> None:
     run = pretrain()
     with pytest.raises(ValidationError, match="frozen"):
         run.seed = 1  # type: ignore[misc]
+
+
+def test_a_stored_run_that_is_refused_is_named_by_its_kind_and_field() -> None:
+    plain = json.loads(json.dumps(pretrain().to_plain()))
+    plain["recipe"] |= {"optimizer": "sgd", "momentum": 0.9, "betas": [0.1, 0.2]}
+    with pytest.raises(HarnessError, match=r"^pretrain\.recipe: betas belongs to adamw and lamb, not to sgd") as caught:
+        run_from_json(json.dumps(plain))
+    assert "\n" not in str(caught.value)
 
 
 def test_text_that_is_no_run_is_refused_in_one_line() -> None:
