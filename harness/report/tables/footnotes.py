@@ -288,7 +288,7 @@ def _order(runs: pd.DataFrame, cells: pd.DataFrame) -> Iterator[str]:
             f"Order: pairs that the paper separates: {found.pairs}, in the same order here: {found.kept}; those whose "
             f"own 95 % interval here excludes zero: {found.resolved}, in the same order: {found.resolved_kept}. "
             f"The paper separates a pair by {SEPARABLE} or more, 1.96 x sqrt(2) x {PAPER_SD}, the sd of MAE's "
-            f"published runs; of {found.closer} pairs that differ by less, {found.closer_kept} are in the same order. "
+            f"published runs; closer pairs that differ: {found.closer}, in the same order: {found.closer_kept}. "
             "Pairs share cells, and each interval is of one pair: a description, not a test."
         )
 
