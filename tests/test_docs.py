@@ -134,12 +134,15 @@ def test_the_readme_opens_with_a_figure_and_claims_of_the_evidence() -> None:
     assert len(table) >= 3
     assert [row for row in table if row not in there] == []
     (order,) = re.findall(
-        r"separates: (\d+), in the same order here: (\d+); .* excludes zero: (\d+), in the same order: (\d+)\.",
+        r"separates: (\d+), in the same order here: (\d+); .* excludes zero: (\d+), in the same order: (\d+)\. "
+        r".* pairs that differ: (\d+), in the same order: (\d+)\.",
         (ROOT / figure).with_name("table.md").read_text(encoding="utf-8"),
     )
-    pairs, alike, beyond, alike_beyond = order
+    pairs, alike, beyond, alike_beyond, closer, alike_closer = map(int, order)
     said = f"Of {pairs} pairs of masks that the paper's Table 1 separates, {alike} stand in the same order here, "
-    assert f"{said}{alike_beyond} of {beyond} beyond noise" in " ".join(opening.split())
+    told = " ".join(opening.split())
+    assert f"{said}{alike_beyond} of {beyond} beyond noise" in told
+    assert f"of all {pairs + closer} that it does not print alike, {alike + alike_closer}" in told
 
 
 def rows_of(text: str) -> list[list[str]]:

@@ -32,7 +32,7 @@ from harness.papers.protocol import protocol_of
 from harness.report.claims.contrasts import sides
 from harness.report.claims.listing import beside, claim_rows, family_error, judged
 from harness.report.claims.verdicts import ORDER, Verdict
-from harness.report.escape import NOTHING, markdown, markdown_table
+from harness.report.escape import NOTHING, markdown, markdown_table, shorten
 from harness.report.labels import short_label
 from harness.report.numbers import number, signed, with_half
 from harness.report.search.numbers import Confirmed, confirmed, interval
@@ -61,7 +61,6 @@ NOT_RUN = "not run yet"
 DECIDED = ("reproduced", "contradicted", "no difference beyond the margin")
 WORDS = (*DECIDED, *(word for word in ORDER if word not in DECIDED), NOT_RUN)
 PLAN = FOLDER / "PLAN.md"
-RECOMPUTED = FOLDER / "recomputed.csv"
 REMARKS = {
     "downstream_dense": (
         "`ViT-B` names this small model, which stands for it; pictures are scenes put together from Fashion-MNIST's "
@@ -158,7 +157,9 @@ def studies(file: Path, store: Store) -> Iterator[Shown]:
     if "STUDY = " not in text or not (study := load(file)).claims:
         return
     names = [scale.name for scale in study.scales]
-    kept = [(name, file) for name in names for file in sorted(FOLDER.glob(f"{study.name}-{name}*.records"))]
+    kept: list[tuple[str, Path | None]] = [
+        (name, file) for name in names for file in sorted(FOLDER.glob(f"{study.name}-{name}*.records"))
+    ]
     title = (ast.get_docstring(ast.parse(text)) or study.name).splitlines()[0]
     for name, records in kept or [("cpu" if "cpu" in names else names[0], None)]:
         yield Shown(title, found(study, name, records, store), records)
@@ -481,19 +482,26 @@ def computed_again(shown: Sequence[Shown]) -> Iterator[str]:
     """Which results were computed a second time from their specs, and whether they are equal."""
     yield "## Computed again"
     yield (
-        "Three runs drawn at random from all of them, with the pre-trainings they start from, computed a second time "
-        "by `python tools/recompute.py results/*.records --table results/recomputed.csv`. Equal: all metrics, the "
-        "weights and what was logged on the way, to the last bit, which the same kind of processor should give."
+        "Three runs drawn at random from all of them, and three of those that the processor at hand had made, with the "
+        "pre-trainings they start from, computed a second time by `python tools/recompute.py results/*.records --table "
+        "results/recomputed.csv` and the same with `--processor`. Equal: all metrics, the weights and what was logged "
+        "on the way, to the last bit, which the same kind of processor should give. On another kind sums round "
+        "differently, and a training goes another way."
     )
     rows = []
-    with RECOMPUTED.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            name = row["run"]
-            of = next((part.study.name for part in shown if part.begun and name in part.seconds), NOTHING)
-            rows.append(
-                [f"`{name}`", of, row["outcome"], *(markdown(row[at]) for at in ("differences", "surroundings"))]
-            )
+    for row in (row for file in sorted(FOLDER.glob("recomputed*.csv")) for row in csv_rows(file)):
+        name, around = row["run"], row["surroundings"].split("; ")
+        of = next((part.study.name for part in shown if part.begun and name in part.seconds), NOTHING)
+        processor = next((fact for fact in around if fact.startswith("processor ")), "the same kind of processor")
+        told = (markdown(text) for text in (shorten(row["differences"], 120) or NOTHING, processor))
+        rows.append([f"`{name}`", of, row["outcome"], *told])
     yield markdown_table(["run", "study", "", "what differs", "computed with"], ["---"] * 5, rows)
+
+
+def csv_rows(file: Path) -> list[dict[str, str]]:
+    """Lines of a CSV file by column."""
+    with file.open(newline="", encoding="utf-8") as opened:
+        return list(csv.DictReader(opened))
 
 
 def limits(shown: Sequence[Shown]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
     python tools/recompute.py results/*.records                  # three runs of all that the files hold
     python tools/recompute.py results/*.records --runs 5 --store again --table results/recomputed.csv
+    python tools/recompute.py results/*.records --processor AMD  # of those that such a processor made
 
 The runs are drawn by random.Random(18).sample over the sorted keys. They and the pre-trainings that they start from are
 computed from their specs, on the CPU with one thread, in an empty store: a temporary one, or one that is kept and in
@@ -79,7 +80,9 @@ def surroundings(committed: Store, again: Store, name: str) -> Iterator[str]:
     """Where and with what a run was computed, as far as it differs."""
     one, two = (_facts(store.environment(name)) for store in (committed, again))
     yield from (
-        f"{fact} {one.get(fact)}, here {two.get(fact)}" for fact in PROVENANCE if one.get(fact) != two.get(fact)
+        f"{fact} {one.get(fact) or 'unknown'}, here {two.get(fact) or 'unknown'}"
+        for fact in PROVENANCE
+        if one.get(fact) != two.get(fact)
     )
 
 
@@ -92,6 +95,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="files of harness records export")
     parser.add_argument("--runs", type=int, default=3, help="how many are drawn")
+    parser.add_argument("--processor", default="", help="draw among runs of processors whose name has this text")
     parser.add_argument("--store", type=Path, help="kept; by default a temporary one")
     parser.add_argument("--table", type=Path, help="a CSV file of the outcome")
     chosen = parser.parse_args(arguments)
@@ -99,8 +103,10 @@ def main(arguments: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         committed, again = Store(Path(folder, "committed")), Store(chosen.store or Path(folder, "again"))
         merged = import_records(committed, chosen.files)
-        names = drawn(merged.new, chosen.runs)
-        print(f"{len(names)} of {len(merged.new)} runs: {', '.join(names)}", flush=True)
+        made_by = {name: committed.environment(name).get("processor") or "" for name in merged.new}
+        among = [name for name, processor in made_by.items() if chosen.processor in processor]
+        names = drawn(among, min(chosen.runs, len(among)))
+        print(f"{len(names)} of {len(among)} runs: {', '.join(names)}", flush=True)
         for name in compute(committed, again, names):
             if committed.result(name) is None:
                 print(f"not committed  {name}")

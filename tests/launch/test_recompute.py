@@ -70,6 +70,8 @@ def test_a_result_that_was_tampered_with_is_told_from_one_that_holds(
     told = capsys.readouterr().out
     with (tmp_path / "again.csv").open(newline="") as table:
         outcomes = {row["run"]: (row["outcome"], row["differences"][:5]) for row in csv.DictReader(table)}
+    assert recompute.main([str(file), "--processor", "of no such maker"]) == 0
+    assert capsys.readouterr().out.startswith("0 of 0 runs")
     assert outcomes == {key(start): ("equal", ""), key(run): ("differs", "loss ")}
     assert f"equal  {key(start)}" in told
     assert f"differs  {key(run)}  loss " in told

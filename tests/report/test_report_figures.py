@@ -23,7 +23,7 @@ from fake_study import (
     scope_cell,
     scope_plan,
 )
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
@@ -317,7 +317,7 @@ def test_the_deviations_of_many_controls_stand_beside_each_other() -> None:
     with drawing.style():
         axes = Figure().subplots()
         drawing._draw_controls(axes, [level(1.0), level(2.0), level(3.0)], 1)
-    bars = [segment for found in axes.collections for segment in found.get_segments()]
+    bars = [part for found in axes.collections if isinstance(found, LineCollection) for part in found.get_segments()]
     assert [list(segment[:, 1]) for segment in bars] == [
         pytest.approx([0.9, 1.1]), pytest.approx([1.8, 2.2]), pytest.approx([2.7, 3.3]),
     ]  # fmt: skip
@@ -330,7 +330,8 @@ def test_the_heading_of_reconstructions_fits_the_picture() -> None:
     with drawing.style():
         figure = gallery.draw(found, "mask type, masked patch size (px of 192), mask ratio")
         heading = figure.texts[0]
-        box = heading.get_window_extent(FigureCanvasAgg(figure).get_renderer())
+        figure.draw_without_rendering()
+        box = heading.get_window_extent()
     assert heading.get_text().replace("\n", " ").endswith("masked patch size (px of 192), mask ratio")
     assert box.x1 <= figure.bbox.x1
     assert box.y0 >= figure.axes[0].get_window_extent().y1
