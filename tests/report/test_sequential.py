@@ -169,6 +169,8 @@ def test_a_report_tells_the_looks(tmp_path: Path) -> None:
 def test_a_claim_without_values_is_not_counted_among_the_tested(tmp_path: Path) -> None:
     """One cell of the second claim has no value: the first one's 5 % is all the error there is."""
     store, plan = Store(tmp_path / "runs"), _plan()
+    write(plan, store, tmp_path / "before")
+    assert "No claim is tested yet." in (tmp_path / "before" / "claims.md").read_text()
     rows = tuple(row for row in plan.rows if tuple(row.axes.values()) != ("full", 0.6))
     finish_all(store, Plan(plan.study, plan.scale, rows), _value)
     write(looked(plan, store), store, tmp_path / "results")
