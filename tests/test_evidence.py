@@ -54,7 +54,7 @@ def _committed(records: Path) -> Path:
 def _written(records: Path, store: Store, folder: Path) -> list[str]:
     """Names of the files of a report from a store, written into a folder as `harness report` does."""
     study, scale = records.stem.split("-")[:2]
-    _tool().found(ROOT / "studies" / f"{study}.py", scale, records, store).report(folder)
+    _tool().results_of(ROOT / "studies" / f"{study}.py", scale, records, store).report(folder)
     return sorted(path.name for path in folder.iterdir() if path.suffix in TEXTS)
 
 

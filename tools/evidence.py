@@ -162,10 +162,10 @@ def studies(file: Path, store: Store) -> Iterator[Shown]:
     ]
     title = (ast.get_docstring(ast.parse(text)) or study.name).splitlines()[0]
     for name, records in kept or [("cpu" if "cpu" in names else names[0], None)]:
-        yield Shown(title, found(study, name, records, store), records)
+        yield Shown(title, results_of(study, name, records, store), records)
 
 
-def found(study: Study | Path, scale: str, records: Path | None, store: Store) -> Results:
+def results_of(study: Study | Path, scale: str, records: Path | None, store: Store) -> Results:
     """What a store holds of a study, with as many seeds as the name of its records says, or else as the study asks."""
     _, _, more = (records.stem if records else "").partition(f"-{scale}-")
     seeds = int(more.removesuffix("-seeds")) if more else None
@@ -414,27 +414,19 @@ def searched(store: Store) -> Iterator[str]:
         ]
         for place, (row, mean, ranked) in enumerate(zip(found, places, ranks, strict=True))
     ]
-    computed, own = sum(trial.computed for trial in trials), table["top1_seed1"]
-    tied = int((means == places[1]).sum()) - 1
+    computed = sum(trial.computed for trial in trials)
     yield "## A search"
     yield (
         f"`search_masking`, scale `{opened.scale.name}`: {opened.search.sampler.upper()} computed {computed} of the "
         f"{len(means)} cells, one seed each, and took the best of them; all {len(means)} were computed with two seeds "
         "beside it. Values are top-1 of 20 nearest neighbours, of 1,000 held-out training images (validation) and in "
         "the last column of test images; cells are named by mask type, masked patch size, scope of the loss, layers "
-        f"of the head, target, ratio, and the smallest block. {len(means) - distinct(table)} of the {len(means)} "
+        f"of the head, target, ratio, and the smallest block. {len(means) - distinct_cells(table)} of the {len(means)} "
         "repeat another: of units of 64 px a block-wise mask has 3 x 3, of which both smallest blocks are one. "
         "[search.md](search_masking/tiny/search.md), [table-tiny.csv](search_masking/table-tiny.csv), "
         "[README.md](search_masking/README.md)."
     )
-    yield (
-        f"**Regret.** The cell that the search calls best has {places[1]:.2f} in the table, rank {ranks[1]} of "
-        f"{len(means)}{f' together with {tied} other' * bool(tied)}; the best there has {means.max():.2f}: "
-        f"{means.max() - places[1]:.2f} points are missed. But seed 0 chose it. By seed 1 alone it has "
-        f"{own[names[1]]:.1f}, rank {rank(own, names[1])}; the best has {own.max():.1f}: "
-        f"{own.max() - own[names[1]]:.1f} points are missed, of a best that is partly the luckiest. One search says "
-        "nothing of samplers: [regret.csv](search_masking/regret.csv) has 20 searches by each, replayed on this table."
-    )
+    yield regret(table, means, names[1])
     yield image(SEARCHED / "regret.png", "samplers")
     yield f"**Claim: the winner beats the default.** {winner(found, opened.search.directions[0])}"
     header = ["", "cell", "its trial", "table: mean, rank", "minus default", "unseen seeds", "at test"]
@@ -446,12 +438,25 @@ def searched(store: Store) -> Iterator[str]:
     )
 
 
+def regret(table: pd.DataFrame, means: pd.Series, name: str) -> str:
+    """What the search missed by choosing a cell: by both seeds of the table, and by the one that did not choose it."""
+    own, tied = table["top1_seed1"], int((means == means[name]).sum()) - 1
+    return (
+        f"**Regret.** The cell that the search calls best has {means[name]:.2f} in the table, rank "
+        f"{rank(means, name)} of {len(means)}{f' together with {tied} other' * bool(tied)}; "
+        f"the best there has {means.max():.2f}: {means.max() - means[name]:.2f} points are missed. But seed 0 chose it. By seed 1 alone it has "
+        f"{own[name]:.1f}, rank {rank(own, name)}; the best has {own.max():.1f}: "
+        f"{own.max() - own[name]:.1f} points are missed, of a best that is partly the luckiest. One search says "
+        "nothing of samplers: [regret.csv](search_masking/regret.csv) has 20 searches by each, replayed on this table."
+    )
+
+
 def rank(values: pd.Series, name: str) -> int:
     """Rank of a cell, 1 = the highest value."""
     return 1 + int((values > values[name]).sum())
 
 
-def distinct(table: pd.DataFrame) -> int:
+def distinct_cells(table: pd.DataFrame) -> int:
     """How many cells are left if those count once that differ in the smallest block and in no value."""
     return len(table.drop_duplicates([name for name in table.columns if name != "min_block"]))
 

@@ -48,6 +48,16 @@ def test_every_row_is_a_point_and_exact_distances_are_preferred() -> None:
     assert {text.get_text() for text in axes.texts} >= {".1", ".11", ".25", ".44", ".9"}
 
 
+def test_the_legend_has_what_is_drawn_and_nothing_else() -> None:
+    rows = frame()
+    with drawing.style():
+        whole, part = (draw_avgdist(drawn) for drawn in (rows, rows[rows["mask_patch_size"] == 64]))
+    band = "best, by SimMIM"
+    kinds, sizes = ["random", "square", "block-wise"], ["4 px", "8 px", "16 px", "32 px", "64 px"]
+    assert [text.get_text() for text in whole.legends[0].texts] == [*kinds, band, *sizes]
+    assert [text.get_text() for text in part.legends[0].texts] == ["random", band, "64 px"]
+
+
 def test_files(tmp_path: Path) -> None:
     names = write_avgdist(records(frame()), tmp_path / "new")
     assert names == ("avgdist.csv", "avgdist.png", "avgdist.pdf")

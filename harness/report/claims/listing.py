@@ -115,9 +115,9 @@ def explained(plan: Plan, found: Sequence[Verdict], before: Collection[int] = ()
     error = (
         f"A verdict is false with a probability of at most {ERROR:.0%}; that any is, of at most "
         f"{family_error(found):.0%} (claims tested: {tested})."
+        if tested
+        else "No claim is tested yet."
     )
-    if not tested:
-        error = "No claim is tested yet."
     looks, seeds = plan.study.looks, sorted({*before, *judged_seeds(plan, found)})
     if len(seeds) > 1 and not looks:
         error = (

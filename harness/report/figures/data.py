@@ -320,7 +320,7 @@ def _axis_figure(axis: str, cells: pd.DataFrame, seeds: Seeds, words: Words) -> 
     panel = panel_axis(points[: len(groups)])
     panels = [shown(point[panel]) if panel else "" for point in points]
     title, labels = cell_labels(without(points, panel), words=words)
-    name = str(cells["evaluation"].iloc[0])
+    name, placed = str(cells["evaluation"].iloc[0]), pd.concat([*groups, controls])
     lines = tuple(
         Line(label=label, points=_points(group.sort_values(axis), seeds, axis, [""] * len(group)), panel=where)
         for label, where, group in zip(labels, panels, groups, strict=False)
@@ -337,8 +337,8 @@ def _axis_figure(axis: str, cells: pd.DataFrame, seeds: Seeds, words: Words) -> 
         lines=tuple(line for line in lines if line.paper_points or not all(point.hole for point in line.points)),
         controls=level,
         log=_is_geometric({point.x for line in lines for point in line.points}),
-        absent=_absent(pd.concat([*groups, controls])),
-        aside=int((~cells["cell"].isin(pd.concat([*groups, controls])["cell"]) & (cells["n"] > 0)).sum()),
+        absent=_absent(placed),
+        aside=int((~cells["cell"].isin(placed["cell"]) & (cells["n"] > 0)).sum()),
     )
 
 

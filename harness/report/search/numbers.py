@@ -13,7 +13,7 @@ from harness.search.measure import Candidate, Measure, metric_of
 from harness.search.space import cell_id, present
 from harness.search.trials import Trial
 from harness.spec import HarnessError, Scalar, key
-from harness.stats.intervals import CONFIDENCE, half_width, paired, tails
+from harness.stats.intervals import ERROR, half_width, paired, tails
 from harness.stats.simultaneous import holm
 from harness.store import Store
 
@@ -74,7 +74,7 @@ def confirmed(trials: Sequence[Trial], measure: Measure, store: Store) -> list[C
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and half the width of its t-interval at CONFIDENCE; NaN where there are too few values."""
+    """Mean and half the width of its t-interval of 95 %; NaN where there are too few values."""
     found = paired([list(values)] if values else [[math.nan]])
     return float(found.value[0]), float(half_width(found.error, np.ones(1), found.df)[0])
 
@@ -95,7 +95,7 @@ def verdict(rows: Sequence[Confirmed], direction: str) -> str:
         return "Too few fresh seeds of the winner and the reference to tell them apart."
     size = f"{winner.difference:+.2f} ± {winner.difference_half:.2f}"
     text = f"{size} against the default (p = {winner.p:.2g}, n = {winner.n})"
-    if winner.p < 1 - CONFIDENCE:
+    if winner.p < ERROR:
         better = sign * winner.difference > 0
         return f"The winner {'beats' if better else 'is worse than'} the default beyond noise: {text}."
     return f"The winner cannot be told from the default: {text}."
@@ -120,7 +120,7 @@ def _tests(candidate: Candidate, measure: Measure, store: Store) -> list[float]:
 
 
 def _corrected(rows: Sequence[Confirmed]) -> list[Confirmed]:
-    """A difference is beyond noise if its p-value, corrected by Holm, is below 1 - CONFIDENCE."""
+    """A difference is beyond noise if its p-value, corrected by Holm, is below ERROR."""
     corrected = holm([row.p for row in rows])
     return [replace(row, p=float(p)) for row, p in zip(rows, corrected, strict=True)]
 
