@@ -445,7 +445,8 @@ def regret(table: pd.DataFrame, means: pd.Series, name: str) -> str:
         f"**Regret.** The cell that the search calls best has {means[name]:.2f} in the table, rank "
         f"{rank(means, name)} of {len(means)}{f' together with {tied} other' * bool(tied)}; "
         f"the best there has {means.max():.2f}: {means.max() - means[name]:.2f} points are missed. "
-        f"But seed 0 chose it. By seed 1 alone it has {own[name]:.1f}, rank {rank(own, name)}; the best has {own.max():.1f}: "
+        f"But seed 0 chose it. By seed 1 alone it has {own[name]:.1f}, rank {rank(own, name)}; "
+        f"the best has {own.max():.1f}: "
         f"{own.max() - own[name]:.1f} points are missed, of a best that is partly the luckiest. One search says "
         "nothing of samplers: [regret.csv](search_masking/regret.csv) has 20 searches by each, replayed on this table."
     )
