@@ -22,6 +22,7 @@ from harness.audit import fixed_batch
 from harness.core.data.batches import Batch
 from harness.core.evaluate.labelled import summary
 from harness.core.evaluate.probe import cosines, vote
+from harness.core.evaluate.tested_training import last_test
 from harness.core.model.encoder import build
 from harness.core.objective.losses import total
 from harness.core.pretrain.mim import MaskedImageModel
@@ -574,6 +575,8 @@ def test_summary_by_hand() -> None:
         "top1_best": 90.0,
         "loss": 1.0,
     }
+    tests = [{"test_miou": 50.0, "test_loss": 1.0}, {"loss": 0.1}, {"test_miou": 30.0, "test_loss": 2.0}, {"loss": 0.2}]
+    assert last_test(tests) == {"miou": 30.0, "loss": 2.0}
 
 
 @pytest.mark.parametrize(("last", "epochs"), [(None, [1, 2, 3, 4]), (1, [4]), (2, [3, 4]), (9, [1, 2, 3, 4])])

@@ -1,1 +1,1 @@
-"""Evaluations of accuracy: fine-tuning, linear probe, nearest neighbours, a user's own."""
+"""Evaluations of an encoder: fine-tuning, probe, nearest neighbours, segmentation, detection, a user's own."""

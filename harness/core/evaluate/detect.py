@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +21,7 @@ from harness.core.evaluate.average_precision import (
 )
 from harness.core.evaluate.examples import EXAMPLES, LEAST, save_examples
 from harness.core.evaluate.start import dense_encoder, encoder_below
+from harness.core.evaluate.tested_training import last_test, train_and_test
 from harness.core.model.batchnorm import group_batch_norms
 from harness.core.model.checkpointing import checkpoint_blocks
 from harness.core.model.detector import Detector, Found, build_detector, pasted, taps_for
@@ -88,20 +88,18 @@ def detect(run: Detect, session: Session) -> Computation:
             part.backward(found)
         update.apply()
 
-    for step in training.steps(partial(scene_batches, run, scenes, session, "objects")):
-        step.compute(learn)
-        if step.logged:
-            yield session.mark()
-            line = step.read()
-            if step.ends_epoch(run.tested_epochs):
-                found = yield from precision(run, test, model.eval(), session)
-                line |= {f"test_{name}": value for name, value in found.items()}
-                model.train()
-
+    yield from train_and_test(
+        training,
+        partial(scene_batches, run, scenes, session, "objects"),
+        learn,
+        model=model,
+        test=partial(precision, run, test, model, session),
+        tested_epochs=run.tested_epochs,
+    )
     # Before the weights are published: a run is done once `finish` has written its result.
     write_examples(run, model.eval(), test, session)
     lines = session.attempt.lines()
-    session.attempt.finish(summary(lines), lines[-1]["seconds"], weights_of(model))
+    session.attempt.finish(last_test(lines), lines[-1]["seconds"], weights_of(model))
 
 
 @torch.no_grad()
@@ -207,9 +205,3 @@ def _entries(row: int, found: Found, size: tuple[int, int], whole: torch.Size) -
     boxes = _in_own_pixels(found.boxes, size, whole)
     masks = None if found.masks is None else pasted(found.masks, boxes, height, width)
     return found_entries(row, found.classes, masks, boxes, found.scores)
-
-
-def summary(lines: list[dict[str, Any]]) -> dict[str, float]:
-    """Metrics of a finished run from its metrics lines: those of the last test."""
-    last = [line for line in lines if "test_box_ap" in line][-1]
-    return {name.removeprefix("test_"): value for name, value in last.items() if name.startswith("test_")}

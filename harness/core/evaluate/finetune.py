@@ -13,6 +13,7 @@ from harness.core.data.batches import Batch, steps_per_epoch
 from harness.core.data.datasets import load
 from harness.core.evaluate.labelled import accuracy, labelled_batches, summary
 from harness.core.evaluate.start import classifier
+from harness.core.evaluate.tested_training import train_and_test
 from harness.core.model.batchnorm import group_batch_norms
 from harness.core.model.checkpointing import checkpoint_blocks
 from harness.core.model.memory_format import to_device
@@ -69,17 +70,14 @@ def finetune(run: FineTune, session: Session) -> Computation:
         if averaged:  # after the weights: it averages the new ones
             averaged.follow(update.rate("average"))
 
-    for step in training.steps(partial(labelled_batches, run, images, session)):
-        step.compute(learn)
-        if step.logged:
-            yield session.mark()
-            line = step.read()
-            if step.ends_epoch(run.tested_epochs):
-                found = yield from accuracy(run, test, tested.eval(), session)
-                line |= {f"test_{name}": value for name, value in found.items()}
-                # Without an average the model that was tested is the one that is trained.
-                model.train()
-
+    yield from train_and_test(
+        training,
+        partial(labelled_batches, run, images, session),
+        learn,
+        model=tested,
+        test=partial(accuracy, run, test, tested, session),
+        tested_epochs=run.tested_epochs,
+    )
     lines = session.attempt.lines()
     session.attempt.finish(summary(lines), lines[-1]["seconds"], weights_of(tested))
 

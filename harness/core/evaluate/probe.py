@@ -21,6 +21,7 @@ from harness.core.evaluate.labelled import (
     summary,
 )
 from harness.core.evaluate.start import frozen_encoder
+from harness.core.evaluate.tested_training import train_and_test
 from harness.core.model.batchnorm import group_batch_norms
 from harness.core.runtime.custom import call, load_function
 from harness.core.runtime.drop_path import Place
@@ -74,17 +75,14 @@ def linear_probe(run: LinearProbe, session: Session) -> Computation:
             part.backward({"classification": loss})
         update.apply()
 
-    for step in training.steps(partial(labelled_batches, run, images, session)):
-        step.compute(learn)
-        if step.logged:
-            yield session.mark()
-            line = step.read()
-            if step.ends_epoch(run.tested_epochs):
-                probe.eval()  # its batch norm tests with running statistics
-                found = yield from accuracy(run, test, logits, session)
-                line |= {f"test_{name}": value for name, value in found.items()}
-                probe.train()
-
+    yield from train_and_test(
+        training,
+        partial(labelled_batches, run, images, session),
+        learn,
+        model=probe,
+        test=partial(accuracy, run, test, logits, session),
+        tested_epochs=run.tested_epochs,
+    )
     lines = session.attempt.lines()
     session.attempt.finish(summary(lines), lines[-1]["seconds"], weights_of(probe))
 

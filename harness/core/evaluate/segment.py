@@ -7,7 +7,6 @@ import re
 from collections.abc import Generator, Iterator, Sequence
 from functools import partial
 from itertools import islice
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +27,7 @@ from harness.core.data.scenes import (
 from harness.core.evaluate.confusion import Confusion
 from harness.core.evaluate.examples import EXAMPLES, save_examples
 from harness.core.evaluate.start import dense_encoder, encoder_below
+from harness.core.evaluate.tested_training import last_test, train_and_test
 from harness.core.model.batchnorm import group_batch_norms
 from harness.core.model.checkpointing import checkpoint_blocks
 from harness.core.model.memory_format import to_device
@@ -88,20 +88,18 @@ def segment(run: Segment, session: Session) -> Computation:
             part.backward(losses(run, logits, extra, part.batch.segments))
         update.apply()
 
-    for step in training.steps(partial(scene_batches, run, scenes, session, "segments")):
-        step.compute(learn)
-        if step.logged:
-            yield session.mark()
-            line = step.read()
-            if step.ends_epoch(run.tested_epochs):
-                found = yield from scores(run, test, model.eval(), session)
-                line |= {f"test_{name}": value for name, value in found.items()}
-                model.train()
-
+    yield from train_and_test(
+        training,
+        partial(scene_batches, run, scenes, session, "segments"),
+        learn,
+        model=model,
+        test=partial(scores, run, test, model, session),
+        tested_epochs=run.tested_epochs,
+    )
     # Before the weights are published: a run is done once `finish` has written its result.
     write_examples(run, model.eval(), test, session)
     lines = session.attempt.lines()
-    session.attempt.finish(summary(lines), lines[-1]["seconds"], weights_of(model))
+    session.attempt.finish(last_test(lines), lines[-1]["seconds"], weights_of(model))
 
 
 def losses(run: Segment, logits: Tensor, extra: Tensor | None, segments: Tensor) -> dict[str, Tensor]:
@@ -261,9 +259,3 @@ def write_examples(run: Segment, model: Segmenter, test: Scenes, session: Sessio
         truth = test.segments(torch.tensor([index]))[0].to(torch.uint8)
         shown.append({"picture": pixels.permute(1, 2, 0), "truth": truth, "predicted": found})
     save_examples(session, names, shown)
-
-
-def summary(lines: list[dict[str, Any]]) -> dict[str, float]:
-    """Metrics of a finished run from its metrics lines: those of the last test."""
-    last = [line for line in lines if "test_miou" in line][-1]
-    return {name.removeprefix("test_"): value for name, value in last.items() if name.startswith("test_")}
