@@ -60,9 +60,9 @@ GRID = zipped(
 
 
 def fourier(frequency, weighting):
-    """The Fourier loss of an arm; the released one averages over the whole batch here."""
+    """The Fourier loss of an arm, or None; the released one averages over the whole batch here."""
     if frequency == "none":
-        return "none"
+        return None
     return FourierLoss(variant=frequency, weight=0.5, focal=weighting == "error")
 
 

@@ -296,7 +296,7 @@ def test_presets_at_a_scale() -> None:
     released = a2mim(small, variant="released")
     assert released.corruption == Corruption(fill="image-mean", token="gated-add", site=AfterStage(stage=3, stride=16))
     assert released.loss.kind == "focal-l1"
-    assert a2mim(small, fourier="none").fourier is None
+    assert a2mim(small, fourier=None).fourier is None
     assert simmim_cnn(small).corruption == Corruption(fill="mean", token="replace")
     assert released_simmim_cnn(small).corruption == Corruption()
     with pytest.raises(HarnessError, match="not of a vit; valid: ResNets and ConvNeXts"):

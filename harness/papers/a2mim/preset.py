@@ -64,7 +64,7 @@ def a2mim(
     head: Head | None = None,
     target: Target | None = None,
     loss: AnyLoss | None = None,
-    fourier: FourierLoss | Literal["none"] | None = None,
+    fourier: FourierLoss | Literal["variant"] | None = "variant",
     seed: int = 0,
 ) -> Pretrain:
     """A2MIM's pre-training at a scale; an ablation replaces one piece.
@@ -72,20 +72,20 @@ def a2mim(
     The default is the paper's: random units of 32 of 224 pixels at ratio 0.6, hidden pixels of the image's mean colour,
     a learned mask token added in the middle of the network, a linear head, the clean pixels, l1 under the mask and half
     the Fourier loss of each image. `released` is what the code does: a gated addition in CNNs, a token at the input of
-    ViTs, a focal l1 in CNNs, and the Fourier loss of the batch's mean image. A target that is no image has no Fourier
-    loss, unless one is given.
+    ViTs, a focal l1 in CNNs, and the Fourier loss of the batch's mean image.
 
     Args:
-        fourier: None for the variant's, "none" for none.
+        fourier: by default the variant's, or none where the target is no image; None leaves it out.
 
     Raises:
         Skip: the paper's mask unit does not fit the scale.
         HarnessError: where the token comes in is not known for the scale's backbone, and no corruption is given.
     """
     backbone, target = scale.backbone, target or TARGET
-    if fourier is None and isinstance(target, PixelTarget):
+    # A word as the default, since None leaves the loss out.
+    if fourier == "variant":
         # A spectrum belongs to an image: classes and features have none.
-        fourier = a2mim_fourier(backbone, variant)
+        fourier = a2mim_fourier(backbone, variant) if isinstance(target, PixelTarget) else None
     corruption = corruption or a2mim_corruption(backbone, variant)
     return Pretrain(
         data=scale.data,
@@ -96,7 +96,7 @@ def a2mim(
         head=head or HEAD,
         target=target,
         loss=loss or a2mim_loss(backbone, variant),
-        fourier=fourier if isinstance(fourier, FourierLoss) else None,
+        fourier=fourier,
         recipe=scale.pretrain,
         seed=seed,
         assumed=tuple(_assumed(backbone, variant, corruption)),
