@@ -14,6 +14,8 @@ jobs that the controller has forgotten within seconds.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import itertools
 import os
 import random
 import re
@@ -435,11 +437,10 @@ def _kill(processes: Callable[[], set[int]], seconds: float = 10) -> None:
     while pids := processes():
         if time.monotonic() > end:
             raise ClusterError(f"processes {sorted(pids)} survive SIGKILL")
-        for pid in pids:
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        # All stand still first: a job step that sees its job killed reports it as ended, and Slurm requeues nothing.
+        for number, pid in itertools.product((signal.SIGSTOP, signal.SIGKILL), pids):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
         time.sleep(0.02)
 
 

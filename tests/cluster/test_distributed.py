@@ -39,12 +39,12 @@ def submit(runs: dict[str, Run], store: Store, project: Path) -> None:
 
 
 def test_four_nodes_against_one_process(empty_cluster: Cluster, tmp_path: Path) -> None:
-    """Losses of 20 steps, and of 400 with a time limit's signal in between."""
+    """Losses of 20 steps, and of 200 with a time limit's signal in between."""
     project, store, alone = tmp_path / "project", Store(tmp_path / "runs"), Store(tmp_path / "alone")
     for folder in (project, store.root, alone.root):
         folder.mkdir()
     (project / "harness.toml").touch()
-    short, long = pretraining(20), pretraining(400, seed=1)
+    short, long = pretraining(20), pretraining(200, seed=1)
     runs: dict[str, Run] = {key(short): short, key(long): long}
     submit(runs, store, project)
 
@@ -66,5 +66,5 @@ def test_four_nodes_against_one_process(empty_cluster: Cluster, tmp_path: Path) 
         assert [line["step"] for line in ours] == list(range(1, steps + 1))
         assert [line["loss"] for line in ours] == pytest.approx([line["loss"] for line in theirs], rel=1e-5)
     last = store.metrics(key(long))[-1], alone.metrics(key(long))[-1]
-    assert last[0]["step"] == last[1]["step"] == 400
+    assert last[0]["step"] == last[1]["step"] == 200
     assert last[0]["loss"] == pytest.approx(last[1]["loss"], rel=1e-2)

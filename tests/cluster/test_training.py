@@ -27,9 +27,9 @@ STUDY = '''"""Two ratios, three seeds: long enough to be disturbed."""
 from harness import Augment, Backbone, FineTune, RandomMask, Recipe, Scale, Shapes, Study, axes, simmim
 
 VIT = Backbone(name="vit_tiny_patch16_224", args={"embed_dim": 32, "depth": 2, "num_heads": 2}, patch_size=4)
-PRETRAIN = Recipe(epochs=EPOCHS, batch_size=16, lr=1e-3, lr_batch=None, drop_path=0.2)
+PRETRAIN = Recipe(epochs=40, batch_size=16, lr=1e-3, lr_batch=None, drop_path=0.2)
 FINETUNE = Recipe(
-    epochs=EPOCHS, batch_size=16, lr=1e-3, lr_batch=None, layer_decay=0.8, augment=Augment(mixup=0.8, cutmix=1.0)
+    epochs=40, batch_size=16, lr=1e-3, lr_batch=None, layer_decay=0.8, augment=Augment(mixup=0.8, cutmix=1.0)
 )
 SCALE = Scale(
     name="small", data=Shapes(image_size=32, train=128, test=32), image_size=32, backbone=VIT,
@@ -51,7 +51,7 @@ def study(tmp_path: Path) -> Path:
     """A study in a project with a site profile."""
     (tmp_path / "harness.toml").write_text('[slurm]\nminutes = 30\nsetup = ["export HARNESS_HEARTBEAT_LIMIT=15"]\n')
     path = tmp_path / "study.py"
-    path.write_text(STUDY.replace("EPOCHS", "60"))
+    path.write_text(STUDY)
     return path
 
 
@@ -96,20 +96,18 @@ def test_disturbed_runs_equal_undisturbed_ones(empty_cluster: Cluster, study: Pa
         return [job for job in jobs_at_work() if job[0] in ready]
 
     for round_ in range(5):
-        wait(begun, 90)
-        job, _ = begun()[0]
+        job, _ = wait(begun, 90)[0]
         if round_ % 2:
             questions.ask("scontrol", "requeue", job)  # TERM, then KILL: as Slurm pre-empts
         else:
             questions.ask("scancel", "--signal=USR2", job)  # as before the time limit: it saves and requeues itself
         time.sleep(1)
-    wait(begun, 90)
-    _, node = begun()[0]
+    _, node = wait(begun, 90)[0]
     empty_cluster.kill_node(node)
     empty_cluster.start_node(node)
     for _ in range(3):
-        wait(begun, 90)
-        questions.ask("scancel", begun()[0][0])
+        job, _ = wait(begun, 90)[0]
+        questions.ask("scancel", job)
         time.sleep(1)
     wait(lambda: words(runs, store)["cancelled"] >= 1, 30)
     empty_cluster.restart_controller()
@@ -128,7 +126,6 @@ def test_disturbed_runs_equal_undisturbed_ones(empty_cluster: Cluster, study: Pa
 
 def test_frozen_code_a_preempted_job_and_the_same_table(empty_cluster: Cluster, study: Path, tmp_path: Path) -> None:
     """Edits after submission change nothing; a job that is pre-empted goes on where it was."""
-    study.write_text(STUDY.replace("EPOCHS", "40"))
     command("run", str(study), "--on", "slurm", "--seeds", "1")
     runs, store = runs_of(study)
     mine = {name: run for name, run in runs.items() if run.seed == 0}

@@ -5,18 +5,22 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from harness.launch.executor import overview
 from harness.spec import Run
 from harness.store import Store
 
+T = TypeVar("T")
 
-def wait(holds: Callable[[], object], seconds: float, every: float = 0.5) -> None:
-    """Ask until it holds; fails after so many seconds."""
+
+def wait(found: Callable[[], T], seconds: float, every: float = 0.5) -> T:
+    """Ask until there is something; returns it, and fails after so many seconds."""
     end = time.monotonic() + seconds
-    while not holds():
+    while not (it := found()):
         assert time.monotonic() < end, f"not so after {seconds} s"
         time.sleep(every)
+    return it
 
 
 def words(runs: Mapping[str, Run], store: Store) -> Counter[str]:
