@@ -294,8 +294,8 @@ DEEP = {"embed_dim": 64, "depth": 3, "num_heads": 4}
 
 
 FAMILIES = {
-    "vit": VIT.replace(args=DEEP, patch_size=8),
-    "beit": BEIT.replace(args=DEEP, patch_size=8),
+    "vit": VIT.replace(args=DEEP, patch_size=16),
+    "beit": BEIT.replace(args=DEEP, patch_size=16),
     "swin": SWIN,
     "convnext": CONVNEXT,
     "resnet": RESNET,
@@ -307,12 +307,12 @@ FAMILIES = {
 def test_every_family_learns_sixteen_pictures_by_heart(
     family: str, computed: Computed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After 320 steps on 16 pictures of Garments, AP50 of their own boxes, with the ViT of masks too, is above 60.
+    """After 200 steps on 16 pictures of Garments, AP50 of their own boxes, with the ViT of masks too, is above 60.
 
-    At these or fewer steps it was 97 (ViT), 93 (BEiT, ResNet), 90 (ConvNeXt) and 89 (Swin).
+    It was 86 (ViT, and 77 of masks), 87 (BEiT), 89 (Swin), 90 (ResNet) and 92 (ConvNeXt).
     """
     data = Garments(image_size=64, train=16, test=16)
-    recipe = RECIPE.replace(epochs=160, lr=3e-3, augment=Augment(crop_scale=(1.0, 1.0), flip=0.0))
+    recipe = RECIPE.replace(epochs=100, lr=3e-3, augment=Augment(crop_scale=(1.0, 1.0), flip=0.0))
     monkeypatch.setattr(module, "load_scenes", lambda data, part: load_scenes(data, "train"))
     start = Scratch(backbone=FAMILIES[family], image_size=64)
     run = Detect(start=start, data=data, recipe=recipe, rois=32, masks=family == "vit")
