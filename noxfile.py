@@ -26,9 +26,13 @@ DEPEND = [
     *("tests/report", "tests/spec", "tests/test_study.py", "tests/test_claims.py", "tests/test_results.py"),
 ]
 """Tests of what depends on versions most: pandas, Matplotlib, scipy, pydantic. The real run adds timm and Typer."""
-LONG = 20
-"""A test that takes more CPU seconds must be marked slow: ten on a quiet machine, and as much again for one that shares
-its cores and caches with others."""
+BY_FILE = ("--numprocesses=2", "--dist=loadfile")
+"""Two processes share the files of tests, so that what a file makes once is made once."""
+BY_TEST = ("--numprocesses=2", "--dist=worksteal")
+"""Two processes share the tests: for few and long ones, which make little once."""
+LONG = 30
+"""A test that takes more CPU seconds must be marked slow: ten on a quiet machine, and three times as many on one whose
+cores and caches are shared with others."""
 MINUTES = {
     "lint": 1,
     "types": 2,
@@ -94,8 +98,8 @@ def shared(session: nox.Session, *groups: str) -> Path:
 
 
 def run_tests(session: nox.Session, *options: str) -> None:
-    """Two processes share the test files; what the session was given comes last, so that it prevails."""
-    pytest = (str(shared(session, "test") / "python"), "-m", "pytest", "--numprocesses=2", "--dist=loadfile")
+    """Two processes share the tests; what the session was given comes last, so that it prevails."""
+    pytest = (str(shared(session, "test") / "python"), "-m", "pytest")
     session.run(*pytest, *options, *session.posargs, external=True)
 
 
@@ -103,21 +107,21 @@ def run_tests(session: nox.Session, *options: str) -> None:
 @timed
 def tests(session: nox.Session) -> None:
     """Run the fast tests, and fail those that are not; arguments go to pytest (nox -s tests -- tests/launch)."""
-    run_tests(session, f"--cpu-limit={LONG}", "-m", "not slow")
+    run_tests(session, *BY_FILE, f"--cpu-limit={LONG}", "-m", "not slow")
 
 
 @nox.session(venv_backend="none", default=False)
 @timed
 def slow(session: nox.Session) -> None:
     """Run the slow tests; arguments go to pytest."""
-    run_tests(session, "-m", "slow")
+    run_tests(session, *BY_TEST, "-m", "slow")
 
 
 @nox.session(venv_backend="none", default=False)
 @timed
 def coverage(session: nox.Session) -> None:
     """Run the fast tests and measure what they cover, in subprocesses too, a third slower; arguments go to pytest."""
-    run_tests(session, "--cov=harness", f"--cpu-limit={LONG * 4 / 3:.0f}", "-m", "not slow")
+    run_tests(session, *BY_FILE, "--cov=harness", f"--cpu-limit={LONG * 4 / 3:.0f}", "-m", "not slow")
 
 
 @nox.session(venv_backend="none")
@@ -152,9 +156,9 @@ def cluster(session: nox.Session) -> None:
     commands = shared(session, "test")
     pytest = (str(commands / "python"), "-m", "pytest", "tests/cluster", *session.posargs)
     session.run(*pytest, external=True, env={"HARNESS_TEST_ACCOUNTING": "0"})
-    # Trainings, and decisions, do not depend on what Slurm is asked, and they take minutes: once is enough.
-    once = ("-m", "not slow", "--deselect", "tests/cluster/test_until_decided.py")
-    session.run(*pytest, *once, external=True, env={"HARNESS_TEST_ACCOUNTING": "1"})
+    # Trainings, decisions and searches do not depend on what Slurm is asked, and they take minutes: once is enough.
+    once = [f"--deselect=tests/cluster/{name}.py" for name in ("test_until_decided", "test_search")]
+    session.run(*pytest, "-m", "not slow", *once, external=True, env={"HARNESS_TEST_ACCOUNTING": "1"})
 
 
 @nox.session(venv_backend="none", default=False)
@@ -174,7 +178,7 @@ def lowest(session: nox.Session) -> None:
     session.run(str(below / "python"), *compiled, f"--override={kept}", f"-o={pins}", "pyproject.toml", external=True)
     pip_install(session, Path(python).parent, "--no-deps", f"--requirement={pins}")
     chosen = session.posargs or DEPEND
-    session.run(python, "-m", "pytest", "-m", "not slow", "-W", "ignore", *chosen, external=True)
+    session.run(python, "-m", "pytest", *BY_FILE, "-m", "not slow", "-W", "ignore", *chosen, external=True)
     shutil.rmtree(folder / "project", ignore_errors=True)
     (folder / "project").mkdir()
     (folder / "project" / "harness.toml").touch()
