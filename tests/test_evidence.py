@@ -170,9 +170,9 @@ def test_every_claim_is_on_the_front_page(file: Path) -> None:
 def test_a_claim_with_cells_that_were_not_run_is_not_called_open(tmp_path: Path) -> None:
     tool = _tool()
     (shown,) = tool.studies(ROOT / "studies" / "simmim_head.py", Store(tmp_path))
-    words = [shown.word(verdict) for verdict in shown.verdicts]
+    words = [verdict.word for verdict in shown.verdicts]
     assert words == ["not run yet"] * 3
-    assert tool.told(shown, shown.verdicts[0]) == "not run yet"
+    assert tool.told(shown.verdicts[0]) == "not run yet"
     assert tool.published(shown, shown.verdicts[2]) == "82.8 to 82.5"  # Table 2: linear, inverse Swin-B
 
 

@@ -152,7 +152,7 @@ def test_a_failed_run_keeps_its_claim_waiting(tmp_path: Path) -> None:
     finish_all(store, Plan(plan.study, plan.scale, plan.rows[:2]), _value)
     whole = expand(plan.study, seeds=8)
     found = standing(CLEAR, whole, runs_frame(whole, store))
-    assert (found.waits, found.verdict.word) == (3, "inconclusive")
+    assert (found.waits, found.verdict.word) == (3, "not run yet")
     assert found.verdict.reason == "3 of its 4 cells have no value yet"
 
 
@@ -177,6 +177,7 @@ def test_a_claim_without_values_is_not_counted_among_the_tested(tmp_path: Path) 
     text = (tmp_path / "results" / "claims.md").read_text()
     assert "that any is, of at most 5% (claims tested: 1)." in text
     (line,) = (line for line in text.splitlines() if "| open" in line)
+    assert line.startswith("| not run yet |")
     assert "1 of its 3 cells has no value yet" in line
 
 

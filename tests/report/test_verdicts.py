@@ -176,7 +176,7 @@ def test_many_candidates_need_a_larger_lead() -> None:
 def test_what_is_missing_is_told() -> None:
     grid = axes(arm=("a", "b", "c"))
     found = _judge(claims.better("", A, B), grid, [[80, 81], [math.nan, math.nan], [79, 79]])
-    assert (found.word, found.reason) == ("inconclusive", "1 of its 2 cells has no value yet")
+    assert (found.word, found.reason) == ("not run yet", "1 of its 2 cells has no value yet")
     found = _judge(claims.better("", A, B), grid, [[80], [70], [79]])
     assert (found.word, found.reason, found.needed) == ("inconclusive", "one seed shows no spread", None)
     found = _judge(claims.better("", A, B), grid, [[80, 81], [math.nan, 80], [79, 79]], excluded={0: "too small"})
@@ -295,6 +295,28 @@ def test_what_a_second_evaluation_says_of_the_claims_stands_below_them(tmp_path:
     assert write(plan, store, tmp_path / "results").complete
     assert (tmp_path / "results" / "claims.md").read_text() == text
     assert "other evaluations" not in claims_text(plan, [judge])
+
+
+def test_another_evaluation_names_its_own_best_cells(tmp_path: Path) -> None:
+    """Fine-tuning is best at 0.6 under the mask, neighbours at 0.4."""
+
+    def two(scale: Any, scope: str, mask_ratio: float | None, seed: int) -> Any:
+        found: Any = scope_cell(scale, scope, mask_ratio, seed)
+        return {**found, "knn": Knn(start=found["top1"].start, data=scale.data, seed=seed)}
+
+    claim = claims.better("masked beats full", claims.best(scope="masked"), claims.best(scope="full"))
+    plan, store = scope_plan(cell=two, claims=(claim,), seeds=3), Store(tmp_path / "runs")
+    for row in plan.rows:
+        for name, run in row.evaluations.items():
+            best = row.axes["mask_ratio"] == (0.6 if name == "top1" else 0.4)
+            if name == "top1" and row.axes["scope"] != "scratch":
+                finish_upstream(store, run)
+            finish(store, run, {"top1": 80.0 + 0.1 * row.seed + 3 * best + (row.axes["scope"] == "masked")})
+    runs = runs_frame(plan, store)
+    ((name, other),), (judge,) = beside(plan, runs), judged(plan, runs)
+    assert judge.chosen == "masked 0.6 against full 0.6"
+    assert other.chosen == "masked 0.4 against full 0.4"
+    assert claims_text(plan, [judge], (), [(name, other)]).count(f"| {other.chosen} |") == 1
 
 
 def test_the_evaluation_beside_the_paper_is_judged(tmp_path: Path) -> None:

@@ -90,11 +90,11 @@ def _others_text(plan: Plan, others: Sequence[tuple[str, Verdict]]) -> tuple[str
     """The effects by other evaluations as a heading, a table and a sentence; nothing without any."""
     if not others:
         return ()
-    shown = [(evaluation_label(plan, name), *_row(item)[1:5]) for name, item in others]
-    header, *rows = [map(escape.markdown, row) for row in (("evaluation", *CLAIM_HEADER[1:5]), *shown)]
+    shown = [(evaluation_label(plan, name), *_row(item)[1:5], clean(item.chosen) or NOTHING) for name, item in others]
+    header, *rows = [map(escape.markdown, row) for row in (("evaluation", *CLAIM_HEADER[1:5], "compared"), *shown)]
     return (
         "## The same comparisons by other evaluations",
-        escape.markdown_table(header, ("---", "---", *["---:"] * 3), rows),
+        escape.markdown_table(header, ("---", "---", *["---:"] * 3, "---"), rows),
         "No verdicts: nothing was claimed of these. Intervals are of 95 %, of all seeds there are, simultaneous over "
         "the candidates where a best one was chosen.",
     )

@@ -58,8 +58,8 @@ def standing(claim: Claim, plan: Plan, runs: pd.DataFrame) -> Standing:
 
 
 def _waiting(found: Verdict, number: int) -> Verdict:
-    reason = f"waits for {number} seeds" if found.tested else found.reason
-    return replace(found, word="inconclusive", reason=reason)
+    # With values at a part of its seeds it may look decided, but no look was taken yet.
+    return replace(found, word="inconclusive", reason=f"waits for {number} seeds") if found.tested else found
 
 
 def _at_look(claim: Claim, plan: Plan, runs: pd.DataFrame, number: int) -> Scored:

@@ -1,4 +1,4 @@
-"""Verdicts on claims: reproduced, contradicted, no difference beyond the margin, inconclusive, or not testable."""
+"""Verdicts on claims: reproduced, contradicted, no difference beyond the margin, or why there is none."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, assert_never
+from typing import Literal, assert_never, get_args
 
 import numpy as np
 import pandas as pd
@@ -26,11 +26,10 @@ from harness.study.claims import Claim, Comparison, margin_at
 from harness.study.study import cell_text
 
 Word = Literal[
-    "contradicted", "no difference beyond the margin", "not testable at this scale", "inconclusive", "reproduced"
-]
-ORDER: tuple[Word, ...] = (
-    "contradicted", "no difference beyond the margin", "not testable at this scale", "inconclusive", "reproduced",
-)  # fmt: skip
+    "contradicted", "no difference beyond the margin", "not testable at this scale", "inconclusive", "not run yet",
+    "reproduced",
+]  # fmt: skip
+ORDER: tuple[Word, ...] = get_args(Word)
 """Order of verdicts in tables, failed claims first."""
 
 Alphas = tuple[float, float]
@@ -74,7 +73,7 @@ class Verdict:
     @property
     def open(self) -> bool:
         """True if more seeds could decide the claim."""
-        return self.word == "inconclusive"
+        return self.word in ("inconclusive", "not run yet")
 
     @property
     def tested(self) -> bool:
@@ -161,7 +160,7 @@ def verdict(claim: Claim, data: Scored, alphas: Alphas = FIXED) -> Verdict:
     )  # fmt: skip
     if lacking := int((n == 0).sum()):
         have = "has" if lacking == 1 else "have"
-        return replace(plain, reason=f"{lacking} of its {len(used)} cells {have} no value yet")
+        return replace(plain, word="not run yet", reason=f"{lacking} of its {len(used)} cells {have} no value yet")
     if wanted and not plain.margin > 0:
         return replace(plain, reason="the reference gains nothing over training from scratch, so no share is a margin")
     return _decided(plain, compared, data, margin, alphas)

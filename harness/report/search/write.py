@@ -131,7 +131,7 @@ def _notes(trials: Sequence[Trial], best: Sequence[Confirmed], search: Search) -
     )
     found.append(
         f"Cells were chosen by {', '.join(search.metrics)} on held-out training images, seeds a trial: {search.seeds}; "
-        "the value of the best trial is optimistic. Fresh seeds were used for nothing but this table: ± is the half "
+        "the value of the best trial is optimistic. Fresh seeds chose no cell of this search: ± is the half "
         "width of a 95 % t-interval, p that of a paired t-test against the default, corrected by Holm."
     )
     if search.test:
