@@ -64,8 +64,9 @@ def compute_in_turns(run: Run, session: Session) -> Computation:
 
     A run that raises ends alone; `close` cancels one. Runs that several processes compute together cannot take turns.
     """
-    # Settings of the whole process are those of the run while it computes, and the caller's meanwhile.
-    computation, mine = _computation(run, session), Arithmetic.current()
+    # Settings of the whole process are those of the run while it computes, and the caller's meanwhile. A run whose
+    # recipe sets none, such as k-NN, has 32-bit sums everywhere: by torch's default convolutions have TF32's.
+    computation, mine = _computation(run, session), Arithmetic("highest", convolutions=False)
     stream, first = session.own_stream(), True
     while True:
         others = Arithmetic.current()

@@ -36,6 +36,7 @@ from harness.spec import (
     Analysis,
     Detect,
     FineTune,
+    FrequencyMask,
     HarnessError,
     Mask,
     MomentumTarget,
@@ -348,6 +349,8 @@ def _masked_by(run: Pretrain, mask: Mask | None) -> Pretrain:
     if mask is None:
         return run
     # The spec refuses a momentum encoder that nothing uses.
+    if isinstance(mask, FrequencyMask) != isinstance(run.mask, FrequencyMask):
+        raise HarnessError("a model that learnt from hidden patches fills in no frequencies, nor the other way round")
     looks = mask.scored_by is not None or run.contrastive is not None or isinstance(run.target, MomentumTarget)
     return run.replace(mask=mask, momentum=run.momentum if looks else None)
 
@@ -378,7 +381,7 @@ class Reconstructor:
             step=0,
             steps=1,
             positions=positions,
-            scores=self._model.scores(images),
+            scores=self._model.scores(images, run.mask),
         )
         found = reconstructed(self._model, images, units, facts.mean, facts.std)
         if found is None:

@@ -37,6 +37,7 @@ from harness.spec import (
     Corruption,
     Cosine,
     FineTune,
+    FrequencyMask,
     HarnessError,
     ImageFolder,
     Images,
@@ -377,6 +378,8 @@ def test_masks_are_chosen_by_kind_and_take_over_what_is_not_given() -> None:
 def test_a_mask_that_does_not_fit_the_model_is_one_line(store: Store) -> None:
     with pytest.raises(HarnessError, match="no multiple of the 4-px patch"):
         harness.reconstruct(PRETRAININGS["vit"], pictures()[0], mask=RandomMask(size=2, ratio=0.5), store=store.root)
+    with pytest.raises(HarnessError, match="learnt from hidden patches fills in no frequencies"):
+        harness.reconstruct(PRETRAININGS["vit"], pictures()[0], mask=FrequencyMask(radius=4), store=store.root)
 
 
 GREY = np.arange(20 * 30, dtype=np.uint8).reshape(20, 30)

@@ -53,7 +53,14 @@ def fourier(run: Fourier, session: Session) -> None:
             sums["squares"][part, layer, : amplitude.shape[1]] = amplitude.square().sum(0).cpu()
             sums["variance"][part, layer] = variance(features).double().sum().cpu()
 
-    seconds = sweep(session, parts=batches.parts, found=sums, compute=compute, images=batches.size)
+    seconds = sweep(
+        session,
+        parts=batches.parts,
+        found=sums,
+        compute=compute,
+        images=batches.size,
+        part_size=batches.size,
+    )
     count = batches.count
     amplitude, squares, variances = (array.sum(0).numpy() / count for array in sums.values())
     # Rounding can make the variance of equal values slightly negative.

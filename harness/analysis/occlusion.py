@@ -56,7 +56,7 @@ def occlusion(run: Occlusion, session: Session) -> None:
         found["nonsalient"][part] = count_correct(run, classify, inputs, labels, salient.flip(1))
 
     work = batches.size * len(run.ratios) * (run.draws + 2)
-    seconds = sweep(session, parts=batches.parts, found=found, compute=compute, images=work)
+    seconds = sweep(session, parts=batches.parts, found=found, compute=compute, images=work, part_size=batches.size)
     curves = {name: 100 * (array.sum(0).numpy() / batches.count) for name, array in found.items()}
     write_arrays(session, ratios=np.array(run.ratios), images=np.array(batches.count), **curves)
     session.attempt.finish(_metrics(run, curves), seconds)

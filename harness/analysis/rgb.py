@@ -50,7 +50,7 @@ def rgb_statistics(run: RgbStatistics, session: Session) -> None:
                     found[name][part, number] += values.cpu()
 
     work = batches.size * run.masks * len(fills)
-    seconds = sweep(session, parts=parts, found=found, compute=compute, images=work)
+    seconds = sweep(session, parts=parts, found=found, compute=compute, images=work, part_size=batches.size)
     total = {name: array.sum(0).numpy() / (batches.count * run.masks) for name, array in found.items()}
     # Rounding can make the variance of equal means slightly negative.
     deviation = np.sqrt(np.maximum(total["squares"] - total["mean"] ** 2, 0))

@@ -121,7 +121,13 @@ def random_orders(stream: int, step: int, positions: Tensor, length: int) -> Ten
 
 
 def sweep(
-    session: Session, *, parts: int, found: dict[str, Tensor], compute: Callable[[int], None], images: int = 1
+    session: Session,
+    *,
+    parts: int,
+    found: dict[str, Tensor],
+    compute: Callable[[int], None],
+    images: int = 1,
+    part_size: int = 1,
 ) -> float:
     """Fill arrays part by part, from the latest checkpoint on if there is one.
 
@@ -130,6 +136,7 @@ def sweep(
     Args:
         found: arrays [parts, ...] of zeros on the CPU. compute: fills row `part` of each array.
         images: number of images that pass through the model in a part, for the shown speed.
+        part_size: images of the sample in a part; a checkpoint of parts of another size is not gone on from.
 
     Returns:
         Seconds spent, over all attempts.
@@ -138,7 +145,7 @@ def sweep(
         Interrupted: the executor asked to stop; finished parts are saved.
     """
     group = session.group
-    done, spent = _restored(session, found)
+    done, spent = _restored(session, found, part_size)
     # A checkpoint holds the sum over all ranks. Only rank 0 keeps it, or the next sum would count it once a rank.
     if group.rank:
         for array in found.values():
@@ -148,7 +155,8 @@ def sweep(
     def save() -> None:
         # A copy: the rank's own rows must not become the sum while the sweep goes on.
         whole = {name: group.sum(array.clone()) for name, array in found.items()}
-        write_state(session, done, {"done": done, "seconds": spent + time.monotonic() - begun, "found": whole})
+        state = {"done": done, "seconds": spent + time.monotonic() - begun, "part_size": part_size, "found": whole}
+        write_state(session, done, state)
 
     pace = Pace(session, save)
     while done < parts:
@@ -171,10 +179,10 @@ def write_arrays(session: Session, **arrays: Any) -> None:
     np.savez_compressed(session.attempt.artefact(FILE), allow_pickle=False, **arrays)
 
 
-def _restored(session: Session, found: dict[str, Tensor]) -> tuple[int, float]:
+def _restored(session: Session, found: dict[str, Tensor], part_size: int) -> tuple[int, float]:
     """Fill finished rows from the latest checkpoint; returns the number of parts and the seconds they took."""
     state = latest_state(session, torch.device("cpu"))
-    if state is None:
+    if state is None or state.get("part_size") != part_size:
         return 0, 0.0
     for name, array in found.items():
         array.copy_(state["found"][name])

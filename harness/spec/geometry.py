@@ -71,6 +71,8 @@ def check_frequencies(run: Pretrain) -> None:
         raise ValueError("fourier needs hidden pixels, and a frequency mask hides none; leave it out")
     if run.contrastive is not None:
         raise ValueError("the branches of a contrastive loss hide patches, and a frequency mask none; leave one out")
+    if run.loss_predictor is not None:
+        raise ValueError("loss_predictor ranks hidden patches, and a frequency mask hides none; leave it out")
 
 
 def check_target(downsample: int, stride: int, unit: int, *, inside: bool) -> None:

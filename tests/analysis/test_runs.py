@@ -110,6 +110,18 @@ def test_stopping_and_slices_change_nothing(store: Store, fresh: Store, run: Ana
             np.testing.assert_allclose(arrays(fresh, run)[name], array, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("other", [15, 32])
+@pytest.mark.parametrize("run", [OCCLUSION, FOURIER, RGB], ids=lambda run: run.kind)
+def test_going_on_in_batches_of_another_size_counts_every_image_once(
+    store: Store, fresh: Store, run: Analysis, other: int
+) -> None:
+    """Batches of 16 and 15 are three each, so that their arrays have one shape; of 32 they are two."""
+    computed(store, run)
+    assert computed(fresh, run, stopping=lambda: True, micro_batch=16).kind == "interrupted"
+    assert computed(fresh, run, micro_batch=other).kind == "done"
+    assert metrics(fresh, run) == pytest.approx(metrics(store, run), rel=1e-4, abs=1e-6)
+
+
 def test_a_checkpoint_holds_the_metrics_lines(fresh: Store) -> None:
     """On a network disk the file of an attempt that was just interrupted may read as old or empty."""
     assert computed(fresh, RGB, stopping=lambda: True, micro_batch=16).kind == "interrupted"

@@ -463,6 +463,11 @@ def test_custom_data_of_another_form(own: Path, name: str, message: str) -> None
         load(CustomData(function=f"{own.stem}:{name}", channels=2), "test")
 
 
+def test_params_that_custom_data_does_not_take_are_one_line(own: Path) -> None:
+    with pytest.raises(HarnessError, match="stripes: got an unexpected keyword argument 'amount'; given 1 arguments"):
+        load(CustomData(function=f"{own.stem}:stripes", channels=2, params={"amount": 1}), "train")
+
+
 def test_custom_function_whose_source_changed_is_refused(own: Path) -> None:
     spec = CustomData(function=f"{own.stem}:stripes", channels=2)
     assert load_function(spec.function, spec.source)("train")[0].shape == (10, 8, 6, 2)

@@ -13,9 +13,10 @@ import pytest
 import torch
 from tiny import DATA, RECIPE, VIT, pretrain
 
+from harness.core.runtime.precision import Arithmetic
 from harness.core.runtime.session import Computation, Diverged, Session
 from harness.runs import compute_in_turns
-from harness.spec import Augment, Average, FineTune, GuidedMask, LinearProbe, MomentumEncoder, Run, Scratch, key
+from harness.spec import Augment, Average, FineTune, GuidedMask, Knn, LinearProbe, MomentumEncoder, Run, Scratch, key
 from harness.store import Attempt, Store
 
 DROPS = VIT.replace(args={**dict(VIT.args), "proj_drop_rate": 0.2})
@@ -138,6 +139,20 @@ def test_nothing_of_the_process_is_left_changed_between_turns(tmp_path: Path, na
     attempt, computation = begun(tmp_path, RUNS[name].replace(seed=8))
     before = settings()
     assert all(settings() == before for _ in computation)
+    attempt.release()
+
+
+def test_a_run_without_a_recipe_has_32_bit_convolutions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch's default lets convolutions on GPUs round to ten bits, which k-NN and analyses would inherit."""
+    from harness import runs
+
+    seen: list[Arithmetic] = []
+    monkeypatch.setattr(runs, "knn", lambda run, session: seen.append(Arithmetic.current()))
+    attempt, computation = begun(tmp_path, Knn(start=Scratch(backbone=VIT, image_size=32), data=DATA))
+    before = Arithmetic.current()
+    assert not list(computation)
+    assert seen == [Arithmetic("highest", convolutions=False)]
+    assert Arithmetic.current() == before
     attempt.release()
 
 

@@ -400,6 +400,8 @@ def test_every_drop_path_is_keyed_with_its_own_rate_and_stream() -> None:
 
 
 OWN = """
+import random
+import numpy as np
 import torch
 from safetensors.torch import load_file
 
@@ -418,6 +420,12 @@ def spread(encoder, train, test, *, scale):
     images, labels = test
     assert images.dtype == torch.uint8 and len(images) == len(labels)
     return {"spread": scale * encoder(images).std().item(), "images": len(images)}
+
+def drawn(encoder, train, test):
+    return {"torch": torch.rand(1).item(), "numpy": np.random.rand(), "python": random.random()}
+
+def worded(encoder, train, test):
+    return {"top1": "much"}
 """
 
 
@@ -433,6 +441,40 @@ def test_pieces_of_a_user_s_own(compute: Compute, tmp_path: Path, monkeypatch: p
     found = compute(start, run)["metrics"]
     assert found["images"] == 32
     assert found["spread"] > 0
+
+
+def test_what_an_evaluation_of_a_user_s_own_draws_is_that_of_its_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_draws.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    start = Scratch(backbone=VIT, image_size=32)
+    drawn = CustomEvaluation(start=start, data=DATA, function="own_draws:drawn", metric="torch")
+
+    def found(folder: str, run: CustomEvaluation) -> dict[str, float]:
+        torch.manual_seed(len(folder))  # whatever was computed before
+        store = Store(tmp_path / folder)
+        event = work(store, run, torch.device("cpu"), Resources(), report=lambda event: None)
+        result = store.result(event.name)
+        assert result is not None, event.text
+        return result.metrics
+
+    one = found("one", drawn)
+    assert found("again", drawn) == one
+    other = found("other", drawn.replace(seed=1))
+    assert all(one[name] != other[name] for name in ("torch", "numpy", "python"))
+
+
+def test_an_evaluation_of_a_user_s_own_that_returns_words_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_words.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    start = Scratch(backbone=VIT, image_size=32)
+    run = CustomEvaluation(start=start, data=DATA, function="own_words:worded", metric="top1")
+    event = work(Store(tmp_path), run, torch.device("cpu"), Resources(), report=lambda event: None)
+    assert "own_words:worded should return a dict of numbers, not {'top1': 'much'}" in event.text
 
 
 def test_an_evaluation_of_a_user_s_own_on_a_folder(
@@ -628,7 +670,8 @@ class Flat(torch.nn.Module):
         self.layer = torch.nn.Conv2d(width, out, 1)
 
     def forward(self, x):
-        return self.layer(x) * 0 + 0.5
+        colour = torch.tensor([0.1, -0.05, 0.2])  # no grey: its channels differ
+        return self.layer(x) * 0 + colour.repeat_interleave(self.layer.out_channels // 3)[:, None, None]
 
 def flat(width, out):
     return Flat(width, out)

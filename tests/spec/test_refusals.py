@@ -41,6 +41,7 @@ from harness.spec import (
     InverseSwinHead,
     LinearProbe,
     Loss,
+    LossPredictor,
     LowPassTarget,
     MaskFolder,
     MlpHead,
@@ -373,6 +374,10 @@ REFUSED: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     "hidden frequencies for an own loss": (
         lambda: pretrain(mask=FrequencyMask(radius=4), loss=CustomLoss(function="json:dumps", scope="full")),
         ("loss of your own", "frequency mask hides none"),
+    ),
+    "hidden frequencies and a loss predictor": (
+        lambda: pretrain(mask=FrequencyMask(radius=4), loss=Loss(kind="frequency"), loss_predictor=LossPredictor()),
+        ("loss_predictor ranks hidden patches", "frequency mask hides none"),
     ),
     "function": (lambda: CustomMask(function="no_colon", size=8), ("package.module:function",)),
     "module": (lambda: CustomMask(function="no_such_module_here:f", size=8), ("no_such_module_here", "project root")),

@@ -19,7 +19,7 @@ from harness.core.data import garments, published
 from harness.core.data.objects import labelled
 from harness.core.data.pack import Pack, opened
 from harness.core.data.shapes import CLASSES, COLOURS, scenes
-from harness.core.runtime.custom import load_function
+from harness.core.runtime.custom import call, load_function
 from harness.core.runtime.randomness import words
 from harness.machine import data_location
 from harness.spec import (
@@ -226,7 +226,7 @@ def _read(data: Images | Shapes | Garments | CustomData, fold: Literal["train", 
 
 @lru_cache(maxsize=2)
 def _custom(data: CustomData, fold: Literal["train", "test"]) -> tuple[Tensor, Tensor]:
-    made = load_function(data.function, data.source)(fold, **dict(data.params))
+    made: Any = call(load_function(data.function, data.source), data.function, fold, **dict(data.params))
     try:
         images, labels = (np.asarray(array) for array in made)
     except (TypeError, ValueError):

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.core.data.augment import test_batch
+from harness.core.data.augment import seeded, test_batch
 from harness.core.data.batches import Batch, as_images, steps_per_epoch
 from harness.core.data.datasets import FolderSet, load
 from harness.core.evaluate.features import all_features, pooled
@@ -31,7 +31,7 @@ from harness.core.runtime.session import Computation, Session
 from harness.core.train.optimiser import parameter_groups
 from harness.core.train.training import Training, Update
 from harness.core.weights.checkpoint import weights_of
-from harness.spec import CustomEvaluation, HarnessError, Knn, LinearProbe
+from harness.spec import CustomEvaluation, HarnessError, Knn, LinearProbe, seed_stream
 
 
 def linear_probe(run: LinearProbe, session: Session) -> Computation:
@@ -158,10 +158,16 @@ def custom_evaluation(run: CustomEvaluation, session: Session) -> None:
             for source in sources
         ]
         sets = [(part.images, part.labels) for part in whole]
-        found = call(function, run.function, encoder, *sets, **dict(run.params))
+        if session.device.type == "cuda":  # whose generators `seeded` leaves alone
+            torch.cuda.manual_seed(seed_stream(run.seed, "evaluation"))
+        with seeded(run.seed, "evaluation", 0):
+            found = call(function, run.function, encoder, *sets, **dict(run.params))
         if not isinstance(found, Mapping) or run.metric not in found:
             raise HarnessError(f"{run.function} should return a dict with {run.metric!r}, not {found!r:.80}")
-        return {str(name): float(value) for name, value in found.items()}
+        try:
+            return {str(name): float(value) for name, value in found.items()}
+        except (TypeError, ValueError):
+            raise HarnessError(f"{run.function} should return a dict of numbers, not {found!r:.80}") from None
 
     # A user's function knows nothing of processes: rank 0 alone calls it.
     metrics = session.group.lead(compute)

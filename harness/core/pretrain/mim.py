@@ -157,13 +157,13 @@ class MaskedImageModel(nn.Module):
         return ranking_loss(expected.flatten(1), errors, spread(units, expected.shape[-1]).flatten(1))
 
     @torch.no_grad()
-    def scores(self, images: Tensor) -> Tensor | None:
-        """Patch scores of clean images [B, C, S, S] for the run's mask: float32 [B, h, w]; None if it needs none.
+    def scores(self, images: Tensor, mask: Mask | None = None) -> Tensor | None:
+        """Patch scores of clean images [B, C, S, S] for a mask: float32 [B, h, w]; None if it needs none.
 
-        The momentum encoder sees unmasked images.
+        The momentum encoder sees unmasked images. mask: by default the run's own.
         """
         parts: Any = self.momentum
-        match self.run.mask.scored_by:
+        match scored_by := (mask or self.run.mask).scored_by:
             case None:
                 return None
             case "attention":
@@ -178,7 +178,7 @@ class MaskedImageModel(nn.Module):
                     expected = parts.loss_predictor(parts.encoder(images))
                 return expected[:, 0].float()
             case _:
-                assert_never(self.run.mask.scored_by)
+                assert_never(scored_by)
 
     def _contrastive(self, encoded: tuple[Tensor, ...], images: Tensor, units: Tensor, pairs: Pairs) -> Tensor:
         """Contrastive loss of the first crops; with `crops="swapped"` plus that of the second crops."""

@@ -141,12 +141,18 @@ def _measured(
     training, last = step.training, seen[-1]
     group, found = training.session.group, Line()
     found |= {name: at(step.number) for name, at in training.schedules.items()}
-    found["contrast"] = group.mean(last.prediction.float().std()).item()
+    found["contrast"] = group.mean(_contrast(run, last.prediction.float())).item()
     if run.contrastive is not None:
         found["contrastive"] = group.mean(last.losses["contrastive"].clone()).item()
     if run.fourier is not None:
         found["fourier_ratio"] = _fourier_ratio(run, model, step, seen)
     return found
+
+
+def _contrast(run: Pretrain, prediction: Tensor) -> Tensor:
+    """Deviation of predictions [B, K, h, w], a scalar; of pixels that of the channel that varies most."""
+    # A flat colour is no deviation, whatever its channels are; classes and features have no such zero.
+    return prediction.std(dim=(0, 2, 3)).amax() if isinstance(run.target, PixelTarget) else prediction.std()
 
 
 def _fourier_ratio(run: Pretrain, model: MaskedImageModel, step: Step[Batch], seen: list[Seen]) -> float:
