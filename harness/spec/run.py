@@ -342,6 +342,8 @@ class FineTune(Evaluated[Start]):
         timm's RSB recipes); None leaves them.
     test_size: side of the test images in pixels where it is not `image_size`; for networks without a fixed input size,
         such as a ResNet, which RSB A3 trains at 160 and tests at 224.
+    classifier_std: deviation of the new classifier's weights; None for 0.02, of a BEiT times its `head_init_scale`.
+        MAE's released fine-tuning has 2e-5.
     """
 
     kind: Literal["finetune"] = "finetune"
@@ -352,12 +354,14 @@ class FineTune(Evaluated[Start]):
     loss: Literal["cross-entropy", "binary-cross-entropy"] = "cross-entropy"
     label_threshold: float | None = Field(default=None, gt=0, lt=1)
     test_size: PositiveInt | None = None
+    classifier_std: PositiveFloat | None = None
 
     implicit: ClassVar[Mapping[str, object]] = {
         "backbone": None,
         "loss": "cross-entropy",
         "label_threshold": None,
         "test_size": None,
+        "classifier_std": None,
     }
 
     @model_validator(mode="before")

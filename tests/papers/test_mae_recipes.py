@@ -82,7 +82,7 @@ def test_the_finetunings_are_the_published_ones(
     )
     assert (augment.mixup, augment.cutmix, augment.erasing, augment.smoothing) == (0.8, 1.0, 0.25, 0.1)
     assert (augment.rand_augment, augment.color_jitter) == ("rand-m9-mstd0.5-inc1", 0.0)
-    assert run.pool == "mean"
+    assert (run.pool, run.classifier_std) == ("mean", 2e-5)
     assert run.start == mae_pretrain(model, epochs=1600)
 
 

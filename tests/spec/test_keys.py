@@ -125,6 +125,7 @@ OTHER: dict[Spec, dict[str, Any]] = {
         "loss": "cross-entropy",
         "label_threshold": 0.2,
         "test_size": 48,
+        "classifier_std": 2e-5,
     },
     PROBE: {
         "start": Scratch(backbone=BACKBONE, image_size=32),

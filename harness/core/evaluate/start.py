@@ -16,7 +16,6 @@ from harness.core.weights.checkpoint import checkpoint_weights, load_encoder, lo
 from harness.core.weights.finished_run import Trained, TrainedDense
 from harness.core.weights.formats import below
 from harness.spec import (
-    AnyBackbone,
     Checkpoint,
     CustomBackbone,
     FineTune,
@@ -31,6 +30,8 @@ from harness.spec.run import Evaluated
 from harness.store import Store
 from harness.store.snapshots import whole_snapshot
 
+STD = 0.02
+"""Deviation of a new classifier's weights, unless a spec says otherwise."""
 AnyStart = Scratch | FineTune | Pretrain | Snapshot | Checkpoint
 
 
@@ -49,7 +50,7 @@ def classifier(run: FineTune, session: Session, *, channels: int, num_classes: i
 
     model = initialised(run.seed, "encoder", make)
     # Drawn again: the weights of a new classifier must not depend on how many numbers the encoder drew.
-    initialised(run.seed, "classifier", lambda: _reset(model.get_classifier(), classifier_scale(run.built)))
+    initialised(run.seed, "classifier", lambda: _reset(model.get_classifier(), classifier_scale(run)))
     load_start(run, model, session.attempt)
     return model
 
@@ -189,8 +190,11 @@ def load_start(run: Evaluated[Any], model: Family, of: _OfStore) -> None:
             assert_never(start)
 
 
-def classifier_scale(backbone: AnyBackbone) -> float:
-    """Factor on the classifier's initial weights: a BEiT's `head_init_scale`, by default 0.001; 1 for others."""
+def classifier_scale(run: FineTune) -> float:
+    """Factor on a new classifier's weights, by default 1, and of a BEiT its `head_init_scale` or 0.001."""
+    if run.classifier_std is not None:
+        return run.classifier_std / STD
+    backbone = run.built
     if isinstance(backbone, CustomBackbone) or not backbone.name.startswith("beit_"):
         return 1.0
     # timm scales a BEiT's classifier when it builds it, which drawing it again would undo.
@@ -198,8 +202,8 @@ def classifier_scale(backbone: AnyBackbone) -> float:
 
 
 def _reset(layer: nn.Module, scale: float = 1.0) -> None:
-    """Initialise a classifier: normal of deviation 0.02, times `scale`; biases 0. Anything but a linear layer stays."""
+    """Initialise a classifier: normal of deviation STD, times `scale`; biases 0. Anything but a linear layer stays."""
     if isinstance(layer, nn.Linear):
         with torch.no_grad():
-            nn.init.trunc_normal_(layer.weight, std=0.02).mul_(scale)
+            nn.init.trunc_normal_(layer.weight, std=STD).mul_(scale)
             nn.init.zeros_(layer.bias)

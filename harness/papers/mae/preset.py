@@ -158,6 +158,7 @@ def mae_finetune(
         start=start or given,
         data=data or given.data,
         image_size=224,
+        classifier_std=2e-5,
         recipe=Recipe(
             epochs=found.epochs,
             batch_size=batch,
