@@ -18,7 +18,7 @@ from harness.core.data.batches import test_batches as batches_of
 from harness.core.data.batches import training_batches
 from harness.core.data.datasets import Facts, FolderSet
 from harness.core.data.pictures import as_tested, prepared
-from harness.spec import Augment, HarnessError, ImageFolder
+from harness.spec import Augment, CocoFolder, HarnessError, ImageFolder, MaskFolder
 from harness.spec.data.datasets import Decoder
 
 SIDE = 16
@@ -216,6 +216,17 @@ def test_values_of_another_range_are_refused_with_the_file(
         as_tested(
             Image.fromarray(values), ImageFolder.model_construct(name="any"), Facts(3, *WHITE), image_size=8, crop=1.0
         )
+
+
+@pytest.mark.parametrize("kind", [MaskFolder, CocoFolder])
+def test_pictures_of_a_folder_with_maps_or_boxes_are_prepared_as_its_test_images(
+    kind: type[MaskFolder] | type[CocoFolder], tmp_path: Path
+) -> None:
+    """In 8 bits, as all files are resized: in floats the noise here would differ by a grey level."""
+    values = np.random.default_rng(0).integers(0, 256, (31, 47, 3), dtype=np.uint8)
+    path = saved(tmp_path, "a.png", Image.fromarray(values))
+    seen = as_tested(path, kind.model_construct(name="any"), Facts(3, *WHITE), image_size=SIDE, crop=0.9)
+    assert np.array_equal(seen[0].numpy(), measured(path, crop=0.9))
 
 
 @pytest.mark.parametrize("content", ["nothing", "half", "noise", "huge"])

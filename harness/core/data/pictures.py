@@ -19,7 +19,7 @@ from torchvision.transforms import functional as pil
 from harness.core.data.augment import Interpolation, normalise, test_batch, test_size
 from harness.core.data.datasets import Facts
 from harness.core.data.pack import Pack, PackedPicture
-from harness.spec import Data, HarnessError, ImageFolder
+from harness.spec import CocoFolder, Data, HarnessError, ImageFolder, MaskFolder
 from harness.spec.data.packs import packed_side
 
 Picture = str | Path | Image.Image | NDArray[np.uint8]
@@ -47,7 +47,9 @@ def as_tested(picture: Picture, data: Data, facts: Facts, *, image_size: int, cr
         pixels = decoded(Path(picture))
     else:
         pixels = pixels_of(picture, facts.channels)
-    if isinstance(data, ImageFolder):  # its files are resized in 8 bits, images in memory in floats
+    if isinstance(data, MaskFolder | CocoFolder):  # files are resized in 8 bits, images in memory in floats
+        return normalise(central(pil.to_pil_image(pixels), image_size, crop)[None], facts.mean, facts.std)
+    if isinstance(data, ImageFolder):
         if (side := packed_side(data.content)) is not None:
             pixels = central(_as_decoded(pixels, data), side, 1.0)
         square = central(_as_decoded(pixels, data), image_size, crop)
