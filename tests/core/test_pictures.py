@@ -218,14 +218,16 @@ def test_values_of_another_range_are_refused_with_the_file(
         )
 
 
-@pytest.mark.parametrize("kind", [MaskFolder, CocoFolder])
+@pytest.mark.parametrize(
+    "data", [MaskFolder.model_construct(name="any", classes=2), CocoFolder.model_construct(name="any")]
+)
 def test_pictures_of_a_folder_with_maps_or_boxes_are_prepared_as_its_test_images(
-    kind: type[MaskFolder] | type[CocoFolder], tmp_path: Path
+    data: MaskFolder | CocoFolder, tmp_path: Path
 ) -> None:
     """In 8 bits, as all files are resized: in floats the noise here would differ by a grey level."""
     values = np.random.default_rng(0).integers(0, 256, (31, 47, 3), dtype=np.uint8)
     path = saved(tmp_path, "a.png", Image.fromarray(values))
-    seen = as_tested(path, kind.model_construct(name="any"), Facts(3, *WHITE), image_size=SIDE, crop=0.9)
+    seen = as_tested(path, data, Facts(3, *WHITE), image_size=SIDE, crop=0.9)
     assert np.array_equal(seen[0].numpy(), measured(path, crop=0.9))
 
 
