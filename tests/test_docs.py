@@ -151,6 +151,20 @@ def test_the_readme_opens_with_a_figure_and_claims_of_the_evidence() -> None:
     assert f"of all {all_pairs} that it does not print alike, {alike + alike_closer} and {closer_by_knn}." in told
 
 
+def test_the_cells_that_the_readme_tells_from_the_default_are_all_there_are() -> None:
+    """By fine-tuning, beyond noise, in SimMIM's four studies."""
+    told = []
+    for study in ("masking", "scope", "target", "head"):
+        table = pd.read_csv(ROOT / "results" / f"simmim_{study}" / "cpu" / "table.csv")
+        rows = table[(table["evaluation"] == "top1") & ~table["reference"]]
+        rows = rows[(rows["simultaneous_low"] > 0) | (rows["simultaneous_high"] < 0)]
+        bounds = rows[["difference", "simultaneous_low", "simultaneous_high"]].itertuples(index=False)
+        told += ["{:+.1f} ({:.1f} to {:.1f})".format(*found).replace("-", "−") for found in bounds]
+    opening = " ".join(README.read_text(encoding="utf-8").partition("\n## ")[0].split())
+    assert sorted(re.findall(r"by ([+−][\d.]+ \([^)]+\))", opening)) == sorted(told)
+    assert "Of all cells two differ" in opening
+
+
 def in_the_papers_order(folder: Path, evaluation: str, least: float) -> tuple[int, int]:
     """Pairs of cells in the paper's order, by the seeds they share, and all that are at least so far apart in it."""
     runs = pd.read_csv(folder / "runs.csv")
