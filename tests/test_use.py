@@ -20,6 +20,8 @@ from harness import use
 from harness.core.data.batches import test_batches as batches_of
 from harness.core.data.datasets import NAMES, Facts, facts_of, load
 from harness.core.data.pictures import as_tested
+from harness.core.masks.masking import make_mask, spread
+from harness.core.objective.hard_patches import attention_scores
 from harness.core.weights.checkpoint import read_noted, read_weights
 from harness.core.weights.export import export
 from harness.core.weights.finished_run import Trained, found_key, opened
@@ -38,12 +40,16 @@ from harness.spec import (
     Cosine,
     FineTune,
     FrequencyMask,
+    GuidedMask,
+    HardMask,
     HarnessError,
     ImageFolder,
     Images,
     Knn,
     Loss,
+    LossPredictor,
     MlpHead,
+    MomentumEncoder,
     PixelTarget,
     Pretrain,
     RandomMask,
@@ -186,6 +192,20 @@ def test_the_paste_has_the_prediction_in_hidden_places_only(store: Store) -> Non
     assert (found.mask, found.seed) == (mask, 7)
     other = harness.reconstruct(key(PRETRAININGS["vit"]), pictures()[0], mask=mask, seed=8, store=store.root)
     assert (found.hidden != other.hidden).any()
+
+
+def test_another_mask_that_looks_at_the_image_looks_its_own_way(tmp_path: Path) -> None:
+    """A run with hard patches has predicted losses for its own mask; a guided one follows the attention."""
+    hard = pretraining(VIT, mask=HardMask(size=4), momentum=MomentumEncoder(), loss_predictor=LossPredictor())
+    store, mask = Store(tmp_path), GuidedMask(size=4, ratio=0.5)
+    assert work(store, hard, torch.device("cpu"), Resources(), report=lambda event: None).kind == "done"
+    found = harness.reconstruct(key(hard), pictures()[0], mask=mask, seed=7, store=store.root)
+    momentum: Any = use.Reconstructor(opened(hard, store), torch.device("cpu"))._model.momentum
+    images = as_tested(pictures()[0], DATA, facts_of(DATA), image_size=32, crop=1.0)
+    attention = attention_scores(momentum.encoder, images)
+    position = torch.zeros(1, dtype=torch.int64)
+    units = make_mask(mask, image_size=32, seed=7, step=0, steps=1, positions=position, scores=attention)
+    assert np.array_equal(found.hidden, spread(units, 32)[0].numpy())
 
 
 def test_a_reconstruction_is_saved_as_one_picture(store: Store, tmp_path: Path) -> None:

@@ -214,8 +214,8 @@ def summary_of(shown: Sequence[Shown]) -> Iterator[str]:
         "compares, the fewest and the most. *seeds it takes*: about how many seeds a cell would decide an open claim, "
         "for or against it, if effect and noise are near what was seen. *paper*: the published values of both sides, "
         "of another data set, model and length; † from memory or unverified. Open claims stay in: none is left out. "
-        f"A claim that is decided is decided wrongly with a probability of at most {ERROR:.0%}. If all that were "
-        f"tested here were decided, any of them would be wrong with a probability of at most {error:.0%}."
+        f"A decided claim is decided wrongly with a probability of at most {ERROR:.0%}. If all that are tested here "
+        f"were decided, the probability that any of them is wrong would be at most {error:.0%}."
     )
 
 
