@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import re
 import sys
+from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 
@@ -16,6 +17,7 @@ from harness import report
 from harness.report.claims.verdicts import Verdict
 from harness.report.figures.pictures import Pictures
 from harness.report.search import write
+from harness.report.search.numbers import Confirmed
 from harness.search.measure import metric_of
 from harness.spec import key
 from harness.store import Store
@@ -142,7 +144,7 @@ def test_the_front_page_ranks_the_winner_of_the_search_among_all_cells() -> None
 
 
 def _axes(found: dict[str, str]) -> dict[str, str]:
-    numbers = {"row", "found", "n", "mean", "half", "difference", "difference_half", "p", "test", "test_sd"}
+    numbers = {"row", *(field.name for field in fields(Confirmed))}
     return {name: value for name, value in found.items() if name not in numbers}
 
 

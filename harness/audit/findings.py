@@ -86,7 +86,8 @@ def _contracts(starts: dict[str, Pretrain], tell: Callable[[str], None]) -> Iter
             continue
         if run.data != planned.data:
             yield Finding("data", "remark", f"{planned.data.kind} is not at hand: checked on generated images", arm)
-        yield from check_masks(run.mask, run.image_size, seed=run.seed, arm=arm)
+        for mask in run.masks:
+            yield from check_masks(mask, run.image_size, seed=run.seed, arm=arm)
         model = awake(run, batch)  # one model serves both checks, which do not train it
         yield _masked(run, batch, model, arm)
         clean = is_clean(run, batch, model)

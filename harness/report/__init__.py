@@ -28,7 +28,8 @@ __all__ = ["Report", "write"]
 AUDIT = "audit.json"
 """File that `harness audit` writes into a report's folder."""
 
-_PICTURES = ("figure-*.png", "figure-*.pdf", "figure-*.svg", "reconstructions*.png")
+_MADE = ("figure-*.png", "figure-*.pdf", "figure-*.svg", "reconstructions*.png", "claims.md")
+"""Files that a report of the same study writes at one time and not at another."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +66,8 @@ def write(
 ) -> Report:
     """Write tables, figures and reconstructions of a study, however much of it is done.
 
-    All files are made before the first is written, and each is replaced in one step. Figures of an earlier report that
-    are no longer made are removed; other files are left alone.
+    All files are made before the first is written, and each is replaced in one step. Figures and claims of an earlier
+    report that are no longer made are removed; other files are left alone.
 
     Args:
         standings: states of runs as their executor sees them; without it, states follow from the store's files.
@@ -146,7 +147,7 @@ def _publish(folder: Path, files: dict[str, bytes]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in files.items():
             write_atomically(folder / name, data)
-        for pattern in _PICTURES:
+        for pattern in _MADE:
             for path in folder.glob(pattern):
                 if path.name not in files:
                     path.unlink(missing_ok=True)

@@ -102,12 +102,11 @@ def compare(before: pd.DataFrame, after: pd.DataFrame) -> Comparison:
     axes = axes_of(before)
     if set(axes) != set(axes_of(after)):
         raise HarnessError(f"the results have other axes: {', '.join(axes)} and {', '.join(axes_of(after))}")
-    identity = [*axes, "evaluation"]
-    pairs = _pairs(before, after, identity)
+    pairs = _pairs(*(_named(frame, axes) for frame in (before, after)))
     if pairs["difference"].isna().all():
         raise HarnessError("no cell has a value in both results")
-    groups = {tuple(map(str, name)): part for name, part in pairs.groupby(identity)}
-    order = pd.concat([before[identity], after[identity]]).drop_duplicates().itertuples(index=False, name=None)
+    groups = dict(iter(pairs.groupby("name", sort=False)))
+    order = dict.fromkeys([*_named(before, axes)["name"], *_named(after, axes)["name"]])
     plain = [_change(name, groups[name]) for name in order if name in groups]
     changes, notes = _judged(plain, groups)
     return Comparison(axes=tuple(axes), changes=changes, notes=(*notes, *_provenance(before, after)))
@@ -125,17 +124,21 @@ def of_other_code(before: pd.DataFrame, after: pd.DataFrame) -> tuple[str, ...]:
     return tuple(note for note in _differing(before, after) if note.startswith(("commit:", "code:")))
 
 
-def _pairs(before: pd.DataFrame, after: pd.DataFrame, identity: list[str]) -> pd.DataFrame:
-    columns = [*identity, "seed", "value", "key", "pretrain_key"]
-    one, two = (frame.loc[frame["state"] != "excluded", columns] for frame in (before, after))
-    for name, frame in (("first", one), ("second", two)):
-        if frame.duplicated([*identity, "seed", "key"]).any():
-            raise HarnessError(f"the {name} result has a cell and seed twice")
+def _named(frame: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
+    """The columns that are compared, and in place of the axes, which may have any name, a cell's own: their values and
+    the evaluation."""
+    columns = ["state", "seed", "value", "key", "pretrain_key"]
+    return frame[columns].assign(name=list(frame[[*axes, "evaluation"]].astype(str).itertuples(index=False, name=None)))
+
+
+def _pairs(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
+    one, two = (frame[frame["state"] != "excluded"].drop(columns="state") for frame in (before, after))
+    for which, frame in (("first", one), ("second", two)):
+        if frame.duplicated(["name", "seed", "key"]).any():
+            raise HarnessError(f"the {which} result has a cell and seed twice")
     # Several evaluations of one pre-training have its cell and seed: they are paired in their order.
-    one, two = (
-        frame.assign(repeat=frame.groupby([*identity, "seed"], dropna=False).cumcount()) for frame in (one, two)
-    )
-    found = one.merge(two, on=[*identity, "seed", "repeat"], how="outer", sort=False)
+    one, two = (frame.assign(repeat=frame.groupby(["name", "seed"], dropna=False).cumcount()) for frame in (one, two))
+    found = one.merge(two, on=["name", "seed", "repeat"], how="outer", sort=False)
     start = found["pretrain_key_x"].fillna("")
     return found.assign(difference=found["value_y"] - found["value_x"], unit=start.where(start != "", found["seed"]))
 

@@ -28,11 +28,13 @@ from harness.core.train import training
 from harness.core.train.optimiser import layer_scales, learning_rate
 from harness.spec import (
     Augment,
+    Contrastive,
     Corruption,
     CustomMask,
     FineTune,
     HarnessError,
     ImageFolder,
+    MomentumEncoder,
     RandomMask,
     Recipe,
     Scale,
@@ -152,6 +154,13 @@ def test_defective_masks_are_named(function: str, params: dict[str, Any], said: 
     found = failures(audit.audit(plan(lambda arm: {**arm, "mask": mask})))
     assert ("pieces" in found) is (function == "frozen")  # whose rows depend on the length of the batch besides
     assert any(text.startswith("other: custom mask") and said in text for text in found["masks"])
+
+
+def test_a_defective_mask_of_the_momentum_encoder_is_named() -> None:
+    mask = CustomMask(function="planted_masks:inverted", size=8, params={"ratio": 0.75})
+    both = {"contrastive": Contrastive(hidden=16, out=8, mask=mask), "momentum": MomentumEncoder()}
+    (text,) = failures(audit.audit(plan(lambda arm: {**arm, **both})))["masks"]
+    assert "ratio 0.75 is stated, as if True meant visible" in text
 
 
 def test_a_sound_mask_of_a_user_passes() -> None:

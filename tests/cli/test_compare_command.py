@@ -50,6 +50,8 @@ def test_compare_names_what_changed(harness: Command, study: Path, plan: Plan, p
     wrong = harness("compare", project / "a", project / "b")
     assert (wrong.code, wrong.err.count("\n")) == (2, 1)
     assert "--study" in wrong.err
+    wrong = harness("compare", project / "results-a", project / "results-a", "--scale", "tiny")
+    assert (wrong.code, "--scale belongs to --study" in wrong.err) == (2, True)
 
 
 @pytest.mark.parametrize(("p", "text"), [(0.0004, "< 0.001"), (0.004, "0.004"), (0.21, "0.210"), (float("nan"), "–")])

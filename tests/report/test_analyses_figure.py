@@ -103,6 +103,16 @@ def test_a_single_run_has_its_own_band() -> None:
     assert np.isnan(figure.panels[1].bands[0].spread).all()
 
 
+def test_beside_seeds_a_single_run_has_no_band_of_another_kind() -> None:
+    one, two = occluded([[80.0, 90.0], [10.0, 10.0]], [85.0, 5.0]), occluded([[70.0, 72.0], [10.0, 12.0]], [71.0, 7.0])
+    figure = figure_of("occlusion", [("a", [one, two]), ("b", [one])], column="c", title="")
+    assert figure.note == "standard deviation over seeds"
+    several, single = figure.panels[0].bands
+    assert several.spread == pytest.approx([np.std([85, 71], ddof=1), np.std([10, 11], ddof=1)])
+    assert np.isnan(single.spread).all()
+    assert single.y.tolist() == [85.0, 10.0]
+
+
 def test_depth_profile_and_spectrum_of_maps_of_different_sizes() -> None:
     nan = np.nan
     arrays = {
@@ -152,6 +162,18 @@ def test_pages_hold_no_more_curves_than_there_are_colours() -> None:
     assert [[len(panel.bands) for panel in page.panels] for page in pages] == [[7, 7, 7], [2, 2, 2]]
     with drawing.style():
         assert drawing.png(draw(pages[0])).startswith(b"\x89PNG")
+
+
+def test_what_a_first_page_leaves_out_is_said(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four backbones of fifteen cells have six pages, of which the first has seven cells of three backbones."""
+    curve = occluded([[1.0, 2.0], [1.0, 1.0]], [1.0, 1.0])
+    one = figure_of("occlusion", [(str(cell), [curve]) for cell in range(15)], column="c", title="")
+    (figure, *_) = _by_quantity({f"backbone {number}": one for number in range(4)})
+    assert len(figure.pages()) == 6
+    monkeypatch.setattr(report_pictures.analyses, "analysis_figures", lambda *_: ([figure], []))
+    with drawing.style():
+        made, remarks = report_pictures._analyses(planned(1), store, {}, {})
+    assert (list(made), remarks) == (["figure-c-random"], ["figure-c-random shows the first 21 of 60."])
 
 
 def test_a_report_draws_what_is_there_and_names_what_does_not_read(store: Store) -> None:

@@ -37,6 +37,17 @@ def frame(values: dict[str, list[float]], **columns: str) -> pd.DataFrame:
     )[["cell", "arm", "seed", "evaluation", "state", "value", *list(plain)[2:]]]
 
 
+@pytest.mark.parametrize("axis", ["unit", "repeat", "difference", "name", "value_x"])
+def test_an_axis_may_have_any_name(axis: str) -> None:
+    before, after = (
+        frame({"a": [1.0, 2.0, 3.0], "b": [1.0, 1.5, 2.0]}),
+        frame({"a": [9.1, 9.9, 11.0], "b": [1.1, 1.4, 2.0]}),
+    )
+    renamed = compare(*(each.rename(columns={"arm": axis}) for each in (before, after)))
+    assert (renamed.axes, renamed.changes) == ((axis,), compare(before, after).changes)
+    assert [change.axes for change in renamed.changes] == [("a",), ("b",)]
+
+
 def test_pooled_noise_by_hand() -> None:
     third = 0.1 / 3**0.5
     before = frame({"a": [80.0, 81.0, 82.0], "b": [70.0, 70.0, 70.0], "c": [60.0, 61.0, 62.0]})

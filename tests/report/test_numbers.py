@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from harness.report.numbers import between, number, signed
+from harness.report.numbers import between, number, published, signed, signed_between
 
 
 def test_what_rounds_to_zero_has_no_sign() -> None:
@@ -18,3 +18,10 @@ def test_a_bound_near_zero_says_on_which_side_it_is() -> None:
     assert between(-0.004, 1.2, 1) == "−0.004 to 1.200"
     assert between(0.0, 1.23, 1) == "0.0 to 1.2"
     assert between(1.0, 2.0, 1) == "1.0 to 2.0"
+    assert signed_between(-0.0044, 4.3, 2) == "−0.004 to +4.300"
+    assert signed_between(0.0044, 4.3, 2) == "+0.004 to +4.300"
+    assert signed_between(-math.inf, 4.3, 2) == signed_between(math.nan, math.nan, 2) == "–"
+
+
+def test_a_published_value_has_the_digits_it_was_printed_with() -> None:
+    assert [published(value) for value in (82, 82.8, 81.75)] == ["82.0", "82.8", "81.75"]

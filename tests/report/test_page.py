@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import CHROMIUM, Browser
-from fake_study import SCALE, finish_all, half_finished, scope_cell, scope_plan
+from fake_study import PAPER, PROTOCOL, SCALE, finish_all, half_finished, scope_cell, scope_plan
 from matplotlib.figure import Figure
 from test_report_tables import HOSTILE, hostile_plan
 
 from harness import claims
+from harness.papers import PaperTable, PublishedValue
 from harness.report import write
 from harness.report.collect import runs_frame
 from harness.report.figures.drawing import png
@@ -25,10 +26,11 @@ from harness.report.figures.gallery import Triplets
 from harness.report.page import Picture, script_safe
 from harness.report.page.content import _pictures
 from harness.report.page.images import SMALL, reconstructions
-from harness.report.page.sections import checks, unbroken
+from harness.report.page.sections import checks, paper_section, unbroken
 from harness.report.report_cache import current
 from harness.report.tables.statistics import summary
 from harness.report.tables.table import table
+from harness.spec import Knn
 from harness.store import Store
 from harness.study import Plan, axes
 
@@ -259,6 +261,21 @@ def test_the_findings_of_an_audit_and_the_papers_values(tmp_path: Path) -> None:
     text = (folder / "report.html").read_text(encoding="utf-8")
     assert ">Audit<" not in text
     assert '<span class="state open">not audited</span>' in text
+
+
+def test_published_values_of_two_evaluations_are_told_apart(tmp_path: Path) -> None:
+    def two(scale: Any, scope: str, mask_ratio: float | None, seed: int) -> Any:
+        found: Any = scope_cell(scale, scope, mask_ratio, seed)
+        return {**found, "knn": Knn(start=found["top1"].start, data=scale.data, seed=seed)}
+
+    value = PublishedValue(49, "image", "by hand", PROTOCOL)
+    neighbours = PaperTable("another", "knn", (({"scope": "masked", "mask_ratio": "0.6"}, value),))
+    plan, store = scope_plan(cell=two, paper=(PAPER, neighbours)), Store(tmp_path / "runs")
+    (section,) = paper_section(plan, summary(plan, runs_frame(plan, store)))
+    assert section.header[:4] == ("evaluation", "scope", "mask ratio", "paper")
+    assert {row[:4] for row in section.rows if row[1:3] == ("masked", "0.6")} == {
+        ("top-1 (%)", "masked", "0.6", "82.8"), ("20-NN (%)", "masked", "0.6", "49.0"),
+    }  # fmt: skip
 
 
 def test_a_number_stays_on_a_line_with_its_unit() -> None:

@@ -39,11 +39,11 @@ def test_stale_pictures_go_and_other_files_stay(tmp_path: Path) -> None:
     half_finished(store, plan)
     folder = tmp_path / "results"
     folder.mkdir()
-    for name in ("figure-old-axis.png", "reconstructions-7.png", "claims.md"):
+    for name in ("figure-old-axis.png", "reconstructions-7.png", "claims.md", "notes.md"):
         (folder / name).write_text("old")
-    report = write(plan, store, folder)
+    report = write(plan, store, folder)  # of a study that claims nothing, or no longer
     assert not report.complete
-    assert {path.name for path in folder.iterdir()} == {*report.files, "claims.md"}
+    assert {path.name for path in folder.iterdir()} == {*report.files, "notes.md"}
 
 
 def test_an_empty_store(tmp_path: Path) -> None:

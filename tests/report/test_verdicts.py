@@ -108,6 +108,18 @@ def test_an_inner_maximum_sets_inner_values_against_both_ends() -> None:
     assert "fewer than three" in str(sides(claim, [cell for cell in cells if cell["ratio"] > 0.5], {}))
 
 
+def test_an_inner_maximum_says_which_settings_it_is_not_about() -> None:
+    claim = claims.inner_maximum("", axis="ratio")
+    uneven = axes(arm="a", ratio=(0.2, 0.4, 0.6, 0.8)) | axes(arm="b", ratio=(0.2, 0.4, 0.6))
+    found = sides(claim, [dict(cell) for cell in uneven], {})
+    assert isinstance(found, Sides)
+    assert (found.cells, found.remark) == ((0, 1, 2, 3), "at 4 values; 1 of 2 settings without all values is left out")
+    apart = axes(arm="a", ratio=(0.2, 0.4, 0.6)) | axes(arm="b", ratio=(0.4, 0.6, 0.8))
+    assert sides(claim, [dict(cell) for cell in apart], {}) == (
+        "at no setting of the other axes ratio has all of its 4 values"
+    )
+
+
 def test_bounds_of_two_cells_are_those_of_a_paired_t() -> None:
     values = np.random.default_rng(1).normal(size=(2, 5))
     eye = np.eye(2)

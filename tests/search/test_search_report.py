@@ -62,7 +62,7 @@ def test_intervals_and_p_values_are_scipys() -> None:
 
 
 def row(mean: float, difference: float, p: float, *, reference: bool = False) -> Confirmed:
-    return Confirmed({"k": 1}, reference, mean, 5, mean, 0.5, difference, 0.4, p)
+    return Confirmed({"k": 1}, reference, mean, 5, mean, 0.5, difference, 0.4, p, pairs=3)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,9 @@ def row(mean: float, difference: float, p: float, *, reference: bool = False) ->
     ],
 )
 def test_the_verdict(winner: Confirmed, direction: str, says: str) -> None:
-    assert verdict([row(70, math.nan, math.nan, reference=True), winner], direction).startswith(says)
+    said = verdict([row(70, math.nan, math.nan, reference=True), winner], direction)
+    assert said.startswith(says)
+    assert said.endswith("n = 3).")  # seeds that both have, of the winner's five
 
 
 def test_nothing_is_said_without_fresh_seeds() -> None:
@@ -98,7 +100,7 @@ def test_the_best_cells_are_evaluated_anew_and_so_is_the_default(store: Store) -
     assert [entry.reference for entry in found] == [True, False, False]
     for entry in found:
         runs = [validation(search, **entry.cell, seed=seed) for seed in range(FIRST_FRESH, FIRST_FRESH + 3)]
-        assert entry.n == 3
+        assert (entry.n, entry.pairs) == (3, 0 if entry.reference else 3)
         assert entry.mean == pytest.approx(np.mean([score(run) for run in runs]))
         assert entry.test == pytest.approx(entry.mean - 1)
     assert found[1].difference == pytest.approx(found[1].mean - found[0].mean)
@@ -114,6 +116,17 @@ def test_what_fails_in_a_confirmation_is_left_out(store: Store) -> None:
         pass
     assert {run.seed for run in confirmation.undone()} == {FIRST_FRESH}
     assert {entry.n for entry in confirmed(trials, opened.measure, store)} == {1}
+
+
+def test_a_search_by_cost_alone_is_confirmed_too(store: Store) -> None:
+    search, jobs = toy(metric="gpu_hours", direction="minimize", confirmed=1, fresh_seeds=2), FakeJobs(store)
+    trials = run(search, store, jobs, budget=3)
+    opened = open_search(search, store)
+    confirmation = Confirmation(candidates(trials, opened.measure), opened.measure, store, jobs)
+    assert len(confirmation.undone()) == len(candidates(trials, opened.measure)) * 2 * 2  # seeds, validation and test
+    while confirmation.step():
+        pass
+    assert {entry.n for entry in confirmed(trials, opened.measure, store)} == {2}
 
 
 @pytest.mark.slow
@@ -151,7 +164,7 @@ def test_the_files_of_a_report(store: Store, tmp_path: Path) -> None:
 def test_a_table_is_rounded_and_its_csv_file_is_exact() -> None:
     rows = [
         Confirmed({"mask_ratio": 0.6, "kind": None}, True, math.nan, 2, 46.5, 1.25, test=47.0, test_sd=0.5),
-        Confirmed({"mask_ratio": 0.61234567}, False, 49.4, 2, 45.0, 1.0, -1.5, 0.75, 0.0171, 46.0, 0.25),
+        Confirmed({"mask_ratio": 0.61234567}, False, 49.4, 2, 45.0, 1.0, -1.5, 0.75, 0.0171, 46.0, 0.25, 2),
     ]
     header, table = _table(rows, toy())
     assert header[:4] == ["", "mask ratio", "kind", "validation of the trial"]
@@ -162,9 +175,9 @@ def test_a_table_is_rounded_and_its_csv_file_is_exact() -> None:
     assert exact == {
         "row": "best 1", "mask_ratio": "0.61234567", "kind": "", "found": "49.4", "n": "2", "mean": "45.0",
         "half": "1.0", "difference": "-1.5", "difference_half": "0.75", "p": "0.0171",
-        "test": "46.0", "test_sd": "0.25",
+        "test": "46.0", "test_sd": "0.25", "pairs": "2",
     }  # fmt: skip
-    assert table[0][3:] == ["", "2", "46.5", "1.25", "", "", "", "47.0", "0.5"]
+    assert table[0][3:] == ["", "2", "46.5", "1.25", "", "", "", "47.0", "0.5", "0"]
 
 
 def test_accuracy_against_gpu_hours(store: Store, tmp_path: Path) -> None:

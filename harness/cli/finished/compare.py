@@ -11,6 +11,7 @@ import typer
 
 from harness.api import plan as planned
 from harness.cli.common import ScaleName, counted, refuse_mixed, say, show_table
+from harness.spec import HarnessError
 
 if TYPE_CHECKING:
     from harness.report.compare import Change, Comparison
@@ -35,6 +36,8 @@ def compare(
     """
     from harness.report import compare as results
 
+    if scale and not study:
+        raise HarnessError("--scale belongs to --study: a runs.csv is of one scale")
     plan = planned(study, scale) if study else None
     before, after = (results.read_runs(path, plan) for path in (runs_a, runs_b))
     if strict:
@@ -63,9 +66,8 @@ def _show(found: Comparison, *, everything: bool) -> None:
 def _texts(change: Change) -> tuple[str, ...]:
     """Row of a change in the table; a dash where there is no number."""
     from harness.report.labels import measure_label
-    from harness.report.numbers import number, signed
+    from harness.report.numbers import number, signed, signed_between
 
-    interval = "–" if math.isnan(change.low) else f"{signed(change.low, 2)} to {signed(change.high, 2)}"
     verdict = change.verdict + (" (other recipe)" if change.other_spec else "")
     p = "–" if math.isnan(change.p) else "< 0.001" if change.p < 0.001 else f"{change.p:.3f}"
     means = (number(change.before, 2), number(change.after, 2), signed(change.difference, 2))
@@ -74,7 +76,7 @@ def _texts(change: Change) -> tuple[str, ...]:
         measure_label(change.evaluation),
         verdict,
         *means,
-        interval,
+        signed_between(change.low, change.high, 2),
         p,
         str(change.n),
     )

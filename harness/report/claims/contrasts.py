@@ -97,8 +97,10 @@ def _over_axis(claim: InnerMaximum, cells: Sequence[Cell], excluded: Mapping[int
             places.setdefault(_rest(cells[number], {claim.axis}), {})[float(value)] = number
     values = sorted({value for place in places.values() for value in place})
     whole = [place for place in places.values() if len(place) == len(values)]
-    if len(values) < 3 or not whole:
+    if max(map(len, places.values()), default=0) < 3:
         return f"{claim.axis} has fewer than three values with all other axes equal"
+    if not whole:
+        return f"at no setting of the other axes {claim.axis} has all of its {len(values)} values"
     left_out = {value for value in values for place in whole if place[value] in excluded}
     if left_out & {values[0], values[-1]}:
         return _reason({place[values[end]] for place in whole for end in (0, -1)}, excluded)
@@ -108,6 +110,10 @@ def _over_axis(claim: InnerMaximum, cells: Sequence[Cell], excluded: Mapping[int
     rows = {value: _mean([place[value] for place in whole], len(cells)) for value in (*inner, values[0], values[-1])}
     used = tuple(sorted(place[value] for place in whole for value in rows))
     words = [f"at {len(rows)} values"] + [f"mean over {len(whole)} settings"] * (len(whole) > 1)
+    if partial := len(places) - len(whole):
+        words.append(
+            f"{partial} of {len(places)} settings without all values {'is' if partial == 1 else 'are'} left out"
+        )
     words += [_excluded(len(left_out), f"inner value{'s' * (len(left_out) > 1)}")] * bool(left_out)
     ends = np.array([rows[values[0]], rows[values[-1]]])
     return Sides(np.array([rows[value] for value in inner]), ends, used, "; ".join(words))

@@ -13,7 +13,7 @@ from harness.report.claims.sequential import standing
 from harness.report.claims.verdicts import ORDER, Verdict, scored, verdict
 from harness.report.escape import NOTHING, clean
 from harness.report.labels import evaluation_label
-from harness.report.numbers import signed
+from harness.report.numbers import signed, signed_between
 from harness.stats.intervals import ERROR
 from harness.study import Plan
 from harness.study.claims import margin_at
@@ -152,9 +152,7 @@ def _row(found: Verdict) -> tuple[str, ...]:
         found.word,
         clean(found.sentence),
         signed(found.effect, DIGITS),
-        f"{signed(found.low, DIGITS)} to {signed(found.high, DIGITS)}"
-        if math.isfinite(found.low + found.high)
-        else NOTHING,
+        signed_between(found.low, found.high, DIGITS),
         NOTHING if not high else str(low) if low == high else f"{low} to {high}",
         NOTHING if found.needed is None else str(found.needed),
         NOTHING if math.isnan(found.margin) else f"{found.margin:.2f}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -155,9 +155,18 @@ def figure_of(kind: Kind, found: Sequence[tuple[str, Sequence[Arrays]]], *, colu
         "fourier": "standard error over images",
         "rgb": "",
     }[kind]
+    panels = tuple(made(found))
     if not single:
         note = "standard deviation over seeds"
-    return AnalysisFigure(column=column, kind=kind, name=kind, title=title, note=note, panels=tuple(made(found)))
+        # The spread of a run alone is of another kind.
+        alone = {label for label, arrays in found if len(arrays) == 1}
+        panels = tuple(replace(panel, bands=tuple(_bare(band, alone) for band in panel.bands)) for panel in panels)
+    return AnalysisFigure(column=column, kind=kind, name=kind, title=title, note=note, panels=panels)
+
+
+def _bare(band: Band, alone: Collection[str]) -> Band:
+    """The curve without its band, if its label is one of these."""
+    return replace(band, spread=np.full_like(band.spread, np.nan)) if band.label in alone else band
 
 
 def draw(data: AnalysisFigure) -> Figure:

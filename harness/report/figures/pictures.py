@@ -110,18 +110,18 @@ def _figures(
     remarks: list[str] = []
     for over in axis_figures(runs, cells, shown):
         stem = _free(file_stem("figure", over.evaluation, over.axis), files)
-        pages = _kept(over.pages())
-        made = _paged(stem, [drawing.draw_axis(page) for page in pages], [page.name for page in pages])
+        pages = over.pages()
+        made = _paged(stem, [drawing.draw_axis(page) for page in _kept(pages)], [page.name for page in pages])
         files |= made
         words |= _said(made, f"{over.measure} over {over.over}")
-        remarks += _left_out(stem, len(over.lines), LINES)
+        remarks += _left_out(stem, pages, len(pages[0].lines), len(over.lines))
     for beside in cells_figures(runs, cells, shown):
         stem = _free(file_stem("figure", beside.evaluation, "cells"), files)
-        rows = _kept(beside.pages(CELLS))
-        made = _paged(stem, [drawing.draw_cells(page) for page in rows], [page.name for page in rows])
+        rows = beside.pages(CELLS)
+        made = _paged(stem, [drawing.draw_cells(page) for page in _kept(rows)], [page.name for page in rows])
         files |= made
         words |= _said(made, f"{beside.measure} of each cell")
-        remarks += _left_out(stem, len(beside.points), CELLS)
+        remarks += _left_out(stem, rows, len(rows[0].points), len(beside.points))
     for maps in heatmaps(cells, shown):
         first = maps[0]
         stem = _free(file_stem("figure", first.evaluation, *first.axes), files)
@@ -156,11 +156,10 @@ def _curves(
     """Learning curves of the arms; adds their words to `words`."""
     # One more than are drawn, as above: logs of the others are not even read.
     shown = list(itertools.islice(curves(found, labels, store), PAGES * LINES + 1))
-    parts = _kept([shown[first : first + LINES] for first in range(0, len(shown), LINES)])
-    number = len(found) if len(shown) > PAGES * LINES else len(shown)
-    made = _paged("figure-curves", [drawing.draw_curves(part, title) for part in parts])
+    pages = [shown[first : first + LINES] for first in range(0, len(shown), LINES)]
+    made = _paged("figure-curves", [drawing.draw_curves(page, title) for page in _kept(pages)])
     words |= _said(made, "Loss of pre-training over its epochs")
-    return made, _left_out("figure-curves", number, LINES)
+    return made, _left_out("figure-curves", pages, LINES, len(found))
 
 
 def _analyses(
@@ -175,7 +174,9 @@ def _analyses(
         made = _paged(stem, [analyses.draw(page) for page in _kept(pages)])
         files |= made
         words |= _said(made, analyses.words(figure))
-        remarks += _left_out(stem, len(figure.labels), LINES)
+        remarks += _left_out(
+            stem, pages, *(sum(len(panel.bands) for panel in one.panels) for one in (pages[0], figure))
+        )
     return files, remarks
 
 
@@ -185,22 +186,22 @@ def _examples(plan: Plan, store: Store, words: dict[str, str], shown: Words) -> 
     files: dict[str, Figure] = {}
     for one in found:
         stem = file_stem(examples.STEM, one.evaluation)
-        made = _paged(stem, [examples.draw(page) for page in _kept(one.pages())])
+        pages = one.pages()
+        made = _paged(stem, [examples.draw(page) for page in _kept(pages)])
         files |= made
         words |= _said(made, f"Test pictures, their truth, and predictions: {shown.evaluation(one.evaluation)}")
-        remarks += _left_out(stem, len(one.columns), examples.COLUMNS)
+        remarks += _left_out(stem, pages, examples.COLUMNS, len(one.columns))
     return files, remarks
 
 
 def _gallery(triplets: Sequence[gallery.Triplets], arms: int, title: str) -> tuple[dict[str, bytes], list[str]]:
     """Pictures of reconstructions. arms: number of all arms, for the remark on those left out."""
-    parts = _kept(gallery.pages(triplets))
+    pages = gallery.pages(triplets)
     files = {
-        f"{_page('reconstructions', number)}.png": drawing.png(gallery.draw(part, title))
-        for number, part in enumerate(parts)
+        f"{_page('reconstructions', number)}.png": drawing.png(gallery.draw(page, title))
+        for number, page in enumerate(_kept(pages))
     }
-    number = arms if len(triplets) > PAGES * gallery.ARMS else len(triplets)
-    return files, _left_out("reconstructions", number, gallery.ARMS)
+    return files, _left_out("reconstructions", pages, gallery.ARMS, arms)
 
 
 def _said(stems: Collection[str], text: str) -> dict[str, str]:
@@ -244,6 +245,6 @@ def _kept(pages: list[P]) -> list[P]:
     return pages if len(pages) <= PAGES else pages[:1]
 
 
-def _left_out(stem: str, number: int, size: int) -> list[str]:
-    """Remark on a figure of `number` items, `size` a page, of which only the first page is drawn; else none."""
-    return [f"{stem} shows the first {size} of {number}."] if number > PAGES * size else []
+def _left_out(stem: str, pages: Sequence[object], held: int, number: int) -> list[str]:
+    """Remark on a figure of `number` items of which only the first page, with `held`, is drawn; else none."""
+    return [f"{stem} shows the first {held} of {number}."] if len(pages) > PAGES else []

@@ -13,8 +13,8 @@ from harness.report.claims.listing import CLAIM_HEADER, claim_rows, explained, t
 from harness.report.claims.verdicts import Verdict
 from harness.report.collect import naming_axes, records
 from harness.report.escape import clean, shown
-from harness.report.labels import axis_label
-from harness.report.numbers import number, signed
+from harness.report.labels import axis_label, short_label
+from harness.report.numbers import number, published, signed
 from harness.report.page import Section
 from harness.report.tables.footnotes import one_commit, origin_doubts
 from harness.report.tables.table import Table, decimals
@@ -75,18 +75,26 @@ def paper_section(plan: Plan, cells: pd.DataFrame) -> list[Section]:
     # As many decimals as the table has for the same numbers.
     digits = decimals([record["mean"] for record in found])
     protocols = list(dict.fromkeys(map(_protocol, found)))
-    several = len(protocols) > 1
+    several, mixed = len(protocols) > 1, len({record["evaluation"] for record in found}) > 1
     rows = tuple(
         (
+            *[short_label(plan, record["evaluation"])] * mixed,
             *(shown(record[axis]) for axis in axes),
-            f"{record['paper']:g}",
+            published(record["paper"]),
             number(record["mean"], digits),
             signed(record["paper_delta"], digits),
             *[str(1 + protocols.index(_protocol(record)))] * several,
         )
         for record in found
     )
-    header = (*(axis_label(plan, axis) for axis in axes), "paper", "here", "difference", *["protocol"] * several)
+    header = (
+        *["evaluation"] * mixed,
+        *(axis_label(plan, axis) for axis in axes),
+        "paper",
+        "here",
+        "difference",
+        *["protocol"] * several,
+    )
     notes = (
         "No difference is shown where the protocol is known to differ, or where the value is unverified.",
         *(f"Protocol {place}: {text}" if several else text for place, text in enumerate(protocols, 1)),

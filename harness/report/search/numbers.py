@@ -23,8 +23,9 @@ class Confirmed:
     """A cell with fresh seeds.
 
     found: the value of its trial, NaN for a reference that was none. n: fresh seeds with a value. mean, half: of these
-    and half the width of its t-interval, NaN below two. difference, difference_half: from the reference, over the seeds
-    that both have. p: of a paired t-test, two-sided, corrected by Holm over the cells. test, test_sd: over fresh seeds.
+    and half the width of its t-interval, NaN below two. difference, difference_half: from the reference, over the
+    `pairs` seeds that both have. p: of a paired t-test, two-sided, corrected by Holm over the cells. test, test_sd:
+    over fresh seeds.
     """
 
     cell: dict[str, Scalar]
@@ -38,6 +39,7 @@ class Confirmed:
     p: float = math.nan
     test: float = math.nan
     test_sd: float = math.nan
+    pairs: int = 0
 
 
 def confirmed(trials: Sequence[Trial], measure: Measure, store: Store) -> list[Confirmed]:
@@ -68,6 +70,7 @@ def confirmed(trials: Sequence[Trial], measure: Measure, store: Store) -> list[C
                 p=paired_p(shared),
                 test=float(np.mean(tested)) if tested else math.nan,
                 test_sd=float(np.std(tested, ddof=1)) if len(tested) > 1 else math.nan,
+                pairs=len(shared),
             )
         )
     return _corrected(rows)
@@ -94,7 +97,7 @@ def verdict(rows: Sequence[Confirmed], direction: str) -> str:
     if math.isnan(winner.p):
         return "Too few fresh seeds of the winner and the reference to tell them apart."
     size = f"{winner.difference:+.2f} ± {winner.difference_half:.2f}"
-    text = f"{size} against the default (p = {winner.p:.2g}, n = {winner.n})"
+    text = f"{size} against the default (p = {winner.p:.2g}, n = {winner.pairs})"
     if winner.p < ERROR:
         better = sign * winner.difference > 0
         return f"The winner {'beats' if better else 'is worse than'} the default beyond noise: {text}."

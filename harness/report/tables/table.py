@@ -16,7 +16,7 @@ from harness.report import escape
 from harness.report.collect import STATES, axes_of, naming_axes, records, starts_from_scratch
 from harness.report.escape import NOTHING, shown
 from harness.report.labels import axis_label, short_label
-from harness.report.numbers import number, signed
+from harness.report.numbers import number, published, signed
 from harness.report.tables.footnotes import caption, count_words, measures, notes, reading
 from harness.spec import Scalar
 from harness.stats.intervals import ERROR
@@ -337,7 +337,7 @@ def _significance(p: float) -> str:
 def _paper(cell: Cell, unverified: str = " (unverified)") -> Entry:
     if math.isnan(cell.paper):
         return Entry(NOTHING)
-    text = f"{cell.paper:.1f}" if math.isclose(cell.paper, round(cell.paper, 1)) else f"{cell.paper:g}"
+    text = published(cell.paper)
     return Entry(text + unverified * cell.paper_unverified, number=float(text))
 
 
