@@ -124,6 +124,6 @@ SEARCH = Search(
         "target": "pixels",
     },
     fresh_seeds=10,
-    rungs=Rungs(epochs={"small": (1, 2), "paper": (10, 30)}, evaluation=rung),
+    rungs=Rungs(epochs={"small": (1, 3), "paper": (10, 30)}, evaluation=rung),
     pruner="halving",
 )

@@ -51,8 +51,9 @@ class Confirmation:
     """Computes the candidates of a confirmation, in the columns of the search's metrics and of its test number."""
 
     def __init__(self, fresh: Sequence[Candidate], measure: Measure, store: Store, jobs: Jobs) -> None:
-        columns = {*measure.columns, *([measure.search.test] if measure.search.test else [])}
-        self._evaluations = [run for candidate in fresh for run in candidate.evaluations(columns)]
+        test = [measure.search.test] if measure.search.test else []
+        wanted = [run for each in fresh for run in (*measure.wanted(each), *each.evaluations(test))]
+        self._evaluations = list({key(run): run for run in wanted}.values())
         self._store, self._jobs = store, jobs
 
     def undone(self) -> list[Evaluation]:

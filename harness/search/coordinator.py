@@ -22,7 +22,7 @@ from harness.search.measure import Candidate, Measure, with_starts
 from harness.search.pruning import PrunerView
 from harness.search.sampling import Proposals, Proposed
 from harness.search.space import cell_id, with_axes
-from harness.search.trials import duplicates_in_a_row, first_of_each_cell, is_twin
+from harness.search.trials import first_of_each_cell, fruitless_in_a_row, is_twin
 from harness.spec import HarnessError, Run, key
 from harness.store import Store
 
@@ -87,8 +87,11 @@ class Coordinator:
             return f"{count} cells are computed"
         if self._reachable is not None and self._reachable <= set(first_of_each_cell(trials)):
             return "every cell of the space is known"
-        if (row := duplicates_in_a_row(trials)) >= self.search.duplicates:
-            return f"the last {row} proposals were of known cells"
+        if len(row := fruitless_in_a_row(trials)) >= self.search.duplicates:
+            reason = row[0].user_attrs.get(noted.EXCLUDED, "")
+            return f"none of the last {len(row)} proposals was a new cell that can run" + (
+                f": {reason}" if reason else ""
+            )
         return ""
 
     def _wants_more(self) -> bool:
@@ -173,7 +176,7 @@ class Coordinator:
         Args:
             rungs: evaluations of snapshots for the pruner. others: keys that other open trials need.
         """
-        new = self._pruner.note(trial, candidate)
+        hopeless = self._pruner.hopeless(trial, candidate)
         wanted = self._measure.wanted(candidate)
         undone = [run for run in wanted if places[key(run)].word != "done"]
         if not undone:
@@ -183,8 +186,7 @@ class Coordinator:
             self._jobs.drop(_own(needed | dict(rungs), others))
             self._fail(trial, places[failed[0]].detail)
             return {}
-        # Optuna's pruners are made to be asked once for each reported value.
-        if new and self._pruner.hopeless(trial.number):
+        if hopeless:
             self._jobs.drop(_own(needed | dict(rungs), others))
             self._tell(trial, TrialState.PRUNED, "pruned")
             return {}

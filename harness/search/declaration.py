@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +19,8 @@ SamplerName = Literal["tpe", "gp", "cmaes", "random", "nsga2"]
 PrunerName = Literal["none", "halving", "hyperband", "median", "wilcoxon"]
 SAMPLERS: tuple[str, ...] = get_args(SamplerName)
 PRUNERS: tuple[str, ...] = get_args(PrunerName)
+REDUCTION = 3
+"""One of this many trials goes on at each rung, in successive halving and Hyperband."""
 LEAST_SEEDS = 5
 """Fewest seeds with which the signed-rank test of the Wilcoxon pruner can reach its threshold."""
 FIRST_FRESH = 1000
@@ -60,7 +63,7 @@ class Search:
         seeds: replicates of a trial; its value is their mean.
         promising_seeds: replicates of a trial that ranks in the best third so far.
         rungs, pruner: early stopping of trials: halving, hyperband or median compare rungs; wilcoxon compares seeds.
-        duplicates: number of proposals of known cells in a row after which the search ends.
+        duplicates: number of proposals in a row, of known cells or of such as cannot run, after which the search ends.
         confirmed: number of best cells that are confirmed at the end, beside the reference.
         fresh_seeds: seeds of a confirmation, which no trial used.
         begins: number of times a run whose process is killed is begun before its trial fails.
@@ -93,8 +96,10 @@ class Search:
         check_name("pruner", self.pruner, PRUNERS)
         if not self.metrics or len(self.directions) != len(self.metrics):
             raise HarnessError(f"{len(self.metrics)} metrics and {len(self.directions)} directions: give each its own")
-        for direction in self.directions:
+        for metric, direction in zip(self.metrics, self.directions, strict=True):
             check_name("direction", direction, get_args(Direction))
+            if metric == GPU_HOURS and direction == "maximize":
+                raise HarnessError(f'{GPU_HOURS} is a cost: its direction should be "minimize"')
         counts = ("seeds", "duplicates", "begins", "fresh_seeds")
         if few := [name for name in counts if getattr(self, name) < 1]:
             raise HarnessError(f"{few[0]} should be 1 or more, not {getattr(self, few[0])}")
@@ -107,8 +112,9 @@ class Search:
         if any(self.seed_range(scale, self.most_seeds).stop > FIRST_FRESH for scale in self.scales):
             raise HarnessError(f"trials need seeds below {FIRST_FRESH:,}: from there on they confirm what was found")
         for name, count in self.trials.items():
-            if name not in (known := [scale.name for scale in self.scales]) or count < 1:
-                raise HarnessError(f"trials[{name!r}] = {count}: should be 1 or more for one of {', '.join(known)}")
+            if name not in self._known_scales or count < 1:
+                known = ", ".join(self._known_scales)
+                raise HarnessError(f"trials[{name!r}] = {count}: should be 1 or more for one of {known}")
         self._check_pruning()
 
     def _check_pruning(self) -> None:
@@ -126,6 +132,25 @@ class Search:
                 raise HarnessError("the wilcoxon pruner compares seeds, not rungs; valid: halving, hyperband, median")
         elif self.rungs is None:
             raise HarnessError(f"pruner {self.pruner!r} compares rungs: give rungs=Rungs(...)")
+        else:
+            self._check_rungs(self.rungs)
+
+    def _check_rungs(self, rungs: Rungs) -> None:
+        """Refuse rungs of scales that do not exist, and such as the pruner would not compare."""
+        for name in rungs.epochs:
+            check_name("scale of rungs", name, self._known_scales)
+        for scale in self.scales:
+            epochs = self.rung_epochs(scale)
+            least = [epochs[0] * REDUCTION**number for number in range(len(epochs))] if epochs else []
+            if self.pruner in ("halving", "hyperband") and any(map(operator.lt, epochs, least)):
+                raise HarnessError(
+                    f"pruner {self.pruner!r} compares after {', '.join(map(str, least))} epochs or later, and rungs at "
+                    f"scale {scale.name} are {', '.join(map(str, epochs))}: give each {REDUCTION} times the one before"
+                )
+
+    @property
+    def _known_scales(self) -> tuple[str, ...]:
+        return tuple(scale.name for scale in self.scales)
 
     @property
     def metrics(self) -> tuple[str, ...]:

@@ -15,8 +15,8 @@ from harness.store.layout import SearchFolder
 
 
 def coordinator_command(arguments: Sequence[str]) -> str:
-    """Command line of the job: the given one without --detach."""
-    kept = [argument for argument in arguments if argument != "--detach"]
+    """Command line of the job: the given one without --detach, and without --new, which is done before it."""
+    kept = [argument for argument in arguments if argument not in ("--detach", "--new")]
     return shlex.join([sys.executable, "-m", "harness.cli", *kept])
 
 

@@ -14,12 +14,14 @@ from harness.spec import (
     Scalar,
     Scale,
     Snapshot,
+    Spec,
     key,
     pretraining,
     upstreams,
 )
 from harness.store import Store
 from harness.study import Refused, Row, resolve
+from harness.study.file import in_words, line_of
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,10 @@ class Measure:
         self.metrics = self._metrics()
         self.columns = tuple(dict.fromkeys(metric.column for metric in self.metrics if metric.column))
         self.rungs = search.rung_epochs(scale)
+        # Before any trial: a rung is evaluated for the first time in the middle of one.
+        reference = self.candidate(search.reference, self.seed_range(1))
+        for epoch in self.rungs:
+            self.rung(reference, epoch)
 
     def candidate(self, cell: Mapping[str, Scalar], seeds: Sequence[int]) -> Candidate:
         """A cell at these seeds, with its evaluations.
@@ -117,9 +123,8 @@ class Measure:
         """Pre-trainings of a candidate, each with the evaluation of its snapshot after an epoch.
 
         Raises:
-            HarnessError: the length of a pre-training is in steps.
+            HarnessError: the length of a pre-training is in steps, or the evaluation of rungs fails or is refused.
         """
-        assert self.search.rungs is not None
         found = []
         for row in candidate.rows:
             for column in self.columns:
@@ -129,9 +134,18 @@ class Measure:
                     raise HarnessError("rungs compare after epochs: state the pre-training's length in epochs")
                 if first is not None and epoch <= first.recipe.epochs:
                     start = Snapshot(pretrain=first, epoch=epoch)
-                    evaluation = self.search.rungs.evaluation(self.scale, start, row.seed)
-                    _check_split(evaluation, f"the evaluation of rungs, {evaluation.kind},")
-                    found.append((first, evaluation))
+                    found.append((first, self._rung_evaluation(start, row.seed)))
+        return found
+
+    def _rung_evaluation(self, start: Snapshot, seed: int) -> Evaluation:
+        assert self.search.rungs is not None
+        try:
+            found = self.search.rungs.evaluation(self.scale, start, seed)
+        except Exception as error:  # the user's own code
+            raise HarnessError(f"{line_of(error)}the evaluation of rungs fails: {in_words(error)}") from error
+        if not isinstance(found, Spec) or not hasattr(found, "start"):
+            raise HarnessError(f"the evaluation of rungs should be one such as Knn(start=start), not {found!r:.80}")
+        _check_split(found, f"the evaluation of rungs, {found.kind},")
         return found
 
     def _metrics(self) -> list[Metric]:

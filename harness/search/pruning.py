@@ -11,15 +11,13 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner, WilcoxonPruner
 from optuna.trial import FrozenTrial
 
-from harness.search.declaration import PrunerName, Search
+from harness.search.declaration import REDUCTION, PrunerName, Search
 from harness.search.measure import Candidate, Measure, metric_of
 from harness.search.trials import note_value
 from harness.spec import HarnessError, Run, Scale, key
 from harness.store import Store
 from harness.store.snapshots import ask_for_snapshot, snapshot_of
 
-REDUCTION = 3
-"""One of this many trials goes on, in successive halving and Hyperband."""
 STARTUP_TRIALS = 5
 """Trials that the median pruner lets finish before it compares."""
 
@@ -71,27 +69,31 @@ class PrunerView:
                         ready[key(evaluation)] = evaluation
         return ready
 
-    def note(self, trial: FrozenTrial, candidate: Candidate) -> bool:
-        """Report a trial's new intermediate values; returns True if there were any."""
+    def hopeless(self, trial: FrozenTrial, candidate: Candidate) -> bool:
+        """Report a trial's new intermediate values; returns True if the pruner would stop it at one of them."""
         new = self._by_seed(candidate) if self._by_seeds else self._by_epoch(candidate)
-        new = {step: value for step, value in new.items() if step not in trial.intermediate_values}
-        for step, value in sorted(new.items()):  # in order: pruners compare the latest step
-            note_value(self._study, trial, step, value)
-        return bool(new)
+        stop = False
+        for step, value in sorted(new.items()):
+            if step not in trial.intermediate_values:
+                note_value(self._study, trial, step, value)
+                # Asked after each: a pruner takes the latest value for that of the rung at which it stands.
+                stop = stop or self._stops(trial.number)
+        return stop
 
-    def hopeless(self, number: int) -> bool:
-        """True if the pruner would stop the trial of this number."""
+    def _stops(self, number: int) -> bool:
         # Read again, to see the values that were just reported.
         trial = self._study.get_trials(deepcopy=True)[number]
         return bool(self._study.pruner.prune(self._study, trial))
 
     def _by_epoch(self, candidate: Candidate) -> dict[int, float]:
-        """Mean metric of the rungs that are complete, by epoch."""
+        """Mean metric of the rungs up to the first that is not complete, by epoch."""
         values = {}
         for epoch in self._measure.rungs:
             evaluations = [run for _, run in self._measure.rung(candidate, epoch)]
-            # A mean over a part of the seeds cannot be compared with one over all.
-            if evaluations and all(self._store.result(key(run)) for run in evaluations):
+            # A mean over a part of the seeds cannot be compared with one over all. Later rungs wait for it.
+            if not all(self._store.result(key(run)) for run in evaluations):
+                break
+            if evaluations:
                 values[epoch] = fmean(metric_of(run, run.shown_metric, self._store) for run in evaluations)
         return values
 

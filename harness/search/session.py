@@ -74,9 +74,12 @@ def open_search(
 
 def settings(opened: Opened, seed: int) -> dict[str, Any]:
     """Settings that must not change while a search goes on, as JSON."""
-    search = opened.search
+    search, measure = opened.search, opened.measure
+    reference = measure.candidate(search.reference, measure.seed_range(1))
     return {
         "space": opened.space.record(),
+        # Values of another recipe, cell function or piece of the user's own are of another search.
+        "what the reference computes": [key(run) for run in measure.wanted(reference)],
         "metric": list(search.metrics),
         "direction": list(search.directions),
         "sampler": search.sampler,
@@ -84,7 +87,7 @@ def settings(opened: Opened, seed: int) -> dict[str, Any]:
         "seed": seed,
         "seeds": search.seeds,
         "pruner": search.pruner,
-        "rungs": list(opened.measure.rungs),
+        "rungs": list(measure.rungs),
     }
 
 

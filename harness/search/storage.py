@@ -158,11 +158,14 @@ def resume(storage: BaseStorage, name: str, settings: dict[str, Any], pruner: Ba
 
 
 def differing(kept: dict[str, Any], settings: dict[str, Any]) -> list[str]:
-    """Changes between the stored settings of a study and the present ones, in words."""
+    """Changes between the stored settings of a study and the present ones, in words.
+
+    What an earlier version of the program did not store is not compared.
+    """
     changed = [
-        f"{name} was {kept.get(name)} and is {value}"
+        f"{name} was {kept[name]} and is {value}"
         for name, value in settings.items()
-        if name != "space" and kept.get(name) != value
+        if name != "space" and name in kept and kept[name] != value
     ]
     # The space is compared by its own rules, which name the parameter that changed.
     return changes(kept.get("space", {}), settings["space"]) + changed

@@ -106,9 +106,9 @@ def computed(trials: Iterable[FrozenTrial]) -> int:
     return sum(bool(trial.user_attrs.get(COMPUTED)) for trial in trials)
 
 
-def duplicates_in_a_row(trials: Sequence[FrozenTrial]) -> int:
-    """Length of the row of duplicates at the end of the trials."""
-    return sum(1 for _ in takewhile(is_twin, reversed(trials)))
+def fruitless_in_a_row(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials at the end, the last one first, that are duplicates or of cells that cannot run."""
+    return list(takewhile(lambda trial: is_twin(trial) or EXCLUDED in trial.user_attrs, reversed(trials)))
 
 
 def note_value(study: optuna.Study, trial: FrozenTrial, step: int, value: float) -> None:

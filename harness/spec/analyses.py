@@ -81,9 +81,9 @@ class Interactions(_Analysis[FineTune]):
     reward: Reward = "log-odds"
     band: tuple[Ratio, Ratio] = (0.05, 0.5)
 
-    metrics: ClassVar[tuple[str, ...]] = (
-        "strength", "strength_error", "strength_split_half", "interaction", "interaction_lower", "noise",
-    )  # fmt: skip
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ("strength", "strength_error", "strength_split_half", "interaction", "interaction_lower", "noise")
 
     @property
     def model_source(self) -> FineTune:
@@ -151,7 +151,9 @@ class Occlusion(_Analysis[FineTune]):
     ratios: tuple[Ratio, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
     draws: PositiveInt = 5
 
-    metrics: ClassVar[tuple[str, ...]] = ("area_random", "area_random_sd", "area_salient", "area_nonsalient")
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ("area_random", "area_random_sd", "area_salient", "area_nonsalient")
 
     @property
     def model_source(self) -> FineTune:
@@ -197,7 +199,9 @@ class Fourier(_Analysis[Encoding]):
     kind: Literal["fourier"] = "fourier"
     images: PositiveInt = 512
 
-    metrics: ClassVar[tuple[str, ...]] = ("high_frequency", "high_frequency_last", "variance", "variance_last")
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ("high_frequency", "high_frequency_last", "variance", "variance_last")
 
     @property
     def caption(self) -> str:
@@ -221,7 +225,11 @@ class RgbStatistics(_Analysis[Pretrain]):
     bins: int = Field(default=32, ge=2)
 
     fills: ClassVar[tuple[Fill, ...]] = ("none", "zero", "mean", "image-mean", "visible-mean", "noise")
-    metrics: ClassVar[tuple[str, ...]] = ("mean_shift",)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ("mean_shift",)
+
     needs_weights: ClassVar[bool] = False
 
     @property

@@ -253,8 +253,6 @@ class Evaluated(Spec, Generic[S]):
 
     unkeyed: ClassVar[frozenset[str]] = frozenset({"assumed"})
 
-    metrics: ClassVar[tuple[str, ...]] = ("top1",)
-    """Names of the metrics in the result, the one that tables show first; empty if only a user's function knows."""
     needs_weights: ClassVar[bool] = True
     """False if nothing of the start but its spec is used, so that it need not be computed first."""
     needs: ClassVar[Truth] = "labels"
@@ -262,6 +260,11 @@ class Evaluated(Spec, Generic[S]):
     """What its data have beside pictures, by name and in words."""
     folder: ClassVar[str] = "ImageFolder"
     """Name of the data spec for files of a user."""
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics in the result, the one that tables show first; empty if only a user's function knows."""
+        return ("top1",)
 
     @property
     def shown_metric(self) -> str:
@@ -408,7 +411,9 @@ class FineTune(Evaluated[Start]):
         check_family(self.start.backbone, self.backbone)
         return self
 
-    metrics: ClassVar[tuple[str, ...]] = ("top1", "top5", "top1_median5", "top1_best", "loss")
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ("top1", "top5", "top1_median5", "top1_best", "loss")
 
     @property
     def forward_passes(self) -> int:
@@ -449,7 +454,9 @@ class LinearProbe(Evaluated[Start]):
 
     implicit: ClassVar[Mapping[str, object]] = {"pool": "mean"}
 
-    metrics: ClassVar[tuple[str, ...]] = ("top1", "top5", "top1_median5", "top1_best", "loss")
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ("top1", "top5", "top1_median5", "top1_best", "loss")
 
     @property
     def forward_passes(self) -> int:
@@ -490,7 +497,9 @@ class LogisticProbe(Evaluated[Start]):
     block: PositiveInt | None = None
     pool: Literal["mean", "token"] = "mean"
 
-    metrics: ClassVar[tuple[str, ...]] = ("top1", "top5", "loss")
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ("top1", "top5", "loss")
 
     @property
     def caption(self) -> str:
@@ -536,6 +545,10 @@ class Knn(Evaluated[Start]):
         return k if len(k) > 1 else k[0]  # two ways to say the same share a key
 
     @property
+    def metrics(self) -> tuple[str, ...]:
+        return ("top1", *(f"top1_k{k}" for k in self.ks[1:]))
+
+    @property
     def ks(self) -> tuple[int, ...]:
         """All numbers of neighbours, the one of the shown metric first."""
         return (self.k,) if isinstance(self.k, int) else self.k
@@ -573,9 +586,12 @@ class CustomEvaluation(Evaluated[Start], UserFunction):
     kind: Literal["custom"] = "custom"
     metric: str
 
-    metrics: ClassVar[tuple[str, ...]] = ()
     revision: ClassVar[int] = 2
     """2: what the function draws from global generators is that of the run's seed; it was whatever came before."""
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ()
 
     @property
     def shown_metric(self) -> str:

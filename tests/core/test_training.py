@@ -157,7 +157,7 @@ def test_finetuning_repeats_and_slices_do_not_matter(compute: Compute) -> None:
     assert same(first, again)
     for line, other in zip(first["lines"], sliced["lines"], strict=True):
         assert line["loss"] == pytest.approx(other["loss"], rel=1e-4)
-    assert first["metrics"].keys() == set(FineTune.metrics)
+    assert first["metrics"].keys() == set(run.metrics)
     assert first["lines"][-1]["test_top1"] == first["metrics"]["top1"]
 
 
@@ -286,7 +286,8 @@ def test_classes_train_in_slices(compute: Compute) -> None:
 
 def test_a_finetuning_starts_from_a_run_with_a_palette(compute: Compute) -> None:
     start = pretrain(target=CLUSTERS, loss=CLASSES)
-    assert compute(start, FineTune(start=start, recipe=RECIPE))["metrics"].keys() == set(FineTune.metrics)
+    run = FineTune(start=start, recipe=RECIPE)
+    assert compute(start, run)["metrics"].keys() == set(run.metrics)
 
 
 def test_linear_probe_and_neighbours(compute: Compute) -> None:

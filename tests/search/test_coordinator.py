@@ -135,6 +135,20 @@ def test_it_ends_after_duplicates_in_a_row(store: Store) -> None:
     assert len(found) < 200
 
 
+def test_it_ends_where_no_cell_of_an_endless_space_can_run(store: Store) -> None:
+    def refused(trial: Any) -> dict[str, Any]:
+        return {"k": 0, "temperature": trial.suggest_float("temperature", 0.1, 0.9)}
+
+    opened = open_search(toy(space=refused, duplicates=5), store)
+    with coordinating(opened, seed=0, new=False) as (study, seed, _):
+        proposals = Proposals("random", seed, opened.space)
+        coordinator = Coordinator(study, opened.measure, store, FakeJobs(store), proposals, budget=3, parallel=1)
+        assert not coordinator.step()
+        assert [plain(trial).state for trial in study.get_trials()] == ["excluded"] * 5
+        assert coordinator.ending().startswith("none of the last 5 proposals was a new cell that can run: ")
+        assert "k" in coordinator.ending()
+
+
 def test_what_the_store_has_costs_nothing(store: Store) -> None:
     search = toy()
     for k in (1, 2):

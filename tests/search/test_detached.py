@@ -20,7 +20,17 @@ __all__ = ["slurm"]  # a fixture
 
 
 def test_the_job_runs_the_same_command_without_detach() -> None:
-    words = shlex.split(coordinator_command(["search", "a b.py", "--on", "slurm", "--detach", "--trials", "9"]))
+    given = [
+        "search",
+        "a b.py",
+        "--on",
+        "slurm",
+        "--detach",
+        "--new",
+        "--trials",
+        "9",
+    ]  # queued again, it begins no other
+    words = shlex.split(coordinator_command(given))
     assert words == [sys.executable, "-m", "harness.cli", "search", "a b.py", "--on", "slurm", "--trials", "9"]
 
 

@@ -11,7 +11,7 @@ from test_coordinator import continuing, run
 from toy import DATA, RECIPE, SCALE, FakeJobs, finish, pretrained, score, toy, validation
 
 from harness.search import Rungs
-from harness.search.session import open_search
+from harness.search.session import history, open_search
 from harness.spec import HarnessError, Knn, Pretrain, Run, key, snapshot_epoch, upstream
 from harness.store import Attempt, Store
 from harness.store.snapshots import epochs_asked_for
@@ -38,7 +38,7 @@ def searched(pruner: str = "median", **changes: Any) -> Any:
     return toy(
         cell=pretrained,
         space=space,
-        rungs=Rungs(epochs={"toy": (2, 4)}, evaluation=rung),
+        rungs=Rungs(epochs={"toy": (2, 6)}, evaluation=rung),
         pruner=pruner,
         sampler="random",
         reference={"k": 4, "temperature": 0.3},
@@ -108,18 +108,18 @@ def test_hopeless_trials_are_stopped_and_dropped(store: Store, pruner: str) -> N
     assert len(unfinished) == len(pruned)
     assert set(unfinished) <= set(jobs.dropped)
     for trial in told:
-        assert set(trial.rungs) == {2, 4}
+        assert set(trial.rungs) == {2, 6}
         rows = searched().cell(searched().scales[0], **trial.cell, seed=0)
         first = upstream(rows["validation"])
         assert first is not None
-        assert epochs_asked_for(store.folder(key(first))) == {2, 4}
+        assert epochs_asked_for(store.folder(key(first))) == {2, 6}
 
 
 def test_a_rung_is_the_metric_of_its_snapshot(store: Store) -> None:
     found = search(searched(), store, Training(store), 3)
     for trial in (t for t in found if t.state == "complete" and t.twin is None):
         value = 80 - 100 * (trial.cell["temperature"] - 0.3) ** 2
-        assert trial.rungs == {2: pytest.approx(value / 4), 4: pytest.approx(value / 2)}
+        assert trial.rungs == {2: pytest.approx(value / 4), 6: pytest.approx(value * 3 / 4)}
         assert trial.values == (pytest.approx(value),)
 
 
@@ -127,7 +127,7 @@ def test_only_rungs_start_from_snapshots(store: Store) -> None:
     jobs = Training(store)
     search(searched(), store, jobs, 4)
     runs: list[Run] = [store.spec(name) for name in jobs.added]
-    assert {snapshot_epoch(run) for run in runs if not isinstance(run, Pretrain)} == {None, 2, 4}
+    assert {snapshot_epoch(run) for run in runs if not isinstance(run, Pretrain)} == {None, 2, 6}
 
 
 def test_wilcoxon_compares_seeds(store: Store) -> None:
@@ -169,10 +169,36 @@ def test_a_rung_may_be_the_last_epoch_and_none_comes_later(store: Store) -> None
 
 
 def test_a_pretraining_of_a_length_in_steps_has_no_rungs(store: Store) -> None:
-    inside = open_search(searched(scales=(SCALE.replace(pretrain=RECIPE.replace(steps=8)),)), store).measure
-    candidate = inside.candidate({"k": 4, "temperature": 0.3}, [0])
     with pytest.raises(HarnessError, match="rungs compare after epochs: state the pre-training's length in epochs"):
-        inside.rung(candidate, 2)
+        open_search(searched(scales=(SCALE.replace(pretrain=RECIPE.replace(steps=8)),)), store)
+
+
+def test_rungs_that_end_between_two_passes_are_judged_one_by_one(store: Store) -> None:
+    """Each competes with what others had at the same rung, also where a coordinator was away for several."""
+    jobs, halving = Training(store), searched("halving")
+    run(halving, store, jobs, budget=1, steps=1)
+    while jobs.epochs.get(jobs.added[0], 0) < 6:  # nobody looks on until both snapshots are there
+        jobs.go_on()
+    run(halving, store, jobs, budget=1, steps=1)
+    jobs.compute(lambda run: not isinstance(run, Pretrain))  # both rungs
+    opened = open_search(halving, store)
+    run(halving, store, jobs, budget=1, steps=1)
+    (trial, *_), study = history(opened)
+    assert set(trial.rungs) == {2, 6}
+    noted = study.trials[trial.number].system_attrs
+    assert [noted[f"completed_rung_{number}"] for number in (0, 1)] == [trial.rungs[2], trial.rungs[6]]
+
+
+def test_a_later_rung_waits_for_an_earlier_one(store: Store) -> None:
+    jobs, halving = Training(store), searched("halving")
+    run(halving, store, jobs, budget=1, steps=1)
+    while jobs.epochs.get(jobs.added[0], 0) < 6:
+        jobs.go_on()
+    run(halving, store, jobs, budget=1, steps=1)
+    jobs.compute(lambda run: snapshot_epoch(run) == 6)
+    assert run(halving, store, jobs, budget=1, steps=1)[0].rungs == {}
+    jobs.compute(lambda run: snapshot_epoch(run) == 2)
+    assert set(run(halving, store, jobs, budget=1, steps=1)[0].rungs) == {2, 6}
 
 
 def test_a_twin_shows_the_pruner_the_rungs_of_its_trial(store: Store) -> None:
@@ -190,5 +216,5 @@ def test_a_twin_shows_the_pruner_the_rungs_of_its_trial(store: Store) -> None:
     assert twins
     for trial in twins:
         assert trial.twin is not None
-        assert set(trial.rungs) == {2, 4}
+        assert set(trial.rungs) == {2, 6}
         assert trial.rungs == found[trial.twin].rungs

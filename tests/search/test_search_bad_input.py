@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 from test_coordinator import run
-from toy import DATA, FakeJobs, cell, space, toy
+from toy import DATA, SCALE, FakeJobs, cell, pretrained, space, toy
 
 from harness.search import Rungs
-from harness.search.session import coordinating, history, open_search
+from harness.search.session import coordinating, history, open_search, settings
+from harness.search.storage import differing
 from harness.spec import HarnessError, Knn
 from harness.store import Store
 
@@ -25,7 +26,25 @@ def rung(scale: Any, start: Any, seed: int) -> Any:
     return Knn(start=start, data=DATA.replace(split="validation"), seed=seed)
 
 
-RUNGS = Rungs(epochs={"toy": (2, 4)}, evaluation=rung)
+RUNGS = Rungs(epochs={"toy": (2, 6)}, evaluation=rung)
+
+
+def on_test_images(scale: Any, start: Any, seed: int) -> Any:
+    return Knn(start=start, data=DATA, seed=seed)
+
+
+def of_no_neighbour(scale: Any, start: Any, seed: int) -> Any:
+    return Knn(start=start, data=DATA.replace(split="validation"), k=0, seed=seed)
+
+
+def forgotten(scale: Any, start: Any, seed: int) -> Any:
+    rung(scale, start, seed)
+
+
+def judged_by(evaluation: Any) -> dict[str, Any]:
+    """A search whose cells have pre-trainings, stopped by this evaluation of snapshots."""
+    rungs = Rungs(epochs={"toy": (2, 6)}, evaluation=evaluation)
+    return {"cell": pretrained, "reference": {"k": 1, "temperature": 0.5}, "pruner": "median", "rungs": rungs}
 
 
 @pytest.mark.parametrize(
@@ -37,14 +56,35 @@ RUNGS = Rungs(epochs={"toy": (2, 4)}, evaluation=rung)
         ({"metric": ("a", "b"), "direction": ("maximize",)}, "2 metrics and 1 directions"),
         ({"seeds": 0}, "seeds should be 1 or more"),
         ({"seeds": 4, "promising_seeds": 2}, "promising_seeds 2 is less than seeds 4"),
-        ({"promising_seeds": 3, "metric": ("validation", "gpu_hours")}, "needs one metric to tell by"),
+        (
+            {"promising_seeds": 3, "metric": ("validation", "gpu_hours"), "direction": ("maximize", "minimize")},
+            "needs one metric to tell by",
+        ),
         ({"trials": {"toy": 0}}, r"trials\['toy'\] = 0"),
         ({"trials": {"small": 5}}, "should be 1 or more for one of toy"),
         ({"pruner": "halving"}, "give rungs"),
         ({"rungs": RUNGS}, "rungs without a pruner do nothing"),
         ({"seeds": 1001}, "trials need seeds below 1,000"),
         ({"pruner": "wilcoxon", "seeds": 4}, "the wilcoxon pruner needs 5 seeds or more, not 4"),
-        ({"pruner": "median", "rungs": RUNGS, "metric": ("validation", "gpu_hours")}, "compares one metric"),
+        (
+            {
+                "pruner": "median",
+                "rungs": RUNGS,
+                "metric": ("validation", "gpu_hours"),
+                "direction": ("maximize", "minimize"),
+            },
+            "compares one metric",
+        ),
+        (
+            {"pruner": "median", "rungs": Rungs(epochs={"tny": (2, 6)}, evaluation=rung)},
+            "no scale of rungs 'tny'; valid: toy",
+        ),
+        (
+            {"pruner": "hyperband", "rungs": Rungs(epochs={"toy": (2, 4)}, evaluation=rung)},
+            "'hyperband' compares after 2, 6 epochs or later, and rungs at scale toy are 2, 4: give each 3",
+        ),
+        ({"metric": "gpu_hours"}, 'gpu_hours is a cost: its direction should be "minimize"'),
+        ({"metric": ("validation", "gpu_hours")}, "gpu_hours is a cost"),
     ],
 )
 def test_declarations_that_are_refused(changes: dict[str, Any], says: str) -> None:
@@ -59,6 +99,9 @@ def test_declarations_that_are_refused(changes: dict[str, Any], says: str) -> No
         ({"metric": "validation.f1"}, "no evaluation gives 'validation.f1'"),
         ({"metric": "top1"}, 'measured on the test images, by which nothing may be chosen: give its data split="valid'),
         ({"test": "top5"}, "test: no column 'top5'; valid: validation, top1"),
+        (judged_by(on_test_images), "the evaluation of rungs, knn, is measured on the test images"),
+        (judged_by(of_no_neighbour), r"test_search_bad_input.py, line \d+: the evaluation of rungs fails: .*k"),
+        (judged_by(forgotten), "the evaluation of rungs should be one such as Knn.*, not None"),
         ({"sampler": "cmaes"}, "cmaes needs numbers, and temperature is a category"),
         (
             {"sampler": "cmaes", "space": lambda trial: {"k": trial.suggest_int("k", 1, 6), "temperature": 0.1}},
@@ -70,6 +113,17 @@ def test_searches_that_are_refused_before_anything_is_asked(store: Store, change
     with pytest.raises(HarnessError, match=says):
         open_search(toy(**changes), store)
     assert not store.root.exists()
+
+
+def test_metrics_are_those_of_the_run_and_not_of_its_kind(store: Store) -> None:
+    def several(scale: Any, k: int, temperature: float, seed: int) -> Any:
+        found = cell(scale, k, temperature, seed)
+        return {**found, "validation": found["validation"].replace(k=(20, 10))}
+
+    measure = open_search(toy(cell=several, metric="validation.top1_k10"), store).measure
+    assert [metric.name for metric in measure.metrics] == ["top1_k10"]
+    with pytest.raises(HarnessError, match=r"no evaluation gives 'validation.top1_k9'; valid: .*validation.top1_k10"):
+        open_search(toy(cell=several, metric="validation.top1_k9"), store)
 
 
 def test_no_such_scale_and_no_budget(store: Store) -> None:
@@ -107,8 +161,27 @@ def test_other_settings_that_changed(store: Store) -> None:
     with pytest.raises(HarnessError, match="sampler was tpe and is random; seed was 0 and is 3"):
         run(toy(sampler="random"), store, FakeJobs(store), seed=3)
     with pytest.raises(HarnessError, match=r"metric was \['validation'\] and is \['gpu_hours'\]"):
-        run(toy(metric="gpu_hours"), store, FakeJobs(store))
+        run(toy(metric="gpu_hours", direction="minimize"), store, FakeJobs(store))
     assert len(run(toy(), store, FakeJobs(store), budget=3)) == 3
+
+
+def test_values_of_another_recipe_are_not_mixed_with_new_ones(store: Store) -> None:
+    longer = SCALE.replace(pretrain=SCALE.pretrain.replace(epochs=9))
+    search = toy(cell=pretrained, reference={"k": 1, "temperature": 0.5})
+    run(search, store, FakeJobs(store), budget=2)
+    changed = replace(search, scales=(longer,))
+    with pytest.raises(HarnessError, match=r"what the reference computes was \['knn-.*'\] and is \['knn-.*--new"):
+        run(changed, store, FakeJobs(store), budget=3)
+    assert sum(trial.computed for trial in run(changed, store, FakeJobs(store), budget=1, new=True)) == 1
+
+
+def test_a_search_that_an_earlier_version_began_goes_on(store: Store) -> None:
+    """Its settings lack what later ones compare."""
+    opened = open_search(toy(), store)
+    wanted = settings(opened, 0)
+    kept = {name: value for name, value in wanted.items() if name != "what the reference computes"}
+    assert differing(kept, wanted) == []
+    assert differing(wanted, wanted | {"what the reference computes": []}) != []
 
 
 def test_a_corrupt_storage(store: Store) -> None:

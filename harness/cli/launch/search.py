@@ -97,7 +97,7 @@ def search(
         raise HarnessError("--parallel: runs in this process have 1; use --on local")
     _check(opened, on)
     if detach:
-        _detach(opened)
+        _detach(opened, seed, new=new)
         return
     _run(opened, resources, on, parallel, trials, seed, new=new)
 
@@ -205,8 +205,13 @@ def _show_report(opened: Opened) -> None:
     say(f"wrote {folder}")
 
 
-def _detach(opened: Opened) -> None:
+def _detach(opened: Opened, seed: int | None, *, new: bool) -> None:
+    """Begin or resume the search, so that what is refused is refused here, and submit the job that goes on with it."""
     from harness.search.detached import submit_coordinator
+    from harness.search.session import coordinating
 
+    # A new search is begun here and not by the job, which may be queued again and would then begin another.
+    with coordinating(opened, seed=seed, new=new):
+        pass
     job = submit_coordinator(opened.search.root, opened.folder)
     say(f"queued the search as job {job}; --status shows how it stands")

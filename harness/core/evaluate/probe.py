@@ -106,9 +106,7 @@ def knn(run: Knn, session: Session) -> None:
             )
             right[number] += (predicted == labels[part]).sum()
     accuracies = (100 * (group.sum(right) / len(found))).tolist()
-    # The first k gives the metric that reports show, `top1`; the others are named by their k.
-    names = ("top1", *(f"top1_k{k}" for k in run.ks[1:]))
-    session.attempt.finish(dict(zip(names, accuracies, strict=True)), time.monotonic() - begun)
+    session.attempt.finish(dict(zip(run.metrics, accuracies, strict=True)), time.monotonic() - begun)
 
 
 def cosines(queries: Tensor, bank: Tensor) -> Tensor:

@@ -68,10 +68,13 @@ class Detect(Dense):
     metric: Literal["box_ap", "box_ap50", "mask_ap", "mask_ap50"] = "box_ap"
 
     unkeyed: ClassVar[frozenset[str]] = Dense.unkeyed | {"metric"}
-    metrics: ClassVar[tuple[str, ...]] = ("box_ap", "box_ap50", "mask_ap", "mask_ap50")
     needs: ClassVar[Truth] = "objects"
     truth: ClassVar[str] = "boxes"
     folder: ClassVar[str] = "CocoFolder"
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ("box_ap", "box_ap50") + ("mask_ap", "mask_ap50") * self.masks
 
     @property
     def caption(self) -> str:

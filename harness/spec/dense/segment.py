@@ -113,7 +113,10 @@ class Segment(Dense):
     taps: tuple[PositiveInt, ...] | None = None
     test: Annotated[Whole | Slide, Field(discriminator="kind")] = Whole()
 
-    metrics: ClassVar[tuple[str, ...]] = ("miou", "macc", "aacc", "miou_one_class", "loss")
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return ("miou", "macc", "aacc", "miou_one_class", "loss")
+
     needs: ClassVar[Truth] = "segments"
     truth: ClassVar[str] = "a class for every pixel"
     folder: ClassVar[str] = "MaskFolder"
