@@ -9,8 +9,8 @@ Run     harness run studies/mae_ratio.py --scale small
 """
 
 from harness import DecoderHead, NormPixelTarget, PixelTarget, Study, TokenMask, axes, claims, mae, paper_table
-from studies.mae_scales import CPU_MAE, PAPER_MAE, SMALL_MAE, TINY_MAE, beside
-from studies.scales import MARGINS, finetune, stated
+from studies.mae_scales import CPU_MAE, PAPER_MAE, SMALL_MAE, TINY_MAE, beside, finetune
+from studies.scales import MARGINS, stated
 
 RATIOS = (0.25, 0.4, 0.5, 0.6, 0.75, 0.85, 0.9)
 DEPTHS = (1, 2, 4, 8, 12)

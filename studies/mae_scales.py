@@ -9,6 +9,7 @@ TINY_MAE    The packaged subset of Fashion-MNIST at 28 px, a ViT of 0.04M parame
 from harness import Backbone, LinearProbe, Scale, mae_finetune, mae_pretrain, mae_probe
 from studies.scales import CPU, SMALL, TINY
 from studies.scales import beside as nearest
+from studies.scales import finetune as reduced
 
 
 def vit(width, depth, patch):
@@ -30,6 +31,13 @@ PAPER_MAE = Scale(
 SMALL_MAE = SMALL.replace(image_size=56, paper_image_size=224, backbone=vit(96, 6, 4))
 CPU_MAE = CPU.replace(backbone=vit(64, 3, 4))
 TINY_MAE = TINY.replace(image_size=28, paper_image_size=224, backbone=vit(32, 3, 2))
+
+
+def finetune(scale, start, seed):
+    """The fine-tuning of a scale: the published one, or that of the reduced scale."""
+    if scale.name == "paper":
+        return mae_finetune("vit-l", epochs=800, start=start, seed=seed)
+    return reduced(scale, start, seed)
 
 
 def beside(scale, start, seed):

@@ -9,8 +9,8 @@ Run     harness run studies/symmim_losses.py --scale small
 """
 
 from harness import CheckerboardMask, Contrastive, Study, TokenMask, axes, claims, paper_table, symmim
-from studies.mae_scales import CPU_MAE, PAPER_MAE, SMALL_MAE, TINY_MAE, beside
-from studies.scales import MARGINS, finetune
+from studies.mae_scales import CPU_MAE, PAPER_MAE, SMALL_MAE, TINY_MAE, beside, finetune
+from studies.scales import MARGINS
 
 MASKS = {
     "none": lambda size: "none",

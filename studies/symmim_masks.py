@@ -10,8 +10,8 @@ Run     harness run studies/symmim_masks.py --scale small
 """
 
 from harness import CheckerboardMask, ComplementMask, Study, TokenMask, axes, claims, symmim
-from studies.mae_scales import CPU_MAE, PAPER_MAE, SMALL_MAE, TINY_MAE, beside
-from studies.scales import MARGINS, finetune
+from studies.mae_scales import CPU_MAE, PAPER_MAE, SMALL_MAE, TINY_MAE, beside, finetune
+from studies.scales import MARGINS
 
 BOARDS = {
     "board of 1": lambda size: CheckerboardMask(size=size),

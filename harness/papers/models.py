@@ -360,6 +360,4 @@ def _symmim_pretrain(*, data: Data | None = None) -> Pretrain:
 
 def _symmim_finetune(*, data: Data | None = None) -> FineTune:
     lent, start = mae_finetune("vit-l", data=data), _symmim_pretrain(data=data)
-    return FineTune(
-        start=start, data=start.data, image_size=224, recipe=lent.recipe, pool="mean", assumed=(*lent.assumed, LENT)
-    )
+    return lent.replace(start=start, assumed=(*lent.assumed, LENT))
