@@ -199,12 +199,12 @@ class Results:
         """
         specs = self.runs() if runs is None else runs
         executor = self.executor(on, slots=slots, resources=resources) if isinstance(on, str) else on
+        # Before an executor's own queue puts aside results whose weights are needed again: a refusal changes nothing.
+        _check(Queue(specs, self.store, retry=retry, reading=True), self.store)
         if not isinstance(executor, Here):
-            _check(Queue(specs, self.store, retry=retry), self.store)
             return Work({}, executor.submit(specs, retry=retry))
         executor.submit(specs, retry=retry)
         queue = executor.queue
-        _check(queue, self.store)
         for name in queue.open()[:1]:
             self.store.register(queue.run(name))  # a store that cannot be written shows before anything is started
         with (progress or self._progress)(queue) as watch:
@@ -226,6 +226,8 @@ class Results:
         """What computes runs of this store in the name of this study; arguments as of `run`."""
         if on == "slurm" and slots is not None:
             raise HarnessError("--slots belongs to --on local; on Slurm the site profile says pack and slots")
+        if on == "inline" and slots not in (None, 1):
+            raise HarnessError("--slots: runs in this process are computed one by one; use --on local")
         chosen, project = resources or Resources(), self.plan.study.root
         return open_executor(on, self.store, chosen, study=self.plan.name, project=project, slots=slots)
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import harness
-from harness.spec import HarnessError
+from harness.spec import HarnessError, key
 from harness.spec.scale import Skip
 from harness.store import Attempt, Store
 from harness.study import load
@@ -69,6 +69,37 @@ def test_what_does_not_exist_is_one_line(file: Path) -> None:
         harness.results_frame(file, "huge")
     with pytest.raises(HarnessError, match="there is no study file"):
         harness.results_frame(file.parent / "nothing.py")
+
+
+def test_a_run_that_is_refused_leaves_results_whose_weights_are_gone(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would be computed again for what starts from them, which is not begun."""
+    scratch = "Scratch(backbone=scale.backbone, image_size=scale.image_size)"
+    masked = STUDY.replace(scratch, "simmim(scale, mask=RandomMask(size=8, ratio=0.5), seed=seed)")
+    file.write_text(masked.replace("import ", "import RandomMask, simmim, ", 1))
+    found = harness.results(file)
+    start = found.run(lr=0.1)
+    attempt = found.store.acquire(start)
+    assert isinstance(attempt, Attempt)
+    attempt.finish({"loss": 1.0}, 1.0, b"weights")
+    attempt.release()
+    weights = found.store.weights(key(start))
+    assert weights is not None
+    weights.unlink()
+
+    def refuse(runs: object, store: Store) -> None:
+        raise HarnessError("data set my-net is not here")
+
+    monkeypatch.setattr("harness.api.check_runs", refuse)
+    with pytest.raises(HarnessError, match="my-net is not here"):
+        found.compute(on="inline")
+    assert found.store.result(key(start)) is not None
+
+
+def test_runs_in_this_process_have_no_slots(file: Path) -> None:
+    with pytest.raises(HarnessError, match="--slots: runs in this process are computed one by one"):
+        harness.results(file).compute(on="inline", slots=4)
 
 
 def test_it_needs_no_torch(file: Path) -> None:

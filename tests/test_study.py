@@ -169,6 +169,12 @@ def test_studies_that_cannot_be_meant_are_refused(changes: dict[str, Any], messa
     assert "\n" not in str(caught.value)
 
 
+def test_a_selection_that_leaves_no_cell_is_refused() -> None:
+    """Each value is there, and no cell has both."""
+    with pytest.raises(HarnessError, match="no cell has size=4 and ratio=None"):
+        expand(study(), where={"size": ["4"], "ratio": ["None"]})
+
+
 def test_the_first_scale_is_the_default() -> None:
     assert expand(study()).scale.name == "small"
     assert expand(study(), scale="paper").scale.name == "paper"
@@ -348,6 +354,14 @@ def test_a_study_is_named_after_its_file_and_rooted_at_its_project(project: Path
     assert (found.name, found.root) == ("widths", project)
     path.write_text(FILE.replace('reference={"a": 1}', 'reference={"a": 1}, name="depths"'))
     assert load(path).name == "depths"
+
+
+def test_a_study_may_define_dataclasses(project: Path) -> None:
+    """They look their module up where annotations are texts."""
+    path = project / "studies" / "widths.py"
+    own = "from __future__ import annotations\nimport dataclasses\n@dataclasses.dataclass\nclass Width:\n    value: int"
+    path.write_text(own + "\n" + FILE.replace("a=(1, 2)", "a=(Width(3).value, 4)").replace('"a": 1', '"a": 3'))
+    assert [point["a"] for point in load(path).cells] == [3, 4]
 
 
 def test_a_study_can_import_its_neighbours(project: Path) -> None:

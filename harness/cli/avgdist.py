@@ -52,6 +52,8 @@ def avgdist(
         found = planned(study, scale, where, None, store)
         plan = found.plan
         starts = [pretraining(one) for row in plan.firsts() for one in row.evaluations.values()]
+        if not any(starts):
+            raise HarnessError(f"no cell of {plan.study.name} that was chosen has a pre-training, so there is no mask")
         rows = list(_shown(_study_rows(plan, found.store, draws), len(starts) - starts.count(None)))
         _show(rows, out or results_folder(plan), f"{plan.study.name} · {plan.scale.name}: {_sizes(plan)}", draws)
         return

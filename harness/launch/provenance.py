@@ -23,6 +23,9 @@ PACKAGES = {"torch": "torch", "torchvision": "torchvision", "timm": "timm", "num
 NUMBERS = ("spec", "core", "analysis")
 """Rooms of the package whose code determines numbers."""
 LARGEST_PATCH = 1_000_000
+GIT_SECONDS = 20
+SILENT = "git did not say what is not committed"
+"""In place of a patch and of names of files."""
 SNAPSHOT_FILE = "provenance.json"
 SLURM_VARIABLES = (
     "SLURM_JOB_ID",
@@ -62,9 +65,12 @@ def repository() -> tuple[str, str]:
     """
     if (frozen := _frozen()) is not None:
         return frozen["commit"], frozen["patch"]
-    commit = _git("rev-parse", "HEAD").strip()
+    commit = (_git("rev-parse", "HEAD") or "").strip()
     patch = _git("diff", "HEAD", "--no-color", "--no-ext-diff") if commit else ""
-    return commit, patch[:LARGEST_PATCH]
+    if patch is None:
+        return commit, f"{SILENT}\n"  # which is no clean checkout
+    cut = f"\n... and {len(patch) - LARGEST_PATCH:,} characters more\n" if len(patch) > LARGEST_PATCH else ""
+    return commit, patch[:LARGEST_PATCH] + cut
 
 
 @lru_cache
@@ -72,7 +78,8 @@ def untracked() -> list[str]:
     """Untracked Python files of the user's project, which the patch does not contain."""
     if (frozen := _frozen()) is not None:
         return list(frozen["untracked"])
-    return _git("ls-files", "--others", "--exclude-standard", "*.py").splitlines()
+    found = _git("ls-files", "--others", "--exclude-standard", "*.py")
+    return [SILENT] if found is None else found.splitlines()
 
 
 @lru_cache
@@ -93,20 +100,21 @@ def _frozen() -> dict[str, Any] | None:
     return found
 
 
-def _git(*command: str) -> str:
+def _git(*command: str) -> str | None:
+    """What git says of the user's project; None if it fails, or does not answer in time."""
     root = os.environ.get(PROJECT_VARIABLE) or str(Path.cwd())
     try:
         done = subprocess.run(
             ["git", "-C", root, *command],
             capture_output=True,
             text=True,
-            timeout=20,
+            timeout=GIT_SECONDS,
             check=False,
             errors="replace",
         )
     except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout if done.returncode == 0 else ""
+        return None
+    return done.stdout if done.returncode == 0 else None
 
 
 def _version(package: str) -> str:

@@ -47,11 +47,15 @@ def removable(
     """Superseded attempts and checkpoints of done runs, and on request more.
 
     Args:
-        weights: also the weights of done runs, but for those that an evaluation that is not done starts from.
+        weights: also the weights of done runs, but for those that an evaluation starts from that is not done: one of
+            these runs, or of any study whose runs are in the store.
         unfinished: also whole folders of failed and interrupted runs. Running ones are left alone.
+
+    Raises:
+        HarnessError: a spec in the store does not read, so that what it needs cannot be told.
     """
     states = store.states(runs)
-    needed = {key(first) for name, run in runs.items() if states[name].word != "done" for first in upstreams(run)}
+    needed = _needed(store, runs) if weights else set()
     found: list[Removable] = []
     for name, state in states.items():
         folder = store.folder(name)
@@ -62,8 +66,21 @@ def removable(
                 kept = [file] if file.is_file() else []
                 found += [Removable("weights", path, size_below(path)) for path in (*kept, *folder.all_snapshots())]
         elif unfinished and state.word in ("failed", "interrupted"):
-            found.append(Removable(f"{state.word} runs", folder.path, size_below(folder.path)))
+            still = partial(_stands_still, store, name)
+            found.append(Removable(f"{state.word} runs", folder.path, size_below(folder.path), still))
     return found
+
+
+def _needed(store: Store, runs: Mapping[str, Run]) -> set[str]:
+    """Keys of the runs that others start from which are not done."""
+    open_ones = [run for name, run in runs.items() if store.result(name) is None]
+    # Other studies may share a pre-training, and their jobs wait in a queue.
+    open_ones += [store.spec(name) for name in store.keys() if name not in runs and store.result(name) is None]  # noqa: SIM118
+    return {key(first) for run in open_ones for first in upstreams(run)}
+
+
+def _stands_still(store: Store, name: str) -> bool:
+    return store.state(name).word in ("failed", "interrupted")
 
 
 def kept_features(store: Store) -> list[Removable]:
@@ -80,7 +97,15 @@ def left_by_kills(store: Store, seconds: float = TEMPORARY_SECONDS) -> list[Remo
         below[:] = [name for name in below if name not in names]
         found += [Path(folder) / name for name in names]
     oldest = clock(store.root) - seconds if found else 0.0
-    return [Removable("left by kills", path, size_below(path)) for path in found if os.lstat(path).st_mtime < oldest]
+    return [Removable("left by kills", path, size_below(path)) for path in found if 0 < _stamp(path) < oldest]
+
+
+def _stamp(path: Path) -> float:
+    """Time of a file or link, 0 if it is gone: a process at work gives its temporary files their names."""
+    try:
+        return os.lstat(path).st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def old_records(store: Store) -> Iterator[Path]:

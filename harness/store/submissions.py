@@ -8,7 +8,6 @@ run, and a process that dies between its entry and sbatch leaves jobs that are f
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -18,7 +17,7 @@ from typing import Any, Literal
 from harness.spec import HarnessError
 from harness.store.files import publish_folder, write_atomically
 from harness.store.layout import SubmissionFolder, submission_folder, submission_folders
-from harness.store.lease import UNKNOWN, Owner, owner_of, this_process
+from harness.store.lease import UNKNOWN, Owner, clock, owner_of, this_process
 from harness.store.records import read_record, sealed
 
 
@@ -122,7 +121,9 @@ class Submissions:
         Raises:
             HarnessError: the disk refuses.
         """
-        entry = Entry(number, kind, study, tuple(wants), time.time(), tuple(arrays), settings or {}, this_process())
+        entry = Entry(
+            number, kind, study, tuple(wants), clock(self._root), tuple(arrays), settings or {}, this_process()
+        )
         record = asdict(entry)
         del record["number"]
         folder = self.folder(number)

@@ -41,7 +41,7 @@ def run_file(path: Path) -> ModuleType:
     loaded = importlib.util.spec_from_file_location(f"harness_study_{path.stem}", path)
     if loaded is None or loaded.loader is None:
         raise HarnessError(f"{path.name} is no Python file")
-    module = importlib.util.module_from_spec(loaded)
+    module = sys.modules[loaded.name] = importlib.util.module_from_spec(loaded)  # dataclasses look their module up
     cached, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # looking at a study leaves nothing behind
     try:
         loaded.loader.exec_module(module)

@@ -337,6 +337,9 @@ def expand(
     """
     chosen = study.scale(scale)
     cells = select(study, where or {})
+    if not cells:
+        chosen_by = " and ".join(f"{axis}={','.join(map(str, values))}" for axis, values in (where or {}).items())
+        raise HarnessError(f"no cell has {chosen_by}")
     count = study.seeds if seeds is None else seeds
     _check_seeds(count)
     if len(cells) * count > MOST:

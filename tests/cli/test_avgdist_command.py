@@ -57,6 +57,13 @@ def test_the_masks_of_a_study(harness: Command, tmp_path: Path) -> None:
     assert {(row["evaluation"], row["accuracy"], row["n"]) for row in rows} == {("finetune_top1", "", "0")}
 
 
+def test_a_selection_without_masks_is_refused(harness: Command, study: Path, tmp_path: Path) -> None:
+    ended = harness("avgdist", study, "--where", "mask=none", "--out", tmp_path / "out")
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert "has a pre-training, so there is no mask" in ended.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_options_that_do_not_fit_are_refused(harness: Command, tmp_path: Path) -> None:
     assert "belong to a study" in harness("avgdist", "--scale", "tiny", "--out", tmp_path).err
     ended = harness("avgdist", tmp_path / "a.py", "--compared")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,6 +62,32 @@ def test_a_new_study_counts_as_a_change(project: Path) -> None:
     found = provenance.environment("cpu", 1)
     assert found["dirty"] is True
     assert found["untracked"] == ["other.py"]
+
+
+def test_a_git_that_does_not_answer_is_no_clean_checkout(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    test_clean_checkout(project)
+    _forget()
+    known = subprocess.run
+
+    def slow(command: list[str], **how: Any) -> Any:
+        if "rev-parse" not in command:
+            raise subprocess.TimeoutExpired(command, 20)
+        return known(command, **how)
+
+    monkeypatch.setattr(subprocess, "run", slow)
+    found = provenance.environment("cpu", 1)
+    assert (len(found["commit"]), found["dirty"]) == (40, True)
+    assert found["untracked"] == ["git did not say what is not committed"]
+
+
+def test_a_long_patch_says_that_it_was_cut(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    test_clean_checkout(project)
+    _forget()
+    monkeypatch.setattr(provenance, "LARGEST_PATCH", 100)
+    (project / "study.py").write_text("a = 2\n" * 50)
+    patch = provenance.repository()[1]
+    assert patch[100:].startswith("\n... and ")
+    assert patch.endswith(" characters more\n")
 
 
 def test_no_checkout(project: Path) -> None:

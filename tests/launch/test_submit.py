@@ -168,6 +168,10 @@ def test_weights_that_are_needed_again(store: Store, project: Path, slurm: FakeS
     assert store.result(key(FIRST[0])) is not None  # to look changes nothing
     assert queued(store, project, both).runs == 2
     assert store.result(key(FIRST[0])) is None
+    # It was done when the study was looked at; another study spares it all the same.
+    assert set(Submissions(store.root).entries()[-1].wants) == set(both)
+    pending(slurm, store)
+    assert Slurm(store, "another").cancel(by_key(FIRST[0])) == ([], [key(FIRST[0])])
 
 
 def test_scripts_writes_nothing(store: Store, slurm: FakeSlurm) -> None:

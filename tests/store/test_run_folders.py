@@ -413,6 +413,44 @@ def test_cleaning_spares_what_is_needed(store: Store) -> None:
     running.release()
 
 
+def test_weights_that_another_study_waits_for_are_spared(store: Store) -> None:
+    finish(store, RUN)
+    shared = {NAME: RUN}
+    assert [item.what for item in removable(store, shared, weights=True)] == ["weights"]
+    store.register(finetuning(RUN))  # by another study, whose job waits in a queue
+    assert removable(store, shared, weights=True) == []
+    finish(store, finetuning(RUN))
+    assert [item.what for item in removable(store, shared, weights=True)] == ["weights"]
+
+
+def test_a_run_that_went_on_after_it_was_listed_is_spared(store: Store) -> None:
+    first = owned(store, RUN)
+    first.release()
+    found = removable(store, {NAME: RUN}, unfinished=True)
+    assert [item.what for item in found] == ["interrupted runs"]
+    again = owned(store, RUN)
+    remove(found)
+    assert again.files.owner.exists()
+    again.release()
+    remove(found)
+    assert not store.folder(NAME).path.exists()
+
+
+def test_a_temporary_file_that_gets_its_name_meanwhile_is_none(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = store.root / ".spec.json.0123abcd.tmp"
+    store.root.mkdir()
+    path.touch()
+    os.utime(path, (1, 1))
+    assert [item.path for item in left_by_kills(store)] == [path]
+
+    def late(root: Path) -> float:
+        path.rename(root / "spec.json")
+        return 1e12
+
+    monkeypatch.setattr("harness.store.cleaning.clock", late)
+    assert left_by_kills(store) == []
+
+
 def test_what_kills_left_is_cleaned_once_it_is_old(store: Store) -> None:
     finish(store, RUN)
     attempt = owned(store, pretraining(seed=1))

@@ -103,7 +103,8 @@ class Slurm:
             number = log.last() + 1
             chosen, seen = wanted(runs, store, retry=retry)
             waiting = sum(place.word in ("running", "queued") for place in seen.places.values())
-            open_names = [name for name, place in seen.places.items() if place.word != "done"]
+            # Also what is done but computed again for its weights: what starts from it waits for it.
+            open_names = [name for name, place in seen.places.items() if place.word != "done" or name in chosen]
             # Runs that wait for jobs of another study are entered, too, so that its `cancel` spares them.
             if not chosen and (not waiting or set(open_names) <= asked_for(log.entries()).get(self.study, set())):
                 return Submitted(waiting=waiting)
