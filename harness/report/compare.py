@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -105,7 +105,7 @@ def compare(before: pd.DataFrame, after: pd.DataFrame) -> Comparison:
     pairs = _pairs(*(_named(frame, axes) for frame in (before, after)))
     if pairs["difference"].isna().all():
         raise HarnessError("no cell has a value in both results")
-    groups = dict(iter(pairs.groupby("name", sort=False)))
+    groups = {cast("tuple[str, ...]", name): part for name, part in pairs.groupby("name", sort=False)}
     order = dict.fromkeys([*_named(before, axes)["name"], *_named(after, axes)["name"]])
     plain = [_change(name, groups[name]) for name in order if name in groups]
     changes, notes = _judged(plain, groups)
@@ -125,10 +125,10 @@ def of_other_code(before: pd.DataFrame, after: pd.DataFrame) -> tuple[str, ...]:
 
 
 def _named(frame: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
-    """The columns that are compared, and in place of the axes, which may have any name, a cell's own: their values and
-    the evaluation."""
-    columns = ["state", "seed", "value", "key", "pretrain_key"]
-    return frame[columns].assign(name=list(frame[[*axes, "evaluation"]].astype(str).itertuples(index=False, name=None)))
+    """What is compared; a column `name`, a cell's axes and evaluation, stands for axes, which may have any name."""
+    names = frame[[*axes, "evaluation"]].astype(str).itertuples(index=False, name=None)
+    columns = frame[["state", "seed", "value", "key", "pretrain_key"]]
+    return columns.assign(name=pd.Series(list(names), index=frame.index, dtype=object))
 
 
 def _pairs(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from harness.report.collect import runs_frame
-from harness.report.figures import drawing
+from harness.report.figures import analyses, drawing
 from harness.report.figures import pictures as report_pictures
 from harness.report.figures.analyses import AnalysisFigure, _by_quantity, analysis_figures, draw, figure_of
 from harness.spec import Backbone, FineTune, Interactions, Occlusion, Recipe, RgbStatistics, Scale, Scratch, Shapes
@@ -170,7 +170,7 @@ def test_what_a_first_page_leaves_out_is_said(store: Store, monkeypatch: pytest.
     one = figure_of("occlusion", [(str(cell), [curve]) for cell in range(15)], column="c", title="")
     (figure, *_) = _by_quantity({f"backbone {number}": one for number in range(4)})
     assert len(figure.pages()) == 6
-    monkeypatch.setattr(report_pictures.analyses, "analysis_figures", lambda *_: ([figure], []))
+    monkeypatch.setattr(analyses, "analysis_figures", lambda *_: ([figure], []))
     with drawing.style():
         made, remarks = report_pictures._analyses(planned(1), store, {}, {})
     assert (list(made), remarks) == (["figure-c-random"], ["figure-c-random shows the first 21 of 60."])
