@@ -61,8 +61,12 @@ MUTATIONS = (
     Mutation("spec/base.py", "if text != implicit:", "if held[name] != kind.implicit.get(name, self):", "spec"),
     Mutation("store/attempt.py", "and step <= file.step]", "and step < file.step]", "store"),
     Mutation(
-        "store/cleaning.py", 'states[name].word != "done" for first', 'states[name].word == "failed" for first', "store"
+        "store/cleaning.py",
+        "in runs.items() if store.result(name) is None]",
+        'in runs.items() if store.state(name).word == "failed"]',
+        "store",
     ),
+    Mutation("store/cleaning.py", "not in runs and store.result(name) is None]", "not in runs and False]", "store"),
     Mutation(
         "store/lease.py",
         "return silent_seconds() < heartbeat_limit()",

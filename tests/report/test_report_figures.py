@@ -355,6 +355,7 @@ def test_labels() -> None:
     assert cell_labels([]) == ("", [])
     arms: list[dict[str, Scalar]] = [{"a": 1, "arm": "x"}, {"a": 1, "arm": "y"}, {"a": None, "arm": "z"}]
     assert cell_labels(arms) == ("arm", ["x", "y", "z"])
+    assert cell_labels([*arms, arms[0]]) == ("arm", ["x", "y", "z", "x"])  # beside the one that it is compared with
 
 
 def test_learning_curves_average_the_seeds(tmp_path: Path) -> None:

@@ -266,8 +266,9 @@ def cell_labels(cells: Sequence[Cell], reference: Cell | None = None, words: Wor
             same = f"reference ({_values(reference, varying)})"
             return "", [_change(cell, change, words) or same for cell, change in zip(cells, changes, strict=True)]
     # An axis that names each cell by itself, as `arm` does, says what the others would repeat.
+    different = len({tuple(cell.items()) for cell in cells})  # a reference may be given twice
     for name in varying:
-        if all(isinstance(cell[name], str) for cell in cells) and len({cell[name] for cell in cells}) == len(cells):
+        if all(isinstance(cell[name], str) for cell in cells) and len({cell[name] for cell in cells}) == different:
             varying = (name,)
             break
     return ", ".join(map(words.axis, varying)), [_values(cell, varying) for cell in cells]
