@@ -176,7 +176,7 @@ class Coordinator:
         Args:
             rungs: evaluations of snapshots for the pruner. others: keys that other open trials need.
         """
-        hopeless = self._pruner.hopeless(trial, candidate)
+        hopeless = self._pruner.judge(trial, candidate)
         wanted = self._measure.wanted(candidate)
         undone = [run for run in wanted if places[key(run)].word != "done"]
         if not undone:

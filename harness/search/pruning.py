@@ -69,7 +69,7 @@ class PrunerView:
                         ready[key(evaluation)] = evaluation
         return ready
 
-    def hopeless(self, trial: FrozenTrial, candidate: Candidate) -> bool:
+    def judge(self, trial: FrozenTrial, candidate: Candidate) -> bool:
         """Report a trial's new intermediate values; returns True if the pruner would stop it at one of them."""
         new = self._by_seed(candidate) if self._by_seeds else self._by_epoch(candidate)
         stop = False

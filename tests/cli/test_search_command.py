@@ -111,6 +111,20 @@ def test_a_model_that_timm_refuses_is_refused_before_the_search_begins(
     assert tree(project) == before
 
 
+def test_detaching_begins_the_search_before_its_job(
+    harness: Command, file: Path, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job, which may be queued again, is told to go on and never to begin another."""
+    monkeypatch.setattr("harness.cli.launch.search.require_slurm", lambda: None)
+    monkeypatch.setattr("harness.search.detached.submit_coordinator", lambda *_: "7")
+    for _ in range(2):
+        ended = harness("search", file, "--on", "slurm", "--detach", "--new")
+        assert (ended.code, "queued the search as job 7" in ended.out) == (0, True)
+    assert "0 trials" in harness("search", file, "--status").out
+    journal = next(project.rglob("journal.log")).read_text()
+    assert (journal.count('"ratio_search-small"'), journal.count('"ratio_search-small.2"')) == (1, 1)
+
+
 def test_a_model_that_timm_lacks_is_no_trial(harness: Command, file: Path) -> None:
     file.write_text(FILE.replace("vit_tiny_patch16_224", "vit_tinny_patch16_224"))
     assert "timm has no model 'vit_tinny_patch16_224'; close names: vit_tiny" in harness("search", file).err
