@@ -25,5 +25,6 @@ def save_examples(session: Session, names: Sequence[str], shown: Sequence[Mappin
     `predicted_boxes`, `predicted_scores` [n] and, if it predicts them, `predicted_masks`.
     """
     arrays: dict[str, Any] = {"names": np.array(names, dtype=np.str_)}
-    arrays |= {f"{name}_{number}": tensor.numpy() for number, one in enumerate(shown) for name, tensor in one.items()}
+    for number, one in enumerate(shown):
+        arrays |= {f"{name}_{number}": tensor.cpu().numpy() for name, tensor in one.items()}
     np.savez_compressed(session.attempt.artefact(FILE), **arrays)

@@ -134,7 +134,7 @@ def scores(run: Segment, test: Scenes, model: Segmenter, session: Session) -> Ge
     confusion = Confusion(len(test.names("segments")), session.device)
     sums = torch.zeros(2, dtype=torch.float64, device=session.device)  # losses, and pixels
     for views in tested_views(run, test, session):
-        truth = test.segments(views[0].rows)
+        truth = test.segments(views[0].rows).to(session.device)  # of files it is on the CPU
         logits = predicted(run, model, views, truth)
         confusion.add(truth, logits.argmax(1))
         known = (truth != IGNORED).sum()

@@ -47,7 +47,8 @@ class Taps(nn.Module):
         self.strides = tuple(pieces[block].stride for block in self.blocks)
         self.widths = tuple(pieces[block].width for block in self.blocks)
         normed = encoder.layers.norm_of_maps
-        self.norms = nn.ModuleList(LayerNorm2d(width) if normed else nn.Identity() for width in self.widths)
+        norms = nn.ModuleList(LayerNorm2d(width) if normed else nn.Identity() for width in self.widths)
+        self.norms = norms.to(next(encoder.parameters()).device)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Maps [B, C', h, w] of images [B, C, H, W], one for each of `blocks`."""
