@@ -15,6 +15,8 @@ def cell(scale: h.Scale, net: str, start: str, seed: int) -> dict[str, h.Evaluat
 
 CELLS, FIRST = h.axes(net=("ViT", "ResNet"), start=("SimMIM", "scratch")), {"net": "ViT", "start": "SimMIM"}
 STUDY = h.Study(name="two_backbones", cell=cell, grid=CELLS, scales=(TINY,), seeds=2, reference=FIRST)
-print(h.plan(STUDY), (results := h.run(STUDY, on="inline")), sep="\n\n")
-results.figure("figure-top1").savefig("top1.png")
-print([tuple(found.shape) for found in h.load_encoder(results.run(net="ViT", start="SimMIM")).features("top1.png")])
+
+if __name__ == "__main__":  # a command that loads this file computes nothing by it
+    print(h.plan(STUDY), (results := h.run(STUDY, on="inline")), sep="\n\n")
+    results.figure("figure-top1").savefig("top1.png")
+    print([tuple(found.shape) for found in h.load_encoder(results.run(net="ViT", start="SimMIM")).features("top1.png")])
