@@ -132,7 +132,7 @@ def _store(store: Path, site: Mapping[Stage, Site]) -> Iterator[Problem]:
     if kind not in SHARED_TYPES and elsewhere and not any(own.shared_store for own in site.values()):
         yield Problem(
             f"the store {store} lies on a disk of this machine ({kind}), which {elsewhere[0]} may not see; name a "
-            "shared place with --store or `store` in the profile, or set shared_store = true in [slurm] if it is one"
+            "shared place with --store or `store` in harness.toml, or set shared_store = true in [slurm] if it is one"
         )
 
 

@@ -118,6 +118,9 @@ def open_executor(
         case "local":
             return Local(store, resources, slots, program=program)
         case "slurm":
+            if resources.processes > 1:
+                site = "on Slurm the site profile says nodes and processes_per_node"
+                raise HarnessError(f"--processes belongs to --on local; {site}")
             return Slurm.ready(store, resources, study=study, project=project, program=program)
     raise HarnessError(f"no executor {name!r}; valid: inline, local, slurm")
 

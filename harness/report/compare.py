@@ -97,11 +97,12 @@ def compare(before: pd.DataFrame, after: pd.DataFrame) -> Comparison:
     that start from the same one are averaged. Cells that are equal in every pair are not part of the noise.
 
     Raises:
-        HarnessError: the results have other axes, or share no cell.
+        HarnessError: the results have different axes, or share no cell.
     """
     axes = axes_of(before)
     if set(axes) != set(axes_of(after)):
-        raise HarnessError(f"the results have other axes: {', '.join(axes)} and {', '.join(axes_of(after))}")
+        theirs = ", ".join(axes_of(after))
+        raise HarnessError(f"the results have different axes: ({', '.join(axes)}) and ({theirs})")
     pairs = _pairs(*(_named(frame, axes) for frame in (before, after)))
     if pairs["difference"].isna().all():
         raise HarnessError("no cell has a value in both results")

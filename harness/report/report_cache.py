@@ -94,12 +94,14 @@ def check_own(plan: Plan, folder: Path) -> None:
     """Refuse a folder that holds the report of another existing study file.
 
     Raises:
-        HarnessError: two study files have the same study name.
+        HarnessError: two study files have the same study name, or were given the same folder.
     """
     saved, study = read_json(folder / STAMP), plan.study
     other = saved.get("study") if isinstance(saved, dict) else None
     if study.file and isinstance(other, str) and other not in ("", study.file) and (study.root / other).is_file():
-        raise HarnessError(f"{folder} holds the results of {other}; give one of the two another Study(name=...)")
+        own = folder == study.root / "results" / study.name / plan.scale.name
+        remedy = "give one of the two another Study(name=...)" if own else "name another folder with --out"
+        raise HarnessError(f"{folder} holds the results of {other}; {remedy}")
 
 
 def _version() -> str:

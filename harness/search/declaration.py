@@ -221,10 +221,10 @@ def load_search(path: Path) -> Search:
         HarnessError: the file is missing, does not parse, fails, or has no SEARCH.
     """
     module = run_file(path)
-    search = getattr(module, "SEARCH", None)
+    search, study = getattr(module, "SEARCH", None), getattr(module, "STUDY", None)
     if not isinstance(search, Search):
-        raise HarnessError(f"{path.name} has no SEARCH = Search(...)")
-    study = getattr(module, "STUDY", None)
+        other = f"; it has a STUDY: harness run {path}" if isinstance(study, Study) else ""
+        raise HarnessError(f"{path.name} has no SEARCH = Search(...){other}")
     # The name leads to the search's folder, so a renamed search begins anew.
     return replace(
         search,

@@ -459,9 +459,11 @@ def load(path: Path) -> Study:
     Raises:
         HarnessError: the file is missing, does not parse, fails, or has no STUDY.
     """
-    study = getattr(run_file(path), "STUDY", None)
+    module = run_file(path)
+    study = getattr(module, "STUDY", None)
     if not isinstance(study, Study):
-        raise HarnessError(f"{path.name} has no STUDY = Study(...)")
+        other = f"; it has a SEARCH: harness search {path}" if hasattr(module, "SEARCH") else ""
+        raise HarnessError(f"{path.name} has no STUDY = Study(...){other}")
     path = path.resolve()
     root = project_root(path.parent)
     return replace(study, name=study.name or path.stem, root=root, file=path.relative_to(root).as_posix())

@@ -58,6 +58,25 @@ def test_slots_belong_to_the_profile(harness: Command, study: Path) -> None:
     assert "site profile" in ended.err
 
 
+def test_processes_belong_to_the_profile(harness: Command, study: Path, project: Path) -> None:
+    ended = harness("run", study, "--on", "slurm", "--processes", "4")
+    told = "--processes belongs to --on local; on Slurm the site profile says nodes and processes_per_node"
+    assert (ended.code, ended.err) == (2, f"harness: {told}\n")
+    assert not (project / "runs").exists()
+
+
+def test_a_refusal_of_slurm_names_its_command_once(
+    harness: Command, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("sbatch", "squeue", "scontrol", "sinfo"):
+        script = tmp_path / "bin" / name
+        script.parent.mkdir(exist_ok=True)
+        script.write_text("#!/bin/sh\necho 'sinfo: fatal: no configuration' >&2\nexit 1\n")
+        script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    assert "problem  sinfo: fatal: no configuration" in harness("doctor", project).out
+
+
 def test_a_bad_profile_is_one_line(harness: Command, study: Path, project: Path) -> None:
     (project / "harness.toml").write_text('[slurm]\nminutes = "30"\n')
     for arguments in (("run", study, "--on", "slurm"), ("doctor", project)):

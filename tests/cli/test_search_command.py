@@ -133,4 +133,10 @@ def test_a_model_that_timm_lacks_is_no_trial(harness: Command, file: Path) -> No
 def test_a_study_is_no_search(harness: Command, study: Path) -> None:
     ended = harness("search", study)
     assert ended.code == 2
-    assert "ratios.py has no SEARCH = Search(...)" in ended.err
+    assert f"ratios.py has no SEARCH = Search(...); it has a STUDY: harness run {study}" in ended.err
+
+
+def test_a_search_is_no_study(harness: Command, file: Path) -> None:
+    ended = harness("plan", file)
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert f"{file.name} has no STUDY = Study(...); it has a SEARCH: harness search {file}" in ended.err

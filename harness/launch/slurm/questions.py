@@ -66,7 +66,7 @@ def ask(*command: str) -> str:
         raise HarnessError(f"{command[0]} does not answer") from None
     if done.returncode:
         said = last_line(done.stderr or done.stdout) or f"exit code {done.returncode}"
-        raise HarnessError(f"{command[0]}: {said}")
+        raise HarnessError(f"{command[0]}: {said.removeprefix(f'{command[0]}: ')}")
     return done.stdout
 
 
