@@ -60,7 +60,9 @@ def test_a_finished_study(tmp_path: Path) -> None:
         lambda row: values.get(tuple(row.axes.values()), 70.0) + slope.get(row.axes["scope"], 1.0) * row.seed,
     )
     found = _table(plan, store, wide=True)
-    assert found.header == ("scope", "mask ratio", "top-1 (%)", "paper", "n", "95 % interval", "vs reference")
+    assert found.header == (
+        "scope", "mask ratio", "top-1 (%)", "top-1 paper", "top-1 n", "top-1 95 % interval", "top-1 vs reference",
+    )  # fmt: skip
     # The second seed adds 1, and 0.2 more where the scope is full: residuals of 0.06 and 0.04 on 4 degrees of freedom.
     # The intervals are the t of one degree of freedom, 12.706, times half the difference of both seeds.
     assert found.plain_rows() == (
@@ -72,6 +74,12 @@ def test_a_finished_study(tmp_path: Path) -> None:
         ("full", "0.99", "excluded [a]", "–", "–", "–", "–"),
         ("scratch", "–", "70.50 ± 0.71", "–", "2", "64.15 to 76.85", "−14.00 p < 0.001"),
     )
+    # What a note explains stands in the table.
+    assert (
+        "reference: scope masked, mask ratio 0.6; vs reference: difference, adjusted p; n.s.: p of 0.05 or more."
+        in (found.notes)
+    )
+    assert not any("↑" in note for note in found.notes)
     # The same comparisons as signs, where only 0.10 is not told from the reference.
     compact = _table(plan, store)
     assert compact.header == ("scope", "mask ratio", "top-1 (%)", "paper")
@@ -101,7 +109,9 @@ def test_a_half_finished_study(tmp_path: Path) -> None:
     attempt = begin(store, run)
     found = _table(plan, store, wide=True)
     attempt.release()
-    assert found.header[2:] == ("top-1 (%)", "paper", "n", "95 % interval", "vs reference")
+    assert found.header[2:] == (
+        "top-1 (%)", "top-1 paper", "top-1 n", "top-1 95 % interval", "top-1 vs reference",
+    )  # fmt: skip
     assert [(row[2], row[4]) for row in found.plain_rows()] == [
         ("81.00 (1 of 2 failed) [a]", "1 of 2"),
         ("84.50 ± 0.71", "2"),
@@ -151,7 +161,7 @@ def test_a_part_of_the_cells_without_the_reference(tmp_path: Path) -> None:
     store, plan = Store(tmp_path), expand(scope_plan().study, where={"scope": ["full"]})
     finish_all(store, plan)
     found = _table(plan, store, wide=True)
-    assert found.header == ("scope", "mask ratio", "top-1 (%)", "paper", "n", "95 % interval")
+    assert found.header == ("scope", "mask ratio", "top-1 (%)", "top-1 paper", "top-1 n", "top-1 95 % interval")
     compact = _table(plan, store)
     # All cells share the scope, which stands in the caption.
     assert compact.header == ("mask ratio", "top-1 (%)", "paper")

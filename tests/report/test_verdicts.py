@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -277,6 +278,10 @@ def test_claims_are_listed_failed_ones_first(tmp_path: Path) -> None:
     assert "masked &lt;b&gt; beats \\| full" in text
     assert text.index("contradicted") < text.index("not testable") < text.index("reproduced")
     assert "at most 15%" in text
+    assert "needs about: " not in text  # all are decided
+    assert "needs about: seeds with which the claim would be decided in half of all cases" in claims_text(
+        plan, [replace(found[0], word="inconclusive", needed=6)]
+    )
 
 
 def test_what_a_second_evaluation_says_of_the_claims_stands_below_them(tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from harness.study.claims import margin_at
 DIGITS = 2
 """Digits of effects after the point."""
 
+NEEDS = "needs about: seeds with which the claim would be decided in half of all cases, if the effect is as seen."
+
 CLAIM_HEADER = ("verdict", "claim", "effect", "interval", "n", "needs about", "margin", "compared")
 
 
@@ -82,7 +84,8 @@ def claims_text(
     header, *rows = [map(escape.markdown, row) for row in (CLAIM_HEADER, *claim_rows(found))]
     body = escape.markdown_table(header, rule, rows)
     title = f"# Claims of {escape.markdown(plan.study.name) or 'the study'} at scale {escape.markdown(plan.scale.name)}"
-    parts = [title, body, *map(escape.markdown, explained(plan, found, before)), *_others_text(plan, others)]
+    below = [*[NEEDS] * any(item.needed for item in found), *explained(plan, found, before)]
+    parts = [title, body, *map(escape.markdown, below), *_others_text(plan, others)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -55,16 +55,16 @@ def measures(plan: Plan) -> tuple[str, ...]:
     return (*told, *filter(None, [whole]))
 
 
-def notes(plan: Plan, runs: pd.DataFrame, cells: pd.DataFrame, *, bold: bool) -> tuple[str, ...]:
+def notes(plan: Plan, runs: pd.DataFrame, cells: pd.DataFrame, *, bold: bool, wide: bool = False) -> tuple[str, ...]:
     """At most four short sentences below the table, what a reader must not miss first.
 
     Args:
-        bold: some entries are.
+        bold: some entries are. wide: differences from the reference have a column instead of signs.
     """
     found = (
         *_holes(runs, cells),
         *_mixed_in_short(runs),
-        *_signs(plan, cells),
+        *_signs(plan, cells, wide=wide),
         *_bold(cells, bold),
         *_paper_in_short(cells),
     )
@@ -94,9 +94,12 @@ def _named(plan: Plan, cells: pd.DataFrame) -> Iterator[str]:
         yield f"{axis_label(plan, named[0])} names each cell; the wide table and table.csv have {others} too."
 
 
-def _signs(plan: Plan, cells: pd.DataFrame) -> Iterator[str]:
+def _signs(plan: Plan, cells: pd.DataFrame, *, wide: bool) -> Iterator[str]:
     if not cells["reference"].any():
         yield f"The reference ({reference_text(plan, cells)}) is not among these cells."
+    elif cells["p"].notna().any() and wide:
+        text = reference_text(plan, cells)
+        yield f"reference: {text}; vs reference: difference, adjusted p; n.s.: p of 0.05 or more."
     elif cells["p"].notna().any():
         yield f"• reference ({reference_text(plan, cells)}); ↑ better, ↓ worse than it (adjusted p < 0.05)."
 

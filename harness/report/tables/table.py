@@ -185,7 +185,7 @@ def table(plan: Plan, runs: pd.DataFrame, cells: pd.DataFrame, *, wide: bool = F
         groups=tuple(map(len, columns.values())),
         measures=told if len(told := measures(plan)) > 1 else (),
         footnotes=_footnotes(marks),
-        notes=notes(plan, runs, cells, bold=any(entry.bold for row in rows for entry in row)),
+        notes=notes(plan, runs, cells, bold=any(entry.bold for row in rows for entry in row), wide=wide),
         reading=reading(plan, runs, cells),
     )
 
@@ -225,7 +225,8 @@ def _columns(plan: Plan, name: str, cells: Sequence[Cell], marks: Mapping[str, s
     several = len(plan.columns()) > 1
     # Where no cell can be told from the best, bold would say nothing.
     plainly = all(cell.best for cell in cells if cell.n)
-    prefix = f"{title.removesuffix(' (%)')} " if several else ""
+    # In the wide table also of one evaluation, as a terminal may show these columns below the first.
+    prefix = f"{title.removesuffix(' (%)')} " if several or wide else ""
     columns = [_Column(title, lambda cell: _ours(cell, digits, marks, plainly, signs=not wide))]
     if any(not math.isnan(cell.paper) for cell in cells):
         columns.append(_Column(f"{prefix}paper" if wide else "paper", _paper if wide else _paper_in_short))
