@@ -102,7 +102,7 @@ def run(
     Args:
         study, scale, where, seeds: as `plan` takes them.
         on: inline, in this process; local, processes of this machine; slurm, which queues jobs and returns at once.
-        store: folder of the runs; by default that of the site profile, or `runs/` in the study's project root.
+        store: folder of the runs; by default `store` of harness.toml or site.toml, or `runs/` in the project root.
         slots: local runs side by side; None for what suits this machine. resources: device, threads and the like.
         retry: failed runs are tried again.
 
@@ -145,7 +145,7 @@ def models() -> DataFrame:
 
     Columns: `name`, `paper`, `aliases` (other names, as mmpretrain's), `stage` (pretrain, finetune or linear-probe),
     `image_size` (px), `parameters`, `multiply_adds` (encoder and pooling, for one image), `top1` (published, in
-    percent; NaN if none is), `verified` (True if that was read in the paper or its code), `source`, `recipe`, and
+    percent; NaN if none is), `verified` (False if that was checked against no source), `source`, `recipe`, and
     `weights` (the name of the published file).
     """
     from pandas import DataFrame

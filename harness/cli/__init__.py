@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from harness.cli import audit, avgdist, bench, doctor, metrics, models, new, pack, plan, records
-from harness.cli.common import errors, say
+from harness.cli.common import errors, joined_paragraphs, say
 from harness.cli.finished import analyse, compare, export, predict, reconstruct, report
 from harness.cli.launch import cancel, clean, logs, run, search, status
 from harness.spec import HarnessError
@@ -48,7 +48,7 @@ for command in (
     report.report, compare.compare, metrics.metrics, clean.clean, pack.pack, doctor.doctor, bench.bench, models.models,
     avgdist.avgdist, analyse.analyse, predict.predict, reconstruct.reconstruct, export.export,
 ):  # fmt: skip
-    app.command()(command)
+    app.command(help=joined_paragraphs(command.__doc__ or ""))(command)
 app.add_typer(records.records, name="records")
 DEBUG = "--debug"
 """Option that is valid anywhere in the command line; `main` takes it out before typer reads the rest."""

@@ -26,7 +26,7 @@ def audit(
     where: Where = None,
     every: Annotated[bool, typer.Option("--all", help="every finding, also those that passed")] = False,
 ) -> None:
-    """Check that cells differ only as declared, that masks hide, targets are clean, switches live and rates right.
+    """Check that cells differ only as declared, that masks hide, targets are clean, pieces act and rates are right.
 
     Computes on the CPU, on a few images; starts no run. Exits with 1 if a check failed. The findings are written into
     the study's results folder (audit.json), where its report shows them.

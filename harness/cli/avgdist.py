@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import track
 
-from harness.cli.common import ScaleName, StorePath, Where, console, planned, results_folder, say
+from harness.cli.common import ScaleName, StorePath, Where, console, planned, results_folder, say, show_table
 from harness.papers import compared_masks, paper_table
 from harness.spec import BlockMask, HarnessError, Mask, Pretrain, RandomMask, SquareMask, pretraining
 from harness.store import Store
@@ -75,17 +75,17 @@ def _shown(rows: Iterable[dict[str, Any]], total: int) -> Iterable[dict[str, Any
 
 def _show(rows: list[dict[str, Any]], out: Path, title: str, draws: int) -> None:
     """Print and write rows that have the columns of `_difficulty`, a mask's name, and perhaps an accuracy."""
-    from harness.report.difficulty import HEADER, difficulty_line, write_difficulty
+    from harness.report.difficulty import HEADER, difficulty_texts, write_difficulty
 
-    width = max(len(row["mask"]) for row in rows)
-    scored = "accuracy" in rows[0]
+    scored = ("accuracy", "n") if "accuracy" in rows[0] else ()
     say(f"{title}; means of {draws} masks ± standard error, AvgDist in pixels, visible neighbours of a hidden patch")
-    say(f"{'mask':<{width}}{HEADER}" + (f"  {'accuracy':>8}  {'n':>2}" if scored else ""))
-    for row in rows:
-        # Without an accuracy a dash, and without the column nothing: a text times a bool.
-        accuracy = f"  {row['accuracy']:>8.2f}  {row['n']:>2}" if scored and row["n"] else f"  {'-':>8}" * scored
-        say(f"{row['mask']:<{width}}{difficulty_line(row)}{accuracy}")
+    texts = [(row["mask"], *difficulty_texts(row), *(_accuracy(row) if scored else ())) for row in rows]
+    show_table(("mask", *HEADER, *scored), texts)
     say(f"wrote {write_difficulty(rows, out)} to {out}")
+
+
+def _accuracy(row: dict[str, Any]) -> tuple[str, str]:
+    return (f"{row['accuracy']:8.2f}", str(row["n"])) if row["n"] else (f"{'-':>8}", "-")
 
 
 def _sizes(plan: Plan) -> str:

@@ -30,7 +30,9 @@ def bench(
     steps: Annotated[int, typer.Option("--steps", min=1, help="steps that are timed")] = 50,
     precision: Annotated[
         Literal["fp32", "tf32", "bf16", "fp16"] | None,
-        typer.Option("--precision", help="default: the run's own, on a CPU fp32"),
+        typer.Option(
+            "--precision", metavar="PRECISION", help="fp32, tf32, bf16 or fp16; default: the run's own, on a CPU fp32"
+        ),
     ] = None,
     scale: ScaleName = None,
     where: Where = None,

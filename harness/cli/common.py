@@ -35,7 +35,10 @@ Where = Annotated[
 Seeds = Annotated[int | None, typer.Option("--seeds", min=1, help="replicates of each cell instead of the study's")]
 StorePath = Annotated[
     Path | None,
-    typer.Option("--store", help="folder of the runs; default: the profile's, or runs/ in the project root"),
+    typer.Option(
+        "--store",
+        help="folder of the runs; default: `store` of harness.toml or site.toml, or runs/ in the project root",
+    ),
 ]
 On = Annotated[
     ExecutorName, typer.Option("--on", help="inline: this process; local: processes of this machine; slurm: queue jobs")
@@ -57,7 +60,12 @@ RunName = Annotated[
 ]
 WeightsFile = Annotated[
     Path | None,
-    typer.Option("--weights", help="of a published model: its file, or a folder; default: [weights] of the profile"),
+    typer.Option(
+        "--weights",
+        # Without the backslash the name of the table would be read as a style.
+        help=r"of a published model: its file, or a folder; default: \[weights] of harness.toml or site.toml, or "
+        "weights/ in the project root",
+    ),
 ]
 Pictures = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="pictures, of any size")]
 SHOWN = 6
@@ -117,6 +125,11 @@ def with_resources(command: Callable[..., None]) -> Callable[..., None]:
     called.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
     called.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
     return called
+
+
+def joined_paragraphs(text: str) -> str:
+    """Text with a line a paragraph: a help that is broken as its source is would be broken again by a terminal."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in inspect.cleandoc(text).split("\n\n"))
 
 
 # Lines are for reading and for scripts: not coloured by guess, and broken by `say` alone.

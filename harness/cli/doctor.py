@@ -1,4 +1,4 @@
-"""`harness doctor`: check site profile, cluster and store."""
+"""`harness doctor`: check the site profile, the cluster and the store."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def doctor(
     store: StorePath = None,
     probe: Annotated[bool, typer.Option("--probe", help="also run a small job of a minute on a node")] = False,
 ) -> None:
-    """Check the site profile, the cluster and the store before anything is queued.
+    """Check harness.toml and site.toml, the cluster and the store before anything is queued.
 
     Example: harness doctor
     """

@@ -14,7 +14,7 @@ from harness.papers.models import TITLES, Model, named, published_models, publis
 NOTES = (
     "Multiply-adds, which others call FLOPs: encoder and pooling for one image, as",
     "mmpretrain counts; parameters include heads. Epochs: pre-training + the rest.",
-    "Published top-1 in percent; ? if not read in the paper itself. * A lent recipe.",
+    "Published top-1 in percent; ? from memory or a summary. * A lent recipe.",
 )
 """How to read the table; lines of at most 80 characters."""
 
@@ -84,7 +84,7 @@ def _show_model(model: Model) -> None:
         lines.append(("", f"({known.source})"))
     if top1 is not None:
         lines.append(
-            ("top-1", f"{top1.value:.2f} %" + ("" if top1.verified else ", which nobody has read in the paper"))
+            ("top-1", f"{top1.value:.2f} %" + ("" if top1.verified else ", which was checked against no source"))
         )
         lines.append(("", f"({top1.source})"))
     for place, text in enumerate(model.recipe.split("; then ")):

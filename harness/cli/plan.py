@@ -61,9 +61,8 @@ def plan(
     states = runs.states(specs)
     # Not of finished runs, whose results stay when their folder of images is gone.
     refuse_folders(run for name, run in specs.items() if states[name].word != "done")
-    cells = len(plan.firsts())
     replicates = len({row.seed for row in plan.rows})
-    say(f"{plan.study.name} · {plan.scale.name} · {counted(cells, 'cell')} x {counted(replicates, 'seed')}")
+    say(f"{plan.study.name} · {plan.scale.name} · {_cells(plan)} x {counted(replicates, 'seed')}")
     for name, text in (
         ("runs", _runs(specs)),
         ("shared", _shared(plan)),
@@ -84,6 +83,12 @@ def plan(
     if on == "slurm":
         show_scripts(plan, runs, specs)
     say("nothing was started. harness run ... to start.")
+
+
+def _cells(plan: Plan) -> str:
+    """`5 cells`; `17 of 29 cells` where some are excluded."""
+    cells, excluded = len(plan.firsts()), sum(map(len, plan.excluded().values()))
+    return (f"{cells - excluded} of " if excluded else "") + counted(cells, "cell")
 
 
 def _runs(specs: dict[str, Run]) -> list[str]:
@@ -144,7 +149,8 @@ def _claims(plan: Plan) -> list[str]:
 
 
 def _assumed(specs: dict[str, Run]) -> list[str]:
-    return sorted({note for run in specs.values() for note in run.assumed})
+    # Without what stands under geometry, which a preset also notes.
+    return sorted({note for run in specs.values() for note in run.assumed}.difference(_geometry(specs)))
 
 
 def _geometry(specs: dict[str, Run]) -> list[str]:

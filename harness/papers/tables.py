@@ -15,7 +15,7 @@ from harness.papers.protocol import UNKNOWN, Protocol
 from harness.spec import HarnessError, Scalar
 
 UNVERIFIED = frozenset({"memory", "ai"})
-"""Trust marks of numbers that nobody has read in the paper itself."""
+"""Trust marks of numbers that were checked against no source."""
 
 ORIGINS = {
     "image": "read in the printed table",

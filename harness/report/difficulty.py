@@ -12,19 +12,21 @@ import pandas as pd
 from harness.report.tables.table import ESTIMATED, csv_text
 from harness.store.files import disk_errors, write_atomically
 
-HEADER = f"{'ratio %':>8}  {'AvgDist':>15}  {'visible':>7}  {'alone %':>7}  {'distinct':>8}"
-"""Of `difficulty_line`."""
+HEADER = ("ratio %", "AvgDist", "visible", "alone %", "distinct")
+"""Of `difficulty_texts`."""
+
+_WIDTHS = (5, 12, 7, 5, 8)
+"""Characters to which the texts are aligned on the right."""
 
 
-def difficulty_line(row: Mapping[str, Any]) -> str:
+def difficulty_texts(row: Mapping[str, Any]) -> tuple[str, ...]:
     """The columns ratio, avgdist, avgdist_error, visible, isolated and distinct of a row, shares in per cent."""
-    if math.isnan(row["avgdist"]):
-        return f"{'-':>8}  {'-':>15}  {'-':>7}  {'-':>7}  {'-':>8}"
-    distance = f"{row['avgdist']:.2f} ± {row['avgdist_error']:.2f}"
-    return (
-        f"{row['ratio'] * 100:>8.2f}  {distance:>15}  {row['visible']:>7.2f}  {row['isolated'] * 100:>7.1f}  "
-        f"{row['distinct']:>8.0f}"
-    )
+    texts = ["-"] * len(HEADER)
+    if not math.isnan(row["avgdist"]):
+        distance = f"{row['avgdist']:.2f} ± {row['avgdist_error']:.2f}"
+        shares = f"{row['ratio'] * 100:.2f}", f"{row['isolated'] * 100:.1f}"
+        texts = [shares[0], distance, f"{row['visible']:.2f}", shares[1], f"{row['distinct']:.0f}"]
+    return tuple(text.rjust(width) for text, width in zip(texts, _WIDTHS, strict=True))
 
 
 def write_difficulty(rows: Sequence[Mapping[str, Any]], folder: Path) -> str:

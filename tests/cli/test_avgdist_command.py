@@ -43,6 +43,10 @@ def test_the_masks_of_papers(harness: Command, tmp_path: Path) -> None:
     }  # fmt: skip
     assert any(line.split()[:3] == ["grid", "75.00", "5.95"] for line in ended.out.splitlines())
     assert len(rows) == 27
+    _, header, *lines = ended.out.partition("hidden patch\n")[2].splitlines()
+    assert header.split()[0] == "mask"
+    assert max(map(len, lines[:27])) <= 80
+    assert len(lines) == 28  # a line each, and that of the file
 
 
 def test_the_masks_of_a_study(harness: Command, tmp_path: Path) -> None:

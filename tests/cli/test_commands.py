@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import itertools
+import re
 import shutil
 import subprocess
 import sys
@@ -76,6 +78,30 @@ def test_help_has_an_example(harness: Command, command: str) -> None:
     assert f"Example: harness {command} " in " ".join(ended.out.split())
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_breaks_lines_only_where_the_terminal_ends(
+    harness: Command, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = [line.strip() for line in harness(command, "--help").out.partition("Example:")[0].splitlines()]
+    for line, after in itertools.pairwise(lines):
+        if line and after:  # the next word would not have fitted
+            assert len(line) + 1 + len(after.split()[0]) > 78, (line, after)
+
+
+def test_help_breaks_no_list_of_values(harness: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for command in COMMANDS:
+        for line in harness(command, "--help").out.splitlines():
+            assert not re.search(r"<[^>]*$", line), (command, line)
+
+
+def test_help_names_tables_and_defaults(harness: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert "default: [weights] of harness.toml or site.toml, or weights/ in the" in harness("predict", "--help").out
+    assert "default: each that has runs" in harness("status", "--help").out
+
+
 def test_an_interrupt_before_anything_runs_is_told(harness: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
@@ -118,7 +144,7 @@ def test_plan_counts_and_writes_nothing(harness: Command, study: Path, project: 
     before = tree(project)
     ended = harness("plan", study)
     assert ended.code == 0
-    assert ended.out.splitlines()[0] == "ratios · small · 4 cells x 2 seeds"
+    assert ended.out.splitlines()[0] == "ratios · small · 3 of 4 cells x 2 seeds"
     one = harness("plan", study, "--seeds", "1", "--where", "ratio=0.5").out
     assert one.splitlines()[0] == "ratios · small · 1 cell x 1 seed"
     text = " ".join(ended.out.split())
@@ -208,6 +234,18 @@ def test_status_tells_all_states_apart(harness: Command, study: Path, plan: Plan
     assert f"blocked random 0.75 seed 0 finetune waits for {name}, which failed" in text
 
 
+def test_status_says_how_failed_runs_of_a_cluster_are_tried_again(
+    harness: Command, study: Path, plan: Plan, store: Store
+) -> None:
+    run = evaluation(plan, "none", None, 0)
+    store.register(run)
+    array = Array("mim-x-0", "evaluation", ((key(run),),))
+    assert Submissions(store.root).publish(1, "submission", "ratios", [key(run)], [array])
+    fail(store, run)
+    text = " ".join(harness("status", study).out.split())
+    assert "harness logs says more, harness retry --on slurm tries again" in text
+
+
 def test_status_shows_every_scale_that_has_runs(harness: Command, study: Path, plan: Plan, store: Store) -> None:
     finish(store, evaluation(plan, "none", None, 0))
     assert "ratios · small" in harness("status", study).out
@@ -218,9 +256,9 @@ def test_status_shows_every_scale_that_has_runs(harness: Command, study: Path, p
 
 
 def test_logs_show_metrics_and_tracebacks(harness: Command, study: Path, plan: Plan, store: Store) -> None:
-    assert harness("logs", study).out == "no run has begun\n"
+    assert harness("logs", study).out == "no run at scale small has begun; --scale names another\n"
     finish(store, evaluation(plan, "none", None, 0))
-    assert harness("logs", study, "--failed").out == "no run has failed\n"
+    assert harness("logs", study, "--failed").out == "no run at scale small has failed; --scale names another\n"
     attempt = begin(store, evaluation(plan, "none", None, 1))
     attempt.log({"step": 10, "loss": 0.25})
     attempt.files.log.write_text("it said [bold]this\n\x1b[2Jand that\n")
@@ -251,6 +289,17 @@ def test_report_goes_where_it_is_told(harness: Command, study: Path, project: Pa
     assert harness("report", study, "--out", tmp_path / "paper").code == 0
     assert (tmp_path / "paper" / "table.tex").is_file()
     assert not (project / "results").exists()
+
+
+def test_a_folder_that_two_studies_were_given_is_refused_with_a_way_out(
+    harness: Command, study: Path, project: Path, tmp_path: Path
+) -> None:
+    other = project / "studies" / "others.py"
+    other.write_text(FILE)
+    assert harness("report", study, "--out", tmp_path / "paper").code == 0
+    ended = harness("report", other, "--out", tmp_path / "paper")
+    assert ended.code == 2
+    assert ended.err.endswith("paper holds the results of studies/ratios.py; name another folder with --out\n")
 
 
 def test_report_and_status_call_a_run_by_the_same_word(

@@ -105,7 +105,7 @@ def test_ctrl_c_says_at_once_what_it_waits_for_and_does_not_wait_for_long(
     assert errors == ""
     assert "none seed 0: interrupted: saved at step 7" in out
     assert "none seed 1: interrupted: had not saved within 7 s: its last checkpoint stays" in out
-    assert out.splitlines()[-1].startswith("2 not finished. The same command goes on from here")
+    assert out.splitlines()[-1].startswith("2 interrupted. The same command goes on from here")
     assert attempts(study, project) == {0: 1, 1: 0}
     assert not (project / "results").exists()
     assert harness("report", study).code == 0

@@ -113,6 +113,16 @@ def test_results_of_another_file_are_refused_before_the_first_look(
     assert (ended.code, "holds the results of studies/claimed.py" in ended.err) == (2, True)
 
 
+def test_failures_on_a_cluster_are_tried_again_there(
+    harness: Command, claimed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Slurm, "ready", lambda store, *_, **__: Slurm(store))
+    monkeypatch.setattr(command, "follow", lambda *_: 1)
+    ended = harness("run", claimed, "--until-decided", "--on", "slurm")
+    assert ended.code == 1
+    assert "harness logs shows why, harness retry --on slurm runs them again." in ended.out
+
+
 def test_a_coordinator_that_was_stopped_goes_on(claimed: Path, tmp_path: Path) -> None:
     found = results(claimed, store=tmp_path / "runs")
     asked: list[int] = []

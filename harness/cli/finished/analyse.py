@@ -30,7 +30,9 @@ _STARTS: dict[Kind, tuple[str, ...]] = {
 
 
 def analyse(
-    kind: Annotated[Kind, typer.Argument(metavar="KIND", help="interactions, occlusion, fourier or rgb")],
+    kind: Annotated[
+        Kind, typer.Argument(metavar="KIND", show_choices=False, help="interactions, occlusion, fourier or rgb")
+    ],
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="keys of runs or beginnings of them, or folders")],
     settings: Annotated[
         list[str] | None,

@@ -53,4 +53,6 @@ def logs(
             for line in text.splitlines()[-tail:]:
                 say(line, whole=True)
     if not shown:
-        say("no run has failed" if failed else "no run has begun")
+        what = f"no run at scale {plan.scale.name} has {'failed' if failed else 'begun'}"
+        more = "; --scale names another" if len(plan.study.scales) > 1 else ""
+        say(what + more)

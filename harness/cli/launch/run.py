@@ -140,8 +140,7 @@ def _watched(found: Results, runs: dict[str, Run] | None, resources: Resources, 
 
 
 def _counts(endings: Mapping[str, Ending]) -> str:
-    words = {"interrupted": "not finished"}
-    counts = Counter(words.get(ending, ending) for ending in endings.values())
+    counts = Counter(endings.values())
     return ", ".join(f"{count} {ending}" for ending, count in counts.items()) or "no runs"
 
 
@@ -182,7 +181,8 @@ def _until_decided(found: Results, resources: Resources, on: ExecutorName, slots
     show_report(found.looked(), folder)
     if failed:
         runs = counted(failed, "run")
-        say(f"{runs} failed or blocked by one that did. harness logs shows why, harness retry runs them again.")
+        again = "harness retry --on slurm" if on == "slurm" else "harness retry"
+        say(f"{runs} failed or blocked by one that did. harness logs shows why, {again} runs them again.")
         raise typer.Exit(1)
 
 

@@ -14,7 +14,6 @@ from rich.text import Text
 
 from harness.api import Results
 from harness.cli.common import (
-    ScaleName,
     Seeds,
     StorePath,
     StudyFile,
@@ -38,13 +37,15 @@ ALWAYS = ("done", "running", "blocked", "failed", "interrupted", "missing")
 SHOWN = 20
 """Largest number of runs listed per state."""
 
+EachScale = Annotated[str | None, typer.Option("--scale", help="size of the study; default: each that has runs")]
+
 WATCH_SECONDS = 5.0
 """Time between two looks, so that Slurm is not asked too often."""
 
 
 def status(
     study: StudyFile,
-    scale: ScaleName = None,
+    scale: EachScale = None,
     where: Where = None,
     seeds: Seeds = None,
     store: StorePath = None,
@@ -113,7 +114,9 @@ def _states(plan: Plan, seen: Overview, runs: Store) -> Iterator[str]:
         if len(found) > SHOWN:
             yield f"  {word:<11}  and {len(found) - SHOWN} more"
         if word == "failed" and found:
-            yield f"  {'':<11}  harness logs says more, harness retry tries again"
+            on_slurm = any(seen.places[name].submissions for name in found)
+            again = "harness retry --on slurm" if on_slurm else "harness retry"
+            yield f"  {'':<11}  harness logs says more, {again} tries again"
 
 
 def _detail(place: Place) -> str:
