@@ -13,6 +13,7 @@ from harness.study import Study, around, axes, claims, zipped
 
 if TYPE_CHECKING:
     from harness.api import Results, models, plan, results, results_frame, run
+    from harness.launch.resources import Resources
 
     # again, as mypy does not follow `__all__ += run.__all__`: the names would be objects to it
     from harness.spec.analyses import *
@@ -30,6 +31,7 @@ _LAZY = {  # these load torch or pandas, which takes seconds
     "reconstruct": "harness.use",
     "load_classifier": "harness.use",
     "load_encoder": "harness.use",
+    "Resources": "harness.launch.resources",
     "Results": "harness.api",
     "models": "harness.api",
     "plan": "harness.api",
@@ -39,8 +41,9 @@ _LAZY = {  # these load torch or pandas, which takes seconds
 }
 
 __all__ = [
-    "Results", "Rungs", "Search", "Study", "around", "axes", "claims", "export_weights", "load_classifier",
-    "load_encoder", "models", "plan", "predict", "reconstruct", "results", "results_frame", "run", "zipped",
+    "Resources", "Results", "Rungs", "Search", "Study", "around", "axes", "claims", "export_weights",
+    "load_classifier", "load_encoder", "models", "plan", "predict", "reconstruct", "results", "results_frame", "run",
+    "zipped",
 ]  # fmt: skip
 __all__ += papers.__all__
 __all__ += spec.__all__
