@@ -85,7 +85,7 @@ GROUPS = (
         "python",
         "From Python",
         "Plan and run studies, read their results, and use trained models.",
-        ("harness.api", "harness.use"),
+        ("harness.api", "harness.use", "harness.launch.resources"),
     ),
     Group(
         "specs",
