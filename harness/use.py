@@ -472,7 +472,7 @@ def predict(
             says, or `weights` in the project root.
         picture: picture of any size and mode; see `harness.core.data.pictures.as_tested`.
         score: of a detection, least score of the objects that are told, 0 to 1; by default 0.5.
-        store: folder of the runs; by default that of the profile of the current folder's project, or `runs` in the
+        store: folder of the runs; by default `store` of harness.toml or site.toml, or `runs` in the current folder's
             project root.
         device: cpu or cuda; auto is a GPU where there is one.
 

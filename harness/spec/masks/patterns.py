@@ -160,6 +160,6 @@ class CheckerboardMask(MaskSpec):
             )
             found.append(f"{what} hides {counts}, not half")
         if not board.is_mirrored:
-            shares = " or ".join(f"{board.mirrored(phase):.0%}" for phase in phases)
-            found.append(f"{what}: {shares} of the hidden units reflect a visible one, not all")
+            shares = dict.fromkeys(f"{board.mirrored(phase):.0%}" for phase in phases)
+            found.append(f"{what}: {' or '.join(shares)} of the hidden units reflect a visible one, not all")
         return tuple(found)
