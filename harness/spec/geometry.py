@@ -146,6 +146,11 @@ def _check_looking(run: Pretrain) -> None:
         raise ValueError(f"the mask {run.mask.kind!r} looks at predicted losses: set loss_predictor, LossPredictor()")
     if run.loss_predictor is not None and run.target.classes is not None:
         raise ValueError(f"hard patches are told by errors of values; the target {run.target.kind!r} has classes")
+    if run.loss_predictor is not None and run.mask.size % run.backbone.stride:
+        raise ValueError(
+            f"a loss predictor ranks places of {run.backbone.stride} px, the encoder's stride: mask units of "
+            f"{run.mask.size} px should be a multiple of that"
+        )
     if by == "attention" and not run.backbone.is_plain_vit:
         raise ValueError(f"attention is read from a plain ViT (vit_...), not from {run.backbone.name}")
 

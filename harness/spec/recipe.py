@@ -110,7 +110,8 @@ class Augment(Spec):
     Crops and flips alone are done in batch on the device where the set fits there; `rand_augment`, `color_jitter` and
     `erasing` are timm's (`timm.data.create_transform`) and go through loader workers.
 
-    crop_scale: range of the area of a random resized crop, as a share of the image; (1, 1) takes the whole image.
+    crop_scale: range of the area of a random resized crop, as a share of the image; (1, 1) takes the whole image,
+        and beside those three of timm its centre, within crop_ratio.
     crop_ratio: range of its aspect ratio.
     interpolation: of what is cut out to image_size.
     flip: probability of a horizontal flip.
@@ -240,8 +241,8 @@ class Recipe(Spec):
     lr: peak learning rate for `lr_batch` images; it is used times batch_size / lr_batch, and so are the schedule's
         min_lr and warmup_lr.
     lr_batch: the batch that `lr` is stated for, in images; None uses `lr` as it is.
-    optimizer: a name, or an optimiser of your own. adamw is torch's; lamb, lars and sgd with Nesterov's momentum are
-        timm's, without their own clipping of gradients. lars leaves the rate of vectors and biases as it is, as MAE's
+    optimizer: a name, or an optimiser of your own. adamw and sgd are torch's; lamb and lars are timm's, without
+        their own clipping of gradients. lars leaves the rate of vectors and biases as it is, as MAE's
         linear probe does.
     betas, eps: of adamw and lamb. momentum: of lars and sgd, 0.9 by default there.
     nesterov: of sgd; False for plain momentum.
@@ -250,10 +251,11 @@ class Recipe(Spec):
     schedule: of the learning rate after the warm-up.
     weight_decay: strength of the decay, as the optimiser applies it.
     no_decay: parameters without weight decay.
-        `usual`: vectors, biases, tokens, position embeddings and relative position tables. The released SimMIM
+        `usual`: vectors, biases, tokens, position embeddings and relative position tables; of Swin V2 also the
+            temperatures of its attention and the network of its positions, instead of tables. The released SimMIM
             fine-tunes Swin so.
-        `simmim-swin`: as `usual`, but tables decay. The released SimMIM pre-trains Swin so: the keyword that should
-            find the tables has a prefix that their names lack.
+        `simmim-swin`: as `usual`, but tables decay, and what Swin V2 has instead. The released SimMIM pre-trains Swin
+            so: the keyword that should find them has a prefix that their names lack.
         `simmim-vit`: as `usual`, but tables and the mask token decay. The released SimMIM trains ViT so in both stages.
         `mae`: vectors and biases; tokens decay. The released MAE pre-trains so, and fine-tunes as `usual`.
         `mmpretrain`: norms, biases, position embeddings and tables, by name; all else decays, the mask token too.

@@ -20,13 +20,20 @@ from harness.spec.geometry import (
     check_target,
 )
 from harness.spec.masks.masking import Mask
-from harness.spec.model.backbone import AnyBackbone
+from harness.spec.model.backbone import AnyBackbone, Backbone
 from harness.spec.model.corruption import Corruption
 from harness.spec.model.heads import Head, LinearHead, LossPredictor, check_head
 from harness.spec.model.momentum import MomentumEncoder
 from harness.spec.objective.contrastive import Contrastive
 from harness.spec.objective.loss import AnyLoss, FourierLoss, Loss, check_fourier, check_loss, needs_hidden
-from harness.spec.objective.targets import DalleTokenizer, FeatureTarget, PixelTarget, Target, TokenTarget
+from harness.spec.objective.targets import (
+    ClusterTarget,
+    DalleTokenizer,
+    FeatureTarget,
+    PixelTarget,
+    Target,
+    TokenTarget,
+)
 from harness.spec.recipe import Recipe, check_frozen, check_no_mask_token, check_whole_pictures
 from harness.spec.start import Checkpoint, Scratch
 from harness.spec.user_code import UserFunction
@@ -45,6 +52,15 @@ LARGEST = 88.7
 """exp of more is beyond float32."""
 
 
+def spares_swin_v2(backbone: AnyBackbone, recipe: Recipe) -> bool:
+    """True where weight decay is taken from the temperatures and the network of positions of a Swin V2.
+
+    They decayed once, so that such runs have a later revision.
+    """
+    usual = recipe.no_decay in ("usual", "usual-but-gate") and recipe.weight_decay > 0
+    return usual and isinstance(backbone, Backbone) and backbone.name.startswith("swinv2_")
+
+
 class Pretrain(Spec):
     """One masked-image-modelling pre-training.
 
@@ -58,8 +74,9 @@ class Pretrain(Spec):
     loss: error of the prediction, and where it counts.
     recipe: optimiser, schedule, augmentation and precision.
     seed: seed index; the same index gives every cell the same initialisation, data order and mask stream.
-    start: weights to continue from instead of new ones; its backbone has to be this one. A mask token or a prediction
-        head that it lacks, or has in another shape, begins anew.
+    start: weights to continue from instead of new ones; its backbone has to be this one. Another part that it lacks, or
+        has in another shape, begins anew: mask token, prediction head, loss predictor, projector and predictor; a head
+        of classes also where their codebook is another. A momentum encoder begins as a copy of these.
     fourier: an error of the spectrum that is added to the loss; None for none.
     contrastive: a contrastive loss that is added to the loss; None for none. It needs a momentum encoder.
     momentum: the momentum encoder, where a target, a mask or a loss needs one.
@@ -99,19 +116,22 @@ class Pretrain(Spec):
         return values
 
     def current_revision(self) -> int:
-        """Revision 2 for runs whose numbers a correction changed.
+        """More than 1 for runs whose numbers corrections changed.
 
         Momentum encoders used to drop residual branches. Frozen networks used to compute in the precision of training:
-        all teachers, and DALL-E's encoder in tf32.
+        all teachers, and DALL-E's encoder in tf32. Later, weight decay was taken from parameters of Swin V2, and what a
+        start has besides encoder, token and head is continued.
         """
-        dropped, precision = self.momentum is not None and self.recipe.drop_path > 0, self.recipe.precision
+        changed, precision = self.momentum is not None and self.recipe.drop_path > 0, self.recipe.precision
         match self.target:
             case FeatureTarget():
-                return super().current_revision() + (dropped or precision != "fp32")
+                changed |= precision != "fp32"
             case TokenTarget(tokenizer=DalleTokenizer()):
-                return super().current_revision() + (dropped or precision == "tf32")
-            case _:
-                return super().current_revision() + dropped
+                changed |= precision == "tf32"
+        learnt = isinstance(self.target, ClusterTarget | TokenTarget)
+        parts = self.contrastive is not None or self.loss_predictor is not None or learnt
+        continues = self.start is not None and parts
+        return super().current_revision() + changed + 2 * (continues or spares_swin_v2(self.backbone, self.recipe))
 
     @property
     def target_memory(self) -> int:
@@ -380,6 +400,10 @@ class FineTune(Evaluated[Start]):
     def built(self) -> AnyBackbone:
         """The backbone that is built and fine-tuned."""
         return self.backbone or self.start.backbone
+
+    def current_revision(self) -> int:
+        """One more where weight decay was taken from parameters of Swin V2."""
+        return super().current_revision() + spares_swin_v2(self.built, self.recipe)
 
     @property
     def tested_size(self) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from overfit import LEARNT, overfit
-from tiny import BINS, CLASSES, SWIN, pretrain
+from tiny import BINS, CLASSES, SWIN, VIT, pretrain
 
 from harness import audit
 from harness.core.objective.hard_patches import attention_scores, patch_errors, ranking_loss
@@ -22,6 +22,7 @@ from harness.spec import (
     DecoderHead,
     GuidedMask,
     HardMask,
+    HarnessError,
     LossPredictor,
     MomentumEncoder,
     Pretrain,
@@ -193,8 +194,18 @@ def test_masks_that_look_go_with_drop_path_and_slices(run: Pretrain, tmp_path: P
         ({"mask": HardMask(size=4)}, "the mask 'hard' looks at predicted losses: set loss_predictor"),
         ({"backbone": SWIN, "image_size": 32}, "attention is read from a plain ViT"),
         ({"loss_predictor": PREDICTOR, "target": BINS, "loss": CLASSES}, "the target 'bins' has classes"),
+        (
+            {"loss_predictor": PREDICTOR, "backbone": SWIN, "mask": RandomMask(size=8, ratio=0.5), "momentum": None},
+            "ranks places of 32 px, the encoder's stride: mask units of 8 px should be a multiple of that",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(changes: dict[str, Any], text: str) -> None:
     with pytest.raises(ValueError, match=text):
         ATTENTIVE.replace(**changes)
+
+
+def test_blocks_without_an_attention_of_their_own_are_refused_before_training() -> None:
+    parallel = VIT.replace(name="vit_base_patch16_18x2_224")
+    with pytest.raises(HarnessError, match="blocks with one attention each, not from ParallelThingsBlock"):
+        MaskedImageModel(ATTENTIVE.replace(backbone=parallel), 3)

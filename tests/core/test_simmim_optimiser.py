@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from tiny import DATA, SWIN, SWIN_V2, pretrain
 from torch import nn
 
 from harness.core.model.encoder import build
 from harness.core.pretrain.mim import MaskedImageModel
 from harness.core.train.optimiser import decays, layer_scales, learning_rate, parameter_groups
 from harness.papers import simmim_finetune, simmim_pretrain
-from harness.spec import Cosine, FineTune, Pretrain, Recipe
+from harness.spec import Backbone, Cosine, FineTune, Garments, Pretrain, Recipe, Scratch, Segment
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
 STEPS = 1_281_167 // 2048
@@ -149,6 +150,29 @@ def test_the_usual_set_is_the_default() -> None:
     ):
         assert decays(name, parameter) is decayed
         assert decays(name, parameter, "usual") is decayed
+
+
+@pytest.mark.parametrize("backbone", [SWIN_V2, SWIN], ids=["swinv2", "swin"])
+def test_the_usual_set_spares_what_timm_spares_of_swins(backbone: Backbone) -> None:
+    model: Any = build(backbone, image_size=32, channels=3)
+    spared = model.no_weight_decay()  # names, or parts of them
+    for name, parameter in model.named_parameters():
+        matrix = parameter.ndim > 1 and not any(part in name for part in spared)
+        assert decays(name, parameter) is matrix, name
+
+
+def test_runs_whose_decay_changed_have_another_revision() -> None:
+    run = pretrain(backbone=SWIN_V2)
+    others = [
+        pretrain(backbone=SWIN),
+        run.replace(recipe=run.recipe.replace(no_decay="simmim-swin")),
+        run.replace(recipe=run.recipe.replace(weight_decay=0.0)),
+    ]
+    assert [one.current_revision() for one in (run, *others)] == [3, 1, 1, 1]
+    start = Scratch(backbone=SWIN_V2, image_size=32)
+    dense = Segment(start=start, data=Garments(image_size=32), recipe=run.recipe)
+    tuned = FineTune(start=start, data=DATA, recipe=run.recipe)
+    assert [one.current_revision() for one in (tuned, dense, dense.replace(frozen=True))] == [2, 2, 1]
 
 
 # ------------------------------------------------------------------------------------------------- schedules

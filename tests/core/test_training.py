@@ -25,7 +25,7 @@ from harness.core.evaluate.probe import cosines, vote
 from harness.core.evaluate.tested_training import last_test
 from harness.core.model.encoder import build
 from harness.core.objective.losses import total
-from harness.core.pretrain.mim import MaskedImageModel
+from harness.core.pretrain.mim import MaskedImageModel, load_pretraining_start
 from harness.core.runtime.drop_path import KeyedDropPath, Place, key_drop_paths
 from harness.core.runtime.randomness import initialised
 from harness.core.runtime.session import Session
@@ -37,14 +37,18 @@ from harness.spec import (
     Augment,
     Backbone,
     BlockMask,
+    Checkpoint,
     ComplementMask,
+    Contrastive,
     Corruption,
     CustomEvaluation,
     CustomHead,
     CustomMask,
     CustomTarget,
+    DecoderHead,
     FineTune,
     FrequencyMask,
+    Garments,
     Head,
     ImageFolder,
     Knn,
@@ -53,7 +57,9 @@ from harness.spec import (
     LocalMask,
     LogisticProbe,
     Loss,
+    LossPredictor,
     MlpHead,
+    MomentumEncoder,
     PixelTarget,
     Pretrain,
     Run,
@@ -234,6 +240,44 @@ def test_arms_are_paired_by_seed(compute: Compute) -> None:
     assert torch.equal(batches[0].images, batches[1].images)
     assert torch.equal(batches[0].units, batches[1].units)
     assert all(torch.equal(a, b) for a, b in zip(masked.parameters(), full.parameters(), strict=True))
+
+
+def test_a_pretraining_goes_on_with_all_parts_of_its_start(compute: Compute, caplog: pytest.LogCaptureFixture) -> None:
+    def continued(run: Pretrain, **changes: Any) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        file = compute(run)["attempt"].weights
+        start = Checkpoint(path=str(file), backbone=VIT, image_size=32)
+        model = MaskedImageModel(run.replace(start=start, seed=1, **changes), 3)
+        load_pretraining_start(start, model)
+        return model.state_dict(), load_file(file)
+
+    contrastive = Contrastive(hidden=16, out=8)
+    for run in (
+        pretrain(contrastive=contrastive, momentum=MomentumEncoder()),
+        pretrain(loss_predictor=LossPredictor(decoder=DecoderHead(depth=1, width=16, heads=2))),
+        pretrain(target=CLUSTERS, loss=CLASSES),
+    ):
+        ours, theirs = continued(run)
+        assert not [name for name in ours if "momentum." not in name and not torch.equal(ours[name], theirs[name])]
+    assert not caplog.records
+    # The codebook of other images, whose classes mean something else.
+    ours, theirs = continued(pretrain(target=CLUSTERS, loss=CLASSES), data=Garments(image_size=32, train=64, test=8))
+    assert not torch.equal(ours["targets.codebook"], theirs["targets.codebook"])
+    assert not torch.equal(ours["head.0.weight"], theirs["head.0.weight"])
+    assert "has no prediction head that fits: it begins anew" in caplog.text
+
+
+def test_reconstructions_without_test_images_are_of_training_images(
+    compute: Compute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = np.random.default_rng(0)
+    for number in range(16):
+        path = tmp_path / "pets" / "train" / "cat" / f"{number:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(path)
+    monkeypatch.setenv("HARNESS_DATA_PETS", str(tmp_path / "pets"))
+    found = np.load(compute(pretrain(data=ImageFolder(name="pets")))["attempt"].artefacts / "reconstructions.npz")
+    first = np.asarray(Image.open(tmp_path / "pets" / "train" / "cat" / "00.png"))
+    assert np.abs(found["original"][0].astype(int) - first).max() <= 1
 
 
 def test_reconstructions_are_kept(compute: Compute) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, get_args
 
 import pytest
 import torch
+from timm.optim.lamb import Lamb
 
 from harness.core.model.encoder import Encoder, build
 from harness.core.pretrain.mim import MaskedImageModel
@@ -23,6 +25,7 @@ from harness.papers import (
     simmim_cnn,
     simmim_cnn_pretrain,
 )
+from harness.papers.a2mim.preset import a2mim_fourier
 from harness.papers.a2mim.recipes import MODELS, Model
 from harness.papers.protocol import Protocol
 from harness.spec import (
@@ -119,6 +122,8 @@ def test_released_fourier_losses() -> None:
     assert found["vit-s"] == FourierLoss(weight=0.1, unmask_weight=0.0, group=256, **common)
     for model in ("r152", "r200", "convnext-t", "convnext-s", "convnext-b"):
         assert found[model] is None
+    swin = Backbone(name="swin_tiny_patch4_window7_224", patch_size=4, stride=32)
+    assert a2mim_fourier(swin, "released") == FourierLoss(variant="released", weight=0.5, focal=True, unmask_weight=0.0)
 
 
 @pytest.mark.parametrize("model", ["vit-s", "vit-b", "vit-l"])
@@ -216,6 +221,9 @@ def test_rsb_a3() -> None:
     )
     assert (run.loss, run.label_threshold, recipe.augment.repeats) == ("binary-cross-entropy", None, 1)
     assert run.start == a2mim_pretrain("r50", epochs=300)
+    # Defaults of LAMB in openmixup (core/optimizers/lamb.py), as in apex and timm; the configurations leave them.
+    defaults = inspect.signature(Lamb).parameters
+    assert (recipe.eps, recipe.clip) == (1e-6, 1.0) == (defaults["eps"].default, defaults["max_grad_norm"].default)
 
 
 def test_rsb_a2_as_released_and_as_published() -> None:

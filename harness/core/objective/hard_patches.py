@@ -13,6 +13,21 @@ from harness.core.model.encoder import Encoder
 from harness.spec import HarnessError
 
 
+def attention_of(encoder: Encoder) -> Any:
+    """Attention of an encoder's last block, whose chances can be computed.
+
+    Raises:
+        HarnessError: the encoder is no VisionTransformer, or its blocks have no attention of their own.
+    """
+    vit = encoder.model
+    if not isinstance(vit, VisionTransformer):
+        raise HarnessError(f"attention is read from timm's VisionTransformer (vit_...), not from {type(vit).__name__}")
+    block: Any = vit.blocks[-1]
+    if not hasattr(getattr(block, "attn", None), "qkv"):
+        raise HarnessError(f"attention is read from blocks with one attention each, not from {type(block).__name__}")
+    return block.attn
+
+
 @torch.no_grad()
 def attention_scores(encoder: Encoder, images: Tensor) -> Tensor:
     """Attention of the class token to each patch in the last block, mean over heads: float32 [B, h, w].
@@ -23,12 +38,10 @@ def attention_scores(encoder: Encoder, images: Tensor) -> Tensor:
         images: float [B, C, S, S], unmasked.
 
     Raises:
-        HarnessError: the encoder is no VisionTransformer.
+        HarnessError: as `attention_of`.
     """
     vit: Any = encoder.model
-    if not isinstance(vit, VisionTransformer):
-        raise HarnessError(f"attention is read from timm's VisionTransformer (vit_...), not from {type(vit).__name__}")
-    attention: Any = vit.blocks[-1].attn
+    attention = attention_of(encoder)
     # timm's fused attention returns no weights, so they are computed again from the block's input.
     seen: list[Tensor] = []
     handle = attention.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))

@@ -18,7 +18,7 @@ from harness.core.model.heads import build_head
 from harness.core.model.mae import Decoder, encode_visible, visible_map, visible_places
 from harness.core.objective.contrastive import Pairs, info_nce_over_views, mlp, of_all
 from harness.core.objective.fourier import fourier_loss
-from harness.core.objective.hard_patches import attention_scores, patch_errors, ranking_loss
+from harness.core.objective.hard_patches import attention_of, attention_scores, patch_errors, ranking_loss
 from harness.core.objective.losses import prediction_loss
 from harness.core.objective.targets import Targets
 from harness.core.pretrain.momentum import Momentum
@@ -27,6 +27,7 @@ from harness.core.runtime.drop_path import Place
 from harness.core.runtime.randomness import initialised
 from harness.core.weights.checkpoint import checkpoint_weights, load_encoder, load_own
 from harness.core.weights.finished_run import Trained
+from harness.core.weights.formats import below
 from harness.spec import Checkpoint, FrequencyMask, HarnessError, LocalMask, Mask, Pretrain
 from harness.spec.objective.loss import needs_hidden
 
@@ -81,6 +82,8 @@ class MaskedImageModel(nn.Module):
         self.predictor: Any
         self.projector, self.predictor = _projections(run, self.encoder.width)
         self.loss_predictor: Any = _loss_predictor(run, self.encoder.width)
+        if run.mask.scored_by == "attention":
+            attention_of(self.encoder)
         # Last, as it copies the parts that were made above.
         self.momentum = None if run.momentum is None else Momentum(run.momentum, self, *FOLLOWED)
 
@@ -269,8 +272,8 @@ def _mask_token(run: Pretrain, width: int) -> nn.Parameter:
 def load_pretraining_start(start: Checkpoint, model: MaskedImageModel) -> None:
     """Load a checkpoint's weights into a model for further pre-training.
 
-    The encoder has to fit. A mask token, gate or prediction head that the file lacks, or has in another shape, keeps
-    its initial weights, which is logged.
+    The encoder has to fit. Another part that the file lacks, or has in another shape, keeps its initial weights, which
+    is logged; so does a head of classes whose codebook is another.
 
     Raises:
         HarnessError: the file's SHA-256 is not the one in the spec, or its encoder does not fit.
@@ -282,11 +285,27 @@ def load_pretraining_start(start: Checkpoint, model: MaskedImageModel) -> None:
         ("gate", model.mask_gate, found.mask_gate),
     ):
         _taken_over(name, ours, theirs, start.path)
-    own = {name: tensor.shape for name, tensor in model.head.state_dict().items()}
-    if own == {name: tensor.shape for name, tensor in found.head.items()}:
-        model.head.load_state_dict(found.head)
+    # Classes of another codebook mean something else.
+    book, saved = model.targets.codebook, found.targets.get("codebook")
+    same = book is saved is None or (book is not None and saved is not None and torch.equal(book, saved))
+    for name, module, tensors in (
+        ("prediction head", model.head, found.head if same else {}),
+        ("projector", model.projector, below(found.rest, "projector.")),
+        ("predictor", model.predictor, below(found.rest, "predictor.")),
+        ("loss predictor", model.loss_predictor, below(found.rest, "loss_predictor.")),
+    ):
+        _continued(name, module, tensors, start.path)
+
+
+def _continued(name: str, module: nn.Module | None, tensors: dict[str, Tensor], path: str) -> None:
+    """Load a part of a checkpoint into the model's own, or log that it does not fit and begins anew."""
+    if module is None:
+        return
+    own = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    if own == {name: tensor.shape for name, tensor in tensors.items()}:
+        module.load_state_dict(tensors)
     else:
-        LOG.warning("%s has no prediction head of this shape: it begins anew", start.path)
+        LOG.warning("%s has no %s that fits: it begins anew", path, name)
 
 
 @torch.no_grad()

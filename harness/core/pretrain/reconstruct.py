@@ -46,13 +46,14 @@ class Reconstructed(NamedTuple):
 def write_reconstructions(run: Pretrain, model: MaskedImageModel, session: Session) -> None:
     """Write reconstructions.npz of the first test images, with masks that are equal for all runs of a seed.
 
-    The model leaves its place in the training.
+    A folder without test images, which a pre-training does not need, gives the first ones that it is trained on. The
+    model leaves its place in the training.
 
     Arrays: original, masked and predicted uint8 [n, H, W, C], masked with hidden pixels grey; hidden bool [n, H, W];
     labels int64 [n], of which a report shows one image each.
     `predicted` is the picture of `Targets.picture`; no file is written for a target without pictures.
     """
-    source = load(run.data, "test")
+    source = load(run.data, "test" if run.data.fault(tested=True) is None else "pretrain")
     batches = test_batches(
         source, image_size=run.image_size, crop=1.0, batch_size=COUNT, device=session.device, workers=0
     )

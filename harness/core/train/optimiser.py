@@ -16,6 +16,8 @@ from harness.spec import Cosine, CustomOptimiser, HarnessError, MultiStep, Poly,
 from harness.spec.recipe import NoDecay
 
 TABLES = ("relative_position_bias_table",)
+SWIN_V2 = (".logit_scale", ".cpb_mlp.0.weight", ".cpb_mlp.2.weight")
+"""Temperatures of Swin V2's attention, and the network that gives its relative positions."""
 TOKENS = ("cls_token", "reg_token")
 POSITIONS = ("pos_embed",)
 MASK_TOKEN, MASK_GATE = "mask_token", "mask_gate"
@@ -28,7 +30,7 @@ def decays(name: str, parameter: Tensor, no_decay: NoDecay = "usual") -> bool:
         case "usual" | "usual-but-gate":
             if no_decay == "usual-but-gate" and name.endswith(MASK_GATE):
                 return True
-            exempt = (*POSITIONS, *TOKENS, MASK_TOKEN, *TABLES)
+            exempt = (*POSITIONS, *TOKENS, MASK_TOKEN, *TABLES, *SWIN_V2)
         case "simmim-swin":
             exempt = (*POSITIONS, *TOKENS, MASK_TOKEN)
         case "simmim-vit":

@@ -121,7 +121,9 @@ def _rsb(peak: float) -> dict[str, Any]:
         "warmup_epochs": 5,
         "warmup_lr": peak * 1e-5,
         "schedule": Cosine(min_lr=1e-6),
-        "clip": None,
+        # Both are defaults of the released code's LAMB, as of apex's and timm's.
+        "eps": 1e-6,
+        "clip": 1.0,
         "precision": "fp16",
     }
 

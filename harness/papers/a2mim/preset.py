@@ -52,6 +52,7 @@ RAN: dict[Variant, str] = {
 }
 UNVERIFIED = "unverified: the paper's equations of its losses, and where its mask tokens come in"
 ADDED = "the paper adds the mask token; its fill is the mean colour of the whole image, as in the released code"
+RELEASED_HEAD = "the head's first weights are torch's; the released code draws them with deviation 0.02 and biases 0"
 RELEASED_FILL = "hidden pixels have the mean colour of the whole image, hidden part included"
 
 
@@ -126,10 +127,10 @@ def released_simmim_cnn(scale: Scale, *, mask: Mask | None = None, seed: int = 0
         HarnessError: the backbone is neither a ResNet nor a ConvNeXt.
     """
     note = "released SimMIM of CNNs: nothing fills hidden pixels, whatever its mask_color says"
-    return _simmim(scale, released_simmim_corruption(scale.backbone), mask, seed, note)
+    return _simmim(scale, released_simmim_corruption(scale.backbone), mask, seed, note, RELEASED_HEAD)
 
 
-def _simmim(scale: Scale, corruption: Corruption, mask: Mask | None, seed: int, note: str) -> Pretrain:
+def _simmim(scale: Scale, corruption: Corruption, mask: Mask | None, seed: int, *notes: str) -> Pretrain:
     return Pretrain(
         data=scale.data,
         image_size=scale.image_size,
@@ -141,7 +142,7 @@ def _simmim(scale: Scale, corruption: Corruption, mask: Mask | None, seed: int, 
         loss=L1,
         recipe=scale.pretrain,
         seed=seed,
-        assumed=(note,),
+        assumed=notes,
     )
 
 
@@ -191,6 +192,8 @@ def a2mim_fourier(backbone: AnyBackbone, variant: Variant = "paper") -> FourierL
     match _family(backbone):
         case "resnet":
             return RELEASED_FOURIER
+        case "swin":
+            return RELEASED_FOURIER_VIT.replace(weight=0.5)
         case "convnext":
             return None
         case _:
@@ -222,7 +225,9 @@ def _assumed(backbone: AnyBackbone, variant: Variant, corruption: Corruption) ->
             yield ADDED
         if not isinstance(backbone, CustomBackbone) and _family(backbone) in ("convnext", "swin"):
             yield "the paper states a site for ResNet-50 and ViTs: other pyramids have ResNet-50's, stage 3"
-    elif corruption.fill == "image-mean":
+        return
+    yield RELEASED_HEAD
+    if corruption.fill == "image-mean":
         yield RELEASED_FILL
 
 

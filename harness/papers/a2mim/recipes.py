@@ -21,6 +21,7 @@ from harness.papers.a2mim.preset import (
     RAN,
     RELEASED_FOURIER,
     RELEASED_FOURIER_VIT,
+    RELEASED_HEAD,
     TARGET,
     UNVERIFIED,
     Variant,
@@ -128,7 +129,7 @@ def a2mim_pretrain(
     if model == "deit-s":  # the one released ViT whose token comes in later
         corruption = corruption.replace(site=BeforeBlock(block=8, stride=16))
     fourier = PAPER_FOURIER if variant == "paper" else FOURIER.get(model)
-    notes = [RAN[variant], UNVERIFIED, TEXT] if variant == "paper" else [RAN[variant]]
+    notes = [RAN[variant], UNVERIFIED, TEXT] if variant == "paper" else [RAN[variant], RELEASED_HEAD]
     notes += [] if cnn else [POSITIONS]
     notes += [CONVNEXT_NORMS] if model.startswith("convnext") else [R152] if model == "r152" else []
     return Pretrain(
@@ -177,7 +178,7 @@ def simmim_cnn_pretrain(
         loss=L1,
         recipe=recipe.replace(augment=crops),
         seed=seed,
-        assumed=() if released else (SIMMIM_CNN,),
+        assumed=(RELEASED_HEAD,) if released else (SIMMIM_CNN,),
     )
 
 

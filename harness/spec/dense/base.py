@@ -8,7 +8,7 @@ from pydantic import PositiveInt, model_validator
 
 from harness.spec.model.backbone import AnyBackbone
 from harness.spec.recipe import Recipe, check_frozen, check_no_mask_token, check_scenes
-from harness.spec.run import TRAINED_PASSES, Evaluated, Start, check_family
+from harness.spec.run import TRAINED_PASSES, Evaluated, Start, check_family, spares_swin_v2
 
 
 class Dense(Evaluated[Start]):
@@ -29,6 +29,10 @@ class Dense(Evaluated[Start]):
     @property
     def forward_passes(self) -> int:
         return 1 if self.frozen else TRAINED_PASSES
+
+    def current_revision(self) -> int:
+        """One more where weight decay was taken from parameters of Swin V2."""
+        return super().current_revision() + (not self.frozen and spares_swin_v2(self.built, self.recipe))
 
     @property
     def built(self) -> AnyBackbone:

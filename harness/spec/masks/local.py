@@ -19,7 +19,8 @@ class LocalMask(MaskSpec):
 
     size: side of a unit in pixels; LoMaR's is the patch.
     ratio: nominal share of hidden units of a window, in (0, 1): int(window ** 2 * ratio) of them.
-    window: side of a window in units. windows: their number in each image; they may overlap.
+    window: side of a window in units. windows: their number in each image, each drawn by itself: they may overlap or
+        coincide. LoMaR's have tops and left edges that all differ.
     shared: the windows of a step are at the same places in all images, as in the released code; their hidden units are
         each image's own.
     """

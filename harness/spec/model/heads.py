@@ -164,8 +164,9 @@ class LossPredictor(Spec):
     difference of their numbers is the logit that the first error is the larger one; the loss is the mean cross-entropy
     over an image's pairs and over images. An error is the mean squared difference between prediction and target in a
     patch. A hard mask uses the numbers that the momentum encoder's copy predicts from the whole image. Behaves as
-    Haochen-Wang409/HPM, models_mae_learn_loss.py with relative=True, except for the first linear layer and the mask
-    token, which are shared with MAE's decoder there.
+    Haochen-Wang409/HPM, models_mae_learn_loss.py with relative=True, except that there the first linear layer and the
+    mask token are shared with MAE's decoder, a place's number is the mean of as many outputs as a patch has values,
+    and the mean is over all pairs of the batch.
 
     weight: factor on this loss in the run's loss; 1 is assumed.
     decoder: its blocks.

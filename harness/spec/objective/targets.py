@@ -75,7 +75,7 @@ class NormPixelTarget(TargetSpec):
 
     area: `patch`: over all values of a patch, channels together (MAE; facebookresearch/mae, models_mae.py); `window`:
         over a window around each pixel, cut off at the image's border, each channel for itself (later SimMIM;
-        microsoft/SimMIM, models/simmim.py, where the window is 47 pixels).
+        microsoft/Swin-Transformer, models/simmim.py, where the window is 47 pixels).
     size: side of the patch or window in pixels; a window's is odd.
     """
 
