@@ -200,7 +200,7 @@ def summary_of(shown: Sequence[Shown]) -> Iterator[str]:
         [paper, str(count.total()), *(str(count[word] or NOTHING) for word in WORDS)] for paper, count in counts.items()
     ]
     total = sum(counts.values(), Counter[str]())
-    error = family_error([verdict for part in shown for verdict in part.verdicts])
+    wrong = sum(family_error(part.verdicts) for part in shown)
     rows.append(["all", str(total.total()), *(str(total[word] or NOTHING) for word in WORDS)])
     yield markdown_table(["", "claims", *WORDS], ["---", *["---:"] * (len(WORDS) + 1)], rows)
     yield (
@@ -215,7 +215,7 @@ def summary_of(shown: Sequence[Shown]) -> Iterator[str]:
         "for or against it, if effect and noise are near what was seen. *paper*: the published values of both sides, "
         "of another data set, model and length; † from memory or unverified. Open claims stay in: none is left out. "
         f"A decided claim is decided wrongly with a probability of at most {ERROR:.0%}. If all that are tested here "
-        f"were decided, the probability that any of them is wrong would be at most {error:.0%}."
+        f"were decided, {wrong:.1f} wrong verdicts among them would be expected at most."
     )
 
 
