@@ -8,7 +8,7 @@ encoder = harness.load_encoder(results.run(mask_ratio=0.6, seed=0))
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -367,7 +367,8 @@ class Results:
 
 
 def _several(value: Scalar | Sequence[Scalar]) -> Sequence[Scalar]:
-    return [value] if value is None or isinstance(value, str | int | float) else value
+    # A number that was taken from a table is NumPy's, which is no int.
+    return value if isinstance(value, Iterable) and not isinstance(value, str) else [value]
 
 
 def _check(queue: Queue, store: Store) -> None:

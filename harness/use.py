@@ -623,8 +623,10 @@ def torch_device(name: DeviceName) -> torch.device:
     """Device of a name: cpu or cuda; auto is cuda where a GPU exists, else cpu.
 
     Raises:
-        HarnessError: cuda without a GPU.
+        HarnessError: cuda without a GPU, or another name.
     """
+    if name not in get_args(DeviceName):
+        raise HarnessError(f"no device {name!r}; valid: {', '.join(get_args(DeviceName))}")
     found = torch.cuda.is_available()
     if name == "cuda" and not found:
         raise HarnessError("device cuda: torch sees no GPU here")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -107,6 +108,9 @@ def test_plan_takes_values_and_selections() -> None:
     assert len(harness.plan(STUDY).rows) == 3
     assert len(harness.plan(STUDY, where={"backbone": "vit"}, seeds=2).rows) == 4
     assert len(harness.plan(STUDY, where={"backbone": ["vit", "swin"], "pretrained": True}).rows) == 2
+    chosen: Any
+    for chosen in (np.bool_(True), np.array([True]), [np.bool_(True)]):  # values of a table
+        assert len(harness.plan(STUDY, where={"pretrained": chosen}).rows) == 2
 
 
 def test_feature_maps_of_an_encoder(results: harness.Results) -> None:

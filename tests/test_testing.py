@@ -47,6 +47,7 @@ from harness.spec import (
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "own_pieces"
 DEFECTS = """
+import numpy as np
 import torch
 from torch import nn
 
@@ -178,6 +179,10 @@ def deaf(encoder, train, test):
     return {"spread": 1.0}
 
 def drawing(encoder, train, test):
+    rows = np.random.default_rng().permutation(len(test[0]))[:3]
+    return {"spread": encoder(test[0][rows]).mean().item()}
+
+def drawing_seeded(encoder, train, test):
     return {"spread": encoder(test[0][torch.randperm(len(test[0]))[:3]]).mean().item()}
 """
 
@@ -226,6 +231,10 @@ def evaluation(name: str, metric: str = "spread") -> Callable[[], None]:
     return lambda: testing.check_evaluation(
         CustomEvaluation(function=f"defects:{name}", start=start, data=DATA, metric=metric)
     )
+
+
+def test_an_evaluation_may_draw_from_the_global_generators_which_runs_seed() -> None:
+    evaluation("drawing_seeded")()
 
 
 NAMED = {

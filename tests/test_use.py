@@ -55,6 +55,7 @@ from harness.spec import (
     RandomMask,
     Recipe,
     Run,
+    Scratch,
     Shapes,
     SquareMask,
     key,
@@ -346,6 +347,10 @@ def test_the_wrong_kind_of_run_is_one_line(store: Store, tmp_path: Path) -> None
 
 def test_weights_that_are_missing_damaged_or_not_there_yet_are_one_line(tmp_path: Path) -> None:
     store, run = Store(tmp_path / "runs"), pretraining(VIT, seed=5)
+    with pytest.raises(HarnessError, match=r"is not in .*: it has not been computed there"):
+        harness.reconstruct(run, pictures()[0], store=store.root)
+    with pytest.raises(HarnessError, match="a trained model is a run, its key, a folder or a file, not a Scratch"):
+        harness.load_encoder(Scratch(backbone=VIT, image_size=32), store=store.root)  # type: ignore[arg-type]
     store.register(run)
     with pytest.raises(HarnessError, match="is not done: it is missing"):
         harness.reconstruct(run, pictures()[0], store=store.root)
@@ -380,6 +385,12 @@ def test_a_pretraining_goes_on_from_a_file(store: Store, tmp_path: Path) -> None
     assert {"mask_token", "head.0.weight"} <= set(before)
     for name, tensor in before.items():
         torch.testing.assert_close(after[name], tensor, rtol=0, atol=1e-9)
+
+
+def test_a_device_of_another_name_is_refused() -> None:
+    for name in ("gpu", "cuda:1"):
+        with pytest.raises(HarnessError, match=rf"no device '{name}'; valid: auto, cpu, cuda"):
+            use.torch_device(name)  # type: ignore[arg-type]
 
 
 def test_masks_are_chosen_by_kind_and_take_over_what_is_not_given() -> None:
@@ -454,6 +465,8 @@ def test_pictures_of_every_size_are_taken(shape: tuple[int, int]) -> None:
         (np.zeros((4, 4, 2), dtype=np.uint8), "2 channels for a model of 3"),
         (Path("/nowhere/a.png"), "cannot read /nowhere/a.png as a picture"),
         (__file__, "as a picture: cannot identify"),
+        (torch.zeros(3, 4, 4), "a picture is a file, a PIL image or an array, not a Tensor"),
+        (None, "a picture is a file, a PIL image or an array, not a NoneType"),
     ],
 )
 def test_what_is_no_picture_is_one_line(picture: Any, told: str) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from harness.audit.contract import Finding, fixed_batch, is_masked, leak, reach_of_visible, shortened, without_gradient
 from harness.audit.masks import check_masks, noise_scores
+from harness.core.data.augment import seeded
 from harness.core.data.custom_augment import custom_augment
 from harness.core.data.datasets import ImageSet, load
 from harness.core.masks.masking import make_views
@@ -309,7 +310,10 @@ def check_evaluation(evaluation: CustomEvaluation) -> None:
 
     function = load_function(evaluation.function, evaluation.source)
     with _told(name):
-        found: list[Any] = [call(function, name, encoder, *sets, **dict(evaluation.params)) for _ in range(2)]
+        found: list[Any] = []
+        for _ in range(2):
+            with seeded(evaluation.seed, "evaluation", 0):  # as a run calls it
+                found.append(call(function, name, encoder, *sets, **dict(evaluation.params)))
         metrics = [{key: float(value) for key, value in one.items()} for one in found]
     _require(called[0] > 0, f"{name} never asks the encoder: a dead switch")
     _require(evaluation.metric in metrics[0], f"{name} gives {', '.join(metrics[0])}, not {evaluation.metric!r}")

@@ -107,7 +107,9 @@ def check_rates(run: FineTune, arm: str) -> Iterator[Finding]:
     wanted = expected_rates(run)
     for name, start in before.items():
         moved = (after[name] - start).abs().max().item()
-        if moved and not 1 - TOLERANCE < moved / wanted[name] < 1 + 1e-3:
+        spacing = torch.finfo(start.dtype).eps * start.abs().max().item()  # to which the step of a weight is rounded
+        most = wanted[name] * (1 + 1e-3) + spacing
+        if moved and not wanted[name] * (1 - TOLERANCE) < moved < most:
             wrong.append(f"{name} {moved:.3g} instead of {wanted[name]:.3g}")
     yield _verdict("learning rate", wrong, len(before), arm)
     wrong = [

@@ -16,7 +16,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
 
-from tiny import VIT, pretrain
+from tiny import DATA, RECIPE, VIT, pretrain
 
 from harness import audit
 from harness.audit import findings
@@ -271,6 +271,15 @@ def test_a_rate_that_is_too_large_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     verdict, decay = check_rates(run, "other")
     assert (verdict.verdict, decay.verdict) == ("failed", "passed")
     assert re.search(r"learning rate of (\d+) of \1 parameters", verdict.text)
+
+
+def test_small_rates_of_weights_near_one_are_the_recipe_s() -> None:
+    """A step of 1.75e-5 from 1.0 is rounded to a multiple of 6e-8, which is more than a thousandth of it off."""
+    start = Scratch(backbone=VIT.replace(args={"embed_dim": 32, "depth": 6, "num_heads": 2}), image_size=32)
+    for lr, layer_decay in ((5e-4, 0.65), (1e-3, 0.5)):
+        recipe = RECIPE.replace(lr=lr, lr_batch=None, layer_decay=layer_decay)
+        for finding in check_rates(FineTune(start=start, data=DATA, recipe=recipe), "small"):
+            assert finding.verdict == "passed", finding.text
 
 
 def test_weight_decay_on_everything_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -312,6 +312,46 @@ def test_crowds_are_left_out_of_training_and_kept_for_tests(coco_set: CocoFolder
     assert test.objects_of(0, crowds=False).classes.shape == (1, 0)
 
 
+def test_a_subset_has_as_many_pictures_with_objects_as_it_says(coco_set: CocoFolder, tmp_path: Path) -> None:
+    def emptied(content: dict[str, Any]) -> None:  # all but the last five of twelve
+        content["annotations"] = [one for one in content["annotations"] if one["image_id"] >= 70]
+
+    change(tmp_path / "coco", emptied)
+    few = load_scenes(CocoFolder(name="coco", train_images=4), "train")
+    assert isinstance(few, ObjectFiles)
+    assert (len(few), all(few.annotations)) == (4, True)
+    with pytest.raises(HarnessError, match="train_images 6 is more than the 5 training images"):
+        load_scenes(CocoFolder(name="coco", train_images=6), "train")
+    assert CocoFolder(name="coco", train_images=4).current_revision() == 2
+    assert CocoFolder(name="coco").current_revision() == 1
+
+
+def test_parts_with_other_categories_are_refused_before_training(coco_set: CocoFolder, tmp_path: Path) -> None:
+    def without_sandals(content: dict[str, Any]) -> None:
+        (kind,) = [one["id"] for one in content["categories"] if one["name"] == "Sandal"]
+        content["categories"] = [one for one in content["categories"] if one["id"] != kind]
+        content["annotations"] = [one for one in content["annotations"] if one["category_id"] != kind]
+
+    change(tmp_path / "coco", without_sandals, "val2017")
+    start = Scratch(backbone=VIT, image_size=48)
+    run = Detect(start=start, data=CocoFolder(name="coco"), pyramid=SimplePyramid(width=16), recipe=RECIPE)
+    with pytest.raises(HarnessError, match="different categories: Sandal in one alone"):
+        numbers(run, tmp_path / "runs")
+
+
+def test_pictures_that_are_no_squares_are_refused_before_training_where_the_model_takes_squares(
+    ade: MaskFolder, tmp_path: Path
+) -> None:
+    for kind, part in (("images", "validation"), ("annotations", "validation")):
+        path = tmp_path / "ade" / kind / part / "003.png"
+        Image.open(path).resize((72, 48), Image.Resampling.NEAREST).save(path)
+    forget()
+    run = Segment(start=Scratch(backbone=VIT, image_size=48), data=planned_now(ade), head=LinearMap(), recipe=RECIPE)
+    with pytest.raises(HarnessError, match=r"of 5 pictures 1 are no squares: 72 x 48.*test=Slide\(stride=...\)"):
+        numbers(run, tmp_path / "runs")
+    assert not list((tmp_path / "runs").rglob("metrics.jsonl"))
+
+
 def change(root: Path, edit: Callable[[dict[str, Any]], None], name: str = "train2017") -> None:
     path = root / "annotations" / f"instances_{name}.json"
     content = json.loads(path.read_text())

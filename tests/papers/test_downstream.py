@@ -23,6 +23,7 @@ from harness.papers import (
     vitdet,
 )
 from harness.papers.downstream import recipes
+from harness.papers.simmim.recipes import simmim_backbone
 from harness.spec import (
     Detect,
     Fpn,
@@ -75,7 +76,9 @@ def test_swin_segment_is_the_official_file(model: Any) -> None:
     run = swin_segment(model)
     check_ade20k(run)
     assert run.head == UPerNet(width=512, pools=(1, 2, 3, 6), aux=0.4, dropout=0.1, norm="batch")
-    assert (run.taps, run.test) == (None, Whole())
+    # Official: mode="whole", of which timm's Swin is not capable.
+    assert (run.taps, run.test) == (None, Slide(stride=341))
+    assert any("official files test whole pictures" in note for note in run.assumed)
     assert (run.recipe.weight_decay, run.recipe.layer_decay, run.recipe.drop_path) == (0.01, None, 0.3)
     assert [rate(run, step) for step in (0, 80_000, 160_000)] == pytest.approx([6e-5 * 1e-6, 3e-5, 0])
     assert dict(run.built.args)["window_size"] == 7
@@ -176,6 +179,15 @@ def test_ours_is_subtracted_from_what_was_measured_alike_alone() -> None:
     cnn = theirs["A2MIM", "ResNet-50", "38.3"].differing(protocol_of(a2mim_segment("r50")))
     assert cnn == {"head": ("FCN-d8", "UPerNet 512")}
     assert "evaluation" in theirs["MAE", "ViT-B", "48.13"].differing(protocol_of(dense_probe(mae_pretrain())))
+
+
+def test_rates_are_compared_as_numbers_however_they_are_printed() -> None:
+    """Swin's file says 0.00006; only that it tests whole pictures differs."""
+    rows = paper_table("downstream_published", metric="miou").rows
+    theirs = {(axes["method"], axes["backbone"], axes["value"]): value.protocol for axes, value in rows}
+    start = Scratch(backbone=simmim_backbone("swin-b", window=7), image_size=224)
+    found = theirs["Supervised", "Swin-B", "48.13"].differing(protocol_of(swin_segment("swin-b", start=start)))
+    assert found == {"test": ("whole", "windows at a stride of 341")}
 
 
 @pytest.mark.parametrize("metric", ["box_ap", "mask_ap"])

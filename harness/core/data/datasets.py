@@ -350,13 +350,21 @@ def _labelled_files(root: Path, part: Literal["train", "val"]) -> tuple[tuple[Pa
     return paths, [names[0] for names in parts]
 
 
-def members(data: Data, labels: Tensor, part: Part, further: int = 0, classes: Sequence[str] = ()) -> Tensor:
+def members(
+    data: Data,
+    labels: Tensor,
+    part: Part,
+    further: int = 0,
+    classes: Sequence[str] = (),
+    trainable: Tensor | None = None,
+) -> Tensor:
     """Indices of the training images that a part consists of: int64, ascending.
 
     Args:
         labels: int64 [N] of the training images, -1 = unlabelled.
         further: number of unlabelled training images that this part leaves out; `train_images` may count them.
         classes: names of the classes, for a warning; empty if they have none.
+        trainable: bool [N], False for images that are not trained on; None for all of them.
     """
     pool = torch.arange(len(labels))
     if data.split == "validation":
@@ -364,6 +372,8 @@ def members(data: Data, labels: Tensor, part: Part, further: int = 0, classes: S
         if part == "test":
             return pool[held_out]
         pool = pool[~held_out]
+    if trainable is not None and part == "train":
+        pool = pool[trainable[pool]]
     if data.train_images is not None:
         if data.train_images > len(pool) + further:
             there = f"the {len(pool) + further} training images"

@@ -85,6 +85,8 @@ def pixels_of(picture: Picture, channels: int) -> Tensor:
             return _tensor(prepared(picture, mode))
         except (OSError, ValueError) as error:
             raise HarnessError(f"cannot read the picture: {error}") from None
+    if not isinstance(picture, str | Path):
+        raise HarnessError(f"a picture is a file, a PIL image or an array, not a {type(picture).__name__}")
     return read(Path(picture), lambda file: _tensor(prepared(file, mode)))
 
 

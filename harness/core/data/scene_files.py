@@ -38,11 +38,12 @@ REQUIRED = "pycocotools is not installed: pip install 'mim-harness[detection]'"
 class MaskFiles:
     """Pictures in files, with a map of classes each.
 
-    images: the pictures. masks: path of the map of each.
+    images: the pictures. masks: path of the map of each. sizes: height and width of each.
     """
 
     images: FolderSet
     masks: tuple[Path, ...]
+    sizes: tuple[tuple[int, int], ...]
     data: MaskFolder
 
     def __len__(self) -> int:
@@ -231,14 +232,21 @@ def load_masks(data: MaskFolder, part: Literal["train", "test"]) -> MaskFiles:
     """
     held_out = part == "test" and data.split == "test"
     pairs = mask_pairs(checked_scenes(data), "validation" if held_out else "training")
+    sizes = []
     for picture, mask in pairs:
-        sizes = [read(path, lambda file: file.size) for path in (picture, mask)]
-        if sizes[0] != sizes[1]:
-            (width, height), (wide, tall) = sizes
+        (width, height), (wide, tall) = (read(path, lambda file: file.size) for path in (picture, mask))
+        if (width, height) != (wide, tall):
             raise HarnessError(f"{mask} is {wide} x {tall}, its picture {picture.name} {width} x {height}")
+        sizes.append((height, width))
+    rows = list(range(len(pairs)))
     if not held_out:
-        pairs = [pairs[index] for index in members(data, torch.zeros(len(pairs), dtype=torch.int64), part).tolist()]
-    return MaskFiles(unlabelled([picture for picture, _ in pairs]), tuple(mask for _, mask in pairs), data)
+        rows = members(data, torch.zeros(len(pairs), dtype=torch.int64), part).tolist()
+    return MaskFiles(
+        unlabelled([pairs[row][0] for row in rows]),
+        tuple(pairs[row][1] for row in rows),
+        tuple(sizes[row] for row in rows),
+        data,
+    )
 
 
 def load_objects(data: CocoFolder, part: Literal["train", "test"]) -> ObjectFiles:
@@ -251,9 +259,8 @@ def load_objects(data: CocoFolder, part: Literal["train", "test"]) -> ObjectFile
     whole = read_coco(checked_scenes(data), data.test if held_out else data.train, data.flat)
     if held_out:
         return whole
-    rows = members(data, torch.zeros(len(whole), dtype=torch.int64), part).tolist()
-    if part == "train":
-        rows = [index for index in rows if not all(one.crowd for one in whole.annotations[index])]
+    shows = torch.tensor([not all(one.crowd for one in found) for found in whole.annotations])
+    rows = members(data, torch.zeros(len(whole), dtype=torch.int64), part, trainable=shows).tolist()
     return ObjectFiles(
         unlabelled([whole.images.paths[index] for index in rows]),
         tuple(whole.annotations[index] for index in rows),

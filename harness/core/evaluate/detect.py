@@ -45,6 +45,7 @@ def detect(run: Detect, session: Session) -> Computation:
     device, recipe = session.device, run.recipe
     require(recipe, device)
     scenes, test = load_scenes(run.data, "train"), load_scenes(run.data, "test")
+    _check_classes(run, scenes.names("objects"), test.names("objects"))
     encoder = dense_encoder(run, session, channels=scenes.channels)
     place = key_drop_paths(encoder, run.seed, recipe.batch_size)
     taps = taps_for(run.pyramid, encoder)
@@ -100,6 +101,21 @@ def detect(run: Detect, session: Session) -> Computation:
     write_examples(run, model.eval(), test, session)
     lines = session.attempt.lines()
     session.attempt.finish(last_test(lines), lines[-1]["seconds"], weights_of(model))
+
+
+def _check_classes(run: Detect, trained: tuple[str, ...], tested: tuple[str, ...]) -> None:
+    """Refuse parts that number their classes differently, so that a found one would be compared with another.
+
+    Raises:
+        HarnessError: names the classes that one of them lacks.
+    """
+    if trained == tested:
+        return
+    lacking = [name for name in (*trained, *tested) if (name in trained) != (name in tested)]
+    said = f"{', '.join(lacking)} in one alone" if lacking else "in another order"
+    raise HarnessError(
+        f"training and test pictures of {run.data.title} have different categories: {said}; list the same in both files"
+    )
 
 
 @torch.no_grad()

@@ -108,6 +108,8 @@ def _check_test_size(run: FineTune, model: torch.nn.Module, channels: int, devic
         return
     try:
         model.eval()(torch.zeros(1, channels, run.test_size, run.test_size, device=device))
+    except torch.OutOfMemoryError:
+        raise
     except (AssertionError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise HarnessError(

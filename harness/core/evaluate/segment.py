@@ -15,6 +15,7 @@ from torch import Tensor
 from harness.core.data.batches import steps_per_epoch
 from harness.core.data.datasets import Facts, facts_of
 from harness.core.data.scene_crops import IGNORED
+from harness.core.data.scene_files import MaskFiles
 from harness.core.data.scenes import (
     SceneBatch,
     Scenes,
@@ -188,18 +189,30 @@ def _check_tested(run: Segment, test: Scenes, model: Segmenter, session: Session
     """Refuse test pictures of a size at which the model does not compute, before training.
 
     Raises:
-        HarnessError: it fails on the first ones.
+        HarnessError: it fails on the first ones, or takes squares alone and others are no squares.
     """
+    if isinstance(run.test, Whole) and isinstance(test, MaskFiles) and _of_one_size(model):
+        others = [(height, width) for height, width in test.sizes if height != width]
+        if others:
+            height, width = others[0]
+            raise HarnessError(
+                _untested(run, f"of {len(test)} pictures {len(others)} are no squares: {width} x {height}")
+            )
     try:
         for views in islice(tested_views(run, test, session), 1):
             predicted(run, model.eval(), views, test.segments(views[0].rows))
+    except torch.OutOfMemoryError:
+        raise
     except (AssertionError, RuntimeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise HarnessError(
-            f"{run.built.name} cannot be tested on whole pictures ({reason}); test=Slide(stride=...) shows it windows"
-        ) from None
+        raise HarnessError(_untested(run, str(error).splitlines()[0] if str(error) else type(error).__name__)) from None
     finally:
         model.train()
+
+
+def _untested(run: Segment, reason: str) -> str:
+    if isinstance(run.test, Slide):
+        return f"{run.built.name} cannot be tested in windows of {run.image_size} px ({reason})"
+    return f"{run.built.name} cannot be tested on whole pictures ({reason}); test=Slide(stride=...) shows it windows"
 
 
 def segmenter_of(trained: TrainedDense, device: torch.device) -> Segmenter:

@@ -91,7 +91,12 @@ def opened_dense(source: Run | str | Path, store: Store) -> TrainedDense | None:
 def _place(source: Run | str | Path, store: Store) -> Path | tuple[str, Store]:
     """An exported file, or the key of a run and the store that holds it."""
     if isinstance(source, Run):
-        return key(source), store
+        name = key(source)
+        if not RunFolder(store.root / name).spec.is_file():
+            raise HarnessError(f"{name} is not in {store.root}: it has not been computed there")
+        return name, store
+    if not isinstance(source, str | Path):
+        raise HarnessError(f"a trained model is a run, its key, a folder or a file, not a {type(source).__name__}")
     path = Path(source).expanduser()
     if path.is_file():
         return path

@@ -27,9 +27,17 @@ def published_protocol(table: str, column: str, record: Mapping[str, str]) -> De
         # Without its width a UPerNet is not known to be another.
         head=None if record["head"] in ("", "UPerNet") else record["head"].split(" + ")[0],
         steps=int(thousands[1]) * 1000 if thousands else _number(r"(\d+) iterations", record["schedule"]),
-        rate=record["lr"] or None,
+        rate=_rate(record["lr"]),
         test=_tested(record["test"]),
     )
+
+
+def _rate(text: str) -> str | None:
+    """A rate as `protocol_of` writes it (6e-05), or other words than a number as they are printed."""
+    try:
+        return f"{float(text):g}"
+    except ValueError:
+        return text or None
 
 
 def _number(pattern: str, text: str) -> int | None:

@@ -63,6 +63,7 @@ WARM_UP = (
     "mmsegmentation multiplies both"
 )
 MAE_VIT = "ViT as it was pre-trained: mmsegmentation adds relative positions that begin at 0 and scales that begin at 1"
+SWIN_WINDOWS = "Swin: tested in windows of 512 px, where the official files test whole pictures"
 SWIN = "Swin: biases do not decay, where the official files spare those of norms alone"
 SWIN_T = "Swin-T: drop path 0.3, which is Swin-B's"
 VITDET = (
@@ -158,9 +159,10 @@ def mae_segment(
 def swin_segment(
     model: SwinModel = "swin-b", *, start: Start | None = None, data: Data | None = None, seed: int = 0
 ) -> Segment:
-    """UPerNet on a Swin, as its official files train and test it on ADE20K.
+    """UPerNet on a Swin, as its official files train it on ADE20K.
 
-    The published 44.51 (Swin-T) and 48.13 (Swin-B) start from supervised training: give such weights as a `Checkpoint`.
+    They test whole pictures; timm's Swin takes squares of one size, so here windows are tested. The published 44.51
+    (Swin-T) and 48.13 (Swin-B) start from supervised training: give such weights as a `Checkpoint`.
 
     Args:
         start: SimMIM's pre-training by default, of 800 epochs for Swin-B and of 100 for Swin-T.
@@ -176,9 +178,10 @@ def swin_segment(
         image_size=ADE20K_SIDE,
         backbone=simmim_backbone(model, window=7) if start is None else None,
         head=UPerNet(width=512, dropout=0.1),
+        test=Slide(stride=WINDOW_STRIDE),
         recipe=_ade20k_recipe(6e-5, weight_decay=0.01, drop_path=0.3, precision="fp32"),
         seed=seed,
-        assumed=(LOSS, WARM_UP, SWIN, *((SWIN_T,) if model == "swin-t" else ())),
+        assumed=(LOSS, WARM_UP, SWIN, SWIN_WINDOWS, *((SWIN_T,) if model == "swin-t" else ())),
     )
 
 

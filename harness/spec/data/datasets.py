@@ -547,6 +547,10 @@ class CocoFolder(_SceneFolder):
 
     truths: ClassVar[tuple[Truth, ...]] = ("objects",)
 
+    def current_revision(self) -> int:
+        """One more for a subset, which once was smaller by its pictures without objects."""
+        return self.revision + (self.train_images is not None)
+
     def check(self, root: Path, *, tested: bool) -> None:
         for part in (self.train, self.test)[: 1 + (tested and self.split == "test")]:
             for path, there in ((coco_json(root, part), Path.is_file), (root / part, Path.is_dir)):
