@@ -27,6 +27,7 @@ from harness import (
     LossPredictor,
     MomentumEncoder,
     RandomMask,
+    Skip,
     SquareMask,
     Study,
     TokenMask,
@@ -89,6 +90,8 @@ def cell(scale, mask, mask_ratio, seed):
     if mask in OTHERS:
         return {"finetune_top1": finetune(scale, simmim(scale, **OTHERS[mask](scale), seed=seed), seed)}
     if mask in HARD:
+        if scale.backbone.stride > scale.backbone.patch_size:
+            raise Skip(f"losses are predicted at the encoder's stride of {scale.backbone.stride} px, not for patches")
         made = HardMask(size=scale.backbone.patch_size, ratio=mask_ratio, **HARD[mask])
         start = simmim(scale, seed=seed).replace(mask=made, **predictor(scale))
         return {"finetune_top1": finetune(scale, start, seed)}

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator, Iterator
 
 import pytest
 from cpu_time import spent
+
+# A shell lets what it starts in the background ignore Ctrl-C, and so the commands too that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before torch is loaded: the tensors of tests are small, and threads that wait for each other take time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
