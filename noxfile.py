@@ -44,8 +44,8 @@ MINUTES = {
     "quickstart": 3,
     "docs": 2,
 }
-"""What a session of .ci/run may take on two quiet cores; they may take forty together. On a clean machine the first one
-that needs torch installs it."""
+"""What a session may take on two quiet cores. Those of .ci/run, all but coverage, may take forty together. On a clean
+machine the first one that needs torch installs it."""
 taken: dict[str, float] = {}
 """Minutes that the sessions of this call took."""
 
