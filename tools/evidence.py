@@ -30,7 +30,7 @@ import harness
 from harness.api import Results
 from harness.papers.protocol import protocol_of
 from harness.report.claims.contrasts import sides
-from harness.report.claims.listing import beside, claim_rows, family_error, judged
+from harness.report.claims.listing import beside, claim_rows, judged
 from harness.report.claims.verdicts import ORDER, Verdict
 from harness.report.escape import NOTHING, markdown, markdown_table, shorten
 from harness.report.labels import short_label
@@ -200,7 +200,7 @@ def summary_of(shown: Sequence[Shown]) -> Iterator[str]:
         [paper, str(count.total()), *(str(count[word] or NOTHING) for word in WORDS)] for paper, count in counts.items()
     ]
     total = sum(counts.values(), Counter[str]())
-    wrong = sum(family_error(part.verdicts) for part in shown)
+    wrong = ERROR * sum(verdict.tested for part in shown for verdict in part.verdicts)
     rows.append(["all", str(total.total()), *(str(total[word] or NOTHING) for word in WORDS)])
     yield markdown_table(["", "claims", *WORDS], ["---", *["---:"] * (len(WORDS) + 1)], rows)
     yield (

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from PIL import Image
 from safetensors.torch import load_file
-from tiny import BEIT, DATA, RECIPE, SWIN, VIT, pretrain
+from tiny import BEIT, DATA, MAE, RECIPE, SWIN, pretrain
 from torch._C._distributed_c10d import FileStore
 from torch.nn.parallel import DistributedDataParallel
 
@@ -32,18 +32,13 @@ from harness.runs import compute
 from harness.spec import (
     Augment,
     BlockMask,
-    Corruption,
-    DecoderHead,
     FineTune,
     GuidedMask,
     ImageFolder,
-    Loss,
     MomentumEncoder,
-    NormPixelTarget,
     Pretrain,
     Run,
     Scratch,
-    TokenMask,
     key,
 )
 from harness.spec.data.datasets import planned_manifest
@@ -55,14 +50,6 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 ON_GPU = pytest.mark.skipif(DEVICE.type == "cpu", reason="needs a GPU")
 
 SHORT = RECIPE.replace(epochs=2, batch_size=16, precision="fp32")
-MAE = {
-    "mask": TokenMask(size=4, ratio=0.75),
-    "corruption": Corruption(token="drop"),
-    "head": DecoderHead(depth=1, width=32, heads=2),
-    "target": NormPixelTarget(size=4),
-    "loss": Loss(kind="l2"),
-    "backbone": VIT.replace(variant="mae"),
-}
 RUNS = {
     "vit": pretrain(recipe=SHORT.replace(drop_path=0.1)),
     "beit": pretrain(recipe=SHORT, backbone=BEIT),

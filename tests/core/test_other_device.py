@@ -12,7 +12,7 @@ from other_device import DEVICE, Distant, played
 from safetensors.torch import load_file
 from test_backbones import CONVNEXT, RESNET
 from test_scene_files import write_coco, write_masks
-from tiny import BINS, CLASSES, CLUSTERS, DATA, INVERSE, RECIPE, SWIN, SWIN_V2, VIT, WORDS, pretrain
+from tiny import BINS, CLASSES, CLUSTERS, DATA, INVERSE, MAE, RECIPE, SWIN, SWIN_V2, VIT, WORDS, pretrain
 
 from harness.core.runtime.session import Interrupted, Session
 from harness.runs import compute
@@ -21,7 +21,6 @@ from harness.spec import (
     BlockMask,
     Contrastive,
     Corruption,
-    DecoderHead,
     Detect,
     FineTune,
     Fourier,
@@ -39,7 +38,6 @@ from harness.spec import (
     LossPredictor,
     MomentumEncoder,
     MomentumTarget,
-    NormPixelTarget,
     Occlusion,
     Pretrain,
     RgbStatistics,
@@ -49,7 +47,6 @@ from harness.spec import (
     Shapes,
     SimplePyramid,
     Slide,
-    TokenMask,
     UPerNet,
     key,
 )
@@ -61,14 +58,6 @@ SCENES = Shapes(image_size=32, train=8, test=4)
 FOLDERS = RECIPE.replace(epochs=1, batch_size=4, augment=Augment(crop_scale=(1.0, 1.0), flip=0.5))
 UPER = UPerNet(width=8, pools=(1, 2))
 STRONG = Augment(rand_augment="rand-m9-mstd0.5-inc1", erasing=0.25, mixup=0.8, cutmix=1.0)
-MAE = {
-    "mask": TokenMask(size=4, ratio=0.75),
-    "corruption": Corruption(token="drop"),
-    "head": DecoderHead(depth=1, width=32, heads=2),
-    "target": NormPixelTarget(size=4),
-    "loss": Loss(kind="l2"),
-    "backbone": VIT.replace(variant="mae"),
-}
 STARTS = {name: Scratch(backbone=it, image_size=32) for name, it in
           {"vit": VIT, "swin": SWIN, "convnext": CONVNEXT, "resnet": RESNET}.items()}  # fmt: skip
 TUNED = FineTune(start=STARTS["vit"], data=SMALL, recipe=SHORT, image_size=32)

@@ -163,6 +163,8 @@ def test_the_usual_set_spares_what_timm_spares_of_swins(backbone: Backbone) -> N
 
 def test_runs_whose_decay_changed_have_another_revision() -> None:
     run = pretrain(backbone=SWIN_V2)
+    gated = run.replace(recipe=run.recipe.replace(no_decay="usual-but-gate"))
+    assert gated.current_revision() == 3
     others = [
         pretrain(backbone=SWIN),
         run.replace(recipe=run.recipe.replace(no_decay="simmim-swin")),

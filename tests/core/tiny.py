@@ -9,13 +9,17 @@ from harness.spec import (
     Backbone,
     BinTarget,
     ClusterTarget,
+    Corruption,
+    DecoderHead,
     InverseSwinHead,
     Loss,
+    NormPixelTarget,
     PatchWords,
     Pretrain,
     RandomMask,
     Recipe,
     Shapes,
+    TokenMask,
     TokenTarget,
 )
 
@@ -33,6 +37,15 @@ SWIN = Backbone(
 SWIN_V2 = SWIN.replace(name="swinv2_tiny_window8_256")
 RECIPE = Recipe(epochs=2, batch_size=16, lr=1e-3, lr_batch=None, augment=Augment(crop_scale=(0.5, 1.0)))
 
+MAE: dict[str, Any] = {
+    "mask": TokenMask(size=4, ratio=0.75),
+    "corruption": Corruption(token="drop"),
+    "head": DecoderHead(depth=1, width=32, heads=2),
+    "target": NormPixelTarget(size=4),
+    "loss": Loss(kind="l2"),
+    "backbone": VIT.replace(variant="mae"),
+}
+"""Pieces of MAE: hidden tokens are dropped."""
 INVERSE = InverseSwinHead(embed_dim=32, depths=(1, 1, 2, 1), num_heads=(1, 2, 2, 4), window=4)
 CLASSES = Loss(kind="cross-entropy")
 BINS = BinTarget(bins=8)

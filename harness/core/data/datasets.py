@@ -372,7 +372,7 @@ def members(
         if part == "test":
             return pool[held_out]
         pool = pool[~held_out]
-    if trainable is not None and part == "train":
+    if trainable is not None:
         pool = pool[trainable[pool]]
     if data.train_images is not None:
         if data.train_images > len(pool) + further:

@@ -82,7 +82,7 @@ class MaskedImageModel(nn.Module):
         self.predictor: Any
         self.projector, self.predictor = _projections(run, self.encoder.width)
         self.loss_predictor: Any = _loss_predictor(run, self.encoder.width)
-        if run.mask.scored_by == "attention":
+        if run.mask.scored_by == "attention":  # refused now, and not at the first step
             attention_of(self.encoder)
         # Last, as it copies the parts that were made above.
         self.momentum = None if run.momentum is None else Momentum(run.momentum, self, *FOLLOWED)
