@@ -339,6 +339,18 @@ def test_parts_with_other_categories_are_refused_before_training(coco_set: CocoF
         numbers(run, tmp_path / "runs")
 
 
+def test_parts_that_number_the_same_categories_otherwise_are_refused(coco_set: CocoFolder, tmp_path: Path) -> None:
+    def swapped(content: dict[str, Any]) -> None:
+        first, second = content["categories"][:2]
+        first["name"], second["name"] = second["name"], first["name"]
+
+    change(tmp_path / "coco", swapped, "val2017")
+    start = Scratch(backbone=VIT, image_size=48)
+    run = Detect(start=start, data=CocoFolder(name="coco"), pyramid=SimplePyramid(width=16), recipe=RECIPE)
+    with pytest.raises(HarnessError, match="different categories: in another order"):
+        numbers(run, tmp_path / "runs")
+
+
 def test_pictures_that_are_no_squares_are_refused_before_training_where_the_model_takes_squares(
     ade: MaskFolder, tmp_path: Path
 ) -> None:

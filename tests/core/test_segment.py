@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -331,6 +332,27 @@ def test_a_model_of_a_fixed_size_is_refused_before_it_is_trained(
     assert "cannot be tested on whole pictures" in event.text
     assert "test=Slide(stride=...)" in event.text
     assert store.metrics(key(run)) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError("too wide"), r"cannot be tested in windows of 32 px \(too wide\)"),
+        (torch.OutOfMemoryError("out of memory"), "out of memory"),
+    ],
+)
+def test_a_failure_in_windows_is_not_called_one_of_whole_pictures(
+    error: Exception, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fails(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(recipe_of_segment, "predicted", fails)
+    event = work(Store(tmp_path), segmentation_of(test=Slide(stride=20)), CPU, Resources(), report=lambda event: None)
+    assert event.kind == "failed"
+    assert re.search(said, event.text)
+    assert "whole pictures" not in event.text
+    assert ("cannot be tested" in event.text) == (type(error) is RuntimeError)
 
 
 @pytest.mark.parametrize(

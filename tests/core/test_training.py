@@ -49,6 +49,7 @@ from harness.spec import (
     FineTune,
     FrequencyMask,
     Garments,
+    GuidedMask,
     Head,
     ImageFolder,
     Knn,
@@ -264,6 +265,23 @@ def test_a_pretraining_goes_on_with_all_parts_of_its_start(compute: Compute, cap
     assert not torch.equal(ours["targets.codebook"], theirs["targets.codebook"])
     assert not torch.equal(ours["head.0.weight"], theirs["head.0.weight"])
     assert "has no prediction head that fits: it begins anew" in caplog.text
+
+
+def test_runs_that_go_on_with_more_of_their_start_have_another_revision(tmp_path: Path) -> None:
+    path = tmp_path / "start.pth"
+    torch.save({}, path)
+    start = Checkpoint(path=str(path), backbone=VIT, image_size=32)
+    contrastive = {"contrastive": Contrastive(hidden=16, out=8), "momentum": MomentumEncoder()}
+    for changes in (contrastive, {"loss_predictor": LossPredictor()}, {"target": CLUSTERS, "loss": CLASSES}):
+        assert pretrain(**changes).current_revision() == 1
+        assert pretrain(**changes, start=start).current_revision() == 3
+    plain: dict[str, Any] = {}
+    for changes in (
+        plain,
+        {"target": BINS, "loss": CLASSES},
+        {"momentum": MomentumEncoder(), "mask": GuidedMask(size=8, ratio=0.5)},
+    ):
+        assert pretrain(**changes, start=start).current_revision() == 1
 
 
 def test_reconstructions_without_test_images_are_of_training_images(
