@@ -38,6 +38,7 @@ from harness.spec import (
     ClusterTarget,
     Corruption,
     Cosine,
+    DecoderHead,
     FineTune,
     FrequencyMask,
     GuidedMask,
@@ -197,7 +198,8 @@ def test_the_paste_has_the_prediction_in_hidden_places_only(store: Store) -> Non
 
 def test_another_mask_that_looks_at_the_image_looks_its_own_way(tmp_path: Path) -> None:
     """A run with hard patches has predicted losses for its own mask; a guided one follows the attention."""
-    hard = pretraining(VIT, mask=HardMask(size=4), momentum=MomentumEncoder(), loss_predictor=LossPredictor())
+    predictor = LossPredictor(decoder=DecoderHead(depth=1, width=16, heads=2))
+    hard = pretraining(VIT, mask=HardMask(size=4), momentum=MomentumEncoder(), loss_predictor=predictor)
     store, mask = Store(tmp_path), GuidedMask(size=4, ratio=0.5)
     assert work(store, hard, torch.device("cpu"), Resources(), report=lambda event: None).kind == "done"
     found = harness.reconstruct(key(hard), pictures()[0], mask=mask, seed=7, store=store.root)

@@ -87,7 +87,9 @@ PRESETS: dict[str, Callable[[], Pretrain]] = {
         target=MomentumTarget(width=32, downsample=4, blocks=1), momentum=MomentumEncoder(), loss=Loss(kind="l2")
     ),
     "hard patches": lambda: pretrain(
-        mask=HardMask(size=8), momentum=MomentumEncoder(), loss_predictor=LossPredictor()
+        mask=HardMask(size=8),
+        momentum=MomentumEncoder(),
+        loss_predictor=LossPredictor(decoder=DecoderHead(depth=1, width=32, heads=2)),
     ),
     "swapped crops": lambda: pretrain(contrastive=CONTRAST, momentum=MomentumEncoder()),
 }  # fmt: skip
