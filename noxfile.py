@@ -21,6 +21,8 @@ PROJECT = nox.project.load_toml("pyproject.toml")
 SHARED = Path(".nox") / "shared"
 """torch takes gigabytes and minutes to install: the sessions that need it share one environment. It lies over the one
 that nox runs in where that has torch."""
+GROUPS = ("test", "types", "lowest", "docs")
+"""What the shared environment has besides the project."""
 LOWEST = Path(".nox") / "lowest"
 DEPEND = [
     *("tests/report", "tests/spec", "tests/test_study.py", "tests/test_claims.py", "tests/test_results.py"),
@@ -90,16 +92,19 @@ def pip_install(session: nox.Session, commands: Path, *what: str) -> None:
     session.run(*pip, *what, external=True)
 
 
-def shared(session: nox.Session, *groups: str) -> Path:
-    """Bring the shared environment up to date; returns the folder of its commands."""
+def shared(session: nox.Session) -> Path:
+    """Install into the shared environment unless pyproject.toml is as it was; returns the folder of its commands."""
     commands = layered(session, SHARED, sysconfig.get_path("purelib") if find_spec("torch") else "")
-    pip_install(session, commands, "--editable", ".", *nox.project.dependency_groups(PROJECT, *groups))
+    installed, wanted = SHARED / "installed.toml", Path("pyproject.toml").read_text()
+    if not installed.exists() or installed.read_text() != wanted:
+        pip_install(session, commands, "--editable", ".", *nox.project.dependency_groups(PROJECT, *GROUPS))
+        installed.write_text(wanted)
     return commands
 
 
 def run_tests(session: nox.Session, *options: str) -> None:
     """Two processes share the tests; what the session was given comes last, so that it prevails."""
-    pytest = (str(shared(session, "test") / "python"), "-m", "pytest")
+    pytest = (str(shared(session) / "python"), "-m", "pytest")
     session.run(*pytest, *options, *session.posargs, external=True)
 
 
@@ -128,7 +133,7 @@ def coverage(session: nox.Session) -> None:
 @timed
 def types(session: nox.Session) -> None:
     """Check types, strictly."""
-    commands = shared(session, "test", "types")
+    commands = shared(session)
     session.run(str(commands / "python"), "-m", "mypy", *session.posargs, external=True)
 
 
@@ -153,11 +158,17 @@ def cluster(session: nox.Session) -> None:
         session.run(*script, "install", external=True, success_codes=[0, 1])
     if reason := session.run(*script, "missing", external=True, silent=True, success_codes=[0, 1]):
         session.skip(f"no Slurm cluster here: {reason}")
-    commands = shared(session, "test")
+    commands = shared(session)
     pytest = (str(commands / "python"), "-m", "pytest", "tests/cluster", *session.posargs)
     session.run(*pytest, external=True, env={"HARNESS_TEST_ACCOUNTING": "0"})
-    # Trainings, decisions and searches do not depend on what Slurm is asked, and they take minutes: once is enough.
-    once = [f"--deselect=tests/cluster/{name}.py" for name in ("test_until_decided", "test_search")]
+    # Trainings, decisions, searches and many jobs take minutes, whatever Slurm is asked: once is enough.
+    minutes = (
+        "test_until_decided.py",
+        "test_search.py",
+        "test_submission.py::test_sixty_runs_in_two_arrays_each_computed_once",
+        "test_submission.py::test_a_queue_with_little_room_takes_what_fits",
+    )
+    once = [f"--deselect=tests/cluster/{name}" for name in minutes]
     session.run(*pytest, "-m", "not slow", *once, external=True, env={"HARNESS_TEST_ACCOUNTING": "1"})
 
 
@@ -169,7 +180,7 @@ def lowest(session: nox.Session) -> None:
     These are the lowest of its dependencies that this Python has wheels for, and the newest of theirs; torch and
     torchvision stay as they are. Old packages warn of new ones, so here a warning is no error. Arguments go to pytest.
     """
-    below = shared(session, "test", "lowest")
+    below = shared(session)
     python = str(layered(session, LOWEST, f"import site; site.addsitedir({str(_packages(SHARED))!r})") / "python")
     folder = Path(session.create_tmp()).resolve()
     kept, pins = folder / "kept.txt", folder / "pins.txt"
@@ -205,7 +216,7 @@ def quickstart(session: nox.Session) -> None:
 @timed
 def docs(session: nox.Session) -> None:
     """Build the documentation site in docs/_build, running its notebook: a warning fails, and a dead link within it."""
-    python = str(shared(session, "docs") / "python")
+    python = str(shared(session) / "python")
     sphinx = ("-m", "sphinx", "--quiet", "--fail-on-warning", "--keep-going")
     session.run(python, *sphinx, "docs", "docs/_build", *session.posargs, external=True)
     session.run(python, "docs/links.py", "docs/_build", external=True)

@@ -24,19 +24,37 @@ class Session:
         return ""
 
 
-@pytest.fixture
-def sessions(monkeypatch: pytest.MonkeyPatch) -> Any:
+@pytest.fixture(scope="module")
+def sessions() -> Any:
+    """The module noxfile: nox lets it be loaded once."""
     pytest.importorskip("nox")
-    monkeypatch.chdir(ROOT)
-    monkeypatch.syspath_prepend(str(ROOT))
-    monkeypatch.delitem(sys.modules, "noxfile", raising=False)
-    import noxfile
-
-    monkeypatch.setattr(noxfile, "shared", lambda session, *groups: Path("bin"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        patch.syspath_prepend(str(ROOT))
+        import noxfile
     return noxfile
 
 
-def test_a_folder_that_is_named_is_all_that_is_tested(sessions: Any, tmp_path: Path) -> None:
+def test_what_the_project_needs_is_installed_again_where_it_has_changed_alone(
+    sessions: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sessions, "layered", lambda *args: sessions.SHARED / "bin")
+    sessions.SHARED.mkdir(parents=True)
+    asked = []
+    for text in ("a", "a", "b", "b"):
+        (tmp_path / "pyproject.toml").write_text(text)
+        session = Session()
+        sessions.shared(session)
+        asked.append(session.commands)
+    assert [len(commands) for commands in asked] == [1, 0, 1, 0]
+    assert {"--editable", "pytest>=8", "mypy>=1.17", "sphinx>=8.2"} <= set(asked[0][0])
+
+
+def test_a_folder_that_is_named_is_all_that_is_tested(
+    sessions: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "shared", lambda session: Path("bin"))
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / f"test_{name}.py").write_text("def test():\n    pass\n")

@@ -267,7 +267,7 @@ def test_evaluations_that_a_pool_starts_at_once_compute_them_once(compute: Compu
     drive(local)
     assert local.queue.endings.items() >= dict.fromkeys(runs, "done").items()
     notes = [compute.store.environment(name) for name in runs]
-    # One of the two computed each part; the folder may have a second owner, who found it written with the lease in hand.
+    # One of the two computed each part. Its folder may have had a second owner, who found it written once he had it.
     for part in ("train", "test"):
         assert [note.get(f"{part}_features") for note in notes].count("kept") == 1
     assert len(compute.files()) == 2
