@@ -132,6 +132,11 @@ class Search:
                 raise HarnessError("the wilcoxon pruner compares seeds, not rungs; valid: halving, hyperband, median")
         elif self.rungs is None:
             raise HarnessError(f"pruner {self.pruner!r} compares rungs: give rungs=Rungs(...)")
+        elif GPU_HOURS in self.metrics:
+            raise HarnessError(
+                f"pruner {self.pruner!r} compares what rungs evaluate, which says nothing of {GPU_HOURS}: "
+                "give another metric, or two without a pruner"
+            )
         else:
             self._check_rungs(self.rungs)
 

@@ -83,6 +83,10 @@ def judged_by(evaluation: Any) -> dict[str, Any]:
             {"pruner": "hyperband", "rungs": Rungs(epochs={"toy": (2, 4)}, evaluation=rung)},
             "'hyperband' compares after 2, 6 epochs or later, and rungs at scale toy are 2, 4: give each 3",
         ),
+        (
+            {"pruner": "median", "rungs": RUNGS, "metric": "gpu_hours", "direction": "minimize"},
+            "pruner 'median' compares what rungs evaluate, which says nothing of gpu_hours: give another metric",
+        ),
         ({"metric": "gpu_hours"}, 'gpu_hours is a cost: its direction should be "minimize"'),
         ({"metric": ("validation", "gpu_hours")}, "gpu_hours is a cost"),
     ],
