@@ -20,9 +20,10 @@ from harness.store import Store
 
 KILLS = 20
 PATIENCE = 60.0
-FIRST = pretraining(epochs=120)
-TUNED = finetuning(FIRST, epochs=120)
-FOUND = detection(FIRST, epochs=60)
+# Long enough to be at work after all kills on a machine where each comes some epochs late.
+FIRST = pretraining(epochs=200)
+TUNED = finetuning(FIRST, epochs=200)
+FOUND = detection(FIRST, epochs=90)
 SHORT = pretraining(epochs=40, seed=1)
 
 
@@ -99,12 +100,13 @@ def test_many_kills_change_nothing(tmp_path: Path, whole: Store, nursery: Nurser
     if run is not FIRST:
         compute(store, FIRST)
     name = store.register(run)
-    logged = 0
+    logged = begun = 0
     for _kill in range(KILLS):
         attempts = len(store.folder(name).attempts())
         child = nursery.start(store)
         if more := draw.randrange(4):  # 0: somewhere between the start and the first lines
             wait_for_lines(store, run, attempts + 1, logged + more, child)
+            begun += 1
             time.sleep(draw.uniform(0.0, 0.02))  # an epoch of four steps and its checkpoint take about as long
         else:
             time.sleep(draw.uniform(0.0, 0.2))
@@ -117,7 +119,8 @@ def test_many_kills_change_nothing(tmp_path: Path, whole: Store, nursery: Nurser
     assert outcome(store, name) == outcome(whole, name)
     result = store.result(name)
     assert result is not None
-    assert KILLS * 0.7 < result.attempt <= KILLS + 1
+    assert begun < result.attempt <= KILLS + 1
+    assert begun > KILLS / 2
     assert list(store.folder(name).path.rglob("*.pt")) == []
 
 
