@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.core.data.batches import steps_per_epoch, training_batches
+from harness.core.data.batches import training_batches
 from harness.core.data.datasets import load
 from harness.core.runtime.operators import Operators
 from harness.core.runtime.session import Session
@@ -59,8 +59,9 @@ class Timing:
     first_step: seconds from the beginning of the run to the end of its first step, with the data loaded before.
     warm_up: seconds of the steps between the first and the timed ones.
     peak_bytes: most memory that tensors took on a GPU; on a CPU, that the whole process took.
-    flops: of a step's multiply-adds, counted as two each. matrix_rate: operations a second of a large matrix product
-        in the run's precision, in this process.
+    flops: of a step's multiply-adds, counted as two each, without those of networks that are not trained, such as a
+        momentum encoder. matrix_rate: operations a second of a large matrix product in the run's precision, in this
+        process.
     operators: a step's operators by phase, without those that return a view; empty if they were not counted.
     """
 
@@ -93,7 +94,9 @@ def prepared(run: Pretrain, *, batch: int, precision: str | None, steps: int) ->
     held = max(2, min(LONGEST_EPOCH, NOISE_BYTES // image))  # batches of an epoch, after which there is a metrics line
     size = (("count", held * batch), ("side", run.image_size), ("channels", run.data.channels))
     data = CustomData(function=f"{__name__}:noise", params=size, channels=run.data.channels)
-    return run.replace(data=data, recipe=recipe.replace(epochs=-(-needed // held)), start=None)
+    # Groups of another size than the batch would have to divide it.
+    fourier = run.fourier.replace(group=None) if run.fourier and batch % (run.fourier.group or 1) else run.fourier
+    return run.replace(data=data, recipe=recipe.replace(epochs=-(-needed // held)), start=None, fourier=fourier)
 
 
 class _Enough(Exception):
@@ -147,7 +150,7 @@ def measure(
         first_step=first - clock.begun,
         warm_up=warm - first,
         peak_bytes=peak,
-        flops=2.0 * BACKWARD * forward * run.recipe.batch_size,
+        flops=2.0 * BACKWARD * forward * run.recipe.batch_size * run.mask.views,
         matrix_rate=matrix_rate(device, run.recipe.precision),
         operators=operators or {},
     )
@@ -201,7 +204,7 @@ def matrix_rate(device: torch.device, precision: str) -> float:
 def loader_rate(run: Pretrain, device: torch.device, *, workers: int, steps: int) -> float:
     """Images a second of a run's batches alone, without a model, after the first two of them."""
     images = load(run.data, "pretrain").to(device)
-    total = min(steps + 2, run.recipe.total_steps(steps_per_epoch(images, run.recipe.batch_size)))
+    total = steps + 2  # over as many epochs as that takes
     batches = training_batches(
         images, run.recipe.augment, image_size=run.image_size, batch_size=run.recipe.batch_size, seed=run.seed,
         first_step=0, steps=total, device=device, workers=workers,

@@ -101,7 +101,7 @@ def store_folder(said: Path | str | None = None, root: Path | None = None) -> Pa
         HarnessError: a profile cannot be read, or its `store` is no path.
     """
     if said is not None:
-        return Path(said).resolve()
+        return Path(said).expanduser().resolve()
     root = root or current_project()
     found = root / "runs"
     for path in profile_files(root):  # the project's profile comes last, so it wins
@@ -126,7 +126,7 @@ def data_location(name: str) -> Path | None:
         HarnessError: a profile cannot be read, or its [data] is no table of paths.
     """
     if found := os.environ.get(data_variable(name)):
-        return Path(found)
+        return Path(found).expanduser()
     for profile in reversed(profile_files(current_project())):
         if place := _paths(profile, "data", IMAGENET).get(name):
             return _resolved(profile, place)

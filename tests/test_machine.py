@@ -39,7 +39,9 @@ def test_a_place_is_relative_to_the_profile_that_names_it(
     assert store_folder() == Path("/shared/ours")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     profile.write_text('store = "~/ours"')
-    assert store_folder() == tmp_path / "home" / "ours"
+    assert store_folder() == store_folder("~/ours") == tmp_path / "home" / "ours"
+    monkeypatch.setenv("HARNESS_DATA_NETS", "~/nets")
+    assert data_location("nets") == tmp_path / "home" / "nets"
 
 
 @pytest.mark.parametrize("text", ["store = 3", "store = [\n", "a = " + "[" * 100_000])

@@ -356,6 +356,7 @@ def test_cross_entropy_passes() -> None:
 LOOKING: dict[str, Mask] = {
     "frequency": FrequencyMask(radius=4.0),
     "guided": GuidedMask(size=8, ratio=0.5),
+    "hints": GuidedMask(size=4, ratio=0.5, reveal=0.1),
     "hard": HardMask(size=8),
 }
 

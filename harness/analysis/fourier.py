@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from timm.models.beit import Beit
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.beit import Block as BeitBlock
+from timm.models.vision_transformer import Block
 from torch import Tensor
 
 from harness.analysis.sweep import SampleBatches, sweep, write_arrays
@@ -21,7 +21,7 @@ from harness.core.data.datasets import load
 from harness.core.evaluate.start import frozen_encoder
 from harness.core.model.encoder import Encoder, as_map
 from harness.core.runtime.session import Session
-from harness.spec import Fourier
+from harness.spec import Fourier, HarnessError
 
 TINY = 1e-6
 """Added to the amplitude before its logarithm, as the published code does."""
@@ -32,8 +32,11 @@ def fourier(run: Fourier, session: Session) -> None:
 
     Arrays, layers in the order of computation: names str [layers]; sides int64 [layers], of the maps; amplitude and
     error float64 [layers, frequencies], the mean over images of the relative log amplitude and its standard error, NaN
-    beyond the highest frequency of a map; variance float64 [layers]. Frequency k of a map of side s is 2 pi k / s.
-    The model computes in 32-bit floats.
+    beyond the highest frequency of a map, and errors of a single image; variance float64 [layers]. Frequency k of a map
+    of side s is 2 pi k / s. The model computes in 32-bit floats.
+
+    Raises:
+        HarnessError: no map has a frequency besides zero.
     """
     source = load(run.data, "test")
     encoder = frozen_encoder(run, session, channels=source.channels)
@@ -41,6 +44,8 @@ def fourier(run: Fourier, session: Session) -> None:
     # One image tells the names and sizes of all maps, which the arrays need before the sweep begins.
     blank = torch.zeros(1, source.channels, run.image_size, run.image_size, device=session.device)
     names, sides = zip(*((name, found.shape[-1]) for name, found in maps(encoder, blank)), strict=True)
+    if max(map(frequencies, sides)) == 1:
+        raise HarnessError(f"no feature map of {run.image_size} px has a frequency besides zero: give larger images")
     shape = (batches.parts, len(names), max(map(frequencies, sides)))
     sums = {name: torch.zeros(shape, dtype=torch.float64) for name in ("amplitude", "squares")}
     sums["variance"] = torch.zeros(shape[:2], dtype=torch.float64)
@@ -64,7 +69,7 @@ def fourier(run: Fourier, session: Session) -> None:
     count = batches.count
     amplitude, squares, variances = (array.sum(0).numpy() / count for array in sums.values())
     # Rounding can make the variance of equal values slightly negative.
-    error = np.sqrt(np.maximum(squares - amplitude**2, 0) / max(count - 1, 1))
+    error = np.sqrt(np.maximum(squares - amplitude**2, 0) / (count - 1 if count > 1 else math.nan))
     for layer, side in enumerate(sides):
         amplitude[layer, frequencies(side) :] = error[layer, frequencies(side) :] = math.nan
     write_arrays(session,
@@ -77,12 +82,14 @@ def fourier(run: Fourier, session: Session) -> None:
 def maps(encoder: Encoder, images: Tensor) -> Iterator[tuple[str, Tensor]]:
     """Name and feature map, float32 [B, C, h, w] without class tokens, of each layer that `Fourier` measures."""
     model: Any = encoder.model
-    vit = isinstance(model, VisionTransformer | Beit)
+    blocks = list(getattr(model, "blocks", ()))
+    # Others have attention and MLP side by side, or no norm between them: they are looked at after the block.
+    vit = bool(blocks) and all(type(block) in (Block, BeitBlock) for block in blocks)
     after_attention: list[Tensor] = []
     # timm gives no feature map between attention and MLP; the input of the norm before the MLP is that map.
     hooks = [
         block.norm2.register_forward_pre_hook(lambda _, given: after_attention.append(given[0]))
-        for block in (model.blocks if vit else ())
+        for block in (blocks if vit else ())
     ]
     try:
         for place, (piece, features) in enumerate(encoder.maps(images)):
@@ -124,8 +131,11 @@ def variance(features: Tensor) -> Tensor:
 
 
 def _metrics(amplitude: NDArray[np.float64], variances: NDArray[np.float64], sides: Sequence[int]) -> dict[str, float]:
-    """Amplitude of the highest frequency and variance: mean over layers, and of the last layer."""
-    high = [row[frequencies(side) - 1] for row, side in zip(amplitude, sides, strict=True)]
+    """Amplitude of the highest frequency and variance: mean over layers, and of the last layer.
+
+    The amplitude is that of layers whose map has a side of three or more: of a smaller one zero is the only frequency.
+    """
+    high = [row[frequencies(side) - 1] for row, side in zip(amplitude, sides, strict=True) if frequencies(side) > 1]
     return {
         "high_frequency": float(np.mean(high)),
         "high_frequency_last": float(high[-1]),

@@ -13,6 +13,7 @@ from harness.core.runtime.randomness import uniform
 from harness.spec import (
     CheckerboardMask,
     CustomMask,
+    GuidedMask,
     LocalMask,
     Mask,
     SquareMask,
@@ -65,6 +66,8 @@ def stated_ratio(mask: Mask) -> float | None:
         found = dict(mask.params).get("ratio")
         return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else None
     found = getattr(mask, "ratio", None)
+    if isinstance(mask, GuidedMask):
+        return mask.ratio - mask.reveal  # those shown again are not hidden
     return found if isinstance(found, float) else None
 
 

@@ -121,7 +121,7 @@ def _show(preset: str, run: Pretrain, device: str, found: Timing, loader: float 
             "images a second",
             f"{rate:,.0f}   ({each:,.1f} ms a step, {found.steps} steps)",
         ),
-        ("matrix rate", f"{found.share:.1%} of {found.matrix_rate / 1e12:,.1f} T operations a second, measured here"),
+        ("matrix rate", f"{found.share:.1%} of {found.matrix_rate / 1e9:,.0f} G operations a second, measured here"),
         ("first step", f"after {found.first_step:.1f} s, then {found.warm_up:.1f} s of warming up"),
         ("peak memory", f"{found.peak_bytes / 1e9:,.2f} GB {'of the GPU' if device != 'cpu' else 'of the process'}"),
         ("operators a step", f"{sum(found.operators.values()):,.0f}" if found.operators else "not counted"),

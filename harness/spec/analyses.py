@@ -192,9 +192,12 @@ class Fourier(_Analysis[Encoding]):
 
     Of each map the log amplitude log(|F| + 1e-6) of the two-dimensional DFT is averaged over channels and images. Its
     diagonal from the lowest to the highest frequency, less its lowest, is the relative log amplitude. A ViT is looked
-    at after every attention and every MLP, with what the residual path carries and without class tokens; a Swin or CNN
-    after its stem and every block.
+    at after every attention and every MLP, with what the residual path carries and without class tokens; a Swin or CNN,
+    and a ViT of other blocks (parallel ones, or with a norm behind each part), after its stem and every block. Maps of
+    one or two positions a side have no frequency besides zero and count in the variance alone.
     """
+
+    revision: ClassVar[int] = 2  # such maps used to count with an amplitude of zero
 
     kind: Literal["fourier"] = "fourier"
     images: PositiveInt = 512

@@ -120,7 +120,7 @@ class Pretrain(Spec):
 
         Momentum encoders used to drop residual branches. Frozen networks used to compute in the precision of training:
         all teachers, and DALL-E's encoder in tf32. Later, weight decay was taken from parameters of Swin V2, and what a
-        start has besides encoder, token and head is continued.
+        start has besides encoder, token and head is continued. Last, attention for guided masks is not in 16 bits.
         """
         changed, precision = self.momentum is not None and self.recipe.drop_path > 0, self.recipe.precision
         match self.target:
@@ -131,7 +131,9 @@ class Pretrain(Spec):
         learnt = isinstance(self.target, ClusterTarget | TokenTarget)
         parts = self.contrastive is not None or self.loss_predictor is not None or learnt
         continues = self.start is not None and parts
-        return super().current_revision() + changed + 2 * (continues or spares_swin_v2(self.backbone, self.recipe))
+        later = continues or spares_swin_v2(self.backbone, self.recipe)
+        rounded = self.mask.scored_by == "attention" and precision in ("bf16", "fp16")
+        return super().current_revision() + changed + 2 * later + 4 * rounded
 
     @property
     def target_memory(self) -> int:

@@ -92,6 +92,18 @@ def test_a_vit_is_read_after_each_attention_and_mlp(backbone: Backbone) -> None:
     assert not layer.norm2._forward_pre_hooks
 
 
+@pytest.mark.parametrize(
+    "name", ["vit_base_patch16_rpn_224", "vit_small_patch16_18x2_224", "vit_dpwee_patch16_reg1_gap_256"]
+)
+@torch.no_grad()
+def test_a_vit_of_other_blocks_is_read_after_each(name: str) -> None:
+    """In whose blocks no norm stands between attention and MLP, or these are side by side."""
+    encoder, names, found = read(Backbone(name=name, args=ARGS, patch_size=4))
+    assert names == ["stem", "block 1", "block 2"]
+    for block in (1, 2):
+        assert torch.allclose(found[block], encoder.features(images(), block), atol=1e-6)
+
+
 @torch.no_grad()
 def test_a_swin_is_read_after_its_patches_and_each_block() -> None:
     encoder, names, found = read(SWIN)

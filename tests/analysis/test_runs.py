@@ -208,4 +208,20 @@ def test_a_cnn_that_is_tested_at_another_size(tmp_path: Path) -> None:
     for run in (tuned, dropped, spectra):
         assert computed(store, run).kind == "done", store.state(key(run)).error
     assert metrics(store, dropped)["random(0)"] == metrics(store, tuned)["top1"]
-    assert arrays(store, spectra)["sides"].tolist() == [16, 16, 8, 4, 2]
+    found = arrays(store, spectra)
+    assert found["sides"].tolist() == [16, 16, 8, 4, 2]
+    # A side of 2 has frequency zero alone: that map is in no amplitude, and in the variance.
+    highest = [row[side // 2 - 1] for row, side in zip(found["amplitude"], (16, 16, 8, 4), strict=False)]
+    assert metrics(store, spectra)["high_frequency"] == pytest.approx(sum(highest) / 4)
+    assert metrics(store, spectra)["high_frequency_last"] == pytest.approx(highest[3]) != 0
+    assert metrics(store, spectra)["variance_last"] == pytest.approx(found["variance"][4])
+
+
+def test_spectra_of_one_image_have_no_error_and_small_maps_none(tmp_path: Path) -> None:
+    store = Store(tmp_path / "runs")
+    one = Fourier(start=Scratch(backbone=VIT, image_size=16), data=DATA, images=1)
+    assert computed(store, one).kind == "done"
+    assert np.isnan(arrays(store, one)["error"]).all()
+    large = VIT.replace(patch_size=8)
+    tiny = Fourier(start=Scratch(backbone=large, image_size=16), data=DATA, images=1)
+    assert "no feature map of 16 px has a frequency besides zero" in computed(store, tiny).text

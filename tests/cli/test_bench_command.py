@@ -6,10 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import Command
 
-from harness import bench
+from harness import ComplementMask, Pretrain, RandomMask, bench, simmim
 from harness.bench import Timing
+from harness.papers.models import named
+from studies.quickstart import MINI
+
+RUN = simmim(MINI, mask=RandomMask(size=7, ratio=0.5))
 
 
 def test_the_first_pretraining_of_a_study_is_timed(
@@ -50,6 +55,34 @@ def test_mistakes_are_one_line(
     assert ended.code == 2
     assert said in ended.err
     assert len(ended.err.splitlines()) == 1
+
+
+def test_a_batch_of_another_size_than_published_groups_of_spectra_is_timed() -> None:
+    run = named("a2mim/r50").run
+    assert isinstance(run, Pretrain)
+    assert run.fourier is not None
+    for batch, group in ((32, None), (512, run.fourier.group)):
+        timed = bench.prepared(run, batch=batch, precision="fp32", steps=1)
+        assert timed.fourier is not None
+        assert timed.fourier.group == group
+
+
+def test_each_mask_of_an_image_is_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(bench.MATRIX_SIDE, "cpu", 64)
+    found = [
+        bench.measure(
+            bench.prepared(RUN.replace(mask=mask), batch=4, precision="fp32", steps=1), torch.device("cpu"), steps=1
+        ).flops
+        for mask in (RUN.mask, ComplementMask(size=7))
+    ]
+    assert found[1] == 2 * found[0]
+
+
+def test_the_loader_is_timed_over_more_epochs_than_the_run_has() -> None:
+    run = bench.prepared(RUN, batch=4, precision="fp32", steps=1)
+    few = run.replace(data=run.data.replace(params=(("count", 4), ("side", 28), ("channels", 1))))
+    few = few.replace(recipe=run.recipe.replace(epochs=1))
+    assert bench.loader_rate(few, torch.device("cpu"), workers=0, steps=3) > 0
 
 
 def test_shares_are_of_the_matrix_rate() -> None:

@@ -67,6 +67,22 @@ def test_attention_is_that_of_the_class_token_by_hand() -> None:
             torch.testing.assert_close(found[image].flatten(), expected, rtol=1e-4, atol=1e-6)
 
 
+def test_attention_is_not_rounded_under_autocast() -> None:
+    """In bf16 values near 1/65 are a few, and of equal ones the first places would be hidden."""
+    model = MaskedImageModel(ATTENTIVE, 3).eval()
+    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = attention_scores(model.encoder, images)
+    assert found.dtype == torch.float32
+    assert all(len(scores.unique()) > 60 for scores in found)
+
+
+def test_runs_whose_attention_was_rounded_have_another_revision() -> None:
+    for run, raised in ((ATTENTIVE, 4), (HARD, 0)):
+        short = run.replace(recipe=run.recipe.replace(precision="bf16"))
+        assert short.current_revision() - run.current_revision() == raised
+
+
 def test_ranking_by_hand() -> None:
     """Three hidden patches and one that is not; two of them have equal errors."""
     predicted, errors = torch.tensor([[1.0, 3.0, 0.0, 9.0]]), torch.tensor([[2.0, 5.0, 2.0, 7.0]])

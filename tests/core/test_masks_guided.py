@@ -70,6 +70,9 @@ def test_hints_are_among_the_most_salient_and_drawn_evenly(scores: torch.Tensor)
     ranks = rank[shown]
     counts = torch.bincount(ranks, minlength=64)
     assert int(ranks.max()) == 11
+    # AttMask's own values: the smallest ratio, 0.3 - 0.2, is a little less than 0.1 in binary.
+    own = GuidedMask(size=4, ratio=0.3, ratio_spread=0.2, reveal=0.05, reveal_from=0.1)
+    assert drawn(own, scores.repeat_interleave(2, 1).repeat_interleave(2, 2)).flatten(1).sum(1).min() == 25 - 12
     assert bool((counts[:12] > 0.6 * 3 * N / 12).all())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import partial
 from typing import Any, get_args
 
 import pytest
@@ -169,6 +170,8 @@ def test_sites_of_the_paper() -> None:
     assert found["vit-s"] == BeforeBlock(block=5, stride=16)
     assert found["vit-b"] == BeforeBlock(block=8, stride=16)
     assert found["vit-l"] == BeforeBlock(block=16, stride=16)
+    giant = Backbone(name="vit_giant_patch14_dinov2", args={"depth": 40}, patch_size=14)
+    assert a2mim_site(giant) == BeforeBlock(block=26, stride=14)
     assert a2mim_site(a2mim_backbone("convnext-s"), "released") == BeforeBlock(block=34, stride=32)
 
 
@@ -199,6 +202,10 @@ def test_baselines_of_cnns(model: Model) -> None:
         (
             lambda: a2mim_site(Backbone(name="convnext_nano", patch_size=4, stride=32), "released"),
             "depths of convnext_",
+        ),
+        *(
+            (partial(a2mim_site, Backbone(name=name, patch_size=14)), f"depth of {name} is not known here: state it")
+            for name in ("vit_so400m_patch14_siglip_224", "vit_small_patch16_36x1_224", "vit_giant_patch14_dinov2")
         ),
     ],
 )

@@ -45,9 +45,10 @@ def guided_units(mask: GuidedMask, draw: Draw, scores: Tensor | None) -> Tensor:
         return ~listed(falling, total - count).view(-1, units, units)
     hidden = listed(falling, count)
     if shown := int(total * mask.reveal):
-        # Drawn among the first places of `falling`, which are the highest scores. All of these are hidden, as the spec
-        # bounds reveal_from by the smallest ratio.
-        order = order_of(draw.words("mask reveal", 2 * int(total * mask.reveal_from)))
+        # Drawn among the first places of `falling`, which are the highest scores. All of these are hidden: the spec
+        # bounds reveal_from by the smallest ratio, which may be a little less by rounding.
+        among = int(total * min(mask.reveal_from, mask.ratio - mask.ratio_spread))
+        order = order_of(draw.words("mask reveal", 2 * among))
         hidden.scatter_(1, falling.gather(1, order[:, :shown]), value=False)
     return hidden.view(-1, units, units)
 

@@ -53,7 +53,9 @@ def attention_scores(encoder: Encoder, images: Tensor) -> Tensor:
     shape = (len(x), x.shape[1], 3, attention.num_heads, -1)
     queries, keys, _ = attention.qkv(x).reshape(shape).permute(2, 0, 3, 1, 4).unbind(0)
     queries, keys = attention.q_norm(queries).float(), attention.k_norm(keys).float()
-    chances = (queries @ keys.mT * attention.scale).softmax(-1).mean(1)  # [B, from, to]
+    # Autocast would compute the product in 16 bits again, in which most scores are equal.
+    with torch.autocast(x.device.type, enabled=False):
+        chances = (queries @ keys.mT * attention.scale).softmax(-1).mean(1)  # [B, from, to]
     asking: Tensor = chances[:, 0] if vit.cls_token is not None else chances.mean(1)
     return asking[:, -side * side :].reshape(-1, side, side)
 

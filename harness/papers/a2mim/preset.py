@@ -7,6 +7,7 @@ full are in `harness.papers.a2mim.recipes`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Literal
 
@@ -44,7 +45,8 @@ HIDING = Corruption(fill="mean", token="replace")
 
 # Depths of timm's models by size, so that planning needs no torch.
 CONVNEXT_DEPTHS = {"tiny": (3, 3, 9, 3), "small": (3, 3, 27, 3), "base": (3, 3, 27, 3), "large": (3, 3, 27, 3)}
-VIT_DEPTHS = {"large": 24, "huge": 32}
+VIT_DEPTHS = {"tiny": 12, "small": 12, "medium": 12, "base": 12, "large": 24, "huge": 32}
+VIT_NAME = re.compile(r"(?:vit|deit3?|beit|beitv2)_([a-z]+)_(?:distilled_)?patch\d+_(?!\d+x\d)")  # no 36x1, 18x2
 
 RAN: dict[Variant, str] = {
     "paper": "A2MIM as its paper says it, variant 'paper'",
@@ -253,9 +255,16 @@ def _family(backbone: AnyBackbone) -> Literal["resnet", "convnext", "swin", "vit
 
 
 def _vit_depth(backbone: AnyBackbone) -> int:
-    # Arguments take precedence over the model's name; small and base ViTs have 12 blocks.
-    stated = dict(backbone.args).get("depth")
-    return int(stated or next((depth for size, depth in VIT_DEPTHS.items() if f"_{size}" in backbone.name), 12))
+    # Arguments take precedence over the model's name.
+    if stated := dict(backbone.args).get("depth"):
+        return int(stated)
+    name = VIT_NAME.match(backbone.name)
+    if name is None or name[1] not in VIT_DEPTHS:
+        raise HarnessError(
+            f"the depth of {backbone.name} is not known here: state it as depth in args, or take one of "
+            f"{', '.join(VIT_DEPTHS)}"
+        )
+    return VIT_DEPTHS[name[1]]
 
 
 def _convnext_depths(backbone: AnyBackbone) -> tuple[int, ...]:

@@ -49,7 +49,9 @@ class GuidedMask(MaskSpec):
             raise ValueError("reveal_from says where units are shown again; set reveal too, or leave it out")
         if self.reveal and (self.hide, self.choose) != ("salient", "ranked"):
             raise ValueError("reveal shows some of the salient units that are hidden: hide='salient', choose='ranked'")
-        if self.reveal and not self.reveal <= self.reveal_from <= self.ratio - self.ratio_spread:
+        least = self.ratio - self.ratio_spread
+        # AttMask's own 0.3 - 0.2 is a little less than 0.1 in binary.
+        if self.reveal and not self.reveal <= self.reveal_from <= least + 1e-9:
             raise ValueError(f"reveal_from {self.reveal_from} should lie between reveal and the smallest ratio")
         return self
 
