@@ -48,6 +48,7 @@ DEPTHS = {
     "ResNet-200": (1, 2, 3, 1),
 }
 NO_OTHER = "the released SimMIM of ViTs hides what it says it hides"
+SIMMIM = "SimMIM of ViTs by A2MIM's recipe, in 32 bits for ViT-B and with 100 epochs of fine-tuning"
 OTHER_RECIPE = "the published recipe of {} on {} is another, which is not expressed here"
 
 
@@ -95,9 +96,8 @@ def published(backbone, method, seed):
         case "SimMIM" if is_vit:  # A2MIM's recipe, but for precision and for the length of fine-tuning
             first = a2mim_pretrain(model, seed=seed)
             recipe = first.recipe.replace(precision="fp32" if model == "vit-b" else "fp16")
-            run = a2mim_finetune(
-                model, start=first.replace(corruption=Corruption(), fourier=None, recipe=recipe), seed=seed
-            )
+            start = first.replace(corruption=Corruption(), fourier=None, recipe=recipe, assumed=(SIMMIM,))
+            run = a2mim_finetune(model, start=start, seed=seed)
             return run.replace(recipe=run.recipe.replace(epochs=100))
         case "supervised":
             first = a2mim_pretrain(model)

@@ -56,6 +56,8 @@ def scale_of(scale, backbone):
 def hog(scale):
     """MaskFeat's histograms, two cells a side of 16 of the paper's pixels."""
     patch = 16 * scale.image_size // scale.paper_image_size
+    if patch < 4:
+        raise Skip(f"cells of {patch // 2} px: a histogram of one pixel is its direction alone")
     return HogTarget(cell=patch // 2, cells=2, window=patch)
 
 

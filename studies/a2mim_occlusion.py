@@ -71,6 +71,7 @@ SALIENCY = "saliency of a patch: the classifier's own gradient"
 
 def tuned(scale, backbone, init, augmentation, seed):
     """The classifier of a cell."""
+    note = RECIPE.format(RECIPES[backbone]) if scale.name == "paper" else ""
     resnet = backbone == "ResNet-50"
     scale = (RESNETS.get(scale.name) or vit.lent(scale, cnn.SMALL)) if resnet else scale
     if init == "random":
@@ -88,7 +89,7 @@ def tuned(scale, backbone, init, augmentation, seed):
         erasing=0.25 if augmentation == "random erasing" else 0.0,
     )
     recipe = found.recipe.replace(augment=augment)
-    return found.replace(recipe=recipe, assumed=(*found.assumed, RECIPE.format(RECIPES[backbone])))
+    return found.replace(recipe=recipe, assumed=(*found.assumed, note) if note else found.assumed)
 
 
 def patches(classifier):

@@ -2,9 +2,10 @@
 
 PAPER       ImageNet-1K, ResNet-50 at 224 px, 100 epochs of pre-training, then RSB A3.
 PAPER_300   The same with 300 epochs and RSB A2, as in A2MIM's main table.
-SMALL       Fashion-MNIST at 96 px, a ResNet of 1.0M parameters with bottlenecks.
+SMALL       Fashion-MNIST at 96 px, a ResNet of 0.5M parameters (1.0M with its head) with bottlenecks.
 CPU         The SimMIM studies' scale of that name at 96 px, with the ResNet of TINY.
-TINY        The packaged subset of Fashion-MNIST at 96 px, a ResNet of 0.4M parameters without them.
+TINY        The packaged subset of Fashion-MNIST at 96 px, a ResNet of 0.3M parameters (0.4M with its head)
+            without bottlenecks.
 ViTs have the image sizes, patches and recipes of the SimMIM studies' ViTs, absolute positions besides, and six blocks.
 
 Reduced CNNs have units of 16 of 96 px, so 6 x 6 of them as in A2MIM's runs at 192 px, and positions of 16 px after

@@ -5,7 +5,7 @@ SMALL   Fashion-MNIST at 96 px, a Swin of 1.4M parameters. Its four stages have 
         tokens a side) and windows, so that every mask of the paper exists.
 CPU     Fashion-MNIST at 24 px, a ViT of 0.15M parameters with a token for each of the 6 x 6 units of 32 of the paper's
         image. A cell is measured by fine-tuning as in the papers and by 20-NN (`beside`): about two minutes of a core.
-        CPU_SWIN has a Swin of 0.11M parameters instead, of 12 and 6 tokens a side.
+        CPU_SWIN has a Swin of 0.12M parameters instead, of 12 and 6 tokens a side.
 TINY    The packaged subset of Fashion-MNIST at 48 px, a Swin of three stages (24, 12 and 6 tokens a side).
 TINY_96 The same at 96 px with patches of 4, for questions about targets: more of the paper's resolutions exist.
 

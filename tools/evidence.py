@@ -25,9 +25,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 import harness
 from harness.api import Results
+from harness.core.masks.masking import make_mask
 from harness.papers.protocol import protocol_of
 from harness.report.claims.contrasts import sides
 from harness.report.claims.listing import beside, claim_rows, judged
@@ -420,15 +422,15 @@ def searched(store: Store) -> Iterator[str]:
         ]
         for place, (row, mean, ranked) in enumerate(zip(found, places, ranks, strict=True))
     ]
-    computed = sum(trial.computed for trial in trials)
+    computed, repeated = sum(trial.computed for trial in trials), len(means) - distinct_cells(opened, table)
     yield "## A search"
     yield (
         f"`search_masking`, scale `{opened.scale.name}`: {opened.search.sampler.upper()} computed {computed} of the "
         f"{len(means)} cells, one seed each, and took the best of them; all {len(means)} were computed with two seeds "
         "beside it. Values are top-1 of 20 nearest neighbours, of 1,000 held-out training images (validation) and in "
         "the last column of test images; cells are named by mask type, masked patch size, scope of the loss, layers "
-        f"of the head, target, ratio, and the smallest block. {len(means) - distinct_cells(table)} of the {len(means)} "
-        "repeat another: of units of 64 px a block-wise mask has 3 x 3, of which both smallest blocks are one. "
+        f"of the head, target, ratio, and the smallest block. {repeated} of the {len(means)} repeat another: of units "
+        "of 64 px there are 3 x 3, of which both smallest blocks are one, and squares of 0.25 and of 0.44 are 2 x 2. "
         "[search.md](search_masking/tiny/search.md), [table-tiny.csv](search_masking/table-tiny.csv), "
         "[README.md](search_masking/README.md)."
     )
@@ -463,9 +465,24 @@ def rank(values: pd.Series, name: str) -> int:
     return 1 + int((values > values[name]).sum())
 
 
-def distinct_cells(table: pd.DataFrame) -> int:
-    """How many cells are left if those count once that differ in the smallest block and in no value."""
-    return len(table.drop_duplicates([name for name in table.columns if name != "min_block"]))
+def distinct_cells(opened: Opened, table: pd.DataFrame) -> int:
+    """How many cells are left if those count once that hide the same places of every image and are equal else."""
+    named = ["mask_type", "masked_patch_size", "mask_ratio", "min_block"]
+    known: dict[tuple[object, ...], bytes] = {}
+
+    def hidden(row: pd.Series) -> bytes:
+        if (name := tuple(row[column] for column in named)) not in known:
+            cell = dict(row[[*named, "scope", "head_layers", "target"]].astype(object).where(row.notna(), None))
+            run = pretraining(opened.measure.wanted(opened.measure.candidate(cell, [0]))[0])
+            assert run is not None, "each cell has a pre-training"
+            positions = torch.arange(500)
+            mask = make_mask(run.mask, image_size=run.image_size, seed=0, step=0, steps=1, positions=positions)
+            known[name] = mask.numpy().tobytes()
+        return known[name]
+
+    return len(
+        table.assign(hidden=table.apply(hidden, axis=1)).drop_duplicates(["hidden", "scope", "head_layers", "target"])
+    )
 
 
 def opened_search(store: Store) -> Opened:

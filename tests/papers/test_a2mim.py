@@ -311,7 +311,12 @@ def test_presets_at_a_scale() -> None:
     released = a2mim(small, variant="released")
     assert released.corruption == Corruption(fill="image-mean", token="gated-add", site=AfterStage(stage=3, stride=16))
     assert released.loss.kind == "focal-l1"
-    assert a2mim(small, fourier=None).fourier is None
+    bare = a2mim(small, corruption=Corruption(fill="mean"), fourier=None)
+    assert bare.fourier is None
+    assert (run.assumed[0], bare.assumed[0]) == (
+        "A2MIM as its paper says it, variant 'paper'",
+        "A2MIM as its paper says it, variant 'paper', but for its corruption and its Fourier loss",
+    )
     assert simmim_cnn(small).corruption == Corruption(fill="mean", token="replace")
     assert released_simmim_cnn(small).corruption == Corruption()
     with pytest.raises(HarnessError, match="not of a vit; valid: ResNets and ConvNeXts"):

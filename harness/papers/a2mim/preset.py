@@ -85,6 +85,7 @@ def a2mim(
         HarnessError: where the token comes in is not known for the scale's backbone, and no corruption is given.
     """
     backbone, target = scale.backbone, target or TARGET
+    stated = {"corruption": corruption is not None, "loss": loss is not None, "Fourier loss": fourier != "variant"}
     # A word as the default, since None leaves the loss out.
     if fourier == "variant":
         # A spectrum belongs to an image: classes and features have none.
@@ -102,7 +103,7 @@ def a2mim(
         fourier=fourier,
         recipe=scale.pretrain,
         seed=seed,
-        assumed=tuple(_assumed(backbone, variant, corruption)),
+        assumed=tuple(_assumed(backbone, variant, corruption, [name for name, given in stated.items() if given])),
     )
 
 
@@ -218,9 +219,9 @@ def released_simmim_corruption(backbone: AnyBackbone) -> Corruption:
             raise HarnessError(f"released_simmim_cnn is of CNNs, not of a {family}; valid: ResNets and ConvNeXts")
 
 
-def _assumed(backbone: AnyBackbone, variant: Variant, corruption: Corruption) -> Iterator[str]:
-    """Notes on what is assumed of A2MIM, the variant first."""
-    yield RAN[variant]
+def _assumed(backbone: AnyBackbone, variant: Variant, corruption: Corruption, stated: list[str]) -> Iterator[str]:
+    """Notes on what is assumed of A2MIM, the variant first. stated: pieces that are the caller's, not the variant's."""
+    yield RAN[variant] + (f", but for its {' and its '.join(stated)}" if stated else "")
     if variant == "paper":
         yield UNVERIFIED
         if corruption.fill == "image-mean":

@@ -74,7 +74,7 @@ def symmim(
         seed=seed,
         assumed=(
             *_assumed_of_masks(scale, mask, contrastive),
-            *_assumed_of_prediction(corruption, head, target, loss),
+            *_assumed_of_prediction(corruption, head, target, loss, branches=1 if contrastive is None else 2),
             *(() if contrastive is None else _assumed_of_contrast(contrastive, momentum)),
             "SymMIM: epochs, learning rate, batch, augmentation and fine-tuning are the scale's",
         ),
@@ -93,9 +93,11 @@ def _assumed_of_masks(scale: Scale, mask: Mask, contrastive: Contrastive | None)
         yield from board.notes(scale.image_size)
 
 
-def _assumed_of_prediction(corruption: Corruption, head: Head, target: Target, loss: AnyLoss) -> Iterator[str]:
+def _assumed_of_prediction(
+    corruption: Corruption, head: Head, target: Target, loss: AnyLoss, branches: int
+) -> Iterator[str]:
     hidden = "dropped before the encoder, as in MAE" if corruption == DROPPED else "replaced by a mask token"
-    yield f"hidden patches: {hidden}, in both branches"
+    yield f"hidden patches: {hidden}{', in both branches' * (branches == 2)}"
     yield f"prediction: {head.kind} head, target {target.kind}, {loss.kind} loss over the {loss.scope} area"
 
 
