@@ -296,9 +296,15 @@ class Prepared(nn.Module):
         self.image_size = self.run.tested_size if isinstance(self.run, FineTune) else self.run.image_size
         self.mean, self.std, self.classes = trained.facts.mean, trained.facts.std, trained.facts.classes
 
-    def prepare(self, picture: Picture) -> Tensor:
-        """A picture of any size and mode as images float32 [1, C, S, S], cropped and normalised for this model."""
-        crop = self.run.crop if isinstance(self.run, FineTune) else 1.0
+    def prepare(self, picture: Picture, *, crop: float | None = None) -> Tensor:
+        """A picture of any size and mode as images float32 [1, C, S, S], cropped and normalised for this model.
+
+        Args:
+            crop: side of the square that is cropped from the middle, as a share of the shorter side. By default that of
+                the fine-tuning, and 1 for a pre-training, which has none; evaluations have their own (`Knn.crop`).
+        """
+        if crop is None:
+            crop = self.run.crop if isinstance(self.run, FineTune) else 1.0
         images = as_tested(picture, self.run.data, self._facts, image_size=self.image_size, crop=crop)
         return images.to(next(self.parameters()).device)
 

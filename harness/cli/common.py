@@ -312,5 +312,7 @@ def chosen_run(
     if len(done) > 1:
         cells = labels(found.plan)
         shown = ", ".join(f"{name} ({cells[name]})" for name in done[:SHOWN]) + (", ..." if len(done) > SHOWN else "")
-        raise HarnessError(f"{len(done)} runs are done: {shown}; narrow with --where and --seeds 1, or name a key")
+        several = len({name.partition("-")[0] for name in done}) > 1
+        ways = f"--where and --seeds 1{', --kind' * several}"
+        raise HarnessError(f"{len(done)} runs are done: {shown}; narrow with {ways}, or name a key")
     return done[0], found.store

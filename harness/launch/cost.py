@@ -139,7 +139,8 @@ def remaining(runs: Mapping[str, Run], states: Mapping[str, State], store: Store
     nothing = unknown and not by_measurement and not by_rate
     devices = sorted({figures.device for figures in measured.values() if figures.device})
     return Cost(
-        done_hours=sum(_spent(states[name], measured.get(kind)) for name, kind in kinds.items()) / 3600,
+        done_hours=sum(_spent(states[name], measured.get(kind), images.of(runs[name])) for name, kind in kinds.items())
+        / 3600,
         to_do_hours=None if nothing else by_measurement + by_rate,
         basis=_basis(
             sum(figures.count for figures in measured.values()), devices, stated=bool(by_rate), unknown=unknown
@@ -196,11 +197,13 @@ def _basis(count: int, devices: Iterable[str], *, stated: bool, unknown: int) ->
     return "; ".join(parts)
 
 
-def _spent(state: State, figures: _Measured | None) -> float:
+def _spent(state: State, figures: _Measured | None, work: float | None) -> float:
     """Seconds of one device on a run so far, on as many devices as finished runs of its kind had, else one."""
     device, devices = ("", 1.0) if figures is None else (figures.device, figures.devices)
     if state.result is not None:
         return _device_seconds(state.result, device, devices)
+    if figures is not None and device == "cpu" and work is not None:
+        return (1.0 - _left(state)) * work * figures.mean  # its own seconds go on while others have the processor
     return float(state.progress.get("seconds", 0.0)) * devices
 
 

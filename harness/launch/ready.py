@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from harness.launch.cost import check_models
 from harness.launch.slurm.task import open_to_group
-from harness.spec import HarnessError, Pretrain, Run
+from harness.spec import Detect, HarnessError, Pretrain, Run
 from harness.spec.data.datasets import Folder, absent
 from harness.spec.model.described import costed_models
 from harness.store import Store
@@ -35,11 +35,16 @@ def check_runs(runs: dict[str, Run], store: Store) -> None:
     """Check data sets and models of runs before any of them is computed or queued.
 
     Raises:
-        HarnessError: a folder of images is missing or cannot be used, or a model cannot be built as its spec says.
+        HarnessError: a folder of images is missing or cannot be used, a model cannot be built as its spec says, or a
+            package that an evaluation needs is not installed.
     """
     # Data first, which takes no time; counting a model may have to load torch.
     if missing := missing_data(runs.values()):
         raise HarnessError(missing[0])
     refuse_folders(runs.values())
+    if any(isinstance(run, Detect) for run in runs.values()):
+        from harness.core.evaluate.average_precision import require_coco  # here: it loads torch
+
+        require_coco()
     open_to_group(store.root)  # before models are counted, which leaves files in the store
     check_models(store.root, costed_models(runs))

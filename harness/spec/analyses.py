@@ -181,8 +181,8 @@ class Occlusion(_Analysis[FineTune]):
             raise ValueError(f"size {self.size} does not divide the image of {self.image_size} px; {valid}")
         if len(self.ratios) < 2 or any(left >= right for left, right in itertools.pairwise(self.counts)):
             raise ValueError(
-                f"ratios should be two or more, rise, and drop different numbers of the {self.side**2} patches, "
-                f"not {', '.join(map(str, self.counts)) or 'none'}"
+                f"ratios should be two or more, rise, and drop different numbers of the {self.side**2} patches of "
+                f"{self.size} px, not {', '.join(map(str, self.counts)) or 'none'}"
             )
         return self
 

@@ -131,7 +131,9 @@ def test_what_cannot_be_is_one_line(ran: Path, harness: Command) -> None:
     one_line(harness("export", pretrain, "e.bin"), ".safetensors")
     one_line(harness("export", pretrain, "e.pth", "--format", "official"), "VisionTransformer")
     one_line(harness("predict", finetune, "a/photo.png", "--where", "ratio=0.5"), "name a study's file")
-    one_line(harness("export", "studies/ratios.py", "e.safetensors", *ONE), "2 runs are done", pretrain, finetune)
+    one_line(
+        harness("export", "studies/ratios.py", "e.safetensors", *ONE), "2 runs are done", pretrain, finetune, "--kind"
+    )
     one_line(harness("predict", "studies/ratios.py", "a/photo.png", "--where", "ratio=0.75"), "is done")
 
 

@@ -209,7 +209,15 @@ def test_a_run_under_way_counts_for_what_is_left_of_it(store: Store) -> None:
     found = cost(store, pretraining(0), pretraining(1))
     attempt.release()
     assert found.to_do_hours == pytest.approx(0.75 * 40 / 3600)
-    assert found.done_hours == pytest.approx(51 / 3600)
+    assert found.done_hours == pytest.approx((40 + 0.25 * 40) / 3600)  # and not its 11 s on a shared processor
+
+
+def test_a_run_under_way_of_a_kind_that_was_not_measured_counts_by_its_own_time(store: Store) -> None:
+    attempt = owned(store, pretraining(1))
+    attempt.log({"step": 3, "steps": 12, "seconds": 11.0})
+    found = cost(store, pretraining(1))
+    attempt.release()
+    assert found.done_hours == pytest.approx(11 / 3600)
 
 
 def test_the_device_of_most_runs_counts(store: Store) -> None:

@@ -96,7 +96,7 @@ def test_what_is_not_said_is_taken_from_the_start() -> None:
         (lambda: INTERACTIONS.replace(orders=(0.0, 1.0)), "no order lies in the band from 0.05 to 0.5"),
         (lambda: INTERACTIONS.replace(pairs=91), "pairs 91 is more than the 90 that there are"),
         (lambda: OCCLUSION.replace(size=5), "size 5 does not divide the image of 16 px; valid: 1, 2, 4, 8, 16"),
-        (lambda: OCCLUSION.replace(ratios=(0.0, 0.01)), "drop different numbers of the 16 patches, not 0, 0"),
+        (lambda: OCCLUSION.replace(ratios=(0.0, 0.01)), "drop different numbers of the 16 patches of 4 px, not 0, 0"),
         (lambda: OCCLUSION.replace(ratios=(0.5,)), "two or more"),
         (lambda: FOURIER.replace(image_size=32), "image_size 32 differs from the start's 16"),
         (lambda: RgbStatistics(start=TUNED), "start"),  # type: ignore[arg-type]

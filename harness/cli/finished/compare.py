@@ -49,7 +49,7 @@ def compare(
 
 
 def _show(found: Comparison, *, everything: bool) -> None:
-    """Print the cells that changed, or all, and how many there are of each verdict."""
+    """Print the values of cells that changed, or all, and how many there are of each verdict."""
     from harness.report.labels import axis_words
 
     counts = Counter(change.verdict for change in found.changes)
@@ -60,7 +60,7 @@ def _show(found: Comparison, *, everything: bool) -> None:
         columns = ("evaluation", "verdict", "before", "after", "difference", "95 % interval", "p", "n")
         show_table((*map(axis_words, found.axes), *columns), list(map(_texts, rows)), axes=len(found.axes))
     words = ", ".join(f"{number} {word}" for word, number in counts.most_common())
-    say(f"{counted(len(found.changes), 'cell')}: {words}")
+    say(f"{counted(len(found.changes), 'value')}: {words}")
 
 
 def _texts(change: Change) -> tuple[str, ...]:

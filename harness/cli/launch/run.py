@@ -34,6 +34,7 @@ from harness.launch.local.pool import gpus
 from harness.launch.queue import Ending, Queue
 from harness.launch.resources import Resources, slow_bf16
 from harness.spec import HarnessError, Run
+from harness.store import Store
 from harness.study import Plan
 
 UntilDecided = Annotated[
@@ -115,10 +116,10 @@ def _compute(
     counts = Counter(work.endings.values())
     # Before interruptions: for a failure, the same command again is not enough.
     if counts["failed"] or counts["blocked"]:
-        say(f"{_counts(work.endings)}. harness logs shows why, harness retry runs them again.")
+        say(f"{_counts(work.endings, found.store)}. harness logs shows why, harness retry runs them again.")
         raise typer.Exit(1)
     if counts["interrupted"]:
-        say(f"{_counts(work.endings)}. The same command goes on from here.")
+        say(f"{_counts(work.endings, found.store)}. The same command goes on from here.")
         raise typer.Exit(130)
 
 
@@ -128,19 +129,23 @@ def _watched(found: Results, runs: dict[str, Run] | None, resources: Resources, 
     for line in slow_bf16(map(queue.run, queue.open()), resources.device, gpus):
         say(line)
     if not len(queue):
-        say(f"nothing to compute: {_counts(queue.endings)}")
+        say(f"nothing to compute: {_counts(queue.endings, found.store)}")
         yield Watch(lambda event: None, lambda: False)
         return
     specs, title = found.plan.runs() if runs is None else runs, f"{found.plan.study.name} · {found.plan.scale.name}"
     with Display(title, specs, labels(found.plan), queue) as display, Stop(tell=display.stopping) as stop:
         yield Watch(display.show, stop)
     if stop():
-        say(f"{_counts(queue.endings)}. The same command goes on from here; harness report shows what is done so far.")
+        counts = _counts(queue.endings, found.store)
+        say(f"{counts}. The same command goes on from here; harness report shows what is done so far.")
         raise typer.Exit(130)
 
 
-def _counts(endings: Mapping[str, Ending]) -> str:
-    counts = Counter(endings.values())
+def _counts(endings: Mapping[str, Ending], store: Store) -> str:
+    """`3 done, 1 interrupted, 2 not begun`: runs that a stop kept from beginning have no checkpoint."""
+    stopped = store.states([name for name, ending in endings.items() if ending == "interrupted"])
+    waited = {name for name, state in stopped.items() if state.word == "missing"}
+    counts = Counter("not begun" if name in waited else ending for name, ending in endings.items())
     return ", ".join(f"{count} {ending}" for ending, count in counts.items()) or "no runs"
 
 
