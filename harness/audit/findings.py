@@ -85,7 +85,8 @@ def _contracts(starts: dict[str, Pretrain], tell: Callable[[str], None]) -> Iter
             yield Finding("masked", "remark", f"not looked at: {error}", arm)
             continue
         if run.data != planned.data:
-            yield Finding("data", "remark", f"{planned.data.kind} is not at hand: checked on generated images", arm)
+            name = getattr(planned.data, "name", planned.data.kind)
+            yield Finding("data", "remark", f"data set {name} is not at hand: checked on generated images", arm)
         for mask in run.masks:
             yield from check_masks(mask, run.image_size, seed=run.seed, arm=arm)
         model = awake(run, batch)  # one model serves both checks, which do not train it

@@ -34,7 +34,8 @@ def export(
     from harness.core.weights.finished_run import opened
 
     found = write(opened(source, runs), file, form)
-    say(f"wrote {found.path} ({found.path.stat().st_size / 1e6:,.1f} MB)")
+    size = found.path.stat().st_size
+    say(f"wrote {found.path} ({size / 1e6:,.1f} MB)" if size >= 1e6 else f"wrote {found.path} ({size / 1e3:,.0f} kB)")
     for note in found.notes:
         say(note)
     say(found.call, whole=True)

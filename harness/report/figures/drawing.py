@@ -207,6 +207,7 @@ def draw_curves(found: Sequence[Curve], title: str) -> Figure:
             curve.epochs, curve.losses, color=COLOURS[look], linestyle=DASHES[look], marker=marker,
             label=label, markersize=3.5,
         )  # fmt: skip
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch of pre-training")
     axes.set_ylabel("loss, mean over seeds")
     finish(figure, width=ONE, title=title)

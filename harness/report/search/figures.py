@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from harness.report.figures.drawing import COLOURS, GREY, MARKERS, plain, style
 from harness.report.labels import axis_words, measure_label
@@ -62,6 +63,7 @@ def _history(trials: Sequence[Trial], metric: str, direction: str) -> Figure:
             axes.plot([t.number for t in found], values, marker, color=colour, label=label, alpha=0.7, markersize=4)
     line = best_so_far(trials, direction)
     axes.step([n for n, _ in line], [v for _, v in line], where="post", color=COLOURS[2], label="best so far")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("trial")
     axes.set_ylabel(plain(measure_label(metric)))
     figure.legend(loc="outside lower center", ncols=3)
