@@ -172,6 +172,7 @@ def test_sites_of_the_paper() -> None:
     assert found["vit-l"] == BeforeBlock(block=16, stride=16)
     giant = Backbone(name="vit_giant_patch14_dinov2", args={"depth": 40}, patch_size=14)
     assert a2mim_site(giant) == BeforeBlock(block=26, stride=14)
+    assert a2mim_site(giant.replace(args={}), "released") == AtInput()
     assert a2mim_site(a2mim_backbone("convnext-s"), "released") == BeforeBlock(block=34, stride=32)
 
 

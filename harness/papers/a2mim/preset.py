@@ -173,8 +173,9 @@ def a2mim_site(backbone: AnyBackbone, variant: Variant = "paper") -> AtInput | A
     """
     family, half = _family(backbone), backbone.stride // 2
     if family == "vit":
-        depth = _vit_depth(backbone)
-        return AtInput() if variant == "released" else BeforeBlock(block=depth * 2 // 3, stride=backbone.stride)
+        if variant == "released":
+            return AtInput()
+        return BeforeBlock(block=_vit_depth(backbone) * 2 // 3, stride=backbone.stride)
     if family == "swin":
         return AtInput() if variant == "released" else AfterStage(stage=3, stride=half)
     if family == "convnext" and variant == "released":
