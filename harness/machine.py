@@ -1,4 +1,4 @@
-"""Paths and settings of this machine: project root, profile files, data sets, store, cache, HARNESS_* variables.
+"""Paths and settings of this machine: project root, profiles, data sets, store, cache, HARNESS_* variables, packages.
 
 A profile is a TOML file: harness.toml in the project root, and ~/.config/harness/site.toml for all projects of a user.
 It may hold `store = "path"`, tables [data] and [weights] (name = "path") and a table [slurm] (read by
@@ -9,6 +9,7 @@ None of them determines a run's numbers, so none is part of a spec.
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import os
 import tomllib
 from collections.abc import Iterable, Sequence
@@ -192,3 +193,13 @@ def _paths(profile: Path, name: str, example: str) -> dict[str, str]:
 def _resolved(profile: Path, place: str) -> Path:
     """A path written in a profile: relative to the profile's folder, `~` expanded."""
     return (profile.parent / Path(place).expanduser()).resolve()
+
+
+def require_coco() -> None:
+    """Refuse to go on without pycocotools.
+
+    Raises:
+        HarnessError: it is not installed.
+    """
+    if importlib.util.find_spec("pycocotools") is None:
+        raise HarnessError("average precision needs pycocotools: pip install 'mim-harness[detection]'")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -16,11 +17,18 @@ def spent() -> float:
 def _of_the_living(pid: int) -> float:
     """Seconds of the processes below one, as Linux counts them; 0 elsewhere."""
     total = 0.0
-    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+    for child in _children(pid):
         try:
-            for child in children.read_text().split():
-                times = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[11:15]
-                total += sum(map(int, times)) / os.sysconf("SC_CLK_TCK") + _of_the_living(int(child))
+            times = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[11:15]
         except OSError:  # ended meanwhile: counted among the ended from now on
             continue
+        total += sum(map(int, times)) / os.sysconf("SC_CLK_TCK") + _of_the_living(child)
     return total
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # a thread that ended meanwhile
+            found += map(int, children.read_text().split())
+    return found

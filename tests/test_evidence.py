@@ -140,7 +140,8 @@ def test_the_front_page_ranks_the_winner_of_the_search_among_all_cells() -> None
     assert f"{max(means) - mean:.2f} points are missed" in page
     assert "rank 1 of 240 together with 1 other" in page
     assert "By seed 1 alone it has 49.7, rank 18; the best has 51.2: 1.5 points are missed" in page
-    assert "32 of the 240 repeat another" in page
+    # Of units of 64 px: 32 cells of two smallest blocks, and 8 squares of 2 x 2 of 3 x 3 units.
+    assert "40 of the 240 repeat another" in page
 
 
 def _axes(found: dict[str, str]) -> dict[str, str]:

@@ -259,8 +259,8 @@ MUTATIONS = (
     ),
     Mutation(
         "analysis/fourier.py",
-        "0) / max(count - 1, 1))",
-        "0) / max(count, 1))",
+        "0) / (count - 1 if count > 1 else math.nan))",
+        "0) / (count if count > 1 else math.nan))",
         "analysis/test_fourier_analysis.py analysis/test_runs.py",
     ),
     Mutation(

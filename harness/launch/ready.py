@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from harness.launch.cost import check_models
 from harness.launch.slurm.task import open_to_group
+from harness.machine import require_coco
 from harness.spec import Detect, HarnessError, Pretrain, Run
 from harness.spec.data.datasets import Folder, absent
 from harness.spec.model.described import costed_models
@@ -43,8 +44,6 @@ def check_runs(runs: dict[str, Run], store: Store) -> None:
         raise HarnessError(missing[0])
     refuse_folders(runs.values())
     if any(isinstance(run, Detect) for run in runs.values()):
-        from harness.core.evaluate.average_precision import require_coco  # here: it loads torch
-
         require_coco()
     open_to_group(store.root)  # before models are counted, which leaves files in the store
     check_models(store.root, costed_models(runs))

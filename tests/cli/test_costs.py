@@ -155,7 +155,7 @@ def test_cost_in_words(cost: Cost, text: str) -> None:
 
 
 def test_numbers() -> None:
-    assert [hours(value) for value in (0.0, 0.014, 12.34, 250.6)] == ["0.0", "0.014", "12.3", "251"]
+    assert [hours(value) for value in (0.0, 9.7e-5, 0.014, 12.34, 250.6)] == ["0.0", "0.000097", "0.014", "12.3", "251"]
     assert [short(value) for value in (999, 1_000, 89_874_104, 11_303_940_096)] == [
         "999 ",
         "1.00 k",

@@ -64,9 +64,9 @@ def graph_lines(runs: Mapping[str, Run], states: Mapping[str, State], store: Sto
 
 
 def hours(value: float) -> str:
-    """Hours with two digits that count, none behind the point from 100 on, and two behind it at most."""
-    if 0 < value < 0.01:
-        return "less than 0.01"
+    """Hours with two digits that count, and with none behind the point from 100 on."""
+    if 0 < value < 1e-4:
+        return f"{float(f'{value:.2g}'):f}"  # without an exponent
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 or value == 0 else f"{value:.2g}"
 
 

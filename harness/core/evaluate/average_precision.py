@@ -6,7 +6,6 @@ Truth and detections are kept as entries of COCO's json, masks run-length encode
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
@@ -16,8 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.spec import HarnessError
-
 Entry = dict[str, Any]
 """An annotation or a detection: image_id, category_id, bbox, segmentation, area, iscrowd, id, score."""
 
@@ -26,16 +23,6 @@ Kind = Literal["bbox", "segm"]
 
 NUMBERS = {"ap": 0, "ap50": 1, "ap75": 2, "ap_small": 3, "ap_medium": 4, "ap_large": 5}
 """Places of the metrics in COCO's summary; small is below 32^2 pixels of mask, large from 96^2 on."""
-
-
-def require_coco() -> None:
-    """Refuse to go on without pycocotools.
-
-    Raises:
-        HarnessError: it is not installed.
-    """
-    if importlib.util.find_spec("pycocotools") is None:
-        raise HarnessError("average precision needs pycocotools: pip install 'mim-harness[detection]'")
 
 
 def true_entries(image: int, classes: Tensor, masks: Tensor, boxes: Tensor, crowd: Tensor) -> list[Entry]:

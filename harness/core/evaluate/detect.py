@@ -16,7 +16,6 @@ from harness.core.evaluate.average_precision import (
     Kind,
     average_precision,
     found_entries,
-    require_coco,
     true_entries,
 )
 from harness.core.evaluate.examples import EXAMPLES, LEAST, save_examples
@@ -33,6 +32,7 @@ from harness.core.train.optimiser import parameter_groups, scales_with_heads
 from harness.core.train.training import Part, Training, Update
 from harness.core.weights.checkpoint import load_own, weights_of
 from harness.core.weights.finished_run import TrainedDense
+from harness.machine import require_coco
 from harness.spec import Detect, HarnessError
 
 JUDGED: tuple[tuple[str, Kind], ...] = (("box", "bbox"), ("mask", "segm"))
