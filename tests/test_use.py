@@ -222,6 +222,15 @@ def test_a_reconstruction_is_saved_as_one_picture(store: Store, tmp_path: Path) 
     assert (np.concatenate([rows[:, 14 + k * 238 :][:, :224] for k in range(4)], axis=1) == strip).all()
 
 
+def test_a_picture_is_prepared_with_the_crop_of_the_evaluation_that_is_named(store: Store) -> None:
+    picture, facts = pictures()[0], facts_of(DATA)
+    found = harness.load_encoder(key(PRETRAININGS["vit"]), store=store.root)
+    cropped, whole = (as_tested(picture, DATA, facts, image_size=32, crop=crop) for crop in (0.875, 1.0))
+    assert not torch.equal(cropped, whole)
+    assert torch.equal(found.prepare(picture, crop=0.875), cropped)
+    assert torch.equal(found.prepare(picture), whole)  # a pre-training crops nothing
+
+
 @pytest.mark.parametrize("name", ["vit", "beit", "swin", "windowed", "resnet", "convnext"])
 @pytest.mark.parametrize("kind", ["pretrain", "finetune"])
 def test_timm_loads_what_is_exported(name: str, kind: str, store: Store, tmp_path: Path) -> None:

@@ -467,22 +467,15 @@ def rank(values: pd.Series, name: str) -> int:
 
 def distinct_cells(opened: Opened, table: pd.DataFrame) -> int:
     """How many cells are left if those count once that hide the same places of every image and are equal else."""
-    named = ["mask_type", "masked_patch_size", "mask_ratio", "min_block"]
-    known: dict[tuple[object, ...], bytes] = {}
-
-    def hidden(row: pd.Series) -> bytes:
-        if (name := tuple(row[column] for column in named)) not in known:
-            cell = dict(row[[*named, "scope", "head_layers", "target"]].astype(object).where(row.notna(), None))
-            run = pretraining(opened.measure.wanted(opened.measure.candidate(cell, [0]))[0])
-            assert run is not None, "each cell has a pre-training"
-            positions = torch.arange(500)
-            mask = make_mask(run.mask, image_size=run.image_size, seed=0, step=0, steps=1, positions=positions)
-            known[name] = mask.numpy().tobytes()
-        return known[name]
-
-    return len(
-        table.assign(hidden=table.apply(hidden, axis=1)).drop_duplicates(["hidden", "scope", "head_layers", "target"])
-    )
+    cells = table.loc[:, :"target"].astype(object)
+    found, positions = set(), torch.arange(500)
+    for row in cells.where(cells.notna(), None).to_dict("records"):
+        cell = {str(axis): value for axis, value in row.items()}
+        run = pretraining(opened.measure.wanted(opened.measure.candidate(cell, [0]))[0])
+        assert run is not None, "each cell has a pre-training"
+        hidden = make_mask(run.mask, image_size=run.image_size, seed=0, step=0, steps=1, positions=positions)
+        found.add((hidden.numpy().tobytes(), cell["scope"], cell["head_layers"], cell["target"]))
+    return len(found)
 
 
 def opened_search(store: Store) -> Opened:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,7 @@ def test_compare_names_what_changed(harness: Command, study: Path, plan: Plan, p
     same = harness("compare", project / "a", project / "results-a", "--study", study, "--all", "--strict")
     assert same.code == 0
     assert same.out.count("identical") >= 2
+    assert re.search(r"\d+ values: \d+ identical", same.out)
     assert tree(project) == before
     wrong = harness("compare", project / "a", project / "b")
     assert (wrong.code, wrong.err.count("\n")) == (2, 1)

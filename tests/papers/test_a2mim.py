@@ -173,6 +173,12 @@ def test_sites_of_the_paper() -> None:
     giant = Backbone(name="vit_giant_patch14_dinov2", args={"depth": 40}, patch_size=14)
     assert a2mim_site(giant) == BeforeBlock(block=26, stride=14)
     assert a2mim_site(giant.replace(args={}), "released") == AtInput()
+    for name, block in (
+        ("deit_base_distilled_patch16_224", 8),
+        ("vit_huge_patch14_224", 21),
+        ("beitv2_large_patch16_224", 16),
+    ):
+        assert a2mim_site(Backbone(name=name, patch_size=16)) == BeforeBlock(block=block, stride=16)
     assert a2mim_site(a2mim_backbone("convnext-s"), "released") == BeforeBlock(block=34, stride=32)
 
 
