@@ -186,7 +186,10 @@ def _machine() -> str:
 
 
 def _started(pid: int) -> str:
-    """Start time of a process in clock ticks since boot; empty if there is no such process, or it is a zombie."""
+    """Start time of a process in clock ticks since boot; empty if there is no such process, or it has ended.
+
+    One that has ended is listed until its parent has asked for it: as a zombie (Z), then for a moment as dead (X).
+    """
     text = text_of(Path(f"/proc/{pid}/stat"))
     fields = text.rpartition(")")[2].split()  # the process name before it may hold spaces and brackets
-    return "" if not fields or fields[0] == "Z" else fields[19]
+    return "" if not fields or fields[0] in ("Z", "X") else fields[19]

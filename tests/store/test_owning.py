@@ -153,6 +153,14 @@ def test_a_dead_process_is_succeeded_at_once(store: Store) -> None:
     second.release()
 
 
+@pytest.mark.parametrize(("letter", "started"), [("S", "8123"), ("D", "8123"), ("T", "8123"), ("Z", ""), ("X", "")])
+def test_a_process_that_has_ended_has_no_start(monkeypatch: pytest.MonkeyPatch, letter: str, started: str) -> None:
+    """States of proc(5): waiting, waiting for a disk, stopped; a zombie, and what the kernel is about to forget."""
+    line = f"41 (py) on) {letter} 7 {' '.join(str(field) for field in range(5, 22))} 8123 23 24"
+    monkeypatch.setattr(lease, "text_of", lambda path: line if str(path) == "/proc/41/stat" else "")
+    assert lease._started(41) == started
+
+
 def test_a_reused_pid_is_not_mistaken_for_the_owner(store: Store) -> None:
     attempt = owned(store, RUN)
     claim(attempt, started="12345")
