@@ -48,7 +48,10 @@ def named(files: list[Path]) -> list[Any]:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A project folder that is the current one; modules that are imported from it are forgotten afterwards."""
+    """A project folder that is the current one: its `studies` are not those of this repository, which another test may
+    have imported, and are forgotten afterwards."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "studies"]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     before = set(sys.modules)
