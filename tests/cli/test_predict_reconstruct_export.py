@@ -106,6 +106,7 @@ def test_export_writes_what_its_line_loads(ran: Path, harness: Command) -> None:
     ended = harness("export", "studies/ratios.py", "e.safetensors", "--kind", "pretrain", *ONE)
     assert ended.code == 0, ended.err
     call = ended.out.splitlines()[-1]
+    assert f"({Path('e.safetensors').stat().st_size / 1000:.0f} kB)" in ended.out  # the disk's bytes, rounded
     assert call.startswith("timm.create_model('vit_tiny_patch16_224', pretrained=False, checkpoint_path=")
     import timm
 

@@ -31,7 +31,7 @@ from harness.papers import PaperTable, PublishedValue
 from harness.report.collect import arms, runs_frame
 from harness.report.figures import drawing, gallery
 from harness.report.figures import pictures as report_pictures
-from harness.report.figures.data import Point, axis_figures, cell_labels, cells_figures, curves
+from harness.report.figures.data import Curve, Point, axis_figures, cell_labels, cells_figures, curves
 from harness.report.labels import Words
 from harness.report.tables.statistics import summary
 from harness.spec import Evaluation, Scalar, Scale, upstream
@@ -374,6 +374,14 @@ def test_learning_curves_average_the_seeds(tmp_path: Path) -> None:
     assert (curve.label, curve.epochs, curve.losses, curve.seeds) == ("2", (0.5,), (1.5,), 2)
     with drawing.style():
         assert _drawn(drawing.draw_curves([curve], "scope")).startswith(PNG)
+
+
+def test_epochs_have_whole_ticks() -> None:
+    curve = Curve(label="2", epochs=(1.0, 2.0, 3.0), losses=(3.0, 2.0, 1.0), seeds=1)
+    figure = drawing.draw_curves([curve], "scope")
+    ticks = figure.axes[0].get_xticks()
+    assert all(tick == round(tick) for tick in ticks)
+    assert {1.0, 2.0, 3.0} <= set(ticks)
 
 
 def test_gallery_shows_the_first_finished_seed_and_skips_damage(tmp_path: Path) -> None:
