@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from harness.core.data.pictures import Picture, as_tested, pixels_of
 from harness.core.data.scenes import class_names
 from harness.core.evaluate.detect import detector_of, objects_in, objects_told_apart
-from harness.core.evaluate.examples import LEAST
 from harness.core.evaluate.segment import classes_in, classes_of, segmenter_of
 from harness.core.evaluate.start import classifier_of, encoder_of
 from harness.core.masks.masking import make_mask
@@ -45,6 +44,7 @@ from harness.spec import (
     Segment,
     one_line,
 )
+from harness.spec.dense.detect import SHOWN_SCORE
 from harness.store import Store, open_store
 from harness.store.files import disk_errors
 
@@ -246,7 +246,7 @@ class SegmentModel:
 class DetectModel:
     """Trained detector for prediction. least: score of the objects that are told, or more."""
 
-    def __init__(self, trained: TrainedDense, device: torch.device, least: float = LEAST) -> None:
+    def __init__(self, trained: TrainedDense, device: torch.device, least: float = SHOWN_SCORE) -> None:
         assert isinstance(trained.run, Detect)
         if not 0 <= least <= 1:
             raise HarnessError(f"a score is 0 to 1, not {least:g}")
@@ -275,7 +275,7 @@ def predictor(
     named = isinstance(run, str) and find(run) is not None
     dense = None if named or weights is not None else opened_dense(run, store)
     if dense is not None and isinstance(dense.run, Detect):
-        return DetectModel(dense, device, LEAST if score is None else score)
+        return DetectModel(dense, device, SHOWN_SCORE if score is None else score)
     trained = dense or opened(run, store, weights)
     if score is not None:
         raise HarnessError(f"score: {trained.name} is a {trained.run.kind}, which finds no objects; leave it out")

@@ -52,7 +52,7 @@ def test_the_legend_has_what_is_drawn_and_nothing_else() -> None:
     rows = frame()
     with drawing.style():
         whole, part = (draw_avgdist(drawn) for drawn in (rows, rows[rows["mask_patch_size"] == 64]))
-    band = "best, by SimMIM"
+    band = "best, as SimMIM is quoted"
     kinds, sizes = ["random", "square", "block-wise"], ["4 px", "8 px", "16 px", "32 px", "64 px"]
     assert [text.get_text() for text in whole.legends[0].texts] == [*kinds, band, *sizes]
     assert [text.get_text() for text in part.legends[0].texts] == ["random", band, "64 px"]

@@ -106,6 +106,7 @@ def test_columns_of_the_same_runs_are_shown_once(store: Store) -> None:
     (shown,), remarks = found(plan, store)
     assert (shown.evaluation, remarks) == ("box_ap", [])
     assert shown.columns[0].kinds == {0, 1}
+    assert draw(shown).get_suptitle() == "predictions by learning rate\npredicted objects: of a score of 0.5 or more"
 
 
 def test_a_figure_has_a_row_a_picture_and_a_column_a_cell(store: Store) -> None:
@@ -118,6 +119,7 @@ def test_a_figure_has_a_row_a_picture_and_a_column_a_cell(store: Store) -> None:
     figure = draw(second)
     assert [axes.get_title() for axes in figure.axes] == ["picture", "truth", "0.5"]
     assert [text.get_text() for text in figure.legends[0].texts] == ["background", "disc"]
+    assert figure.get_suptitle() == "predictions by learning rate"
 
 
 def test_a_report_shows_them_and_one_from_records_lacks_them(store: Store, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_accuracy_over_avgdist_beside_the_papers(tmp_path: Path) -> None:
     assert set(points(theirs)) == {(2.755, 82.0), (15.371, 82.8), (46.085, 82.4), (22.502, 82.5)}
     assert (ours.get_ylabel(), ours.get_xlabel()) == (
         "top-1 accuracy (%)\nmean ± sd (n = 2)",
-        "AvgDist (pixels of 192)",
+        "AvgDist, computed (pixels of 192)",
     )
     assert theirs.get_title() == "paper, under\nits own protocol"
     assert [text.get_text() for text in theirs.texts] == [".4", ".6", ".9", ".25"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,24 @@ def test_lines_controls_and_paper_over_a_numeric_axis(tmp_path: Path) -> None:
         assert y.tolist() == [81.0, 81.0]
         assert np.abs(x - np.array([0.4, 0.6])).max() < 0.05 * 0.2
     assert len(bars) == 2
+
+
+def test_what_the_paper_has_of_a_control_is_a_level_that_looks_like_ours(tmp_path: Path) -> None:
+    store, plan = Store(tmp_path), scope_plan()
+    finish_all(store, plan)
+    (figure,) = axis_figures(*_frames(plan, store))
+    (control,) = figure.controls
+    for unverified in (False, True):
+        known = replace(control, paper=80.25, unverified=unverified)
+        drawn = drawing.draw_axis(replace(figure, controls=(known,)))
+        ours, theirs = ([line for line in panel.lines if line.get_label() == "scratch"] for panel in drawn.axes)
+        assert [(line.get_linestyle(), line.get_color()) for line in theirs] == [
+            (line.get_linestyle(), line.get_color()) for line in ours
+        ]
+        assert list(theirs[0].get_ydata()) == [80.25, 80.25]
+        assert _legend(drawn).count("scratch") == 1
+        signs = [line for line in drawn.axes[1].lines if list(line.get_ydata()) == [80.25]]
+        assert [line.get_label() for line in signs] == ["unverified"] * unverified
 
 
 def test_a_numeric_axis_alone_is_one_line_and_no_axis_a_point(tmp_path: Path) -> None:
@@ -374,6 +393,18 @@ def test_learning_curves_average_the_seeds(tmp_path: Path) -> None:
     assert (curve.label, curve.epochs, curve.losses, curve.seeds) == ("2", (0.5,), (1.5,), 2)
     with drawing.style():
         assert _drawn(drawing.draw_curves([curve], "scope")).startswith(PNG)
+
+
+def test_a_long_title_of_the_legend_is_broken_into_lines_that_fit() -> None:
+    title = "mask type, masked patch size (px of 192), mask ratio, decoder depth"
+    curve = Curve(label="random, 32, 0.5, 1", epochs=(1.0, 2.0), losses=(2.0, 1.0), seeds=1)
+    with drawing.style():
+        figure = drawing.draw_curves([curve], title)
+        figure.draw_without_rendering()
+    told = figure.legends[0].get_title()
+    assert " ".join(told.get_text().split("\n")) == title
+    extent = told.get_window_extent()
+    assert 0 <= extent.x0 < extent.x1 <= figure.bbox.width
 
 
 def test_epochs_have_whole_ticks() -> None:

@@ -18,7 +18,7 @@ from harness.core.evaluate.average_precision import (
     found_entries,
     true_entries,
 )
-from harness.core.evaluate.examples import EXAMPLES, LEAST, save_examples
+from harness.core.evaluate.examples import EXAMPLES, save_examples
 from harness.core.evaluate.start import dense_encoder, encoder_below
 from harness.core.evaluate.tested_training import last_test, train_and_test
 from harness.core.model.batchnorm import group_batch_norms
@@ -34,6 +34,7 @@ from harness.core.weights.checkpoint import load_own, weights_of
 from harness.core.weights.finished_run import TrainedDense
 from harness.machine import require_coco
 from harness.spec import Detect, HarnessError
+from harness.spec.dense.detect import SHOWN_SCORE
 
 JUDGED: tuple[tuple[str, Kind], ...] = (("box", "bbox"), ("mask", "segm"))
 """What metrics are of, and how pycocotools calls it."""
@@ -196,7 +197,7 @@ def write_examples(run: Detect, model: Detector, test: Scenes, session: Session)
     facts, shown = facts_of(run.data), []
     for index in range(min(EXAMPLES, len(test))):
         pixels = test.picture(index).cpu()
-        found = objects_in(run, model, pixels, facts, least=LEAST)
+        found = objects_in(run, model, pixels, facts, least=SHOWN_SCORE)
         truth = test.objects(torch.tensor([index]))
         there = (truth.classes[0] >= 0) & ~truth.crowd[0]
         known = {name: getattr(truth, name)[0][there] for name in ("classes", "boxes", "masks")}

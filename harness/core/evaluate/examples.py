@@ -13,8 +13,6 @@ from harness.core.runtime.session import Session
 EXAMPLES = 4
 """Test pictures that are shown: the first ones, the same for all runs on a data set."""
 FILE = "examples.npz"
-LEAST = 0.5
-"""Least score of the predicted objects that are shown."""
 
 
 def save_examples(session: Session, names: Sequence[str], shown: Sequence[Mapping[str, Tensor]]) -> None:

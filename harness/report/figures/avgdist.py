@@ -31,7 +31,7 @@ AXES = ("mask_type", "masked_patch_size", "mask_ratio")
 """Axes of the table."""
 
 CLAIMED = (10.0, 20.0)
-"""Pixels of 192 between which SimMIM says that accuracy is high."""
+"""Pixels of 192 between which accuracy is high, as others quote SimMIM."""
 
 _MARKERS = {"random": "o", "square": "s", "block-wise": "^"}
 _COLOURS = {4: "#56B4E9", 8: "#0072B2", 16: "#009E73", 32: "#D55E00", 64: "#000000"}  # Okabe and Ito's, by unit size
@@ -167,7 +167,7 @@ def _draw_masks(axes: Axes, frame: pd.DataFrame, *, named: bool = True) -> None:
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.set_xlim(1.3, 64)
     axes.margins(y=0.1)
-    axes.set_xlabel("AvgDist (pixels of 192)")
+    axes.set_xlabel("AvgDist, computed (pixels of 192)")
 
 
 def _draw_series(axes: Axes, part: pd.DataFrame, kind: str, size: int, *, named: bool) -> None:
@@ -203,6 +203,6 @@ def _legend(figure: Figure, drawn: pd.DataFrame, columns: int) -> None:
         for size, colour in _COLOURS.items()
         if size in set(drawn["mask_patch_size"])
     ]
-    band = Patch(color=drawing.GREY, alpha=0.13, linewidth=0, label="best, by SimMIM")
+    band = Patch(color=drawing.GREY, alpha=0.13, linewidth=0, label="best, as SimMIM is quoted")
     handles = [*signs, band, *units]
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, columnspacing=1.2, handletextpad=0.5)

@@ -104,6 +104,10 @@ class AxisFigure:
         """Panels of the lines, in their order; one without a name where there are no several."""
         return tuple(dict.fromkeys(line.panel for line in self.lines))
 
+    def controls_in(self, panel: str) -> list[Point]:
+        """Controls that stand in a panel."""
+        return [point for point in self.controls if point.panel in ("", panel)]
+
     @property
     def labels(self) -> tuple[str, ...]:
         """Labels of the lines, each once, numbers ascending: lines of two panels that have the same look alike."""

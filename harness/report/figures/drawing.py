@@ -7,6 +7,7 @@ import hashlib
 import io
 import math
 import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
@@ -127,6 +128,7 @@ def draw_axis(data: AxisFigure) -> Figure:
         for line in data.lines:
             if line.panel == panel:
                 _draw_paper_line(axes, line, data.labels.index(line.label))
+        _draw_paper_controls(axes, data.controls_in(panel), len(data.labels))
         _set_scale(axes, data, 0.14)
     points = [point for line in data.lines for point in line.points]
     label = plain(data.measure) + spread([len(point.seeds) for point in [*points, *data.controls]])
@@ -137,7 +139,7 @@ def draw_axis(data: AxisFigure) -> Figure:
         axes.set_xlabel(plain(data.over))
     absent = f"cells without a number: {data.absent}" if data.absent else ""
     aside = f"not drawn: {data.aside} that would be single points" if data.aside else ""
-    _remark(figure, absent, aside)
+    remark(figure, absent, aside)
     labels = [plain(label) for label in data.labels]
     finish(figure, width=TWO if grid.size > 1 else ONE, title=data.title, height=1.0 + 1.5 * len(grid), order=labels)
     return figure
@@ -149,13 +151,14 @@ def _draw_panel(axes: Axes, data: AxisFigure, panel: str) -> None:
     for number, line in enumerate(lines):
         shift = (number - (len(lines) - 1) / 2) * min(0.08, 0.4 / len(lines))
         _draw_line(axes, data, line, shift)
-    _draw_controls(axes, [point for point in data.controls if point.panel in ("", panel)], len(data.labels))
+    _draw_controls(axes, data.controls_in(panel), len(data.labels))
     _set_scale(axes, data, 0.14 if len(data.panels) > 1 else 0.06 if data.shows_paper else 0.1)
     if panel:
         axes.set_title(plain(panel))
 
 
-def _remark(figure: Figure, *texts: str) -> None:
+def remark(figure: Figure, *texts: str) -> None:
+    """Write what a reader must know over a figure, a line a text; nothing for empty texts."""
     if lines := [plain(text, 80) for text in texts if text]:
         figure.suptitle("\n".join(lines), color=GREY, fontsize=7, x=0.01, ha="left")
 
@@ -188,7 +191,7 @@ def draw_cells(data: CellsFigure) -> Figure:
     note = _draw_bars([row[0] for row in grid], groups)
     said = spread([len(point.seeds) for point in data.points])
     grid[-1][0].set_xlabel(plain(data.measure) + said + (("; " if said else "\n") + note if note else ""))
-    _remark(figure, data.title)
+    remark(figure, data.title)
     longest = max(len(plain(point.label)) for point in data.points)
     height = 0.9 + 0.25 * len(data.points) + 0.25 * len(data.panels) + 0.2 * data.shows_paper
     finish(figure, width=TWO if data.shows_paper or longest > SHORT else ONE, height=height, title="")
@@ -289,11 +292,9 @@ def _draw_controls(axes: Axes, controls: Sequence[Point], lines: int) -> None:
     lines: colours that are taken. A few controls are grey and have bands; many have colours, and bands would hide them:
     they have bars at the right.
     """
-    few = len(controls) < len(DASHES[1:4])
+    few = _few(controls)
     for number, point in enumerate(controls):
-        colour = GREY if few else COLOURS[(lines + number) % LINES]
-        dashes, label = DASHES[1:4][number % 3], plain(point.label)
-        axes.axhline(point.mean, color=colour, linestyle=dashes, linewidth=1.1, zorder=1, label=label)
+        colour = _draw_level(axes, point.mean, number, controls, lines)
         if math.isnan(point.sd):
             continue
         if few:
@@ -301,6 +302,31 @@ def _draw_controls(axes: Axes, controls: Sequence[Point], lines: int) -> None:
         else:
             place, across = 0.98 - 0.03 * number, axes.get_yaxis_transform()
             axes.errorbar([place], [point.mean], yerr=[point.sd], color=colour, fmt="none", transform=across, zorder=2)
+
+
+def _draw_paper_controls(axes: Axes, controls: Sequence[Point], lines: int) -> None:
+    """Draw a paper's values of controls as levels that look like ours, those that are unverified with an empty sign."""
+    for number, point in enumerate(controls):
+        if math.isnan(point.paper):
+            continue
+        colour = _draw_level(axes, point.paper, number, controls, lines)
+        if point.unverified:
+            axes.plot(
+                [0.5], [point.paper], "o", color=colour, markerfacecolor="white", label="unverified",
+                transform=axes.get_yaxis_transform(), zorder=3,
+            )  # fmt: skip
+
+
+def _draw_level(axes: Axes, value: float, number: int, controls: Sequence[Point], lines: int) -> str:
+    """Draw control `number` at a value across the panel; returns its colour."""
+    colour = GREY if _few(controls) else COLOURS[(lines + number) % LINES]
+    label, dashes = plain(controls[number].label), DASHES[1:4][number % 3]
+    axes.axhline(value, color=colour, linestyle=dashes, linewidth=1.1, zorder=1, label=label)
+    return colour
+
+
+def _few(controls: Sequence[Point]) -> bool:
+    return len(controls) < len(DASHES[1:4])
 
 
 def _draw_paper_line(axes: Axes, line: Line, number: int) -> None:
@@ -385,7 +411,9 @@ def finish(figure: Figure, *, width: float, title: str, height: float = 2.5, ord
         longest = max(map(len, named))
         # An entry takes about its characters and six more for its sign, of which 14 fit an inch.
         columns = max(1, min(len(named), int(width * 14 / (longest + 6))))
-        rows = math.ceil(len(named) / columns) + bool(title)
+        # A letter of the title is somewhat wider than one of an entry.
+        titles = textwrap.wrap(plain(title, 3 * LABEL_LENGTH), int(width * 13))
+        rows = math.ceil(len(named) / columns) + len(titles)
         handles = [unique[label] for label in named]
-        figure.legend(handles, named, loc="outside lower center", ncols=columns, title=plain(title) or None)
+        figure.legend(handles, named, loc="outside lower center", ncols=columns, title="\n".join(titles) or None)
     figure.set_size_inches(width, height + 0.19 * rows)

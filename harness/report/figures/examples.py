@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from harness.overlay import Thing, boxed, colours, tinted
 from harness.report.escape import clean
+from harness.report.figures import drawing
 from harness.report.figures.data import cell_labels
 from harness.report.figures.drawing import plain
 from harness.report.labels import Words
 from harness.spec import Detect, Scalar, Segment, key
+from harness.spec.dense.detect import SHOWN_SCORE
 from harness.store import Store
 from harness.study import Plan
 
@@ -47,12 +49,16 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Examples:
-    """The cells of one column of a study. title: axes whose values the labels hold. names: of the classes."""
+    """The cells of one column of a study.
+
+    title: axes whose values the labels hold. names: of the classes. scored: True if what is predicted are objects.
+    """
 
     evaluation: str
     title: str
     names: tuple[str, ...]
     columns: tuple[Column, ...]
+    scored: bool
 
     def pages(self) -> list[Examples]:
         """The cells in parts that stay legible."""
@@ -77,6 +83,7 @@ def examples_of(plan: Plan, store: Store, words: Words) -> tuple[list[Examples],
         title, labels = cell_labels([axes for axes, _ in cells], plan.study.complete(plan.study.reference), words)
         classes: tuple[str, ...] = ()
         columns = []
+        scored = isinstance(plan.runs()[names[0]], Detect)
         for label, (_, keys) in zip(labels, cells, strict=True):
             arrays, damaged = _first(keys, store)
             remarks += damaged
@@ -84,7 +91,9 @@ def examples_of(plan: Plan, store: Store, words: Words) -> tuple[list[Examples],
                 classes = classes or tuple(map(str, arrays["names"]))
                 columns.append(_column(label, arrays))
         if columns:
-            found.append(Examples(evaluation=evaluation, title=title, names=classes, columns=tuple(columns)))
+            found.append(
+                Examples(evaluation=evaluation, title=title, names=classes, columns=tuple(columns), scored=scored)
+            )
     return found, remarks
 
 
@@ -107,6 +116,11 @@ def draw(data: Examples) -> Figure:
     shades = ["#{:02x}{:02x}{:02x}".format(*shade) for shade in colours(data.names)]
     handles = [Patch(color=shades[kind], label=plain(data.names[kind])) for kind in kinds]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(heads), fontsize=7, frameon=False)
+    drawing.remark(
+        figure,
+        f"predictions by {data.title}" if data.title else "",
+        f"predicted objects: of a score of {SHOWN_SCORE} or more" if data.scored else "",
+    )
     return figure
 
 

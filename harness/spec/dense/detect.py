@@ -12,6 +12,9 @@ from harness.spec.dense.base import Dense
 
 __all__ = ["Detect", "Fpn", "SimplePyramid"]
 
+SHOWN_SCORE = 0.5
+"""Least score of the predicted objects that are shown in pictures."""
+
 
 class Fpn(Spec):
     """A feature pyramid network over the last map of each stride of a Swin, ConvNeXt or ResNet.
