@@ -97,9 +97,9 @@ def test_what_the_paper_has_of_a_control_is_a_level_that_looks_like_ours(tmp_pat
         assert [(line.get_linestyle(), line.get_color()) for line in theirs] == [
             (line.get_linestyle(), line.get_color()) for line in ours
         ]
-        assert list(theirs[0].get_ydata()) == [80.25, 80.25]
+        assert np.asarray(theirs[0].get_ydata()).tolist() == [80.25, 80.25]
         assert _legend(drawn).count("scratch") == 1
-        signs = [line for line in drawn.axes[1].lines if list(line.get_ydata()) == [80.25]]
+        signs = [line for line in drawn.axes[1].lines if np.asarray(line.get_ydata()).tolist() == [80.25]]
         assert [line.get_label() for line in signs] == ["unverified"] * unverified
 
 
