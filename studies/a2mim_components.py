@@ -96,7 +96,7 @@ STUDY = Study(
             ("the mean colour of the image and a token at stage 3 help", ARMS[1][0], "SimMIM"),
             ("the Fourier loss helps", ARMS[2][0], ARMS[1][0]),
             ("weighting frequencies by their error helps", "A2MIM", ARMS[2][0]),
-            ("filling hidden pixels with the mean colour helps SimMIM", ARMS[5][0], "SimMIM"),
+            ("filling in the image's own mean colour, not the data set's, helps SimMIM", ARMS[5][0], "SimMIM"),
         )
     ),
 )

@@ -115,5 +115,6 @@ STUDY = Study(
             for backbone in BACKBONES
         ),
     ),
+    labels={"table": "ablation of"},
     factors={"backbone": ("start", "recipe", "data", "image_size", "test_size", "loss", "label_threshold", "crop")},
 )

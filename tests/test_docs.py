@@ -150,8 +150,21 @@ def test_the_readme_opens_with_a_figure_and_claims_of_the_evidence() -> None:
     assert (pairs_by_knn, all_pairs) == (pairs, pairs + closer)
     said = f"Of {pairs} pairs of masks that the paper's Table 1 separates, {alike} stand in the same order here "
     told = " ".join(opening.split())
-    assert f"{said}by top-1, {alike_beyond} of {beyond} beyond noise, and {by_knn} by 20-NN; " in told
+    assert (
+        f"{said}by top-1, {by_knn} by 20-NN, and {alike_beyond} of the {beyond} whose own interval by top-1, " in told
+    )
     assert f"of all {all_pairs} that it does not print alike, {alike + alike_closer} and {closer_by_knn}." in told
+
+
+def test_the_readme_counts_the_claims_that_the_evidence_decides() -> None:
+    """From the row of all claims: all but those that are not testable or not run are tested."""
+    page = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
+    (header,) = (row for row in rows_of(page) if "claims" in row)
+    (row,) = (row for row in rows_of(page) if row[0] == "all")
+    counts = {name: int(text.strip("–†") or 0) for name, text in zip(header[1:], row[1:], strict=True)}
+    tested = counts["claims"] - counts["not testable at this scale"] - counts["not run yet"]
+    opening = " ".join(README.read_text(encoding="utf-8").partition("\n## ")[0].split())
+    assert f"Of the {tested} claims that are tested there, {tested - counts['inconclusive']} are decided" in opening
 
 
 def test_the_cells_that_the_readme_tells_from_the_default_are_all_there_are() -> None:

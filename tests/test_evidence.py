@@ -22,6 +22,7 @@ from harness.search.measure import metric_of
 from harness.spec import key
 from harness.store import Store
 from harness.store.exchange import import_records
+from harness.store.states import Result
 from harness.study import load
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -154,6 +155,41 @@ def _cell(row: dict[str, str]) -> dict[str, object]:
     numbers = {"masked_patch_size": int, "head_layers": int, "mask_ratio": float, "min_block": float}
     axes = {name: value for name, value in row.items() if value and not name.startswith(("top1", "key"))}
     return {name: numbers.get(name, str)(value) for name, value in axes.items()}
+
+
+def test_what_pre_training_gains_is_as_the_calibration_measured_it() -> None:
+    """At the setting that its README chose: the masked cell minus the one from scratch."""
+    with (RESULTS / "calibration" / "cpu" / "table.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["evaluation"] == "top1"]
+    settings = {"vit_": ("ViT", 5, 0.003), "swin_": ("Swin", 10, 0.006), "resnet": ("ResNet", 10, 0.003)}
+    for name, (backbone, epochs, lr) in settings.items():
+        of = [row for row in rows if row["backbone"] == backbone and float(row["lr"]) == lr]
+        (masked,) = (float(row["mean"]) for row in of if row["epochs"] and float(row["epochs"]) == epochs)
+        (scratch,) = (float(row["mean"]) for row in of if not row["epochs"])
+        assert round(masked - scratch, 1) == _tool().GAINS[name]
+
+
+def test_the_front_page_says_what_weakens_a_verdict() -> None:
+    page = (RESULTS / "README.md").read_text(encoding="utf-8")
+    parts = dict(re.findall(r"^`(\w+)`, scale (.*?)(?=^###? )", page, re.MULTILINE | re.DOTALL))
+    example = "An example that is no part of PLAN.md, with seeds 0 to 9"
+    assert [name for name, text in parts.items() if example in text] == ["quickstart"]
+    shares = {"simmim_masking": "59%", "mae_ratio": "59%", "simmim_head": "25%", "a2mim_components": "200%"}
+    for name, share in shares.items():
+        assert f"the margin of 1 is {share} of that" in parts[name]
+        assert ("say little here" in parts[name]) is (name != "simmim_head")
+    assert "the margin of" not in parts["downstream_dense"]  # whose models and measure are not the calibration's
+    # 78.5 minus 78.2 from memory, inside a margin of 1.
+    assert "The paper's own difference, +0.3, is within the margin too" in parts["a2mim_components"]
+    summary = page.partition("A verdict is about")[0]
+    assert "| MAE | 4 | 1† |" in summary  # a decoder of one block, from memory
+
+
+def test_where_no_cpu_time_is_known_hours_are_those_of_the_clock() -> None:
+    whole, stopped = (Result({}, 1, 5400.0, "", cpu_seconds=cpu) for cpu in (3600.0, None))
+    assert _tool().hours([whole, whole]) == "2.0 CPU hours"
+    told = "1.0 CPU hours, and 90 minutes by the clock of 1 run whose CPU time is not known"
+    assert _tool().hours([whole, stopped]) == told
 
 
 @pytest.mark.slow

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import ast
 import csv
+import itertools
 import math
+import re
 import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -49,6 +51,7 @@ from harness.spec import HarnessError, key, pretraining
 from harness.stats.intervals import ERROR, Floats, half_width
 from harness.store import Store
 from harness.store.exchange import import_records
+from harness.store.states import Result
 from harness.study import Study, load
 from harness.study.claims import InnerMaximum
 from harness.study.study import cell_text
@@ -65,6 +68,11 @@ DECIDED = ("reproduced", "contradicted", "no difference beyond the margin")
 WORDS = (*DECIDED, *(word for word in ORDER if word not in DECIDED))
 PLAN = FOLDER / "PLAN.md"
 REMARKS = {
+    "a2mim_components": (
+        "`SimMIM` fills hidden pixels with the data set's mean colour before its token takes their place, A2MIM with "
+        "the image's own: the claims about the mean colour compare two fills. The released SimMIM fills nothing "
+        "(`released SimMIM`, not run).",
+    ),
     "downstream_dense": (
         "`ViT-B` names this small model, which stands for it; pictures are scenes put together from Fashion-MNIST's "
         "images. PLAN.md leaves the linear layer on the frozen encoder without a claim, since in the calibration, "
@@ -72,7 +80,9 @@ REMARKS = {
     ),
     "simmim_target": (
         "`BEiT` stands in for DALL-E's tokens, which have no meaning for such small images: 64 words of a k-means over "
-        "raw patches. Of the seven classifications two exist at this scale.",
+        "raw patches. Of the seven classifications two exist at this scale. The default, regression l1 192, is "
+        "simmim_scope's, all of an Intel; the other cells are of an Intel with seeds 10 to 14 and of an AMD with 15 to "
+        "19, so that with the latter a difference from the default is one between processors too.",
     ),
     "symmim_masks": (
         "A board of 1 or 2 is a checkerboard with squares of so many patches. That of 2 hides 16 of 36 patches (44 %), "
@@ -80,7 +90,10 @@ REMARKS = {
         "twice, by a mask and by what it leaves visible: it costs two passes a step, so its row compares budgets too.",
     ),
 }
-"""What a reader must know of the cells of a study that were run, where PLAN.md says so."""
+"""What a reader must know of the cells of a study that were run."""
+GAINS = {"vit_": 1.7, "swin_": 4.0, "resnet": 0.5}
+"""Points by fine-tuning that pre-training gains over training from scratch in the calibration, which is of scale `cpu`,
+by the first letters of a model's name."""
 EFFECTS = (4.0, 2.0, 1.0, 0.5, 0.3)
 """Points. The papers' own contrasts within pre-training are mostly 0.1 to 1."""
 
@@ -137,10 +150,22 @@ class Shown:
         return self.records is not None
 
     @cached_property
-    def seconds(self) -> dict[str, float]:
-        """CPU seconds by key of all finished runs; of a run that went on in a second attempt those of the clock."""
+    def ran(self) -> tuple[harness.spec.Evaluation, ...]:
+        """All evaluations of the cells that have a value of it."""
+        done, cells = self.runs[self.runs["value"].notna()], self.study.cells
+        names = set(zip(done["cell"], done["evaluation"], strict=True))
+        return tuple(
+            run
+            for row in self.found.plan.rows
+            for name, run in row.evaluations.items()
+            if (cells.index(row.axes), name) in names
+        )
+
+    @cached_property
+    def results(self) -> dict[str, Result]:
+        """All finished runs by key."""
         results = {name: self.found.store.result(name) for name in self.found.plan.runs()}
-        return {name: one.cpu_seconds or one.seconds for name, one in results.items() if one is not None}
+        return {name: one for name, one in results.items() if one is not None}
 
 
 def page(store: Store) -> str:
@@ -177,12 +202,12 @@ def results_of(study: Study | Path, scale: str, records: Path | None, store: Sto
 
 def opening(shown: Sequence[Shown]) -> Iterator[str]:
     """What the page is, and how it is read."""
-    distinct = {name: seconds for part in shown for name, seconds in part.seconds.items()}
+    distinct = {name: result for part in shown for name, result in part.results.items()}
     yield "# Evidence"
     yield (
         "What became of the claims of SimMIM, A2MIM, SymMIM and MAE when the shipped studies were run on real "
-        f"images, at a reduced scale: small models, thousands of images, minutes on a CPU. {len(distinct)} runs of "
-        f"{sum(distinct.values()) / 3600:.1f} CPU hours so far. [PLAN.md](PLAN.md) says what is run and what would "
+        "images, at a reduced scale: small models, thousands of images, minutes on a CPU. "
+        f"{len(distinct)} runs so far: {hours(distinct.values())}. [PLAN.md](PLAN.md) says what is run and what would "
         "count against a claim; it is older than every run of a seed that a verdict is from (calibrations, the first "
         "search and the quickstart came before). [What this scale can say](#what-this-scale-can-and-cannot-say) "
         "stands at the end."
@@ -193,17 +218,20 @@ def opening(shown: Sequence[Shown]) -> Iterator[str]:
     )
 
 
+def hours(results: Collection[Result]) -> str:
+    """How long runs took together; of one that went on in a second attempt, for one, only the clock's time is known."""
+    known = sum(one.cpu_seconds or 0.0 for one in results)
+    others = [one.seconds for one in results if one.cpu_seconds is None]
+    runs = f"{len(others)} run{'s' * (len(others) != 1)} whose CPU time is not known"
+    clock = f", and {sum(others) / 60:.0f} minutes by the clock of {runs}" if others else ""
+    return f"{known / 3600:.1f} CPU hours{clock}"
+
+
 def summary_of(shown: Sequence[Shown]) -> Iterator[str]:
     """Numbers of claims by paper and verdict."""
-    counts: dict[str, Counter[str]] = {paper: Counter() for paper in SECTIONS}
-    for part in shown:
-        counts[part.paper].update(verdict.word for verdict in part.verdicts)
-    rows = [
-        [paper, str(count.total()), *(str(count[word] or NOTHING) for word in WORDS)] for paper, count in counts.items()
-    ]
-    total = sum(counts.values(), Counter[str]())
+    rows = [counted(paper, [part for part in shown if part.paper == paper]) for paper in SECTIONS]
+    rows.append(counted("all", shown))
     wrong = ERROR * sum(verdict.tested for part in shown for verdict in part.verdicts)
-    rows.append(["all", str(total.total()), *(str(total[word] or NOTHING) for word in WORDS)])
     yield markdown_table(["", "claims", *WORDS], ["---", *["---:"] * (len(WORDS) + 1)], rows)
     yield (
         "A verdict is about the measure in the first column of effects; the effect by the other measure "
@@ -212,13 +240,29 @@ def summary_of(shown: Sequence[Shown]) -> Iterator[str]:
         "fine-tuning on the few labels of a scale. Effects are in points, the first side of the claim minus the "
         "second, with intervals of 95 % (at all looks together for verdicts). Where the best of several cells is "
         "compared, the claim names the best ones by the first measure, and the effect by another its own, if they "
-        "differ. *n*: seeds of the cells that a claim "
-        "compares, the fewest and the most. *seeds it takes*: about how many seeds a cell would decide an open claim, "
-        "for or against it, if effect and noise are near what was seen. *paper*: the published values of both sides, "
-        "of another data set, model and length; † from memory or unverified. Open claims stay in: none is left out. "
-        f"A decided claim is decided wrongly with a probability of at most {ERROR:.0%}. If all that are tested here "
-        f"were decided, {wrong:.1f} wrong verdicts among them would be expected at most."
+        "differ. *n*: seeds of the cells that a claim compares, the fewest and the most, up to the look that it waits "
+        "for; of other cells, which tell of the noise alone, a verdict uses those of the first look. *seeds it takes*: "
+        "about how many seeds per cell would decide an open claim, for or against it, if effect and noise are near "
+        "what was seen. *paper*: the published values of both sides, of another data set, model and length; † from "
+        "memory or unverified, in the table above where one of those counted is. Open claims stay in: none is left "
+        f"out. The probability that a claim is decided wrongly is at most {ERROR:.0%}: of those that are tested here "
+        f"at most {wrong:.1f} wrong decisions are expected. As few are decided, the share of wrong ones among them may "
+        "be larger."
     )
+
+
+def counted(name: str, parts: Sequence[Shown]) -> list[str]:
+    """A row of the summary: claims by verdict, marked where the paper's values of a decided one are unverified."""
+    found = [(verdict.word, unverified(part, verdict)) for part in parts for verdict in part.verdicts]
+    counts: Counter[str] = Counter(word for word, _ in found)
+    marks = {word: "†" * ((word, True) in found and word in DECIDED) for word in WORDS}
+    return [name, str(len(found)), *(f"{counts[word]}{marks[word]}" if counts[word] else NOTHING for word in WORDS)]
+
+
+def unverified(part: Shown, verdict: Verdict) -> bool:
+    """True if what the paper says of a claim was not checked against a source."""
+    values = published(part, verdict)
+    return "unverified" in verdict.claim.sentence or (values is not None and not values.verified)
 
 
 def section(part: Shown) -> Iterator[str]:
@@ -228,6 +272,8 @@ def section(part: Shown) -> Iterator[str]:
     if part.begun:
         yield " ".join(setting(part))
     yield claims_table(part)
+    if found := " ".join(cautions(part)):
+        yield found
     yield from missing(part)
     yield from figures(part)
 
@@ -241,7 +287,7 @@ def standing(part: Shown) -> Iterator[str]:
     if part.begun:
         n = sorted({int(number) for number in done["n"]})
         seeds = f"{n[0]} seeds" if len(n) == 1 else f"{n[0]} to {n[-1]} seeds"
-        yield f"{len(done)} of {len(possible)} cells with {seeds}, {sum(part.seconds.values()) / 3600:.1f} CPU hours."
+        yield f"{len(done)} of {len(possible)} cells with {seeds}, {hours(part.results.values())}."
         names = ("table.md", "claims.md", "report.html")
         links = [link(part.folder / name) for name in names if (part.folder / name).is_file()]
         yield f"{', '.join([*links, *([link(part.records)] if part.records else [])])}."
@@ -255,21 +301,16 @@ def standing(part: Shown) -> Iterator[str]:
 
 def setting(part: Shown) -> Iterator[str]:
     """Model, images and length of what was run, and what a reader must know of this study's cells."""
-    done = part.runs[part.runs["value"].notna()]
-    names = set(zip(done["cell"], done["evaluation"], strict=True))
-    cells = part.study.cells
-    ran = [
-        run
-        for row in part.found.plan.rows
-        for name, run in row.evaluations.items()
-        if (cells.index(row.axes), name) in names
-    ]
-    yield f"Here: {'; '.join(dict.fromkeys(pretrained_text(run) for run in ran if pretraining(run)))}."
-    if doubts := origin_doubts(done):
-        yield f"{doubts[0].upper()}{doubts[1:]} among its runs: {link(part.folder / 'table.md')} says which."
-    if part.study.name not in PLAN.read_text(encoding="utf-8"):
+    yield f"Here: {'; '.join(dict.fromkeys(pretrained_text(run) for run in part.ran if pretraining(run)))}."
+    if doubts := origin_doubts(part.runs[part.runs["value"].notna()]):
+        yield f"{doubts[0].upper()}{doubts[1:]} among its runs: {link(part.folder / 'runs.csv')} says which."
+    # Where it is planned it has a row in a table or a command; it may be named to say that it is not.
+    if not re.search(rf"^\| {part.study.name} \||studies/{part.study.name}\.py", PLAN.read_text("utf-8"), re.MULTILINE):
         seeds = sorted({row.seed for row in part.found.plan.rows})
-        yield f"An example that PLAN.md does not name, with seeds {seeds[0]} to {seeds[-1]}."
+        yield (
+            f"An example that is no part of PLAN.md, with seeds {seeds[0]} to {seeds[-1]}, some of whose values were "
+            "known when that was written."
+        )
     yield from REMARKS.get(part.study.name, ())
 
 
@@ -300,12 +341,34 @@ def claims_table(part: Shown) -> str:
         takes = needed if needed != NOTHING or verdict.word != "inconclusive" else "> 1,000"
         rows.append(
             [
-                told(verdict), markdown(sentence + chosen(verdict)), published(part, verdict),
+                told(verdict), markdown(sentence + chosen(verdict)), printed(part, verdict),
                 effect(verdict), *(effect(one) + also(one, verdict) for one in others), n, takes, margin,
             ]
         )  # fmt: skip
     rule = ["---", "---", "---", *["---:"] * (len(part.evaluations) + 3)]
     return markdown_table(header, rule, rows)
+
+
+def cautions(part: Shown) -> Iterator[str]:
+    """How much the margin is of what pre-training gains, and which verdicts the paper's own values would give too."""
+    if not part.begun or part.scale != "cpu":
+        return
+    models = {start.backbone.name for run in part.ran if (start := pretraining(run)) is not None}
+    gains = {gain for name, gain in GAINS.items() if any(model.startswith(name) for model in models)}
+    margins = {verdict.margin for verdict in part.verdicts if math.isfinite(verdict.margin)}
+    for margin, gain in itertools.product(margins, gains):
+        little = ", so that *no worse*, *the same* and *no difference* say little here" if margin > gain / 2 else ""
+        yield (
+            f"With this kind of model pre-training gains {gain:g} points by fine-tuning over training from scratch "
+            f"(calibration): the margin of {margin:g} is {margin / gain:.0%} of that{little}."
+        )
+    for verdict in part.verdicts:
+        values = published(part, verdict) if verdict.word == "no difference beyond the margin" else None
+        if values is not None and abs(difference := values.left - values.right) < verdict.margin:
+            yield (
+                f"The paper's own difference, {signed(difference, 1)}, is within the margin too: if it holds here, *no "
+                f'difference* is the verdict to expect of "{markdown(verdict.claim.sentence)}".'
+            )
 
 
 def told(verdict: Verdict) -> str:
@@ -333,22 +396,38 @@ def effect(verdict: Verdict) -> str:
     return value if interval == NOTHING else f"{value} ({interval})"
 
 
-def published(part: Shown, verdict: Verdict) -> str:
+@dataclass(frozen=True)
+class Published:
+    """What a paper prints of both sides of a claim, in per cent. verified: True if all of it was."""
+
+    left: float
+    right: float
+    verified: bool
+
+
+def published(part: Shown, verdict: Verdict) -> Published | None:
     """The paper's values of both sides of a claim, over all cells, also those that this scale excludes."""
     study, evaluation = part.study, part.evaluations[0]
     table = tables_beside(part.found.plan, part.evaluations).get(evaluation)
     compared = sides(verdict.claim, study.cells, {})
     if table is None or isinstance(compared, str):
-        return NOTHING
+        return None
     values = [table.lookup(cell) for cell in study.cells]
     known = np.array([math.nan if value is None else value.value for value in values])
     left, right = (best(rows, known) for rows in (compared.left, compared.right))
     if math.isnan(left) or math.isnan(right):
-        return NOTHING
+        return None
     used = [values[number] for number in compared.cells]
-    mark = "†" * any(value is not None and not value.verified for value in used)
+    return Published(left, right, all(value is None or value.verified for value in used))
+
+
+def printed(part: Shown, verdict: Verdict) -> str:
+    """The paper's values of both sides of a claim in a cell of the table."""
+    values = published(part, verdict)
+    if values is None:
+        return NOTHING
     between = "inside, ends" if isinstance(verdict.claim, InnerMaximum) else "to"
-    return f"{as_printed(left)} {between} {as_printed(right)}{mark}"
+    return f"{as_printed(values.left)} {between} {as_printed(values.right)}{'†' * (not values.verified)}"
 
 
 def as_printed(value: float) -> str:
@@ -513,7 +592,7 @@ def computed_again(shown: Sequence[Shown]) -> Iterator[str]:
     rows = []
     for row in (row for file in sorted(FOLDER.glob("recomputed*.csv")) for row in csv_rows(file)):
         name, around = row["run"], row["surroundings"].split("; ")
-        of = next((part.study.name for part in shown if part.begun and name in part.seconds), NOTHING)
+        of = next((part.study.name for part in shown if part.begun and name in part.results), NOTHING)
         processor = next((fact for fact in around if fact.startswith("processor ")), "the same kind of processor")
         told = (markdown(text) for text in (shorten(row["differences"], 120) or NOTHING, processor))
         rows.append([f"`{name}`", of, row["outcome"], *told])
@@ -560,9 +639,9 @@ def noise(begun: Sequence[Shown]) -> Iterator[str]:
     yield markdown_table(header, ["---", "---", *["---:"] * (len(header) - 2)], rows)
     yield (
         "In the calibration, with three seeds each (the ResNet two), pre-training gains over training from scratch: "
-        "with the ViT 1.7 points by fine-tuning and 13 by 20-NN, with the Swin 4 and 12, with the ResNet 0.5 and 2 "
-        "([calibration](calibration/README.md)). A margin of 1 point by fine-tuning is a large part of that, so that "
-        "*no worse* and *the same* say little. 20-NN sees what was learnt before any label, with more room for "
+        f"with the ViT {GAINS['vit_']:g} points by fine-tuning and 13 by 20-NN, with the Swin {GAINS['swin_']:g} and "
+        f"12, with the ResNet {GAINS['resnet']:g} and 2 ([calibration](calibration/README.md)). A margin of 1 point is "
+        "much of that, or more than all of it. 20-NN sees what was learnt before any label, with more room for "
         "differences; it is not the papers' measure."
     )
 
@@ -580,7 +659,8 @@ def not_expressed(parts: Sequence[Shown]) -> Iterator[str]:
         "**Not expressed.** At 24 px a ViT of 0.15M parameters sees 6 x 6 patches of 4 px, as many as "
         "SimMIM's images have units of 32: no unit is finer than a patch, and no target finer than a pixel. "
         "Another backbone is used where a question needs it (a Swin for heads that mirror it, a ResNet for "
-        "A2MIM). Claims about the cells below are not testable:"
+        "A2MIM). The cells below do not exist here, which need not be for the scale; a claim that needs one of them is "
+        "not testable, and the best of several is taken over the rest."
     )
     rows = [
         [part.study.name, str(len(found)), markdown(reason), cells_text(row.axes for row in found)]

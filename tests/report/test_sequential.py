@@ -162,6 +162,7 @@ def test_a_report_tells_the_looks(tmp_path: Path) -> None:
     report = write(looked(plan, store), store, tmp_path / "results")
     text = (tmp_path / "results" / "claims.md").read_text()
     assert "looked at with 3, 5, 8 seeds" in text
+    assert "uses so many seeds of the cells that its claim compares, and 3 of all other cells" in text
     assert "waits for 5 seeds" in text
     assert any(line.startswith("Claims: 1 reproduced, 1 inconclusive") for line in report.notes)
 
@@ -175,7 +176,7 @@ def test_a_claim_without_values_is_not_counted_among_the_tested(tmp_path: Path) 
     finish_all(store, Plan(plan.study, plan.scale, rows), _value)
     write(looked(plan, store), store, tmp_path / "results")
     text = (tmp_path / "results" / "claims.md").read_text()
-    assert "that any is, of at most 5% (claims tested: 1)." in text
+    assert "that any is, at most 5% (claims tested: 1)." in text
     (line,) = (line for line in text.splitlines() if "| open" in line)
     assert line.startswith("| not run yet |")
     assert "1 of its 3 cells has no value yet" in line

@@ -50,7 +50,7 @@ def beside(plan: Plan, runs: pd.DataFrame) -> tuple[tuple[str, Verdict], ...]:
 
 
 def family_error(found: Sequence[Verdict]) -> float:
-    """Upper bound of the probability that any verdict is false: the sum over the claims that were tested."""
+    """Upper bound of the probability that any claim is decided wrongly: the sum over the claims that were tested."""
     return min(1.0, ERROR * sum(verdict.tested for verdict in found))
 
 
@@ -116,7 +116,7 @@ def explained(plan: Plan, found: Sequence[Verdict], before: Collection[int] = ()
     """Sentences on the error of verdicts, the looks and the margins. before: as in `claims_text`."""
     tested = sum(verdict.tested for verdict in found)
     error = (
-        f"A verdict is false with a probability of at most {ERROR:.0%}; that any is, of at most "
+        f"The probability that a claim is decided wrongly is at most {ERROR:.0%}; that any is, at most "
         f"{family_error(found):.0%} (claims tested: {tested})."
         if tested
         else "No claim is tested yet."
@@ -125,11 +125,12 @@ def explained(plan: Plan, found: Sequence[Verdict], before: Collection[int] = ()
     if len(seeds) > 1 and not looks:
         error = (
             f"Claims were judged with {', '.join(map(str, seeds))} seeds, and no looks are declared: judging again "
-            f"with more seeds voids the {ERROR:.0%} that a verdict is false at most. Study(looks=...) and "
+            f"with more seeds voids the bound of {ERROR:.0%} on wrong decisions. Study(looks=...) and "
             "--until-decided keep it."
         )
     seen = (
-        f"Claims were looked at with {', '.join(map(str, looks))} seeds; intervals hold at all looks together."
+        f"Claims were looked at with {', '.join(map(str, looks))} seeds; intervals hold at all looks together. A look "
+        f"uses so many seeds of the cells that its claim compares, and {looks[0]} of all other cells."
         if looks
         else "Intervals are of 95 %, simultaneous over the candidates where a best one was chosen."
     )
