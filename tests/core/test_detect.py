@@ -25,7 +25,7 @@ from harness.core.model.detector import Anchors, Detector, KeyedSampler, build_d
 from harness.core.model.encoder import Encoder, build
 from harness.core.model.taps import Taps
 from harness.core.runtime.drop_path import Place
-from harness.core.runtime.randomness import initialised
+from harness.core.runtime.randomness import initialised, uniform
 from harness.core.train.optimiser import scales_with_heads
 from harness.launch import Resources
 from harness.launch.job import work
@@ -88,10 +88,11 @@ def test_anchors_are_torchvisions_where_those_are_not_rounded() -> None:
     assert torch.equal(ours[0][1::3], theirs[0][1::3])  # squares
 
 
-def test_a_sample_depends_on_seed_step_and_image_alone() -> None:
+@pytest.mark.parametrize("evenly", [True, False])
+def test_a_sample_depends_on_seed_step_and_image_alone(*, evenly: bool) -> None:
     labels = [torch.tensor([1.0] * 40 + [0.0] * 60 + [-1.0] * 10), torch.tensor([0.0] * 30), torch.tensor([1.0] * 9)]
     place = Place()
-    sampler = KeyedSampler(16, 0.5, 123, place)
+    sampler = KeyedSampler(16, 0.5, 123, place, evenly=evenly)
 
     def chosen(rows: list[int], step: int = 3) -> list[list[list[int]]]:
         place.move(step, torch.tensor(rows))
@@ -106,14 +107,39 @@ def test_a_sample_depends_on_seed_step_and_image_alone() -> None:
     assert chosen([0, 1, 2], step=4) != whole
 
 
-def test_a_sample_is_uniform() -> None:
+@pytest.mark.parametrize("evenly", [True, False])
+def test_a_sample_is_uniform(*, evenly: bool) -> None:
     place, counts = Place(), torch.zeros(20)
-    sampler = KeyedSampler(10, 0.5, 7, place)
+    sampler = KeyedSampler(10, 0.5, 7, place, evenly=evenly)
     for step in range(400):
         place.move(step, torch.arange(5))
         counts += torch.stack(sampler([torch.zeros(20)] * 5)[1]).sum(0)
     # Each of 20 is among 10 in 1,000 of 2,000 draws; standard deviation 22.
     assert (counts - 1000).abs().max() < 100
+
+
+def test_no_anchor_of_many_is_drawn_too_often() -> None:
+    """As many as on 512 px: each is expected in 1.6 of 400 samples, and the most of all of them in 10 or 11."""
+    place, counts = Place(), torch.zeros(65_472)
+    sampler = KeyedSampler(256, 0.5, 5, place, evenly=True)
+    for step in range(100):
+        place.move(step, torch.arange(4))
+        counts += torch.stack(sampler([torch.zeros(len(counts))] * 4)[1]).sum(0)
+    assert counts.sum() == 400 * 256
+    # Of 65,472 Poisson numbers of mean 1.564 one is above 13 in 1 of 5,000 cases.
+    assert 6 <= counts.max() <= 13
+
+
+def test_samples_of_small_pictures_are_those_of_stored_runs() -> None:
+    """The ten lowest of uniform numbers of the picture's row; the key of such a run has its old revision."""
+    place = Place()
+    sampler = KeyedSampler(10, 0.5, 7, place, evenly=False)
+    place.move(2, torch.tensor([4, 9]))
+    (first, second), rows = sampler([torch.zeros(1000)] * 2)[1], uniform(7, 2, torch.tensor([4, 9]), 1000)
+    assert first.nonzero().flatten().tolist() == sorted(rows[0].argsort()[:10].tolist())
+    assert second.nonzero().flatten().tolist() == sorted(rows[1].argsort()[:10].tolist())
+    revisions = {size: detection(image_size=size).current_revision() for size in (64, 128, 144, 512)}
+    assert revisions == {64: 1, 128: 1, 144: 2, 512: 2}
 
 
 def test_a_mask_comes_back_from_its_box() -> None:

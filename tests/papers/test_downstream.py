@@ -133,6 +133,14 @@ def test_a2mim_detects_as_far_as_is_published() -> None:
     assert (cnn.pyramid, cnn.box_head) == (Fpn(width=256), "2fc")
 
 
+def test_published_recipes_say_how_test_pictures_are_resized() -> None:
+    made = (
+        recipes.mae_segment(), recipes.swin_segment("swin-t"), recipes.vitdet(), recipes.a2mim_segment("vit-b"),
+        recipes.a2mim_segment("r50"), recipes.a2mim_detect("vit-b"), recipes.a2mim_detect("r50"),
+    )  # fmt: skip
+    assert all(recipes.RESIZED in run.assumed for run in made)
+
+
 def test_our_own_protocols_say_so() -> None:
     start = mae_pretrain()
     probe, head = dense_probe(start), upernet_20k(start)

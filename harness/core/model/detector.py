@@ -5,6 +5,7 @@ torchvision's whole detector is not used: it normalises and resizes pictures onc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -24,7 +25,7 @@ from harness.core.model.encoder import Encoder, depth
 from harness.core.model.pyramid import Pyramid, build_pyramid
 from harness.core.model.taps import Taps
 from harness.core.runtime.drop_path import Place
-from harness.core.runtime.randomness import initialised, uniform
+from harness.core.runtime.randomness import initialised, ranks, uniform
 from harness.spec import Detect, Fpn, SimplePyramid, seed_stream
 from harness.spec.dense.detect import BoxHead
 
@@ -85,10 +86,11 @@ class KeyedSampler:
 
     Args:
         size: most for each image. share: most of them that are positive. place: step and positions of the images.
+        evenly: as `Detect.drawn_evenly` says.
     """
 
-    def __init__(self, size: int, share: float, stream: int, place: Place) -> None:
-        self.size, self.most, self.stream, self.place = size, int(size * share), stream, place
+    def __init__(self, size: int, share: float, stream: int, place: Place, *, evenly: bool) -> None:
+        self.size, self.most, self.stream, self.place, self.evenly = size, int(size * share), stream, place, evenly
         self.positives, self.total = torch.zeros(0), torch.zeros(0)
 
     def __call__(self, labels: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
@@ -97,19 +99,27 @@ class KeyedSampler:
         Args:
             labels: [A] of each image: 1 or more for positive, 0 for negative, -1 for neither.
         """
-        drawn = uniform(self.stream, self.place.step, self.place.positions, max(map(len, labels)))
         positives, negatives = [], []
-        for ranks, label in zip(drawn, labels, strict=True):
-            positives.append(_lowest(label >= 1, ranks[: len(label)], self.most))
-            negatives.append(_lowest(label == 0, ranks[: len(label)], self.size - positives[-1].sum()))
+        for image, label in zip(self.place.positions, labels, strict=True):
+            drawn = self._drawn(image, len(label))
+            positives.append(_lowest(label >= 1, drawn, self.most))
+            negatives.append(_lowest(label == 0, drawn, self.size - positives[-1].sum()))
         self.positives = torch.cat(positives).sum()
         self.total = self.positives + torch.cat(negatives).sum()
         return positives, negatives
 
+    def _drawn(self, image: Tensor, count: int) -> Tensor:
+        """Numbers [count] whose order is a random one, of the picture at a position of the batch (int64 scalar)."""
+        if not self.evenly:
+            return uniform(self.stream, self.place.step, image[None], count)[0]
+        # The image goes where the upper half of a step is mixed in: a step has less than 2**32.
+        return ranks(self.stream, self.place.step + (image << 32), torch.arange(count, device=image.device))
 
-def _lowest(among: Tensor, ranks: Tensor, count: int | Tensor) -> Tensor:
-    """uint8 [A], 1 at those `count` of `among` with the lowest ranks."""
-    order = torch.where(among, ranks, 2.0).argsort(stable=True)  # ranks lie below 1
+
+def _lowest(among: Tensor, drawn: Tensor, count: int | Tensor) -> Tensor:
+    """uint8 [A], 1 at those `count` of `among` with the lowest numbers drawn."""
+    highest = math.inf if drawn.is_floating_point() else torch.iinfo(drawn.dtype).max
+    order = torch.where(among, drawn, highest).argsort(stable=True)
     place = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
     return (among & (place < count)).to(torch.uint8)
 
@@ -137,8 +147,12 @@ class Detector(nn.Module):
         super().__init__()
         self.maps, self.pyramid = maps, pyramid
         self.rpn, self.roi_heads = initialised(run.seed, "head", lambda: build_heads(run, pyramid, num_classes))
-        self.rpn.fg_bg_sampler = KeyedSampler(ANCHORS, 0.5, seed_stream(run.seed, "anchors"), place)
-        self.roi_heads.fg_bg_sampler = KeyedSampler(run.rois, 0.25, seed_stream(run.seed, "rois"), place)
+        self.rpn.fg_bg_sampler = KeyedSampler(
+            ANCHORS, 0.5, seed_stream(run.seed, "anchors"), place, evenly=run.drawn_evenly
+        )
+        self.roi_heads.fg_bg_sampler = KeyedSampler(
+            run.rois, 0.25, seed_stream(run.seed, "rois"), place, evenly=run.drawn_evenly
+        )
 
     def forward(
         self, images: Tensor, classes: Tensor, masks: Tensor, boxes: Tensor

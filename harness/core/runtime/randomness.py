@@ -41,6 +41,10 @@ def words(stream: int | Tensor, step: int | Tensor, positions: Tensor, count: in
     Returns:
         int64 [B, count] in [0, 2**32), on the device of `positions`. Row i depends on stream,
         step and positions[i] alone.
+
+    Where a row and a column share no set bit the word is 0: about 1 of 6,000 words is, in some columns 1 of 300. The
+    chance of a patch to be hidden moves by less than 0.2 points (400,000 masks of 36, 49 and 196 patches). Lists of
+    many thousands go down a column: see `ranks`.
     """
     # Products may wrap in int64; the low 32 bits, which alone are kept, are right all the same.
     low = stream & _WORD
@@ -88,12 +92,20 @@ def uniform(stream: int | Tensor, step: int | Tensor, positions: Tensor, count: 
     return (words(stream, step, positions, count) >> 8).to(torch.float32) * 2.0**-24
 
 
+def ranks(stream: int, step: int | Tensor, positions: Tensor) -> Tensor:
+    """Numbers whose order is a random one: int64 [B] of 63 random bits; equal ones are improbable.
+
+    Args:
+        stream, step: as for `words`. positions: int64 [B], place of each item in its list.
+    """
+    high = words(stream, step, positions, 2)
+    return (high[:, 0] << 31) | (high[:, 1] >> 1)
+
+
 def permutation(seed: int, purpose: str, step: int, length: int) -> Tensor:
     """A permutation of range(length), int64, on the CPU."""
     stream = seed_stream(seed, purpose)
-    # Sorting by 63 random bits; equal ones are improbable, and the stable sort then keeps their order.
-    high = words(stream, step, torch.arange(length), 2)
-    return torch.argsort((high[:, 0] << 31) | (high[:, 1] >> 1), stable=True)
+    return torch.argsort(ranks(stream, step, torch.arange(length)), stable=True)
 
 
 def initialised(seed: int, component: str, build: Callable[[], T]) -> T:

@@ -62,6 +62,7 @@ WARM_UP = (
     "warm-up to the peak, after which the rate goes on at what the decay, counted from the first step, gives: "
     "mmsegmentation multiplies both"
 )
+RESIZED = "test pictures are resized bicubically, where mmsegmentation and detectron2 resize them bilinearly"
 MAE_VIT = "ViT as it was pre-trained: mmsegmentation adds relative positions that begin at 0 and scales that begin at 1"
 SWIN_WINDOWS = "Swin: tested in windows of 512 px, where the official files test whole pictures"
 SWIN = "Swin: biases do not decay, where the official files spare those of norms alone"
@@ -152,7 +153,7 @@ def mae_segment(
         test=Slide(stride=WINDOW_STRIDE),
         recipe=_ade20k_recipe(1e-4, weight_decay=0.05, layer_decay=0.65, drop_path=0.1),
         seed=seed,
-        assumed=(LOSS, WARM_UP, MAE_VIT),
+        assumed=(LOSS, WARM_UP, RESIZED, MAE_VIT),
     )
 
 
@@ -181,7 +182,7 @@ def swin_segment(
         test=Slide(stride=WINDOW_STRIDE),
         recipe=_ade20k_recipe(6e-5, weight_decay=0.01, drop_path=0.3, precision="fp32"),
         seed=seed,
-        assumed=(LOSS, WARM_UP, SWIN, SWIN_WINDOWS, *((SWIN_T,) if model == "swin-t" else ())),
+        assumed=(LOSS, WARM_UP, RESIZED, SWIN, SWIN_WINDOWS, *((SWIN_T,) if model == "swin-t" else ())),
     )
 
 
@@ -224,7 +225,7 @@ def vitdet(
             augment=Augment(scale=(0.1, 2.0)),
         ),
         seed=seed,
-        assumed=(VITDET,),
+        assumed=(VITDET, RESIZED),
     )
 
 
@@ -243,7 +244,7 @@ def a2mim_segment(
     begun = start or a2mim_pretrain(model, seed=seed)
     if model == "vit-b":
         run = mae_segment(start=begun, data=data, seed=seed)
-        return run.replace(assumed=(LOSS, WARM_UP, FILES, TWO_FILES))
+        return run.replace(assumed=(LOSS, WARM_UP, RESIZED, FILES, TWO_FILES))
     recipe = _ade20k_recipe(1e-2, weight_decay=5e-4, precision="fp32").replace(
         optimizer="sgd",
         nesterov=False,
@@ -258,7 +259,7 @@ def a2mim_segment(
         head=UPerNet(width=512, dropout=0.1),
         recipe=recipe,
         seed=seed,
-        assumed=(LOSS, FILES, FCN),
+        assumed=(LOSS, RESIZED, FILES, FCN),
     )
 
 
@@ -280,7 +281,7 @@ def a2mim_detect(
         box_head="4conv1fc" if vit else "2fc",
         recipe=A2MIM_VIT if vit else A2MIM_R50,
         seed=seed,
-        assumed=(FILES, CAE, SQUARES.format("480 to 800")) if vit else (FILES, C4, SQUARES.format("640 to 800")),
+        assumed=(RESIZED, FILES, *((CAE, SQUARES.format("480 to 800")) if vit else (C4, SQUARES.format("640 to 800")))),
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from harness.papers.protocol import MIXED
 from harness.spec import (
     AnyLoss,
     Augment,
@@ -183,7 +184,7 @@ def mae_finetune(
         ),
         pool="mean",
         seed=seed,
-        assumed=(FLOOR,),
+        assumed=(FLOOR, MIXED),
     )
 
 
