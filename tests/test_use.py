@@ -13,6 +13,8 @@ import timm
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from timm.data.config import resolve_model_data_config
+from timm.data.transforms_factory import create_transform
 from timm.layers.drop import DropPath
 
 import harness
@@ -256,6 +258,17 @@ def test_timm_loads_what_is_exported(name: str, kind: str, store: Store, tmp_pat
             elif name != "resnet":
                 features = features.permute(0, 3, 1, 2) if features.ndim == 4 else features[:, 1:].mT.reshape(own.shape)
             torch.testing.assert_close(features, own)
+
+
+@pytest.mark.parametrize("name", ["vit", "beit", "swin", "resnet", "convnext"])
+def test_timm_prepares_pictures_for_what_is_exported_as_the_run_does(name: str, store: Store, tmp_path: Path) -> None:
+    call = harness.export_weights(FINETUNINGS[name], tmp_path / "a.safetensors", store=store.root).call
+    prepare = create_transform(**resolve_model_data_config(eval(call, {"timm": timm})))
+    picture = pictures()[0]
+    expected = as_tested(picture, DATA, facts_of(DATA), image_size=32, crop=0.9)[0]
+    # PIL rounds to 8 bits and cuts overshoots at edges off in between: on average less than a grey level.
+    error = (prepare(Image.fromarray(picture)) - expected).abs().mean((1, 2)) * torch.tensor(facts_of(DATA).std)
+    assert float(error.max()) < 1 / 255
 
 
 @pytest.mark.parametrize("name", ["beit", "swin"])

@@ -12,7 +12,9 @@ import pytest
 import torch
 from conftest import FILE, Command, Ended
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file
+from timm.data.config import resolve_model_data_config
 
 from harness import use
 from harness.store import Store
@@ -116,6 +118,16 @@ def test_export_writes_what_its_line_loads(ran: Path, harness: Command) -> None:
         name: tuple(tensor.shape) for name, tensor in weights.items()
     }
     assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
+    with safe_open("e.safetensors", "pt") as file:
+        facts = json.loads(file.metadata()["facts"])
+    assert resolve_model_data_config(model) == {
+        "input_size": (3, 16, 16),
+        "mean": tuple(facts["mean"]),
+        "std": tuple(facts["std"]),
+        "crop_pct": 0.875,
+        "crop_mode": "center",
+        "interpolation": "bicubic",
+    }
 
 
 def test_what_cannot_be_is_one_line(ran: Path, harness: Command) -> None:

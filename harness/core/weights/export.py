@@ -28,7 +28,9 @@ SUFFIXES: dict[ExportFormat, str] = {"timm": ".safetensors", "official": ".pth"}
 class Exported:
     """An exported file.
 
-    model, arguments: name and keyword arguments of `timm.create_model` for the model in the file.
+    model, arguments: name and keyword arguments of `timm.create_model` for the model in the file, which is then
+        configured for images as the run's test images are: `timm.data.resolve_model_data_config` gives their size,
+        crop, mean and deviation.
     notes: sentences on parts that were left out.
     """
 
@@ -74,7 +76,7 @@ def export(trained: Trained, path: Path, form: ExportFormat) -> Exported:
         "pool": pool,
     }
     # With a drop path of 0 stated: timm's own default for a Swin is 0.1.
-    arguments = timm_arguments(backbone, **sizes)
+    arguments = {**timm_arguments(backbone, **sizes), "pretrained_cfg_overlay": _data_config(trained)}
     match form:
         case "timm":
             data = save(_own(trained.weights.encoder), {"format": "pt", **notes_of(trained)})
@@ -85,6 +87,21 @@ def export(trained: Trained, path: Path, form: ExportFormat) -> Exported:
     write_atomically(path, data)
     left_out = form == "official" and not _has_official_head(run)
     return Exported(path, form, backbone.name, arguments, (NO_HEAD,) if left_out else ())
+
+
+def _data_config(trained: Trained) -> dict[str, Any]:
+    """Entries of timm's `pretrained_cfg` by which test images are prepared: those of the run, not the model's own."""
+    run, facts = trained.run, trained.facts
+    size = run.tested_size if isinstance(run, FineTune) else run.image_size
+    return {
+        "input_size": (facts.channels, size, size),
+        "mean": facts.mean,
+        "std": facts.std,
+        # A pre-training is not tested; its evaluations crop by default as a fine-tuning does.
+        "crop_pct": run.crop if isinstance(run, FineTune) else FineTune.model_fields["crop"].default,
+        "crop_mode": "center",
+        "interpolation": "bicubic",
+    }
 
 
 def _own(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
