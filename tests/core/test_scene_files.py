@@ -275,6 +275,32 @@ def test_held_out_pictures_are_not_trained_on(ade: MaskFolder) -> None:
     assert {path.name for path in pretrained.paths} == names[0]
 
 
+LISTED = {f"{row:03}.png" for row in range(12)}
+
+
+def paths_of(pictures: object) -> tuple[Path, ...]:
+    assert isinstance(pictures, FolderSet)
+    return pictures.paths
+
+
+def test_pictures_that_a_json_holds_out_are_not_pretrained_on_whatever_else_lies_there(
+    coco_set: CocoFolder, tmp_path: Path
+) -> None:
+    """Further files come first, in between and last, so that the others change their places in the folder."""
+    for extra in ("", "00.png", "0055.png", "zz.png"):
+        if extra:
+            picture(tmp_path / "coco" / "train2017" / extra)
+        forget()
+        data = CocoFolder(name="coco", split="validation")
+        tested, trained = paths_of(load_scenes(data, "test").images), paths_of(load_scenes(data, "train").images)
+        pretrained, everything = paths_of(load(data, "pretrain")), set((tmp_path / "coco" / "train2017").iterdir())
+        assert paths_of(load(data, "test")) == tested
+        assert set(pretrained) == everything - set(tested)
+        assert set(trained) == set(pretrained) - {path for path in everything if path.name not in LISTED}
+        assert len(load(data.replace(train_images=5), "pretrain")) == 5
+    assert (data.current_revision(), data.replace(train_images=5).current_revision()) == (2, 3)
+
+
 def test_voc_s_palette_and_border_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HARNESS_DATA_VOC", str(tmp_path))
     for name in ("training", "validation"):

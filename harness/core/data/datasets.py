@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from harness.core.data import garments, published
+from harness.core.data.coco import contents
 from harness.core.data.objects import labelled
 from harness.core.data.pack import Pack, opened
 from harness.core.data.shapes import CLASSES, COLOURS, scenes
@@ -43,6 +44,7 @@ from harness.spec.data.datasets import (
     absent,
     check_folder,
     class_names,
+    coco_json,
     few_to_hold_out,
     is_uneven,
     scene_content,
@@ -282,9 +284,23 @@ def _load_pictures(data: MaskFolder | CocoFolder, part: Part) -> FolderSet:
     if not paths:
         raise HarnessError(f"{root / data.pictures(tested=held_out)} holds no image")
     if not held_out:
-        rows = members(data, torch.zeros(len(paths), dtype=torch.int64), part)
+        listed = _tenth_of_listed(data, root, paths) if isinstance(data, CocoFolder) else None
+        rows = members(data, torch.zeros(len(paths), dtype=torch.int64), part, held_out=listed)
         paths = [paths[index] for index in rows.tolist()]
     return unlabelled(paths)
+
+
+def _tenth_of_listed(data: CocoFolder, root: Path, paths: Sequence[Path]) -> Tensor | None:
+    """The held-out pictures among all files of the folder: bool [N], those that detection holds out; None for none.
+
+    Detection takes a tenth of what the JSON lists, and the folder may hold more: a tenth of all files would be others.
+    """
+    if data.split != "validation":
+        return None
+    names = [str(picture["file_name"]) for picture in contents(coco_json(root, data.train))["images"]]
+    tested = _held_out(torch.zeros(len(names), dtype=torch.int64)).tolist()
+    held_out = {root / data.train / name for name, out in zip(names, tested, strict=True) if out}
+    return torch.tensor([path in held_out for path in paths])
 
 
 def unlabelled(paths: Sequence[Path]) -> FolderSet:
@@ -357,6 +373,7 @@ def members(
     further: int = 0,
     classes: Sequence[str] = (),
     trainable: Tensor | None = None,
+    held_out: Tensor | None = None,
 ) -> Tensor:
     """Indices of the training images that a part consists of: int64, ascending.
 
@@ -365,10 +382,11 @@ def members(
         further: number of unlabelled training images that this part leaves out; `train_images` may count them.
         classes: names of the classes, for a warning; empty if they have none.
         trainable: bool [N], False for images that are not trained on; None for all of them.
+        held_out: bool [N], True for images of a validation split that is known; None for that of the labels.
     """
     pool = torch.arange(len(labels))
     if data.split == "validation":
-        held_out = _held_out(labels, classes)
+        held_out = _held_out(labels, classes) if held_out is None else held_out
         if part == "test":
             return pool[held_out]
         pool = pool[~held_out]

@@ -6,7 +6,6 @@ global batch and the picture.
 
 from __future__ import annotations
 
-import json
 import math
 import warnings
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms import functional as pil
 
 from harness.core.data.augment import normalise
+from harness.core.data.coco import contents
 from harness.core.data.datasets import FolderSet, checked_scenes, members, unlabelled
 from harness.core.data.objects import Objects, objects_of
 from harness.core.data.pictures import prepared, read
@@ -278,7 +278,7 @@ def read_coco(root: Path, part: str, flat: str) -> ObjectFiles:
         HarnessError: the JSON is missing or no such JSON, or a picture that it names is.
     """
     source = coco_json(root, part)
-    content = _json(source)
+    content = contents(source)
     kinds: dict[Any, int] = {}
     for category in sorted(content["categories"], key=lambda one: one["id"]):
         if not category.get("name"):
@@ -286,7 +286,7 @@ def read_coco(root: Path, part: str, flat: str) -> ObjectFiles:
         kinds[category["id"]] = len(kinds)
     names = {one["id"]: str(one["name"]) for one in content["categories"]}
     there = {path.name for path in (root / part).iterdir()} if (root / part).is_dir() else set()
-    pictures = sorted(content["images"], key=lambda one: str(one["file_name"]))
+    pictures = content["images"]
     for picture in pictures:
         if picture["file_name"] not in there:
             raise HarnessError(f"{source} names {picture['file_name']}, which is not in {root / part}")
@@ -301,24 +301,6 @@ def read_coco(root: Path, part: str, flat: str) -> ObjectFiles:
         tuple(names[number] for number in kinds),
         source,
     )
-
-
-def _json(source: Path) -> Any:
-    try:
-        content = json.loads(source.read_text())
-    except OSError as error:
-        raise HarnessError(f"cannot read {source}: {error.strerror}") from None
-    except ValueError as error:
-        raise HarnessError(f"{source} is no JSON: {error}") from None
-    needed = {"images": ("id", "file_name", "height", "width"), "annotations": ("image_id",), "categories": ("id",)}
-    for name, fields in needed.items():
-        listed = content.get(name) if isinstance(content, dict) else None
-        if not isinstance(listed, list):
-            raise HarnessError(f"{source} has no list {name!r}, as COCO's annotations have")
-        for number, one in enumerate(listed):
-            if missing := [field for field in fields if not isinstance(one, dict) or field not in one]:
-                raise HarnessError(f"{source}: entry {number} of {name!r} has no {missing[0]}")
-    return content
 
 
 def _annotation(

@@ -150,7 +150,7 @@ def load_scenes(data: Data, part: Fold) -> Scenes:
 
     They are those that `datasets.load` gives, in the same order, but for a CocoFolder. There they are those that the
     JSON names, sorted by the names of their files, and for training those with an object that is no crowd; `load` gives
-    all that lie in the folder.
+    all that lie in the folder, but for those that are held out here.
 
     Raises:
         HarnessError: the data set has no such truth, is missing, or something in it cannot be read.

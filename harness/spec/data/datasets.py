@@ -534,7 +534,8 @@ class CocoFolder(_SceneFolder):
 
     `annotations/instances_<part>.json` and the pictures that it names, in `<part>/`. Polygons and run-length masks are
     read by pycocotools (`pip install mim-harness[detection]`). Categories are numbered from 0 by their ids. Pictures
-    without an object are not trained on. Crowds are not either, and count as COCO defines it in a test.
+    without an object are not trained on. Crowds are not either, and count as COCO defines it in a test. Pre-training
+    takes all pictures in `<train>/`, but for those that `split="validation"` holds out of the ones that the JSON names.
 
     train, test: the parts.
     flat: what becomes of an annotation whose box has no area: COCO's train2017 has two of them.
@@ -548,8 +549,12 @@ class CocoFolder(_SceneFolder):
     truths: ClassVar[tuple[Truth, ...]] = ("objects",)
 
     def current_revision(self) -> int:
-        """One more for a subset, which once was smaller by its pictures without objects."""
-        return self.revision + (self.train_images is not None)
+        """One more for a subset, and one for a validation split.
+
+        The subset once was smaller by its pictures without objects. Of the held-out pictures some were pre-trained on
+        where the folder has files that the JSON does not list.
+        """
+        return self.revision + (self.train_images is not None) + (self.split == "validation")
 
     def check(self, root: Path, *, tested: bool) -> None:
         for part in (self.train, self.test)[: 1 + (tested and self.split == "test")]:
