@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import pytest
 import torch
-from tiny import RECIPE
+from tiny import RECIPE, VIT
 from torch import Tensor
 
 from harness.core.data.augment import squares
@@ -16,7 +16,7 @@ from harness.core.data.scene_crops import Want, first_varied, nearest
 from harness.core.data.scenes import MadeScenes, SceneBatch, Scenes, load_scenes, scene_batches, test_scenes
 from harness.core.data.shapes import CLASSES, objects
 from harness.core.runtime.session import Session
-from harness.spec import Augment, HarnessError, Images, Recipe, Shapes
+from harness.spec import Augment, Garments, HarnessError, Images, MaskFolder, Recipe, Scratch, Segment, Shapes
 
 test_scenes.__test__ = False  # type: ignore[attr-defined]
 
@@ -231,6 +231,45 @@ def test_first_varied_by_hand() -> None:
     assert first_varied(maps, tries, 4, 0.8).tolist() == [[0, 1, 4, 4]]  # 12 of 16
     assert first_varied(maps, tries, 4, 0.75).tolist() == [[0, 2, 4, 4]]
     assert first_varied(maps, tries, 4, 0.5).tolist() == [[0, 3, 4, 4]], "none: the last"
+
+
+def test_a_square_of_which_nothing_is_known_is_not_taken_as_varied() -> None:
+    """Against mmsegmentation's rule: `len(cnt) > 1 and np.max(cnt) / np.sum(cnt) < cat_max_ratio`."""
+    draw = torch.Generator().manual_seed(0)
+    blank = 0
+    for _ in range(200):
+        # Cells of 2 x 2 pixels, of which half are unknown: many squares of 4 x 4 are unknown as a whole.
+        maps = torch.randint(0, 4, (1, 4, 8), generator=draw)
+        maps = maps.where(maps < 2, 255).repeat_interleave(2, 1).repeat_interleave(2, 2)
+        tries = torch.tensor([[[0, 2 * place, 4, 4] for place in torch.randperm(6, generator=draw).tolist()]])
+        expected = tries[0, -1]
+        for box in tries[0]:
+            square = maps[0, :4, box[1] : box[1] + 4]
+            counts = square[square != 255].unique(return_counts=True)[1]
+            blank += not len(counts)
+            if len(counts) > 1 and counts.max() / counts.sum() < 0.75:
+                expected = box
+                break
+        assert first_varied(maps, tries, 4, 0.75).tolist() == [expected.tolist()]
+    assert blank > 10
+
+
+def test_a_class_limit_has_a_new_revision_where_pixels_may_be_unknown() -> None:
+    limited = RECIPE.replace(augment=Augment(scale=(0.5, 2.0), class_limit=0.75))
+    start = Scratch(backbone=VIT, image_size=32)
+    plain = Segment(start=start, data=MaskFolder(name="a", classes=3), recipe=limited)
+    for changes in ({}, {"ignore": None, "shift": -1}, {"ignore": 7}):
+        assert plain.replace(data=plain.data.replace(**changes)).current_revision() == 2
+    known = plain.data.replace(ignore=None)
+    kept = [
+        plain.replace(data=known),
+        plain.replace(data=known.replace(shift=1)),
+        plain.replace(data=SHAPES),
+        plain.replace(data=Garments()),
+        plain.replace(recipe=RECIPE),
+        plain.replace(recipe=RECIPE.replace(augment=Augment(scale=(0.5, 2.0)))),
+    ]
+    assert [run.current_revision() for run in kept] == [1] * 6
 
 
 def test_a_class_limit_gives_more_varied_squares() -> None:

@@ -46,6 +46,8 @@ def nearest(maps: Tensor, boxes: Tensor, flip: Tensor, size: int, beyond: int = 
 def first_varied(maps: Tensor, tries: Tensor, size: int, limit: float) -> Tensor:
     """The first of each picture's boxes of which no class fills `limit` or more, or the last: int64 [B, 4].
 
+    Shares are of the known pixels. A box without any does not do either, as in mmsegmentation's RandomCrop.
+
     Args:
         maps: int64 [B, H, W], IGNORED is no class. tries: int64 [B, T, 4]. size: side of what is cut out.
     """
@@ -55,7 +57,8 @@ def first_varied(maps: Tensor, tries: Tensor, size: int, limit: float) -> Tensor
     for boxes in tries.unbind(1):
         seen = nearest(maps, boxes, never, size).flatten(1)
         times = torch.zeros(count, IGNORED + 1, device=maps.device).scatter_add_(1, seen, torch.ones_like(seen).float())
-        shares.append(times[:, :IGNORED].amax(1) / times[:, :IGNORED].sum(1).clamp(min=1))
+        # Where nothing is known, 0 / 0 is no number, which is not below the limit.
+        shares.append(times[:, :IGNORED].amax(1) / times[:, :IGNORED].sum(1))
     fits = torch.stack(shares, dim=1) < limit
     fits[:, -1] = True
     return tries[torch.arange(count, device=maps.device), fits.int().argmax(1)]

@@ -520,6 +520,11 @@ class MaskFolder(_SceneFolder):
             raise ValueError(f"names has {len(self.names)} names for {self.classes} classes")
         return self
 
+    @property
+    def all_known(self) -> bool:
+        """True if every pixel of a mask has a class."""
+        return self.ignore is None and self.shift >= 0
+
     def check(self, root: Path, *, tested: bool) -> None:
         for part in ("training", "validation")[: 1 + (tested and self.split == "test")]:
             mask_pairs(root, part)

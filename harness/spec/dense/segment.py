@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from harness.spec.base import Spec
-from harness.spec.data.datasets import Truth
+from harness.spec.data.datasets import MaskFolder, Truth
 from harness.spec.dense.base import Dense
 
 __all__ = ["LinearMap", "Segment", "Slide", "UPerNet", "Whole"]
@@ -112,6 +112,11 @@ class Segment(Dense):
     head: SegmentHead = UPerNet()
     taps: tuple[PositiveInt, ...] | None = None
     test: Annotated[Whole | Slide, Field(discriminator="kind")] = Whole()
+
+    def current_revision(self) -> int:
+        """One more where `class_limit` took squares without a pixel of a known class."""
+        unknown = isinstance(self.data, MaskFolder) and not self.data.all_known
+        return super().current_revision() + (unknown and self.recipe.augment.class_limit is not None)
 
     @property
     def metrics(self) -> tuple[str, ...]:
