@@ -31,7 +31,7 @@ def _mask(boxes: list[list[int]], side: int = SIDE) -> Tensor:
 def _true(image: int, classes: list[int], boxes: list[list[int]], crowd: list[bool]) -> list[Entry]:
     shape = (len(boxes), 4)
     kinds, many = torch.tensor(classes, dtype=torch.int64), torch.tensor(crowd, dtype=torch.bool)
-    return true_entries(image, kinds, _mask(boxes), torch.tensor(boxes).view(shape), many)
+    return true_entries(image, kinds, _mask(boxes), torch.tensor(boxes).view(shape), many, -torch.ones(len(boxes)))
 
 
 def _found(image: int, classes: list[int], boxes: list[list[int]], scores: list[float]) -> list[Entry]:
@@ -64,17 +64,19 @@ def test_nothing_found_is_zero_and_a_size_without_objects_none() -> None:
     assert average_precision(1, 1, [], _found(0, [0], HITS[:1], [0.5]), "segm")["ap"] is None
 
 
-def test_the_area_of_an_object_is_its_masks() -> None:
+def test_the_area_of_an_object_is_its_masks_unless_one_is_stated() -> None:
     # A frame of 40 x 40: 304 pixels, a small object, though its box is of medium size.
     mask = torch.zeros(1, SIDE, SIDE, dtype=torch.bool)
     mask[0, 10:50, 10:50] = True
     mask[0, 12:48, 12:48] = False
     box, kind = torch.tensor([[10, 10, 50, 50]]), torch.zeros(1, dtype=torch.int64)
-    truth = true_entries(0, kind, mask, box, torch.zeros(1, dtype=torch.bool))
+    truth = true_entries(0, kind, mask, box, torch.zeros(1, dtype=torch.bool), torch.tensor([-1]))
     assert truth[0]["area"] == mask.sum()
     sizes = average_precision(1, 1, truth, found_entries(0, kind, mask, box, torch.ones(1)), "bbox")
     assert sizes["ap_small"] == pytest.approx(100)
     assert sizes["ap_medium"] is None
+    stated = true_entries(0, kind, mask, box, torch.zeros(1, dtype=torch.bool), torch.tensor([1024.5]))
+    assert stated[0]["area"] == 1024.5
 
 
 def test_an_object_at_the_border_is_hit_exactly() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 from collections.abc import Callable
 from itertools import pairwise
@@ -13,6 +15,8 @@ import pytest
 import torch
 from PIL import Image
 from pycocotools import mask as coco
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from pydantic import ValidationError
 from tiny import RECIPE, VIT
 from torch import Tensor
@@ -24,6 +28,7 @@ from harness.core.data.datasets import FASHION, FolderSet, load
 from harness.core.data.scene_crops import Want
 from harness.core.data.scene_files import MaskFiles, ObjectFiles, decoded_mask, read_coco
 from harness.core.data.scenes import MadeScenes, SceneBatch, Scenes, load_scenes, scene_batches, test_scenes
+from harness.core.evaluate.average_precision import average_precision, found_entries, true_entries
 from harness.core.runtime.session import Session
 from harness.runs import compute
 from harness.spec import Augment, HarnessError, Recipe
@@ -338,6 +343,46 @@ def test_crowds_are_left_out_of_training_and_kept_for_tests(coco_set: CocoFolder
     assert test.objects_of(0, crowds=False).classes.shape == (1, 0)
 
 
+@pytest.mark.parametrize("of", ["bbox", "segm"])
+def test_sizes_are_told_apart_by_the_areas_that_the_json_states(
+    coco_set: CocoFolder, tmp_path: Path, of: Literal["bbox", "segm"]
+) -> None:
+    """Against pycocotools on the same JSON, whose areas are far from those of the masks, some between two pixels."""
+
+    def measured(content: dict[str, Any]) -> None:
+        for number, annotation in enumerate(content["annotations"]):
+            annotation["area"] = (900, 1024.4, 5000.25, 20000)[number % 4]
+            annotation["iscrowd"] = int(number % 7 == 0)
+
+    change(tmp_path / "coco", measured, "val2017")
+    test = load_scenes(CocoFolder(name="coco"), "test")
+    truth, found, told = [], [], []
+    for row in range(len(test)):
+        known = test.objects(torch.tensor([row]))
+        truth += true_entries(row, *(field[0] for field in known))
+        boxes = known.boxes[0] + torch.tensor([1.0, 0.0, 2.0, 1.0])
+        scores = torch.rand(len(boxes), generator=torch.Generator().manual_seed(row))
+        found += found_entries(row, known.classes[0], known.masks[0].roll(1, 2), boxes, scores)
+    for one in found:
+        kept = {name: one[name] for name in ("score", "bbox" if of == "bbox" else "segmentation")}
+        told.append(kept | {"image_id": 10 * one["image_id"], "category_id": 3 * one["category_id"] + 1})
+    with contextlib.redirect_stdout(io.StringIO()):
+        whole = COCO(str(tmp_path / "coco" / "annotations" / "instances_val2017.json"))
+        judged = COCOeval(whole, whole.loadRes(told), of)
+        judged.evaluate()
+        judged.accumulate()
+        judged.summarize()
+    ours = average_precision(len(test), len(FASHION), truth, found, of)
+    assert None not in ours.values()
+    assert [value / 100 for value in ours.values() if value is not None] == pytest.approx(judged.stats[:6], abs=1e-9)
+
+
+def test_detections_in_a_coco_folder_have_a_new_revision(coco_set: CocoFolder) -> None:
+    start = Scratch(backbone=VIT, image_size=48)
+    runs = [Detect(start=start, data=data, recipe=RECIPE) for data in (coco_set, MADE)]
+    assert [run.current_revision() for run in runs] == [2, 1]
+
+
 def test_a_subset_has_as_many_pictures_with_objects_as_it_says(coco_set: CocoFolder, tmp_path: Path) -> None:
     def emptied(content: dict[str, Any]) -> None:  # all but the last five of twelve
         content["annotations"] = [one for one in content["annotations"] if one["image_id"] >= 70]
@@ -411,6 +456,7 @@ COCO_FAULTS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "unknown picture": (lambda all_: all_["annotations"][1].update(image_id=7), "annotation 2 of .* is of picture 7"),
     "unknown category": (lambda all_: all_["annotations"][1].update(category_id=2), "is of category 2"),
     "no outline": (lambda all_: all_["annotations"][1].pop("segmentation"), "annotation 2 of .* has no segmentation"),
+    "no area": (lambda all_: all_["annotations"][1].update(area="5"), "annotation 2 of .* has the area '5', no number"),
     "no list": (lambda all_: all_.pop("categories"), "has no list 'categories'"),
     "no height": (lambda all_: all_["images"][0].pop("height"), "entry 0 of 'images' has no height"),
 }

@@ -178,7 +178,7 @@ def test_a_set_without_truth_is_refused_in_one_line() -> None:
 
 
 def test_objects_name_their_fields() -> None:
-    assert Objects._fields == ("classes", "masks", "boxes", "crowd")
+    assert Objects._fields == ("classes", "masks", "boxes", "crowd", "areas")
 
 
 @pytest.mark.parametrize("scale", [(0.4, 0.9), (0.5, 2.0), (1.5, 3.0)])

@@ -18,12 +18,14 @@ class Objects(NamedTuple):
     boxes: [B, M, 4], x0, y0, x1, y1 in pixels, x1 and y1 exclusive; zeros where class is -1. int64 where they
         are around the visible pixels, float32 where an annotation states them.
     crowd: bool [B, M], True = a region of many objects of the class, not told apart.
+    areas: [B, M], in pixels as an annotation states them; -1 where none does.
     """
 
     classes: Tensor
     masks: Tensor
     boxes: Tensor
     crowd: Tensor
+    areas: Tensor
 
 
 def boxes_around(masks: Tensor) -> Tensor:
@@ -43,7 +45,8 @@ def objects_of(masks: Tensor, classes: Tensor) -> Objects:
         masks: bool [B, M, H, W]. classes: int64 [B, M].
     """
     visible = masks.flatten(2).any(2)
-    return Objects(torch.where(visible, classes, -1), masks, boxes_around(masks), torch.zeros_like(visible))
+    unstated = torch.full_like(classes, -1)
+    return Objects(torch.where(visible, classes, -1), masks, boxes_around(masks), torch.zeros_like(visible), unstated)
 
 
 def labels_of(found: Objects) -> Tensor:

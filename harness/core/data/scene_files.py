@@ -110,7 +110,7 @@ def _classes_of(path: Path, values: np.ndarray[Any, np.dtype[np.int64]], data: M
 class Annotation(NamedTuple):
     """An object as a JSON of COCO states it.
 
-    kind: class from 0. box: x0, y0, x1, y1. outline: polygons or a run-length mask. crowd: see `Objects`.
+    kind: class from 0. box: x0, y0, x1, y1. outline: polygons or a run-length mask. crowd, area: see `Objects`.
     """
 
     number: Any
@@ -118,6 +118,7 @@ class Annotation(NamedTuple):
     box: tuple[float, float, float, float]
     outline: Any
     crowd: bool
+    area: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,13 +178,14 @@ class ObjectFiles:
             torch.stack(masks)[None] if masks else torch.zeros(1, 0, height, width, dtype=torch.bool),
             torch.tensor([one.box for one in found], dtype=torch.float32).view(1, -1, 4),
             torch.tensor([[one.crowd for one in found]], dtype=torch.bool),
+            torch.tensor([[one.area for one in found]], dtype=torch.float64),  # as exact as the JSON
         )
 
 
 def stacked(scenes: Sequence[Objects]) -> Objects:
     """Objects of several pictures of one size in one; free slots have class -1."""
     most = max(found.classes.shape[1] for found in scenes)
-    free = Objects(*(torch.zeros(()),) * 4)._replace(classes=torch.tensor(-1))
+    free = Objects(*(torch.zeros(()),) * 5)._replace(classes=torch.tensor(-1))
     fields = [
         [_filled(field, most, float(empty)) for field, empty in zip(found, free, strict=True)] for found in scenes
     ]
@@ -321,8 +323,16 @@ def _annotation(
     if not given.get("segmentation"):
         raise HarnessError(f"{whose} has no segmentation, neither polygons nor a run-length mask")
     corners = (float(x), float(y), float(x + width), float(y + height))
-    crowd = bool(given.get("iscrowd", 0))
-    return Annotation(given.get("id"), kinds[given["category_id"]], corners, given["segmentation"], crowd)
+    kind, crowd = kinds[given["category_id"]], bool(given.get("iscrowd", 0))
+    return Annotation(given.get("id"), kind, corners, given["segmentation"], crowd, _area(given.get("area"), whose))
+
+
+def _area(stated: Any, whose: str) -> float:
+    if stated is None:
+        return -1.0
+    if not isinstance(stated, int | float) or not stated >= 0:  # neither is nan
+        raise HarnessError(f"{whose} has the area {stated!r:.80}, no number of pixels")
+    return float(stated)
 
 
 class SceneSamples(Dataset[tuple[Tensor, ...]]):
@@ -411,7 +421,7 @@ def together(samples: Sequence[tuple[Tensor, ...]]) -> list[Tensor]:
     if len(samples[0]) == 2:
         return [images, torch.stack([sample[1] for sample in samples])]
     found = [
-        Objects(classes[None], masks[None], boxes[None], torch.zeros(1, len(classes)))
+        Objects(classes[None], masks[None], boxes[None], *torch.zeros(2, 1, len(classes)))
         for _, classes, masks, boxes in samples
     ]
     return [images, *stacked(found)[:3]]

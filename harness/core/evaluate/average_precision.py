@@ -22,22 +22,26 @@ Kind = Literal["bbox", "segm"]
 """What is judged: boxes or masks."""
 
 NUMBERS = {"ap": 0, "ap50": 1, "ap75": 2, "ap_small": 3, "ap_medium": 4, "ap_large": 5}
-"""Places of the metrics in COCO's summary; small is below 32^2 pixels of mask, large from 96^2 on."""
+"""Places of the metrics in COCO's summary; small is an area below 32^2 pixels, large from 96^2 on."""
 
 
-def true_entries(image: int, classes: Tensor, masks: Tensor, boxes: Tensor, crowd: Tensor) -> list[Entry]:
+def true_entries(
+    image: int, classes: Tensor, masks: Tensor, boxes: Tensor, crowd: Tensor, areas: Tensor
+) -> list[Entry]:
     """Annotations of one image.
 
     Args:
         image: its number. classes: int64 [M], -1 = no object. masks: bool [M, H, W]. boxes: [M, 4], x0, y0, x1, y1 in
             pixels, the last two exclusive. crowd: bool [M], True where what is found in it counts neither way.
+        areas: [M], as stated; below 0 for the pixels of the mask. By them objects are small, medium or large, also
+            where boxes are judged.
     """
     there = classes >= 0
     entries = _entries(image, classes[there], masks[there], boxes[there])
-    areas = masks[there].sum((1, 2)).tolist()  # of the mask, as in COCO's files, also where boxes are judged
+    known = torch.where(areas < 0, masks.sum((1, 2)), areas)[there].tolist()
     return [
         entry | {"iscrowd": int(many), "area": float(area)}
-        for entry, area, many in zip(entries, areas, crowd[there].tolist(), strict=True)
+        for entry, area, many in zip(entries, known, crowd[there].tolist(), strict=True)
     ]
 
 
