@@ -455,7 +455,6 @@ COCO_FAULTS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     ),
     "unknown picture": (lambda all_: all_["annotations"][1].update(image_id=7), "annotation 2 of .* is of picture 7"),
     "unknown category": (lambda all_: all_["annotations"][1].update(category_id=2), "is of category 2"),
-    "no outline": (lambda all_: all_["annotations"][1].pop("segmentation"), "annotation 2 of .* has no segmentation"),
     "no area": (lambda all_: all_["annotations"][1].update(area="5"), "annotation 2 of .* has the area '5', no number"),
     "no list": (lambda all_: all_.pop("categories"), "has no list 'categories'"),
     "no height": (lambda all_: all_["images"][0].pop("height"), "entry 0 of 'images' has no height"),
@@ -476,6 +475,48 @@ def test_flat_boxes_may_be_dropped(coco_set: CocoFolder, tmp_path: Path) -> None
     change(tmp_path / "coco", COCO_FAULTS["box without area"][0])
     kept = load_scenes(CocoFolder(name="coco", flat="drop"), "train").objects(torch.tensor([0]))
     assert kept.classes.shape[1] == int((made("train").classes[0] >= 0).sum()) - 1
+
+
+def boxes_alone(content: dict[str, Any]) -> None:
+    for number, annotation in enumerate(content["annotations"]):
+        annotation.pop("segmentation")
+        annotation.update([{"segmentation": []}, {"segmentation": None}, {}][number % 3])
+
+
+def test_boxes_alone_are_outlines(coco_set: CocoFolder, tmp_path: Path) -> None:
+    outlined = load_scenes(coco_set, "train")
+    for name in ("train2017", "val2017"):
+        change(tmp_path / "coco", boxes_alone, name)
+    boxed = load_scenes(planned_now(coco_set), "train")
+    for row in range(len(boxed)):
+        ours, theirs = boxed.objects(torch.tensor([row])), outlined.objects(torch.tensor([row]))
+        assert torch.equal(ours.boxes, theirs.boxes)
+        for mask, (x0, y0, x1, y1) in zip(ours.masks[0], ours.boxes[0].int().tolist(), strict=True):
+            wanted = torch.zeros(48, 48, dtype=torch.bool)
+            wanted[y0:y1, x0:x1] = True
+            assert torch.equal(mask, wanted)
+    whole = Augment(crop_scale=(1.0, 1.0), flip=0.5)  # cropped, the box of what is left of an outline may be smaller
+    for ours, theirs in zip(*(batches(scenes, "objects", whole) for scenes in (boxed, outlined)), strict=True):
+        assert torch.equal(ours.boxes, theirs.boxes)
+
+
+def test_masks_are_not_learnt_from_boxes_alone(coco_set: CocoFolder, tmp_path: Path) -> None:
+    start = Scratch(backbone=VIT, image_size=48)
+    for name in ("val2017", "train2017"):
+        change(tmp_path / "coco", lambda all_: all_["annotations"][1].update(segmentation=[]), name)
+        run = Detect(
+            start=start,
+            data=planned_now(coco_set),
+            pyramid=SimplePyramid(width=16),
+            recipe=RECIPE.replace(batch_size=4, epochs=1),
+            rois=16,
+            anchor=2.0,
+        )
+        wanted = rf"annotation 2 of .*instances_{name}.json has no segmentation.*Detect\(masks=False\)"
+        with pytest.raises(HarnessError, match=wanted) as raised:
+            numbers(run, tmp_path / "runs")
+        assert "\n" not in str(raised.value)
+    assert "test_box_ap" in numbers(run.replace(masks=False), tmp_path / "runs")
 
 
 def test_outlines_that_cannot_be_read_are_refused_in_one_line() -> None:

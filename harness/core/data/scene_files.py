@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -110,7 +111,8 @@ def _classes_of(path: Path, values: np.ndarray[Any, np.dtype[np.int64]], data: M
 class Annotation(NamedTuple):
     """An object as a JSON of COCO states it.
 
-    kind: class from 0. box: x0, y0, x1, y1. outline: polygons or a run-length mask. crowd, area: see `Objects`.
+    kind: class from 0. box: x0, y0, x1, y1. outline: polygons or a run-length mask; None if there is the box alone.
+    crowd, area: see `Objects`.
     """
 
     number: Any
@@ -119,6 +121,12 @@ class Annotation(NamedTuple):
     outline: Any
     crowd: bool
     area: float
+
+    @property
+    def shape(self) -> Any:
+        """The outline, or the box as a polygon."""
+        x0, y0, x1, y1 = self.box
+        return [[x0, y0, x1, y0, x1, y1, x0, y1]] if self.outline is None else self.outline
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,6 +172,19 @@ class ObjectFiles:
         del device
         return self
 
+    def require_outlines(self) -> None:
+        """Refuse objects that have a box alone, of which no mask can be learnt or judged.
+
+        Raises:
+            HarnessError: names the first of them.
+        """
+        for one in chain.from_iterable(self.annotations):
+            if one.outline is None:
+                raise HarnessError(
+                    f"annotation {one.number} of {self.source} has no segmentation, neither polygons nor a run-length "
+                    "mask; for boxes alone say Detect(masks=False)"
+                )
+
     def objects_of(self, index: int, *, crowds: bool = True) -> Objects:
         """Objects of one picture, batch 1; crowds: False leaves those out.
 
@@ -172,7 +193,7 @@ class ObjectFiles:
         """
         found = [one for one in self.annotations[index] if crowds or not one.crowd]
         height, width = self.sizes[index]
-        masks = [decoded_mask(one.outline, height, width, f"annotation {one.number} of {self.source}") for one in found]
+        masks = [decoded_mask(one.shape, height, width, f"annotation {one.number} of {self.source}") for one in found]
         return Objects(
             torch.tensor([[one.kind for one in found]], dtype=torch.int64),
             torch.stack(masks)[None] if masks else torch.zeros(1, 0, height, width, dtype=torch.bool),
@@ -320,11 +341,10 @@ def _annotation(
         if flat == "drop":
             return None
         raise HarnessError(f"{whose} has the box {box}, without area; mend it, or say CocoFolder(flat='drop')")
-    if not given.get("segmentation"):
-        raise HarnessError(f"{whose} has no segmentation, neither polygons nor a run-length mask")
     corners = (float(x), float(y), float(x + width), float(y + height))
     kind, crowd = kinds[given["category_id"]], bool(given.get("iscrowd", 0))
-    return Annotation(given.get("id"), kind, corners, given["segmentation"], crowd, _area(given.get("area"), whose))
+    outline, area = given.get("segmentation") or None, _area(given.get("area"), whose)
+    return Annotation(given.get("id"), kind, corners, outline, crowd, area)
 
 
 def _area(stated: Any, whose: str) -> float:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from harness.core.data.batches import steps_per_epoch
 from harness.core.data.datasets import Facts, facts_of
+from harness.core.data.scene_files import ObjectFiles
 from harness.core.data.scenes import SceneBatch, Scenes, load_scenes, scene_batches, shown_whole, test_scenes
 from harness.core.evaluate.average_precision import (
     Entry,
@@ -47,6 +48,9 @@ def detect(run: Detect, session: Session) -> Computation:
     require(recipe, device)
     scenes, test = load_scenes(run.data, "train"), load_scenes(run.data, "test")
     _check_classes(run, scenes.names("objects"), test.names("objects"))
+    for part in (scenes, test):
+        if run.masks and isinstance(part, ObjectFiles):
+            part.require_outlines()
     encoder = dense_encoder(run, session, channels=scenes.channels)
     place = key_drop_paths(encoder, run.seed, recipe.batch_size)
     taps = taps_for(run.pyramid, encoder)

@@ -541,6 +541,8 @@ class CocoFolder(_SceneFolder):
     read by pycocotools (`pip install mim-harness[detection]`). Categories are numbered from 0 by their ids. Pictures
     without an object are not trained on. Crowds are not either, and count as COCO defines it in a test. Pre-training
     takes all pictures in `<train>/`, but for those that `split="validation"` holds out of the ones that the JSON names.
+    Annotations with a box alone, as Objects365 has them, serve `Detect(masks=False)`. Objects are small or large by the
+    `area` that the JSON states, or by the pixels of their outline.
 
     train, test: the parts.
     flat: what becomes of an annotation whose box has no area: COCO's train2017 has two of them.
