@@ -58,6 +58,12 @@ MUTATIONS = (
     ),
     Mutation("spec/keys.py", r'f"{seed}\0{purpose}"', r'f"{seed}{purpose}"', "spec core/test_randomness.py"),
     Mutation("spec/geometry.py", "if inside and unit % downsample:", "if unit % downsample:", "spec"),
+    Mutation(
+        "spec/model/windows.py",
+        "scales(start, start_size), scales(",
+        "scales(start, image_size), scales(",
+        "core/test_swin_windows.py",
+    ),
     Mutation("spec/base.py", "if text != implicit:", "if held[name] != kind.implicit.get(name, self):", "spec"),
     Mutation("store/attempt.py", "and step <= file.step]", "and step < file.step]", "store"),
     Mutation(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import cache
-from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar, assert_never
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
@@ -20,10 +20,11 @@ from harness.spec.geometry import (
     check_target,
 )
 from harness.spec.masks.masking import Mask
-from harness.spec.model.backbone import AnyBackbone, Backbone
+from harness.spec.model.backbone import AnyBackbone
 from harness.spec.model.corruption import Corruption
 from harness.spec.model.heads import Head, LinearHead, LossPredictor, check_head
 from harness.spec.model.momentum import MomentumEncoder
+from harness.spec.model.windows import is_swin_v2, with_scales_of
 from harness.spec.objective.contrastive import Contrastive
 from harness.spec.objective.loss import AnyLoss, FourierLoss, Loss, check_fourier, check_loss, needs_hidden
 from harness.spec.objective.targets import (
@@ -58,7 +59,7 @@ def spares_swin_v2(backbone: AnyBackbone, recipe: Recipe) -> bool:
     They decayed once, so that such runs have a later revision.
     """
     usual = recipe.no_decay in ("usual", "usual-but-gate") and recipe.weight_decay > 0
-    return usual and isinstance(backbone, Backbone) and backbone.name.startswith("swinv2_")
+    return usual and is_swin_v2(backbone)
 
 
 class Pretrain(Spec):
@@ -120,7 +121,8 @@ class Pretrain(Spec):
 
         Momentum encoders used to drop residual branches. Frozen networks used to compute in the precision of training:
         all teachers, and DALL-E's encoder in tf32. Later, weight decay was taken from parameters of Swin V2, and what a
-        start has besides encoder, token and head is continued. Last, attention for guided masks is not in 16 bits.
+        start has besides encoder, token and head is continued. Attention for guided masks is not in 16 bits. Last, a
+        Swin V2 reads positions on the scale of its start's windows.
         """
         changed, precision = self.momentum is not None and self.recipe.drop_path > 0, self.recipe.precision
         match self.target:
@@ -133,7 +135,13 @@ class Pretrain(Spec):
         continues = self.start is not None and parts
         later = continues or spares_swin_v2(self.backbone, self.recipe)
         rounded = self.mask.scored_by == "attention" and precision in ("bf16", "fp16")
-        return super().current_revision() + changed + 2 * later + 4 * rounded
+        rescaled = self.built != self.backbone
+        return super().current_revision() + changed + 2 * later + 4 * rounded + 8 * rescaled
+
+    @property
+    def built(self) -> AnyBackbone:
+        """The backbone that is built: a Swin V2 reads positions on the scale of the start's windows, if it has one."""
+        return self.backbone if self.start is None else started(self.backbone, self.image_size, self.start)
 
     @property
     def target_memory(self) -> int:
@@ -250,8 +258,28 @@ class Snapshot(Spec):
         return self.pretrain.backbone
 
 
-Start = Annotated[Pretrain | Scratch | Checkpoint | Snapshot, Field(discriminator="kind")]
+AnyStart = Pretrain | Scratch | Checkpoint | Snapshot
+Start = Annotated[AnyStart, Field(discriminator="kind")]
 S = TypeVar("S", bound=Spec)
+
+
+def started(backbone: AnyBackbone, image_size: int, start: AnyStart) -> AnyBackbone:
+    """The backbone as it is built for images of `image_size` px with the weights of a start.
+
+    Another one than stated for a Swin V2 alone (`harness.spec.model.windows.with_scales_of`).
+    """
+    match start:
+        case Scratch():
+            return backbone
+        case Checkpoint():
+            theirs = start.backbone
+        case Pretrain():
+            theirs = start.built
+        case Snapshot():
+            theirs = start.pretrain.built
+        case _:
+            assert_never(start)
+    return with_scales_of(backbone, image_size, theirs, start.image_size)
 
 
 class Evaluated(Spec, Generic[S]):
@@ -304,11 +332,22 @@ class Evaluated(Spec, Generic[S]):
         return self.image_size
 
     @property
-    def encoder(self) -> AnyBackbone:
-        """The backbone that is evaluated; of a fine-tuned start the one that it built."""
+    def stated(self) -> AnyBackbone:
+        """The backbone that is evaluated, as the spec states it."""
         start: Any = self.start
-        found: AnyBackbone = start.built if isinstance(start, FineTune) else start.backbone
+        found: AnyBackbone = start.backbone
         return found
+
+    @property
+    def encoder(self) -> AnyBackbone:
+        """The backbone that is built and evaluated (`started`); of a fine-tuned start the one that it built."""
+        start: Any = self.start
+        return start.built if isinstance(start, FineTune) else started(self.stated, self.image_size, start)
+
+    def current_revision(self) -> int:
+        """Two more where a Swin V2 reads positions on the scale of its start's windows, which it did not once."""
+        mended = self.needs_weights and not isinstance(self.start, FineTune) and self.encoder != self.stated
+        return super().current_revision() + 2 * mended
 
     @property
     def model_pieces(self) -> dict[str, Any]:
@@ -361,7 +400,8 @@ class FineTune(Evaluated[Start]):
     pool: mean of the patch tokens with a new final norm (SimMIM's ViT), or the class token. Swin has the mean only.
     backbone: the fine-tuned model where it is built with other arguments than the start, such as a larger window for
         a larger image (SimMIM pre-trains Swin-B at 192 pixels with windows of 6 and fine-tunes it at 224 with 7); None
-        for the start's own.
+        for the start's own. A Swin V2 is built with the start's windows as `pretrained_window_sizes`, unless its args
+        state others.
     loss: binary-cross-entropy asks for each class by itself; the mean over classes and images.
     label_threshold: with binary-cross-entropy, mixed or smoothed labels above it become 1 and all others 0 (0.2 in
         timm's RSB recipes); None leaves them.
@@ -399,21 +439,21 @@ class FineTune(Evaluated[Start]):
         return values
 
     @property
-    def built(self) -> AnyBackbone:
-        """The backbone that is built and fine-tuned."""
+    def stated(self) -> AnyBackbone:
         return self.backbone or self.start.backbone
 
+    @property
+    def built(self) -> AnyBackbone:
+        """The backbone that is built and fine-tuned."""
+        return self.encoder
+
     def current_revision(self) -> int:
-        """One more where weight decay was taken from parameters of Swin V2."""
+        """One more where weight decay was taken from parameters of Swin V2, besides what all evaluations have."""
         return super().current_revision() + spares_swin_v2(self.built, self.recipe)
 
     @property
     def tested_size(self) -> int:
         return self.test_size or self.image_size
-
-    @property
-    def encoder(self) -> AnyBackbone:
-        return self.built
 
     @property
     def caption(self) -> str:
@@ -593,7 +633,7 @@ class Knn(Evaluated[Start]):
         return (self.block,)
 
     def current_revision(self) -> int:
-        """Revision 2 for settings whose votes used to overflow float32, so that the first class won."""
+        """One more for settings whose votes used to overflow float32, so that the first class won."""
         overflowed = 1 / self.temperature + math.log(max(self.ks)) > LARGEST
         return super().current_revision() + overflowed
 

@@ -31,8 +31,9 @@ class Checkpoint(UserFile):
     window and absolute positions of another image size are resized. An evaluation takes the encoder, a pre-training the
     mask token and the prediction head too.
 
-    backbone: the encoder whose weights these are.
-    image_size: side of its input in pixels.
+    backbone: the encoder whose weights these are; of a Swin V2 that was fine-tuned with other windows than pre-trained,
+        with `pretrained_window_sizes` in its args, which a file does not hold.
+    image_size: side of its input in pixels. It and the backbone's windows say on which scale a Swin V2 reads positions.
     """
 
     kind: Literal["checkpoint"] = "checkpoint"

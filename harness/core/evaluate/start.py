@@ -60,9 +60,7 @@ def frozen_encoder(run: Evaluated[Any], session: Session, *, channels: int) -> E
     start = run.start
     if isinstance(start, FineTune):
         return Encoder(fine_tuned(start, session, channels=channels))
-    model = initialised(
-        run.seed, "encoder", lambda: build(start.backbone, image_size=run.image_size, channels=channels)
-    )
+    model = initialised(run.seed, "encoder", lambda: build(run.encoder, image_size=run.image_size, channels=channels))
     load_start(run, model, session.attempt)
     return to_device(Encoder(model), session.device).eval().requires_grad_(False)
 
@@ -152,7 +150,7 @@ def encoder_of(trained: Trained, device: torch.device) -> Encoder:
     run = trained.run
     if isinstance(run, FineTune):
         return Encoder(classifier_of(trained, device))
-    model = build(run.backbone, image_size=run.image_size, channels=trained.facts.channels)
+    model = build(run.built, image_size=run.image_size, channels=trained.facts.channels)
     load_encoder(model, trained.weights.encoder, trained.name)
     return Encoder(model).to(device).eval().requires_grad_(False)
 

@@ -220,7 +220,7 @@ def pooled(features: Tensor, places: Tensor | None = None) -> Tensor:
 
 
 def _encoder(run: Pretrain, channels: int) -> Encoder:
-    model = build(run.backbone, image_size=run.image_size, channels=channels, drop_path=run.recipe.drop_path)
+    model = build(run.built, image_size=run.image_size, channels=channels, drop_path=run.recipe.drop_path)
     return Encoder(model, run.corruption)
 
 

@@ -210,7 +210,8 @@ def load_encoder(model: Family, tensors: dict[str, Tensor], source: str) -> None
     A model that pools the mean of patch tokens has a new `fc_norm` instead of the pre-training's final `norm`, as
     SimMIM's fine-tuning does. A relative position table that all blocks shared is copied to each, and one of another
     window is resized (`harness.core.weights.formats.positions`), as are absolute positions of another image size
-    (`harness.core.model.encoder.own_positions`). Any other missing or additional parameter is an error.
+    (`harness.core.model.encoder.own_positions`). A Swin V2 has no table: how it was built says on which scale it reads
+    positions (`harness.spec.model.windows`). Any other missing or additional parameter is an error.
 
     Raises:
         HarnessError: names or shapes do not fit.

@@ -63,7 +63,7 @@ def export(trained: Trained, path: Path, form: ExportFormat) -> Exported:
     if path.suffix != SUFFIXES[form]:
         raise HarnessError(f"a file of format {form} ends in {SUFFIXES[form]}, not as {path.name} does")
     run = trained.run
-    backbone, pool = (run.built, run.pool) if isinstance(run, FineTune) else (run.backbone, "")
+    backbone, pool = run.built, run.pool if isinstance(run, FineTune) else ""
     if isinstance(backbone, CustomBackbone):
         raise HarnessError(
             f"{trained.name} is a network of your own, which no other program builds; its weights are in the run's "

@@ -36,9 +36,8 @@ class Trained:
     @property
     def num_classes(self) -> int:
         """Number of classes of a classifier; 0 for a pre-training."""
-        backbone = self.run.built if isinstance(self.run, FineTune) else self.run.backbone
         # Read from the weights, so that the data set need not be on this machine.
-        name = layers_for(backbone).classifier
+        name = layers_for(self.run.built).classifier
         return len(self.weights.encoder[name]) if name in self.weights.encoder else 0
 
 

@@ -31,17 +31,17 @@ class Dense(Evaluated[Start]):
         return 1 if self.frozen else TRAINED_PASSES
 
     def current_revision(self) -> int:
-        """One more where weight decay was taken from parameters of Swin V2."""
+        """One more where weight decay was taken from parameters of Swin V2, besides what all evaluations have."""
         return super().current_revision() + (not self.frozen and spares_swin_v2(self.built, self.recipe))
+
+    @property
+    def stated(self) -> AnyBackbone:
+        return self.backbone or self.start.backbone
 
     @property
     def built(self) -> AnyBackbone:
         """The backbone that is built."""
-        return self.backbone or self.start.backbone
-
-    @property
-    def encoder(self) -> AnyBackbone:
-        return self.built
+        return self.encoder
 
     @property
     def setting(self) -> tuple[object, ...]:
