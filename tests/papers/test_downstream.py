@@ -79,6 +79,8 @@ def test_swin_segment_is_the_official_file(model: Any) -> None:
     # Official: mode="whole", of which timm's Swin is not capable.
     assert (run.taps, run.test) == (None, Slide(stride=341))
     assert any("official files test whole pictures" in note for note in run.assumed)
+    # 512 px in patches of 4 are 128, 64, 32 and 16 places.
+    assert any("at 512 px windows of 7 do not divide the maps: timm shifts before" in note for note in run.assumed)
     assert (run.recipe.weight_decay, run.recipe.layer_decay, run.recipe.drop_path) == (0.01, None, 0.3)
     assert [rate(run, step) for step in (0, 80_000, 160_000)] == pytest.approx([6e-5 * 1e-6, 3e-5, 0])
     assert dict(run.built.args)["window_size"] == 7

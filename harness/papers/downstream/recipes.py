@@ -65,6 +65,10 @@ WARM_UP = (
 RESIZED = "test pictures are resized bicubically, where mmsegmentation and detectron2 resize them bilinearly"
 MAE_VIT = "ViT as it was pre-trained: mmsegmentation adds relative positions that begin at 0 and scales that begin at 1"
 SWIN_WINDOWS = "Swin: tested in windows of 512 px, where the official files test whole pictures"
+SWIN_SHIFTS = (
+    "Swin: at 512 px windows of 7 do not divide the maps: timm shifts before it pads, so that shifted windows mix "
+    "opposite edges; mmsegmentation pads first"
+)
 SWIN = "Swin: biases do not decay, where the official files spare those of norms alone"
 SWIN_T = "Swin-T: drop path 0.3, which is Swin-B's"
 VITDET = (
@@ -182,7 +186,7 @@ def swin_segment(
         test=Slide(stride=WINDOW_STRIDE),
         recipe=_ade20k_recipe(6e-5, weight_decay=0.01, drop_path=0.3, precision="fp32"),
         seed=seed,
-        assumed=(LOSS, WARM_UP, RESIZED, SWIN, SWIN_WINDOWS, *((SWIN_T,) if model == "swin-t" else ())),
+        assumed=(LOSS, WARM_UP, RESIZED, SWIN, SWIN_WINDOWS, SWIN_SHIFTS, *[SWIN_T] * (model == "swin-t")),
     )
 
 
