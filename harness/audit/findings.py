@@ -1,4 +1,4 @@
-"""All checks of a study: factors, contract of each pre-training, rates of each fine-tuning, recipe."""
+"""All checks of a study: factors, contract of each pre-training, rates of each fine-tuning, windows, recipe."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from harness.audit.factors import check_factors, check_recipe
 from harness.audit.masks import check_masks
 from harness.audit.pieces import piece_findings
 from harness.audit.rates import check_rates
+from harness.audit.windows import check_windows
 from harness.core.model.corruption import declared_leaks
 from harness.core.pretrain.mim import MaskedImageModel
 from harness.spec import FineTune, HarnessError, Images, Pretrain, Shapes, pretraining, upstreams
@@ -51,6 +52,8 @@ def audit(plan: Plan, tell: Callable[[str], None] = lambda text: None) -> list[F
     for name, run in finetunings(plan).items():
         tell(f"rates of {name}")
         found += check_rates(run, name)
+    tell("windows")
+    found += check_windows(plan)
     return [*found, *check_recipe(plan)]
 
 

@@ -22,18 +22,21 @@ from harness import audit
 from harness.audit import findings
 from harness.audit.factors import check_factors
 from harness.audit.rates import check_rates
+from harness.audit.windows import check_windows
 from harness.core.masks.masking import spread
 from harness.core.pretrain.mim import MaskedImageModel
 from harness.core.train import training
 from harness.core.train.optimiser import layer_scales, learning_rate
 from harness.spec import (
     Augment,
+    Backbone,
     Contrastive,
     Corruption,
     CustomMask,
     FineTune,
     HarnessError,
     ImageFolder,
+    Knn,
     MomentumEncoder,
     RandomMask,
     Recipe,
@@ -341,3 +344,29 @@ def test_a_folder_with_a_damaged_picture_is_not_stood_in_for(own_folder: Path) -
     found = audit.audit(plan(lambda arm: {**arm, "data": ImageFolder(name="pets")}))
     (text,) = [item.text for item in found if item.arm == "other" and item.check == "masked"]
     assert text.startswith(f"not looked at: cannot read {own_folder / 'train'}")
+
+
+def test_shifted_windows_that_do_not_divide_a_map_are_remarked_once_a_kind() -> None:
+    """Maps of 16, 8 and 4 at 64 px; of 8, 4 and 2 at 32 px."""
+    args = {"embed_dim": 8, "depths": (2, 1, 2), "num_heads": (1, 1, 1)}
+
+    def remarks(window: int, name: str = "swin_tiny_patch4_window7_224") -> list[tuple[str, str]]:
+        swin = Backbone(name=name, args={**args, "window_size": window}, patch_size=4, stride=16)
+
+        def cell(scale: Scale, size: int, seed: int) -> dict[str, FineTune | Knn]:
+            start = pretrain(backbone=swin)
+            return {"top1": FineTune(start=start, image_size=size, recipe=FINETUNE), "knn": Knn(start=start)}
+
+        made = Study(cell=cell, grid=axes(size=(32, 64)), scales=(SCALE,), reference={"size": 32})
+        return [(one.verdict, one.text) for one in check_windows(expand(made))]
+
+    # At 32 px the third stage is one window, which is not shifted; the second has one block, which is never shifted.
+    tail = "timm shifts before it pads, so that shifted windows mix opposite edges"
+    map8 = "windows of 3 x 3 do not divide the map of 8 x 8"
+    kinds = ("pretrain", "finetune", "knn")
+    assert remarks(3) == [("remark", f"{kind} at 32 px: {map8}; {tail}") for kind in kinds]
+    assert remarks(3, "swinv2_tiny_window8_256") == []
+    assert remarks(4) == remarks(2) == []
+    # No larger than a map, a window of 10 is not shifted on those of 8.
+    (only,) = remarks(10)
+    assert only == ("remark", f"finetune at 64 px: windows of 10 x 10 do not divide the map of 16 x 16; {tail}")
