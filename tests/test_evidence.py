@@ -212,7 +212,7 @@ def test_a_claim_with_cells_that_were_not_run_is_not_called_open(tmp_path: Path)
     words = [verdict.word for verdict in shown.verdicts]
     assert words == ["not run yet"] * 3
     assert tool.told(shown.verdicts[0]) == "not run yet"
-    assert tool.published(shown, shown.verdicts[2]) == "82.8 to 82.5"  # Table 2: linear, inverse Swin-B
+    assert tool.printed(shown, shown.verdicts[2]) == "82.8 to 82.5"  # Table 2: linear, inverse Swin-B
 
 
 def test_published_numbers_of_the_best_of_several_cells_and_of_ends(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_published_numbers_of_the_best_of_several_cells_and_of_ends(tmp_path: Pa
     tool = _tool()
     (shown,) = tool.studies(ROOT / "studies" / "simmim_masking.py", Store(tmp_path))
     found: dict[str, Verdict] = {verdict.claim.sentence: verdict for verdict in shown.verdicts}
-    told = {sentence: tool.published(shown, verdict) for sentence, verdict in found.items()}
+    told = {sentence: tool.printed(shown, verdict) for sentence, verdict in found.items()}
     assert told["random masks beat square ones, each at its best"] == "83.0 to 82.6"
     assert told["accuracy over the ratio has an inner maximum"] == "83.0 inside, ends 82.7"
 

@@ -8,12 +8,6 @@ from typing import Any
 from harness.spec import Backbone, CustomEvaluation, Detect, Evaluation, Segment, Slide, UPerNet, Whole, pretraining
 from harness.spec.keys import Training
 
-MIXED = (
-    "Mixup and CutMix: one ratio for the whole batch, and one choice between the two; the released code draws both on "
-    "each GPU"
-)
-"""A difference of published fine-tunings from the code of all papers."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:

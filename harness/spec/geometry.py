@@ -166,6 +166,6 @@ def check_pretraining_recipe(recipe: Recipe) -> None:
     if recipe.average is not None:
         raise ValueError("recipe.average belongs to fine-tuning; a pre-training publishes its weights")
     augment = recipe.augment
-    if augment.mixup or augment.cutmix or augment.smoothing:
+    if augment.mixes or augment.smoothing:
         raise ValueError("mixup, cutmix and smoothing belong to fine-tuning: a pre-training has no labels")
     check_whole_pictures(recipe)

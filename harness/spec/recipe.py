@@ -118,7 +118,9 @@ class Augment(Spec):
     rand_augment: timm's configuration string, such as "rand-m9-mstd0.5-inc1"; empty for none.
     color_jitter: strength; timm ignores it beside rand_augment.
     erasing: probability of random erasing (mode `pixel`, one rectangle).
-    mixup, cutmix: alpha of each; 0 for none. timm's Mixup in mode `batch`, probability 1, switching with 0.5.
+    mixup, cutmix: alpha of each; 0 for none. timm's Mixup in mode `batch`, probability 1, switching with 0.5. One
+        ratio, and one choice of the two, is drawn for the whole batch, where code that trains on many GPUs draws on
+        each.
     smoothing: label smoothing.
     repeats: times that each image follows itself, cropped anew each time (repeated augmentation, as timm's
         RepeatAugSampler orders one process's images). An epoch has the same length and 1 / repeats of the images.
@@ -166,6 +168,11 @@ class Augment(Spec):
         if changes.get("scale") is not None:
             changes = {**self._beside_scale(), **changes}
         return super().replace(**changes)
+
+    @property
+    def mixes(self) -> bool:
+        """True if two images of a batch are mixed, and their labels."""
+        return self.mixup > 0 or self.cutmix > 0
 
     @property
     def needs_loader(self) -> bool:
@@ -328,7 +335,7 @@ class Recipe(Spec):
     def model_post_init(self, context: Any, /) -> None:  # a validator is called again for each spec that holds this one
         self._lengths()
         self._settings()
-        if (self.augment.mixup or self.augment.cutmix) and self.batch_size % 2:
+        if self.augment.mixes and self.batch_size % 2:
             raise ValueError(f"Mixup and CutMix need an even batch_size, not {self.batch_size}")
         if self.batch_norm_group is not None and self.batch_size % self.batch_norm_group:
             valid = choices(self.batch_size)

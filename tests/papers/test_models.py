@@ -15,7 +15,6 @@ import pytest
 
 import harness
 from harness.papers.models import Model, Size, find, named, published_models, published_sizes, sizes
-from harness.papers.protocol import MIXED
 from harness.runs import complexity_of
 from harness.spec import HarnessError, Pretrain, Shapes
 from harness.spec.model.described import Described, costed_model
@@ -106,12 +105,6 @@ def test_presets_take_another_data_set() -> None:
         run = model.make(data=data)
         assert run.data == data
         assert isinstance(run, Pretrain) or run.start.data == data  # type: ignore[union-attr]
-
-
-def test_published_fine_tunings_that_mix_say_how() -> None:
-    for name, model in published_models().items():
-        augment = model.run.recipe.augment
-        assert (MIXED in model.run.assumed) is bool(augment.mixup or augment.cutmix), name
 
 
 def test_models_as_a_frame() -> None:

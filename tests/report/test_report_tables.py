@@ -33,7 +33,7 @@ from harness.report.tables.footnotes import mixed_provenance, origin_doubts
 from harness.report.tables.latex import latex_text
 from harness.report.tables.statistics import summary
 from harness.report.tables.table import ESTIMATED, Table, csv_text, decimals, markdown_text, table
-from harness.spec import Evaluation, FineTune, Knn, Scale, upstream
+from harness.spec import Augment, Evaluation, FineTune, Knn, Scale, upstream
 from harness.store import Store
 from harness.study import Grid, Plan, axes, expand
 
@@ -99,6 +99,15 @@ def test_a_finished_study(tmp_path: Path) -> None:
     assert "unverified:" in reading
     assert "Assumed, where the paper does not say: beta2 is 0.999" in reading
     assert "Mixed" not in reading
+
+
+@pytest.mark.parametrize("mixed", [{"mixup": 0.8}, {"cutmix": 1.0}, {}])
+def test_beside_a_papers_values_it_is_said_how_a_batch_is_mixed(tmp_path: Path, mixed: dict[str, Any]) -> None:
+    recipe = SCALE.finetune.replace(augment=Augment(**mixed))
+    store, plan = Store(tmp_path), scope_plan(scales=(SCALE.replace(finetune=recipe),))
+    finish_all(store, plan)
+    reading = " ".join(_table(plan, store).reading)
+    assert ("draw one ratio, and one choice of the two, for the whole batch here" in reading) is bool(mixed)
 
 
 def test_a_half_finished_study(tmp_path: Path) -> None:

@@ -321,7 +321,7 @@ def mix(
     Returns:
         images [B, C, H, W] (a new tensor if mixed) and targets float32 [B, num_classes].
     """
-    if not (augment.mixup or augment.cutmix):
+    if not augment.mixes:
         targets = mixup_target(labels, num_classes, 1.0, augment.smoothing)
         return images, targets
     blend = Mixup(

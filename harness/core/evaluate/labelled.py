@@ -30,7 +30,7 @@ def labelled_batches(
     A batch is mixed before it is cut into slices that fit the device; images mixed with each other are in one process.
     """
     recipe = run.recipe
-    mixes = bool(recipe.augment.mixup or recipe.augment.cutmix)
+    mixes = recipe.augment.mixes
     for batch in training_batches(
         images,
         recipe.augment,

@@ -182,7 +182,7 @@ def _across(recipe: Recipe, size: int, processes: int, piece: int) -> bool:
 def _spread(recipe: Recipe, size: int, processes: int, piece: int) -> bool | None:
     """False if every slice of every process holds whole groups; True if not but each process has one slice; else
     None, as statistics over a group would need slices that are not computed at the same time."""
-    mirrored = bool(recipe.augment.mixup or recipe.augment.cutmix)
+    mirrored = recipe.augment.mixes
     rows = [rows_of(recipe.batch_size, rank, processes, mirrored=mirrored) for rank in range(processes)]
     slices = [part for mine in rows for part in torch.split(mine // size, piece)]
     if all((torch.bincount(part)[part] == size).all() for part in slices):

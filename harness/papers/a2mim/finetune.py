@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 from harness.papers.a2mim.preset import Variant
 from harness.papers.a2mim.recipes import CNNS, MODELS, Model, a2mim_pretrain
-from harness.papers.protocol import MIXED
 from harness.papers.simmim.recipes import FINETUNE_AUGMENT
 from harness.spec import Augment, Average, Cosine, Data, FineTune, HarnessError, Pretrain, Recipe, Start
 
@@ -105,7 +104,7 @@ def _rsb_a3(model: Model, variant: Variant, start: Start, data: Data, seed: int)
 
 def _binary(model: Model, variant: Variant) -> dict[str, Any]:
     """Binary cross-entropy: of labels as they are mixed (released), or of those above timm's threshold."""
-    notes = [MIXED, *[CONVNEXT] * model.startswith("convnext")]
+    notes = [CONVNEXT] if model.startswith("convnext") else []
     if variant == "released":
         return {"loss": "binary-cross-entropy", "assumed": tuple(notes)}
     return {"loss": "binary-cross-entropy", "label_threshold": 0.2, "assumed": (A3_THRESHOLD, *notes)}
@@ -160,7 +159,7 @@ def _beit(model: Model, variant: Variant, start: Start, data: Data, seed: int) -
         precision="fp16",
         augment=FINETUNE_AUGMENT.replace(repeats=3 if released and model == "vit-l" else 1),
     )
-    own = (MIX_REPEAT,) if released and model == "vit-b" else () if released else (VIT_TEXT,)
+    notes = (MIX_REPEAT,) if released and model == "vit-b" else () if released else (VIT_TEXT,)
     return FineTune(
         start=start,
         data=data,
@@ -169,5 +168,5 @@ def _beit(model: Model, variant: Variant, start: Start, data: Data, seed: int) -
         recipe=recipe,
         pool="mean",
         seed=seed,
-        assumed=(MIXED, *own),
+        assumed=notes,
     )

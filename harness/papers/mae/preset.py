@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from harness.papers.protocol import MIXED
 from harness.spec import (
     AnyLoss,
     Augment,
@@ -184,7 +183,7 @@ def mae_finetune(
         ),
         pool="mean",
         seed=seed,
-        assumed=(FLOOR, MIXED),
+        assumed=(FLOOR,),
     )
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from harness.papers.protocol import MIXED
 from harness.papers.simmim.preset import CORRUPTION, HEAD, LOSS, TARGET
 from harness.spec import (
     Augment,
@@ -245,7 +244,7 @@ def simmim_finetune(
         # Left out where it is that of the pre-training, so that the same run has one key.
         backbone=None if built == backbone else built,
         seed=seed,
-        assumed=(*notes, MIXED),
+        assumed=notes,
     )
 
 

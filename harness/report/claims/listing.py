@@ -125,8 +125,8 @@ def explained(plan: Plan, found: Sequence[Verdict], before: Collection[int] = ()
     if len(seeds) > 1 and not looks:
         error = (
             f"Claims were judged with {', '.join(map(str, seeds))} seeds, and no looks are declared: judging again "
-            f"with more seeds voids the bound of {ERROR:.0%} on wrong decisions. Study(looks=...) and "
-            "--until-decided keep it."
+            f"with more seeds voids the {ERROR:.0%} that bound the probability of a wrong decision. Study(looks=...) "
+            "and --until-decided keep them."
         )
     seen = (
         f"Claims were looked at with {', '.join(map(str, looks))} seeds; intervals hold at all looks together. A look "

@@ -14,7 +14,7 @@ from harness.report.escape import NOTHING, clean, shown
 from harness.report.labels import axis_label, short_label
 from harness.report.tables.paper_values import PAPER_SD, SEPARABLE, order_agreement, tables_beside
 from harness.report.tables.statistics import model_of
-from harness.spec import Data, Evaluation
+from harness.spec import Data, Evaluation, FineTune
 from harness.stats.comparisons import LEAST_FOR_BEST
 from harness.study import Plan
 
@@ -278,6 +278,11 @@ def _paper(plan: Plan, runs: pd.DataFrame, cells: pd.DataFrame) -> Iterator[str]
         yield f"No difference from the paper is shown where the protocol differs: {differing[0]}{more}."
     if unknown := list(dict.fromkeys(text for text in printed["paper_unknown"] if text)):
         yield f"Not known of the paper's protocol: {unknown[0]}."
+    if any(isinstance(run, FineTune) and run.recipe.augment.mixes for run in plan.runs().values()):
+        yield (
+            "Mixup and CutMix draw one ratio, and one choice of the two, for the whole batch here; code that trains on "
+            "many GPUs draws both on each."
+        )
     if cells["paper_unverified"].any():
         yield "unverified: the paper's value was not checked against a source; it enters no comparison."
     yield from _order(runs, cells)
