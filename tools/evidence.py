@@ -223,7 +223,8 @@ def hours(results: Collection[Result]) -> str:
     known = sum(one.cpu_seconds or 0.0 for one in results)
     others = [one.seconds for one in results if one.cpu_seconds is None]
     runs = f"{len(others)} run{'s' * (len(others) != 1)} whose CPU time is not known"
-    clock = f", and {sum(others) / 60:.0f} minutes by the clock of {runs}" if others else ""
+    minutes = round(sum(others) / 60)
+    clock = f", and {minutes} minute{'s' * (minutes != 1)} by the clock of {runs}" if others else ""
     return f"{known / 3600:.1f} CPU hours{clock}"
 
 
