@@ -586,10 +586,10 @@ def computed_again(shown: Sequence[Shown]) -> Iterator[str]:
     yield (
         "Runs drawn at random and the pre-trainings they start from, computed a second time by `python "
         "tools/recompute.py results/*.records --table results/FILE`: three of 950 (recomputed-950.csv), and before, "
-        "when there were 680, three of these (recomputed.csv) and three of those that an AMD had made (recomputed-amd.csv, "
-        "with `--processor AMD`). Equal: all metrics, the weights and what was logged on the way, to the last bit, "
-        "which the same kind of processor should give. On another kind sums round differently, and a training goes "
-        "another way."
+        "when there were 680, three of these (recomputed.csv) and three of those that an AMD had made "
+        "(recomputed-amd.csv, with `--processor AMD`). Equal: all metrics, the weights and what was logged on the way, "
+        "to the last bit, which the same kind of processor should give. On another kind sums round differently, and a "
+        "training goes another way."
     )
     rows = []
     for row in (row for file in sorted(FOLDER.glob("recomputed*.csv")) for row in csv_rows(file)):
