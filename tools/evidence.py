@@ -254,10 +254,14 @@ def summary_of(shown: Sequence[Shown]) -> Iterator[str]:
 
 def counted(name: str, parts: Sequence[Shown]) -> list[str]:
     """A row of the summary: claims by verdict, marked where the paper's values of a decided one are unverified."""
-    found = [(verdict.word, unverified(part, verdict)) for part in parts for verdict in part.verdicts]
-    counts: Counter[str] = Counter(word for word, _ in found)
-    marks = {word: "†" * ((word, True) in found and word in DECIDED) for word in WORDS}
-    return [name, str(len(found)), *(f"{counts[word]}{marks[word]}" if counts[word] else NOTHING for word in WORDS)]
+    found = [(part, verdict) for part in parts for verdict in part.verdicts]
+    counts: Counter[str] = Counter(verdict.word for _, verdict in found)
+    marked = {verdict.word for part, verdict in found if verdict.word in DECIDED and unverified(part, verdict)}
+    return [
+        name,
+        str(len(found)),
+        *(f"{counts[word]}{'†' * (word in marked)}" if counts[word] else NOTHING for word in WORDS),
+    ]
 
 
 def unverified(part: Shown, verdict: Verdict) -> bool:

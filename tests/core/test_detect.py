@@ -105,6 +105,9 @@ def test_a_sample_depends_on_seed_step_and_image_alone(*, evenly: bool) -> None:
     assert chosen([2])[0] == whole[0][2:]
     assert chosen([1, 2]) == [side[1:] for side in whole]
     assert chosen([0, 1, 2], step=4) != whole
+    place.move(3, torch.tensor([5, 6]))
+    one, other = sampler([labels[0]] * 2)[1]
+    assert not torch.equal(one, other)  # pictures with the same labels have draws of their own
 
 
 @pytest.mark.parametrize("evenly", [True, False])
@@ -128,6 +131,13 @@ def test_no_anchor_of_many_is_drawn_too_often() -> None:
     assert counts.sum() == 400 * 256
     # Of 65,472 Poisson numbers of mean 1.564 one is above 13 in 1 of 5,000 cases.
     assert 6 <= counts.max() <= 13
+
+
+@pytest.mark.parametrize(("size", "evenly"), [(32, False), (144, True)])
+def test_anchors_and_regions_are_drawn_as_the_size_of_pictures_asks(size: int, *, evenly: bool) -> None:
+    data = DATA.replace(image_size=size)
+    found = detector(detection(image_size=size, data=data))
+    assert [found.rpn.fg_bg_sampler.evenly, found.roi_heads.fg_bg_sampler.evenly] == [evenly] * 2
 
 
 def test_samples_of_small_pictures_are_those_of_stored_runs() -> None:

@@ -96,24 +96,22 @@ class Session:
         return self.path
 
 
+def dense(kind: type[Segment] | type[Detect]) -> Callable[[Pretrain, Any, int, Any], Any]:
+    """Loads the encoder of such an evaluation."""
+
+    def loaded(start: Pretrain, backbone: Any, size: int, session: Any) -> Any:
+        run = kind(start=start, backbone=backbone, image_size=size, data=Garments(image_size=size), recipe=STILL)
+        return starting.dense_encoder(run, session, channels=3).model
+
+    return loaded
+
+
 LOADED: dict[str, Callable[[Pretrain, Any, int, Any], Any]] = {
     "finetune": lambda start, backbone, size, session: starting.classifier(
         FineTune(start=start, backbone=backbone, image_size=size, recipe=STILL), session, channels=3, num_classes=4
     ),
-    "segment": lambda start, backbone, size, session: (
-        starting.dense_encoder(
-            Segment(start=start, backbone=backbone, image_size=size, data=Garments(image_size=size), recipe=STILL),
-            session,
-            channels=3,
-        ).model
-    ),
-    "detect": lambda start, backbone, size, session: (
-        starting.dense_encoder(
-            Detect(start=start, backbone=backbone, image_size=size, data=Garments(image_size=size), recipe=STILL),
-            session,
-            channels=3,
-        ).model
-    ),
+    "segment": dense(Segment),
+    "detect": dense(Detect),
     "frozen segment, opened": lambda start, backbone, size, session: (
         starting.encoder_below(
             SimpleNamespace(

@@ -47,10 +47,7 @@ def detect(run: Detect, session: Session) -> Computation:
     device, recipe = session.device, run.recipe
     require(recipe, device)
     scenes, test = load_scenes(run.data, "train"), load_scenes(run.data, "test")
-    _check_classes(run, scenes.names("objects"), test.names("objects"))
-    for part in (scenes, test):
-        if run.masks and isinstance(part, ObjectFiles):
-            part.require_outlines()
+    _check_parts(run, scenes, test)
     encoder = dense_encoder(run, session, channels=scenes.channels)
     place = key_drop_paths(encoder, run.seed, recipe.batch_size)
     taps = taps_for(run.pyramid, encoder)
@@ -108,12 +105,18 @@ def detect(run: Detect, session: Session) -> Computation:
     session.attempt.finish(last_test(lines), lines[-1]["seconds"], weights_of(model))
 
 
-def _check_classes(run: Detect, trained: tuple[str, ...], tested: tuple[str, ...]) -> None:
-    """Refuse parts that number their classes differently, so that a found one would be compared with another.
+def _check_parts(run: Detect, scenes: Scenes, test: Scenes) -> None:
+    """Refuse objects without outlines where masks are learnt, and parts that number their classes differently.
+
+    A found class would be compared with another one.
 
     Raises:
-        HarnessError: names the classes that one of them lacks.
+        HarnessError: names an object without an outline, or the classes that one part lacks.
     """
+    for part in (scenes, test):
+        if run.masks and isinstance(part, ObjectFiles):
+            part.require_outlines()
+    trained, tested = scenes.names("objects"), test.names("objects")
     if trained == tested:
         return
     lacking = [name for name in (*trained, *tested) if (name in trained) != (name in tested)]

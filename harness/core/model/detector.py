@@ -100,20 +100,24 @@ class KeyedSampler:
             labels: [A] of each image: 1 or more for positive, 0 for negative, -1 for neither.
         """
         positives, negatives = [], []
-        for image, label in zip(self.place.positions, labels, strict=True):
-            drawn = self._drawn(image, len(label))
+        for drawn, label in zip(self._drawn([len(label) for label in labels]), labels, strict=True):
             positives.append(_lowest(label >= 1, drawn, self.most))
             negatives.append(_lowest(label == 0, drawn, self.size - positives[-1].sum()))
         self.positives = torch.cat(positives).sum()
         self.total = self.positives + torch.cat(negatives).sum()
         return positives, negatives
 
-    def _drawn(self, image: Tensor, count: int) -> Tensor:
-        """Numbers [count] whose order is a random one, of the picture at a position of the batch (int64 scalar)."""
+    def _drawn(self, counts: list[int]) -> list[Tensor]:
+        """Numbers [A] whose order is a random one, for each image. counts: A of each."""
+        step, images = self.place.step, self.place.positions
         if not self.evenly:
-            return uniform(self.stream, self.place.step, image[None], count)[0]
-        # The image goes where the upper half of a step is mixed in: a step has less than 2**32.
-        return ranks(self.stream, self.place.step + (image << 32), torch.arange(count, device=image.device))
+            rows = uniform(self.stream, step, images, max(counts))
+            return [row[:count] for row, count in zip(rows, counts, strict=True)]
+        # The image goes where the upper half of a step is mixed in: a step is less than 2**32.
+        return [
+            ranks(self.stream, step + (image << 32), torch.arange(count, device=images.device))
+            for image, count in zip(images, counts, strict=True)
+        ]
 
 
 def _lowest(among: Tensor, drawn: Tensor, count: int | Tensor) -> Tensor:

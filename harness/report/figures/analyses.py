@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from harness.report.escape import clean, shown
 from harness.report.figures.data import LINES, PANELS, cell_labels, panel_axis, parts, without
-from harness.report.figures.drawing import COLOURS, DASHES, GREY, MARKERS, ONE, TWO, plain
+from harness.report.figures.drawing import COLOURS, DASHES, GREY, MARKERS, ONE, TWO, legend_below, plain
 from harness.report.labels import Words, axis_label
 from harness.spec import Analysis, Scalar, key
 from harness.store import Store
@@ -193,15 +192,7 @@ def draw(data: AnalysisFigure) -> Figure:
         axes.set_title(plain(panel.title))
     _align(figure)
     named = {label: handles[label] for label in handles if label}
-    if named:
-        # An entry takes about its characters and six more for its sign, of which 14 fit an inch.
-        columns = max(1, min(len(named), int(width * 14 / (max(map(len, named)) + 6))))
-        rows = math.ceil(len(named) / columns) + bool(data.title)
-        figure.legend(
-            list(named.values()), list(named), loc="outside lower center", ncols=columns,
-            title=plain(data.title) or None,
-        )  # fmt: skip
-        figure.set_size_inches(width, 2.5 + 0.17 * rows)
+    figure.set_size_inches(width, 2.5 + 0.17 * legend_below(figure, named, width=width, title=data.title))
     if data.note:
         figure.suptitle(f"bands: {data.note}", color=GREY, fontsize=7, x=0.01, ha="left")
     return figure

@@ -8,7 +8,7 @@ import io
 import math
 import re
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -406,14 +406,23 @@ def finish(figure: Figure, *, width: float, title: str, height: float = 2.5, ord
     # Reversed, so that of equal labels the first handle stays.
     unique = {label: handle for handle, label in reversed(found)}
     named = list(dict.fromkeys(label for _, label in found))
-    rows = 0
-    if named:
-        longest = max(map(len, named))
-        # An entry takes about its characters and six more for its sign, of which 14 fit an inch.
-        columns = max(1, min(len(named), int(width * 14 / (longest + 6))))
-        # A letter of the title is somewhat wider than one of an entry.
-        titles = textwrap.wrap(plain(title, 3 * LABEL_LENGTH), int(width * 13))
-        rows = math.ceil(len(named) / columns) + len(titles)
-        handles = [unique[label] for label in named]
-        figure.legend(handles, named, loc="outside lower center", ncols=columns, title="\n".join(titles) or None)
+    rows = legend_below(figure, {label: unique[label] for label in named}, width=width, title=title)
     figure.set_size_inches(width, height + 0.19 * rows)
+
+
+def legend_below(figure: Figure, entries: Mapping[str, Any], *, width: float, title: str) -> int:
+    """Put a legend below a figure of a width in inches; returns its rows, 0 without entries.
+
+    entries: handles by label.
+    """
+    if not entries:
+        return 0
+    # An entry takes about its characters and six more for its sign, of which 14 fit an inch.
+    columns = max(1, min(len(entries), int(width * 14 / (max(map(len, entries)) + 6))))
+    # A letter of the title is somewhat wider than one of an entry.
+    titles = textwrap.wrap(plain(title, 3 * LABEL_LENGTH), int(width * 13))
+    figure.legend(
+        list(entries.values()), list(entries), loc="outside lower center", ncols=columns,
+        title="\n".join(titles) or None,
+    )  # fmt: skip
+    return math.ceil(len(entries) / columns) + len(titles)

@@ -84,10 +84,10 @@ class Detect(Dense):
 
     @property
     def drawn_evenly(self) -> bool:
-        """True if each anchor of a picture has the same chance to be drawn for its loss.
+        """True if each anchor of a picture has the same chance to be drawn for its loss: in pictures above 128 px.
 
-        Of small pictures, with about a thousand anchors or a few, some come too often by so little (of 256 draws less
-        than one is a tie of favoured ones) that what is stored of them stays as it was drawn.
+        Smaller pictures have up to a few thousand anchors, of which fewer than one in a picture's 256 draws is drawn
+        since it is favoured. So little is left as it is, and stored runs of such pictures keep their keys.
         """
         return self.image_size > 128
 
